@@ -1,0 +1,8 @@
+"""``python -m picwish_watchd`` is the same program as ``picwish-watchd``."""
+
+import sys
+
+from picwish_watchd.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,24 @@
+"""Time, given from outside so that tests need not wait for it."""
+
+import asyncio
+import time
+
+
+class Clock:
+    """The machine's clocks. Tests hand the steps another one.
+
+    ``now`` is for what people read and what the API compares (Unix seconds, may jump); ``monotonic`` is for every
+    duration and deadline inside the process (seconds, never jumps).
+    """
+
+    def now(self) -> float:
+        """Seconds since 1970-01-01T00:00:00Z."""
+        return time.time()
+
+    def monotonic(self) -> float:
+        """Seconds since some moment in the past; only differences mean anything."""
+        return time.monotonic()
+
+    async def sleep(self, seconds: float) -> None:
+        """Sleeps; at once back for zero and less."""
+        await asyncio.sleep(max(0.0, seconds))
