@@ -1,0 +1,7 @@
+"""The journal: queue, history and ledger in one SQLite file; the only room that speaks SQL."""
+
+from picwish_watchd.journal.locks import DaemonLock
+from picwish_watchd.journal.reader import JournalReader, Running
+from picwish_watchd.journal.store import Charge, Journal, StaleJobError, refuse_network
+
+__all__ = ["Charge", "DaemonLock", "Journal", "JournalReader", "Running", "StaleJobError", "refuse_network"]

@@ -1,0 +1,109 @@
+"""The two locks beside the journal, both flock(2): they die with the process that holds them."""
+
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from picwish_watchd.errors import JournalBusyError, JournalError
+
+#: How long a writer waits for another process's transaction, in seconds; ours take milliseconds.
+PATIENCE = 5.0
+
+
+class DaemonLock:
+    """At most one daemon a journal. The lock file holds the owner's pid and is never removed: a removed lock file
+    could be locked twice, once by its old and once by its new inode."""
+
+    def __init__(self, journal: Path) -> None:
+        self.path = journal.with_name(journal.name + ".lock")
+        self._fd: int | None = None
+
+    def acquire(self) -> None:
+        """Takes the lock or raises `JournalBusyError` naming the owner's pid."""
+        fd = _open(self.path)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            pid = _read_pid(fd)
+            os.close(fd)
+            raise JournalBusyError(
+                f"another picwish-watchd (pid {pid or 'unknown'}) is running on this journal",
+                hint=f"stop that one first, or give this one another journal; the lock is {self.path}",
+            ) from None
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+        self._fd = fd
+
+    def release(self) -> None:
+        """Lets go; harmless when not held."""
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
+
+    def owner(self) -> int | None:
+        """The pid of the running daemon, or None when no daemon holds the lock. Never blocks, never creates."""
+        try:
+            fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except OSError:
+            return None
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return _read_pid(fd) or 0
+        finally:
+            os.close(fd)
+        return None
+
+
+class WriteLock:
+    """Serialises the write transactions of all processes, their checkpoints included.
+
+    SQLite 3.7.0 to 3.51.2 can corrupt a WAL when one connection commits while another one checkpoints
+    (sqlite.org/wal.html#walresetbug); Debian 12 ships 3.40.1.
+    """
+
+    def __init__(self, journal: Path) -> None:
+        self.path = journal.with_name(journal.name + ".write")
+        self._fd = _open(self.path)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Holds the lock for the block; raises `JournalError` after `PATIENCE` seconds."""
+        give_up = time.monotonic() + PATIENCE
+        while True:
+            try:
+                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > give_up:
+                    raise JournalError(
+                        f"another process has kept the journal locked for {PATIENCE:.0f} s ({self.path})",
+                        hint="look for a stopped `picwish-watchd` command and end it",
+                    ) from None
+                time.sleep(0.002)
+        try:
+            yield
+        finally:
+            fcntl.flock(self._fd, fcntl.LOCK_UN)
+
+    def close(self) -> None:
+        """Closes the lock file."""
+        os.close(self._fd)
+
+
+def _open(path: Path) -> int:
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        raise JournalError(
+            f"the lock file {path} cannot be opened: {error.strerror}",
+            hint="the folder of the journal must be writable for the user that runs picwish-watchd",
+        ) from error
+
+
+def _read_pid(fd: int) -> int | None:
+    text = os.pread(fd, 32, 0).strip()
+    return int(text) if text.isdigit() else None

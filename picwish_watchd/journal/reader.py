@@ -1,0 +1,207 @@
+"""Reading the journal: what commands show and what the steps pull from."""
+
+import os
+import sqlite3
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from picwish_watchd.errors import JournalError
+from picwish_watchd.job import Job, JobEvent, Stamp, State
+from picwish_watchd.journal.faults import translated
+from picwish_watchd.journal.locks import DaemonLock
+from picwish_watchd.journal.rows import SELECT_JOB, event_from, job_from, stamp_from
+from picwish_watchd.journal.schema import APPLICATION_ID, VERSION
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A task at PicWish, with just what the choice of the next query needs. Times are Unix seconds."""
+
+    id: int
+    type: int
+    submitted_at: float
+    not_before: float
+
+
+class JournalReader:
+    """Read access. `open` gives a reader of its own; `Journal` reads through its writing connection."""
+
+    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
+        self.path = path
+        self._connection = connection
+        connection.row_factory = sqlite3.Row
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """A read-only view, beside a running daemon or without one.
+
+        Raises `JournalError` if there is no journal, or it is damaged or newer than this program.
+        """
+        if not path.exists():
+            raise JournalError(f"there is no journal at {path}", hint="it is made by the first `picwish-watchd run`")
+        with translated(path):
+            try:
+                connection = _connect(path, "mode=ro")
+                connection.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchone()
+            except sqlite3.OperationalError:
+                # A folder that this user may not write: without a daemon there is no -shm to share.
+                if DaemonLock(path).owner() is not None:
+                    raise
+                connection = _connect(path, "immutable=1")
+            check_version(connection, path)
+        return cls(connection, path)
+
+    def close(self) -> None:
+        """Closes the connection."""
+        self._connection.close()
+
+    def get(self, job_id: int) -> Job | None:
+        """One job."""
+        rows = self._rows(SELECT_JOB + "WHERE id = ?", (job_id,))
+        return job_from(rows[0]) if rows else None
+
+    def jobs(
+        self,
+        *,
+        states: Sequence[State] = (),
+        rule: str | None = None,
+        after: int = 0,
+        limit: int = -1,
+        oldest_first: bool = False,
+    ) -> list[Job]:
+        """Jobs by state and rule; ``after`` leaves out ids up to that one."""
+        where = ["id > ?"]
+        values: list[object] = [after]
+        if states:
+            where.append(f"state IN ({','.join('?' * len(states))})")
+            values += states
+        if rule is not None:
+            where.append("rule = ?")
+            values.append(rule)
+        order = "ASC" if oldest_first else "DESC"
+        sql = f"{SELECT_JOB} WHERE {' AND '.join(where)} ORDER BY id {order} LIMIT ?"
+        return [job_from(row) for row in self._rows(sql, (*values, limit))]
+
+    def history(self, job_id: int) -> list[JobEvent]:
+        """All that happened to a job, oldest first."""
+        rows = self._rows("SELECT at, state, message FROM event WHERE job = ? ORDER BY id", (job_id,))
+        return [event_from(row) for row in rows]
+
+    def ready(self, rule: str, now: float, leaving_out: Sequence[int] = ()) -> Job | None:
+        """The oldest queued job of ``rule`` whose pause is over, except those that are on their way already."""
+        skip = ",".join(map(str, leaving_out))
+        rows = self._rows(
+            f"{SELECT_JOB} WHERE state = 'queued' AND rule = ? AND coalesce(not_before, 0) <= ?"
+            f" AND id NOT IN ({skip}) ORDER BY id LIMIT 1",
+            (rule, now),
+        )
+        return job_from(rows[0]) if rows else None
+
+    def next_moment(self, state: State) -> float | None:
+        """When the first pause of the jobs in ``state`` ends, in Unix seconds (0: now); None without such jobs."""
+        row = self._row("SELECT min(coalesce(not_before, 0)) FROM job WHERE state = ?", (state,))
+        return None if row[0] is None else float(row[0])
+
+    def running(self) -> list[Running]:
+        """The tasks at PicWish, oldest first."""
+        rows = self._rows(
+            "SELECT id, type, coalesce(submitted_at, 0) AS submitted_at, coalesce(not_before, 0) AS not_before"
+            " FROM job WHERE state = 'pending' ORDER BY submitted_at",
+        )
+        return [Running(row["id"], row["type"], row["submitted_at"], row["not_before"]) for row in rows]
+
+    def counts(self) -> dict[str, dict[State, int]]:
+        """Number of jobs by rule and state."""
+        found: dict[str, dict[State, int]] = {}
+        for row in self._rows("SELECT rule, state, count(*) AS n FROM job GROUP BY state, rule"):
+            found.setdefault(row["rule"], {})[State(row["state"])] = row["n"]
+        return found
+
+    def unfinished(self) -> int:
+        """Number of jobs that are still on their way."""
+        states = "'queued', 'submitting', 'pending', 'fetching', 'delivering'"
+        return int(self._row(f"SELECT count(*) FROM job WHERE state IN ({states})")[0])
+
+    def at_picwish(self) -> int:
+        """Number of tasks that PicWish works on or may work on."""
+        return int(self._row("SELECT count(*) FROM job WHERE state IN ('submitting', 'pending')")[0])
+
+    def last_of(self, source: Path) -> Job | None:
+        """The newest job of a file."""
+        rows = self._rows(f"{SELECT_JOB} WHERE source = ? ORDER BY id DESC LIMIT 1", (os.fsencode(source),))
+        return job_from(rows[0]) if rows else None
+
+    def known(self, rule: str) -> Iterator[tuple[str, Stamp]]:
+        """(path below the inbox, stamp) of each file that has a job and may still lie in the inbox."""
+        cursor = self._connection.execute(
+            "SELECT relative, inode, size, mtime_ns FROM job"
+            " WHERE rule = ? AND original IN ('present', 'waiting') ORDER BY id",
+            (rule,),
+        )
+        for row in cursor:
+            yield os.fsdecode(row["relative"]), stamp_from(row)
+
+    def owner_of_output(self, output: Path) -> Job | None:
+        """The newest job whose result stands, or is about to stand, at ``output``."""
+        rows = self._rows(f"{SELECT_JOB} WHERE output = ? ORDER BY id DESC LIMIT 1", (os.fsencode(output),))
+        return job_from(rows[0]) if rows else None
+
+    def credits_since(self, moment: float) -> int:
+        """Credits of all submissions from ``moment`` on that PicWish took or may have taken."""
+        sql = "SELECT coalesce(sum(credits), 0) FROM charge WHERE at >= ? AND state <> 'released'"
+        return int(self._row(sql, (moment,))[0])
+
+    def task_seconds(self, model: int, limit: int) -> list[float]:
+        """How long PicWish worked on the last ``limit`` tasks of a ``type``, newest first."""
+        rows = self._rows(
+            "SELECT task_seconds FROM job WHERE type = ? AND task_seconds IS NOT NULL ORDER BY id DESC LIMIT ?",
+            (model, limit),
+        )
+        return [row[0] for row in rows]
+
+    def settings_of(self, rule: str) -> str | None:
+        """The last settings of a rule as JSON, also of one that left the configuration."""
+        rows = self._rows("SELECT settings FROM rule WHERE name = ?", (rule,))
+        return str(rows[0][0]) if rows else None
+
+    def report(self) -> str | None:
+        """What the daemon last said of itself, as JSON."""
+        rows = self._rows("SELECT text FROM report WHERE id = 1")
+        return str(rows[0][0]) if rows else None
+
+    def data_version(self) -> int:
+        """Changes when another process has changed the journal (PRAGMA data_version)."""
+        return int(self._row("PRAGMA data_version")[0])
+
+    def _rows(self, sql: str, values: Sequence[object] = ()) -> list[sqlite3.Row]:
+        with translated(self.path):
+            return self._connection.execute(sql, values).fetchall()
+
+    def _row(self, sql: str, values: Sequence[object] = ()) -> sqlite3.Row:
+        row: sqlite3.Row = self._rows(sql, values)[0]
+        return row
+
+
+def check_version(connection: sqlite3.Connection, path: Path) -> int:
+    """The schema's number in the file; raises `JournalError` if the file is not ours or is newer than we are."""
+    application = connection.execute("PRAGMA application_id").fetchone()[0]
+    version = int(connection.execute("PRAGMA user_version").fetchone()[0])
+    if application != APPLICATION_ID:
+        raise JournalError(
+            f"{path} is not a journal of picwish-watchd",
+            hint="set `journal:` to a file of its own; this one was not touched",
+        )
+    if version > VERSION:
+        raise JournalError(
+            f"{path} was written by a newer picwish-watchd (schema {version}; this one knows {VERSION})",
+            hint="install the newer version again; the journal was not touched",
+        )
+    return version
+
+
+def _connect(path: Path, parameter: str) -> sqlite3.Connection:
+    quoted = os.fsencode(path.absolute()).decode("latin-1")
+    address = "file:" + "".join(c if (c.isalnum() and c.isascii()) or c in "/._-" else f"%{ord(c):02X}" for c in quoted)
+    return sqlite3.connect(f"{address}?{parameter}", uri=True, isolation_level=None, timeout=5.0)

@@ -1,0 +1,153 @@
+"""Between rows of the journal and the values of `picwish_watchd.job`."""
+
+import json
+import os
+import sqlite3
+from dataclasses import asdict
+from pathlib import Path
+from typing import TypedDict
+
+from picwish_watchd.job import (
+    ErrorCode,
+    Job,
+    JobEvent,
+    Kind,
+    NewJob,
+    Original,
+    Problem,
+    Result,
+    Stamp,
+    State,
+)
+
+#: What a job is read with; the ledger is summed up in the same breath.
+SELECT_JOB = """
+SELECT job.*,
+  (SELECT coalesce(sum(credits), 0) FROM charge WHERE charge.job = job.id AND charge.state = 'spent') AS credits,
+  (SELECT coalesce(sum(credits), 0) FROM charge WHERE charge.job = job.id AND charge.state = 'doubtful')
+    AS credits_in_doubt
+FROM job
+"""
+
+
+class Changes(TypedDict, total=False):
+    """What a move may change besides the state."""
+
+    type: int
+    return_type: int
+    sync: int
+    task_id: str | None
+    attempts: int
+    refusals: int
+    problem: Problem | None
+    result: Result | None
+    output: Path | None
+    original: Original
+    note: str | None
+    answer: str | None
+    task_seconds: float | None
+    not_before: float | None
+    submitted_at: float | None
+    completed_at: float | None
+
+
+def job_from(row: sqlite3.Row) -> Job:
+    """One row of `SELECT_JOB` as a Job."""
+    code = row["error_code"]
+    result = row["result"]
+    output = row["output"]
+    return Job(
+        id=row["id"],
+        rule=row["rule"],
+        state=State(row["state"]),
+        source=path_from(row["source"]),
+        relative=path_from(row["relative"]),
+        stamp=stamp_from(row),
+        kind=Kind(row["kind"]),
+        url=row["url"],
+        sha256=row["sha256"],
+        format=row["format"],
+        width=row["width"],
+        height=row["height"],
+        type=row["type"],
+        return_type=row["return_type"],
+        sync=row["sync"],
+        task_id=row["task_id"],
+        attempts=row["attempts"],
+        refusals=row["refusals"],
+        credits=row["credits"],
+        credits_in_doubt=row["credits_in_doubt"],
+        problem=None if code is None else Problem(ErrorCode(code), row["error_message"]),
+        result=None if result is None else Result(**json.loads(result)),
+        output=None if output is None else path_from(output),
+        original=Original(row["original"]),
+        note=row["note"],
+        answer=row["answer"],
+        not_before=row["not_before"],
+        created_at=row["created_at"],
+        submitted_at=row["submitted_at"],
+        completed_at=row["completed_at"],
+    )
+
+
+def event_from(row: sqlite3.Row) -> JobEvent:
+    """One row of the event table."""
+    return JobEvent(at=row["at"], state=State(row["state"]), message=row["message"])
+
+
+def stamp_from(row: sqlite3.Row) -> Stamp:
+    """The stamp in a row; inode numbers are unsigned 64 bit, SQLite's integers signed."""
+    return Stamp(inode=row["inode"] % 2**64, size=row["size"], mtime_ns=row["mtime_ns"])
+
+
+def columns_of(new: NewJob, at: float) -> dict[str, object]:
+    """The columns of a new job found at ``at``."""
+    problem = new.problem
+    return {
+        "rule": new.rule,
+        "state": State.QUEUED if problem is None else State.REJECTED,
+        "source": os.fsencode(new.source),
+        "relative": os.fsencode(new.relative),
+        **stamp_columns(new.stamp),
+        "kind": new.kind,
+        "url": new.url,
+        "sha256": new.sha256,
+        "format": new.format,
+        "width": new.width,
+        "height": new.height,
+        "type": new.type,
+        "return_type": new.return_type,
+        "sync": new.sync,
+        "error_code": None if problem is None else problem.code,
+        "error_message": None if problem is None else problem.message,
+        "created_at": at,
+        "completed_at": None if problem is None else at,
+    }
+
+
+def stamp_columns(stamp: Stamp) -> dict[str, object]:
+    """The three columns of a stamp."""
+    inode = stamp.inode - 2**64 if stamp.inode >= 2**63 else stamp.inode
+    return {"inode": inode, "size": stamp.size, "mtime_ns": stamp.mtime_ns}
+
+
+def changed_columns(changes: Changes) -> dict[str, object]:
+    """The columns that ``changes`` sets."""
+    columns: dict[str, object] = {}
+    for name, value in changes.items():
+        if name == "problem":
+            problem = changes["problem"]
+            columns["error_code"] = None if problem is None else problem.code
+            columns["error_message"] = None if problem is None else problem.message
+        elif isinstance(value, Result):
+            columns[name] = json.dumps(asdict(value))
+        elif isinstance(value, Path):
+            columns[name] = os.fsencode(value)
+        else:
+            columns[name] = value
+    return columns
+
+
+def path_from(raw: bytes) -> Path:
+    """A path as the file system spells it."""
+    return Path(os.fsdecode(raw))

@@ -1,0 +1,95 @@
+"""The tables of the journal and the numbered steps that lead to them."""
+
+import sqlite3
+
+#: In the file's header, so that file(1) and we know our own (sqlite.org/pragma.html#pragma_application_id).
+APPLICATION_ID = 0x50575744  # "PWWD"
+
+_V1 = """
+CREATE TABLE job (
+  id            INTEGER PRIMARY KEY AUTOINCREMENT,
+  rule          TEXT NOT NULL,
+  state         TEXT NOT NULL,
+  source        BLOB NOT NULL,     -- absolute path, the file system's bytes
+  relative      BLOB NOT NULL,     -- below the inbox
+  inode         INTEGER NOT NULL,
+  size          INTEGER NOT NULL,  -- bytes
+  mtime_ns      INTEGER NOT NULL,
+  kind          TEXT NOT NULL,
+  url           TEXT,
+  sha256        TEXT,
+  format        TEXT,
+  width         INTEGER,
+  height        INTEGER,
+  type          INTEGER NOT NULL,
+  return_type   INTEGER NOT NULL,
+  sync          INTEGER NOT NULL,
+  task_id       TEXT,
+  attempts      INTEGER NOT NULL DEFAULT 0,
+  refusals      INTEGER NOT NULL DEFAULT 0,
+  error_code    TEXT,
+  error_message TEXT,
+  result        TEXT,              -- JSON: format, width, height, size, sha256
+  output        BLOB,
+  original      TEXT NOT NULL DEFAULT 'present',
+  note          TEXT,
+  answer        TEXT,              -- JSON: PicWish's last answer without the image
+  task_seconds  REAL,              -- how long PicWish worked
+  not_before    REAL,
+  created_at    REAL NOT NULL,     -- Unix seconds
+  submitted_at  REAL,
+  completed_at  REAL
+) STRICT;
+CREATE INDEX job_turn    ON job (state, rule, id);
+CREATE INDEX job_source  ON job (source, id);
+CREATE INDEX job_content ON job (sha256, rule);
+CREATE INDEX job_output  ON job (output) WHERE output IS NOT NULL;
+CREATE INDEX job_speed   ON job (type, id) WHERE task_seconds IS NOT NULL;
+
+CREATE TABLE event (
+  id      INTEGER PRIMARY KEY,
+  job     INTEGER NOT NULL REFERENCES job (id),
+  at      REAL NOT NULL,
+  state   TEXT NOT NULL,
+  message TEXT NOT NULL
+) STRICT;
+CREATE INDEX event_job ON event (job, id);
+
+-- The ledger: one row for each submission.
+CREATE TABLE charge (
+  id      INTEGER PRIMARY KEY,
+  job     INTEGER NOT NULL REFERENCES job (id),
+  rule    TEXT NOT NULL,
+  at      REAL NOT NULL,           -- of the submission: the day that it counts for
+  credits INTEGER NOT NULL,
+  state   TEXT NOT NULL            -- reserved, spent, doubtful, released
+) STRICT;
+CREATE INDEX charge_job ON charge (job, id);
+CREATE INDEX charge_day ON charge (at);
+
+-- The last settings of each rule, for tasks whose rule leaves the configuration.
+CREATE TABLE rule (
+  name     TEXT PRIMARY KEY,
+  settings TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- What the running daemon says of itself, for `status`.
+CREATE TABLE report (
+  id   INTEGER PRIMARY KEY CHECK (id = 1),
+  text TEXT NOT NULL
+) STRICT;
+"""
+
+#: Step n leads from user_version n to n + 1.
+MIGRATIONS = (_V1,)
+VERSION = len(MIGRATIONS)
+
+
+def migrate(connection: sqlite3.Connection, version: int) -> None:
+    """Runs the steps from ``version`` on, inside the caller's transaction."""
+    for step in MIGRATIONS[version:]:
+        for statement in step.split(";\n"):
+            if statement.strip():
+                connection.execute(statement)
+    connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    connection.execute(f"PRAGMA user_version = {VERSION}")

@@ -1,0 +1,292 @@
+"""Writing the journal: every change of a job is one guarded statement, here, with its event beside it."""
+
+import os
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from enum import StrEnum
+from pathlib import Path
+from typing import Self, Unpack
+
+from picwish_watchd.clock import Clock
+from picwish_watchd.errors import JournalError
+from picwish_watchd.job import LEGAL_MOVES, Job, NewJob, Stamp, State
+from picwish_watchd.journal.faults import RESTORE, translated
+from picwish_watchd.journal.locks import WriteLock
+from picwish_watchd.journal.reader import JournalReader, check_version
+from picwish_watchd.journal.rows import Changes, changed_columns, columns_of, stamp_columns
+from picwish_watchd.journal.schema import VERSION, migrate
+from picwish_watchd.mounts import mount_of
+
+#: With WAL and FULL a power cut loses no acknowledged commit (sqlite.org/pragma.html#pragma_synchronous).
+_PRAGMAS = (
+    "PRAGMA journal_mode = WAL",
+    "PRAGMA synchronous = FULL",
+    "PRAGMA foreign_keys = ON",
+    "PRAGMA journal_size_limit = 16777216",
+)
+
+
+class Charge(StrEnum):
+    """What became of the credits of one submission."""
+
+    RESERVED = "reserved"  #: submitted, not yet known
+    SPENT = "spent"  #: PicWish succeeded
+    DOUBTFUL = "doubtful"  #: nobody can know
+    RELEASED = "released"  #: refused or failed: not charged ("for each successful call")
+
+
+class StaleJobError(RuntimeError):
+    """A job is no longer in the state that the caller saw: a bug, or two writers."""
+
+
+class Journal(JournalReader):
+    """The daemon's journal: queue, history and ledger in one SQLite file.
+
+    Not thread-safe: only the event loop's thread may use it. Its commits are synchronous on purpose: nothing can come
+    between a known outcome and its commit. Writers of other processes are kept apart by `WriteLock`.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, path: Path, lock: WriteLock, clock: Clock) -> None:
+        super().__init__(connection, path)
+        self._lock = lock
+        self._clock = clock
+        self._inode = os.stat(path).st_ino
+
+    @classmethod
+    def open_for_writing(cls, path: Path, clock: Clock) -> Self:
+        """Opens the journal, makes a new one where there is none, and brings an older one up to date.
+
+        Raises `JournalError` if it is damaged, newer than this program, not ours, or on a network file system.
+        """
+        refuse_network(path)
+        _make_folder(path)
+        lock = WriteLock(path)
+        try:
+            with translated(path), lock.held():
+                _finish_or_begin(path)
+                connection = _open(path)
+            return cls(connection, path, lock, clock)
+        except BaseException:
+            lock.close()
+            raise
+
+    def close(self) -> None:
+        """Closes the journal; the last one out folds the WAL into the file."""
+        with self._lock.held():
+            super().close()
+        self._lock.close()
+
+    def add(self, found: Sequence[NewJob]) -> list[int]:
+        """Adds jobs, all in one transaction; answers their ids in the same order."""
+        now = self._clock.now()
+        with self._transaction() as cursor:
+            return [self._insert(cursor, new, now) for new in found]
+
+    def move(
+        self,
+        job: Job,
+        to: State,
+        message: str,
+        *,
+        reserve: int | None = None,
+        charge: Charge | None = None,
+        **changes: Unpack[Changes],
+    ) -> Job:
+        """Moves a job on, with its event and its credits in the same transaction, and answers its new value.
+
+        ``reserve`` opens a row of so many credits in the ledger; ``charge`` says what became of the last one. Raises
+        ValueError for a move that is not legal and `StaleJobError` if the job is elsewhere by now.
+        """
+        if to not in LEGAL_MOVES[job.state]:
+            raise ValueError(f"job {job.id}: {job.state} -> {to} is not a legal move")
+        with self._transaction() as cursor:
+            self._write(cursor, job, {"state": to, **changed_columns(changes)})
+            self._note_event(cursor, job.id, to, message)
+            if reserve is not None:
+                cursor.execute(
+                    "INSERT INTO charge (job, rule, at, credits, state) VALUES (?, ?, ?, ?, 'reserved')",
+                    (job.id, job.rule, self._clock.now(), reserve),
+                )
+            if charge is not None:
+                cursor.execute(
+                    "UPDATE charge SET state = ? WHERE id = (SELECT max(id) FROM charge WHERE job = ?)",
+                    (charge, job.id),
+                )
+        return self._again(job)
+
+    def update(self, job: Job, message: str | None = None, **changes: Unpack[Changes]) -> Job:
+        """Changes facts of a job that stays in its state; ``message`` makes it part of the history."""
+        with self._transaction() as cursor:
+            self._write(cursor, job, changed_columns(changes))
+            if message is not None:
+                self._note_event(cursor, job.id, job.state, message)
+        return self._again(job)
+
+    def restamp(self, job: Job, stamp: Stamp) -> None:
+        """The file of a job was touched, and still holds the same."""
+        with self._transaction() as cursor:
+            cursor.execute(
+                "UPDATE job SET inode = :inode, size = :size, mtime_ns = :mtime_ns WHERE id = :id",
+                {**stamp_columns(stamp), "id": job.id},
+            )
+
+    def remember_rule(self, name: str, settings: str) -> None:
+        """Keeps the settings of a rule, for the day when it has left the configuration."""
+        if self.settings_of(name) != settings:
+            with self._transaction() as cursor:
+                cursor.execute("INSERT OR REPLACE INTO rule (name, settings) VALUES (?, ?)", (name, settings))
+
+    def publish_report(self, text: str) -> None:
+        """What the daemon says of itself, for `status`."""
+        with self._transaction() as cursor:
+            cursor.execute("INSERT OR REPLACE INTO report (id, text) VALUES (1, ?)", (text,))
+
+    def _insert(self, cursor: sqlite3.Cursor, new: NewJob, now: float) -> int:
+        columns = columns_of(new, now)
+        names = ", ".join(columns)
+        marks = ", ".join(f":{name}" for name in columns)
+        cursor.execute(f"INSERT INTO job ({names}) VALUES ({marks})", columns)
+        job_id = cursor.lastrowid
+        assert job_id is not None
+        if new.problem is None:
+            self._note_event(cursor, job_id, State.QUEUED, "found, whole and within the limits")
+        else:
+            self._note_event(cursor, job_id, State.REJECTED, new.problem.message)
+        return job_id
+
+    def _write(self, cursor: sqlite3.Cursor, job: Job, columns: dict[str, object]) -> None:
+        names = ", ".join(f"{name} = :{name}" for name in columns)
+        values = {**columns, "_id": job.id, "_state": job.state}
+        cursor.execute(f"UPDATE job SET {names} WHERE id = :_id AND state = :_state", values)
+        if cursor.rowcount != 1:
+            raise StaleJobError(f"job {job.id} is no longer {job.state}")
+
+    def _note_event(self, cursor: sqlite3.Cursor, job_id: int, state: State, message: str) -> None:
+        cursor.execute(
+            "INSERT INTO event (job, at, state, message) VALUES (?, ?, ?, ?)",
+            (job_id, self._clock.now(), state, message),
+        )
+
+    def _again(self, job: Job) -> Job:
+        fresh = self.get(job.id)
+        assert fresh is not None
+        return fresh
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Cursor]:
+        self._check_place()
+        with translated(self.path), self._lock.held():
+            cursor = self._connection.cursor()
+            cursor.execute("BEGIN IMMEDIATE")
+            try:
+                yield cursor
+                cursor.execute("COMMIT")
+            except BaseException:
+                if self._connection.in_transaction:
+                    cursor.execute("ROLLBACK")
+                raise
+
+    def _check_place(self) -> None:
+        try:
+            inode = os.stat(self.path).st_ino
+        except OSError:
+            inode = None
+        if inode != self._inode:
+            raise JournalError(
+                f"the journal {self.path} was moved, replaced or deleted while picwish-watchd was running",
+                hint="put it back where it was, with its -wal, and start again; nothing more was submitted",
+            )
+
+
+def refuse_network(path: Path) -> None:
+    """Raises `JournalError` where SQLite's locks and WAL cannot be trusted (sqlite.org/wal.html)."""
+    mount = mount_of(path.parent)
+    if mount is not None and mount.network:
+        raise JournalError(
+            f"the journal {path} lies on a network file system ({mount.kind} at {mount.point})",
+            hint="set `journal:` to a file on a local disk; SQLite is not safe on network file systems",
+        )
+
+
+def _make_folder(path: Path) -> None:
+    try:
+        with suppress(FileExistsError):
+            os.mkdir(path.parent, 0o700)
+    except OSError as error:
+        raise JournalError(
+            f"the folder {path.parent} of the journal cannot be made: {error.strerror}",
+            hint="make it, owned by the user that runs picwish-watchd",
+        ) from error
+
+
+def _finish_or_begin(path: Path) -> None:
+    """Makes a new journal under another name first, so that one of this name is never half made."""
+    if path.exists():
+        if os.path.getsize(path) == 0:
+            raise JournalError(
+                f"the journal {path} is empty: it was cut off",
+                hint="restore it from a backup; only if picwish-watchd never ran here, remove it and start again",
+            )
+        return
+    if os.path.exists(f"{path}-wal"):
+        raise JournalError(
+            f"the journal {path} is gone, but its companion {path}-wal is there",
+            hint="put the journal back beside it; only to begin anew, move the -wal away too",
+        )
+    fresh = f"{path}.new"
+    for suffix in ("", "-wal", "-shm", "-journal"):
+        with suppress(FileNotFoundError):
+            os.unlink(fresh + suffix)
+    connection = sqlite3.connect(fresh, isolation_level=None)
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+        migrate(connection, 0)
+        connection.execute("COMMIT")
+    finally:
+        connection.close()
+    _sync(fresh)
+    os.rename(fresh, path)
+    _sync(path.parent)
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    unclean = os.path.exists(f"{path}-wal") and os.path.getsize(f"{path}-wal") > 0
+    connection = sqlite3.connect(path, isolation_level=None, timeout=5.0)
+    try:
+        version = check_version(connection, path)
+        for pragma in _PRAGMAS:
+            connection.execute(pragma)
+        if unclean:
+            found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+            if found != "ok":
+                raise JournalError(f"the journal is damaged: {path} ({found})", hint=RESTORE)
+        if version < VERSION:
+            _upgrade(connection, path, version)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _upgrade(connection: sqlite3.Connection, path: Path, version: int) -> None:
+    backup = f"{path}.schema{version}.bak"
+    with suppress(FileNotFoundError):
+        os.unlink(backup)
+    connection.execute("VACUUM INTO ?", (backup,))
+    _sync(backup)
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        migrate(connection, version)
+        connection.execute("COMMIT")
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+
+
+def _sync(path: str | Path) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
