@@ -33,7 +33,7 @@ LEGAL_MOVES: Mapping[State, frozenset[State]] = MappingProxyType(
         ),
         State.PENDING: frozenset({State.FETCHING, State.QUEUED, State.FAILED, State.HELD}),
         State.FETCHING: frozenset({State.DELIVERING, State.PENDING, State.QUEUED, State.FAILED, State.HELD}),
-        State.DELIVERING: frozenset({State.DONE, State.HELD}),
+        State.DELIVERING: frozenset({State.DONE, State.PENDING, State.HELD}),
         State.DONE: frozenset(),
         State.REJECTED: frozenset({State.QUEUED}),
         State.FAILED: frozenset({State.QUEUED, State.PENDING, State.DELIVERING}),
@@ -72,6 +72,7 @@ class ErrorCode(StrEnum):
     SUBMIT_OUTCOME_UNKNOWN = "submit_outcome_unknown"
     OUTPUT_FAILED = "output_failed"
     ATTEMPTS_EXHAUSTED = "attempts_exhausted"
+    INTERNAL_ERROR = "internal_error"  #: a bug of ours; the job is held so that nothing is paid or lost by it
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +131,7 @@ class NewJob:
     return_type: int = 1
     sync: int = 0
     problem: Problem | None = None  #: set: the job starts, and ends, as `rejected`
+    original: Original = Original.PRESENT
 
 
 @dataclass(frozen=True, slots=True)

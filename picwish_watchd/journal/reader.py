@@ -89,20 +89,40 @@ class JournalReader:
         rows = self._rows("SELECT at, state, message FROM event WHERE job = ? ORDER BY id", (job_id,))
         return [event_from(row) for row in rows]
 
-    def ready(self, rule: str, now: float, leaving_out: Sequence[int] = ()) -> Job | None:
-        """The oldest queued job of ``rule`` whose pause is over, except those that are on their way already."""
+    def ready(
+        self, rule: str, now: float, leaving_out: Sequence[int] = (), *, state: State = State.QUEUED
+    ) -> Job | None:
+        """The oldest job of ``rule`` in ``state`` whose pause is over, except those that are on their way already."""
         skip = ",".join(map(str, leaving_out))
         rows = self._rows(
-            f"{SELECT_JOB} WHERE state = 'queued' AND rule = ? AND coalesce(not_before, 0) <= ?"
+            f"{SELECT_JOB} WHERE state = ? AND rule = ? AND coalesce(not_before, 0) <= ?"
             f" AND id NOT IN ({skip}) ORDER BY id LIMIT 1",
+            (state, rule, now),
+        )
+        return job_from(rows[0]) if rows else None
+
+    def rules_with(self, state: State, now: float) -> list[str]:
+        """The rules that have a job in ``state`` whose pause is over, also rules that left the configuration."""
+        sql = "SELECT DISTINCT rule FROM job WHERE state = ? AND coalesce(not_before, 0) <= ?"
+        return [row[0] for row in self._rows(sql, (state, now))]
+
+    def rules_with_originals(self, now: float) -> list[str]:
+        """The rules that have an original to dispose of now."""
+        sql = "SELECT DISTINCT rule FROM job WHERE original = 'waiting' AND coalesce(not_before, 0) <= ?"
+        return [row[0] for row in self._rows(sql, (now,))]
+
+    def next_original(self, rule: str, now: float) -> Job | None:
+        """The oldest job of ``rule`` whose original is to be disposed of now."""
+        rows = self._rows(
+            f"{SELECT_JOB} WHERE original = 'waiting' AND rule = ? AND coalesce(not_before, 0) <= ?"
+            " ORDER BY id LIMIT 1",
             (rule, now),
         )
         return job_from(rows[0]) if rows else None
 
-    def next_moment(self, state: State) -> float | None:
-        """When the first pause of the jobs in ``state`` ends, in Unix seconds (0: now); None without such jobs."""
-        row = self._row("SELECT min(coalesce(not_before, 0)) FROM job WHERE state = ?", (state,))
-        return None if row[0] is None else float(row[0])
+    def originals_waiting(self) -> int:
+        """Number of originals that are still to be disposed of and were not yet tried."""
+        return int(self._row("SELECT count(*) FROM job WHERE original = 'waiting' AND note IS NULL")[0])
 
     def running(self) -> list[Running]:
         """The tasks at PicWish, oldest first."""
@@ -124,9 +144,9 @@ class JournalReader:
         states = "'queued', 'submitting', 'pending', 'fetching', 'delivering'"
         return int(self._row(f"SELECT count(*) FROM job WHERE state IN ({states})")[0])
 
-    def at_picwish(self) -> int:
-        """Number of tasks that PicWish works on or may work on."""
-        return int(self._row("SELECT count(*) FROM job WHERE state IN ('submitting', 'pending')")[0])
+    def unsaved(self) -> int:
+        """Number of tasks that PicWish works on, may work on, or holds the result of."""
+        return int(self._row("SELECT count(*) FROM job WHERE state IN ('submitting', 'pending', 'fetching')")[0])
 
     def last_of(self, source: Path) -> Job | None:
         """The newest job of a file."""

@@ -120,6 +120,7 @@ def columns_of(new: NewJob, at: float) -> dict[str, object]:
         "sync": new.sync,
         "error_code": None if problem is None else problem.code,
         "error_message": None if problem is None else problem.message,
+        "original": new.original,
         "created_at": at,
         "completed_at": None if problem is None else at,
     }

@@ -1,0 +1,251 @@
+"""Watching an inbox: a thread a folder that walks it, at once on a hint and in any case every ``rescan_interval``.
+
+watchdog only gives the hints. It goes deaf in silence when a folder is renamed, unmounted, or has more subfolders than
+the kernel grants watches, and it loses events in a burst; so nothing here believes that no event means no file.
+"""
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from watchdog.events import (
+    DirCreatedEvent,
+    DirMovedEvent,
+    FileClosedEvent,
+    FileCreatedEvent,
+    FileMovedEvent,
+    FileSystemEvent,
+    FileSystemEventHandler,
+)
+from watchdog.observers import Observer
+from watchdog.observers.api import BaseObserver
+
+from picwish_watchd.files.walk import Away, NameFilter, Sighting, Walker
+from picwish_watchd.job import Stamp
+from picwish_watchd.mounts import mount_of
+
+#: The narrowest filter that still reports a file moved into the folder, which comes as FileCreatedEvent.
+_EVENTS: list[type[FileSystemEvent]] = [
+    FileClosedEvent,
+    FileCreatedEvent,
+    FileMovedEvent,
+    DirCreatedEvent,
+    DirMovedEvent,
+]
+_BATCH = 500  # sightings a report
+_TOUCHED_MAX = 10_000  # hinted paths; beyond that everything is looked at closely
+_FULL_EVERY = 10  # the first walk and each tenth look closely: files changed in place unheard
+_LOGGER = "watchdog.observers.inotify_c"  # where watchdog >= 7.1 tells of lost events, and nowhere else
+
+
+@dataclass(frozen=True, slots=True)
+class Inbox:
+    """What a watcher needs to know of a rule."""
+
+    rule: str
+    path: Path
+    names: NameFilter
+    recursive: bool
+    follow_symlinks: bool
+    native: bool | None  #: True: kernel events; False: walks alone; None: kernel events where they can be trusted
+    rescan_interval: float  #: seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Walked:
+    """A walk has ended. ``away`` says why it could not be done; ``warning`` is news about how the folder is watched."""
+
+    rule: str
+    away: str | None
+    seconds: float
+    warning: str | None = None
+
+
+Report = Callable[[str, "list[Sighting] | Walked"], None]
+
+
+class Watcher(threading.Thread):
+    """Walks one inbox until told to stop, and reports (rule, sightings) in batches, then (rule, `Walked`).
+
+    ``report`` is called in this thread. A walk that hangs in the kernel blocks this thread and nothing else.
+    """
+
+    def __init__(self, inbox: Inbox, known: Iterable[tuple[str, Stamp]], report: Report) -> None:
+        super().__init__(name=f"watch-{inbox.rule}", daemon=True)
+        self.inbox = inbox
+        self._report = report
+        self._walker = Walker(
+            str(inbox.path), inbox.names, recursive=inbox.recursive, follow_symlinks=inbox.follow_symlinks
+        )
+        self._walker.learn(known)
+        self._hints = _Hints()
+        self._ear = _Ear(self._hints)
+        self._stopping = False
+        self._forgotten: list[str] = []
+
+    def hint(self, relative: str | None = None) -> None:
+        """Asks for a walk now; with a path, for a close look at that file, without one at all. From any thread."""
+        self._hints.add(relative)
+
+    def forget(self, relative: str) -> None:
+        """The file was moved or deleted by ourselves. From any thread."""
+        self._forgotten.append(relative)
+
+    def stop(self) -> None:
+        """Ends the thread after the walk that is under way. From any thread."""
+        self._stopping = True
+        self._hints.wake()
+
+    def run(self) -> None:
+        """The thread."""
+        handler = _OverflowHandler(self._hints)
+        logging.getLogger(_LOGGER).addHandler(handler)
+        try:
+            turn = 0
+            while not self._stopping:
+                began = time.monotonic()
+                self._walk(full=turn % _FULL_EVERY == 0)
+                turn += 1
+                spent = time.monotonic() - began
+                # A stream of hints must not turn into walking without pause.
+                self._hints.wait(self.inbox.rescan_interval, pause=5 * spent)
+        finally:
+            logging.getLogger(_LOGGER).removeHandler(handler)
+            self._ear.close()
+
+    def _walk(self, *, full: bool) -> None:
+        began = time.monotonic()
+        # Watch, then walk: what comes between the two is seen by one of them.
+        warning = self._ear.listen(self.inbox)
+        while self._forgotten:
+            self._walker.forget(self._forgotten.pop())
+        touched, everything = self._hints.take()
+        found = self._walker.walk(self._relative(touched), full=full or everything)
+        away = None
+        if isinstance(found, Away):
+            away = found.reason
+            self._ear.close()
+        else:
+            for batch in _batches(found):
+                self._report(self.inbox.rule, batch)
+        spent = time.monotonic() - began
+        self._report(self.inbox.rule, Walked(self.inbox.rule, away, spent, warning))
+
+    def _relative(self, touched: Iterable[str]) -> list[str]:
+        roots = tuple({str(self.inbox.path) + "/", os.path.realpath(self.inbox.path) + "/"})
+        return [next((path[len(root) :] for root in roots if path.startswith(root)), path) for path in touched]
+
+
+class _Hints:
+    """What watchdog's threads have heard: a flag, and which files."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._flag = threading.Event()
+        self._touched: set[str] = set()
+        self._everything = False
+
+    def add(self, path: str | None) -> None:
+        with self._lock:
+            if path is None or len(self._touched) >= _TOUCHED_MAX:
+                self._everything = True
+            else:
+                self._touched.add(path)
+        self._flag.set()
+
+    def wake(self) -> None:
+        self._flag.set()
+
+    def take(self) -> tuple[set[str], bool]:
+        with self._lock:
+            self._flag.clear()
+            touched, everything = self._touched, self._everything
+            self._touched, self._everything = set(), False
+        return touched, everything
+
+    def wait(self, timeout: float, *, pause: float) -> None:
+        until = time.monotonic() + timeout
+        time.sleep(min(pause, timeout))
+        self._flag.wait(max(0.0, until - time.monotonic()))
+
+
+class _Ear(FileSystemEventHandler):
+    """The kernel's events of one inbox, for as long as they can be had."""
+
+    def __init__(self, hints: _Hints) -> None:
+        self._hints = hints
+        self._observer: BaseObserver | None = None
+        self._root: tuple[int, int] | None = None
+        self._warned = False
+
+    def listen(self, inbox: Inbox) -> str | None:
+        """Listens to the folder that stands at the path now; answers a warning the first time that it cannot."""
+        root = _identity(inbox.path)
+        if root is None or not self._wanted(inbox):
+            self.close()
+            return None
+        if self._observer is not None and root == self._root and self._observer.is_alive():
+            return None
+        self.close()
+        observer = Observer()
+        try:
+            # realpath: watchdog hears nothing of a root that is itself a symbolic link
+            observer.schedule(self, os.path.realpath(inbox.path), recursive=inbox.recursive, event_filter=_EVENTS)
+            observer.start()
+        except OSError as error:
+            observer.unschedule_all()
+            if self._warned:
+                return None
+            self._warned = True
+            return (
+                f"the kernel grants no more watches ({error.strerror or error}); the folder is walked every "
+                f"{inbox.rescan_interval:g} s instead (sysctl fs.inotify.max_user_watches, max_user_instances)"
+            )
+        self._observer, self._root = observer, root
+        return None
+
+    def close(self) -> None:
+        """Stops listening."""
+        if self._observer is not None:
+            self._observer.stop()
+            self._observer.join(5)
+            self._observer = None
+
+    def dispatch(self, event: FileSystemEvent) -> None:
+        """Called by watchdog's thread: only takes a note."""
+        self._hints.add(os.fsdecode(event.dest_path or event.src_path))
+
+    def _wanted(self, inbox: Inbox) -> bool:
+        if inbox.native is not None:
+            return inbox.native
+        mount = mount_of(inbox.path)
+        return mount is None or not mount.network
+
+
+class _OverflowHandler(logging.Handler):
+    """Turns watchdog's only word about lost events into a walk of everything."""
+
+    def __init__(self, hints: _Hints) -> None:
+        super().__init__(logging.WARNING)
+        self._hints = hints
+
+    def emit(self, record: logging.LogRecord) -> None:  # noqa: ARG002 - any warning of that logger means loss
+        self._hints.add(None)
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _batches(found: Iterator[Sighting]) -> Iterator[list[Sighting]]:
+    while batch := list(islice(found, _BATCH)):
+        yield batch

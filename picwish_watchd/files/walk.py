@@ -1,0 +1,205 @@
+"""Walking an inbox: the folder is the truth, whatever the kernel's events say.
+
+A walk compares names (and the inode numbers that come with them for free) with what is known, and looks closer only
+at what is new or was hinted at; so 100,000 finished files cost some hundredths of a second.
+"""
+
+import fnmatch
+import os
+import re
+import stat
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+
+from picwish_watchd.job import Stamp
+
+#: Left behind by NAS systems, desktops, browsers and copy programs; never somebody's picture.
+JUNK = (
+    ".*",
+    "@eaDir",
+    "#recycle",
+    "@Recycle",
+    "@Recently-Snapshot",
+    "#snapshot",
+    "$RECYCLE.BIN",
+    "System Volume Information",
+    "lost+found",
+    "__MACOSX",
+    "Thumbs.db",
+    "desktop.ini",
+    "*.part",
+    "*.partial",
+    "*.tmp",
+    "*.temp",
+    "*.crdownload",
+    "*.download",
+    "*.filepart",
+    "*.!qB",
+    "~$*",
+    "~syncthing~*",
+    "*~",
+)
+
+
+_Trail = tuple[tuple[int, int], ...]  # (st_dev, st_ino) of the folders above
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """A file that is new, or has changed since it was last seen. ``relative`` is its path below the inbox."""
+
+    relative: str
+    stamp: Stamp
+
+
+@dataclass(frozen=True, slots=True)
+class Away:
+    """The inbox cannot be walked, and why."""
+
+    reason: str
+
+
+class NameFilter:
+    """Which names a rule takes: ``include`` less ``exclude`` less `JUNK`; globs, without regard to case.
+
+    A pattern with a slash is matched against the path below the inbox, any other against the name alone.
+    """
+
+    def __init__(self, include: Iterable[str], exclude: Iterable[str]) -> None:
+        self._include = _Globs(include)
+        self._exclude = _Globs(exclude)
+        self._junk = _Globs(JUNK)
+
+    def ignores(self, name: str, relative: str) -> bool:
+        """Whether junk or ``exclude`` keeps it out; a folder so named is not entered."""
+        return self._junk.match(name, relative) or self._exclude.match(name, relative)
+
+    def takes(self, name: str, relative: str) -> bool:
+        """Whether ``include`` names it; to be asked after `ignores`."""
+        return self._include.match(name, relative)
+
+
+class Walker:
+    """One inbox and what is known of it. Used by one thread at a time."""
+
+    def __init__(self, root: str, names: NameFilter, *, recursive: bool, follow_symlinks: bool) -> None:
+        self.root = root
+        self._names = names
+        self._recursive = recursive
+        self._follow = follow_symlinks
+        self._known: dict[str, Stamp] = {}
+
+    def learn(self, known: Iterable[tuple[str, Stamp]]) -> None:
+        """Takes over what the journal knows: files that need no second look unless they change."""
+        self._known.update(known)
+
+    def forget(self, relative: str) -> None:
+        """The file was moved or deleted by ourselves: whatever comes under its name is new."""
+        self._known.pop(relative, None)
+
+    def walk(self, touched: Collection[str] = (), *, full: bool = False) -> Iterator[Sighting] | Away:
+        """What is new or changed. ``touched`` names files to look at closely; ``full`` looks closely at all.
+
+        Answers `Away` when the inbox itself cannot be read; a subfolder that cannot is passed over until the next walk.
+        """
+        try:
+            entries = os.scandir(self.root)
+        except OSError as error:
+            return Away(f"{self.root}: {error.strerror}")
+        return self._walk(entries, frozenset(touched), full)
+
+    def _walk(self, entries: "os._ScandirIterator[str]", touched: frozenset[str], full: bool) -> Iterator[Sighting]:
+        seen: set[str] = set()
+        unread: list[str] = []
+        folders: list[tuple[str, _Trail]] = []
+        prefix = ""
+        trail: _Trail = ()
+        while True:
+            try:
+                with entries:
+                    for entry in entries:
+                        relative = prefix + entry.name
+                        if self._names.ignores(entry.name, relative):
+                            continue
+                        if self._recursive and self._is_folder(entry):
+                            folders.append((relative, trail))
+                        if not self._names.takes(entry.name, relative):
+                            continue
+                        seen.add(relative)
+                        stamp = self._look(entry, relative, close=full or relative in touched)
+                        if stamp is not None:
+                            yield Sighting(relative, stamp)
+            except OSError:
+                unread.append(prefix)
+            following = self._enter(folders, unread)
+            if following is None:
+                break
+            entries, prefix, trail = following
+        self._drop_gone(seen, unread)
+
+    def _enter(
+        self, folders: list[tuple[str, _Trail]], unread: list[str]
+    ) -> "tuple[os._ScandirIterator[str], str, _Trail] | None":
+        """Opens the next folder; a link that leads back to where we came from is not entered again."""
+        while folders:
+            relative, trail = folders.pop()
+            path = os.path.join(self.root, relative)
+            try:
+                if self._follow:
+                    found = os.stat(path)
+                    identity = (found.st_dev, found.st_ino)
+                    if identity in trail:
+                        continue
+                    trail = (*trail, identity)
+                return os.scandir(path), relative + "/", trail
+            except OSError:
+                unread.append(relative + "/")
+        return None
+
+    def _is_folder(self, entry: "os.DirEntry[str]") -> bool:
+        try:
+            return entry.is_dir(follow_symlinks=self._follow)
+        except OSError:
+            return False
+
+    def _look(self, entry: "os.DirEntry[str]", relative: str, *, close: bool) -> Stamp | None:
+        """The file's stamp if it is new or has changed; from then on it is known."""
+        known = self._known.get(relative)
+        if known is not None and not close and known.inode == entry.inode():
+            return None
+        try:
+            found = entry.stat(follow_symlinks=self._follow)
+        except OSError:
+            return None
+        if stat.S_ISDIR(found.st_mode):
+            # A folder's size and time change with its contents; only its being there is news.
+            stamp = Stamp(found.st_ino, 0, 0)
+        else:
+            stamp = Stamp(found.st_ino, found.st_size, found.st_mtime_ns)
+        if stamp == known:
+            return None
+        self._known[relative] = stamp
+        return stamp
+
+    def _drop_gone(self, seen: set[str], unread: list[str]) -> None:
+        if len(self._known) == len(seen):
+            return
+        gone = [name for name in self._known if name not in seen and not name.startswith(tuple(unread))]
+        for name in gone:
+            del self._known[name]
+
+
+class _Globs:
+    def __init__(self, patterns: Iterable[str]) -> None:
+        self._by_name = _compile(pattern for pattern in patterns if "/" not in pattern)
+        self._by_path = _compile(pattern for pattern in patterns if "/" in pattern)
+
+    def match(self, name: str, relative: str) -> bool:
+        if self._by_name is not None and self._by_name.match(name):
+            return True
+        return self._by_path is not None and self._by_path.match(relative) is not None
+
+
+def _compile(patterns: Iterable[str]) -> re.Pattern[str] | None:
+    sources = [fnmatch.translate(pattern) for pattern in patterns]
+    return re.compile("|".join(sources), re.IGNORECASE) if sources else None

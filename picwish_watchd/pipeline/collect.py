@@ -1,0 +1,288 @@
+"""From `pending` to `delivering`: asks for a task when it is likely done, and brings its result into the spool.
+
+Queries are free of charge but not of requests; downloads are free of both, for they go to another host. All of this may
+be repeated at will, so nothing here is ever in doubt, except that a result is gone an hour after it was made.
+"""
+
+import asyncio
+from pathlib import Path
+from typing import assert_never
+
+import structlog
+
+from picwish_watchd.files.images import inspect_result
+from picwish_watchd.job import ErrorCode, Job, Problem, Result, State
+from picwish_watchd.journal import Charge, Running
+from picwish_watchd.picwish import (
+    Answer,
+    Busy,
+    Dead,
+    Downloaded,
+    DownloadOutcome,
+    NotAResult,
+    NotStored,
+    PicwishClient,
+    Processing,
+    QueryOutcome,
+    Succeeded,
+    TaskFailed,
+    TaskUnknown,
+    Unauthorized,
+    Unavailable,
+)
+from picwish_watchd.pipeline.agenda import Agenda, Followed
+from picwish_watchd.pipeline.border import guarded
+from picwish_watchd.pipeline.context import Context
+from picwish_watchd.pipeline.gate import Gate, Reason
+from picwish_watchd.pipeline.law import Law
+from picwish_watchd.pipeline.outcomes import doubt, task_failed
+from picwish_watchd.pipeline.pacer import Pacer, Urgency
+
+_log = structlog.get_logger()
+
+_DOWNLOADS = 4  # at a time
+_FRESH_URLS = 3  # tries for a fresh URL before a paid result counts as gone
+_UNKNOWN_MAX = 3  # 404s in a row before a task counts as gone; a service may need a moment to know its own task
+_UNKNOWN_PAUSE = 2.0  # seconds between them
+_ANSWER_GAP = 60.0  # a longer silence (seconds) between two answers does not count for task_timeout
+_PAUSE_MAX = 30.0
+_IDLE = 1.0
+
+
+class Collect:
+    """Follows the tasks at PicWish."""
+
+    def __init__(self, context: Context, *, client: PicwishClient, gate: Gate, pacer: Pacer) -> None:
+        self._context = context
+        self._client = client
+        self._gate = gate
+        self._pacer = pacer
+        self._laws = {model: Law(context.journal.task_seconds(model, 200)) for model in (0, 1)}
+        self._agenda = Agenda()
+        self._downloads = asyncio.Semaphore(_DOWNLOADS)
+        self._refresh_at = 0.0
+
+    async def run(self) -> None:
+        """Asks for tasks until the daemon stops; then returns when the running requests have ended."""
+        async with asyncio.TaskGroup() as group:
+            while not self._context.stopping:
+                self.refresh()
+                wait = self._agenda.wait(self._context.clock.monotonic())
+                if wait is None or wait > 0:
+                    await self._context.bells.collect.wait(_IDLE if wait is None else min(wait, _IDLE))
+                    continue
+                expiring = self._agenda.expiring(self._context.clock.monotonic())
+                await self._pacer.slot(Urgency.EXPIRING if expiring else Urgency.QUERY)
+                job = self.choose()
+                if job is not None and not self._context.stopping:
+                    group.create_task(guarded(self._context.journal, job.id, self.ask(job)))
+
+    def refresh(self) -> None:
+        """Takes up tasks that only the journal knows: those of an earlier run, and those that `retry` brought back."""
+        now = self._context.clock.monotonic()
+        if now < self._refresh_at:
+            return
+        self._refresh_at = now + _IDLE
+        for task in self._context.journal.running():
+            if task.id not in self._agenda:
+                self._take_up(task)
+
+    def max_pending(self) -> int:
+        """How many tasks may be at PicWish at once: as many as requests can keep busy, if not told otherwise."""
+        fixed = self._context.config.api.max_pending
+        if fixed is not None:
+            return fixed
+        longest = max(law.quantile(0.99) for law in self._laws.values())
+        return max(4, min(5000, round(self._context.config.api.qps * longest)))
+
+    def accepted(self, job: Job) -> None:
+        """A task was just created: its age counts from now."""
+        now = self._context.clock.monotonic()
+        first = self._laws[job.type].next_query(0.0)
+        self._agenda.follow(Followed(job.id, job.type, born=now), now + first)
+        self._context.bells.collect.ring()
+
+    def choose(self) -> Job | None:
+        """The task that is due and most likely done."""
+        while (task := self._agenda.take(self._context.clock.monotonic())) is not None:
+            job = self._context.journal.get(task.id)
+            if job is not None and job.state is State.PENDING:
+                return job
+            self._agenda.drop(task.id)
+        return None
+
+    async def ask(self, job: Job) -> None:
+        """One query and what follows from it."""
+        followed = self._known(job)
+        sink = self._context.spool.fresh(job.id, "query")
+        try:
+            if job.task_id is None:
+                self._gone(job, ErrorCode.TASK_UNKNOWN, "PicWish gave no task_id to ask for the result again")
+                return
+            outcome = await self._client.query(job.task_id, sink=sink)
+            await self._settle(job, followed, outcome, sink)
+        finally:
+            if followed.due is None and followed.id in self._agenda:
+                self._agenda.schedule(followed, self._context.clock.monotonic())
+            self._context.bells.collect.ring()
+
+    async def succeeded(self, job: Job, answer: Answer, image: str | None, spooled: Path | None) -> None:
+        """A task is done: its credits are spent, and its result is brought home. ``job`` is `pending`."""
+        context = self._context
+        followed = self._known(job)
+        seconds = self._seconds(followed, answer)
+        job = context.journal.move(
+            job, State.FETCHING, "PicWish is done with it",
+            charge=Charge.SPENT, answer=answer.to_json(), task_seconds=seconds,
+        )  # fmt: skip
+        self._laws[job.type].learn(seconds)
+        context.bells.submit.ring()
+        if spooled is not None:
+            await self._keep(job, spooled)
+        elif image is not None:
+            await self._fetch(job, image)
+        else:
+            self._useless(job, ErrorCode.RESULT_INVALID, "PicWish's answer holds no usable image")
+
+    async def _settle(self, job: Job, followed: Followed, outcome: QueryOutcome, sink: Path) -> None:
+        context = self._context
+        if not isinstance(outcome, (Unavailable, Busy)):
+            followed.failures = 0
+        match outcome:
+            case Processing(answer=answer):
+                self._still_open(job, followed, answer)
+            case Succeeded(answer=answer, image=image, spooled=spooled):
+                await self.succeeded(job, answer, image, sink if spooled is not None else None)
+            case TaskFailed():
+                self._agenda.drop(job.id)
+                task_failed(context, job, outcome)
+            case TaskUnknown(message=message):
+                followed.unknown += 1
+                if followed.unknown >= _UNKNOWN_MAX:
+                    self._gone(job, ErrorCode.TASK_UNKNOWN, f"PicWish does not know task {job.task_id}: {message}")
+                else:
+                    self._agenda.schedule(followed, context.clock.monotonic() + _UNKNOWN_PAUSE)
+            case Busy(retry_after=retry_after):
+                self._pacer.slow_down(retry_after)
+            case Unauthorized(message=message):
+                self._gate.close(Reason.UNAUTHORIZED, message)
+                self._pause(followed, None)
+            case Unavailable(reason=reason, retry_after=retry_after):
+                self._gate.close(Reason.API_DOWN, f"PicWish does not answer: {reason}")
+                self._pause(followed, retry_after)
+            case NotStored(reason=reason):
+                self._unkept(job, followed, reason)
+            case _:
+                assert_never(outcome)
+
+    def _still_open(self, job: Job, followed: Followed, answer: Answer) -> None:
+        age = self._age(followed)
+        followed.answered += min(age - followed.heard, _ANSWER_GAP)
+        followed.heard = followed.open_at = age
+        followed.unknown = 0
+        self._agenda.schedule(followed, followed.born + self._laws[job.type].next_query(age))
+        limit = self._context.config.api.task_timeout
+        if followed.answered >= limit:
+            text = (
+                f"PicWish has not finished task {job.task_id} in {limit:.0f} s "
+                f"(state {answer.state}, {answer.progress or 0} %)"
+            )
+            self._gone(job, ErrorCode.TASK_TIMEOUT, text)
+
+    async def _fetch(self, job: Job, url: str) -> None:
+        sink = self._context.spool.fresh(job.id, "result")
+        async with self._downloads:
+            outcome: DownloadOutcome = await self._client.download(url, sink=sink)
+        match outcome:
+            case Downloaded():
+                await self._keep(job, sink)
+            case Dead(reason=reason):
+                self._useless(job, ErrorCode.RESULT_EXPIRED, f"the result can no longer be downloaded: {reason}")
+            case NotAResult(reason=reason):
+                self._useless(job, ErrorCode.RESULT_INVALID, f"what PicWish gave as the result is no image: {reason}")
+            case Unavailable(reason=reason, retry_after=retry_after):
+                followed = self._known(job)
+                message = f"the result could not be downloaded ({reason}); PicWish is asked for a fresh address"
+                self._ask_again(job, message, self._pause(followed, retry_after))
+            case NotStored(reason=reason):
+                followed = self._known(job)
+                self._unkept(job, followed, reason)
+            case _:
+                assert_never(outcome)
+
+    async def _keep(self, job: Job, sink: Path) -> None:
+        """Judges a result and keeps it: synced in the spool, then in the journal. Here the one-hour clock stops."""
+        context = self._context
+        verdict = await context.lanes.run("spool", inspect_result, sink)
+        if not isinstance(verdict, Result):
+            self._useless(job, ErrorCode.RESULT_INVALID, f"what PicWish gave as the result is unusable: {verdict}")
+            return
+        await context.lanes.run("spool", context.spool.keep, sink, job.id)
+        size = f"{verdict.width} x {verdict.height} {verdict.format}"
+        context.journal.move(job, State.DELIVERING, f"the result is in the spool: {size}", result=verdict)
+        self._agenda.drop(job.id)
+        context.bells.deliver.ring()
+
+    def _useless(self, job: Job, code: ErrorCode, reason: str) -> None:
+        """A result that cannot be had or used: asked for afresh, at most `_FRESH_URLS` times."""
+        followed = self._known(job)
+        followed.bad_results += 1
+        if followed.bad_results < _FRESH_URLS:
+            self._ask_again(job, f"{reason}; PicWish is asked again", self._pause(followed, None))
+        elif code is ErrorCode.RESULT_INVALID:
+            text = f"{reason} (asked {followed.bad_results} times); it was paid for: `retry` asks PicWish again"
+            _log.error("job.held", job=job.id, rule=job.rule, path=job.source, code=code, reason=text)
+            self._context.journal.move(job, State.HELD, text, problem=Problem(code, text))
+            self._agenda.drop(job.id)
+        else:
+            self._gone(job, code, f"{reason} (asked {followed.bad_results} times)")
+
+    def _unkept(self, job: Job, followed: Followed, reason: str) -> None:
+        """The spool did not take the result: it stays at PicWish for up to an hour."""
+        pause = self._pause(followed, None)
+        message = f"the result could not be kept in the spool ({reason}); it is fetched again"
+        _log.error("spool.failed", job=job.id, rule=job.rule, path=job.source, reason=reason)
+        if job.state is State.FETCHING:
+            self._ask_again(job, message, pause)
+
+    def _ask_again(self, job: Job, message: str, pause: float) -> None:
+        _log.warning("result.asked_again", job=job.id, rule=job.rule, path=job.source, reason=message)
+        later = self._context.clock.now() + pause
+        self._context.journal.move(job, State.PENDING, message, not_before=later)
+        self._context.bells.collect.ring()
+
+    def _gone(self, job: Job, code: ErrorCode, message: str) -> None:
+        self._agenda.drop(job.id)
+        doubt(self._context, job, code, message, paid=job.state is State.FETCHING or job.credits > 0)
+
+    def _pause(self, followed: Followed, retry_after: float | None) -> float:
+        """Puts the next query off, the longer the more failed in a row; answers the pause in seconds."""
+        pause = retry_after or min(_PAUSE_MAX, self._context.pause_after(followed.failures))
+        followed.failures += 1
+        self._agenda.schedule(followed, self._context.clock.monotonic() + pause)
+        return pause
+
+    def _take_up(self, task: Running) -> None:
+        now, wall = self._context.clock.monotonic(), self._context.clock.now()
+        age = max(0.0, wall - task.submitted_at)
+        due = now + max(0.0, task.not_before - wall, self._laws[task.type].next_query(0.0) - age)
+        self._agenda.follow(Followed(task.id, task.type, born=now - age, heard=age), due)
+
+    def _known(self, job: Job) -> Followed:
+        """What is known of a task; one that came by another way than `accepted` is as old as the wall clock says."""
+        task = self._agenda.get(job.id)
+        if task is None:
+            self._take_up(Running(job.id, job.type, job.submitted_at or 0.0, 0.0))
+            task = self._agenda.get(job.id)
+            assert task is not None
+        return task
+
+    def _age(self, followed: Followed) -> float:
+        return self._context.clock.monotonic() - followed.born
+
+    def _seconds(self, followed: Followed, answer: Answer) -> float:
+        """How long PicWish worked: what it says itself, as far as that agrees with what was seen from here."""
+        seen = self._age(followed)
+        if answer.created_at is None or answer.completed_at is None:
+            return seen
+        return min(seen, max(followed.open_at, answer.completed_at - answer.created_at))

@@ -1,0 +1,59 @@
+"""What every step works with."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from picwish_watchd.clock import Clock
+from picwish_watchd.config import Config, Rule
+from picwish_watchd.files.spool import Spool
+from picwish_watchd.job import Job
+from picwish_watchd.journal import Journal
+from picwish_watchd.pipeline.bell import Bell
+from picwish_watchd.pipeline.lanes import Lanes
+
+#: Credits by `type` (API document, guideline 4).
+PRICES = {0: 5, 1: 4}
+
+
+@dataclass(slots=True)
+class Bells:
+    """One for each step that may have something to do."""
+
+    intake: Bell = field(default_factory=Bell)
+    submit: Bell = field(default_factory=Bell)
+    collect: Bell = field(default_factory=Bell)
+    deliver: Bell = field(default_factory=Bell)
+    dispose: Bell = field(default_factory=Bell)
+
+
+@dataclass(slots=True)
+class Context:
+    """The parts that the steps share. ``config`` is replaced as a whole when it is read again."""
+
+    config: Config
+    journal: Journal
+    spool: Spool
+    clock: Clock
+    lanes: Lanes = field(default_factory=Lanes)
+    bells: Bells = field(default_factory=Bells)
+    stopping: bool = False  #: nothing new is begun any more
+    look_again: Callable[[Job], None] = lambda _job: None  #: whatever lies at the job's source now is news
+
+    def rule_of(self, job: Job) -> Rule:
+        """The rule of a job; for one that left the configuration, its last settings."""
+        for rule in self.config.rules:
+            if rule.name == job.rule:
+                return rule
+        settings = self.journal.settings_of(job.rule)
+        assert settings is not None, f"rule {job.rule} was never remembered"
+        return Rule.from_json(settings)
+
+    def pause_after(self, tries: int) -> float:
+        """The pause (seconds) after so many earlier failures: `retry_backoff`, doubled each time, at most 5 min."""
+        return min(300.0, self.config.retry_backoff * 2.0 ** min(tries, 20))
+
+
+def spool_folder(journal: Path) -> Path:
+    """The daemon's own folder beside its journal."""
+    return journal.with_name(journal.name + ".spool")

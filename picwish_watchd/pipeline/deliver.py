@@ -1,0 +1,196 @@
+"""From `delivering` to `done`: a result goes from the spool into the outbox, under its final name whole or not at all.
+
+May be repeated at will. The name is in the journal before it is in the outbox, so that after a crash our own result is
+recognised there and not delivered a second time beside itself.
+"""
+
+import asyncio
+from collections.abc import Iterator
+from datetime import datetime
+from itertools import count
+from pathlib import Path, PurePath
+from typing import assert_never
+
+import structlog
+
+from picwish_watchd.config import IfExists, OnSuccess, Rule
+from picwish_watchd.files.kinds import Format
+from picwish_watchd.files.names import numbered, output_name
+from picwish_watchd.files.place import NoRoom, OutboxAway, Refused, ensure_root
+from picwish_watchd.files.publish import (
+    Damaged,
+    Published,
+    Taken,
+    existing_image,
+    existing_sha256,
+    publish,
+    sweep,
+    write_sidecar,
+)
+from picwish_watchd.job import ErrorCode, Job, Original, Problem, Result, State
+from picwish_watchd.pipeline.border import guarded
+from picwish_watchd.pipeline.context import Context
+from picwish_watchd.pipeline.describe import sidecar_text
+
+_log = structlog.get_logger()
+
+_IDLE = 1.0
+_PAUSE = 10.0  # seconds until an outbox that was away or full is tried again
+
+
+class Deliver:
+    """Delivers what lies in the spool, rule by rule: an outbox that hangs delays its own rule only."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._busy: set[str] = set()
+        self._swept: set[Path] = set()
+
+    async def run(self) -> None:
+        """Delivers until the daemon stops; then returns when what had begun is done."""
+        async with asyncio.TaskGroup() as group:
+            while not self._context.stopping:
+                for rule in self._rules_with_work():
+                    self._busy.add(rule)
+                    group.create_task(self._serve(rule))
+                await self._context.bells.deliver.wait(_IDLE)
+
+    async def _serve(self, rule: str) -> None:
+        context = self._context
+        try:
+            while not context.stopping:
+                job = context.journal.ready(rule, context.clock.now(), state=State.DELIVERING)
+                if job is None:
+                    return
+                await guarded(context.journal, job.id, self.deliver(job))
+        finally:
+            self._busy.discard(rule)
+
+    async def deliver(self, job: Job) -> None:
+        """One result's way into the outbox, or why it has to wait."""
+        context = self._context
+        rule = context.rule_of(job)
+        result = job.result
+        assert result is not None
+        away = await context.lanes.run(f"out:{job.rule}", self._prepare, rule)
+        if away is not None:
+            self._wait(job, f"the outbox {rule.outbox} cannot be used: {away.reason}")
+            return
+        if job.output is not None and await self._stands(job, job.output, result):
+            await self._finish(job, rule, job.output)
+            return
+        for name in self._names(job, rule, result):
+            if not self._free_for(job, rule, rule.outbox / name):
+                continue
+            job = context.journal.update(job, output=rule.outbox / name)
+            outcome = await context.lanes.run(
+                f"out:{job.rule}", publish, context.spool.path(job.id), rule.outbox, name, mode=rule.file_mode,
+                replace=rule.if_exists is IfExists.OVERWRITE, tag=str(job.id), sha256=result.sha256,
+            )  # fmt: skip
+            match outcome:
+                case Published(path=path):
+                    await self._finish(job, rule, path)
+                case Taken():
+                    continue
+                case NoRoom(reason=reason):
+                    self._wait(job, f"there is no room in the outbox {rule.outbox}: {reason}")
+                case OutboxAway(reason=reason):
+                    self._wait(job, f"the outbox {rule.outbox} cannot be used: {reason}")
+                case Refused(reason=reason):
+                    self._hold(job, ErrorCode.OUTPUT_FAILED, f"the outbox does not take the name {name}: {reason}")
+                case Damaged(reason=reason):
+                    self._lost(job, reason)
+                case _:
+                    assert_never(outcome)
+            return
+
+    def _prepare(self, rule: Rule) -> OutboxAway | NoRoom | Refused | None:
+        """In the outbox's thread: makes it if its parent is there, and once sweeps what a crash left."""
+        away = ensure_root(rule.outbox, rule.file_mode)
+        if away is None and rule.outbox not in self._swept:
+            self._swept.add(rule.outbox)
+            sweep(rule.outbox)
+        return away
+
+    async def _stands(self, job: Job, path: Path, result: Result) -> bool:
+        """Whether the name that an earlier try had planned holds our result already."""
+        found = await self._context.lanes.run(f"out:{job.rule}", existing_sha256, path)
+        return found == result.sha256
+
+    def _names(self, job: Job, rule: Rule, result: Result) -> Iterator[PurePath]:
+        """The names to try, one after the other; what an earlier try had planned goes first."""
+        if job.output is not None and job.output.is_relative_to(rule.outbox):
+            yield job.output.relative_to(rule.outbox)
+        first = name_of(job, rule, Format(result.format), result.width, result.height, self._context.clock.now())
+        yield first
+        for number in count(1):
+            yield numbered(first, number)
+
+    def _free_for(self, job: Job, rule: Rule, path: Path) -> bool:
+        """With `if_exists: overwrite`, no result replaces that of another source."""
+        if rule.if_exists is not IfExists.OVERWRITE:
+            return True
+        owner = self._context.journal.owner_of_output(path)
+        return owner is None or owner.source == job.source
+
+    async def _finish(self, job: Job, rule: Rule, path: Path) -> None:
+        """The result is durable in the outbox: now the journal says so, and only then the original may go."""
+        context = self._context
+        keeping = rule.on_success is OnSuccess.KEEP
+        job = context.journal.move(
+            job, State.DONE, f"delivered to {path}",
+            output=path, completed_at=context.clock.now(), not_before=None, note=None, problem=None,
+            original=Original.PRESENT if keeping else Original.WAITING,
+        )  # fmt: skip
+        _log.info("job.done", job=job.id, rule=job.rule, path=job.source, output=path, credits=job.credits)
+        if rule.sidecar:
+            await self._write_sidecar(job, rule, path)
+        context.spool.discard(job.id)
+        context.bells.dispose.ring()
+
+    async def _write_sidecar(self, job: Job, rule: Rule, path: Path) -> None:
+        name = PurePath(path.relative_to(rule.outbox))
+        written = await self._context.lanes.run(
+            f"out:{job.rule}", write_sidecar, rule.outbox, name, ".json", sidecar_text(job),
+            mode=rule.file_mode, tag=str(job.id),
+        )  # fmt: skip
+        if not isinstance(written, Published):
+            reason = "something else bears its name" if isinstance(written, Taken) else written.reason
+            self._context.journal.update(job, f"its sidecar could not be written: {reason}", note=reason)
+
+    def _wait(self, job: Job, reason: str) -> None:
+        context = self._context
+        later = context.clock.now() + _PAUSE
+        if job.note != reason:
+            _log.warning("delivery.waits", job=job.id, rule=job.rule, path=job.source, reason=reason)
+        context.journal.update(job, reason if job.note != reason else None, note=reason, not_before=later)
+
+    def _hold(self, job: Job, code: ErrorCode, message: str) -> None:
+        _log.error("job.held", job=job.id, rule=job.rule, path=job.source, code=code, reason=message)
+        self._context.journal.move(job, State.HELD, message, problem=Problem(code, message))
+
+    def _lost(self, job: Job, reason: str) -> None:
+        """The spool no longer holds what was paid for: PicWish may still have it."""
+        _log.error("spool.lost", job=job.id, rule=job.rule, path=job.source, reason=reason)
+        message = f"its result in the spool is damaged ({reason}); PicWish is asked again"
+        self._context.journal.move(job, State.PENDING, message, result=None, not_before=None)
+        self._context.bells.collect.ring()
+
+    def _rules_with_work(self) -> list[str]:
+        now = self._context.clock.now()
+        waiting = self._context.journal.rules_with(State.DELIVERING, now)
+        return [rule for rule in waiting if rule not in self._busy]
+
+
+def name_of(job: Job, rule: Rule, kind: Format, width: int, height: int, now: float) -> PurePath:
+    """The name of a job's result below the outbox, by the rule's `filename`; ``now`` is in Unix seconds."""
+    return output_name(
+        rule.filename, relative=job.relative, format=kind, rule=rule.name, type=job.type, task_id=job.task_id,
+        job_id=job.id, width=width, height=height, now=datetime.fromtimestamp(now).astimezone(),
+    )  # fmt: skip
+
+
+def existing_result(rule: Rule, job: Job, now: float) -> Path | OutboxAway | None:
+    """For `if_exists: skip`: a file of the result's name in the outbox, whatever its extension. For a thread."""
+    names = {name_of(job, rule, kind, job.width or 0, job.height or 0, now) for kind in Format}
+    return existing_image(rule.outbox, names)

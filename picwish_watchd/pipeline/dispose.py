@@ -1,0 +1,103 @@
+"""After the end: moves or deletes the originals whose rules ask for it, again and again until it is done."""
+
+import asyncio
+from pathlib import Path
+from typing import assert_never
+
+import structlog
+
+from picwish_watchd.config import OnSuccess, Rule
+from picwish_watchd.files.originals import Deleted, Moved, Replaced, Stuck, delete, move
+from picwish_watchd.files.place import ensure_root
+from picwish_watchd.files.publish import write_sidecar
+from picwish_watchd.files.verdicts import Gone
+from picwish_watchd.job import Job, Original, State
+from picwish_watchd.pipeline.border import guarded
+from picwish_watchd.pipeline.context import Context
+from picwish_watchd.pipeline.describe import sidecar_text
+
+_log = structlog.get_logger()
+
+_IDLE = 5.0
+_PAUSE = 60.0  # seconds until an original that could not be moved is tried again
+
+Outcome = Moved | Deleted | Replaced | Gone | Stuck
+
+
+class Dispose:
+    """Works on the jobs whose original is `waiting`, rule by rule."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._busy: set[str] = set()
+
+    async def run(self) -> None:
+        """Disposes until the daemon stops."""
+        async with asyncio.TaskGroup() as group:
+            while not self._context.stopping:
+                for rule in self._context.journal.rules_with_originals(self._context.clock.now()):
+                    if rule not in self._busy:
+                        self._busy.add(rule)
+                        group.create_task(self._serve(rule))
+                await self._context.bells.dispose.wait(_IDLE)
+
+    async def _serve(self, rule: str) -> None:
+        context = self._context
+        try:
+            while not context.stopping:
+                job = context.journal.next_original(rule, context.clock.now())
+                if job is None:
+                    return
+                await guarded(context.journal, job.id, self.dispose(job))
+        finally:
+            self._busy.discard(rule)
+
+    async def dispose(self, job: Job) -> None:
+        """One original, and what came of it."""
+        context = self._context
+        rule = context.rule_of(job)
+        # An inbox and its outbox, archive and failed folders may hang together: all of it is one lane's work.
+        outcome = await context.lanes.run(f"out:{job.rule}", _dispose, job, rule)
+        match outcome:
+            case Moved(path=path):
+                self._done(job, Original.MOVED, f"the original was moved to {path}")
+            case Deleted():
+                self._done(job, Original.DELETED, "the original was deleted, as on_success: delete asks")
+            case Gone():
+                self._done(job, Original.DELETED, "the original was gone already")
+            case Replaced():
+                text = "something else bears the original's name by now; it was not touched"
+                self._done(job, Original.REPLACED, text)
+            case Stuck(reason=reason):
+                note = f"the original could not be moved yet: {reason}"
+                if job.note != note:
+                    _log.warning("original.stuck", job=job.id, rule=job.rule, path=job.source, reason=reason)
+                later = context.clock.now() + _PAUSE
+                context.journal.update(job, note if job.note != note else None, note=note, not_before=later)
+            case _:
+                assert_never(outcome)
+
+    def _done(self, job: Job, original: Original, message: str) -> None:
+        _log.info(f"original.{original}", job=job.id, rule=job.rule, path=job.source, reason=message)
+        self._context.journal.update(job, message, original=original, note=None, not_before=None)
+        self._context.look_again(job)
+
+
+def _dispose(job: Job, rule: Rule) -> Outcome:
+    """In a thread."""
+    if job.state is State.DONE:
+        if rule.on_success is OnSuccess.DELETE:
+            return delete(job.source, job.stamp, job.sha256)
+        root: Path | None = rule.archive
+    else:
+        root = rule.failed
+    if root is None:  # the rule was changed meanwhile
+        return Stuck("the rule names no folder to move it to")
+    away = ensure_root(root, rule.file_mode)
+    if away is not None:
+        return Stuck(f"{root}: {away.reason}")
+    moved = move(job.source, job.stamp, job.sha256, root, job.relative, mode=rule.file_mode, tag=str(job.id))
+    if isinstance(moved, Moved) and job.state is not State.DONE:
+        name = moved.path.relative_to(root)
+        write_sidecar(root, name, ".error.json", sidecar_text(job), mode=rule.file_mode, tag=str(job.id))
+    return moved

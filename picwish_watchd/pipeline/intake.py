@@ -1,0 +1,175 @@
+"""From a file seen to a job `queued` or `rejected`: waits until it stands still, judges it, writes it down."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import assert_never
+
+import structlog
+
+from picwish_watchd.config import OnFailure, Rule
+from picwish_watchd.files.images import Inspected, Limits, inspect
+from picwish_watchd.files.links import LinkFound, inspect_link, is_link
+from picwish_watchd.files.reading import look, stamp_of
+from picwish_watchd.files.settle import Due, Settling
+from picwish_watchd.files.verdicts import Bad, Changed, Gone, NotWhole, Unreadable
+from picwish_watchd.files.walk import Sighting
+from picwish_watchd.job import ErrorCode, Job, Kind, NewJob, Original, Stamp, State
+from picwish_watchd.pipeline.bell import Bell
+from picwish_watchd.pipeline.context import Context
+
+_log = structlog.get_logger()
+
+_AT_ONCE = 200  # files a turn
+_SLICE = 0.25  # seconds of judging before the journal hears of it
+_IDLE = 30.0
+
+Verdict = Inspected | LinkFound | NotWhole | Bad | Changed | Gone | Unreadable
+
+
+class Intake:
+    """The intake of one rule. All methods belong to the event loop's thread."""
+
+    def __init__(self, context: Context, rule: Rule) -> None:
+        self._context = context
+        self._rule = rule
+        self._settling = Settling(rule.settle, rule.settle_timeout)
+        self._bell = Bell()
+        self._unreadable: set[Path] = set()
+
+    @property
+    def waiting(self) -> int:
+        """Number of files that are not yet a job."""
+        return len(self._settling)
+
+    def sighted(self, found: Sequence[Sighting]) -> None:
+        """The watcher saw files that are new or have changed."""
+        now = self._context.clock.monotonic()
+        for sighting in found:
+            self._settling.see(self._rule.inbox / sighting.relative, sighting.stamp, now)
+        self._bell.ring()
+
+    async def run(self) -> None:
+        """Takes files in until cancelled or the daemon stops."""
+        while not self._context.stopping:
+            if await self.step():
+                continue
+            due = self._settling.next_due()
+            await self._bell.wait(_IDLE if due is None else due - self._context.clock.monotonic())
+
+    async def step(self) -> bool:
+        """Judges the files that are due now; whether there were any."""
+        due = self._settling.due(self._context.clock.monotonic(), _AT_ONCE)
+        rest = due
+        while rest:
+            judged = await self._context.lanes.run(f"in:{self._rule.name}", self._judge, rest)
+            rest = rest[len(judged) :]
+            self._write_down(judged)
+        return bool(due)
+
+    def _judge(self, due: list[Due]) -> list[tuple[Due, Verdict | Stamp]]:
+        """In the rule's thread: as many as fit into a slice of time; a Stamp where the file has changed."""
+        judged: list[tuple[Due, Verdict | Stamp]] = []
+        until = time.monotonic() + _SLICE
+        for one in due:
+            judged.append((one, self._verdict(one)))
+            if time.monotonic() > until:
+                break
+        return judged
+
+    def _verdict(self, due: Due) -> Verdict | Stamp:
+        follow = self._rule.follow_symlinks
+        found = look(due.path, follow_symlinks=follow)
+        if isinstance(found, (Gone, Unreadable)):
+            return found
+        if (stamp := stamp_of(found)) != due.stamp:
+            return stamp
+        if is_link(due.path):
+            return inspect_link(due.path, follow_symlinks=follow)
+        api = self._context.config.api
+        limits = Limits(max_bytes=api.max_bytes, max_side=api.max_side)
+        return inspect(due.path, limits, follow_symlinks=follow, decode=due.decode)
+
+    def _write_down(self, judged: list[tuple[Due, Verdict | Stamp]]) -> None:
+        new: list[NewJob] = []
+        now = self._context.clock.monotonic()
+        for due, verdict in judged:
+            match verdict:
+                case Inspected() | LinkFound() | Bad():
+                    self._settling.forget(due.path)
+                    self._unreadable.discard(due.path)
+                    job = self._new_job(due, verdict)
+                    if not self._known(job):
+                        new.append(job)
+                case Stamp():
+                    self._settling.see(due.path, verdict, now)
+                case NotWhole() | Changed():
+                    self._settling.not_yet(due.path, now)
+                case Unreadable(reason=reason):
+                    self._settling.not_yet(due.path, now)
+                    self._warn_unreadable(due.path, reason)
+                case Gone():
+                    self._settling.forget(due.path)
+                    self._unreadable.discard(due.path)
+                case _:
+                    assert_never(verdict)
+        self._add(new)
+
+    def _add(self, new: list[NewJob]) -> None:
+        if not new:
+            return
+        for job_id, job in zip(self._context.journal.add(new), new, strict=True):
+            if job.problem is None:
+                _log.info("job.queued", job=job_id, rule=job.rule, path=job.source)
+            else:
+                _log.warning(
+                    "job.rejected", job=job_id, rule=job.rule, path=job.source,
+                    code=job.problem.code, reason=job.problem.message,
+                )  # fmt: skip
+        self._context.bells.submit.ring()
+        self._context.bells.dispose.ring()
+
+    def _new_job(self, due: Due, verdict: Inspected | LinkFound | Bad) -> NewJob:
+        rule = self._rule
+        new = NewJob(
+            rule=rule.name,
+            source=due.path,
+            relative=due.path.relative_to(rule.inbox),
+            stamp=due.stamp,
+            type=rule.type,
+            return_type=rule.return_type,
+            sync=rule.sync,
+        )
+        match verdict:
+            case Inspected(format=kind, width=width, height=height, sha256=sha256):
+                return replace(new, format=kind, width=width, height=height, sha256=sha256)
+            case LinkFound(url=url, sha256=sha256):
+                return replace(new, kind=Kind.LINK, url=url, sha256=sha256)
+            case Bad(problem=problem):
+                moving = rule.on_failure is OnFailure.MOVE
+                return replace(new, problem=problem, original=Original.WAITING if moving else Original.PRESENT)
+
+    def _known(self, new: NewJob) -> bool:
+        """Whether the file was touched, and holds what its last job was about."""
+        last = self._context.journal.last_of(new.source)
+        if last is None or last.rule != new.rule or last.original not in (Original.PRESENT, Original.WAITING):
+            return False
+        if not _same(last, new):
+            return False
+        self._context.journal.restamp(last, new.stamp)
+        return True
+
+    def _warn_unreadable(self, path: Path, reason: str) -> None:
+        if path not in self._unreadable:
+            self._unreadable.add(path)
+            _log.warning("file.unreadable", rule=self._rule.name, path=path, reason=reason)
+
+
+def _same(last: Job, new: NewJob) -> bool:
+    if last.problem is not None and last.state is State.REJECTED:
+        if last.problem.code in (ErrorCode.SOURCE_CHANGED, ErrorCode.SOURCE_MISSING):
+            return False
+        if new.problem is not None:
+            return last.problem.code is new.problem.code and last.stamp.size == new.stamp.size
+    return new.problem is None and last.sha256 == new.sha256 and last.kind is new.kind

@@ -1,0 +1,28 @@
+"""Blocking work in threads, a lane each for what may hang together: a dead mount blocks its own lane only."""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Lanes:
+    """Threads by name, made when first used. A lane does one thing after the other."""
+
+    def __init__(self) -> None:
+        self._lanes: dict[str, ThreadPoolExecutor] = {}
+
+    async def run(self, lane: str, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """What ``function`` answers or raises. Cancelled, a call that has begun still runs to its end."""
+        pool = self._lanes.get(lane)
+        if pool is None:
+            pool = self._lanes[lane] = ThreadPoolExecutor(1, thread_name_prefix=lane)
+        return await asyncio.wrap_future(pool.submit(function, *args, **kwargs))
+
+    def close(self) -> None:
+        """Lets go of all threads without waiting for one that hangs."""
+        for pool in self._lanes.values():
+            pool.shutdown(wait=False, cancel_futures=True)

@@ -1,0 +1,76 @@
+"""The ends that several steps can come to, written once."""
+
+import structlog
+
+from picwish_watchd.config import Charging, OnFailure
+from picwish_watchd.job import ErrorCode, Job, Original, Problem, State
+from picwish_watchd.journal import Charge
+from picwish_watchd.picwish import TaskFailed
+from picwish_watchd.pipeline.context import Context
+
+_log = structlog.get_logger()
+
+
+def fail(context: Context, job: Job, problem: Problem, *, charge: Charge | None = None) -> Job:
+    """Ends a job as `failed`; its original is moved if the rule says so."""
+    return _end(context, job, State.FAILED, problem, charge)
+
+
+def reject(context: Context, job: Job, problem: Problem) -> Job:
+    """Ends a job as `rejected`: the file is at fault, nothing was submitted."""
+    return _end(context, job, State.REJECTED, problem, None)
+
+
+def doubt(context: Context, job: Job, code: ErrorCode, message: str, *, paid: bool = False) -> Job:
+    """PicWish may have been paid, and there is nothing to show for it: `charging` decides what becomes of the job.
+
+    at-most-once holds it until a person says `retry`; at-least-once queues it again. ``paid``: the credits are known
+    to be spent; otherwise they are counted as in doubt.
+    """
+    charge = Charge.SPENT if paid else Charge.DOUBTFUL
+    price = job.credits or job.credits_in_doubt
+    if context.config.charging is Charging.AT_LEAST_ONCE:
+        _log.warning("job.doubt_queued_again", job=job.id, rule=job.rule, path=job.source, reason=message)
+        moved = context.journal.move(
+            job, State.QUEUED, f"{message}; queued again, as charging: at-least-once asks",
+            charge=charge, not_before=context.clock.now() + context.pause_after(job.attempts), task_id=None,
+        )  # fmt: skip
+        context.bells.submit.ring()
+        return moved
+    problem = Problem(code, message)
+    _log.error("job.held", job=job.id, rule=job.rule, path=job.source, code=code, reason=message, credits=price)
+    return context.journal.move(job, State.HELD, message, charge=charge, problem=problem, not_before=None)
+
+
+def task_failed(context: Context, job: Job, outcome: TaskFailed) -> Job:
+    """PicWish gave the task up: tried again after a pause where that may help, up to `max_attempts`."""
+    message = outcome.problem.message
+    answer = outcome.answer.to_json()
+    if not outcome.again:
+        context.journal.update(job, answer=answer)
+        return fail(context, job, outcome.problem, charge=Charge.RELEASED)
+    if job.attempts >= context.config.max_attempts:
+        context.journal.update(job, answer=answer)
+        text = f"PicWish failed at it {job.attempts} times; the last time it said: {message}"
+        return fail(context, job, Problem(ErrorCode.ATTEMPTS_EXHAUSTED, text), charge=Charge.RELEASED)
+    pause = context.pause_after(job.attempts - 1)
+    _log.warning("task.failed", job=job.id, rule=job.rule, path=job.source, reason=message, again_in=pause)
+    moved = context.journal.move(
+        job, State.QUEUED, f"{message} Tried again in {pause:.0f} s (try {job.attempts + 1} of "
+        f"{context.config.max_attempts}).",
+        charge=Charge.RELEASED, answer=answer, not_before=context.clock.now() + pause,
+    )  # fmt: skip
+    context.bells.submit.ring()
+    return moved
+
+
+def _end(context: Context, job: Job, state: State, problem: Problem, charge: Charge | None) -> Job:
+    _log.warning(f"job.{state}", job=job.id, rule=job.rule, path=job.source, code=problem.code, reason=problem.message)
+    moving = context.rule_of(job).on_failure is OnFailure.MOVE
+    moved = context.journal.move(
+        job, state, problem.message,
+        charge=charge, problem=problem, completed_at=context.clock.now(), not_before=None,
+        original=Original.WAITING if moving else Original.PRESENT,
+    )  # fmt: skip
+    context.bells.dispose.ring()
+    return moved

@@ -1,0 +1,30 @@
+"""The first step of every start: whatever an earlier run left in the middle goes to a state from which to go on."""
+
+import structlog
+
+from picwish_watchd.job import ErrorCode, State
+from picwish_watchd.pipeline.context import Context
+from picwish_watchd.pipeline.outcomes import doubt
+
+_log = structlog.get_logger()
+
+
+def recover(context: Context) -> None:
+    """Sweeps journal and spool. Nothing is sent; the ordinary steps then go on, paid work first."""
+    journal = context.journal
+    for job in journal.jobs(states=[State.SUBMITTING], oldest_first=True):
+        message = (
+            "picwish-watchd was stopped while it sent this image: PicWish may have taken it, and there is no way to ask"
+        )
+        doubt(context, journal.update(job, attempts=job.attempts + 1), ErrorCode.SUBMIT_OUTCOME_UNKNOWN, message)
+    for job in journal.jobs(states=[State.FETCHING], oldest_first=True):
+        journal.move(job, State.PENDING, "the download was interrupted; PicWish is asked again", not_before=None)
+    keep = set()
+    for job in journal.jobs(states=[State.DELIVERING], oldest_first=True):
+        if context.spool.path(job.id).exists():
+            keep.add(job.id)
+            journal.update(job, not_before=None)
+        else:
+            _log.error("spool.lost", job=job.id, rule=job.rule, path=job.source)
+            journal.move(job, State.PENDING, "its result is gone from the spool; PicWish is asked again", result=None)
+    context.spool.sweep(keep)
