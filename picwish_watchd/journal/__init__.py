@@ -2,6 +2,15 @@
 
 from picwish_watchd.journal.locks import DaemonLock
 from picwish_watchd.journal.reader import JournalReader, Running
-from picwish_watchd.journal.store import Charge, Journal, StaleJobError, refuse_network
+from picwish_watchd.journal.store import Charge, Journal, StaleJobError, prepare_folder, refuse_network
 
-__all__ = ["Charge", "DaemonLock", "Journal", "JournalReader", "Running", "StaleJobError", "refuse_network"]
+__all__ = [
+    "Charge",
+    "DaemonLock",
+    "Journal",
+    "JournalReader",
+    "Running",
+    "StaleJobError",
+    "prepare_folder",
+    "refuse_network",
+]

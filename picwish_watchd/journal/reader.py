@@ -9,7 +9,7 @@ from typing import Self
 
 from picwish_watchd.errors import JournalError
 from picwish_watchd.job import Job, JobEvent, Stamp, State
-from picwish_watchd.journal.faults import translated
+from picwish_watchd.journal.faults import RESTORE, translated
 from picwish_watchd.journal.locks import DaemonLock
 from picwish_watchd.journal.rows import SELECT_JOB, event_from, job_from, stamp_from
 from picwish_watchd.journal.schema import APPLICATION_ID, VERSION
@@ -180,6 +180,37 @@ class JournalReader:
             (model, limit),
         )
         return [row[0] for row in rows]
+
+    def waiting_in_vain(self, state: State) -> int:
+        """Number of jobs in ``state`` that were tried, told why it did not go, and put off."""
+        sql = "SELECT count(*) FROM job WHERE state = ? AND note IS NOT NULL AND not_before IS NOT NULL"
+        return int(self._row(sql, (state,))[0])
+
+    def last_event(self) -> int:
+        """The number of the newest line of history; 0 in an empty journal."""
+        return int(self._row("SELECT coalesce(max(id), 0) FROM event")[0])
+
+    def counts_since(self, event: int) -> dict[State, int]:
+        """Number of jobs by state, of those that are on their way or have a line of history after ``event``."""
+        rows = self._rows(
+            "SELECT state, count(*) FROM job"
+            " WHERE state IN ('queued', 'submitting', 'pending', 'fetching', 'delivering')"
+            " OR id IN (SELECT job FROM event WHERE id > ?) GROUP BY state",
+            (event,),
+        )
+        return {State(row[0]): row[1] for row in rows}
+
+    def verify(self) -> None:
+        """Raises `JournalError` if SQLite finds damage (PRAGMA quick_check)."""
+        found = self._row("PRAGMA quick_check(1)")[0]
+        if found != "ok":
+            raise JournalError(f"the journal is damaged: {self.path} ({found})", hint=RESTORE)
+
+    def changed_since(self, event: int, states: Sequence[State]) -> list[Job]:
+        """Jobs that are in one of ``states`` and have a line of history after ``event``, oldest first."""
+        marks = ",".join("?" * len(states))
+        sql = f"{SELECT_JOB} WHERE state IN ({marks}) AND id IN (SELECT job FROM event WHERE id > ?) ORDER BY id"
+        return [job_from(row) for row in self._rows(sql, (*states, event))]
 
     def settings_of(self, rule: str) -> str | None:
         """The last settings of a rule as JSON, also of one that left the configuration."""

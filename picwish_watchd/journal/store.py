@@ -60,7 +60,7 @@ class Journal(JournalReader):
         Raises `JournalError` if it is damaged, newer than this program, not ours, or on a network file system.
         """
         refuse_network(path)
-        _make_folder(path)
+        prepare_folder(path)
         lock = WriteLock(path)
         try:
             with translated(path), lock.held():
@@ -209,7 +209,8 @@ def refuse_network(path: Path) -> None:
         )
 
 
-def _make_folder(path: Path) -> None:
+def prepare_folder(path: Path) -> None:
+    """Makes the folder of the journal (mode 0700) if its parent is there; raises `JournalError` if it cannot."""
     try:
         with suppress(FileExistsError):
             os.mkdir(path.parent, 0o700)

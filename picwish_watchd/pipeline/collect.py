@@ -21,7 +21,6 @@ from picwish_watchd.picwish import (
     DownloadOutcome,
     NotAResult,
     NotStored,
-    PicwishClient,
     Processing,
     QueryOutcome,
     Succeeded,
@@ -52,9 +51,8 @@ _IDLE = 1.0
 class Collect:
     """Follows the tasks at PicWish."""
 
-    def __init__(self, context: Context, *, client: PicwishClient, gate: Gate, pacer: Pacer) -> None:
+    def __init__(self, context: Context, *, gate: Gate, pacer: Pacer) -> None:
         self._context = context
-        self._client = client
         self._gate = gate
         self._pacer = pacer
         self._laws = {model: Law(context.journal.task_seconds(model, 200)) for model in (0, 1)}
@@ -119,7 +117,7 @@ class Collect:
             if job.task_id is None:
                 self._gone(job, ErrorCode.TASK_UNKNOWN, "PicWish gave no task_id to ask for the result again")
                 return
-            outcome = await self._client.query(job.task_id, sink=sink)
+            outcome = await self._context.client.query(job.task_id, sink=sink)
             await self._settle(job, followed, outcome, sink)
         finally:
             if followed.due is None and followed.id in self._agenda:
@@ -192,7 +190,7 @@ class Collect:
     async def _fetch(self, job: Job, url: str) -> None:
         sink = self._context.spool.fresh(job.id, "result")
         async with self._downloads:
-            outcome: DownloadOutcome = await self._client.download(url, sink=sink)
+            outcome: DownloadOutcome = await self._context.client.download(url, sink=sink)
         match outcome:
             case Downloaded():
                 await self._keep(job, sink)

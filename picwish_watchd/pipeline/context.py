@@ -9,6 +9,7 @@ from picwish_watchd.config import Config, Rule
 from picwish_watchd.files.spool import Spool
 from picwish_watchd.job import Job
 from picwish_watchd.journal import Journal
+from picwish_watchd.picwish import PicwishClient
 from picwish_watchd.pipeline.bell import Bell
 from picwish_watchd.pipeline.lanes import Lanes
 
@@ -35,6 +36,7 @@ class Context:
     journal: Journal
     spool: Spool
     clock: Clock
+    client: PicwishClient  #: replaced when the configuration is read again
     lanes: Lanes = field(default_factory=Lanes)
     bells: Bells = field(default_factory=Bells)
     stopping: bool = False  #: nothing new is begun any more

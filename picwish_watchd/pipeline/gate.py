@@ -7,9 +7,9 @@ from typing import assert_never
 
 import structlog
 
-from picwish_watchd.clock import Clock
-from picwish_watchd.picwish import Busy, Healthy, PicwishClient, Unauthorized, Unavailable
+from picwish_watchd.picwish import Busy, Healthy, Unauthorized, Unavailable
 from picwish_watchd.pipeline.bell import Bell
+from picwish_watchd.pipeline.context import Context
 from picwish_watchd.pipeline.pacer import Pacer, Urgency
 
 _log = structlog.get_logger()
@@ -38,10 +38,9 @@ class Gate:
     No job's attempts are used up meanwhile: jobs stay `queued`.
     """
 
-    def __init__(self, *, client: PicwishClient, pacer: Pacer, clock: Clock, changed: Callable[[], None]) -> None:
-        self._client = client
+    def __init__(self, context: Context, *, pacer: Pacer, changed: Callable[[], None] = lambda: None) -> None:
+        self._context = context
         self._pacer = pacer
-        self._clock = clock
         self._changed = changed
         self._closed = Bell()
         self.blocked: Blocked | None = None
@@ -61,10 +60,14 @@ class Gate:
             self.blocked = None
             self._changed()
 
+    def look(self) -> None:
+        """Key or address may have changed: a closed gate is probed at once."""
+        self._closed.ring()
+
     async def probe(self) -> None:
         """Asks PicWish, by a query that costs nothing, whether API and key are well, and sets the gate by it."""
         await self._pacer.slot(Urgency.PROBE)
-        outcome = await self._client.probe()
+        outcome = await self._context.client.probe()
         match outcome:
             case Healthy():
                 self.open()

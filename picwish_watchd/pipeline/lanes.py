@@ -1,6 +1,7 @@
 """Blocking work in threads, a lane each for what may hang together: a dead mount blocks its own lane only."""
 
 import asyncio
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
@@ -14,13 +15,28 @@ class Lanes:
 
     def __init__(self) -> None:
         self._lanes: dict[str, ThreadPoolExecutor] = {}
+        self._running = 0
+        self._lock = threading.Lock()  # calls return in their own threads
 
     async def run(self, lane: str, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """What ``function`` answers or raises. Cancelled, a call that has begun still runs to its end."""
         pool = self._lanes.get(lane)
         if pool is None:
             pool = self._lanes[lane] = ThreadPoolExecutor(1, thread_name_prefix=lane)
-        return await asyncio.wrap_future(pool.submit(function, *args, **kwargs))
+        with self._lock:
+            self._running += 1
+        future = pool.submit(function, *args, **kwargs)
+        future.add_done_callback(self._returned)
+        return await asyncio.wrap_future(future)
+
+    def _returned(self, _future: object) -> None:
+        with self._lock:
+            self._running -= 1
+
+    @property
+    def busy(self) -> bool:
+        """Whether a call has not come back yet."""
+        return self._running > 0
 
     def close(self) -> None:
         """Lets go of all threads without waiting for one that hangs."""

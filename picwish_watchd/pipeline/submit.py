@@ -26,7 +26,6 @@ from picwish_watchd.picwish import (
     InDoubt,
     NotAccepted,
     NotSent,
-    PicwishClient,
     Refused,
     TaskFailed,
     Unauthorized,
@@ -54,11 +53,8 @@ class _NotNowError(Exception):
 class Submit:
     """Takes queued jobs, the highest priority first and equal ones in turn, and submits them."""
 
-    def __init__(
-        self, context: Context, *, client: PicwishClient, gate: Gate, pacer: Pacer, budget: ByteBudget, collect: Collect
-    ) -> None:
+    def __init__(self, context: Context, *, gate: Gate, pacer: Pacer, budget: ByteBudget, collect: Collect) -> None:
         self._context = context
-        self._client = client
         self._gate = gate
         self._pacer = pacer
         self._budget = budget
@@ -143,7 +139,7 @@ class Submit:
         request = await self._request(job, rule)
         if request is None:
             return None
-        return await self._client.create(request, sink=sink, started=started, sent=lease.release)
+        return await self._context.client.create(request, sink=sink, started=started, sent=lease.release)
 
     async def _request(self, job: Job, rule: Rule) -> CreateRequest | None:
         options = {"type": rule.type, "return_type": rule.return_type, "sync": rule.sync}

@@ -1,0 +1,133 @@
+"""What a person types: one small file a command, each imported only when it is asked for."""
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from picwish_watchd import __version__
+from picwish_watchd.errors import WatchdError
+
+#: Command -> what it does; the module of that name has ``run(args) -> exit code``.
+COMMANDS = {
+    "run": "watch the inboxes and enhance what is new, until stopped",
+    "check": "read the configuration and try folders, journal, key and disk; submit nothing",
+    "status": "show whether the daemon runs, jobs, credits, and what is wrong",
+    "jobs": "list the jobs, newest first",
+    "show": "show one job with its whole history",
+    "demo": "make a complete round trip on this machine, with no key and no configuration",
+    "simulate": "run the simulator alone: a stand-in for PicWish on this machine",
+}
+
+_EPILOG = """\
+exit codes: 0 fine; 1 some job did not end well; 2 wrong usage; 74 journal unusable; 75 another daemon runs;
+78 configuration wrong or no key. Try `picwish-watchd demo` first: it costs nothing.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command and answers its exit code; no traceback ever reaches a user."""
+    parser = _parser()
+    args = parser.parse_args(argv)
+    command = importlib.import_module(f"picwish_watchd.cli.{args.command}")
+    try:
+        code: int = command.run(args)
+        sys.stdout.flush()
+    except WatchdError as error:
+        return complain(error)
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # whoever read our output has enough; keep the interpreter from complaining at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:  # noqa: BLE001 - the top of the CLI: a bug is told in a line
+        return _give_up(error)
+    return code
+
+
+def complain(error: WatchdError) -> int:
+    """Tells an error and what to do about it on stderr; answers its exit code."""
+    print(f"picwish-watchd: {_printable(error.message)}", file=sys.stderr)
+    if error.hint:
+        print(f"hint: {_printable(error.hint)}", file=sys.stderr)
+    return error.exit_code
+
+
+def _give_up(error: Exception) -> int:
+    import traceback
+
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    place = f"{Path(where.filename).name}:{where.lineno}"
+    print(
+        "picwish-watchd: an unexpected error, which is a bug: "
+        f"{type(error).__name__}: {_printable(str(error))} ({place})\n"
+        "hint: nothing was lost; start again, and please report this line",
+        file=sys.stderr,
+    )
+    return os.EX_SOFTWARE
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="picwish-watchd",
+        description="Hot folders for PicWish's Advanced Image Enhancer: what is dropped into an inbox comes out "
+        "enhanced in the outbox, and is paid for once.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, title="commands")
+    for name, purpose in COMMANDS.items():
+        sub = commands.add_parser(name, help=purpose, description=purpose[0].upper() + purpose[1:] + ".")
+        sub.add_argument("-c", "--config", type=Path, metavar="FILE", help="the configuration file")
+        _ARGUMENTS[name](sub)
+    return parser
+
+
+def _run(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument(
+        "--once", action="store_true", help="bring everything that lies in the inboxes to its end, then exit"
+    )
+
+
+def _json(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--json", action="store_true", help="for scripts")
+
+
+def _jobs(sub: argparse.ArgumentParser) -> None:
+    from picwish_watchd.job import State
+
+    sub.add_argument("--state", choices=[state.value for state in State], metavar="STATE", help=", ".join(State))
+    sub.add_argument("--rule", metavar="NAME", help="only the jobs of this rule")
+    sub.add_argument("--json", action="store_true", help="one JSON object a line, for scripts")
+
+
+def _show(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("id", type=int, metavar="ID", help="the number that `jobs` shows")
+    _json(sub)
+
+
+def _simulate(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--port", type=int, default=0, metavar="N", help="the port to listen on (default: any free one)")
+
+
+def _nothing(_sub: argparse.ArgumentParser) -> None:
+    pass
+
+
+_ARGUMENTS = {
+    "run": _run,
+    "check": _nothing,
+    "status": _json,
+    "jobs": _jobs,
+    "show": _show,
+    "demo": _nothing,
+    "simulate": _simulate,
+}

@@ -1,0 +1,105 @@
+"""``check``: would ``run`` work here? Looks at everything, changes and submits nothing."""
+
+import argparse
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from picwish_watchd.cli.source import configuration
+from picwish_watchd.config import Config, read_key
+from picwish_watchd.errors import ConfigError, JournalError
+from picwish_watchd.files.names import shown
+from picwish_watchd.journal import DaemonLock, JournalReader, refuse_network
+from picwish_watchd.mounts import mount_of
+
+_ROOM = 256 * 2**20  # bytes; less than this is told
+
+
+@dataclass(frozen=True, slots=True)
+class _Finding:
+    """One thing that was looked at. ``code`` is 0 where it is well, else the exit code that it asks for."""
+
+    code: int
+    what: str
+    hint: str | None = None
+
+
+def run(args: argparse.Namespace) -> int:
+    """Prints a line for each thing looked at; the gravest decides the exit code: 78, 74, 1 or 0."""
+    config = configuration(args)
+    findings = [_Finding(0, f"configuration {config.path}: {len(config.rules)} rules")]
+    findings += [_Finding(0, f"warning: {warning}") for warning in config.warnings]
+    findings.append(_key(config))
+    findings += _journal(config)
+    for rule in config.rules:
+        findings.append(_inbox(rule.name, rule.inbox))
+        findings.append(_target(f"outbox of {rule.name}", rule.outbox))
+        findings += [
+            _target(f"{name} of {rule.name}", folder)
+            for name, folder in (("archive", rule.archive), ("failed", rule.failed))
+            if folder is not None
+        ]
+    for finding in findings:
+        print(f"{'FAIL' if finding.code else 'ok  '}  {shown(finding.what)}")
+        if finding.code and finding.hint:
+            print(f"      {shown(finding.hint)}")
+    return max(finding.code for finding in findings)
+
+
+def _key(config: Config) -> _Finding:
+    try:
+        read_key(config, os.environ)
+    except ConfigError as error:
+        return _Finding(error.exit_code, f"API key: {error.message}", error.hint)
+    return _Finding(0, "API key: there is one (PicWish was not asked whether it is good)")
+
+
+def _journal(config: Config) -> Iterator[_Finding]:
+    path = config.journal
+    try:
+        refuse_network(path)
+        if path.exists():
+            reader = JournalReader.open(path)
+            reader.verify()
+            reader.close()
+            pid = DaemonLock(path).owner()
+            running = f", used by the daemon with pid {pid}" if pid is not None else ""
+            yield _Finding(0, f"journal {path}: sound{running}")
+        elif os.path.exists(f"{path}-wal"):
+            yield _Finding(
+                os.EX_IOERR, f"journal {path} is gone, but {path}-wal is there", "put the journal back beside it"
+            )
+        else:
+            yield _Finding(0, f"journal {path}: none yet; the first `run` makes it")
+    except JournalError as error:
+        yield _Finding(error.exit_code, f"journal: {error.message}", error.hint)
+    yield _target("folder of the journal", path.parent)
+
+
+def _inbox(rule: str, path: Path) -> _Finding:
+    try:
+        os.scandir(path).close()
+    except OSError as error:
+        return _Finding(1, f"inbox of {rule}: {path}: {error.strerror}", "make the folder, or mount what it lies on")
+    mount = mount_of(path)
+    kind = f" on {mount.kind}" if mount is not None else ""
+    walked = "; walked only, for the kernel does not see what others do there" if mount and mount.network else ""
+    return _Finding(0, f"inbox of {rule}: {path}{kind}{walked}")
+
+
+def _target(what: str, path: Path) -> _Finding:
+    """A folder that is written to: it is there, or can be made because its parent is."""
+    there = path if path.exists() else path.parent
+    if not there.is_dir():
+        return _Finding(1, f"{what}: {path}: {there} is no folder", "make it, or mount what it lies on")
+    if not os.access(there, os.W_OK | os.X_OK):
+        return _Finding(
+            1, f"{what}: {path}: not writable for this user", f"give this user the right to write to {there}"
+        )
+    free = shutil.disk_usage(there).free
+    if free < _ROOM:
+        return _Finding(1, f"{what}: {path}: only {free // 2**20} MiB free", "make room there")
+    made = "" if there == path else "; it will be made"
+    return _Finding(0, f"{what}: {path}, {free / 2**30:.1f} GiB free{made}")

@@ -1,0 +1,99 @@
+"""How far ``run --once`` and the demo are: a bar on a terminal, plain lines elsewhere."""
+
+import asyncio
+from collections import Counter
+from typing import TYPE_CHECKING, TextIO
+
+from picwish_watchd.job import ENDED_BADLY, State
+
+if TYPE_CHECKING:
+    from picwish_watchd.daemon import Daemon
+
+_EVERY = 0.2  # seconds
+
+
+class Progress:
+    """Follows a daemon in the same process. ``stream`` is where log lines must go so that they do not cut the bar."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream: TextIO = stream
+        self._out = stream
+        self._terminal = stream.isatty()
+        self._bar: _Bar | None = None
+        self._last = ""
+        if self._terminal:
+            self._bar = _Bar()
+            self.stream = self._bar.stream
+
+    async def follow(self, daemon: "Daemon") -> None:
+        """Shows the daemon's progress until cancelled."""
+        while True:
+            await asyncio.sleep(_EVERY)
+            totals = daemon.totals_of_this_run()
+            self._show(totals, daemon.settling)
+
+    def close(self) -> None:
+        """Leaves the bar as it is."""
+        if self._bar is not None:
+            self._bar.close()
+
+    def _show(self, totals: Counter[State], settling: int) -> None:
+        ended = totals[State.DONE] + sum(totals[state] for state in ENDED_BADLY)
+        everything = totals.total() + settling
+        words = [f"{totals[state]} {state}" for state in State if totals[state]]
+        if settling:
+            words.insert(0, f"{settling} settling")
+        text = ", ".join(words) or "looking"
+        if self._bar is not None:
+            self._bar.update(ended, everything, text)
+        elif text != self._last:
+            self._last = text
+            print(f"{ended} of {everything}: {text}", file=self._out, flush=True)
+
+
+class _Bar:
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+        from rich.progress import Progress as RichProgress
+
+        console = Console(stderr=True)
+        self.stream: TextIO = _Above(console)  # type: ignore[assignment]  # only what a log handler calls
+        self._progress = RichProgress(
+            BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"), console=console
+        )
+        self._task = self._progress.add_task("looking", total=None)
+        self._progress.start()
+
+    def update(self, ended: int, everything: int, text: str) -> None:
+        self._progress.update(self._task, completed=ended, total=everything or None, description=text)
+
+    def close(self) -> None:
+        self._progress.stop()
+
+
+class _Above:
+    """A stream whose lines appear above the bar."""
+
+    def __init__(self, console: "Console") -> None:
+        self._console = console
+
+    def write(self, text: str) -> int:
+        from rich.text import Text
+
+        if text.strip():
+            self._console.print(Text.from_ansi(text.rstrip("\n")), soft_wrap=True)
+        return len(text)
+
+    def flush(self) -> None:
+        pass
+
+    def isatty(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return self._console.file.fileno()
+
+
+if TYPE_CHECKING:
+    from rich.console import Console

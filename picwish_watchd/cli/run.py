@@ -1,0 +1,49 @@
+"""``run``: the daemon in the foreground; ``run --once``: everything that is there, and out."""
+
+import argparse
+import asyncio
+import os
+import sys
+
+import structlog
+
+from picwish_watchd import log
+from picwish_watchd.cli.progress import Progress
+from picwish_watchd.cli.source import configuration_and_key
+from picwish_watchd.config import Config
+from picwish_watchd.daemon import Daemon
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs until stopped, or with ``--once`` until all is done; answers the exit code."""
+    config, key = configuration_and_key(args)
+    progress = Progress(sys.stderr) if args.once else None
+    stream = sys.stderr if progress is None else progress.stream
+    log.setup(config.log.level, config.log.format, stream, secrets=[key])
+    for warning in config.warnings:
+        structlog.get_logger().warning("config.warning", reason=warning)
+
+    def reload() -> tuple[Config, str]:
+        fresh, fresh_key = configuration_and_key(args)
+        log.setup(fresh.log.level, fresh.log.format, stream, secrets=[key, fresh_key])
+        return fresh, fresh_key
+
+    daemon = Daemon(config, key, reload=reload)
+    code = asyncio.run(_serve(daemon, progress))
+    if daemon.hanging:
+        # a thread waits for a dead mount in the kernel, and the interpreter would wait for it
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    return code
+
+
+async def _serve(daemon: Daemon, progress: Progress | None) -> int:
+    if progress is None:
+        return await daemon.run()
+    following = asyncio.create_task(progress.follow(daemon))
+    try:
+        return await daemon.run(once=True)
+    finally:
+        following.cancel()
+        progress.close()

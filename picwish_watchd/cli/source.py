@@ -1,0 +1,25 @@
+"""From the command line to a configuration, a key, a journal."""
+
+import argparse
+import os
+from pathlib import Path
+
+from picwish_watchd.config import Config, find, load, read_key
+from picwish_watchd.journal import JournalReader
+
+
+def configuration(args: argparse.Namespace) -> Config:
+    """The configuration that the command line or its surroundings name; raises `ConfigError`."""
+    return load(find(args.config, os.environ, Path.cwd()), os.environ)
+
+
+def configuration_and_key(args: argparse.Namespace) -> tuple[Config, str]:
+    """The same, with the API key."""
+    config = configuration(args)
+    return config, read_key(config, os.environ)
+
+
+def journal(args: argparse.Namespace) -> tuple[Config, JournalReader]:
+    """The configuration and a read-only view of its journal; raises `ConfigError` and `JournalError`."""
+    config = configuration(args)
+    return config, JournalReader.open(config.journal)

@@ -1,0 +1,83 @@
+"""``status``: whether the daemon runs, jobs by state and rule, credits, and what is wrong."""
+
+import argparse
+import json
+from collections import Counter
+from datetime import datetime
+
+from picwish_watchd import __version__
+from picwish_watchd.cli.source import journal
+from picwish_watchd.cli.table import print_table
+from picwish_watchd.clock import Clock
+from picwish_watchd.config import Config
+from picwish_watchd.job import State
+from picwish_watchd.journal import DaemonLock, JournalReader
+
+
+def run(args: argparse.Namespace) -> int:
+    """Tells it."""
+    config, reader = journal(args)
+    facts = standing(config, reader, Clock())
+    if args.json:
+        print(json.dumps(facts))
+        return 0
+    _tell(facts)
+    return 0
+
+
+def standing(config: Config, reader: JournalReader, clock: Clock) -> dict[str, object]:
+    """All of it as plain values, as `status --json` prints them."""
+    pid = DaemonLock(config.journal).owner()
+    told = json.loads(reader.report() or "{}") if pid is not None else {}
+    counts = reader.counts()
+    totals: Counter[str] = Counter()
+    for states in counts.values():
+        totals.update({str(state): number for state, number in states.items()})
+    today = datetime.fromtimestamp(clock.now()).astimezone().replace(hour=0, minute=0, second=0, microsecond=0)
+    watched = told.get("rules", {})
+    return {
+        "running": pid is not None,
+        "pid": pid,
+        "version": told.get("version", __version__),
+        "jobs": {str(state): totals[state] for state in State},
+        "rules": [
+            {
+                "name": rule.name,
+                "inbox": str(rule.inbox),
+                "watching": watched.get(rule.name, {}).get("watching", False),
+                "reason": watched.get(rule.name, {}).get("reason"),
+                "jobs": {str(state): number for state, number in counts.get(rule.name, {}).items()},
+            }
+            for rule in config.rules
+        ],
+        "credits": {
+            "today": reader.credits_since(today.timestamp()),
+            "month": reader.credits_since(today.replace(day=1).timestamp()),
+            "per_day": None,
+            "per_month": None,
+        },
+        "blocked": told.get("blocked"),
+    }
+
+
+def _tell(facts: dict[str, object]) -> None:
+    print(f"running    pid {facts['pid']}, version {facts['version']}" if facts["running"] else "running    no")
+    spent = facts["credits"]
+    assert isinstance(spent, dict)
+    print(f"credits    {spent['today']} today, {spent['month']} this month")
+    if facts["blocked"]:
+        assert isinstance(facts["blocked"], dict)
+        print(f"blocked    {facts['blocked']['message']}")
+    print()
+    rules = facts["rules"]
+    assert isinstance(rules, list)
+    rows = [
+        (
+            rule["name"],
+            rule["inbox"],
+            "yes" if rule["watching"] else rule["reason"] or "no",
+            ", ".join(f"{number} {state}" for state, number in rule["jobs"].items()) or "none",
+        )
+        for rule in rules
+    ]
+    print_table(("RULE", "INBOX", "WATCHED", "JOBS"), rows)

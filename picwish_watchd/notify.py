@@ -1,0 +1,49 @@
+"""Telling systemd how the daemon is (sd_notify(3)); silent where there is no systemd."""
+
+import os
+import socket
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+
+
+class ServiceManager:
+    """The socket that ``$NOTIFY_SOCKET`` names, by path or, with a leading "@", in the abstract namespace."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._address = environ.get("NOTIFY_SOCKET", "")
+        self._last_status = ""
+        microseconds = environ.get("WATCHDOG_USEC", "")
+        mine = environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
+        self.watchdog = int(microseconds) / 1e6 if microseconds.isdigit() and mine else None  #: seconds, or None
+
+    def ready(self) -> None:
+        """Every inbox is watched and the journal is recovered."""
+        self._send("READY=1")
+
+    def reloading(self) -> None:
+        """The configuration is being read again; `ready` ends that."""
+        self._send(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+
+    def stopping(self) -> None:
+        """Nothing new is begun any more."""
+        self._send("STOPPING=1")
+
+    def status(self, text: str) -> None:
+        """One line for `systemctl status`; sent only when it has changed."""
+        if text != self._last_status:
+            self._last_status = text
+            self._send(f"STATUS={text}")
+
+    def alive(self) -> None:
+        """Feeds the watchdog."""
+        self._send("WATCHDOG=1")
+
+    def _send(self, message: str) -> None:
+        if not self._address.startswith(("/", "@")):
+            return
+        address = "\0" + self._address[1:] if self._address.startswith("@") else self._address
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
+            channel.settimeout(0)
+            with suppress(OSError):  # nobody listens: nobody to tell
+                channel.sendto(message.encode(), address)
