@@ -1,0 +1,39 @@
+"""The configuration: a YAML file becomes one frozen `Config`, or all of its faults at once.
+
+``find`` says which file, ``load`` reads it, ``read_key`` fetches the API key. Inside, from the ground up: ``units`` and
+``texts`` judge single values, ``schema`` names the keys, ``source`` reads YAML with its lines, ``dangers`` judges
+combinations, ``reading`` puts them together, ``messages`` words the faults.
+"""
+
+from picwish_watchd.config.key import read_key
+from picwish_watchd.config.reading import find, load
+from picwish_watchd.config.schema import (
+    Api,
+    Charging,
+    Config,
+    IfExists,
+    Log,
+    LogFormat,
+    LogLevel,
+    Observer,
+    OnFailure,
+    OnSuccess,
+    Rule,
+)
+
+__all__ = [
+    "Api",
+    "Charging",
+    "Config",
+    "IfExists",
+    "Log",
+    "LogFormat",
+    "LogLevel",
+    "Observer",
+    "OnFailure",
+    "OnSuccess",
+    "Rule",
+    "find",
+    "load",
+    "read_key",
+]

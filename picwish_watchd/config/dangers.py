@@ -1,0 +1,147 @@
+"""Combinations of keys, each fine alone, that would lose images, pay in circles or give the key away."""
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from picwish_watchd.config.messages import Where
+from picwish_watchd.config.schema import Api, OnFailure, OnSuccess, Rule
+from picwish_watchd.config.texts import is_plain_http_to_elsewhere
+from picwish_watchd.config.units import spell_duration
+
+
+@dataclass(frozen=True, slots=True)
+class Danger:
+    """A combination that is refused. ``needs``: the values it comes of; the first is the one to change."""
+
+    needs: tuple[Where, ...]
+    found: str
+    allowed: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Site:
+    """One path of the configuration, in the two forms in which two paths can turn out to be the same place."""
+
+    where: Where
+    path: Path
+    forms: tuple[str, str]  #: by its letters, and with symbolic links followed as far as it exists
+    rule: str  #: the rule's name, for messages
+
+    def within(self, other: "_Site") -> bool:
+        """True if this is the other place or lies somewhere in it."""
+        pairs = zip(self.forms, other.forms, strict=True)
+        return any(own == theirs or own.startswith(theirs.rstrip("/") + "/") for own, theirs in pairs)
+
+
+def dangers(api: Api, journal: Path, rules: Mapping[int, Rule]) -> Iterator[Danger]:
+    """All of them. ``rules`` by their place in the file; reads no folder, only follows symbolic links."""
+    yield from _exposed_key(api)
+    yield from _same_names(rules)
+    for index, rule in rules.items():
+        yield from _moves_to_nowhere(index, rule)
+        yield from _impatience(index, rule)
+    sites = {key: list(_sites(rules, key)) for key in ("inbox", "outbox", "archive", "failed")}
+    yield from _overlapping_inboxes(sites["inbox"])
+    for key in ("outbox", "archive", "failed"):
+        for site in sites[key]:
+            yield from _circles(site, sites["inbox"])
+    for site in (*sites["archive"], *sites["failed"]):
+        yield from _originals_among_results(site, sites["outbox"])
+    yield from _journal_in_inbox(_site(("journal",), journal, ""), sites["inbox"])
+
+
+def _exposed_key(api: Api) -> Iterator[Danger]:
+    if is_plain_http_to_elsewhere(api.base_url) and not api.allow_insecure:
+        yield Danger(
+            (("api", "base_url"), ("api", "allow_insecure")),
+            "http to another host, which sends the key unencrypted",
+            "https; http for localhost, 127.0.0.0/8 and [::1], or everywhere with allow_insecure: true",
+        )
+
+
+def _same_names(rules: Mapping[int, Rule]) -> Iterator[Danger]:
+    first: dict[str, int] = {}
+    for index, rule in rules.items():
+        other = first.setdefault(rule.name, index)
+        if other != index:
+            needs: tuple[Where, ...] = (("rules", index, "name"), ("rules", other, "name"))
+            yield Danger(needs, f'"{rule.name}", the name of rules[{other}] too', "a name that no other rule has")
+
+
+def _moves_to_nowhere(index: int, rule: Rule) -> Iterator[Danger]:
+    asked = (
+        ("on_success", rule.on_success is OnSuccess.MOVE, "archive", rule.archive),
+        ("on_failure", rule.on_failure is OnFailure.MOVE, "failed", rule.failed),
+    )
+    for key, moves, target, folder in asked:
+        if moves and folder is None:
+            yield Danger(
+                (("rules", index, key), ("rules", index, target)),
+                f'move, and no {target} folder in rule "{rule.name}"',
+                f"keep, or move together with {target}: FOLDER",
+            )
+
+
+def _impatience(index: int, rule: Rule) -> Iterator[Danger]:
+    if rule.settle_timeout < rule.settle:
+        yield Danger(
+            (("rules", index, "settle_timeout"), ("rules", index, "settle")),
+            f"{spell_duration(rule.settle_timeout)}, less than settle ({spell_duration(rule.settle)})",
+            "a duration that is not shorter than settle",
+        )
+
+
+def _overlapping_inboxes(inboxes: list[_Site]) -> Iterator[Danger]:
+    for position, site in enumerate(inboxes):
+        for other in inboxes[:position]:
+            if relation := _relation(site, other, "inbox"):
+                allowed = "an inbox of its own for each rule, none within another"
+                yield Danger((site.where, other.where), f"{site.path}, which {relation}", allowed)
+
+
+def _circles(site: _Site, inboxes: list[_Site]) -> Iterator[Danger]:
+    for inbox in inboxes:
+        if relation := _relation(site, inbox, "inbox"):
+            allowed = (
+                "a folder outside every inbox that contains none, else what is written there is taken and paid again"
+            )
+            yield Danger((site.where, inbox.where), f"{site.path}, which {relation}", allowed)
+
+
+def _originals_among_results(site: _Site, outboxes: list[_Site]) -> Iterator[Danger]:
+    for outbox in outboxes:
+        if site.within(outbox) and outbox.within(site):
+            allowed = "a folder that is no outbox, else a result could overwrite an original"
+            yield Danger(
+                (site.where, outbox.where), f'{site.path}, which is the outbox of rule "{outbox.rule}"', allowed
+            )
+
+
+def _journal_in_inbox(journal: _Site, inboxes: list[_Site]) -> Iterator[Danger]:
+    for inbox in inboxes:
+        if journal.within(inbox):
+            found = f'{journal.path}, which lies in the inbox of rule "{inbox.rule}"'
+            yield Danger((journal.where, inbox.where), found, "a path outside every inbox")
+
+
+def _relation(site: _Site, other: _Site, kind: str) -> str | None:
+    inside, around = site.within(other), other.within(site)
+    owner = f'the {kind} of rule "{other.rule}" ({other.path})'
+    if inside and around:
+        return f"is {owner}"
+    if inside:
+        return f"lies in {owner}"
+    return f"contains {owner}" if around else None
+
+
+def _sites(rules: Mapping[int, Rule], key: str) -> Iterator[_Site]:
+    for index, rule in rules.items():
+        path: Path | None = getattr(rule, key)
+        if path is not None:
+            yield _site(("rules", index, key), path, rule.name)
+
+
+def _site(where: Where, path: Path, rule: str) -> _Site:
+    return _Site(where, path, (os.fspath(path), os.path.realpath(path)), rule)

@@ -1,0 +1,223 @@
+"""The configuration as a frozen value: its keys, their defaults, their units."""
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+)
+
+from picwish_watchd.config import texts, units
+from picwish_watchd.errors import ConfigError
+
+_PICTURES = ("*.jpg", "*.jpeg", "*.bmp", "*.png", "*.webp", "*.tif", "*.tiff")
+
+
+class Charging(StrEnum):
+    """What becomes of a job when it is unknown whether PicWish charged for it."""
+
+    AT_MOST_ONCE = "at-most-once"  #: it is held for a person
+    AT_LEAST_ONCE = "at-least-once"  #: it is queued again, and may be paid twice
+
+
+class Observer(StrEnum):
+    """How new files are noticed between two walks of the inbox."""
+
+    AUTO = "auto"
+    NATIVE = "native"  #: the kernel's hints (inotify)
+    POLLING = "polling"  #: walks alone, every `rescan_interval`
+
+
+class IfExists(StrEnum):
+    """What happens when a file of the result's name stands in the outbox."""
+
+    RENAME = "rename"
+    OVERWRITE = "overwrite"
+    SKIP = "skip"
+
+
+class OnSuccess(StrEnum):
+    """What becomes of the original once its result is in the outbox."""
+
+    KEEP = "keep"
+    MOVE = "move"
+    DELETE = "delete"
+
+
+class OnFailure(StrEnum):
+    """What becomes of the original of a rejected or failed job."""
+
+    KEEP = "keep"
+    MOVE = "move"
+
+
+class LogLevel(StrEnum):
+    """The least important events that are logged."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+class LogFormat(StrEnum):
+    """How an event is written."""
+
+    AUTO = "auto"  #: console on a terminal, JSON otherwise
+    CONSOLE = "console"
+    JSON = "json"
+
+
+def _by(read: Callable[..., object], **limits: Any) -> PlainValidator:
+    return PlainValidator(lambda value: read(value, **limits))
+
+
+def _by_place(read: Callable[[object, texts.Home | None], object]) -> PlainValidator:
+    def at_home(value: object, info: ValidationInfo) -> object:
+        return read(value, info.context)
+
+    return PlainValidator(at_home)
+
+
+def _path_or_none(value: object, home: texts.Home | None) -> Path | None:
+    return None if value is None else texts.path(value, home)
+
+
+def _secret(value: object, home: texts.Home | None) -> SecretStr | None:
+    if value is None or isinstance(value, SecretStr):
+        return value
+    try:
+        return SecretStr(texts.expanded(value, home))
+    except units.RefusedError as refused:
+        raise units.RefusedError(refused.allowed, found="a value that is not shown here") from None
+
+
+def _mode(value: object, home: texts.Home | None) -> int:
+    # In code and in the journal a mode is a number; only a person's file has to spell it in octal.
+    written = f"{value:03o}" if home is None and isinstance(value, int) else value
+    return units.mode(written)
+
+
+def _some(patterns: tuple[str, ...]) -> tuple[str, ...]:
+    if not patterns:
+        raise units.RefusedError("a list with at least one entry")
+    return patterns
+
+
+Flag = Annotated[bool, _by(units.flag)]
+Duration = Annotated[float, _by(units.duration)]
+DurationOrZero = Annotated[float, _by(units.duration, zero=True)]
+Size = Annotated[int, _by(units.size)]
+Count = Annotated[int, _by(units.whole, least=1)]
+Folder = Annotated[Path, _by_place(texts.path)]
+OptionalPath = Annotated[Path | None, _by_place(_path_or_none)]
+Patterns = tuple[Annotated[str, _by(texts.text)], ...]
+
+
+class Section(BaseModel):
+    """A part of the file: frozen, no unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Api(Section):
+    """PicWish, and how it is spoken to. ``repr`` never shows the key."""
+
+    base_url: Annotated[str, _by_place(texts.base_url)] = "https://techhk.aoscdn.com"  #: no final slash
+    qps: Annotated[float, _by(units.rate)] = 2.0  #: requests per second, creates and queries together
+    max_pending: Annotated[int | None, _by(units.auto_or_whole)] = None  #: tasks at PicWish at once; None: auto
+    timeout: Duration = 60.0  #: seconds of silence
+    max_bytes: Size = 30 * 2**20  #: of an image
+    max_side: Count = 4096  #: of an image, pixels
+    task_timeout: Duration = 900.0  #: seconds from submission
+    key_file: OptionalPath = None
+    key: Annotated[SecretStr | None, _by_place(_secret)] = Field(default=None, repr=False)
+    allow_insecure: Flag = False  #: http to other hosts than this one
+
+
+class Rule(Section):
+    """An inbox, what happens to its images, and the outbox. Paths are absolute, durations seconds."""
+
+    name: Annotated[str, _by(texts.name)] = Field(description="a name, such as scans")
+    inbox: Folder = Field(description="the folder that is watched")
+    outbox: Folder = Field(description="the folder that results go to")
+    type: Annotated[int, _by(units.choice, among=(0, 1))] = 0  #: 0 Ultra HD, 1 HD
+    return_type: Annotated[int, _by(units.choice, among=(1, 2))] = 1  #: 1 URL, 2 base64
+    sync: Annotated[int, _by(units.choice, among=(0, 1))] = 0  #: 0 create and poll, 1 wait for the answer
+    priority: Annotated[int, _by(units.whole)] = 0  #: higher goes first
+    recursive: Flag = True
+    include: Annotated[Patterns, AfterValidator(_some)] = _PICTURES
+    exclude: Patterns = ()
+    settle: DurationOrZero = 2.0
+    settle_timeout: Duration = 600.0
+    observer: Annotated[Observer, _by(units.word, kind=Observer)] = Observer.AUTO
+    rescan_interval: Duration = 60.0
+    follow_symlinks: Flag = False
+    filename: Annotated[str, _by(texts.filename)] = "{stem}.{ext}"
+    if_exists: Annotated[IfExists, _by(units.word, kind=IfExists)] = IfExists.RENAME
+    file_mode: Annotated[int, _by_place(_mode)] = 0o644
+    on_success: Annotated[OnSuccess, _by(units.word, kind=OnSuccess)] = OnSuccess.KEEP
+    archive: OptionalPath = None
+    on_failure: Annotated[OnFailure, _by(units.word, kind=OnFailure)] = OnFailure.KEEP
+    failed: OptionalPath = None
+    sidecar: Flag = False
+
+    def to_json(self) -> str:
+        """All keys as one line of ASCII; `from_json` reads it back to an equal rule."""
+        return json.dumps(self.model_dump(), default=os.fspath)
+
+    @classmethod
+    def from_json(cls, remembered: str) -> Self:
+        """The rule that `to_json` wrote, maybe in another version: unknown keys are ignored, new ones get defaults.
+
+        Raises `ConfigError` if it is not a rule.
+        """
+        try:
+            values = json.loads(remembered)
+            return cls.model_validate({key: value for key, value in values.items() if key in cls.model_fields})
+        except (AttributeError, ValueError) as error:
+            keys = ", ".join(str(e["loc"][0]) for e in error.errors()) if isinstance(error, ValidationError) else ""
+            raise ConfigError(f"a remembered rule cannot be read{keys and ': wrong ' + keys}") from None
+
+
+class Log(Section):
+    """What is logged, and how."""
+
+    level: Annotated[LogLevel, _by(units.word, kind=LogLevel)] = LogLevel.INFO
+    format: Annotated[LogFormat, _by(units.word, kind=LogFormat)] = LogFormat.AUTO
+
+
+class General(Section):
+    """The keys that stand at the top of the file by themselves."""
+
+    journal: Folder = Path("/var/lib/picwish-watchd/journal.db")
+    charging: Annotated[Charging, _by(units.word, kind=Charging)] = Charging.AT_MOST_ONCE
+    max_attempts: Count = 3  #: submissions of one image that PicWish itself failed
+    retry_backoff: Annotated[float, _by(units.duration, most=300.0)] = 2.0  #: seconds; doubles up to 300
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """One whole, checked configuration. Made by `picwish_watchd.config.load`."""
+
+    api: Api
+    journal: Path
+    charging: Charging
+    max_attempts: int
+    retry_backoff: float  #: seconds
+    rules: tuple[Rule, ...]
+    log: Log
+    path: Path | None  #: the file that it was read from, absolute
+    warnings: tuple[str, ...]  #: what works and should not stay so, for a person to read

@@ -1,0 +1,173 @@
+"""Values of one key that are text: folders, URLs, names, the template of result names."""
+
+import ipaddress
+import os
+import pwd
+import re
+import string
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import SplitResult, urlsplit
+
+from picwish_watchd.config.units import RefusedError, closest
+
+#: What a result's name may be made of; `Rule.filename`.
+FIELDS = ("stem", "ext", "name", "rule", "type", "task_id", "job_id", "width", "height", "date", "time")
+TELLING_APART = ("stem", "name", "job_id", "task_id")  #: two results of one rule differ in each of these
+
+_NAME = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
+_VARIABLE = re.compile(r"\$\{([^}]*)(\}?)")
+_VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """What relative paths, ``~`` and ``${VAR}`` refer to."""
+
+    folder: Path  #: the configuration file's, absolute
+    environ: Mapping[str, str]
+
+
+def text(value: object) -> str:
+    """Text of at least one character, without line breaks and other control characters."""
+    if isinstance(value, bool | int | float):
+        raise RefusedError("text; put it in quotes")
+    if not isinstance(value, str) or not value:
+        raise RefusedError("text")
+    if any(unicodedata.category(character) in ("Cc", "Cs") for character in value):
+        raise RefusedError("text without line breaks and other control characters")
+    return value
+
+
+def name(value: object) -> str:
+    """A rule's name."""
+    if not _NAME.fullmatch(text(value)):
+        raise RefusedError("a name of the characters A-Z, a-z, 0-9, _ and -")
+    return text(value)
+
+
+def expanded(value: object, home: Home | None) -> str:
+    """Text with each ``${VAR}`` replaced; a variable that is unset or empty is refused.
+
+    Empty ones too: ``${NAS}/inbox`` must not become ``/inbox``. Without ``home`` nothing is replaced.
+    """
+    if home is None:
+        return text(value)
+    environ = home.environ
+
+    def replacement(match: re.Match[str]) -> str:
+        variable, closed = match.groups()
+        if not closed or not _VARIABLE_NAME.fullmatch(variable):
+            raise RefusedError("a variable written ${NAME}")
+        if not environ.get(variable):
+            raise RefusedError(f"a variable that is set; {variable} is not set, or empty, in the environment")
+        return environ[variable]
+
+    return _VARIABLE.sub(replacement, text(value))
+
+
+def path(value: object, home: Home | None) -> Path:
+    """An absolute path, ``.`` and ``..`` resolved by their letters only; relative ones start at ``home.folder``.
+
+    Without ``home`` it must be absolute, and is taken as it is.
+    """
+    if home is None:
+        written = os.fspath(value) if isinstance(value, str | Path) else ""
+    else:
+        written = os.path.join(home.folder, expanded(_without_tilde(text(value)), home))
+    if not os.path.isabs(written):
+        raise RefusedError("an absolute path")
+    return Path("/" + os.path.normpath(written).lstrip("/"))
+
+
+def _without_tilde(value: str) -> str:
+    if not value.startswith("~"):
+        return value
+    user, slash, rest = value[1:].partition("/")
+    if not user:
+        return "${HOME}" + slash + rest
+    try:
+        return pwd.getpwnam(user).pw_dir + slash + rest
+    except (KeyError, ValueError):
+        raise RefusedError(f"~ or ~USER; there is no user {user!r} here (./{value} is a folder of that name)") from None
+
+
+def base_url(value: object, home: Home | None) -> str:
+    """The URL that API paths are appended to: http or https, a host, maybe a port and a path; no final slash.
+
+    User names, passwords, queries and fragments are refused without being quoted: they may be secret.
+    """
+    url = expanded(value, home)
+    parts = _split(url)
+    if parts is None or parts.scheme not in ("http", "https") or not parts.hostname:
+        raise RefusedError("a URL such as https://techhk.aoscdn.com")
+    if parts.username is not None or parts.password is not None:
+        raise RefusedError("a URL without them", found="a URL with a user name or a password")
+    if "?" in url or "#" in url:
+        raise RefusedError("a URL without them", found="a URL with a query or a fragment")
+    return url.rstrip("/")
+
+
+def _split(url: str) -> SplitResult | None:
+    if any(character.isspace() for character in url):
+        return None
+    try:
+        parts = urlsplit(url)
+        _ = parts.port  # the property raises for a port that is none
+    except ValueError:
+        return None
+    return parts
+
+
+def is_plain_http_to_elsewhere(url: str) -> bool:
+    """True if the key would travel unencrypted over a network: http to a host that is not this machine.
+
+    This machine is ``localhost`` and the loopback addresses, 127.0.0.0/8 (RFC 1122, 3.2.1.3) and ::1 (RFC 4291, 2.5.3).
+    """
+    parts = urlsplit(url)
+    if parts.scheme != "http" or parts.hostname == "localhost":
+        return False
+    try:
+        return not ipaddress.ip_address(parts.hostname or "").is_loopback
+    except ValueError:
+        return True
+
+
+def filename(value: object) -> str:
+    """A template for result names that stays below the outbox and tells results apart."""
+    template = text(value)
+    fields = _fields(template)
+    _check_components(template.format_map(dict.fromkeys(FIELDS, "x")))
+    if not set(fields) & set(TELLING_APART):
+        raise RefusedError(f"a template with at least one of {_braced(TELLING_APART)}, else all results have one name")
+    return template
+
+
+def _fields(template: str) -> list[str]:
+    try:
+        parts = [part[1:] for part in string.Formatter().parse(template) if part[1] is not None]
+    except ValueError:
+        raise RefusedError("a template whose braces pair up, such as {stem}.{ext}; {{ stands for a brace") from None
+    for field, spec, conversion in parts:
+        if field not in FIELDS:
+            meant = closest(field or "", list(FIELDS))
+            raise RefusedError(f"the fields {_braced(FIELDS)}", meant=meant and f"{{{meant}}}")
+        if spec or conversion:
+            raise RefusedError(f"{{{field}}} alone, without a format or a conversion")
+    return [field or "" for field, _, _ in parts]
+
+
+def _check_components(example: str) -> None:
+    if example.startswith("/"):
+        raise RefusedError("a name below the outbox, without a leading /")
+    for component in example.split("/"):
+        if component == "..":
+            raise RefusedError("a name below the outbox, without ..")
+        if component in ("", "."):
+            raise RefusedError('folders and a name with one "/" between them, none of them empty or "."')
+
+
+def _braced(fields: tuple[str, ...]) -> str:
+    return ", ".join(f"{{{field}}}" for field in fields)

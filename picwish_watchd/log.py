@@ -1,0 +1,189 @@
+"""The log: one event, one line, on a terminal for people and elsewhere as JSON.
+
+Rooms log with ``structlog.get_logger().info("event", job=1, path=path)``: a stable name and flat fields. What libraries
+log by the standard library's ``logging`` goes the same way and looks the same.
+"""
+
+import json
+import logging
+import math
+import os
+import sys
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TextIO
+
+import structlog
+from structlog.stdlib import ProcessorFormatter
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+#: Quieter than the rest: httpx logs URLs, which can be signed; Pillow and watchdog log each chunk and each event.
+_LEAST = {
+    "httpx": logging.WARNING,
+    "httpcore": logging.WARNING,
+    "PIL": logging.INFO,
+    "watchdog": logging.INFO,
+    "asyncio": logging.INFO,
+}
+#: sd-daemon(3): a line that begins with <N> has that syslog priority in the journal.
+_PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
+_FIRST = ("timestamp", "level", "event")
+
+
+def setup(level: str, format: str, stream: TextIO, *, secrets: Sequence[str] = ()) -> None:
+    """Sends all logging to ``stream`` from now on; a second call replaces the first.
+
+    ``level`` is debug, info, warning or error. ``format`` is console, json, or auto: console if ``stream`` is a
+    terminal. Each event has ``event``, ``level`` and ``timestamp`` (ISO 8601, UTC). Control characters and undecodable
+    bytes in values are escaped, ``secrets`` become ``***``. An exception is one field, ``error``; with level debug
+    there is a ``traceback`` too. JSON lines to systemd's journal carry their priority. A stream that is closed or
+    broken loses lines, nothing else.
+    """
+    terminal = _is_terminal(stream)
+    console = format == "console" or (format == "auto" and terminal)
+    prepare: list[Processor] = [structlog.stdlib.add_log_level, structlog.processors.TimeStamper(fmt="iso", utc=True)]
+    lines = _Lines(stream)
+    lines.addFilter(_with_readable_message)
+    lines.setFormatter(
+        ProcessorFormatter(
+            foreign_pre_chain=[_add_logger_name, *prepare],
+            processors=[
+                ProcessorFormatter.remove_processors_meta,
+                _exception_as_field,
+                partial(_clean, _Cleaner(tuple(secret for secret in secrets if secret), _is_unicode(stream))),
+                _console(terminal) if console else partial(_json, _is_journal(stream)),
+            ],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers = [handler for handler in root.handlers if not isinstance(handler, _Lines)] + [lines]
+    set_level(level)
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            structlog.contextvars.merge_contextvars,
+            *prepare,
+            ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+    )
+
+
+def set_level(level: str) -> None:
+    """The least important events that are logged from now on: debug, info, warning or error."""
+    least = logging.getLevelNamesMapping()[level.upper()]
+    logging.getLogger().setLevel(least)
+    for name, floor in _LEAST.items():
+        logging.getLogger(name).setLevel(max(floor, least))
+
+
+class _Lines(logging.StreamHandler[TextIO]):
+    """Writes lines; what fails in writing one is nobody's business here."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  # logging.Handler names it so
+        """Nothing: the log is the last to tell of trouble, and a closed terminal must not end the daemon."""
+
+
+def _with_readable_message(record: logging.LogRecord) -> bool:
+    """A filter that mends a library's message whose arguments do not fit; without it the event would be lost."""
+    try:
+        record.getMessage()
+    except (TypeError, ValueError, KeyError):
+        record.msg, record.args = f"{record.msg} {record.args!r}", None
+    return True
+
+
+def _add_logger_name(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    event["logger"] = event["_record"].name
+    return event
+
+
+def _exception_as_field(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    info = event.pop("exc_info", None)
+    if info is True:
+        info = sys.exc_info()
+    error = info[1] if isinstance(info, tuple) else info
+    if isinstance(error, BaseException):
+        event.setdefault("error", error)
+        if logging.getLogger().isEnabledFor(logging.DEBUG):
+            event["traceback"] = "".join(traceback.format_exception(error))
+    return event
+
+
+@dataclass(frozen=True, slots=True)
+class _Cleaner:
+    """Turns values into what JSON knows, without secrets and without what would control a terminal."""
+
+    secrets: tuple[str, ...]
+    unicode: bool  #: the stream takes characters outside ASCII
+
+    def value(self, value: object) -> Any:
+        if value is None or isinstance(value, bool | int):
+            return value
+        if isinstance(value, float):
+            return value if math.isfinite(value) else str(value)
+        if isinstance(value, Mapping):
+            return {self.text(str(key)): self.value(item) for key, item in value.items()}
+        if isinstance(value, list | tuple | set | frozenset):
+            return [self.value(item) for item in value]
+        return self.text(_describe(value) if isinstance(value, BaseException) else str(value))
+
+    def text(self, text: str) -> str:
+        for secret in self.secrets:
+            text = text.replace(secret, "***")
+        if text.isprintable() and (self.unicode or text.isascii()):
+            return text
+        return "".join(map(self._character, text))
+
+    def _character(self, character: str) -> str:
+        if character.isprintable() and (self.unicode or character.isascii()):
+            return character
+        return character.encode("unicode_escape").decode()
+
+
+def _clean(cleaner: _Cleaner, _logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    return {key: cleaner.value(event[key]) for key in (*_FIRST, *(key for key in event if key not in _FIRST))}
+
+
+def _describe(error: BaseException) -> str:
+    """``ValueError: what it says``; a group is the list of what it holds."""
+    if isinstance(error, BaseExceptionGroup):
+        return f"{error.message}: {'; '.join(map(_describe, error.exceptions))}"
+    message = str(error)
+    return f"{type(error).__name__}: {message}" if message else type(error).__name__
+
+
+def _console(terminal: bool) -> structlog.dev.ConsoleRenderer:
+    return structlog.dev.ConsoleRenderer(
+        colors=terminal and not os.environ.get("NO_COLOR"),  # no-color.org
+        sort_keys=False,
+        exception_formatter=structlog.dev.plain_traceback,
+    )
+
+
+def _json(journal: bool, _logger: WrappedLogger, _method: str, event: EventDict) -> str:
+    line = json.dumps(event, ensure_ascii=False)
+    return f"<{_PRIORITIES.get(event['level'], 5)}>{line}" if journal else line
+
+
+def _is_terminal(stream: TextIO) -> bool:
+    try:
+        return stream.isatty()
+    except ValueError:
+        return False  # closed
+
+
+def _is_journal(stream: TextIO) -> bool:
+    """True if systemd connected the stream to its journal: systemd.exec(5), ``$JOURNAL_STREAM``."""
+    try:
+        status = os.fstat(stream.fileno())
+    except (OSError, ValueError):
+        return False
+    return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
+
+
+def _is_unicode(stream: TextIO) -> bool:
+    return (getattr(stream, "encoding", None) or "utf-8").lower() in ("utf-8", "utf8")

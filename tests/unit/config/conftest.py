@@ -1,0 +1,34 @@
+"""What the tests of this room share: a configuration file written in a line or two."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+
+from picwish_watchd.config import Config, load
+from picwish_watchd.errors import ConfigError
+
+
+@pytest.fixture
+def loaded(tmp_path: Path) -> Callable[..., Config]:
+    """Loads text as a configuration file in `tmp_path`."""
+
+    def load_text(text: str, environ: Mapping[str, str] | None = None) -> Config:
+        file = tmp_path / "config.yaml"
+        file.write_text(text, encoding="utf-8")
+        return load(file, environ or {})
+
+    return load_text
+
+
+@pytest.fixture
+def faults(loaded: Callable[..., Config], tmp_path: Path) -> Callable[..., list[str]]:
+    """The faults of a configuration, one string each, without the file's name: ``LINE: KEY: found ...``."""
+
+    def faults_of(text: str, environ: Mapping[str, str] | None = None) -> list[str]:
+        with pytest.raises(ConfigError) as caught:
+            loaded(text, environ)
+        assert caught.value.exit_code == 78
+        return [line.removeprefix(f"{tmp_path}/config.yaml:") for line in caught.value.message.splitlines()]
+
+    return faults_of

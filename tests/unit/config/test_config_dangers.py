@@ -1,0 +1,95 @@
+"""Combinations of folders that would pay in circles or lose originals."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from picwish_watchd.config import Config
+
+
+def rules(*given: str) -> str:
+    """Rules r0, r1, ... on lines 2, 3, ..., each given as ``inbox outbox [KEY=FOLDER ...]``."""
+    lines = ["rules:"]
+    for index, text in enumerate(given):
+        inbox, outbox, *more = text.split()
+        keys = ", ".join(["", *(pair.replace("=", ": ") for pair in more)])
+        lines.append(f"- {{name: r{index}, inbox: {inbox}, outbox: {outbox}{keys}}}")
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (rules("/a /o", "/a /p"), '3: rules[1].inbox: found /a, which is the inbox of rule "r0" (/a)'),
+        (rules("/a /o", "/a/b /p"), '3: rules[1].inbox: found /a/b, which lies in the inbox of rule "r0" (/a)'),
+        (rules("/a/b /o", "/a /p"), '3: rules[1].inbox: found /a, which contains the inbox of rule "r0" (/a/b)'),
+        (rules("/a /o", "/x/../a/ /p"), '3: rules[1].inbox: found /a, which is the inbox of rule "r0" (/a)'),
+        (rules("/a /a"), '2: rules[0].outbox: found /a, which is the inbox of rule "r0" (/a)'),
+        (rules("/a /a/out"), '2: rules[0].outbox: found /a/out, which lies in the inbox of rule "r0" (/a)'),
+        (rules("/a/in /a"), '2: rules[0].outbox: found /a, which contains the inbox of rule "r0" (/a/in)'),
+        (rules("/a /"), '2: rules[0].outbox: found /, which contains the inbox of rule "r0" (/a)'),
+        (rules("/a /b", "/b /c"), '2: rules[0].outbox: found /b, which is the inbox of rule "r1" (/b)'),
+        (
+            rules("/a /o archive=/a/done"),
+            '2: rules[0].archive: found /a/done, which lies in the inbox of rule "r0" (/a)',
+        ),
+        (rules("/a /o failed=/b", "/b /p"), '2: rules[0].failed: found /b, which is the inbox of rule "r1" (/b)'),
+        (rules("/a/in /o archive=/a"), '2: rules[0].archive: found /a, which contains the inbox of rule "r0" (/a/in)'),
+        (rules("/a /o archive=/o"), '2: rules[0].archive: found /o, which is the outbox of rule "r0"'),
+        (rules("/a /o", "/b /p failed=/o"), '3: rules[1].failed: found /o, which is the outbox of rule "r0"'),
+        ("journal: /a/x/j.db\n" + rules("/a /o"), '1: journal: found /a/x/j.db, which lies in the inbox of rule "r0"'),
+        ("journal: /a\n" + rules("/a /o"), '1: journal: found /a, which lies in the inbox of rule "r0"'),
+        (
+            "defaults:\n  archive: /b\n" + rules("/a /o", "/b /p archive=/c"),
+            '2: defaults.archive: found /b, which is the inbox of rule "r1" (/b)',
+        ),
+    ],
+)
+def test_folders_that_would_feed_each_other_are_refused(faults: Callable[..., list[str]], text: str, told: str) -> None:
+    (fault,) = faults(text)
+    assert fault.startswith(told + "; allowed: ")
+
+
+def test_circles_of_rules_are_refused(faults: Callable[..., list[str]]) -> None:
+    assert [fault.split(": found")[0] for fault in faults(rules("/a /b", "/b /a"))] == [
+        "2: rules[0].outbox",
+        "3: rules[1].outbox",
+    ]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        rules("/a /o", "/b /o"),
+        rules("/a /o", "/b /o/sub"),
+        rules("/a /ab", "/a-b /o"),
+        rules("/a /o archive=/d failed=/d", "/b /o archive=/d"),
+        rules("/a /o archive=/o/originals"),
+        "journal: /o/j.db\n" + rules("/a /o"),
+    ],
+)
+def test_folders_that_only_share_or_look_alike_are_fine(loaded: Callable[..., Config], text: str) -> None:
+    assert loaded(text).rules
+
+
+def test_two_rules_have_two_names(faults: Callable[..., list[str]]) -> None:
+    text = "rules:\n- {name: a, inbox: /a, outbox: /o}\n- {name: a, inbox: /b, outbox: /o}\n"
+    assert faults(text) == [
+        '3: rules[1].name: found "a", the name of rules[0] too; allowed: a name that no other rule has'
+    ]
+
+
+def test_folders_that_are_one_by_a_symbolic_link_are_seen(faults: Callable[..., list[str]], tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    assert [fault.split(";")[0] for fault in faults(rules("real /o", "link /p", "/c link/out"))] == [
+        f'3: rules[1].inbox: found {tmp_path}/link, which is the inbox of rule "r0" ({tmp_path}/real)',
+        f'4: rules[2].outbox: found {tmp_path}/link/out, which lies in the inbox of rule "r0" ({tmp_path}/real)',
+        f'4: rules[2].outbox: found {tmp_path}/link/out, which lies in the inbox of rule "r1" ({tmp_path}/link)',
+    ]
+
+
+@pytest.mark.parametrize("host", ["localhost:8080", "127.0.0.1", "127.1.2.3:1", "[::1]:80"])
+def test_http_to_this_machine_is_fine_and_does_not_warn(loaded: Callable[..., Config], host: str) -> None:
+    assert loaded(f"api: {{base_url: 'http://{host}'}}\n" + rules("/a /o")).warnings == ()
