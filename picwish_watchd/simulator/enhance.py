@@ -1,0 +1,159 @@
+"""What the simulator does to a picture: it is truly enlarged and sharpened, and stays recognisable.
+
+Formats: JPEG, PNG and WebP keep theirs; BMP and TIFF come back as PNG, which holds all that they hold. Of several
+frames the first counts. EXIF orientation is applied and EXIF then left out; transparency and, where it still fits the
+colours, the ICC profile are kept. Sixteen-bit and float greys become eight-bit.
+"""
+
+import os
+import struct
+import threading
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image, ImageFilter, ImageOps
+
+#: Of a result (our own bound: 8192 x 8192 takes about 1 GB while it is made).
+MAX_RESULT_SIDE = 8192
+#: A result with more pixels is made alone, whatever the number of workers.
+_LARGE = 16_000_000
+_one_large = threading.Lock()
+
+_RESULT_FORMAT = {
+    "JPEG": "JPEG",
+    "MPO": "JPEG",
+    "PNG": "PNG",
+    "WEBP": "WEBP",
+    "BMP": "PNG",
+    "DIB": "PNG",
+    "TIFF": "PNG",
+}
+_SUFFIX = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp", "BMP": "bmp", "DIB": "bmp", "TIFF": "tiff"}
+_SAVE: dict[str, dict[str, int]] = {
+    "JPEG": {"quality": 92},
+    "PNG": {"compress_level": 1},
+    "WEBP": {"quality": 92, "method": 2},
+}
+#: What Pillow raises for bytes that are no whole picture; warnings where they are made errors.
+_BROKEN = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    LookupError,
+    EOFError,
+    ArithmeticError,
+    struct.error,
+    zlib.error,
+    Warning,
+)
+_TOO_LARGE = (Image.DecompressionBombError, Image.DecompressionBombWarning)
+
+
+class PictureError(Exception):
+    """The picture ends its task; ``state`` is PicWish's: -2 not stored, -5 too large, -7 invalid."""
+
+    def __init__(self, state: int, message: str) -> None:
+        super().__init__(message)
+        self.state = state
+        self.message = message
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A result in a file."""
+
+    path: Path
+    width: int  #: pixels
+    height: int  #: pixels
+    size: int  #: bytes
+    format: str  #: "jpg", "png", "webp"; from ``inspect`` also "bmp", "tiff"
+
+
+def inspect(source: Path, max_side: int) -> Picture:
+    """The file as it is, judged by its head only. Raises PictureError."""
+    with _open(source, max_side) as image:
+        return Picture(source, image.width, image.height, source.stat().st_size, _SUFFIX[_format(image)])
+
+
+def enhance(source: Path, target: Path, *, enlarge: float, max_side: int, type: int) -> Picture:
+    """Writes the enlarged and sharpened picture to ``target``. Blocks for seconds. Raises PictureError.
+
+    Its longest side is ``enlarge`` times as long, so far as that stays within 8192 pixels. Type 0 (Ultra HD) is
+    sharpened more than type 1.
+    """
+    with _open(source, max_side) as image:
+        factor = max(1.0, min(enlarge, MAX_RESULT_SIDE / max(image.size)))
+        if image.width * image.height * factor**2 > _LARGE:
+            with _one_large:
+                return _enhance(image, target, factor, type)
+        return _enhance(image, target, factor, type)
+
+
+def _open(source: Path, max_side: int) -> Image.Image:
+    try:
+        image = Image.open(source, formats=tuple(_SUFFIX.keys() - {"MPO"}))
+    except _TOO_LARGE as error:
+        raise PictureError(-5, f"the image has far more than {max_side} x {max_side} pixels") from error
+    except _BROKEN as error:
+        raise PictureError(-7, "the file is no jpg, png, webp, bmp or tiff image") from error
+    if max(image.size) > max_side:
+        image.close()
+        size = f"{image.width} x {image.height}"
+        raise PictureError(-5, f"the image has {size} pixels; at most {max_side} x {max_side} are taken")
+    return image
+
+
+def _format(image: Image.Image) -> str:
+    assert image.format is not None
+    return image.format
+
+
+def _enhance(image: Image.Image, target: Path, factor: float, type: int) -> Picture:
+    kind = _RESULT_FORMAT[_format(image)]
+    try:
+        upright = _eight_bit(ImageOps.exif_transpose(image))
+    except _BROKEN as error:
+        raise PictureError(-7, "the image data is damaged or not whole") from error
+    size = (max(1, round(upright.width * factor)), max(1, round(upright.height * factor)))
+    result = _sharpen(upright.resize(size, Image.Resampling.LANCZOS), percent=60 if type else 120)
+    if kind == "JPEG" and result.mode != "L":
+        result = result.convert("RGB")
+    profile = image.info.get("icc_profile") if image.mode in ("RGB", "RGBA") else None
+    try:
+        result.save(target, kind, icc_profile=profile, **_SAVE[kind])
+    except OSError as error:
+        raise PictureError(-2, f"the result could not be stored: {error.strerror}") from error
+    return Picture(target, *size, os.stat(target).st_size, _SUFFIX[kind])
+
+
+def _eight_bit(image: Image.Image) -> Image.Image:
+    """The picture in L, RGB or RGBA: the modes that can be resized, sharpened and saved everywhere."""
+    if image.mode in ("L", "RGB", "RGBA"):
+        return image
+    if image.mode.startswith("I") or image.mode == "F":
+        return _eight_bit_grey(image)
+    if image.mode in ("LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        return image.convert("RGBA")
+    return image.convert("L" if image.mode == "1" else "RGB")
+
+
+def _eight_bit_grey(image: Image.Image) -> Image.Image:
+    """Greys of 16 bits by their range; of 32 bits and floats, whose range nobody knows, by their brightest value."""
+    grey = image.convert("F")
+    brightest = grey.getextrema()[1]
+    assert isinstance(brightest, float)
+    ranges = (65535.0,) if image.mode.startswith("I;16") else (1.0, 256.0, 65535.0, max(1.0, brightest))
+    scale = 255 / next(top for top in ranges if brightest <= top)
+    return grey.point(lambda value: value * scale + 0.0).convert("L")
+
+
+def _sharpen(image: Image.Image, percent: int) -> Image.Image:
+    """Sharpens the colours and leaves the transparency as it is."""
+    sharp = ImageFilter.UnsharpMask(radius=2, percent=percent, threshold=2)
+    if image.mode != "RGBA":
+        return image.filter(sharp)
+    colours = image.convert("RGB").filter(sharp)
+    colours.putalpha(image.getchannel("A"))
+    return colours

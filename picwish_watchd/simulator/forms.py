@@ -1,0 +1,219 @@
+"""The body of a create: multipart/form-data (RFC 7578, RFC 2046 section 5.1), read as it comes, or urlencoded.
+
+The image goes straight to a file, so that a 30 MB upload never stands in memory.
+"""
+
+import hashlib
+import os
+import re
+import secrets
+import urllib.parse
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+IMAGE = "image_file"
+#: Our own bound of a text field and of a part's head; the API document names none.
+MAX_TEXT = 64 * 1024
+_NAME = re.compile(rb';\s*name=(?:"((?:[^"\\]|\\.)*)"|([^\s;"]+))', re.IGNORECASE)
+_BOUNDARY = re.compile(r';\s*boundary=(?:"([^"]{1,70})"|([^\s;"]{1,70}))', re.IGNORECASE)
+
+
+class FormError(Exception):
+    """The form cannot be taken; ``status`` is the HTTP status of the answer."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """The image of a form, in a file of the simulator's."""
+
+    path: Path
+    size: int  #: bytes
+    sha256: str  #: hexadecimal
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """A form that was read to its end. The last of several fields of one name counts."""
+
+    fields: Mapping[str, str]
+    upload: Upload | None = None  #: never an empty one
+
+
+async def read_form(content_type: str, pieces: AsyncIterator[bytes], folder: Path, max_bytes: int) -> Form:
+    """Reads a form; its image is put into ``folder`` and belongs to the caller.
+
+    Raises FormError: 400 for what is no form, 413 for an image of more than ``max_bytes`` or too much text.
+    Leaves no file behind when it raises.
+    """
+    kind = content_type.partition(";")[0].strip().lower()
+    if kind == "application/x-www-form-urlencoded":
+        return await _read_urlencoded(pieces)
+    boundary = _BOUNDARY.search(content_type)
+    if kind != "multipart/form-data" or boundary is None:
+        raise FormError(400, f"the body must be multipart/form-data with a boundary, not {kind or 'untyped'}")
+    reader = MultipartReader((boundary[1] or boundary[2]).encode("latin-1"), folder, max_bytes)
+    try:
+        async for piece in pieces:
+            reader.feed(piece)
+        return reader.finish()
+    finally:
+        reader.close()
+
+
+async def _read_urlencoded(pieces: AsyncIterator[bytes]) -> Form:
+    text = bytearray()
+    async for piece in pieces:
+        text += piece
+        if len(text) > MAX_TEXT:
+            raise FormError(413, f"the form has more than {MAX_TEXT} bytes")
+    return Form(dict(urllib.parse.parse_qsl(text.decode("utf-8", "replace"), keep_blank_values=True)))
+
+
+class MultipartReader:
+    """Takes a multipart body in pieces of any size; keeps at most one piece and a delimiter in memory.
+
+    ``close`` removes the file of an image that ``finish`` did not hand over.
+    """
+
+    def __init__(self, boundary: bytes, folder: Path, max_bytes: int) -> None:
+        self._delimiter = b"\r\n--" + boundary
+        self._buffer = bytearray(b"\r\n")  # so that the first delimiter looks like all others
+        self._step = self._skip_preamble
+        self._folder = folder
+        self._max_bytes = max_bytes
+        self._texts: dict[str, bytearray] = {}
+        self._name: str | None = None
+        self._image: _ImageFile | None = None
+
+    def feed(self, data: bytes) -> None:
+        """Takes the next piece. Raises FormError."""
+        self._buffer += data
+        while self._step():
+            pass
+
+    def finish(self) -> Form:
+        """The form. Raises FormError where the closing delimiter is missing."""
+        if self._step != self._skip_epilogue:
+            raise FormError(400, "the multipart body ends before its closing boundary")
+        image, self._image = self._image, None
+        fields = {name: text.decode("utf-8", "replace") for name, text in self._texts.items()}
+        return Form(fields, image.keep() if image else None)
+
+    def close(self) -> None:
+        """Removes an image that nobody took over."""
+        if self._image is not None:
+            self._image.drop()
+            self._image = None
+
+    def _skip_preamble(self) -> bool:
+        return self._until_delimiter()
+
+    def _skip_epilogue(self) -> bool:
+        self._buffer.clear()
+        return False
+
+    def _read_edge(self) -> bool:
+        """After a delimiter: two dashes end the form, a line end starts a part (and stays in the buffer)."""
+        if self._buffer.startswith(b"--"):
+            self._step = self._skip_epilogue
+            return True
+        end = self._buffer.find(b"\r\n")
+        if end < 0:
+            self._bound_head()
+            return False
+        if self._buffer[:end].strip(b" \t"):
+            raise FormError(400, "a multipart boundary is followed by something else")
+        del self._buffer[:end]
+        self._step = self._read_head
+        return True
+
+    def _read_head(self) -> bool:
+        end = self._buffer.find(b"\r\n\r\n")
+        if end < 0:
+            self._bound_head()
+            return False
+        self._begin(bytes(self._buffer[:end]))
+        del self._buffer[: end + 4]
+        self._step = self._read_data
+        return True
+
+    def _read_data(self) -> bool:
+        return self._until_delimiter()
+
+    def _until_delimiter(self) -> bool:
+        """Passes on what certainly stands before the next delimiter."""
+        found = self._buffer.find(self._delimiter)
+        end = found if found >= 0 else max(0, len(self._buffer) - len(self._delimiter) + 1)
+        with memoryview(self._buffer) as view, view[:end] as data:
+            self._take(data)
+        del self._buffer[: end + len(self._delimiter) if found >= 0 else end]
+        if found >= 0:
+            self._step = self._read_edge
+        return found >= 0
+
+    def _bound_head(self) -> None:
+        if len(self._buffer) > MAX_TEXT:
+            raise FormError(400, f"the head of a multipart part has more than {MAX_TEXT} bytes")
+
+    def _begin(self, head: bytes) -> None:
+        lines = [line for line in head.split(b"\r\n") if line.lower().startswith(b"content-disposition:")]
+        name = _NAME.search(lines[0]) if lines else None
+        if name is None:
+            raise FormError(400, "a multipart part has no name")
+        self._name = re.sub(rb"\\(.)", rb"\1", name[1] or name[2] or b"").decode("utf-8", "replace")
+        if self._name == IMAGE:
+            self.close()
+            self._image = _ImageFile(self._folder)
+        else:
+            self._texts[self._name] = bytearray()
+
+    def _take(self, data: memoryview) -> None:
+        if self._name is None:
+            return
+        if self._name == IMAGE:
+            assert self._image is not None
+            self._image.write(data)
+            if self._image.size > self._max_bytes:
+                raise FormError(413, f"image_file has more than {self._max_bytes} bytes")
+        else:
+            text = self._texts[self._name]
+            text += data
+            if len(text) > MAX_TEXT:
+                raise FormError(413, f"the field {self._name!r} has more than {MAX_TEXT} bytes")
+
+
+class _ImageFile:
+    """An image on its way to disk."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / f"{secrets.token_hex(16)}.upload"
+        self._fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        self._hash = hashlib.sha256()
+        self.size = 0
+
+    def write(self, data: memoryview) -> None:
+        """Appends; a regular file takes all of it or raises OSError."""
+        self._hash.update(data)
+        while data:
+            written = os.write(self._fd, data)
+            self.size += written
+            data = data[written:]
+
+    def keep(self) -> Upload | None:
+        """The finished upload; None, and no file, where it is empty."""
+        if self.size == 0:
+            self.drop()
+            return None
+        os.close(self._fd)
+        return Upload(self._path, self.size, self._hash.hexdigest())
+
+    def drop(self) -> None:
+        """No upload, no file."""
+        os.close(self._fd)
+        self._path.unlink()

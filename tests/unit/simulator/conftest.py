@@ -1,0 +1,27 @@
+"""A running simulator and a client, for each test."""
+
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+
+from picwish_watchd.simulator import Settings, Simulator
+from tests.unit.simulator.simkit import Caller, HandClock
+
+
+@pytest.fixture
+def clock() -> HandClock:
+    return HandClock()
+
+
+@pytest.fixture
+async def sim(clock: HandClock) -> AsyncIterator[Simulator]:
+    settings = Settings(qps=None, processing=(10.0, 0.0), clock=clock)
+    async with Simulator(settings) as simulator:
+        yield simulator
+
+
+@pytest.fixture
+async def call(sim: Simulator) -> AsyncIterator[Caller]:
+    async with httpx.AsyncClient(trust_env=False, verify=False, timeout=10) as http:
+        yield Caller(sim, http)

@@ -1,0 +1,118 @@
+"""image_url: from this machine only."""
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator
+from dataclasses import replace
+
+import pytest
+
+from picwish_watchd.simulator import fetch as room
+from tests.unit.simulator.simkit import TASKS, Caller, picture
+
+
+@pytest.fixture
+async def web() -> AsyncIterator[str]:
+    """A web server: /picture, /chunked, /missing, /garbage, /silence, /half, /large."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        path = (await reader.readuntil(b"\r\n\r\n")).split(b" ")[1]
+        body = picture()
+        answers = {
+            b"/picture?a=%20b": b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body,
+            b"/chunked": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n"
+            % (len(body), body),
+            b"/garbage": b"\x00\x01\r\n\r\n",
+            b"/half": b"HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\nhalf",
+            b"/large": b"HTTP/1.1 200 OK\r\n\r\n" + body * 100,
+            b"/moved": b"HTTP/1.1 302 Found\r\nLocation: /chunked\r\nContent-Length: 0\r\n\r\n",
+        }
+        if path == b"/silence":
+            await reader.read()
+        writer.write(answers.get(path, b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"))
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    server.close()
+    await server.wait_closed()
+
+
+@pytest.mark.parametrize("path", ["/picture?a=%20b", "/chunked"])
+async def test_a_loopback_url_is_truly_downloaded(call: Caller, web: str, path: str) -> None:
+    data = await call.finished(image_url=web + path)
+    assert (data["state"], data["image_width"]) == (1, 96)
+    [charge] = call.sim.ledger
+    assert charge.sha256 == hashlib.sha256((web + path).encode()).hexdigest()
+
+
+async def test_an_urlencoded_create_is_taken(call: Caller, web: str) -> None:
+    answer = await call.http.post(
+        call.sim.url + TASKS, headers={"X-API-KEY": "k"}, data={"image_url": web + "/chunked", "sync": "1"}
+    )
+    assert answer.json()["data"]["state"] == 1
+
+
+async def test_the_file_wins_over_the_url(call: Caller) -> None:
+    data = await call.finished(picture("PNG"), image_url="http://127.0.0.1:1/never-asked")
+    assert (data["state"], data["out_format"]) == (1, "png")
+
+
+@pytest.mark.parametrize("path", ["/missing", "/garbage", "/half", "/moved"])
+async def test_a_failed_download_is_state_minus_3_and_costs_nothing(call: Caller, web: str, path: str) -> None:
+    data = await call.finished(image_url=web + path)
+    assert data["state"] == -3
+    assert call.sim.ledger == []
+
+
+async def test_a_download_that_is_too_large_is_minus_5(call: Caller, web: str) -> None:
+    call.sim.settings = replace(call.sim.settings, max_bytes=len(picture()) * 50)
+    call.sim.web["https://example.com/large"] = picture() * 100
+    assert (await call.finished(image_url=web + "/large"))["state"] == -5
+    assert (await call.finished(image_url="https://example.com/large"))["state"] == -5
+
+
+async def test_a_silent_server_is_given_up_after_the_documented_time(
+    call: Caller, web: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert room.SECONDS == 10.0
+    monkeypatch.setattr(room, "SECONDS", 0.05)
+    assert (await call.finished(image_url=web + "/silence"))["state"] == -3
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://127.0.0.1/a.jpg",
+        "http://example.com/a.jpg",
+        "http://127.0.0.1.example.com/a.jpg",
+        "oss://bucket/a.jpg",
+        "http://127.0.0.1:99999/a.jpg",
+        "http://[::1/a.jpg",
+        "http://127.0.0.1:1/refused.jpg",
+    ],
+)
+async def test_nothing_outside_this_machine_is_ever_asked(call: Caller, url: str) -> None:
+    assert (await call.finished(image_url=url))["state"] == -3
+
+
+async def test_a_test_may_say_what_the_internet_holds(call: Caller) -> None:
+    call.sim.web["https://example.com/a%20b.jpg"] = picture()
+    assert (await call.finished(image_url="https://example.com/a%20b.jpg"))["state"] == 1
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://127.0.0.1/" + "x" * 500,
+        "http://127.0.0.1/a b.jpg",
+        "http://127.0.0.1/ä.jpg",
+        "http://127.0.0.1/%zz",
+        "ftp://127.0.0.1/a.jpg",
+        "a.jpg",
+    ],
+)
+async def test_a_url_that_is_too_long_not_encoded_or_of_another_scheme_is_400(call: Caller, url: str) -> None:
+    answer = await call.create(image_url=url)
+    assert answer.status_code == 400
+    assert "image_url" in answer.json()["message"]

@@ -1,0 +1,127 @@
+"""The simulator as a whole: starting, stopping, staying at home."""
+
+import asyncio
+import socket
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import httpx
+import pytest
+
+from picwish_watchd.simulator import Fault, Hang, Settings, Simulator, serve
+from tests.unit.simulator.simkit import Caller, HandClock, picture
+
+
+@pytest.fixture
+def own_temp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    return tmp_path
+
+
+def port_of(url: str) -> int:
+    return int(url.rpartition(":")[2])
+
+
+async def test_it_listens_on_loopback_only(sim: Simulator) -> None:
+    for url in (sim.url, sim.files_url):
+        assert url.startswith("http://127.0.0.1:")
+        with socket.socket() as probe:
+            probe.settimeout(1)
+            assert probe.connect_ex(("127.0.0.2", port_of(url))) != 0
+
+
+async def test_stopping_breaks_what_hangs_within_a_second_and_leaves_nothing(own_temp: Path) -> None:
+    async with httpx.AsyncClient(trust_env=False, verify=False) as http:
+        sim = Simulator(Settings(qps=None))
+        await sim.start()
+        call = Caller(sim, http)
+        sim.script.add(Fault("query", Hang()))
+        waiting = [asyncio.create_task(call.query("x")), asyncio.create_task(call.create(sync="1"))]
+        await call.create(picture("PNG", (3000, 2000)))
+        while len(sim.tasks) < 2 or len(sim.requests) < 3:
+            await asyncio.sleep(0.01)
+        assert list(own_temp.iterdir())
+        began = asyncio.get_running_loop().time()
+        await sim.stop()
+        assert asyncio.get_running_loop().time() - began < 1
+        for request in waiting:
+            with pytest.raises(httpx.HTTPError):
+                await request
+        with pytest.raises(httpx.ConnectError):
+            await call.query("x")
+        assert list(own_temp.iterdir()) == []
+        assert len(sim.tasks) == 2
+        assert sim.ledger == []
+
+
+async def test_a_picture_that_is_being_made_when_it_stops_leaves_nothing_either(own_temp: Path) -> None:
+    async with httpx.AsyncClient(trust_env=False, verify=False) as http:
+        for number in range(20):
+            async with Simulator(Settings(qps=None)) as sim:
+                await Caller(sim, http).create(picture(size=(40 + number * 40, 300)))
+                await Caller(sim, http).query("x")
+    for thread in threading.enumerate():
+        if thread.name.startswith("picwish-simulator"):
+            thread.join()
+    assert list(own_temp.iterdir()) == []
+
+
+async def test_the_ledger_can_be_read_after_the_end() -> None:
+    async with (
+        Simulator(Settings(processing=(0.0, 0.0))) as sim,
+        httpx.AsyncClient(trust_env=False, verify=False) as http,
+    ):
+        assert (await Caller(sim, http).create(sync="1")).json()["data"]["state"] == 1
+    assert sim.credits == 5
+
+
+async def test_a_taken_port_is_told_and_nothing_is_left_open(sim: Simulator, own_temp: Path) -> None:
+    other = Simulator()
+    with pytest.raises(OSError, match="in use"):
+        await other.start(port_of(sim.url))
+    assert list(own_temp.iterdir()) == []
+
+
+async def test_stopping_twice_or_unstarted_is_fine() -> None:
+    sim = Simulator()
+    await sim.stop()
+    await sim.start()
+    await sim.stop()
+    await sim.stop()
+
+
+async def test_settings_can_be_changed_while_it_runs(sim: Simulator, call: Caller) -> None:
+    sim.settings = replace(sim.settings, key="new")
+    assert (await call.create()).status_code == 401
+    assert (await call.create(headers={"X-API-KEY": "new"})).status_code == 200
+
+
+async def test_serve_announces_its_address_and_runs_until_cancelled() -> None:
+    announced: asyncio.Queue[str] = asyncio.Queue()
+    running = asyncio.create_task(serve(Settings(), 0, announced.put_nowait))
+    url = await announced.get()
+    async with httpx.AsyncClient(trust_env=False, verify=False) as http:
+        assert (await http.get(url)).status_code == 404
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        with pytest.raises(httpx.ConnectError):
+            await http.get(url)
+
+
+async def test_after_a_restart_the_ports_are_the_same_and_the_old_tasks_unknown(
+    sim: Simulator, call: Caller, clock: HandClock
+) -> None:
+    done = await call.finished()
+    under_way = await call.task_id()
+    urls = sim.url, sim.files_url
+    await sim.stop()
+    await sim.start()
+    assert (sim.url, sim.files_url) == urls
+    clock.at += 100
+    for task_id in (done["task_id"], under_way):
+        assert (await call.query(task_id)).status_code == 404
+    assert (await call.http.get(done["image"])).status_code == 404
+    assert (await call.finished())["state"] == 1
+    assert sim.credits == 10
