@@ -85,7 +85,7 @@ class Watcher(threading.Thread):
         self._walker.learn(known)
         self._hints = _Hints()
         self._ear = _Ear(self._hints)
-        self._stopping = False
+        self._stopping = threading.Event()
         self._forgotten: list[str] = []
 
     def hint(self, relative: str | None = None) -> None:
@@ -98,7 +98,7 @@ class Watcher(threading.Thread):
 
     def stop(self) -> None:
         """Ends the thread after the walk that is under way. From any thread."""
-        self._stopping = True
+        self._stopping.set()
         self._hints.wake()
 
     def run(self) -> None:
@@ -107,13 +107,14 @@ class Watcher(threading.Thread):
         logging.getLogger(_LOGGER).addHandler(handler)
         try:
             turn = 0
-            while not self._stopping:
+            while not self._stopping.is_set():
                 began = time.monotonic()
                 self._walk(full=turn % _FULL_EVERY == 0)
                 turn += 1
                 spent = time.monotonic() - began
                 # A stream of hints must not turn into walking without pause.
-                self._hints.wait(self.inbox.rescan_interval, pause=5 * spent)
+                self._stopping.wait(min(5 * spent, self.inbox.rescan_interval))
+                self._hints.wait(self.inbox.rescan_interval - 5 * spent)
         finally:
             logging.getLogger(_LOGGER).removeHandler(handler)
             self._ear.close()
@@ -168,10 +169,8 @@ class _Hints:
             self._touched, self._everything = set(), False
         return touched, everything
 
-    def wait(self, timeout: float, *, pause: float) -> None:
-        until = time.monotonic() + timeout
-        time.sleep(min(pause, timeout))
-        self._flag.wait(max(0.0, until - time.monotonic()))
+    def wait(self, timeout: float) -> None:
+        self._flag.wait(max(0.0, timeout))
 
 
 class _Ear(FileSystemEventHandler):

@@ -41,7 +41,7 @@ JUNK = (
 )
 
 
-_Trail = tuple[tuple[int, int], ...]  # (st_dev, st_ino) of the folders above
+_Trail = tuple[tuple[int, int], ...]  # (st_dev, st_ino) of a folder and of those above it
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,17 +103,19 @@ class Walker:
         Answers `Away` when the inbox itself cannot be read; a subfolder that cannot is passed over until the next walk.
         """
         try:
+            trail: _Trail = (_identity(self.root),) if self._follow else ()
             entries = os.scandir(self.root)
         except OSError as error:
             return Away(f"{self.root}: {error.strerror}")
-        return self._walk(entries, frozenset(touched), full)
+        return self._walk(entries, trail, frozenset(touched), full)
 
-    def _walk(self, entries: "os._ScandirIterator[str]", touched: frozenset[str], full: bool) -> Iterator[Sighting]:
+    def _walk(
+        self, entries: "os._ScandirIterator[str]", trail: _Trail, touched: frozenset[str], full: bool
+    ) -> Iterator[Sighting]:
         seen: set[str] = set()
         unread: list[str] = []
         folders: list[tuple[str, _Trail]] = []
         prefix = ""
-        trail: _Trail = ()
         while True:
             try:
                 with entries:
@@ -146,8 +148,7 @@ class Walker:
             path = os.path.join(self.root, relative)
             try:
                 if self._follow:
-                    found = os.stat(path)
-                    identity = (found.st_dev, found.st_ino)
+                    identity = _identity(path)
                     if identity in trail:
                         continue
                     trail = (*trail, identity)
@@ -182,11 +183,14 @@ class Walker:
         return stamp
 
     def _drop_gone(self, seen: set[str], unread: list[str]) -> None:
-        if len(self._known) == len(seen):
-            return
         gone = [name for name in self._known if name not in seen and not name.startswith(tuple(unread))]
         for name in gone:
             del self._known[name]
+
+
+def _identity(folder: str) -> tuple[int, int]:
+    found = os.stat(folder)
+    return found.st_dev, found.st_ino
 
 
 class _Globs:

@@ -1,0 +1,157 @@
+"""What a file is, told by its first bytes; names and extensions prove nothing."""
+
+from enum import StrEnum
+
+#: So many first bytes are enough for `recognise`.
+HEAD = 1024
+
+
+class Format(StrEnum):
+    """The formats that PicWish takes (API document, "Guidelines and Limits" 5) and that results come in."""
+
+    JPEG = "jpeg"
+    PNG = "png"
+    WEBP = "webp"
+    BMP = "bmp"
+    TIFF = "tiff"
+
+    @property
+    def extension(self) -> str:
+        """The usual extension, without the dot."""
+        return _SUFFIXES[self][0]
+
+    @property
+    def mime(self) -> str:
+        """The media type (IANA registry)."""
+        return f"image/{self.value}"
+
+    def fits(self, suffix: str) -> bool:
+        """Whether a file of this format may end so; ``suffix`` with or without its dot, in any case."""
+        return suffix.removeprefix(".").lower() in _SUFFIXES[self]
+
+    @classmethod
+    def of_suffix(cls, suffix: str) -> "Format | None":
+        """The format whose files end so, if it is one of the five."""
+        return next((kind for kind in cls if kind.fits(suffix)), None)
+
+
+_SUFFIXES = {
+    Format.JPEG: ("jpg", "jpeg", "jpe", "jfif"),
+    Format.PNG: ("png",),
+    Format.WEBP: ("webp",),
+    Format.BMP: ("bmp", "dib", "bitmap"),
+    Format.TIFF: ("tif", "tiff"),
+}
+
+_PNG = b"\x89PNG\r\n\x1a\n"
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_BMP_HEADERS = frozenset({12, 16, 40, 52, 56, 64, 108, 124})  # sizes of the DIB header that have ever been in use
+
+#: What is known and not taken: offset, bytes, what to call it. The first match counts.
+_FOREIGN: tuple[tuple[int, bytes, str], ...] = (
+    (0, b"GIF87a", "a GIF image"),
+    (0, b"GIF89a", "a GIF image"),
+    (0, b"8BPS", "a Photoshop document"),
+    (0, b"%PDF", "a PDF document"),
+    (0, b"%!PS", "a PostScript document"),
+    (0, b"\xc5\xd0\xd3\xc6", "an EPS image"),
+    (0, b"\x00\x00\x00\x0cjP  \r\n\x87\n", "a JPEG 2000 image"),
+    (0, b"\xff\x4f\xff\x51", "a JPEG 2000 image"),
+    (0, b"\x00\x00\x00\x0cJXL \r\n\x87\n", "a JPEG XL image"),
+    (0, b"\xff\x0a", "a JPEG XL image"),
+    (0, b"II\xbc\x01", "a JPEG XR image"),
+    (8, b"CR\x02", "a Canon camera raw file"),
+    (0, b"IIRO", "an Olympus camera raw file"),
+    (0, b"IIU\x00", "a Panasonic camera raw file"),
+    (0, b"FUJIFILMCCD-RAW", "a Fujifilm camera raw file"),
+    (0, b"FOVb", "a Sigma camera raw file"),
+    (0, b"\x00\x00\x01\x00", "an icon"),
+    (0, b"\x00\x00\x02\x00", "a cursor"),
+    (0, b"gimp xcf", "a GIMP document"),
+    (0, b"v/1\x01", "an OpenEXR image"),
+    (0, b"#?RADIANCE", "a Radiance HDR image"),
+    (0, b"DDS ", "a DirectDraw surface"),
+    (0, b"qoif", "a QOI image"),
+    (0, b"BPG\xfb", "a BPG image"),
+    (0, b"\x8aMNG\r\n", "an MNG animation"),
+    (0, b"AT&TFORM", "a DjVu document"),
+    (128, b"DICM", "a DICOM image"),
+    (8, b"AVI ", "a video"),
+    (0, b"\x1aE\xdf\xa3", "a video"),
+)
+
+#: Brands of the ISO base media file format (ISO/IEC 14496-12, 4.3) that are pictures; others are taken for videos.
+_BRANDS = {
+    b"heic": "a HEIC image",
+    b"heix": "a HEIC image",
+    b"heim": "a HEIC image",
+    b"heis": "a HEIC image",
+    b"hevc": "a HEIC image",
+    b"mif1": "a HEIF image",
+    b"msf1": "a HEIF image",
+    b"avif": "an AVIF image",
+    b"avis": "an AVIF image",
+    b"crx ": "a Canon camera raw file",
+}
+
+_BEGINNINGS = (
+    b"\xff\xd8\xff",
+    _PNG,
+    b"BM",
+    *_TIFF,
+    *(magic for offset, magic, _ in _FOREIGN if offset == 0),
+)
+
+
+def recognise(head: bytes) -> Format | str | None:
+    """What begins with ``head`` (the first `HEAD` bytes, fewer if there are no more).
+
+    A `Format` that PicWish takes, the name of a known one that it does not take ("a GIF image"), or None.
+    """
+    foreign = _foreign(head)
+    if foreign is not None:
+        return foreign
+    if head.startswith(b"\xff\xd8\xff"):
+        return Format.JPEG
+    if head.startswith(_PNG):
+        return Format.PNG
+    if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
+        return Format.WEBP
+    if head.startswith(_TIFF):
+        return Format.TIFF
+    if head.startswith(b"BM") and int.from_bytes(head[14:18], "little") in _BMP_HEADERS and len(head) >= 18:
+        return Format.BMP
+    return None
+
+
+def may_become_an_image(head: bytes) -> bool:
+    """Whether this unrecognised beginning may only be too short, or not written yet (a hole full of zeros)."""
+    if not head.strip(b"\0"):
+        return True
+    if head.startswith(b"BM") and len(head) < 18:
+        return True
+    if len(head) < 12 and (head.startswith(b"RIFF") or b"RIFF".startswith(head)):
+        return True
+    return any(len(head) < len(magic) and magic.startswith(head) for magic in _BEGINNINGS)
+
+
+def describe_text(head: bytes) -> str | None:
+    """What a text is that came where an image should be ("an HTML page"), or None if it is no text."""
+    start = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    if start.startswith((b"<!doctype html", b"<html", b"<head", b"<body")):
+        return "an HTML page"
+    if start.startswith(b"<"):
+        return "an XML document"
+    if start.startswith((b"{", b"[")):
+        return "a JSON document"
+    if start and not any(byte < 9 or 13 < byte < 32 for byte in head):
+        return "a text"
+    return None
+
+
+def _foreign(head: bytes) -> str | None:
+    if head[4:8] == b"ftyp":
+        return _BRANDS.get(head[8:12], "a video")
+    if b"<svg" in head.lower() and head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"):
+        return "an SVG drawing"
+    return next((name for offset, magic, name in _FOREIGN if head[offset:].startswith(magic)), None)

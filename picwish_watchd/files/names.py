@@ -1,0 +1,132 @@
+"""Names: from a template and a job's facts to a path below the outbox that no file system refuses and none escapes."""
+
+import os
+import re
+import string
+from datetime import datetime
+from pathlib import Path, PurePath
+
+from picwish_watchd.files.kinds import Format
+
+NAME_MAX = 255  # bytes of one component (limits.h: NAME_MAX; the same on ext4, XFS, btrfs, and nearly everywhere)
+_FOREIGN_MAX = 64  # characters that are taken over of a word that the server gave
+
+
+def output_name(
+    template: str,
+    *,
+    relative: Path,
+    format: Format,
+    rule: str,
+    type: int,
+    task_id: str | None,
+    job_id: int,
+    width: int,
+    height: int,
+    now: datetime,
+) -> PurePath:
+    """The name of a result below its outbox, the source's subfolder included.
+
+    ``template`` is the rule's `filename` (contract: fields stem, ext, name, rule, type, task_id, job_id, width, height,
+    date, time; "/" makes folders); ``relative`` is the source's path below the inbox; ``format`` and the pixels are the
+    result's; ``now`` is local time. Raises ValueError for a template that the configuration should have refused.
+
+    The name always ends in an extension that fits the format: where the template gives none, or the wrong one, it is
+    added ("cat.jpg.png"). A component that is empty or begins with a dot gets a "_" for it, one that is longer than 255
+    bytes loses the end of its stem. Names that are not UTF-8 keep their bytes.
+    """
+    extension = _extension(relative, format)
+    fields = {
+        "stem": relative.stem,
+        "ext": extension,
+        "name": relative.name,
+        "rule": rule,
+        "type": str(type),
+        "task_id": _tame(task_id or ""),
+        "job_id": str(job_id),
+        "width": str(width),
+        "height": str(height),
+        "date": now.strftime("%Y-%m-%d"),
+        "time": now.strftime("%H%M%S"),
+    }
+    folders = [part for part in relative.parent.parts if part != "."]
+    if relative.is_absolute() or ".." in folders:
+        raise ValueError(f"not a path below an inbox: {relative}")
+    *above, last = [_fill(part, fields) for part in template.split("/")]
+    last = _safe(last)
+    if not format.fits(PurePath(last).suffix):
+        last = _safe(f"{last}.{extension}")
+    return PurePath(*folders, *(_safe(part) for part in above), last)
+
+
+def numbered(name: PurePath, number: int) -> PurePath:
+    """The ``number``-th way out when ``name`` is taken: "cat.jpg" -> "cat-1.jpg"."""
+    suffix = _suffix(name.name)
+    return name.with_name(_fit(name.name.removesuffix(suffix), f"-{number}{suffix}"))
+
+
+def with_ending(name: PurePath, ending: str) -> PurePath:
+    """The name of a sidecar: "cat.jpg" with ".error.json" -> "cat.jpg.error.json"; shortened if it must be."""
+    return name.with_name(_fit(name.name, ending))
+
+
+def shown(name: str | Path) -> str:
+    """A file name as it can be printed and stored: what is no printable character is escaped ("\\n", "\\xff")."""
+    return "".join(each if each.isprintable() else _escaped(each) for each in str(name))
+
+
+def _escaped(character: str) -> str:
+    if "\udc80" <= character <= "\udcff":  # PEP 383: a byte that is not UTF-8
+        return f"\\x{ord(character) - 0xDC00:02x}"
+    return ascii(character)[1:-1]
+
+
+def _extension(relative: Path, format: Format) -> str:
+    own = relative.suffix.removeprefix(".")
+    return own if format.fits(own) else format.extension
+
+
+def _fill(part: str, fields: dict[str, str]) -> str:
+    pieces: list[str] = []
+    for literal, field, spec, conversion in string.Formatter().parse(part):
+        pieces.append(literal)
+        if field is None:
+            continue
+        if field not in fields or spec or conversion:
+            raise ValueError(f"unknown field in the file name: {{{field}}}")
+        pieces.append(fields[field])
+    return "".join(pieces)
+
+
+def _tame(word: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_-]", "", word)[:_FOREIGN_MAX] or "_"
+
+
+def _safe(part: str) -> str:
+    part = _encodable(part).replace("\0", "_").replace("/", "_")
+    if not part or part.startswith("."):
+        part = f"_{part[1:]}"
+    suffix = _suffix(part)
+    return _fit(part.removesuffix(suffix), suffix)
+
+
+def _encodable(text: str) -> str:
+    """The text without lone surrogates that stand for no byte and so cannot be part of a file name."""
+    return re.sub("[\ud800-\udc7f\udd00-\udfff]", "_", text)
+
+
+def _suffix(name: str) -> str:
+    """The extension with its dot, if it is one and not the end of a sentence."""
+    suffix = PurePath(name).suffix
+    return suffix if len(os.fsencode(suffix)) <= 16 else ""
+
+
+def _fit(stem: str, ending: str) -> str:
+    """``stem`` and ``ending`` in at most `NAME_MAX` bytes, the stem cut between two characters."""
+    raw = os.fsencode(stem)
+    room = NAME_MAX - len(os.fsencode(ending))
+    if len(raw) > room:
+        while room > 0 and raw[room] & 0xC0 == 0x80:
+            room -= 1
+        raw = raw[:room]
+    return os.fsdecode(raw) + ending

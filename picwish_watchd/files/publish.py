@@ -1,0 +1,186 @@
+"""Publishing: a result goes from the spool into an outbox, under its final name complete or not at all."""
+
+import errno
+import os
+import re
+import stat
+from collections.abc import Collection, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+
+from picwish_watchd.files.kinds import Format
+from picwish_watchd.files.names import with_ending
+from picwish_watchd.files.place import (
+    PART_PREFIX,
+    PART_SUFFIX,
+    NoRoom,
+    OutboxAway,
+    Refused,
+    discard,
+    open_folder,
+    settle_name,
+    verdict,
+    write_part,
+)
+from picwish_watchd.files.reading import OpenFile, open_file, sha256_of
+from picwish_watchd.files.verdicts import Unreadable
+
+_PART = re.compile(re.escape(PART_PREFIX) + r"[A-Za-z0-9_-]+" + re.escape(PART_SUFFIX))
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """It stands in the outbox, and is durable there."""
+
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """Something else bears that name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Damaged:
+    """What lies in the spool is not what was put there."""
+
+    reason: str
+
+
+class _SpoolError(Exception):
+    pass
+
+
+def publish(
+    spooled: Path, outbox: Path, name: PurePath, *, mode: int, replace: bool, tag: str, sha256: str
+) -> Published | Taken | OutboxAway | NoRoom | Refused | Damaged:
+    """Copies ``spooled`` to ``name`` below ``outbox``, durably: synced, renamed, the folder synced.
+
+    The copy is made under a dot-name beside it and must have the hash ``sha256``. Nothing is ever overwritten but,
+    with ``replace``, a file. Missing subfolders are made; the outbox itself is not (see `place.ensure_root`), and below
+    it no symbolic link is followed. ``mode`` is that of the file; new folders get x wherever it has r. ``tag``
+    ([A-Za-z0-9_-]+) goes into the dot-name. After anything but `Published` no part is left behind; only where syncing
+    the folder failed may the final name stand already (`existing_sha256` recognises it).
+    """
+    try:
+        with (
+            _open_spooled(spooled) as spool,
+            open_folder(outbox, name.parts[:-1], mode) as folder,
+        ):
+            part, found = write_part(folder, _spool_blocks(spool), tag=tag, mode=mode)
+            try:
+                if found != sha256:
+                    return Damaged(f"{spooled} is not what was put into the spool")
+                if not settle_name(folder, part, folder, name.name, replace=replace):
+                    return Taken()
+            finally:
+                discard(folder, part)
+    except _SpoolError as error:
+        return Damaged(f"{spooled}: {error}")
+    except OSError as error:
+        return verdict(error)
+    return Published(outbox / name)
+
+
+def write_sidecar(
+    root: Path, name: PurePath, ending: str, text: str, *, mode: int, tag: str
+) -> Published | Taken | OutboxAway | NoRoom | Refused:
+    """Writes ``text`` as UTF-8 beside ``name`` below ``root``: NAME.EXT + ``ending`` (".json", ".error.json").
+
+    An older sidecar of that name is replaced, complete or not at all. `Taken` if it is no file.
+    """
+    target = with_ending(name, ending)
+    try:
+        with open_folder(root, target.parts[:-1], mode) as folder:
+            part, _ = write_part(folder, [text.encode("utf-8", "backslashreplace")], tag=tag, mode=mode)
+            try:
+                if not settle_name(folder, part, folder, target.name, replace=True):
+                    return Taken()
+            finally:
+                discard(folder, part)
+    except OSError as error:
+        return verdict(error)
+    return Published(root / target)
+
+
+def existing_sha256(path: Path) -> str | OutboxAway | None:
+    """The hash of the file at ``path``: how an own result is recognised after a crash. None: there is no file."""
+    opened = open_file(path)
+    if isinstance(opened, Unreadable):
+        return OutboxAway(opened.reason)
+    if not isinstance(opened, OpenFile):
+        return None
+    with opened:
+        try:
+            return sha256_of(opened)
+        except OSError as error:
+            return OutboxAway(error.strerror or str(error))
+
+
+def existing_image(outbox: Path, names: Collection[PurePath]) -> Path | OutboxAway | None:
+    """A file below ``outbox`` with one of the ``names``, under any spelling of its extension.
+
+    For `if_exists: skip`, before paying: the caller makes a name for each `Format` that the result may come in.
+    """
+    for folder in sorted({name.parent for name in names}):
+        wanted = {_key(name.name) for name in names if name.parent == folder}
+        try:
+            with os.scandir(outbox / folder) as entries:
+                found = min(
+                    (each.name for each in entries if _key(each.name) in wanted and _is_file(each)),
+                    default=None,
+                )
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ENOTDIR) and outbox.is_dir():
+                continue
+            return OutboxAway(error.strerror or str(error))
+        if found is not None:
+            return outbox / folder / found
+    return None
+
+
+def sweep(root: Path) -> int:
+    """Removes the parts that a crash left below ``root``; answers how many.
+
+    Only files named ``.picwish-*.part`` are touched, links are not followed, and folders that cannot be read are left.
+    """
+    removed = 0
+    with suppress(OSError):  # of the root; what goes wrong below it only keeps a part or a folder from being swept
+        for _, _, files, folder in os.fwalk(root):
+            removed += sum(_sweep_one(folder, name) for name in filter(_PART.fullmatch, files))
+    return removed
+
+
+def _sweep_one(folder: int, name: str) -> bool:
+    with suppress(OSError):
+        if stat.S_ISREG(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
+            os.unlink(name, dir_fd=folder)
+            return True
+    return False
+
+
+def _open_spooled(spooled: Path) -> OpenFile:
+    opened = open_file(spooled)
+    if not isinstance(opened, OpenFile):
+        raise _SpoolError(opened.reason if isinstance(opened, Unreadable) else "is not there any more")
+    return opened
+
+
+def _spool_blocks(spool: OpenFile) -> Iterator[bytes]:
+    """Tells a failure to read the spool from a failure to write to the outbox."""
+    try:
+        yield from spool.blocks()
+    except OSError as error:
+        raise _SpoolError(error.strerror or str(error)) from error
+
+
+def _key(name: str) -> tuple[str, Format | None]:
+    """Equal for two names of one stem and one format; of other kinds of files only the name itself counts."""
+    stem, dot, suffix = name.rpartition(".")
+    kind = Format.of_suffix(suffix) if dot else None
+    return (stem, kind) if kind else (name, None)
+
+
+def _is_file(entry: "os.DirEntry[str]") -> bool:
+    return entry.is_file(follow_symlinks=False)

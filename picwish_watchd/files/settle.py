@@ -1,0 +1,116 @@
+"""Which files have stood still long enough to be looked at. Pure: it is told what was seen, and when.
+
+A file counts from the moment when it was first seen in its present shape (inode, size, time of change); its own clock
+is not asked, for it may be a server's and wrong. Times are monotonic seconds.
+"""
+
+import heapq
+from dataclasses import dataclass
+from pathlib import Path
+
+from picwish_watchd.job import Stamp
+
+_PAUSE_MIN = 0.5  # seconds until the second look, if settle is shorter
+_PAUSE_MAX = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """A file to look at now: stat it, tell `Settling.see`, and inspect it if it still has this stamp.
+
+    ``decode`` is set once `settle_timeout` has passed since its last change: a full decode decides.
+    """
+
+    path: Path
+    stamp: Stamp
+    decode: bool
+
+
+@dataclass(slots=True)
+class _Candidate:
+    stamp: Stamp
+    changed_at: float
+    pause: float  # between this look and the next
+    due_at: float | None  # None: handed out, and not yet put back
+
+
+class Settling:
+    """The candidates of one rule. Every call costs O(log n); used by one thread at a time.
+
+    A path that `due` has answered is in the caller's hands until it is seen changed, put back by `not_yet`, or
+    forgotten.
+    """
+
+    def __init__(self, settle: float, settle_timeout: float) -> None:
+        self._settle = settle
+        self._timeout = max(settle, settle_timeout)
+        self._candidates: dict[Path, _Candidate] = {}
+        self._heap: list[tuple[float, int, Path]] = []
+        self._pushed = 0
+
+    def __len__(self) -> int:
+        return len(self._candidates)
+
+    def __contains__(self, path: Path) -> bool:
+        return path in self._candidates
+
+    def see(self, path: Path, stamp: Stamp, now: float) -> bool:
+        """The file was seen so. True if that is news: its time of stillness begins anew."""
+        known = self._candidates.get(path)
+        if known is not None and known.stamp == stamp:
+            return False
+        pause = max(self._settle, _PAUSE_MIN)
+        candidate = _Candidate(stamp, changed_at=now, pause=pause, due_at=None)
+        self._candidates[path] = candidate
+        self._arm(path, candidate, now + self._settle)
+        return True
+
+    def due(self, now: float, limit: int | None = None) -> list[Due]:
+        """The files that want a look, the longest waiting first, at most ``limit`` of them."""
+        found: list[Due] = []
+        while (limit is None or len(found) < limit) and (at := self.next_due()) is not None and at <= now:
+            path = heapq.heappop(self._heap)[2]
+            candidate = self._candidates[path]
+            candidate.due_at = None
+            decode = now - candidate.changed_at >= self._timeout
+            found.append(Due(path, candidate.stamp, decode))
+        return found
+
+    def not_yet(self, path: Path, now: float) -> None:
+        """It is not whole yet, or could not be read: another look after a pause that grows up to a minute.
+
+        There is always a look at `settle_timeout`. A path that is not known is passed over.
+        """
+        candidate = self._candidates.get(path)
+        if candidate is None:
+            return
+        at = now + candidate.pause
+        deadline = candidate.changed_at + self._timeout
+        candidate.pause = min(candidate.pause * 2, max(self._settle, _PAUSE_MAX))
+        self._arm(path, candidate, min(at, deadline) if now < deadline else at)
+
+    def forget(self, path: Path) -> None:
+        """It became a job, or is gone."""
+        self._candidates.pop(path, None)
+
+    def next_due(self) -> float | None:
+        """When `due` will next have something to tell; None while nothing waits."""
+        while self._heap:
+            at, _, path = self._heap[0]
+            candidate = self._candidates.get(path)
+            if candidate is not None and candidate.due_at == at:
+                return at
+            heapq.heappop(self._heap)
+        return None
+
+    def _arm(self, path: Path, candidate: _Candidate, at: float) -> None:
+        candidate.due_at = at
+        self._pushed += 1
+        heapq.heappush(self._heap, (at, self._pushed, path))
+        if len(self._heap) > 2 * len(self._candidates) + 64:
+            self._heap = [entry for entry in self._heap if self._is_armed(entry)]
+            heapq.heapify(self._heap)
+
+    def _is_armed(self, entry: tuple[float, int, Path]) -> bool:
+        candidate = self._candidates.get(entry[2])
+        return candidate is not None and candidate.due_at == entry[0]

@@ -1,0 +1,75 @@
+"""The spool: the daemon's own folder beside the journal, where paid results lie until they stand in an outbox."""
+
+import os
+import re
+from collections.abc import Collection
+from pathlib import Path
+
+from picwish_watchd.files.place import sync_folder
+
+_RESULT = re.compile(r"([0-9]+)\.result")
+_OURS = re.compile(r"[0-9]+\.(result|[A-Za-z0-9_-]+\.part)")
+
+
+class Spool:
+    """A folder with one file a job. All calls raise OSError: it is a local disk, and its failure stops the buying."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def prepare(self) -> None:
+        """Makes the folder, mode 0700, if it is not there; its parent is the journal's and must exist."""
+        try:
+            self.folder.mkdir(mode=0o700)
+        except FileExistsError:
+            self.folder.chmod(0o700)
+        else:
+            _sync(self.folder.parent)
+
+    def path(self, job_id: int) -> Path:
+        """Where the result of a job lies, or will."""
+        return self.folder / f"{job_id}.result"
+
+    def fresh(self, job_id: int, label: str) -> Path:
+        """A name to write a new result to; nothing is there. ``label`` ([A-Za-z0-9_-]+) tells two writers apart."""
+        temp = self.folder / f"{job_id}.{label}.part"
+        temp.unlink(missing_ok=True)
+        return temp
+
+    def keep(self, temp: Path, job_id: int) -> None:
+        """What was written to ``temp`` is the job's result: when this returns it survives a power cut."""
+        _sync(temp)
+        temp.replace(self.path(job_id))
+        _sync(self.folder)
+
+    def discard(self, job_id: int) -> None:
+        """The result stands in the outbox, or nobody wants it; no error if it is not there."""
+        self.path(job_id).unlink(missing_ok=True)
+
+    def sweep(self, keep: Collection[int]) -> int:
+        """At start: removes unfinished files, and results of jobs not in ``keep``; answers how many. Others stay."""
+        removed = 0
+        for name in os.listdir(self.folder):
+            if not _OURS.fullmatch(name):
+                continue
+            result = _RESULT.fullmatch(name)
+            if result is None or int(result[1]) not in keep:
+                (self.folder / name).unlink()
+                removed += 1
+        return removed
+
+    def free(self) -> int:
+        """Bytes that can still be written here by us (statvfs(3): f_bavail)."""
+        found = os.statvfs(self.folder)
+        return found.f_bavail * found.f_frsize
+
+
+def _sync(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        if path.is_dir():
+            sync_folder(fd)
+        else:
+            os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -1,0 +1,155 @@
+"""A loopback server of a few lines, for tests that decide on every byte and on the end of the connection."""
+
+import asyncio
+import contextlib
+import json
+import os
+import re
+import socket
+import ssl
+import struct
+from collections.abc import Awaitable, Callable
+from types import TracebackType
+from typing import Self
+
+Handler = Callable[["Connection"], Awaitable[None]]
+
+
+class Connection:
+    """One connection of a client; ``seen`` is every byte that was read of it."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.seen = bytearray()
+        self._reader = reader
+        self._writer = writer
+
+    async def head(self) -> bytes:
+        """The next request up to the empty line."""
+        head = await self._reader.readuntil(b"\r\n\r\n")
+        self.seen += head
+        return head
+
+    async def request(self) -> tuple[bytes, bytes]:
+        """The next request: head and body."""
+        head = await self.head()
+        length = re.search(rb"(?i)\r\ncontent-length: *(\d+)", head)
+        body = await self._reader.readexactly(int(length[1])) if length else b""
+        self.seen += body
+        return head, body
+
+    async def read(self, size: int) -> None:
+        self.seen += await self._reader.readexactly(size)
+
+    async def drain_input(self) -> None:
+        """Reads until the client closes."""
+        with contextlib.suppress(ConnectionError):
+            while piece := await self._reader.read(65536):
+                self.seen += piece
+
+    async def send(self, data: bytes) -> None:
+        self._writer.write(data)
+        await self._writer.drain()
+
+    def send_below_tls(self, data: bytes) -> None:
+        """Past the encryption, as a broken middlebox does."""
+        with socket.socket(fileno=os.dup(self._writer.get_extra_info("socket").fileno())) as raw:
+            raw.sendall(data)
+
+    def reset(self) -> None:
+        """Ends the connection with a RST."""
+        sock = self._writer.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self._writer.transport.abort()
+
+    async def close(self) -> None:
+        self._writer.close()
+        with contextlib.suppress(ConnectionError, ssl.SSLError):
+            await self._writer.wait_closed()
+
+
+class RawServer:
+    """Serves its n-th connection with the n-th handler, all later ones with the last; closes each when that returns."""
+
+    def __init__(self, *handlers: Handler, tls: ssl.SSLContext | None = None) -> None:
+        self.connections: list[Connection] = []
+        self.failures: list[BaseException] = []
+        self._handlers = handlers
+        self._tls = tls
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def url(self) -> str:
+        """Keeps its value when nobody listens there any more."""
+        return f"{'https' if self._tls else 'http'}://127.0.0.1:{self._port}"
+
+    @property
+    def seen(self) -> bytes:
+        """All bytes of all connections."""
+        return b"".join(bytes(c.seen) for c in self.connections)
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0, ssl=self._tls)
+        self._port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        if error is None and self.failures:
+            raise self.failures[0]
+
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connection = Connection(reader, writer)
+        handler = self._handlers[min(len(self.connections), len(self._handlers) - 1)]
+        self.connections.append(connection)
+        task = asyncio.get_running_loop().create_task(self._serve(handler, connection))
+        self._tasks.add(task)
+
+    async def _serve(self, handler: Handler, connection: Connection) -> None:
+        try:
+            await handler(connection)
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass  # the client went away
+        except AssertionError as error:
+            self.failures.append(error)
+        finally:
+            await connection.close()
+
+
+def response(
+    body: bytes | str | dict[str, object] = b"", *, code: int = 200, headers: dict[str, str] | None = None
+) -> bytes:
+    """A whole HTTP/1.1 response; a dict goes as JSON."""
+    if isinstance(body, dict):
+        body = json.dumps(body)
+    if isinstance(body, str):
+        body = body.encode()
+    head = {"Content-Length": str(len(body))} | (headers or {})
+    lines = "".join(f"{k}: {v}\r\n" for k, v in head.items())
+    return f"HTTP/1.1 {code} Whatever\r\n{lines}\r\n".encode() + body
+
+
+def answering(*responses: bytes) -> Handler:
+    """A handler that reads one request for each response."""
+
+    async def handle(connection: Connection) -> None:
+        for each in responses:
+            await connection.request()
+            await connection.send(each)
+
+    return handle
+
+
+async def reading_only(connection: Connection) -> None:
+    """A handler that takes everything and answers nothing."""
+    await connection.drain_input()
+
+
+async def deaf(connection: Connection) -> None:
+    """A handler that does not even read."""
+    await asyncio.Event().wait()

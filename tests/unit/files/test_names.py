@@ -1,0 +1,169 @@
+"""Names: what users ask for, made so that no file system refuses it and none of it leaves the outbox."""
+
+import os
+from datetime import datetime
+from pathlib import Path, PurePath
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from picwish_watchd.files.kinds import Format
+from picwish_watchd.files.names import NAME_MAX, numbered, output_name, shown, with_ending
+
+NOW = datetime(2026, 11, 5, 9, 8, 7)  # noqa: DTZ001 - local time, as people name files
+
+
+def named(template: str, relative: str = "cat.jpg", **facts: Any) -> str:
+    given: dict[str, Any] = {
+        "format": Format.JPEG,
+        "rule": "scans",
+        "type": 1,
+        "task_id": "ab-12",
+        "job_id": 7,
+        "width": 2048,
+        "height": 1024,
+        "now": NOW,
+        **facts,
+    }
+    return str(output_name(template, relative=Path(relative), **given))
+
+
+@pytest.mark.parametrize(
+    ("template", "name"),
+    [
+        ("{stem}.{ext}", "cat.jpg"),
+        ("{name}", "cat.jpg"),
+        ("{stem}-{width}x{height}.{ext}", "cat-2048x1024.jpg"),
+        ("{rule}/{date}/{time}_{job_id}_{task_id}_{type}.{ext}", "scans/2026-11-05/090807_7_ab-12_1.jpg"),
+        ("{stem}{{x}}.{ext}", "cat{x}.jpg"),
+    ],
+)
+def test_every_field_is_filled_in(template: str, name: str) -> None:
+    assert named(template) == name
+
+
+@pytest.mark.parametrize(
+    ("relative", "format", "name"),
+    [
+        ("photo.JPEG", Format.JPEG, "photo.JPEG"),
+        ("photo.jpg", Format.PNG, "photo.png"),
+        ("photo.TIF", Format.TIFF, "photo.TIF"),
+        ("photo.png", Format.TIFF, "photo.tif"),
+        ("photo.bmp", Format.WEBP, "photo.webp"),
+        ("photo", Format.BMP, "photo.bmp"),
+        ("Product.url", Format.JPEG, "Product.jpg"),
+        ("v1.2.final.jpg", Format.JPEG, "v1.2.final.jpg"),
+    ],
+)
+def test_the_extension_is_the_originals_spelling_where_it_fits(relative: str, format: Format, name: str) -> None:
+    assert named("{stem}.{ext}", relative, format=format) == name
+
+
+@pytest.mark.parametrize(
+    ("template", "format", "name"),
+    [
+        ("{stem}", Format.JPEG, "cat.jpg"),
+        ("{name}", Format.PNG, "cat.jpg.png"),
+        ("{stem}.jpg", Format.PNG, "cat.jpg.png"),
+        ("{stem}.jpeg", Format.JPEG, "cat.jpeg"),
+        ("{stem}.{job_id}", Format.JPEG, "cat.7.jpg"),
+    ],
+)
+def test_an_extension_that_fits_is_added_where_the_template_gives_none(
+    template: str, format: Format, name: str
+) -> None:
+    assert named(template, format=format) == name
+
+
+def test_the_outbox_mirrors_the_inboxs_subfolders() -> None:
+    assert named("{stem}/{job_id}.{ext}", "2026/May/cat.jpg") == "2026/May/cat/7.jpg"
+
+
+@pytest.mark.parametrize("relative", ["../cat.jpg", "a/../../cat.jpg", "/etc/cat.jpg"])
+def test_a_path_that_leaves_the_inbox_is_a_bug(relative: str) -> None:
+    with pytest.raises(ValueError, match="not a path below an inbox"):
+        named("{stem}.{ext}", relative)
+
+
+@pytest.mark.parametrize("template", ["{nonsense}.{ext}", "{stem!r}.{ext}", "{width:05}.{ext}", "{}.{ext}"])
+def test_a_template_that_the_configuration_should_have_refused_is_a_bug(template: str) -> None:
+    with pytest.raises(ValueError, match="unknown field"):
+        named(template)
+
+
+def test_what_the_server_says_cannot_make_folders_or_dots() -> None:
+    assert named("{task_id}.{ext}", task_id="../../etc/passwd\0\n") == "etcpasswd.jpg"
+    assert named("{task_id}.{ext}", task_id="") == "_.jpg"
+    assert named("{task_id}.{ext}", task_id=None) == "_.jpg"
+    assert len(named("{task_id}.{ext}", task_id="x" * 999)) == 68
+
+
+@pytest.mark.parametrize(
+    ("template", "name"),
+    [
+        ("../{stem}.{ext}", "_./cat.jpg"),
+        (".hidden/{stem}.{ext}", "_hidden/cat.jpg"),
+        (".{stem}.{ext}", "_cat.jpg"),
+        ("//{stem}.{ext}", "_/_/cat.jpg"),
+        ("{stem}/", "cat/_.jpg"),
+        (".{ext}", "_jpg.jpg"),
+        ("a\0b.{ext}", "a_b.jpg"),
+        ("\ud800.{ext}", "_.jpg"),
+        ("-{stem}.{ext}", "-cat.jpg"),
+    ],
+)
+def test_no_component_is_empty_hidden_or_dots(template: str, name: str) -> None:
+    assert named(template) == name
+
+
+def test_a_long_name_keeps_its_extension_and_its_characters_whole() -> None:
+    assert named("{stem}.{ext}", "x" * 251 + ".jpg") == "x" * 251 + ".jpg"
+    name = named("{stem}-{width}.{ext}", "ü" * 125 + ".jpeg")
+    assert name == "ü" * 125 + ".jpeg"
+    assert named("{stem}{stem}.{ext}", "ü" * 100 + ".jpg") == "ü" * 125 + ".jpg"
+    assert named("{stem}-{stem}.{ext}", "x" * 200 + ".jpg") == "x" * 200 + "-" + "x" * 50 + ".jpg"
+    assert len(named("{stem}.{ext}", "a." + "b" * 200 + ".png", format=Format.JPEG)) == 206
+
+
+def test_names_that_are_not_utf8_keep_their_bytes() -> None:
+    name = named("{stem}-{job_id}.{ext}", os.fsdecode(b"caf\xe9.jpg"))
+    assert os.fsencode(name) == b"caf\xe9-7.jpg"
+
+
+@settings(max_examples=200, deadline=None, database=None)
+@given(
+    st.binary(min_size=1, max_size=255).filter(
+        lambda raw: b"/" not in raw and b"\0" not in raw and raw not in (b".", b"..")
+    ),
+    st.sampled_from(
+        ["{stem}.{ext}", "{name}", "{stem}/{stem}-{stem}", "{name}{name}.{ext}", ".{stem}", ".{ext}", "{stem}/"]
+    ),
+    st.sampled_from(list(Format)),
+    st.integers(1, 9999),
+)
+def test_every_name_is_one_that_a_file_system_takes(raw: bytes, template: str, format: Format, number: int) -> None:
+    name = PurePath(named(template, os.fsdecode(raw), format=format))
+    assert not name.is_absolute()
+    assert format.fits(name.suffix)
+    for each in (name, numbered(name, number), with_ending(name, ".error.json")):
+        for part in each.parts:
+            assert 0 < len(os.fsencode(part)) <= NAME_MAX
+            assert not part.startswith(".")
+            assert "\0" not in part
+
+
+def test_numbered_names_and_sidecars_are_shortened_if_they_must_be() -> None:
+    long = PurePath("2026") / ("x" * 251 + ".jpg")
+    assert numbered(PurePath("a/cat.jpg"), 2) == PurePath("a/cat-2.jpg")
+    assert numbered(PurePath("cat"), 2) == PurePath("cat-2")
+    assert numbered(long, 12) == PurePath("2026") / ("x" * 248 + "-12.jpg")
+    assert with_ending(PurePath("a/cat.jpg"), ".json") == PurePath("a/cat.jpg.json")
+    assert with_ending(long, ".error.json") == PurePath("2026") / ("x" * 244 + ".error.json")
+
+
+def test_a_name_is_shown_without_anything_that_moves_a_cursor() -> None:
+    assert shown("größe.jpg") == "größe.jpg"
+    assert shown(Path(os.fsdecode(b"a\xff"))) == "a\\xff"
+    assert shown("a\n\x1b[2J\u202e") == "a\\n\\x1b[2J\\u202e"

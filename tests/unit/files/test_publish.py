@@ -1,0 +1,210 @@
+"""Publishing: a result appears complete or not at all, once, and over nobody else's file."""
+
+import os
+import stat
+import subprocess
+from collections.abc import Iterator
+from hashlib import sha256
+from pathlib import Path, PurePath
+
+import pytest
+
+from picwish_watchd.files.place import NoRoom, OutboxAway, Refused
+from picwish_watchd.files.publish import (
+    Damaged,
+    Published,
+    Taken,
+    existing_image,
+    existing_sha256,
+    publish,
+    sweep,
+    write_sidecar,
+)
+
+DATA = b"result" * 400_000
+DIGEST = sha256(DATA).hexdigest()
+#: A regular file that can be opened and not read (EINVAL); sysfs(5).
+UNREADABLE = Path("/sys/class/net/lo/speed")
+needs_sysfs = pytest.mark.skipif(not UNREADABLE.exists(), reason="needs sysfs")
+
+Outcome = Published | Taken | OutboxAway | NoRoom | Refused | Damaged
+
+
+@pytest.fixture
+def spooled(tmp_path: Path) -> Path:
+    path = tmp_path / "7.result"
+    path.write_bytes(DATA)
+    return path
+
+
+@pytest.fixture
+def outbox(tmp_path: Path) -> Path:
+    path = tmp_path / "outbox"
+    path.mkdir()
+    return path
+
+
+def put(spooled: Path, outbox: Path, name: str = "cat.jpg", *, replace: bool = False, digest: str = DIGEST) -> Outcome:
+    return publish(spooled, outbox, PurePath(name), mode=0o640, replace=replace, tag="7", sha256=digest)
+
+
+def tree(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+
+
+def test_a_result_appears_whole_with_its_mode_and_nothing_beside_it(spooled: Path, outbox: Path) -> None:
+    assert put(spooled, outbox, "2026/May/cat.jpg") == Published(outbox / "2026/May/cat.jpg")
+    assert tree(outbox) == ["2026", "2026/May", "2026/May/cat.jpg"]
+    assert (outbox / "2026/May/cat.jpg").read_bytes() == DATA
+    assert stat.S_IMODE((outbox / "2026/May/cat.jpg").stat().st_mode) == 0o640
+    assert stat.S_IMODE((outbox / "2026").stat().st_mode) == 0o750
+
+
+def test_a_name_that_is_taken_is_left_alone(spooled: Path, outbox: Path) -> None:
+    (outbox / "cat.jpg").write_text("somebody's")
+    assert put(spooled, outbox) == Taken()
+    assert (outbox / "cat.jpg").read_text() == "somebody's"
+    assert tree(outbox) == ["cat.jpg"]
+
+
+def test_replacing_is_done_when_told_and_never_to_a_folder(spooled: Path, outbox: Path) -> None:
+    (outbox / "cat.jpg").write_text("older")
+    (outbox / "dog.jpg").mkdir()
+    assert put(spooled, outbox, replace=True) == Published(outbox / "cat.jpg")
+    assert (outbox / "cat.jpg").read_bytes() == DATA
+    assert put(spooled, outbox, "dog.jpg", replace=True) == Taken()
+
+
+def test_an_outbox_that_is_away_is_never_made(spooled: Path, outbox: Path) -> None:
+    outbox.rmdir()
+    assert put(spooled, outbox) == OutboxAway("is not a folder") or not outbox.exists()
+    assert put(spooled, outbox) == OutboxAway("No such file or directory")
+
+
+def test_an_outbox_that_may_not_be_written_is_away(spooled: Path) -> None:
+    assert isinstance(put(spooled, Path("/proc/self/fdinfo")), OutboxAway)
+
+
+def test_a_link_inside_the_outbox_leads_nowhere(spooled: Path, outbox: Path, tmp_path: Path) -> None:
+    (tmp_path / "outside").mkdir()
+    (outbox / "way-out").symlink_to(tmp_path / "outside")
+    assert put(spooled, outbox, "way-out/cat.jpg") == Refused("Not a directory")
+    assert tree(tmp_path / "outside") == []
+
+
+def test_a_name_that_the_file_system_refuses_is_refused(spooled: Path, outbox: Path) -> None:
+    assert put(spooled, outbox, "x" * 256) == Refused("File name too long")
+    assert tree(outbox) == []
+
+
+def test_what_is_not_what_was_paid_for_is_not_delivered(spooled: Path, outbox: Path) -> None:
+    assert isinstance(put(spooled, outbox, digest="0" * 64), Damaged)
+    spooled.unlink()
+    assert put(spooled, outbox) == Damaged(f"{spooled}: is not there any more")
+    assert tree(outbox) == []
+
+
+@needs_sysfs
+def test_a_spool_that_cannot_be_read_is_not_blamed_on_the_outbox(outbox: Path) -> None:
+    assert put(UNREADABLE, outbox) == Damaged(f"{UNREADABLE}: Invalid argument")
+    assert tree(outbox) == []
+
+
+def test_a_spool_that_cannot_be_opened_is_told(outbox: Path, tmp_path: Path) -> None:
+    path = tmp_path / ("x" * 300)
+    assert put(path, outbox) == Damaged(f"{path}: File name too long")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    folder = tmp_path / "small"
+    folder.mkdir()
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)], capture_output=True)
+    if done.returncode != 0:
+        pytest.skip("may not mount")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_full_disk_is_told_and_holds_no_half_result(spooled: Path, small_disk: Path) -> None:
+    assert put(spooled, small_disk, "a/cat.jpg") == NoRoom("No space left on device")
+    assert tree(small_disk) == ["a"]
+
+
+def test_a_sidecar_replaces_an_older_one_and_holds_any_text(outbox: Path) -> None:
+    name = PurePath("a/cat.jpg")
+    for text in ("{}", '{"source": "caf\udce9"}'):
+        found = write_sidecar(outbox, name, ".error.json", text, mode=0o644, tag="7")
+        assert found == Published(outbox / "a/cat.jpg.error.json")
+    assert (outbox / "a/cat.jpg.error.json").read_bytes() == b'{"source": "caf\\udce9"}'
+    assert tree(outbox) == ["a", "a/cat.jpg.error.json"]
+
+
+def test_a_sidecar_that_cannot_be_written_is_told(outbox: Path) -> None:
+    (outbox / "cat.jpg.json").mkdir()
+    assert write_sidecar(outbox, PurePath("cat.jpg"), ".json", "{}", mode=0o644, tag="7") == Taken()
+    assert write_sidecar(outbox / "away", PurePath("cat.jpg"), ".json", "{}", mode=0o644, tag="7") == OutboxAway(
+        "No such file or directory"
+    )
+
+
+def test_an_own_result_is_recognised_after_a_crash(spooled: Path, outbox: Path) -> None:
+    put(spooled, outbox)
+    (outbox / "link.jpg").symlink_to(outbox / "cat.jpg")
+    assert existing_sha256(outbox / "cat.jpg") == DIGEST
+    assert existing_sha256(outbox / "dog.jpg") is None
+    assert existing_sha256(outbox / "link.jpg") is None
+    assert existing_sha256(outbox) is None
+    assert existing_sha256(outbox / ("x" * 300)) == OutboxAway("File name too long")
+
+
+@needs_sysfs
+def test_a_result_that_cannot_be_read_is_not_taken_for_missing() -> None:
+    assert existing_sha256(UNREADABLE) == OutboxAway("Invalid argument")
+
+
+@pytest.mark.parametrize("there", ["cat.jpg", "cat.JPEG", "cat.png", "cat.tiff"])
+def test_an_image_of_that_name_is_found_under_any_image_extension(there: str, outbox: Path) -> None:
+    names = [PurePath("a") / f"cat.{each}" for each in ("jpg", "png", "webp", "bmp", "tif")]
+    assert existing_image(outbox, names) is None
+    (outbox / "a").mkdir()
+    assert existing_image(outbox, names) is None
+    (outbox / "a" / there).write_text("")
+    assert existing_image(outbox, names) == outbox / "a" / there
+
+
+@pytest.mark.parametrize("there", ["cat.gif", "cat.jpg.json", "cats.jpg", "cat", "Cat.jpg"])
+def test_other_files_are_not_taken_for_an_image_of_that_name(there: str, outbox: Path) -> None:
+    (outbox / there).write_text("")
+    (outbox / "cat.png").mkdir()
+    assert existing_image(outbox, [PurePath("cat.jpg"), PurePath("cat.png")]) is None
+
+
+def test_an_outbox_that_is_away_is_not_taken_for_an_empty_one(outbox: Path) -> None:
+    assert existing_image(outbox / "away", [PurePath("cat.jpg")]) == OutboxAway("No such file or directory")
+    assert existing_image(outbox, [PurePath("x" * 300) / "cat.jpg"]) == OutboxAway("File name too long")
+
+
+def test_only_own_parts_are_swept_away(outbox: Path, tmp_path: Path) -> None:
+    below = outbox / "a" / "b"
+    below.mkdir(parents=True)
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    for path in (outbox, below, outside):
+        (path / ".picwish-7-0a1b.part").write_text("")
+    (outbox / "link").symlink_to(outside)
+    (outbox / ".picwish-8-0a1b.part").symlink_to(outside / ".picwish-7-0a1b.part")
+    (outbox / ".picwish-9.part").mkdir()
+    (outbox / ".picwish-.part").write_text("")
+    (outbox / "movie.part").write_text("")
+    assert sweep(outbox) == 2
+    assert tree(outside) == [".picwish-7-0a1b.part"]
+    assert sorted(os.listdir(outbox)) == [
+        ".picwish-.part",
+        ".picwish-8-0a1b.part",
+        ".picwish-9.part",
+        "a",
+        "link",
+        "movie.part",
+    ]
+    assert sweep(outbox / "away") == 0

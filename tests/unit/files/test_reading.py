@@ -1,0 +1,107 @@
+"""Opening files without being led astray while it happens."""
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from picwish_watchd.files.reading import FlawError, OpenFile, kind_of, open_file, still
+from picwish_watchd.files.verdicts import Changed, Gone, Unreadable
+from tests.support.races import after, failing
+
+WRITE_ONLY = Path("/sys/bus/cpu/uevent")  # even root may not read it; sysfs(5)
+
+
+def opened(path: Path) -> OpenFile:
+    found = open_file(path)
+    assert isinstance(found, OpenFile)
+    return found
+
+
+def test_a_file_replaced_under_its_name_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(b"one")
+    with opened(path) as file:
+        assert still(path, file)
+        other = tmp_path / "b"
+        other.write_bytes(b"two")
+        os.replace(other, path)
+        assert not still(path, file)
+        path.unlink()
+        assert not still(path, file)
+
+
+def test_a_file_that_grows_while_it_is_read_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(b"one")
+    with opened(path) as file:
+        path.write_bytes(b"one and more")
+        assert not still(path, file)
+        assert b"".join(file.blocks()) == b"one"
+
+
+def test_a_file_that_shrinks_while_it_is_read_gives_what_is_left(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(b"0123456789")
+    with opened(path) as file:
+        os.truncate(path, 4)
+        assert file.at(2, 8) == b"23"
+        assert file.at(50, 8) == b""
+        assert b"".join(file.blocks()) == b"0123"
+        with pytest.raises(FlawError):
+            file.exactly(2, 8)
+
+
+def test_what_is_unknown_to_us_still_has_a_name() -> None:
+    assert kind_of(0) == "something unknown"
+
+
+@pytest.mark.parametrize("what", ["pipe", "link"])
+def test_what_is_swapped_in_for_a_file_is_neither_waited_for_nor_followed(
+    what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(b"one")
+
+    def swap() -> None:
+        path.rename(tmp_path / "b")
+        if what == "pipe":
+            os.mkfifo(path)
+        else:
+            path.symlink_to("b")
+
+    after(monkeypatch, "stat", swap)
+    assert open_file(path) == Changed()
+
+
+def test_a_file_that_vanishes_before_it_is_opened_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(b"one")
+    after(monkeypatch, "stat", path.unlink)
+    assert open_file(path) == Gone()
+
+
+@pytest.mark.skipif(not WRITE_ONLY.exists(), reason="needs sysfs")
+def test_a_file_that_may_not_be_opened_is_unreadable() -> None:
+    assert isinstance(open_file(WRITE_ONLY), Unreadable)
+
+
+def test_a_file_that_its_server_forgets_is_unreadable_and_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(b"one")
+    open_before = os.listdir("/proc/self/fd")
+    failing(monkeypatch, "fstat", errno.ESTALE)
+    assert open_file(path) == Unreadable("Stale file handle")
+    assert os.listdir("/proc/self/fd") == open_before
+
+
+def test_short_reads_are_read_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(b"0123456789")
+    real = os.pread
+    monkeypatch.setattr(os, "pread", lambda fd, length, offset: real(fd, min(length, 3), offset))
+    with opened(path) as file:
+        assert file.exactly(1, 8) == b"12345678"
