@@ -82,8 +82,8 @@ class Daemon:
             lock = DaemonLock(self._config.journal)
             await self._open(stack, lock)
             self._handle_signals()
-            recover(self.context)
             self._since = self.context.journal.last_event()
+            recover(self.context)
             _log.info("daemon.started", version=__version__, pid=os.getpid(), rules=len(self._config.rules))
             try:
                 await self._serve(once=once)
@@ -222,6 +222,7 @@ class Daemon:
         if not self._ready and all(desk.walked for desk in self._desks.values()):
             self._ready = True
             self._manager.ready()
+            self._manager.status(self._summary())
             _log.info("daemon.ready")
 
     def _look_again(self, job: Job) -> None:

@@ -30,7 +30,7 @@ class Mount:
 def mounts() -> list[Mount]:
     """All mounts of this process, in the kernel's order; empty where /proc is not to be had."""
     try:
-        lines = MOUNTINFO.read_text("utf-8", "surrogateescape").splitlines()
+        lines = MOUNTINFO.read_text("utf-8", "surrogateescape").split("\n")
     except OSError:
         return []
     return [mount for mount in map(_parse, lines) if mount is not None]

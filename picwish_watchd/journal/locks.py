@@ -12,6 +12,9 @@ from picwish_watchd.errors import JournalBusyError, JournalError
 #: How long a writer waits for another process's transaction, in seconds; ours take milliseconds.
 PATIENCE = 5.0
 
+#: `DaemonLock.owner` holds the lock for microseconds while it looks: so long, in seconds, a starting daemon waits.
+_GLANCE = 0.1
+
 
 class DaemonLock:
     """At most one daemon a journal. The lock file holds the owner's pid and is never removed: a removed lock file
@@ -24,15 +27,13 @@ class DaemonLock:
     def acquire(self) -> None:
         """Takes the lock or raises `JournalBusyError` naming the owner's pid."""
         fd = _open(self.path)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not _locked_within(fd, _GLANCE):
             pid = _read_pid(fd)
             os.close(fd)
             raise JournalBusyError(
                 f"another picwish-watchd (pid {pid or 'unknown'}) is running on this journal",
                 hint=f"stop that one first, or give this one another journal; the lock is {self.path}",
-            ) from None
+            )
         os.ftruncate(fd, 0)
         os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
         self._fd = fd
@@ -72,18 +73,11 @@ class WriteLock:
     @contextmanager
     def held(self) -> Iterator[None]:
         """Holds the lock for the block; raises `JournalError` after `PATIENCE` seconds."""
-        give_up = time.monotonic() + PATIENCE
-        while True:
-            try:
-                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > give_up:
-                    raise JournalError(
-                        f"another process has kept the journal locked for {PATIENCE:.0f} s ({self.path})",
-                        hint="look for a stopped `picwish-watchd` command and end it",
-                    ) from None
-                time.sleep(0.002)
+        if not _locked_within(self._fd, PATIENCE):
+            raise JournalError(
+                f"another process has kept the journal locked for {PATIENCE:.0f} s ({self.path})",
+                hint="look for a stopped `picwish-watchd` command and end it",
+            )
         try:
             yield
         finally:
@@ -92,6 +86,19 @@ class WriteLock:
     def close(self) -> None:
         """Closes the lock file."""
         os.close(self._fd)
+
+
+def _locked_within(fd: int, seconds: float) -> bool:
+    give_up = time.monotonic() + seconds
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > give_up:
+                return False
+            time.sleep(0.002)
+        else:
+            return True
 
 
 def _open(path: Path) -> int:

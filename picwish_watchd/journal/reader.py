@@ -39,18 +39,15 @@ class JournalReader:
 
         Raises `JournalError` if there is no journal, or it is damaged or newer than this program.
         """
-        if not path.exists():
-            raise JournalError(f"there is no journal at {path}", hint="it is made by the first `picwish-watchd run`")
+        _require(path)
         with translated(path):
             try:
-                connection = _connect(path, "mode=ro")
-                connection.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchone()
+                connection = _connect_checked(path, "mode=ro")
             except sqlite3.OperationalError:
                 # A folder that this user may not write: without a daemon there is no -shm to share.
                 if DaemonLock(path).owner() is not None:
                     raise
-                connection = _connect(path, "immutable=1")
-            check_version(connection, path)
+                connection = _connect_checked(path, "immutable=1")
         return cls(connection, path)
 
     def close(self) -> None:
@@ -155,17 +152,23 @@ class JournalReader:
 
     def known(self, rule: str) -> Iterator[tuple[str, Stamp]]:
         """(path below the inbox, stamp) of each file that has a job and may still lie in the inbox."""
-        cursor = self._connection.execute(
-            "SELECT relative, inode, size, mtime_ns FROM job"
-            " WHERE rule = ? AND original IN ('present', 'waiting') ORDER BY id",
-            (rule,),
-        )
-        for row in cursor:
-            yield os.fsdecode(row["relative"]), stamp_from(row)
+        with translated(self.path):
+            cursor = self._connection.execute(
+                "SELECT relative, inode, size, mtime_ns FROM job"
+                " WHERE rule = ? AND original IN ('present', 'waiting') ORDER BY id",
+                (rule,),
+            )
+            for row in cursor:
+                yield os.fsdecode(row["relative"]), stamp_from(row)
 
     def owner_of_output(self, output: Path) -> Job | None:
         """The newest job whose result stands, or is about to stand, at ``output``."""
         rows = self._rows(f"{SELECT_JOB} WHERE output = ? ORDER BY id DESC LIMIT 1", (os.fsencode(output),))
+        return job_from(rows[0]) if rows else None
+
+    def owner_of_task(self, task_id: str) -> Job | None:
+        """The newest job that follows this task."""
+        rows = self._rows(f"{SELECT_JOB} WHERE task_id = ? ORDER BY id DESC LIMIT 1", (task_id,))
         return job_from(rows[0]) if rows else None
 
     def credits_since(self, moment: float) -> int:
@@ -250,6 +253,30 @@ def check_version(connection: sqlite3.Connection, path: Path) -> int:
             hint="install the newer version again; the journal was not touched",
         )
     return version
+
+
+def _require(path: Path) -> None:
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        raise JournalError(
+            f"there is no journal at {path}", hint="it is made by the first `picwish-watchd run`"
+        ) from None
+    except OSError as error:
+        raise JournalError(
+            f"the journal {path} cannot be opened: {error.strerror}",
+            hint="run this as the user that runs picwish-watchd, or let this one into the folder",
+        ) from error
+
+
+def _connect_checked(path: Path, parameter: str) -> sqlite3.Connection:
+    connection = _connect(path, parameter)
+    try:
+        check_version(connection, path)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
 def _connect(path: Path, parameter: str) -> sqlite3.Connection:

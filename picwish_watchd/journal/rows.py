@@ -30,6 +30,10 @@ FROM job
 """
 
 
+#: 63 bits end in 2262, but ext4 keeps times up to 2446: what is below this, in 1896, stands for a time after 2262.
+_EARLIEST = -(2**61)
+
+
 class Changes(TypedDict, total=False):
     """What a move may change besides the state."""
 
@@ -97,7 +101,12 @@ def event_from(row: sqlite3.Row) -> JobEvent:
 
 def stamp_from(row: sqlite3.Row) -> Stamp:
     """The stamp in a row; inode numbers are unsigned 64 bit, SQLite's integers signed."""
-    return Stamp(inode=row["inode"] % 2**64, size=row["size"], mtime_ns=row["mtime_ns"])
+    mtime_ns = row["mtime_ns"]
+    return Stamp(
+        inode=row["inode"] % 2**64,
+        size=row["size"],
+        mtime_ns=mtime_ns if mtime_ns >= _EARLIEST else mtime_ns + 2**64,
+    )
 
 
 def columns_of(new: NewJob, at: float) -> dict[str, object]:
@@ -119,7 +128,7 @@ def columns_of(new: NewJob, at: float) -> dict[str, object]:
         "return_type": new.return_type,
         "sync": new.sync,
         "error_code": None if problem is None else problem.code,
-        "error_message": None if problem is None else problem.message,
+        "error_message": None if problem is None else storable(problem.message),
         "original": new.original,
         "created_at": at,
         "completed_at": None if problem is None else at,
@@ -128,8 +137,7 @@ def columns_of(new: NewJob, at: float) -> dict[str, object]:
 
 def stamp_columns(stamp: Stamp) -> dict[str, object]:
     """The three columns of a stamp."""
-    inode = stamp.inode - 2**64 if stamp.inode >= 2**63 else stamp.inode
-    return {"inode": inode, "size": stamp.size, "mtime_ns": stamp.mtime_ns}
+    return {"inode": _signed(stamp.inode), "size": stamp.size, "mtime_ns": _signed(stamp.mtime_ns)}
 
 
 def changed_columns(changes: Changes) -> dict[str, object]:
@@ -139,11 +147,13 @@ def changed_columns(changes: Changes) -> dict[str, object]:
         if name == "problem":
             problem = changes["problem"]
             columns["error_code"] = None if problem is None else problem.code
-            columns["error_message"] = None if problem is None else problem.message
+            columns["error_message"] = None if problem is None else storable(problem.message)
         elif isinstance(value, Result):
             columns[name] = json.dumps(asdict(value))
         elif isinstance(value, Path):
             columns[name] = os.fsencode(value)
+        elif isinstance(value, str):
+            columns[name] = storable(value)
         else:
             columns[name] = value
     return columns
@@ -152,3 +162,12 @@ def changed_columns(changes: Changes) -> dict[str, object]:
 def path_from(raw: bytes) -> Path:
     """A path as the file system spells it."""
     return Path(os.fsdecode(raw))
+
+
+def storable(text: str) -> str:
+    """The text as UTF-8 can hold it: a message may quote a file name that is not UTF-8, which is escaped there."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _signed(number: int) -> int:
+    return (number + 2**63) % 2**64 - 2**63

@@ -43,6 +43,7 @@ CREATE TABLE job (
 CREATE INDEX job_turn    ON job (state, rule, id);
 CREATE INDEX job_source  ON job (source, id);
 CREATE INDEX job_content ON job (sha256, rule);
+CREATE INDEX job_task    ON job (task_id) WHERE task_id IS NOT NULL;
 CREATE INDEX job_output  ON job (output) WHERE output IS NOT NULL;
 CREATE INDEX job_waiting ON job (rule, id) WHERE original = 'waiting';
 CREATE INDEX job_speed   ON job (type, id) WHERE task_seconds IS NOT NULL;

@@ -14,7 +14,7 @@ from picwish_watchd.job import LEGAL_MOVES, Job, NewJob, Stamp, State
 from picwish_watchd.journal.faults import RESTORE, translated
 from picwish_watchd.journal.locks import WriteLock
 from picwish_watchd.journal.reader import JournalReader, check_version
-from picwish_watchd.journal.rows import Changes, changed_columns, columns_of, stamp_columns
+from picwish_watchd.journal.rows import Changes, changed_columns, columns_of, stamp_columns, storable
 from picwish_watchd.journal.schema import VERSION, migrate
 from picwish_watchd.mounts import mount_of
 
@@ -165,7 +165,7 @@ class Journal(JournalReader):
     def _note_event(self, cursor: sqlite3.Cursor, job_id: int, state: State, message: str) -> None:
         cursor.execute(
             "INSERT INTO event (job, at, state, message) VALUES (?, ?, ?, ?)",
-            (job_id, self._clock.now(), state, message),
+            (job_id, self._clock.now(), state, storable(message)),
         )
 
     def _again(self, job: Job) -> Job:
@@ -281,7 +281,8 @@ def _upgrade(connection: sqlite3.Connection, path: Path, version: int) -> None:
         migrate(connection, version)
         connection.execute("COMMIT")
     except BaseException:
-        connection.execute("ROLLBACK")
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
         raise
 
 

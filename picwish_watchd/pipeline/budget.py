@@ -25,8 +25,8 @@ class ByteBudget:
         try:
             await granted
         except asyncio.CancelledError:
-            if granted.done() and not granted.cancelled():
-                self._give(size)
+            # Also where nothing was granted: whoever waits behind may fit now.
+            self._give(size if granted.done() and not granted.cancelled() else 0)
             raise
 
     def _give(self, size: int) -> None:

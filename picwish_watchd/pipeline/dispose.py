@@ -11,7 +11,7 @@ from picwish_watchd.files.originals import Deleted, Moved, Replaced, Stuck, dele
 from picwish_watchd.files.place import ensure_root
 from picwish_watchd.files.publish import write_sidecar
 from picwish_watchd.files.verdicts import Gone
-from picwish_watchd.job import Job, Original, State
+from picwish_watchd.job import Job, Kind, Original, State
 from picwish_watchd.pipeline.border import guarded
 from picwish_watchd.pipeline.context import Context
 from picwish_watchd.pipeline.describe import sidecar_text
@@ -85,9 +85,10 @@ class Dispose:
 
 def _dispose(job: Job, rule: Rule) -> Outcome:
     """In a thread."""
+    sha256 = None if job.kind is Kind.LINK else job.sha256  # a link's is that of its address
     if job.state is State.DONE:
         if rule.on_success is OnSuccess.DELETE:
-            return delete(job.source, job.stamp, job.sha256)
+            return delete(job.source, job.stamp, sha256)
         root: Path | None = rule.archive
     else:
         root = rule.failed
@@ -96,7 +97,7 @@ def _dispose(job: Job, rule: Rule) -> Outcome:
     away = ensure_root(root, rule.file_mode)
     if away is not None:
         return Stuck(f"{root}: {away.reason}")
-    moved = move(job.source, job.stamp, job.sha256, root, job.relative, mode=rule.file_mode, tag=str(job.id))
+    moved = move(job.source, job.stamp, sha256, root, job.relative, mode=rule.file_mode, tag=str(job.id))
     if isinstance(moved, Moved) and job.state is not State.DONE:
         name = moved.path.relative_to(root)
         write_sidecar(root, name, ".error.json", sidecar_text(job), mode=rule.file_mode, tag=str(job.id))

@@ -82,13 +82,11 @@ class Gate:
 
     async def run(self) -> None:
         """Probes while the gate is closed, less and less often, until cancelled."""
-        pause = _PROBE_FIRST
         while True:
-            if self.blocked is None:
-                pause = _PROBE_FIRST
-                await self._closed.wait(_PROBE_MAX)
-                continue
-            await self._closed.wait(pause)
-            if self.blocked is not None:
+            await self._closed.wait(_PROBE_MAX)
+            pause = _PROBE_FIRST
+            while self.blocked is not None:
                 await self.probe()
-            pause = min(_PROBE_MAX, pause * 2)
+                if self.blocked is not None:
+                    await self._closed.wait(pause)
+                pause = min(_PROBE_MAX, pause * 2)

@@ -86,7 +86,7 @@ class Intake:
         if (stamp := stamp_of(found)) != due.stamp:
             return stamp
         if is_link(due.path):
-            return inspect_link(due.path, follow_symlinks=follow)
+            return inspect_link(due.path, follow_symlinks=follow, final=due.decode)
         api = self._context.config.api
         limits = Limits(max_bytes=api.max_bytes, max_side=api.max_side)
         return inspect(due.path, limits, follow_symlinks=follow, decode=due.decode)

@@ -52,7 +52,7 @@ class Pacer:
         """PicWish said 429: no request for a while (seconds), and fewer afterwards; the rate creeps back."""
         now = self._clock.monotonic()
         self._lowered = (max(self._qps * _LOWEST, self.rate * _LOWERED), now)
-        self._next = max(self._next, now + min(retry_after or _PENALTY, _PENALTY_MAX))
+        self._next = max(self._next, now + min(_PENALTY if retry_after is None else retry_after, _PENALTY_MAX))
 
     def set_qps(self, qps: float) -> None:
         """Another configuration is in force."""

@@ -6,6 +6,7 @@ provable, and everything else is doubt.
 """
 
 import asyncio
+from functools import partial
 from pathlib import Path
 from typing import assert_never
 
@@ -139,18 +140,19 @@ class Submit:
         request = await self._request(job, rule)
         if request is None:
             return None
-        return await self._context.client.create(request, sink=sink, started=started, sent=lease.release)
+        posting = self._context.client.create(request, sink=sink, started=started, sent=lease.release)
+        del request  # or this frame would keep the image in memory until PicWish answers
+        return await posting
 
     async def _request(self, job: Job, rule: Rule) -> CreateRequest | None:
-        options = {"type": rule.type, "return_type": rule.return_type, "sync": rule.sync}
+        make = partial(CreateRequest, type=rule.type, return_type=rule.return_type, sync=rule.sync)
         if job.kind is Kind.LINK:
-            return CreateRequest(image=None, filename="", content_type="", image_url=job.url, **options)
+            return make(image_url=job.url)
         data = await self._read(job, rule)
         if data is None:
             return None
         kind = Format(job.format or "")
-        name = f"image.{kind.extension}"
-        return CreateRequest(image=memoryview(data), filename=name, content_type=kind.mime, image_url=None, **options)
+        return make(image=memoryview(data), filename=f"image.{kind.extension}", content_type=kind.mime)
 
     async def _read(self, job: Job, rule: Rule) -> bytearray | None:
         """The bytes that were hashed, or None: then the job has been told what is wrong with its file."""
@@ -205,6 +207,8 @@ class Submit:
         job = context.journal.get(job_id)
         assert job is not None
         match outcome:
+            case Accepted(task_id=str(task_id)) | Finished(task_id=str(task_id)) if self._is_anothers(job, task_id):
+                self._doubt(job, f"PicWish gave it the task {task_id}, which is another picture's")
             case Accepted(task_id=task_id, answer=answer):
                 self._collect.accepted(self._pending(job, task_id, answer.to_json()))
             case Finished(task_id=task_id, answer=answer, image=image, spooled=spooled):
@@ -226,12 +230,18 @@ class Submit:
                 self._gate.close(Reason.UNAUTHORIZED, message)
                 self._back(job, message, pause=0.0)
             case InDoubt(reason=reason):
-                text = f"PicWish may have taken this image, but its answer never came whole: {reason}"
-                job = context.journal.update(job, attempts=job.attempts + 1)
-                doubt(context, job, ErrorCode.SUBMIT_OUTCOME_UNKNOWN, text)
+                self._doubt(job, f"PicWish may have taken this image, but its answer never came whole: {reason}")
                 self._gate.close(Reason.API_DOWN, reason)
             case _:
                 assert_never(outcome)
+
+    def _is_anothers(self, job: Job, task_id: str) -> bool:
+        owner = self._context.journal.owner_of_task(task_id)
+        return owner is not None and owner.id != job.id
+
+    def _doubt(self, job: Job, message: str) -> None:
+        job = self._context.journal.update(job, attempts=job.attempts + 1)
+        doubt(self._context, job, ErrorCode.SUBMIT_OUTCOME_UNKNOWN, message)
 
     def _pending(self, job: Job, task_id: str | None, answer: str) -> Job:
         return self._context.journal.move(

@@ -1,0 +1,67 @@
+"""The room that calls PicWish's API, and the only one that knows HTTP.
+
+Every answer and every failure comes out as a value of `outcomes`; what PicWish means is decided by pure functions.
+
+* ``client``: one method for each request, and the rules of a paid POST.
+* ``bodies`` writes the form of a POST; ``arrival`` takes an answer in, ``reader`` parses it as it comes and turns a
+  base64 picture aside, ``sink`` puts that into a file; ``download`` fetches a result by its address.
+* ``wire`` turns a whole answer into an outcome, ``faults`` does it with what broke; ``states`` is PicWish's table of
+  states, ``answer`` its fields, ``plain`` what makes its texts fit to print.
+"""
+
+from picwish_watchd.picwish.answer import Answer
+from picwish_watchd.picwish.bodies import CreateRequest
+from picwish_watchd.picwish.client import Patience, PicwishClient
+from picwish_watchd.picwish.outcomes import (
+    Accepted,
+    Busy,
+    CreateOutcome,
+    Dead,
+    Downloaded,
+    DownloadOutcome,
+    Finished,
+    Healthy,
+    InDoubt,
+    NotAccepted,
+    NotAResult,
+    NotSent,
+    NotStored,
+    ProbeOutcome,
+    Processing,
+    QueryOutcome,
+    Refused,
+    Succeeded,
+    TaskFailed,
+    TaskUnknown,
+    Unauthorized,
+    Unavailable,
+)
+
+__all__ = [
+    "Accepted",
+    "Answer",
+    "Busy",
+    "CreateOutcome",
+    "CreateRequest",
+    "Dead",
+    "DownloadOutcome",
+    "Downloaded",
+    "Finished",
+    "Healthy",
+    "InDoubt",
+    "NotAResult",
+    "NotAccepted",
+    "NotSent",
+    "NotStored",
+    "Patience",
+    "PicwishClient",
+    "ProbeOutcome",
+    "Processing",
+    "QueryOutcome",
+    "Refused",
+    "Succeeded",
+    "TaskFailed",
+    "TaskUnknown",
+    "Unauthorized",
+    "Unavailable",
+]

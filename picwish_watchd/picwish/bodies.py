@@ -1,0 +1,101 @@
+"""The form of a POST, in pieces, and how far it got."""
+
+import re
+import secrets
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from enum import Enum
+
+PIECE = 64 * 1024  #: bytes that are handed over at once; each has `timeout` to leave, so a slow line needs them small
+
+_FILENAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_CONTENT_TYPE = re.compile(r"[a-z]+/[a-z0-9.+-]+")
+
+
+@dataclass(frozen=True, slots=True)
+class CreateRequest:
+    """What is asked of PicWish: a picture or the address of one, and how (API document, "Body Parameters").
+
+    Raises:
+        ValueError: neither or both of ``image`` and ``image_url``, or a name that does not belong into a header.
+    """
+
+    image: memoryview | bytes | None = field(default=None, repr=False)  #: a memoryview is released once it was sent
+    filename: str = "image"  #: safe ASCII with the suffix of the format; never the user's file name
+    content_type: str = "application/octet-stream"
+    image_url: str | None = field(default=None, repr=False)
+    type: int = 0  #: 0 Ultra HD, 1 HD
+    return_type: int = 1  #: 1 an address, 2 base64
+    sync: int = 0  #: 0 a task_id at once, 1 the finished task
+
+    def __post_init__(self) -> None:
+        if (self.image is None) == (self.image_url is None):
+            raise ValueError("a request needs an image or an image_url, and not both")
+        if not _FILENAME.fullmatch(self.filename) or not _CONTENT_TYPE.fullmatch(self.content_type):
+            raise ValueError(f"not fit for a header: {self.filename!r}, {self.content_type!r}")
+
+
+class Phase(Enum):
+    """How far a POST got, by what can be proved."""
+
+    BEFORE = "before"  #: nothing left this machine
+    UNFINISHED = "unfinished"  #: the end of the body was not even handed over: no server can have the whole request
+    SENT = "sent"  #: the end was handed over; it may have arrived
+
+
+class MultipartBody:
+    """A multipart/form-data body (RFC 7578) of known length, handed over once, that lets go of the image at its end.
+
+    The closing boundary is a piece of its own: as long as that was not taken, the request is provably incomplete.
+    """
+
+    def __init__(self, request: CreateRequest, sent: Callable[[], None]) -> None:
+        """``sent`` is called once, when the last piece has been taken over; by then the image is let go of."""
+        boundary = secrets.token_hex(16)
+        self._given = request.image if isinstance(request.image, memoryview) else None
+        self._image = memoryview(b"" if request.image is None else request.image).cast("B")
+        self._head, self._tail = _frame(request, boundary)
+        self._sent = sent
+        self.image_size = len(self._image)  #: bytes
+        self.content_type = f"multipart/form-data; boundary={boundary}"
+        self.length = len(self._head) + len(self._image) + len(self._tail)  #: bytes
+        self.phase = Phase.BEFORE
+
+    def permit(self) -> None:
+        """The first byte may go."""
+        self.phase = Phase.UNFINISHED
+
+    def drop(self) -> None:
+        """Lets go of the image, and releases the caller's view, so that it is gone whoever still holds the request."""
+        self._image = memoryview(b"")
+        if self._given is not None:
+            self._given.release()
+            self._given = None
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        if self.phase is not Phase.UNFINISHED:
+            raise RuntimeError("a body was asked for before it was permitted, or twice")
+        yield self._head
+        for start in range(0, self.image_size, PIECE):
+            yield bytes(self._image[start : start + PIECE])
+        self.drop()
+        self.phase = Phase.SENT
+        yield self._tail
+        self._sent()
+
+
+def _frame(request: CreateRequest, boundary: str) -> tuple[bytes, bytes]:
+    """What stands before and behind the image."""
+    head = _field("type", request.type, boundary)
+    head += _field("return_type", request.return_type, boundary) + _field("sync", request.sync, boundary)
+    if request.image_url is not None:
+        return head + _field("image_url", request.image_url, boundary), f"--{boundary}--\r\n".encode("ascii")
+    file = (
+        f'--{boundary}\r\nContent-Disposition: form-data; name="image_file"; filename="{request.filename}"\r\n'
+        f"Content-Type: {request.content_type}\r\n\r\n"
+    )
+    return head + file.encode("ascii"), f"\r\n--{boundary}--\r\n".encode("ascii")
+
+
+def _field(name: str, value: object, boundary: str) -> bytes:
+    return f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'.encode()

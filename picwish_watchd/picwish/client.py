@@ -1,0 +1,324 @@
+"""The requests that PicWish's API knows, each with one way out: a value that says what it came to."""
+
+import asyncio
+import ipaddress
+import logging
+import ssl
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+from urllib.parse import quote
+
+import httpx
+
+from picwish_watchd import __version__
+from picwish_watchd.picwish import faults, wire
+from picwish_watchd.picwish.arrival import Arrival
+from picwish_watchd.picwish.bodies import CreateRequest, MultipartBody
+from picwish_watchd.picwish.download import MAX_PORT, download
+from picwish_watchd.picwish.outcomes import (
+    CreateOutcome,
+    DownloadOutcome,
+    Finished,
+    ProbeOutcome,
+    QueryOutcome,
+    Succeeded,
+)
+from picwish_watchd.picwish.wire import Reply
+
+PATH = "/api/tasks/visual/scale-pro"
+NOBODYS_TASK = "00000000-0000-0000-0000-000000000000"  #: what a probe asks for
+MAX_RESULT = 500_000_000  #: bytes; 8192 x 8192 pixels with alpha, not compressed, are 268 MB
+
+_STARTED = "http11.send_request_headers.started"
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long a request may take, in seconds, beside the longest silence that the user allows."""
+
+    connect: float = 10.0  #: for TCP, and again for TLS
+    answer: float = 120.0  #: the least silence allowed after a paid POST: giving up early only makes doubt
+    sync_answer: float = 300.0  #: the same with sync=1; PicWish advises to poll for 180 s at most, so longer than that
+    query: float = 120.0  #: a query as a whole, until a base64 picture begins
+    transfer: float = 1800.0  #: a download as a whole, and a base64 picture from its beginning
+
+
+class PicwishClient:
+    """One PicWish account.
+
+    It speaks through httpx's transport and not through its client, which knows cookies, redirects, proxies, ``.netrc``.
+    The key goes to the host of ``base_url`` only, and is in no text, no log line and no `repr`.
+    """
+
+    def __init__(
+        self,
+        *,
+        base_url: str,
+        key: str,
+        timeout: float,
+        post_deadline: float = 1800.0,
+        allow_insecure: bool = False,
+        patience: Patience = Patience(),
+        max_result: int = MAX_RESULT,
+    ) -> None:
+        """Opens nothing yet.
+
+        Args:
+            base_url: https, or http for loopback (with ``allow_insecure`` for any host).
+            key: the API key.
+            timeout: the longest silence of a connection, in seconds.
+            post_deadline: the longest time from the first byte of a POST to the end of its answer, in seconds.
+            allow_insecure: the key may go over the network without encryption.
+            patience: the other bounds.
+            max_result: the largest result that is taken, in bytes.
+
+        Raises:
+            ValueError: the address is not fit for a key, or the key for a header.
+        """
+        self._base_url = _checked_address(base_url, allow_insecure=allow_insecure)
+        self._key = _checked_key(key)
+        self._timeout = timeout
+        self._post_deadline = post_deadline
+        self._patience = patience
+        self._max_result = max_result
+        # a paid POST never takes a connection that was used before: a stale one makes doubt for nothing
+        self._fresh = _transport(idle=0)
+        self._kept = _transport(idle=8)
+        self._results = _transport(idle=4)
+        # in its debug lines there are headers, and in these the signatures of addresses
+        logging.getLogger("httpcore").setLevel(logging.WARNING)
+
+    def __repr__(self) -> str:
+        return f"<PicwishClient {self._base_url}>"
+
+    def replace_key(self, key: str) -> None:
+        """From the next request on. Raises ValueError if it is not fit for a header."""
+        self._key = _checked_key(key)
+
+    async def create(
+        self,
+        request: CreateRequest,
+        *,
+        sink: Path,
+        started: Callable[[], Awaitable[None]],
+        sent: Callable[[], None],
+    ) -> CreateOutcome:
+        """Sends one paid POST, once, over a connection of its own.
+
+        The overall deadline begins when ``started`` has returned, so that it never interrupts that.
+
+        Args:
+            request: what is asked; at the end of the upload, before ``sent``, the client lets go of the image and
+                releases it, if it is a memoryview.
+            sink: for a base64 result (sync=1, return_type=2); it holds that only if the outcome has ``spooled``.
+            started: awaited once, when the connection (and TLS) stands and before the first byte leaves. What it
+                raises comes out of here unchanged, and nothing was sent.
+            sent: called at most once, when the whole body was handed over; must not raise.
+        """
+        body = MultipartBody(request, sent)
+        silence = max(self._timeout, self._patience.sync_answer if request.sync else self._patience.answer)
+        del request  # the body alone holds the image
+        hook = _Hook(started, body, self._post_deadline)
+        http = httpx.Request(
+            "POST",
+            self._base_url + PATH,
+            headers=self._headers()
+            | {"Content-Type": body.content_type, "Content-Length": str(body.length), "Connection": "close"},
+            content=body,
+            extensions={"timeout": self._timeouts(silence), "trace": hook.trace},
+        )
+        with self._arrival(sink) as arrival:
+            fault = None
+            try:
+                async with asyncio.timeout(None) as hook.deadline:
+                    await self._exchange(self._fresh, http, arrival, hook.deadline, whole=False)
+            except faults.CAUGHT as error:
+                if hook.error is not None:
+                    raise hook.error from None
+                fault = error
+            finally:
+                body.drop()
+            reply = await arrival.settle(fault)
+            if reply is None:
+                return faults.create_outcome(body.phase, _certain(fault))
+            outcome = wire.create_outcome(reply, size=body.image_size)
+            if isinstance(outcome, Finished) and outcome.spooled is not None:
+                arrival.keep()
+            return outcome
+
+    async def query(self, task_id: str, *, sink: Path) -> QueryOutcome:
+        """Asks for a task, which costs nothing.
+
+        A base64 result goes to ``sink``, which holds it only if the outcome has ``spooled``.
+        """
+        with self._arrival(sink) as arrival:
+            reply = await self._get(task_id, arrival)
+            if isinstance(reply, Exception):
+                return faults.query_outcome(reply)
+            outcome = wire.query_outcome(reply, task_id)
+            if isinstance(outcome, Succeeded) and outcome.spooled is not None:
+                arrival.keep()
+            return outcome
+
+    async def probe(self) -> ProbeOutcome:
+        """Asks for a task that does not exist: tells for nothing whether API and key are well."""
+        with self._arrival(None) as arrival:
+            reply = await self._get(NOBODYS_TASK, arrival)
+            return faults.query_outcome(reply) if isinstance(reply, Exception) else wire.probe_outcome(reply)
+
+    async def download(self, url: str, *, sink: Path) -> DownloadOutcome:
+        """Fetches a result, without the key, into ``sink``, which holds it only if the outcome is `Downloaded`."""
+        try:
+            async with asyncio.timeout(self._patience.transfer):
+                return await download(
+                    self._results,
+                    url,
+                    sink=sink,
+                    headers=_COMMON,
+                    timeouts=self._timeouts(self._timeout),
+                    limit=self._max_result,
+                )
+        except faults.CAUGHT as error:
+            return faults.download_outcome(error)
+
+    async def aclose(self) -> None:
+        """Closes every connection."""
+        for transport in (self._fresh, self._kept, self._results):
+            await transport.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def _get(self, task_id: str, arrival: Arrival) -> Reply | Exception:
+        request = httpx.Request(
+            "GET",
+            f"{self._base_url}{PATH}/{_quoted(task_id)}",
+            headers=self._headers(),
+            extensions={"timeout": self._timeouts(self._timeout)},
+        )
+        fault = None
+        try:
+            async with asyncio.timeout(self._patience.query) as deadline:
+                await self._exchange(self._kept, request, arrival, deadline, whole=True)
+        except faults.CAUGHT as error:
+            fault = error
+        reply = await arrival.settle(fault)
+        return _certain(fault) if reply is None else reply
+
+    async def _exchange(
+        self,
+        transport: httpx.AsyncHTTPTransport,
+        request: httpx.Request,
+        arrival: Arrival,
+        deadline: asyncio.Timeout,
+        *,
+        whole: bool,
+    ) -> None:
+        response = await transport.handle_async_request(request)
+        if not response.is_success:  # the code says it all; its text is not worth much time
+            _allow(deadline, self._timeout)
+        await arrival.take(response, whole=whole, picture_begins=lambda: _allow(deadline, self._patience.transfer))
+
+    def _arrival(self, sink: Path | None) -> Arrival:
+        return Arrival(sink, limit=self._max_result, secret=self._key)
+
+    def _headers(self) -> dict[str, str]:
+        return _COMMON | {"X-API-KEY": self._key}
+
+    def _timeouts(self, silence: float) -> dict[str, float]:
+        """For httpcore: seconds; the write timeout is always the user's."""
+        connect = self._patience.connect
+        return {"connect": connect, "pool": connect, "read": silence, "write": self._timeout}
+
+
+_COMMON = {
+    "User-Agent": f"picwish-watchd/{__version__}",
+    "Accept": "*/*",
+    "Accept-Encoding": "identity",  # answers are short or pictures; compression only adds what can break
+}
+
+
+class _Hook:
+    """Stands between the connection and the first byte of a POST (httpcore's trace extension)."""
+
+    def __init__(self, started: Callable[[], Awaitable[None]], body: MultipartBody, allowed: float) -> None:
+        """From the first byte on ``allowed`` seconds remain of ``deadline``."""
+        self.error: BaseException | None = None  #: what ``started`` raised
+        self.deadline: asyncio.Timeout | None = None
+        self._started = started
+        self._body = body
+        self._allowed = allowed
+
+    async def trace(self, name: str, _info: dict[str, object]) -> None:
+        if name != _STARTED:
+            return
+        try:
+            await self._started()
+        except BaseException as error:
+            self.error = error
+            raise
+        self._body.permit()
+        assert self.deadline is not None
+        _allow(self.deadline, self._allowed)
+
+
+def _allow(deadline: asyncio.Timeout, seconds: float) -> None:
+    """From now on; one that has passed stays passed."""
+    if not deadline.expired():
+        deadline.reschedule(asyncio.get_running_loop().time() + seconds)
+
+
+def _certain(fault: Exception | None) -> Exception:
+    assert fault is not None, "no answer and no error"
+    return fault
+
+
+def _quoted(task_id: str) -> str:
+    """One step of a path, whatever a server called its task (RFC 3986, 3.3 and 5.2.4)."""
+    quoted = quote(task_id, safe="")
+    return quoted if quoted.strip(".") else quoted.replace(".", "%2E")
+
+
+def _checked_key(key: str) -> str:
+    if not key or not key.isascii() or not key.isprintable() or " " in key:
+        raise ValueError("the API key must be one word of printable ASCII characters")
+    return key
+
+
+def _checked_address(base_url: str, *, allow_insecure: bool) -> str:
+    try:
+        url = httpx.URL(base_url)
+    except httpx.InvalidURL as error:
+        raise ValueError(f"{base_url!r} is not an address") from error
+    if url.scheme not in ("http", "https") or not url.host or (url.port or 1) > MAX_PORT:
+        raise ValueError(f"{base_url!r} is not an http or https address")
+    if url.scheme == "http" and not allow_insecure and not _is_loopback(url.host):
+        raise ValueError(f"{base_url!r} would send the key without encryption")
+    return str(url).rstrip("/")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+@cache
+def _tls() -> ssl.SSLContext:
+    """Made once, as it takes about 0.1 s; the environment is not asked for certificates."""
+    return httpx.create_ssl_context(trust_env=False)
+
+
+def _transport(*, idle: int) -> httpx.AsyncHTTPTransport:
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=idle, keepalive_expiry=5.0)
+    return httpx.AsyncHTTPTransport(verify=_tls(), trust_env=False, http1=True, http2=False, limits=limits, retries=0)

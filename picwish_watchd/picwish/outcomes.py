@@ -1,0 +1,161 @@
+"""What a request can come to. Texts in here are plain: no key, no signature of an address, one line."""
+
+from dataclasses import dataclass, field
+
+from picwish_watchd.job import Problem
+from picwish_watchd.picwish.answer import Answer
+
+# ---- of a create ----
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """PicWish has the task; from here on queries tell."""
+
+    task_id: str
+    answer: Answer
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """PicWish has done the task and sent the picture along: exactly one of ``image`` and ``spooled`` is set."""
+
+    task_id: str | None
+    answer: Answer
+    image: str | None = field(repr=False)  #: the address to download from
+    spooled: int | None  #: bytes of the picture that stand in the sink
+
+
+@dataclass(frozen=True, slots=True)
+class TaskFailed:
+    """PicWish worked on the task and failed, which costs nothing. Also an outcome of a query."""
+
+    task_id: str | None
+    answer: Answer
+    state: int
+    problem: Problem
+    again: bool  #: another submission may succeed
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """PicWish will never take this picture as it is."""
+
+    problem: Problem
+
+
+@dataclass(frozen=True, slots=True)
+class NotAccepted:
+    """Provably not taken, and not this picture's fault: to be tried again later."""
+
+    reason: str
+    retry_after: float | None  #: seconds, as PicWish asks
+    busy: bool  #: the rate was exceeded
+
+
+@dataclass(frozen=True, slots=True)
+class NotSent:
+    """It failed before `started` was awaited: nothing left this machine."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unauthorized:
+    """The key is wrong, or has no credits or no right to this service. Also an outcome of a query and of a probe."""
+
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class InDoubt:
+    """PicWish may have taken the picture and may charge for it, and gave nothing to ask by."""
+
+    reason: str
+
+
+# ---- of a query; TaskFailed and Unauthorized too ----
+
+
+@dataclass(frozen=True, slots=True)
+class Processing:
+    """PicWish works on it."""
+
+    answer: Answer
+
+
+@dataclass(frozen=True, slots=True)
+class Succeeded:
+    """PicWish has done it. One of ``image`` and ``spooled`` is set; or none, and ``flaw`` says what was wrong."""
+
+    answer: Answer
+    image: str | None = field(repr=False)  #: the address to download from
+    spooled: int | None  #: bytes of the picture that stand in the sink
+    flaw: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TaskUnknown:
+    """PicWish does not know, or no longer knows, this task."""
+
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Busy:
+    """The rate was exceeded. Also an outcome of a probe."""
+
+    retry_after: float | None  #: seconds, as PicWish asks
+
+
+@dataclass(frozen=True, slots=True)
+class Unavailable:
+    """No answer that says anything about the task; asking again is free. Also of a probe and of a download."""
+
+    reason: str
+    retry_after: float | None = None  #: seconds, as the server asks
+
+
+@dataclass(frozen=True, slots=True)
+class NotStored:
+    """The picture came, and this machine could not keep it. Also an outcome of a download."""
+
+    reason: str
+
+
+# ---- of a download; Unavailable and NotStored too ----
+
+
+@dataclass(frozen=True, slots=True)
+class Downloaded:
+    """The picture stands in the sink, as long as the server said it is; not synced, not looked into."""
+
+    size: int  #: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Dead:
+    """This address will give nothing any more: ask for a fresh one."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class NotAResult:
+    """The server gave something, and it is no picture."""
+
+    reason: str
+
+
+# ---- of a probe; Unauthorized, Busy and Unavailable too ----
+
+
+@dataclass(frozen=True, slots=True)
+class Healthy:
+    """API and key are well."""
+
+
+CreateOutcome = Accepted | Finished | TaskFailed | Refused | NotAccepted | NotSent | Unauthorized | InDoubt
+QueryOutcome = Processing | Succeeded | TaskFailed | TaskUnknown | Busy | Unauthorized | Unavailable | NotStored
+DownloadOutcome = Downloaded | Dead | NotAResult | Unavailable | NotStored
+ProbeOutcome = Healthy | Unauthorized | Busy | Unavailable

@@ -1,0 +1,21 @@
+"""Text from outside, made fit for logs, journals and people."""
+
+import re
+
+LONGEST = 300  #: characters that are kept of a text
+
+_ADDRESS = re.compile(r"""((?:https?|oss)://[^\s?#"'<>]*)[?#][^\s"'<>]*""", re.IGNORECASE)
+_SPACES = re.compile(r"\s+")
+
+
+def plain(text: str, secret: str = "") -> str:
+    """One printable line of at most `LONGEST` characters, without ``secret`` and without the signatures of addresses.
+
+    The signature of a result's address is its query string; whoever has it can fetch the picture.
+    """
+    if secret:
+        text = text.replace(secret, "***")
+    text = _ADDRESS.sub(r"\1", text)
+    text = "".join(c if c.isprintable() else " " for c in text)
+    text = _SPACES.sub(" ", text).strip()
+    return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"

@@ -1,0 +1,97 @@
+"""A fresh file for a picture that arrives in pieces."""
+
+import asyncio
+import contextlib
+import io
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+BLOCK = 256 * 1024  #: bytes that are gathered before they are written
+
+
+class SinkError(Exception):
+    """The file cannot be written; the message says why."""
+
+
+class TooLargeError(Exception):
+    """More came than is taken."""
+
+
+class Sink:
+    """Writes in threads, so that a slow disk stops nobody else; what was not finished is removed by `close`.
+
+    The file is made new with mode 0600 when the first bytes are written (an older one of that name is removed), and is
+    not synced.
+    """
+
+    def __init__(self, path: Path, limit: int) -> None:
+        """``limit`` is the most that is taken, in bytes."""
+        self.size = 0  #: bytes taken so far
+        self._path = path
+        self._limit = limit
+        self._block = bytearray()
+        self._file: io.FileIO | None = None
+        self._finished = False
+
+    async def write(self, data: bytes) -> None:
+        """Takes ``data``. Raises `TooLargeError` and `SinkError`."""
+        if self.size + len(data) > self._limit:
+            raise TooLargeError
+        self.size += len(data)
+        self._block += data
+        if len(self._block) >= BLOCK:
+            await _in_thread(self._flush)
+
+    async def finish(self) -> int:
+        """The file is whole: brings the rest to it and closes it. Returns its size in bytes. Raises `SinkError`."""
+        await _in_thread(self._end)
+        self._finished = True
+        return self.size
+
+    def close(self, *, keep: bool) -> None:
+        """Removes the file unless it is finished and to be kept."""
+        if self._file is None or (self._finished and keep):
+            return
+        with contextlib.suppress(OSError):
+            self._file.close()
+        with contextlib.suppress(OSError):
+            os.unlink(self._path)
+
+    def _end(self) -> None:
+        self._flush()
+        try:
+            assert self._file is not None
+            self._file.close()  # some file systems tell of a full disk only now
+        except OSError as error:
+            raise SinkError(error.strerror or str(error)) from error
+
+    def _flush(self) -> None:
+        try:
+            if self._file is None:
+                self._file = _fresh(self._path)
+            rest = memoryview(self._block)
+            while rest:
+                rest = rest[self._file.write(rest) :]
+        except OSError as error:
+            raise SinkError(error.strerror or str(error)) from error
+        self._block = bytearray()
+
+
+def _fresh(path: Path) -> io.FileIO:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    return io.FileIO(fd, "w")
+
+
+async def _in_thread(call: Callable[[], None]) -> None:
+    """Runs it in a thread; if cancelled, goes only when the thread is done: nobody may close a file under its hands."""
+    work = asyncio.ensure_future(asyncio.to_thread(call))
+    try:
+        await asyncio.shield(work)
+    except asyncio.CancelledError:
+        await asyncio.wait({work})
+        if not work.cancelled():
+            work.exception()  # looked at, so that asyncio does not report it
+        raise

@@ -1,0 +1,28 @@
+"""What all tests share."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from picwish_watchd.simulator import Simulator
+from tests.support.house import FAST, House
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever runs the tests may have a key, a proxy, or systemd."""
+    for name in (
+        "PICWISH_API_KEY", "PICWISH_WATCHD_CONFIG", "CREDENTIALS_DIRECTORY", "NOTIFY_SOCKET", "WATCHDOG_USEC",
+        "JOURNAL_STREAM", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy",
+    ):  # fmt: skip
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+async def house(tmp_path: Path) -> AsyncIterator[House]:
+    """A house against a fast simulator; at the end the laws are asserted."""
+    async with Simulator(FAST) as simulator:
+        built = House(tmp_path, simulator)
+        yield built
+        built.check_laws()

@@ -1,0 +1,233 @@
+"""The daemon as a process of its own, against the simulator over HTTP."""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections import Counter
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from picwish_watchd.job import State
+from tests.support.house import KEY, House, Process, until
+from tests.support.pictures import KINDS, PLAIN, file_name, picture
+
+DONE = State.DONE
+
+
+def finished(house: House) -> int:
+    return len(house.jobs(DONE)) if house.journal.exists() else 0
+
+
+def command(house: House, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """A command beside the daemon."""
+    config = house.root / "watchd.yaml"
+    return subprocess.run(
+        [sys.executable, "-m", "picwish_watchd", *arguments, "-c", str(config)],
+        capture_output=True, text=True, timeout=30, check=False, env={**os.environ, "PICWISH_API_KEY": KEY},
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("sync", "model", "return_type"), list(product((0, 1), (0, 1), (1, 2))))
+async def test_a_directory_of_mixed_pictures_goes_through_the_daemon(
+    house: House, sync: int, model: int, return_type: int
+) -> None:
+    house.rule = {"sync": sync, "type": model, "return_type": return_type, "settle": "50ms", "sidecar": True}
+    house.drop(file_name("jpeg", "there before"), seed=99)
+    process = Process(house).start()
+    await until(lambda: finished(house) == 1)
+    for number, kind in enumerate(KINDS):
+        house.drop(f"Ordner {number % 3}/Müller & Söhne {number}{Path(file_name(kind)).suffix.upper()}", kind=kind)
+    await until(lambda: finished(house) == 1 + len(KINDS))
+    assert await process.stop() == 0
+    assert sum(job.credits for job in house.jobs()) == house.simulator.credits == (5, 4)[model] * (1 + len(KINDS))
+    assert house.creates() == 1 + len(KINDS)
+    assert {str(job.output) for job in house.jobs()} == {
+        str(house.outbox / name) for name in house.results() if not name.endswith(".json")
+    }
+
+
+async def test_a_picture_dropped_while_it_runs_is_noticed_at_once(house: House) -> None:
+    process = Process(house).start()
+    await until(lambda: "daemon.ready" in process.errors.read_text())
+    house.drop("new/folder/a.jpg")
+    await until(lambda: finished(house) == 1, seconds=10)  # rescan_interval is 60 s
+    assert await process.stop() == 0
+
+
+async def test_a_kill_while_tasks_are_pending_buys_nothing_again(house: House) -> None:
+    house.simulator.settings = replace(house.simulator.settings, processing=(1.0, 0.1))
+    for number in range(6):
+        house.drop(f"{number}.jpg", seed=number)
+    process = Process(house).start()
+    await until(lambda: house.journal.exists() and len(house.jobs(State.PENDING)) == 6)
+    assert await process.stop(signal.SIGKILL) == -signal.SIGKILL
+    again = Process(house).start()
+    await until(lambda: finished(house) == 6)
+    assert await again.stop() == 0
+    assert house.creates() == 6
+    assert house.simulator.credits == 30
+
+
+async def test_sigterm_ends_with_0_and_loses_nothing(house: House) -> None:
+    house.simulator.settings = replace(house.simulator.settings, processing=(0.8, 0.1), latency=0.05)
+    for number in range(8):
+        house.drop(f"{number}.jpg", seed=number)
+    process = Process(house).start()
+    await until(lambda: house.creates() >= 3)
+    assert await process.stop() == 0
+    assert not house.jobs(State.SUBMITTING, State.HELD)
+    again = Process(house, ("--once",)).start()
+    assert await again.ended() == 0
+    assert house.creates() == 8
+    assert len(house.results()) == 8
+
+
+async def test_many_kills_at_any_moment_never_pay_twice(house: House) -> None:
+    house.simulator.settings = replace(house.simulator.settings, processing=(0.1, 0.5), latency=0.01)
+    for number in range(24):
+        house.drop(f"{number % 4}/{number}.jpg", seed=number)
+    for moment in (0.5, 0.62, 0.71, 0.8, 0.9, 1.0, 0.66, 0.75):
+        process = Process(house).start()
+        await asyncio.sleep(moment)
+        await process.stop(signal.SIGKILL)
+    code = await Process(house, ("--once",)).start().ended()
+    states = Counter(job.state for job in house.jobs())
+    assert set(states) <= {DONE, State.HELD}
+    assert states.total() == 24
+    assert code in (0, 1)
+    assert len(house.results()) == states[DONE]
+    posted = Counter(seen.sha256 for seen in house.simulator.requests if seen.operation == "create" and seen.sha256)
+    assert max(posted.values()) == 1
+    assert not list(house.root.rglob("*.part"))
+
+
+async def test_a_second_daemon_exits_75_and_names_the_first(house: House) -> None:
+    first = Process(house).start()
+    await until(lambda: "daemon.ready" in first.errors.read_text())
+    second = Process(house).start()
+    assert await second.ended() == 75
+    assert f"pid {first.child.pid}" in second.errors.read_text()
+    assert await first.stop() == 0
+
+
+async def test_commands_work_beside_the_daemon(house: House) -> None:
+    house.drop("good.jpg")
+    house.drop("bad\n\x1b[31m.jpg", b"no picture" * 50)
+    process = Process(house).start()
+    await until(lambda: finished(house) == 1 and len(house.jobs(State.REJECTED)) == 1)
+    status = json.loads(command(house, "status", "--json").stdout)
+    assert status["running"] is True
+    assert status["pid"] == process.child.pid
+    assert status["jobs"]["done"] == 1
+    assert status["credits"]["today"] == 5
+    assert status["blocked"] is None
+    assert [(rule["name"], rule["watching"]) for rule in status["rules"]] == [("scans", True)]
+    lines = [json.loads(line) for line in command(house, "jobs", "--json").stdout.splitlines()]
+    assert {line["state"] for line in lines} == {"done", "rejected"}
+    assert [line["rule"] for line in lines] == ["scans", "scans"]
+    one = json.loads(command(house, "show", str(lines[0]["id"]), "--json").stdout)
+    assert one["history"]
+    for words in (["status"], ["jobs"], ["jobs", "--state", "done", "--rule", "scans"], ["show", "1"], ["check"]):
+        told = command(house, *words)
+        assert told.returncode == 0, told.stderr
+        assert "\x1b[31m" not in told.stdout
+    assert command(house, "show", "99").returncode == 1
+    assert await process.stop() == 0
+    assert json.loads(command(house, "status", "--json").stdout)["running"] is False
+
+
+async def test_the_configuration_is_read_again_on_sighup(house: House) -> None:
+    process = Process(house).start()
+    await until(lambda: "daemon.ready" in process.errors.read_text())
+    (house.root / "watchd.yaml").write_text("rules: [{name: scans, inbocks: x}]")
+    process.child.send_signal(signal.SIGHUP)
+    await until(lambda: any(event["event"] == "config.refused" for event in process.log()))
+    house.more_rules = [{"name": "more", "inbox": "more"}]
+    house.drop("a.jpg", inbox="more")
+    house.configure()
+    process.child.send_signal(signal.SIGHUP)
+    await until(lambda: finished(house) == 1)
+    assert await process.stop() == 0
+    assert house.job("a.jpg").rule == "more"
+
+
+async def test_a_missing_inbox_is_taken_up_when_it_comes(house: House) -> None:
+    house.more_rules = [{"name": "late", "inbox": "late", "rescan_interval": "200ms"}]
+    process = Process(house).start()
+    await until(lambda: "daemon.ready" in process.errors.read_text())
+    house.drop("a.jpg", inbox="late")
+    await until(lambda: finished(house) == 1)
+    assert await process.stop() == 0
+
+
+async def test_systemd_hears_that_it_is_ready_alive_and_stopping(house: House, tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(f"\0picwish-{os.getpid()}")
+        manager.settimeout(20)
+        environ = {"NOTIFY_SOCKET": f"@picwish-{os.getpid()}", "WATCHDOG_USEC": "300000"}
+        process = Process(house, environ=environ).start()
+        heard: list[str] = []
+        while not {"READY=1", "WATCHDOG=1"} <= set(heard):
+            heard.append((await asyncio.to_thread(manager.recv, 4096)).decode())
+        assert await process.stop() == 0
+        while "STOPPING=1" not in heard:
+            heard.append((await asyncio.to_thread(manager.recv, 4096)).decode())
+        assert any(word.startswith("STATUS=") for word in heard)
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "words"),
+    [
+        ("rules: [{name: a, inbox: in, outbox: out}]\napi: {key_file: nowhere.key}", 78, "nowhere.key"),
+        ("rules: [{name: a, inbocks: in}]\nqps: no", 78, "inbocks"),
+        ("rules: [", 78, "is not YAML"),
+    ],
+)
+async def test_a_wrong_configuration_exits_78_in_words(tmp_path: Path, text: str, code: int, words: str) -> None:
+    file = tmp_path / "watchd.yaml"
+    file.write_text(text)
+    told = subprocess.run(
+        [sys.executable, "-m", "picwish_watchd", "run", "-c", str(file)],
+        capture_output=True, text=True, check=False, timeout=30,
+    )  # fmt: skip
+    assert told.returncode == code
+    assert words in told.stderr
+    assert "Traceback" not in told.stderr
+
+
+async def test_the_key_appears_nowhere(house: House) -> None:
+    house.top = {"log": {"level": "debug"}}
+    for number, kind in enumerate(PLAIN):
+        house.drop(file_name(kind), seed=number)
+    house.drop("cut.jpg", picture("jpeg")[:50])
+    house.rule = {"settle_timeout": "100ms", "sidecar": True, "settle": 0}
+    process = Process(house, ("--once",)).start()
+    await process.ended()
+    for path in house.root.rglob("*"):
+        if path.is_file():
+            assert b"test-key-0123456789" not in path.read_bytes(), path
+
+
+async def test_a_closed_output_does_not_stop_the_work(house: House) -> None:
+    process = Process(house)
+    file = house.configure()
+    reader, writer = os.pipe()
+    environ: dict[str, Any] = {**os.environ, "PICWISH_API_KEY": "k"}
+    child = subprocess.Popen(
+        [sys.executable, "-m", "picwish_watchd", "run", "-c", str(file)], stderr=writer, stdout=writer, env=environ
+    )
+    os.close(writer)
+    os.close(reader)
+    process.child = child
+    house.drop("a.jpg")
+    await until(lambda: finished(house) == 1)
+    child.send_signal(signal.SIGTERM)
+    assert await process.ended() == 0

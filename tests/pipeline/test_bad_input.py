@@ -1,0 +1,117 @@
+"""What must never be sent, and must say why; what must never be delivered."""
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from picwish_watchd.job import ErrorCode, State
+from picwish_watchd.simulator import HTML_PAGE, Fault, Reply, Trim
+from tests.support.house import House
+from tests.support.pictures import picture
+
+BAD = {
+    "text.jpg": (b"this is no picture at all, only words" * 9, ErrorCode.NOT_AN_IMAGE, "a text, not an image"),
+    "movie.jpg": (b"GIF89a" + bytes(200), ErrorCode.UNSUPPORTED_FORMAT, "GIF"),
+    "wide.bmp": (
+        b"BM" + (54 + 5000 * 3).to_bytes(4, "little") + bytes(4) + (54).to_bytes(4, "little")
+        + (40).to_bytes(4, "little") + (5000).to_bytes(4, "little") + (1).to_bytes(4, "little")
+        + (1).to_bytes(2, "little") + (24).to_bytes(2, "little") + bytes(24) + bytes(5000 * 3),
+        ErrorCode.RESOLUTION_TOO_HIGH, "5000 x 1",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BAD)
+async def test_a_bad_file_is_rejected_with_a_sentence_and_never_sent(house: House, name: str) -> None:
+    data, code, words = BAD[name]
+    house.drop(name, data)
+    assert await house.drain() == 1
+    job = house.job(name)
+    assert job.problem is not None
+    assert (job.state, job.problem.code) == (State.REJECTED, code)
+    assert words in job.problem.message
+    assert name in job.problem.message
+    assert house.creates() == 0
+
+
+async def test_a_cut_picture_is_rejected_when_its_time_to_come_whole_is_over(house: House) -> None:
+    house.rule = {"settle": "10ms", "settle_timeout": "300ms"}
+    house.drop("cut.jpg", picture("jpeg", 300, 200)[:-2000])
+    assert await house.drain() == 1
+    problem = house.job("cut.jpg").problem
+    assert problem is not None
+    assert problem.code is ErrorCode.TRUNCATED
+    assert house.creates() == 0
+
+
+async def test_too_many_bytes_are_told_in_numbers(house: House) -> None:
+    house.api = {"max_bytes": 1000}
+    house.drop("big.jpg", picture("jpeg", 300, 200))
+    assert await house.drain() == 1
+    problem = house.job("big.jpg").problem
+    assert problem is not None
+    assert problem.code is ErrorCode.FILE_TOO_LARGE
+    assert house.creates() == 0
+
+
+async def test_special_files_are_never_opened_and_say_what_they_are(house: House) -> None:
+    os.mkfifo(house.inbox / "pipe.jpg")
+    (house.inbox / "folder.jpg").mkdir()
+    (house.inbox / "link.jpg").symlink_to("/etc/passwd")
+    with socket.socket(socket.AF_UNIX) as unix:
+        home = Path.cwd()
+        os.chdir(house.inbox)  # a socket's path may have 107 bytes
+        try:
+            unix.bind("socket.jpg")
+        finally:
+            os.chdir(home)
+        house.drop("folder.jpg/inside.jpg")
+        assert await house.drain() == 1
+    told = {str(job.relative): job for job in house.jobs()}
+    assert told["folder.jpg/inside.jpg"].state is State.DONE
+    for name, word in {
+        "pipe.jpg": "named pipe", "folder.jpg": "folder", "link.jpg": "symbolic link", "socket.jpg": "socket",
+    }.items():  # fmt: skip
+        problem = told[name].problem
+        assert told[name].state is State.REJECTED
+        assert problem is not None
+        assert word in problem.message
+    assert house.creates() == 1
+
+
+async def test_a_rejected_file_is_moved_with_its_reason_beside_it(house: House) -> None:
+    house.rule = {"on_failure": "move", "failed": "failed"}
+    house.drop("sub/text.jpg", b"no picture" * 100)
+    assert await house.drain() == 1
+    assert (house.root / "failed/sub/text.jpg").exists()
+    assert "not_an_image" in (house.root / "failed/sub/text.jpg.error.json").read_text()
+    assert not (house.inbox / "sub/text.jpg").exists()
+
+
+async def test_a_rejected_file_that_is_mended_is_taken(house: House) -> None:
+    house.drop("a.jpg", b"no picture" * 100)
+    assert await house.drain() == 1
+    house.drop("a.jpg")
+    assert await house.drain() == 0
+    assert house.results() == {"a.jpg"}
+
+
+@pytest.mark.parametrize("spoilt", [HTML_PAGE, Trim(keep=500), Reply(200, b"")], ids=["html", "cut", "empty"])
+async def test_a_result_that_is_no_image_is_asked_for_again_and_never_delivered(house: House, spoilt: Reply) -> None:
+    house.simulator.script.add(Fault("download", spoilt, times=2))
+    house.drop("a.jpg")
+    assert await house.drain() == 0
+    assert house.results() == {"a.jpg"}
+    assert house.creates() == 1
+
+
+async def test_a_result_that_never_becomes_an_image_is_held(house: House) -> None:
+    house.simulator.script.add(Fault("download", HTML_PAGE, times=99))
+    house.drop("a.jpg")
+    assert await house.drain() == 1
+    job = house.job("a.jpg")
+    assert job.problem is not None
+    assert (job.state, job.problem.code, job.credits) == (State.HELD, ErrorCode.RESULT_INVALID, 5)
+    assert not list(house.outbox.glob("*")) if house.outbox.exists() else True

@@ -1,0 +1,233 @@
+"""The step that spends money: whose turn it is, what an outcome does, and what never happens twice."""
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from picwish_watchd.clock import Clock
+from picwish_watchd.files.spool import Spool
+from picwish_watchd.job import ErrorCode, NewJob, Stamp, State
+from picwish_watchd.journal import Journal
+from picwish_watchd.picwish import PicwishClient
+from picwish_watchd.pipeline.budget import ByteBudget
+from picwish_watchd.pipeline.collect import Collect
+from picwish_watchd.pipeline.context import Context, spool_folder
+from picwish_watchd.pipeline.gate import Gate, Reason
+from picwish_watchd.pipeline.pacer import Pacer
+from picwish_watchd.pipeline.submit import Submit
+from picwish_watchd.simulator import Cut, DuplicateTaskId, EndIn, Fault, Hang, Raw, Reply, Reset, redirect, without
+from picwish_watchd.simulator.script import Action
+from tests.support.house import KEY, House, Process, until
+
+
+@pytest.fixture
+async def context(house: House) -> AsyncIterator[Context]:
+    """The parts as the daemon puts them together, with nothing running."""
+    config = house.config()
+    journal = Journal.open_for_writing(config.journal, Clock())
+    spool = Spool(spool_folder(config.journal))
+    spool.prepare()
+    for rule in config.rules:
+        journal.remember_rule(rule.name, rule.to_json())
+    async with PicwishClient(base_url=config.api.base_url, key=KEY, timeout=5) as client:
+        yield Context(config=config, journal=journal, spool=spool, clock=Clock(), client=client)
+    journal.close()
+
+
+def step(context: Context) -> tuple[Submit, Gate, Pacer]:
+    pacer = Pacer(context.config.api.qps, context.clock)
+    gate = Gate(context, pacer=pacer)
+    collect = Collect(context, gate=gate, pacer=pacer)
+    return Submit(context, gate=gate, pacer=pacer, budget=ByteBudget(10**6), collect=collect), gate, pacer
+
+
+def queue(context: Context, rule: str, name: str) -> int:
+    new = NewJob(rule, Path("/in") / rule / name, Path(name), Stamp(1, 1, 1), sha256="0" * 64, format="jpeg")
+    return context.journal.add([new])[0]
+
+
+async def test_higher_priority_goes_first_and_equals_take_turns(house: House) -> None:
+    (house.root / "state").mkdir()
+    house.more_rules = [{"name": "b", "inbox": "b", "priority": 5}, {"name": "c", "inbox": "c"}]
+    config = house.config()
+    journal = Journal.open_for_writing(config.journal, Clock())
+    async with PicwishClient(base_url=config.api.base_url, key=KEY, timeout=5) as client:
+        spool = Spool(spool_folder(config.journal))
+        context = Context(config=config, journal=journal, spool=spool, clock=Clock(), client=client)
+        submit, _, _ = step(context)
+        for rule in ("scans", "c", "b"):
+            for number in range(3):
+                queue(context, rule, f"{number}.jpg")
+        order = []
+        while (job := submit.choose()) is not None:
+            order.append(job.rule)
+            journal.move(job, State.SUBMITTING, "intent")
+        journal.close()
+    assert order[:3] == ["b"] * 3
+    assert sorted(order[3:5]) == sorted(order[5:7]) == sorted(order[7:9]) == ["c", "scans"]
+
+
+async def test_a_closed_gate_and_a_full_desk_submit_nothing(context: Context) -> None:
+    submit, gate, _ = step(context)
+    queue(context, "scans", "a.jpg")
+    gate.close(Reason.API_DOWN, "down")
+    assert submit.choose() is None
+    gate.open()
+    job = submit.choose()
+    assert job is not None
+    context.journal.move(job, State.SUBMITTING, "intent")
+    queue(context, "scans", "b.jpg")
+    context.config = type(context.config)(
+        **{
+            **{name: getattr(context.config, name) for name in context.config.__dataclass_fields__},
+            "api": context.config.api.model_copy(update={"max_pending": 1}),
+        }
+    )
+    assert submit.choose() is None
+
+
+DOUBTFUL: dict[str, Action] = {
+    "reset after the body": Reset(at="work"),
+    "silence": Hang(at="body"),
+    "garbage": Raw(),
+    "cut": Cut(after=40),
+    "500": Reply(500, at="work"),
+    "502": Reply(502, b"<html>bad gateway</html>", at="work"),
+    "504": Reply(504, at="work"),
+    "unreadable 200": Reply(200, b"<html>", at="work"),
+    "no task_id": without("task_id"),
+}
+
+
+@pytest.mark.parametrize("fault", [name for name in DOUBTFUL if name != "silence"])
+async def test_a_doubtful_post_is_held_and_never_sent_again(house: House, fault: str) -> None:
+    house.simulator.script.add(Fault("create", DOUBTFUL[fault]))
+    house.drop("a.jpg")
+    assert await house.drain() == 1
+    assert await house.drain() == 1 or house.creates() == 1
+    job = house.job("a.jpg")
+    assert job.problem is not None
+    assert (job.state, job.problem.code) == (State.HELD, ErrorCode.SUBMIT_OUTCOME_UNKNOWN)
+    assert (job.credits, job.credits_in_doubt) == (0, 5)
+    assert house.creates() == 1
+
+
+@pytest.mark.parametrize("fault", ["reset after the body", "500", "no task_id"])
+async def test_at_least_once_sends_a_doubtful_image_again_and_counts_the_doubt(house: House, fault: str) -> None:
+    house.top = {"charging": "at-least-once"}
+    house.simulator.script.add(Fault("create", DOUBTFUL[fault]))
+    sha = house.dropped[house.drop("a.jpg")]
+    house.forgiven.add(sha)
+    assert await house.drain() == 0
+    job = house.job("a.jpg")
+    assert (job.state, job.credits, job.credits_in_doubt) == (State.DONE, 5, 5)
+    assert house.creates() == 2
+
+
+FREE: dict[str, Action] = {
+    "429": Reply(429, headers={"Retry-After": "0"}),
+    "503": Reply(503),
+    "redirect": redirect("http://127.0.0.1:9/elsewhere"),
+    "reset before the body": Reset(at="head"),
+}
+
+
+@pytest.mark.parametrize("fault", ["429", "503", "redirect"])
+async def test_what_was_provably_not_accepted_is_sent_again_at_no_cost(house: House, fault: str) -> None:
+    house.simulator.script.add(Fault("create", FREE[fault], times=2))
+    house.drop("a.jpg")
+    assert await house.drain() == 0
+    job = house.job("a.jpg")
+    assert (job.state, job.credits, job.credits_in_doubt, job.attempts) == (State.DONE, 5, 0, 1)
+    assert house.creates() == 3
+
+
+async def test_a_dead_api_leaves_the_jobs_queued_and_is_probed_with_free_queries(house: House) -> None:
+    house.simulator.break_down(refuse=True)
+    house.drop("a.jpg")
+    daemon = asyncio.create_task(house.drain())
+    await until(lambda: "api_down" in house.report() and house.jobs() != [])
+    assert house.jobs()[0].state is State.QUEUED
+    await house.simulator.repair()
+    assert await daemon == 0
+    assert house.creates() == 1
+
+
+async def test_a_refused_key_stops_all_and_touches_no_job(house: House) -> None:
+    house.simulator.script.add(Fault("query", Reply(401), times=99))
+    house.simulator.script.add(Fault("create", Reply(401), times=99))
+    house.drop("a.jpg")
+    assert await house.drain() == 1
+    job = house.job("a.jpg")
+    assert (job.state, job.attempts, job.credits) == (State.QUEUED, 0, 0)
+
+
+@pytest.mark.parametrize(("status", "code"), [(400, ErrorCode.BAD_REQUEST), (413, ErrorCode.PAYLOAD_TOO_LARGE)])
+async def test_a_definite_refusal_fails_this_image_only(house: House, status: int, code: ErrorCode) -> None:
+    house.simulator.script.add(Fault("create", Reply(status), nth=1))
+    house.drop("a.jpg", seed=1)
+    house.drop("b.jpg", seed=2)
+    assert await house.drain() == 1
+    failed = house.jobs(State.FAILED)
+    assert [job.problem.code for job in failed if job.problem] == [code]
+    assert len(house.jobs(State.DONE)) == 1
+
+
+async def test_a_failed_task_is_repeated_up_to_max_attempts(house: House) -> None:
+    house.simulator.script.add(Fault("create", EndIn(-1), times=3))
+    house.drop("a.jpg")
+    assert await house.drain() == 1
+    job = house.job("a.jpg")
+    assert job.problem is not None
+    assert (job.state, job.problem.code, job.attempts) == (State.FAILED, ErrorCode.ATTEMPTS_EXHAUSTED, 3)
+    assert (job.credits, job.credits_in_doubt) == (0, 0)
+
+
+async def test_a_hopeless_task_is_not_repeated(house: House) -> None:
+    house.simulator.script.add(Fault("create", EndIn(-7)))
+    house.drop("a.jpg")
+    assert await house.drain() == 1
+    job = house.job("a.jpg")
+    assert job.problem is not None
+    assert (job.state, job.problem.code, job.attempts) == (State.FAILED, ErrorCode.TASK_FAILED, 1)
+
+
+async def test_a_file_that_changes_while_it_waits_is_never_sent_as_it_was_not_judged(house: House) -> None:
+    house.simulator.break_down(refuse=True)
+    path = house.drop("a.jpg", seed=1)
+    daemon = asyncio.create_task(house.drain())
+    await until(lambda: "api_down" in house.report() and house.jobs() != [])
+    new = house.drop("a.jpg", seed=2)
+    assert new == path
+    await house.simulator.repair()
+    await daemon
+    assert [charge.sha256 for charge in house.simulator.ledger] == [house.dropped[path]]
+    assert [job.state for job in house.jobs()] == [State.REJECTED, State.DONE]
+
+
+async def test_a_duplicate_task_id_never_delivers_another_pictures_result(house: House) -> None:
+    house.simulator.script.add(Fault("create", DuplicateTaskId(), nth=2))
+    house.drop("a.jpg", seed=1)
+    house.drop("b.jpg", seed=2)
+    await house.drain()
+    assert {job.state for job in house.jobs()} == {State.DONE, State.HELD}
+
+
+@pytest.mark.parametrize("sync", [0, 1])
+async def test_a_kill_while_posting_is_held_at_the_next_start(house: House, sync: int) -> None:
+    house.rule = {"sync": sync}
+    house.simulator.script.add(Fault("create", Hang(at="work")))
+    house.drop("a.jpg")
+    process = Process(house).start()
+    await until(lambda: bool(house.simulator.tasks))
+    await process.stop(signal.SIGKILL)
+    assert await house.drain() == 1
+    job = house.job("a.jpg")
+    assert job.problem is not None
+    assert (job.state, job.problem.code) == (State.HELD, ErrorCode.SUBMIT_OUTCOME_UNKNOWN)
+    assert house.creates() == 1
+    assert os.listdir(house.root / "state/journal.db.spool") == []

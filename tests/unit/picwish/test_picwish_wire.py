@@ -1,0 +1,212 @@
+"""Answers, states and pauses: pure functions."""
+
+import json
+from typing import get_args
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from picwish_watchd.job import ErrorCode
+from picwish_watchd.picwish import (
+    Accepted,
+    Answer,
+    CreateOutcome,
+    InDoubt,
+    NotAccepted,
+    ProbeOutcome,
+    QueryOutcome,
+    Refused,
+    TaskFailed,
+    TaskUnknown,
+    Unauthorized,
+    Unavailable,
+)
+from picwish_watchd.picwish.answer import read_answer, read_task_id
+from picwish_watchd.picwish.plain import LONGEST, plain
+from picwish_watchd.picwish.reader import Envelope
+from picwish_watchd.picwish.states import STATES, Fate, meaning_of
+from picwish_watchd.picwish.wire import Reply, create_outcome, probe_outcome, query_outcome, retry_after
+from tests.support.picwishkit import TASK
+
+WHOLE: dict[str, object] = {
+    "task_id": TASK,
+    "created_at": 1700000000,
+    "processed_at": 1700000001,
+    "completed_at": 1700000008.5,
+    "return_type": 1,
+    "type": 0,
+    "progress": 100,
+    "state": 1,
+    "image_width": 2048,
+    "image_height": 1024,
+    "image_size_kb": 812.5,
+    "out_format": "jpg",
+    "state_detail": "Complete",
+    "download_time": 12,
+    "time_elapsed": 8000,
+}
+
+
+def envelope(status: int | None = 200, **data: object) -> Envelope:
+    return Envelope(status=status, message="m", data=data, image=None)
+
+
+def test_every_field_of_the_document_is_read_and_written() -> None:
+    answer = read_answer(WHOLE)
+    assert json.loads(answer.to_json()) == WHOLE
+    assert set(Answer.__dataclass_fields__) == set(WHOLE)
+
+
+def test_numbers_as_strings_are_the_same() -> None:
+    spelled = {k: v if isinstance(v, str) else str(v) for k, v in WHOLE.items()}
+    assert read_answer(spelled) == read_answer(WHOLE)
+
+
+strange = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.lists(st.integers(), max_size=1)
+
+
+@given(st.dictionaries(st.sampled_from(sorted(WHOLE)), strange, max_size=5))
+def test_no_answer_is_too_strange_to_be_read(data: dict[str, object]) -> None:
+    json.loads(read_answer(data).to_json(), parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+
+
+def test_milliseconds_are_seconds_and_zero_is_not_yet() -> None:
+    answer = read_answer({"created_at": 1700000000500, "processed_at": 0, "completed_at": "0"})
+    assert (answer.created_at, answer.processed_at, answer.completed_at) == (1700000000.5, None, None)
+
+
+@pytest.mark.parametrize(
+    ("given_id", "expected"),
+    [
+        (" abc ", "abc"),
+        (12345, "12345"),
+        ("x" * 256, "x" * 256),
+        ("", None),
+        ("..", None),
+        ("a b", None),
+        ("a\nb", None),
+        ("x" * 257, None),
+        (True, None),
+        (None, None),
+        (1.5, None),
+    ],
+)
+def test_a_task_id_is_what_can_be_asked_for(given_id: object, expected: str | None) -> None:
+    assert read_task_id(given_id) == expected
+
+
+def test_states_are_repeated_or_not_as_the_contract_says() -> None:
+    again = {state for state, meaning in STATES.items() if meaning.fate is Fate.FAILED}
+    hopeless = {state for state, meaning in STATES.items() if meaning.fate is Fate.HOPELESS}
+    assert again == {-1, -2, -3, -8, -9, -13, -15}
+    assert hopeless == {-5, -7, -10, -11, -14, -16, -17}
+
+
+@given(st.integers())
+def test_every_state_has_a_meaning(state: int) -> None:
+    meaning = meaning_of(state)
+    assert meaning.says
+    assert (meaning.fate is Fate.SUCCEEDED) is (state == 1)
+    assert (meaning.fate is Fate.UNDER_WAY) is (state == 0 or state > 1)
+
+
+@pytest.mark.parametrize("state", sorted(s for s in STATES if s < 0))
+def test_a_failed_state_is_told_with_its_number_and_its_sentence(state: int) -> None:
+    outcome = query_outcome(Reply(200, envelope=envelope(state=state)), TASK)
+    assert isinstance(outcome, TaskFailed)
+    assert outcome.problem.code is ErrorCode.TASK_FAILED
+    assert f"state {state}:" in outcome.problem.message
+    assert STATES[state].says in outcome.problem.message
+    assert outcome.task_id == TASK
+
+
+CODES = [None, 0, 200, 201, 302, 400, 401, 404, 413, 429, 500, 502, 503, 504, 599, 10014, -5]
+
+
+@pytest.mark.parametrize("code", [code for code in CODES if code and 100 <= code < 600])
+def test_every_pair_of_codes_has_an_outcome(code: int) -> None:
+    for status in CODES:
+        reply = Reply(code, envelope=envelope(status))
+        assert isinstance(create_outcome(reply), get_args(CreateOutcome))
+        assert isinstance(query_outcome(reply, TASK), get_args(QueryOutcome))
+        assert isinstance(probe_outcome(reply), get_args(ProbeOutcome))
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "kind"),
+    [
+        (200, 500, InDoubt),
+        (500, 200, InDoubt),
+        (400, 500, InDoubt),
+        (429, 500, InDoubt),
+        (200, 10014, InDoubt),
+        (200, 0, InDoubt),
+        (400, 10014, Refused),
+        (200, 400, Refused),
+        (429, 400, Refused),
+        (400, 401, Unauthorized),
+        (200, 429, NotAccepted),
+        (429, 200, NotAccepted),
+    ],
+)
+def test_the_worse_of_two_codes_is_believed_of_a_create(code: int, status: int, kind: type) -> None:
+    assert isinstance(create_outcome(Reply(code, envelope=envelope(status))), kind)
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "kind"),
+    [
+        (200, 404, TaskUnknown),
+        (404, 200, TaskUnknown),
+        (404, 404, TaskUnknown),
+        (404, 500, Unavailable),
+        (500, 404, Unavailable),
+        (404, 401, Unauthorized),
+        (200, 10014, Unavailable),
+    ],
+)
+def test_a_query_believes_lightly_nothing_that_ends_the_job(code: int, status: int, kind: type) -> None:
+    assert isinstance(query_outcome(Reply(code, envelope=envelope(status)), TASK), kind)
+
+
+def test_whatever_the_codes_say_a_task_id_ends_the_doubt() -> None:
+    for code, status in [(200, 500), (500, 200), (502, None), (200, 0), (200, 10014)]:
+        outcome = create_outcome(Reply(code, envelope=envelope(status, task_id=TASK)))
+        assert isinstance(outcome, Accepted)
+
+
+@pytest.mark.parametrize(
+    ("headers", "expected"),
+    [
+        ({}, None),
+        ({"retry-after": "12"}, 12.0),
+        ({"retry-after": " 0 "}, 0.0),
+        ({"retry-after": "999999999999"}, 3600.0),
+        ({"retry-after": "-5"}, None),
+        ({"retry-after": "soon"}, None),
+        ({"retry-after": "nan"}, None),
+        ({"retry-after": "Fri, 31 Dec 1999 23:59:59 GMT"}, None),
+        ({"retry-after": "Fri, 31 Dec 1999 23:59:59 GMT", "date": "Fri, 31 Dec 1999 23:59:29 GMT"}, 30.0),
+        ({"retry-after": "Fri, 31 Dec 1999 23:59:59 GMT", "date": "Sat, 01 Jan 2000 00:00:29 GMT"}, 0.0),
+        ({"retry-after": "Fri, 31 Dec 1999 23:59:59 -0000", "date": "Fri, 31 Dec 1999 23:59:29 GMT"}, None),
+        ({"retry-after": "Fri, 99 Dec 1999 23:59:59 GMT", "date": "Fri, 31 Dec 1999 23:59:29 GMT"}, None),
+        ({"retry-after": "²"}, None),
+    ],
+)
+def test_a_pause_is_read_in_seconds_or_by_the_servers_own_clock(
+    headers: dict[str, str], expected: float | None
+) -> None:
+    assert retry_after(headers) == expected
+
+
+@given(st.text(), st.text())
+def test_any_text_becomes_one_short_printable_line(text: str, secret: str) -> None:
+    line = plain(text, secret)
+    assert line.isprintable()
+    assert len(line) <= LONGEST
+
+
+def test_keys_and_signatures_are_taken_out_of_texts() -> None:
+    text = 'see HTTPS://x.example/a?Signature=1#2, "oss://b/c?d" and\nkey=abcdef; http://y.example/z'
+    assert plain(text, "abcdef") == 'see HTTPS://x.example/a "oss://b/c" and key=***; http://y.example/z'
