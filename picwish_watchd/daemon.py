@@ -6,18 +6,15 @@ import os
 import signal
 from collections import Counter
 from collections.abc import Callable
-from contextlib import AsyncExitStack, suppress
-from dataclasses import dataclass
+from contextlib import AsyncExitStack
 
 import structlog
 
 from picwish_watchd import __version__
 from picwish_watchd.clock import Clock
-from picwish_watchd.config import Config, Observer, Rule
+from picwish_watchd.config import Config
 from picwish_watchd.errors import WatchdError
-from picwish_watchd.files.observe import Inbox, Walked, Watcher
 from picwish_watchd.files.spool import Spool
-from picwish_watchd.files.walk import NameFilter, Sighting
 from picwish_watchd.job import UNFINISHED, Job, State
 from picwish_watchd.journal import DaemonLock, Journal, prepare_folder, refuse_network
 from picwish_watchd.notify import ServiceManager
@@ -26,9 +23,10 @@ from picwish_watchd.pipeline.budget import ByteBudget
 from picwish_watchd.pipeline.collect import Collect
 from picwish_watchd.pipeline.context import Context, spool_folder
 from picwish_watchd.pipeline.deliver import Deliver
+from picwish_watchd.pipeline.desks import Desks
 from picwish_watchd.pipeline.dispose import Dispose
-from picwish_watchd.pipeline.gate import Gate, Reason
-from picwish_watchd.pipeline.intake import Intake
+from picwish_watchd.pipeline.drain import Drain
+from picwish_watchd.pipeline.gate import Gate
 from picwish_watchd.pipeline.pacer import Pacer
 from picwish_watchd.pipeline.recover import recover
 from picwish_watchd.pipeline.submit import Submit
@@ -38,21 +36,9 @@ _log = structlog.get_logger()
 _GRACE = 30.0  # seconds that running requests get to end
 _UPLOAD_BYTES = 64 * 2**20  # of images in memory at once
 _LOOK = 1.0  # seconds between looks at what other processes did to the journal
-_API_PATIENCE = 300.0  # seconds that `run --once` waits for a dead API
+_READY_PATIENCE = 30.0  # seconds that systemd is kept waiting for the first walk of every inbox
 
 Loader = Callable[[], tuple[Config, str]]  #: reads configuration and key again; raises WatchdError
-
-
-@dataclass(slots=True)
-class _Desk:
-    """One rule at work."""
-
-    rule: Rule
-    intake: Intake
-    watcher: Watcher
-    task: asyncio.Task[None]
-    walked: bool = False  #: at least once
-    away: str | None = None
 
 
 class Daemon:
@@ -66,11 +52,11 @@ class Daemon:
         self._manager = ServiceManager(os.environ)
         self._stop = asyncio.Event()
         self._at_once = asyncio.Event()
-        self._desks: dict[str, _Desk] = {}
         self._retired: list[PicwishClient] = []  # of earlier configurations; their last requests may still run
         self._ready = False
+        self._serving = False
         self._started = self._clock.now()
-        self._since = 0  # the last line of history before this run
+        self._ending = 0  # the exit code
         self.finished: list[Job] = []  #: after `run(once=True)`: what was done in this run
 
     async def run(self, *, once: bool = False) -> int:
@@ -82,7 +68,7 @@ class Daemon:
             lock = DaemonLock(self._config.journal)
             await self._open(stack, lock)
             self._handle_signals()
-            self._since = self.context.journal.last_event()
+            self._drain = Drain(self.context, gate=self.gate, desks=self.desks)
             recover(self.context)
             _log.info("daemon.started", version=__version__, pid=os.getpid(), rules=len(self._config.rules))
             try:
@@ -91,10 +77,8 @@ class Daemon:
                 raise _first(group) from group
             finally:
                 _log.info("daemon.stopped")
-            if once:
-                self.finished = self.context.journal.changed_since(self._since, (State.DONE,))
-                return self._verdict()
-            return 0
+            self.finished = self._drain.finished() if once else []
+            return self._ending
 
     def stop(self) -> None:
         """Stops taking, lets running requests end, then `run` returns. The second time: at once."""
@@ -102,16 +86,11 @@ class Daemon:
             self._at_once.set()
         self._stop.set()
 
-    @property
-    def settling(self) -> int:
-        """Number of files that were seen and are not yet jobs."""
-        return sum(desk.intake.waiting for desk in self._desks.values())
-
-    def totals_of_this_run(self) -> Counter[State]:
-        """Number of jobs by state: those on their way, and those that ended since `run` began."""
-        if self._stop.is_set() or not self._desks:
-            return Counter()
-        return Counter(self.context.journal.counts_since(self._since))
+    def progress(self) -> tuple[Counter[State], int]:
+        """Number of jobs by state (on their way, or ended in this run), and of files that are not yet jobs."""
+        if self._stop.is_set() or not self._serving:
+            return Counter(), 0
+        return self._drain.totals(), self.desks.settling
 
     @property
     def hanging(self) -> bool:
@@ -130,14 +109,13 @@ class Daemon:
         spool.prepare()
         self.context = Context(
             config=self._config, journal=journal, spool=spool, clock=self._clock,
-            client=_client(self._config, self._key), look_again=self._look_again,
+            client=_client(self._config, self._key),
         )  # fmt: skip
         stack.callback(self.context.lanes.close)
         stack.push_async_callback(self._close_client)
         self._pacer = Pacer(self._config.api.qps, self._clock)
         self.gate = Gate(self.context, pacer=self._pacer, changed=self._report)
-        for rule in self._config.rules:
-            journal.remember_rule(rule.name, rule.to_json())
+        self.desks = Desks(self.context, changed=self._report)
 
     async def _close_client(self) -> None:
         for client in (*self._retired, self.context.client):
@@ -153,9 +131,11 @@ class Daemon:
             workers = [group.create_task(step) for step in steps]
             loops = [self._pacer.run(), self.gate.run(), self.gate.probe(), self._look(), self._feed()]
             if once:
-                loops.append(self._drain())
+                loops.append(self._finish())
             helpers = [group.create_task(loop) for loop in loops]
-            self._start_rules(group)
+            self._group, self._serving = group, True
+            for rule in context.config.rules:
+                self.desks.open(rule, group)
             await self._stop.wait()
             await self._wind_up(workers)
             for helper in helpers:
@@ -165,9 +145,7 @@ class Daemon:
         """Nothing new is begun; what has begun gets `_GRACE` seconds, or none after a second signal."""
         self._manager.stopping()
         self.context.stopping = True
-        for desk in self._desks.values():
-            desk.watcher.stop()
-            desk.task.cancel()
+        self.desks.close_all()
         bells = self.context.bells
         for bell in (bells.submit, bells.collect, bells.deliver, bells.dispose):
             bell.ring()
@@ -177,62 +155,14 @@ class Daemon:
         for task in (impatient, ended, *workers):
             task.cancel()
 
-    def _start_rules(self, group: asyncio.TaskGroup) -> None:
-        self._group = group
-        for rule in self.context.config.rules:
-            self._start_rule(rule)
-
-    def _start_rule(self, rule: Rule) -> None:
-        intake = Intake(self.context, rule)
-        loop = asyncio.get_running_loop()
-
-        def report(name: str, news: list[Sighting] | Walked) -> None:
-            with suppress(RuntimeError):  # the loop has ended while a walk was still under way
-                loop.call_soon_threadsafe(self._heard, name, news)
-
-        watcher = Watcher(_inbox(rule), list(self.context.journal.known(rule.name)), report)
-        task = self._group.create_task(intake.run())
-        self._desks[rule.name] = _Desk(rule, intake, watcher, task)
-        watcher.start()
-
-    def _stop_rule(self, name: str) -> None:
-        desk = self._desks.pop(name)
-        desk.watcher.stop()
-        desk.task.cancel()
-
-    def _heard(self, name: str, news: list[Sighting] | Walked) -> None:
-        """A watcher's report, in the event loop."""
-        desk = self._desks.get(name)
-        if desk is None:
-            return
-        if not isinstance(news, Walked):
-            desk.intake.sighted(news)
-            return
-        if news.warning:
-            _log.warning("inbox.not_watched", rule=name, path=desk.rule.inbox, reason=news.warning)
-        if news.away != desk.away:
-            if news.away is None:
-                _log.info("inbox.back", rule=name, path=desk.rule.inbox)
-            else:
-                _log.error("inbox.away", rule=name, path=desk.rule.inbox, reason=news.away)
-        changed = not desk.walked or news.away != desk.away
-        desk.walked, desk.away = True, news.away
-        if changed:
-            self._report()
-        if not self._ready and all(desk.walked for desk in self._desks.values()):
-            self._ready = True
-            self._manager.ready()
-            self._manager.status(self._summary())
-            _log.info("daemon.ready")
-
-    def _look_again(self, job: Job) -> None:
-        desk = self._desks.get(job.rule)
-        if desk is not None:
-            desk.watcher.forget(os.fspath(job.relative))
-            desk.watcher.hint(os.fspath(job.source))
+    async def _finish(self) -> None:
+        await self._drain.run()
+        self._ending = self._drain.exit_code()
+        self.stop()
 
     async def _look(self) -> None:
         """Notices what commands did to the journal, and tells how things stand."""
+        patient_until = self._clock.monotonic() + _READY_PATIENCE
         version = self.context.journal.data_version()
         bells = self.context.bells
         while True:
@@ -241,7 +171,16 @@ class Daemon:
                 version = now
                 for bell in (bells.submit, bells.collect, bells.deliver, bells.dispose):
                     bell.ring()
+            if self._clock.monotonic() > patient_until:
+                self._be_ready()  # an inbox whose walk hangs must not keep the others from being served
             self._manager.status(self._summary())
+
+    def _be_ready(self) -> None:
+        if not self._ready:
+            self._ready = True
+            self._manager.ready()
+            self._manager.status(self._summary())
+            _log.info("daemon.ready")
 
     async def _feed(self) -> None:
         """Feeds systemd's watchdog for as long as this loop turns."""
@@ -250,54 +189,6 @@ class Daemon:
         while True:
             self._manager.alive()
             await self._clock.sleep(self._manager.watchdog / 3)
-
-    async def _drain(self) -> None:
-        """For `run --once`: stops when nothing is left to do, or nothing more can be done."""
-        until = self._clock.monotonic() + _API_PATIENCE
-        while True:
-            await self._clock.sleep(0.1)
-            if self.gate.blocked is None or self.gate.blocked.code is not Reason.API_DOWN:
-                until = self._clock.monotonic() + _API_PATIENCE
-            if self._drained() or self._stuck(dead=self._clock.monotonic() > until):
-                self.stop()
-                return
-
-    def _drained(self) -> bool:
-        if not all(desk.walked for desk in self._desks.values()) or self.settling:
-            return False
-        return self._left() == 0 and self.context.journal.originals_waiting() == 0
-
-    def _left(self) -> int:
-        """Number of jobs on their way, less those that wait for a rule that left the configuration."""
-        journal = self.context.journal
-        names = {rule.name for rule in self.context.config.rules}
-        counts = journal.counts()
-        orphans = sum(states.get(State.QUEUED, 0) for name, states in counts.items() if name not in names)
-        return journal.unfinished() - orphans
-
-    def _stuck(self, *, dead: bool) -> bool:
-        """Whether all that is left waits for something that a person has to mend."""
-        if not all(desk.walked for desk in self._desks.values()) or self.settling:
-            return False
-        totals = self._totals()
-        moving = sum(totals.get(state, 0) for state in (State.SUBMITTING, State.PENDING, State.FETCHING))
-        waiting = self.context.journal.waiting_in_vain(State.DELIVERING)
-        shut = self.gate.blocked is not None and (dead or self.gate.blocked.code is not Reason.API_DOWN)
-        if dead and moving:
-            return True
-        queued = self._left() - moving - totals.get(State.DELIVERING, 0)
-        return moving == 0 and waiting == totals.get(State.DELIVERING, 0) and (queued == 0 or shut)
-
-    def _verdict(self) -> int:
-        """The exit code of `run --once`; says what is wrong."""
-        bad = self.context.journal.changed_since(self._since, (State.REJECTED, State.FAILED, State.HELD))
-        left = self._left()
-        if left:
-            blocked = self.gate.blocked
-            reason = blocked.message if blocked else "see `picwish-watchd jobs` for what each of them waits for"
-            _log.error("daemon.unfinished", jobs=left, reason=reason)
-        away = any(desk.away for desk in self._desks.values())
-        return 1 if bad or left or away else 0
 
     def _totals(self) -> Counter[State]:
         totals: Counter[State] = Counter()
@@ -311,11 +202,13 @@ class Daemon:
         parts += [f"{totals[State.HELD]} held"] if totals[State.HELD] else []
         if self.gate.blocked is not None:
             parts.append(f"blocked: {self.gate.blocked.message}")
-        parts += [f"inbox of {name} away" for name, desk in self._desks.items() if desk.away]
+        parts += [f"inbox of {desk.rule.name} away" for desk in self.desks.all() if desk.away]
         return ", ".join(parts) or "idle"
 
     def _report(self) -> None:
-        """What `status` cannot see from outside."""
+        """What `status` cannot see from outside; called whenever it changes."""
+        if self.desks.walked:
+            self._be_ready()
         blocked = self.gate.blocked
         text = json.dumps(
             {
@@ -324,8 +217,7 @@ class Daemon:
                 "started_at": self._started,
                 "blocked": None if blocked is None else {"code": blocked.code, "message": blocked.message},
                 "rules": {
-                    name: {"watching": desk.walked and desk.away is None, "reason": desk.away}
-                    for name, desk in self._desks.items()
+                    desk.rule.name: {"watching": desk.watching, "reason": desk.away} for desk in self.desks.all()
                 },
             }
         )
@@ -361,11 +253,10 @@ class Daemon:
         context.config = config
         self._pacer.set_qps(config.api.qps)
         for name in [name for name, rule in old.items() if new.get(name) != rule]:
-            self._stop_rule(name)
+            self.desks.close(name)
         for name, rule in new.items():
             if old.get(name) != rule:
-                context.journal.remember_rule(name, rule.to_json())
-                self._start_rule(rule)
+                self.desks.open(rule, self._group)
         self._report()
         self.gate.look()
         _log.info("config.reloaded", rules=len(new))
@@ -387,16 +278,3 @@ async def _all_ended(tasks: list[asyncio.Task[None]]) -> None:
 def _client(config: Config, key: str) -> PicwishClient:
     api = config.api
     return PicwishClient(base_url=api.base_url, key=key, timeout=api.timeout, allow_insecure=api.allow_insecure)
-
-
-def _inbox(rule: Rule) -> Inbox:
-    native = {Observer.NATIVE: True, Observer.POLLING: False, Observer.AUTO: None}[rule.observer]
-    return Inbox(
-        rule=rule.name,
-        path=rule.inbox,
-        names=NameFilter(rule.include, rule.exclude),
-        recursive=rule.recursive,
-        follow_symlinks=rule.follow_symlinks,
-        native=native,
-        rescan_interval=rule.rescan_interval,
-    )

@@ -29,8 +29,8 @@ class Progress:
         """Shows the daemon's progress until cancelled."""
         while True:
             await asyncio.sleep(_EVERY)
-            totals = daemon.totals_of_this_run()
-            self._show(totals, daemon.settling)
+            totals, settling = daemon.progress()
+            self._show(totals, settling)
 
     def close(self) -> None:
         """Leaves the bar as it is."""

@@ -191,13 +191,9 @@ class _Ear(FileSystemEventHandler):
         if self._observer is not None and root == self._root and self._observer.is_alive():
             return None
         self.close()
-        observer = Observer()
         try:
-            # realpath: watchdog hears nothing of a root that is itself a symbolic link
-            observer.schedule(self, os.path.realpath(inbox.path), recursive=inbox.recursive, event_filter=_EVENTS)
-            observer.start()
+            self._observer, self._root = self._started(inbox), root
         except OSError as error:
-            observer.unschedule_all()
             if self._warned:
                 return None
             self._warned = True
@@ -205,7 +201,6 @@ class _Ear(FileSystemEventHandler):
                 f"the kernel grants no more watches ({error.strerror or error}); the folder is walked every "
                 f"{inbox.rescan_interval:g} s instead (sysctl fs.inotify.max_user_watches, max_user_instances)"
             )
-        self._observer, self._root = observer, root
         return None
 
     def close(self) -> None:
@@ -218,6 +213,17 @@ class _Ear(FileSystemEventHandler):
     def dispatch(self, event: FileSystemEvent) -> None:
         """Called by watchdog's thread: only takes a note."""
         self._hints.add(os.fsdecode(event.dest_path or event.src_path))
+
+    def _started(self, inbox: Inbox) -> BaseObserver:
+        observer = Observer()  # opens its inotify instance and starts a thread at once
+        try:
+            # realpath: watchdog hears nothing of a root that is itself a symbolic link
+            observer.schedule(self, os.path.realpath(inbox.path), recursive=inbox.recursive, event_filter=_EVENTS)
+            observer.start()
+        except OSError:
+            observer.stop()
+            raise
+        return observer
 
     def _wanted(self, inbox: Inbox) -> bool:
         if inbox.native is not None:

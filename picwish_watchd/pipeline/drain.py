@@ -1,0 +1,85 @@
+"""``run --once``: when is nothing left to do, and when can nothing more be done?"""
+
+from collections import Counter
+
+import structlog
+
+from picwish_watchd.job import ENDED_BADLY, Job, State
+from picwish_watchd.pipeline.context import Context
+from picwish_watchd.pipeline.desks import Desks
+from picwish_watchd.pipeline.gate import Gate, Reason
+
+_log = structlog.get_logger()
+
+_LOOK = 0.1
+_PATIENCE = 300.0  # seconds that a dead API, or a refused key with tasks at PicWish, is waited for
+
+_AT_PICWISH = (State.SUBMITTING, State.PENDING, State.FETCHING)
+
+
+class Drain:
+    """Watches over one run. Made before anything has happened in it."""
+
+    def __init__(self, context: Context, *, gate: Gate, desks: Desks) -> None:
+        self._context = context
+        self._gate = gate
+        self._desks = desks
+        self._since = context.journal.last_event()
+
+    async def run(self) -> None:
+        """Returns when all is done, or when all that is left waits for a person."""
+        clock = self._context.clock
+        give_up = clock.monotonic() + _PATIENCE
+        while True:
+            await clock.sleep(_LOOK)
+            if self._gate.blocked is None:
+                give_up = clock.monotonic() + _PATIENCE
+            if self._taken_in() and (self._all_done() or self._stuck(weary=clock.monotonic() > give_up)):
+                return
+
+    def totals(self) -> Counter[State]:
+        """Number of jobs by state: those on their way, and those that ended in this run."""
+        return Counter(self._context.journal.counts_since(self._since))
+
+    def finished(self) -> list[Job]:
+        """What was done in this run, oldest first."""
+        return self._context.journal.changed_since(self._since, (State.DONE,))
+
+    def exit_code(self) -> int:
+        """0 if all went well; else 1, and the log says why. To be asked while the desks are open."""
+        left = self._left()
+        if left:
+            blocked = self._gate.blocked
+            reason = blocked.message if blocked else "`picwish-watchd jobs` shows what each of them waits for"
+            _log.error("run.unfinished", jobs=left, reason=reason)
+        away = any(desk.away for desk in self._desks.all())
+        bad = self._context.journal.changed_since(self._since, ENDED_BADLY)
+        return 1 if bad or left or away else 0
+
+    def _taken_in(self) -> bool:
+        return self._desks.walked and self._desks.settling == 0
+
+    def _all_done(self) -> bool:
+        return self._left() == 0 and self._context.journal.originals_waiting() == 0
+
+    def _left(self) -> int:
+        """Number of jobs on their way, less those that wait for a rule that left the configuration."""
+        journal = self._context.journal
+        names = {rule.name for rule in self._context.config.rules}
+        counts = journal.counts()
+        orphans = sum(states.get(State.QUEUED, 0) for name, states in counts.items() if name not in names)
+        return journal.unfinished() - orphans
+
+    def _stuck(self, *, weary: bool) -> bool:
+        """Whether all that is left waits for something that a person has to mend."""
+        totals: Counter[State] = Counter()
+        for states in self._context.journal.counts().values():
+            totals.update(states)
+        at_picwish = sum(totals[state] for state in _AT_PICWISH)
+        if at_picwish:
+            return weary
+        delivering = totals[State.DELIVERING]
+        blocked = self._gate.blocked
+        shut = blocked is not None and (weary or blocked.code is not Reason.API_DOWN)
+        in_vain = self._context.journal.waiting_in_vain(State.DELIVERING)
+        return delivering == in_vain and (shut or self._left() == delivering)
