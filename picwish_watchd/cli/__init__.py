@@ -21,9 +21,15 @@ COMMANDS = {
     "simulate": "run the simulator alone: a stand-in for PicWish on this machine",
 }
 
+_DESCRIPTION = """\
+Hot folders for PicWish's Advanced Image Enhancer: what is dropped into an inbox
+comes out enhanced in the outbox, and is paid for once.
+"""
+
 _EPILOG = """\
-exit codes: 0 fine; 1 some job did not end well; 2 wrong usage; 74 journal unusable; 75 another daemon runs;
-78 configuration wrong or no key. Try `picwish-watchd demo` first: it costs nothing.
+exit codes: 0 fine; 1 some job did not end well; 2 wrong usage;
+74 journal unusable; 75 another daemon runs; 78 configuration wrong or no key.
+Try `picwish-watchd demo` first: it needs no key and costs nothing.
 """
 
 
@@ -77,8 +83,7 @@ def _printable(text: str) -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="picwish-watchd",
-        description="Hot folders for PicWish's Advanced Image Enhancer: what is dropped into an inbox comes out "
-        "enhanced in the outbox, and is paid for once.",
+        description=_DESCRIPTION,
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

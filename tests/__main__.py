@@ -1,0 +1,32 @@
+"""``python -m tests``: everything that must hold, in one command; the first thing that does not ends it."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+STEPS = (
+    ("ruff", "format", "--check", "."),
+    ("ruff", "check", "."),
+    ("mypy",),
+    ("mypy", "-p", "tests", "-p", "benchmarks"),
+    ("coverage", "erase"),
+    ("coverage", "run", "-m", "pytest"),
+    ("coverage", "combine", "--quiet"),
+    ("coverage", "report"),
+)
+
+
+def main() -> int:
+    """Runs the steps with this interpreter's tools; further arguments go to pytest."""
+    for step in STEPS:
+        command = [sys.executable, "-m", *step, *(sys.argv[1:] if "pytest" in step else [])]
+        print("$", " ".join(("python", *command[1:])), flush=True)
+        code = subprocess.run(command, cwd=ROOT, check=False).returncode
+        if code:
+            return code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,118 @@
+"""The floors of the house: who may know whom, and how large a room may grow."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import picwish_watchd
+
+PACKAGE = Path(picwish_watchd.__file__).parent
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+#: Lower floors come first; rooms on one floor do not know each other.
+FLOORS = (
+    {"job", "errors", "clock", "mounts"},
+    {"config", "log", "notify"},
+    {"journal", "picwish", "files"},
+    {"pipeline"},
+    {"daemon"},
+    {"simulator"},
+    {"cli"},
+)
+#: Rooms of the ground floor build on each other in this order.
+GROUND = ("clock", "errors", "mounts", "job")
+#: The one room, or files, in which a library is known.
+HOMES = {
+    "sqlite3": ("journal",),
+    "httpx": ("picwish",),
+    "httpcore": ("picwish",),
+    "watchdog": ("files/observe.py",),
+    "yaml": ("config",),
+    "pydantic": ("config",),
+    "PIL": ("files/images.py", "simulator"),
+    "h11": ("simulator",),
+    "rich": ("cli",),
+}
+FORBIDDEN_NAMES = {"utils", "helpers", "common", "base", "manager", "misc"}
+
+
+def room_of(module: str) -> str:
+    """ "picwish_watchd.files.spool" -> "files"; the package itself is "" ."""
+    return [*module.split("."), ""][1]
+
+
+def imports(path: Path) -> list[str]:
+    """All modules that a file imports, wherever in it."""
+    found: list[str] = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.append(node.module)
+            if node.module == "picwish_watchd":
+                found += [f"picwish_watchd.{alias.name}" for alias in node.names if alias.name != "__version__"]
+    return found
+
+
+def floor_of(room: str) -> int:
+    return next(number for number, rooms in enumerate(FLOORS) if room in rooms)
+
+
+def own_room(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_point_downward(path: Path) -> None:
+    here = own_room(path)
+    if here in ("__init__", "__main__"):
+        return
+    for module in imports(path):
+        if not module.startswith("picwish_watchd.") or (there := room_of(module)) == here:
+            continue
+        if floor_of(here) == floor_of(there) == 0:
+            assert GROUND.index(there) < GROUND.index(here), f"{path} imports {module}"
+        else:
+            assert floor_of(there) < floor_of(here), f"{path} imports {module}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_library_is_known_in_its_home_only(path: Path) -> None:
+    place = str(path.relative_to(PACKAGE))
+    for module in imports(path):
+        homes = HOMES.get(module.split(".")[0])
+        assert homes is None or place.startswith(homes), f"{place} imports {module}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_rooms_stay_small(path: Path) -> None:
+    text = path.read_text()
+    assert text.count("\n") <= 400, f"{path} is too long"
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            assert (node.end_lineno or 0) - node.lineno < 52, f"{path}: {node.name} is too long"
+
+
+def test_nothing_has_a_name_that_says_nothing() -> None:
+    assert not {path.stem for path in FILES} & FORBIDDEN_NAMES
+
+
+def test_blind_handlers_have_two_homes() -> None:
+    """A bug is caught at one job's border and at the CLI's top, and nowhere else."""
+    blind = set()
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ExceptHandler) and isinstance(node.type, ast.Name) and node.type.id == "Exception":
+                blind.add(str(path.relative_to(PACKAGE)))
+    assert blind == {"pipeline/border.py", "cli/__init__.py"}
+
+
+def test_every_public_thing_says_what_it_promises() -> None:
+    silent = []
+    for path in FILES:
+        for node in ast.parse(path.read_text()).body:
+            public = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+            if public and not node.name.startswith("_") and ast.get_docstring(node) is None:  # type: ignore[union-attr,arg-type] # narrowed above
+                silent.append(f"{path.relative_to(PACKAGE)}: {node.name}")  # type: ignore[union-attr] # narrowed above
+    assert silent == []

@@ -1,0 +1,95 @@
+"""What the documents show must work: the example configuration, the README's commands, the systemd unit."""
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from picwish_watchd.cli import COMMANDS
+from picwish_watchd.config import load
+from picwish_watchd.config.schema import Api, General, Log, Rule
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def marked_command(name: str) -> str:
+    """The command that stands in README under its mark."""
+    found = re.search(rf"<!-- command: {name} -->\n```sh\n(.*?)\n```", README, re.DOTALL)
+    assert found, name
+    return found[1]
+
+
+def test_the_example_loads_as_it_stands_and_shows_every_key() -> None:
+    example = ROOT / "config.example.yaml"
+    config = load(example, {})
+    assert config.warnings == ()
+    text = example.read_text()
+    for section in (Api, General, Log, Rule):
+        for key in section.model_fields:
+            assert re.search(rf"^[\s#-]*{key}:", text, re.MULTILINE), f"{key} is not shown"
+
+
+def test_the_configuration_in_the_readme_loads(tmp_path: Path) -> None:
+    for number, block in enumerate(re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)):
+        file = tmp_path / f"{number}.yaml"
+        file.write_text(block)
+        assert load(file, {}).rules
+
+
+def test_the_first_command_installs_and_runs_the_demo() -> None:
+    *_, run = marked_command("demo").split("&&")
+    program, *arguments = shlex.split(run)
+    assert program == ".venv/bin/picwish-watchd"
+    told = subprocess.run(
+        [sys.executable, "-m", "picwish_watchd", *arguments], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert told.returncode == 0, told.stderr
+    folder = Path(told.stdout.rstrip().rpartition(" ")[2])
+    try:
+        assert "25 credits would have been paid" in told.stdout
+        assert len([path for path in (folder / "outbox").rglob("*") if path.is_file()]) == 5
+    finally:
+        shutil.rmtree(folder)
+
+
+def test_the_second_command_runs_this_very_suite() -> None:
+    *_, run = marked_command("tests").split("&&")
+    assert shlex.split(run) == [".venv/bin/python", "-m", "tests"]
+    assert (ROOT / "tests/__main__.py").exists()
+
+
+def test_every_command_is_in_the_readme_and_explains_itself() -> None:
+    for command in COMMANDS:
+        assert re.search(rf"(`|picwish-watchd ){command}\b", README), command
+        told = subprocess.run(
+            [sys.executable, "-m", "picwish_watchd", command, "--help"], capture_output=True, text=True, check=True
+        )
+        assert "--config" in told.stdout
+
+
+def test_every_command_that_the_readme_names_exists() -> None:
+    for command in re.findall(r"`picwish-watchd ([a-z]+)", README):
+        assert command in COMMANDS
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd on this machine")
+def test_the_unit_is_sound_and_exposes_little(tmp_path: Path) -> None:
+    unit = tmp_path / "picwish-watchd.service"
+    text = (ROOT / "systemd/picwish-watchd.service").read_text()
+    unit.write_text(text.replace("/opt/picwish-watchd/bin/picwish-watchd", sys.executable))
+    # systemd-analyze verify answers 0 for unknown keys; only stderr speaks
+    told = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", str(unit)], capture_output=True, text=True, check=False
+    )
+    ours = [line for line in told.stderr.splitlines() if "picwish" in line]
+    assert ours == []
+    exposed = subprocess.run(
+        ["systemd-analyze", "security", "--offline=true", "--threshold=20", str(unit)],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert exposed.returncode == 0, exposed.stdout.splitlines()[-1]
