@@ -12,11 +12,14 @@ RESTORE = (
     "knows of no finished image, so first move finished originals out of the inboxes, or they are bought again"
 )
 
-#: Primary result code -> what it says, what to do.
+_FULL = ("the disk of the journal is full", "make room there; nothing is submitted until then")
+
+#: Result code, extended or primary -> what it says, what to do.
 _MEANING: dict[str, tuple[str, str]] = {
     "SQLITE_CORRUPT": ("the journal is damaged", RESTORE),
     "SQLITE_NOTADB": ("the journal is damaged or no SQLite file", RESTORE),
-    "SQLITE_FULL": ("the disk of the journal is full", "make room there; nothing is submitted until then"),
+    "SQLITE_FULL": _FULL,
+    "SQLITE_IOERR_SHMSIZE": _FULL,  # no room for the -shm: how opening meets a full disk
     "SQLITE_READONLY": ("the journal is read-only", "make the file and its folder writable for this user"),
     "SQLITE_PERM": ("the journal may not be opened", "make the file and its folder accessible to this user"),
     "SQLITE_CANTOPEN": (
@@ -47,8 +50,8 @@ def translated(path: Path) -> Iterator[None]:
         if isinstance(error, (sqlite3.ProgrammingError, sqlite3.IntegrityError, sqlite3.DataError)):
             raise
         name = getattr(error, "sqlite_errorname", "") or ""
-        primary = "_".join(name.split("_")[:2])
-        if primary not in _MEANING:
+        meaning = _MEANING.get(name) or _MEANING.get("_".join(name.split("_")[:2]))
+        if meaning is None:
             raise
-        what, hint = _MEANING[primary]
+        what, hint = meaning
         raise JournalError(f"{what}: {path} ({error})", hint=hint) from error

@@ -34,7 +34,8 @@ class Drain:
             await clock.sleep(_LOOK)
             if self._gate.blocked is None:
                 give_up = clock.monotonic() + _PATIENCE
-            if self._taken_in() and (self._all_done() or self._stuck(weary=clock.monotonic() > give_up)):
+            weary = clock.monotonic() > give_up
+            if self._taken_in() and self._disposed() and (self._left() == 0 or self._stuck(weary=weary)):
                 return
 
     def totals(self) -> Counter[State]:
@@ -59,8 +60,9 @@ class Drain:
     def _taken_in(self) -> bool:
         return self._desks.walked and self._desks.settling == 0
 
-    def _all_done(self) -> bool:
-        return self._left() == 0 and self._context.journal.originals_waiting() == 0
+    def _disposed(self) -> bool:
+        """Whether every original that is to go was at least tried."""
+        return self._context.journal.originals_waiting() == 0
 
     def _left(self) -> int:
         """Number of jobs on their way, less those that wait for a rule that left the configuration."""

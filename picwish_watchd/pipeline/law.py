@@ -37,11 +37,6 @@ class Law:
         """The share of tasks that are done ``age`` seconds after their submission."""
         return 0.0 if age <= 0 else _NORMAL.cdf((math.log(age) - self._mu) / self._sigma)
 
-    def chance(self, age: float, open_at: float) -> float:
-        """How likely a task of this age is done now, when it was not yet at age ``open_at``."""
-        still = 1.0 - self.done_by(open_at)
-        return 1.0 if still < 1e-9 else (self.done_by(age) - self.done_by(open_at)) / still
-
     def next_query(self, open_at: float) -> float:
         """The age at which a task that was not done at age ``open_at`` is as likely done as not.
 
@@ -57,7 +52,7 @@ class Law:
         known = [math.log(max(0.001, seconds)) for seconds in self._seconds]
         if len(known) < _ENOUGH:
             prior = [math.log(_PRIOR_MEDIAN) + z * _PRIOR_SIGMA for z in (-1.15, -0.67, -0.32, 0.0, 0.32, 0.67, 1.15)]
-            known = (prior + known * 2)[-_ENOUGH * 2 :] if known else prior
+            known = prior + known * 2
         low, mid, high = quantiles(known, n=4)
         self._mu = mid
         self._sigma = min(_SIGMA_MAX, max(_SIGMA_MIN, (high - low) / 1.349))

@@ -163,11 +163,13 @@ class Process:
 
     house: House
     arguments: tuple[str, ...] = ()
+    die_after: int | None = None  #: acts, see `tests.support.crash`
     environ: dict[str, str] = field(default_factory=dict)
 
     def start(self) -> "Process":
         file = self.house.configure()
-        command = [sys.executable, "-m", "picwish_watchd", "run", "-c", str(file), *self.arguments]
+        program = ["picwish_watchd"] if self.die_after is None else ["tests.support.crash", str(self.die_after)]
+        command = [sys.executable, "-m", *program, "run", "-c", str(file), *self.arguments]
         environ = {**os.environ, "PICWISH_API_KEY": KEY, **self.environ}
         self.errors = self.house.root / "stderr.log"
         with self.errors.open("ab") as sink:
@@ -176,11 +178,13 @@ class Process:
 
     async def ended(self, seconds: float = 30) -> int:
         """Waits for its end and answers its exit code."""
-        async with asyncio.timeout(seconds):
-            while self.child.poll() is None:
-                await asyncio.sleep(0.02)
-        if self.child.stdout is not None:
-            self.child.stdout.close()
+        try:
+            async with asyncio.timeout(seconds):
+                while self.child.poll() is None:
+                    await asyncio.sleep(0.02)
+        finally:
+            self.child.kill()
+            self.child.communicate()
         return self.child.returncode
 
     async def stop(self, number: int = signal.SIGTERM) -> int:

@@ -1,0 +1,286 @@
+"""Watching: whatever way a file comes, it is reported, at once where the kernel tells, else at the next walk."""
+
+import logging
+import os
+import queue
+import shutil
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from picwish_watchd import mounts
+from picwish_watchd.files.observe import Inbox, Walked, Watcher
+from picwish_watchd.files.walk import NameFilter, Sighting
+from picwish_watchd.job import Stamp
+
+# watchdog warns, in the thread that reads the kernel's events, of a folder that it met twice while a tree came in;
+# as an error that would end the thread.
+
+NEVER, DEADLINE = 600.0, 20.0  # seconds
+OVERFLOW = logging.getLogger("watchdog.observers.inotify_c")
+
+
+class Watched:
+    """A watcher and what it has reported."""
+
+    def __init__(self, path: Path, known: list[tuple[str, Stamp]], settings: dict[str, Any]) -> None:
+        self.reports: queue.Queue[list[Sighting] | Walked] = queue.Queue()
+        self.gate = threading.Event()  # cleared: the watcher stands still after its next report
+        self.gate.set()
+        usual: dict[str, Any] = {
+            "rule": "scans", "path": path, "names": NameFilter(["*.jpg"], []), "recursive": True,
+            "follow_symlinks": False, "native": True, "rescan_interval": NEVER,
+        }  # fmt: skip
+        self.watcher = Watcher(Inbox(**{**usual, **settings}), known, self._report)
+        self.watcher.start()
+
+    def _report(self, rule: str, news: list[Sighting] | Walked) -> None:
+        assert rule == "scans"
+        assert threading.current_thread() is self.watcher
+        self.reports.put(news)
+        self.gate.wait(DEADLINE)
+
+    def until(self, *names: str) -> list[str]:
+        """Waits until all these names were reported; answers all that were."""
+        found: list[str] = []
+        while not set(names) <= set(found):
+            news = self._next()
+            if not isinstance(news, Walked):
+                found += [sighting.relative for sighting in news]
+        return found
+
+    def walked(self) -> Walked:
+        """Waits for the end of the next walk that has not been waited for."""
+        while not isinstance(news := self._next(), Walked):
+            pass
+        return news
+
+    def idle(self) -> None:
+        """Waits until all walks asked for so far have ended."""
+        marker = f"marker-{time.monotonic_ns()}.jpg"
+        (self.watcher.inbox.path / marker).touch()
+        self.watcher.hint()
+        self.until(marker)
+        self.walked()
+
+    def _next(self) -> list[Sighting] | Walked:
+        return self.reports.get(timeout=DEADLINE)
+
+
+Start = Callable[..., Watched]
+
+
+@pytest.fixture
+def inbox(tmp_path: Path) -> Path:
+    folder = tmp_path / "inbox"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def start(inbox: Path) -> Iterator[Start]:
+    """Starts a watcher of `inbox`, or as told."""
+    started: list[Watched] = []
+
+    def watch(path: Path = inbox, known: list[tuple[str, Stamp]] | None = None, **settings: Any) -> Watched:
+        started.append(Watched(path, known or [], settings))
+        return started[-1]
+
+    yield watch
+    for each in started:
+        each.watcher.stop()
+        each.watcher.join(DEADLINE)
+        assert not each.watcher.is_alive()
+    assert _watchdogs() == []
+
+
+def _watchdogs() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if type(thread).__module__.startswith("watchdog")]
+
+
+def test_the_first_walk_finds_what_lies_there_already_and_not_what_is_known(inbox: Path, start: Start) -> None:
+    (inbox / "a.jpg").touch()
+    (inbox / "b.jpg").touch()
+    found = (inbox / "b.jpg").stat()
+    watched = start(known=[("b.jpg", Stamp(found.st_ino, 0, found.st_mtime_ns))])
+    assert watched.until("a.jpg") == ["a.jpg"]
+    walked = watched.walked()
+    assert (walked.rule, walked.away, walked.warning) == ("scans", None, None)
+    assert walked.seconds > 0
+
+
+def test_a_file_is_reported_when_it_is_written_or_moved_in(inbox: Path, start: Start) -> None:
+    watched = start()
+    watched.walked()
+    (inbox / "new.jpg").write_bytes(b"picture")
+    watched.until("new.jpg")
+    (inbox.parent / "moved.jpg").write_bytes(b"picture")
+    os.rename(inbox.parent / "moved.jpg", inbox / "moved.jpg")
+    watched.until("moved.jpg")
+    (inbox / "late.part").write_bytes(b"picture")
+    os.rename(inbox / "late.part", inbox / "late.jpg")
+    watched.until("late.jpg")
+
+
+def test_a_file_changed_in_place_is_reported_again(inbox: Path, start: Start) -> None:
+    (inbox / "a.jpg").write_bytes(b"picture")
+    watched = start()
+    watched.until("a.jpg")
+    watched.walked()
+    (inbox / "a.jpg").write_bytes(b"another picture")
+    assert set(watched.until("a.jpg")) == {"a.jpg"}
+
+
+def test_whole_trees_are_reported_however_they_come(inbox: Path, start: Start) -> None:
+    names = [f"{folder}/{number}.jpg" for folder in ("one", "one/two", "one/two/three") for number in range(20)]
+    for name in names:
+        (inbox.parent / "tree" / name).parent.mkdir(parents=True, exist_ok=True)
+        (inbox.parent / "tree" / name).touch()
+    watched = start(rescan_interval=1.0)
+    watched.walked()
+    subprocess.run(["cp", "-r", inbox.parent / "tree", inbox / "copied"], check=True)
+    os.rename(inbox.parent / "tree", inbox / "moved")
+    watched.until(*(f"{tree}/{name}" for tree in ("copied", "moved") for name in names))
+    (inbox / "moved" / "one" / "two" / "later.jpg").touch()
+    watched.until("moved/one/two/later.jpg")
+
+
+def test_an_inbox_that_is_missing_at_the_start_is_taken_up_when_it_comes(inbox: Path, start: Start) -> None:
+    inbox.rmdir()
+    watched = start(rescan_interval=0.05)
+    assert watched.walked().away == f"{inbox}: No such file or directory"
+    inbox.mkdir()
+    (inbox / "a.jpg").touch()
+    watched.until("a.jpg")
+    assert watched.walked().away is None
+
+
+def test_an_inbox_deleted_and_made_anew_is_watched_again(inbox: Path, start: Start) -> None:
+    watched = start(rescan_interval=0.1)
+    watched.walked()
+    shutil.rmtree(inbox)
+    while watched.walked().away is None:
+        pass
+    inbox.mkdir()
+    (inbox / "a.jpg").touch()
+    watched.until("a.jpg")
+    watched.walked()
+    (inbox / "b.jpg").touch()
+    watched.until("b.jpg")
+
+
+def test_an_inbox_replaced_by_another_folder_is_heard_again_after_one_walk(inbox: Path, start: Start) -> None:
+    watched = start()
+    watched.walked()
+    os.rename(inbox, inbox.parent / "elsewhere")
+    inbox.mkdir()
+    watched.idle()
+    (inbox / "a.jpg").touch()
+    watched.until("a.jpg")
+
+
+def test_an_inbox_that_is_a_link_is_heard(inbox: Path, start: Start) -> None:
+    (inbox.parent / "link").symlink_to("inbox")
+    watched = start(inbox.parent / "link")
+    watched.walked()
+    (inbox / "a.jpg").write_bytes(b"picture")
+    watched.until("a.jpg")
+    watched.walked()
+    watched.idle()
+    (inbox / "a.jpg").write_bytes(b"another picture")
+    watched.until("a.jpg")
+
+
+def test_a_hint_walks_at_once_and_looks_closely(inbox: Path, start: Start) -> None:
+    for name in ("a.jpg", "b.jpg"):
+        (inbox / name).write_bytes(b"picture")
+    watched = start(native=False)
+    watched.until("a.jpg", "b.jpg")
+    watched.walked()
+    for name in ("a.jpg", "b.jpg"):
+        (inbox / name).write_bytes(b"another picture")
+    watched.watcher.hint(str(inbox / "a.jpg"))
+    assert watched.until("a.jpg") == ["a.jpg"]
+    (inbox / "a.jpg").write_bytes(b"a third picture, longer")
+    watched.watcher.hint("a.jpg")
+    assert watched.until("a.jpg") == ["a.jpg"]
+    watched.watcher.hint()
+    assert watched.until("b.jpg") == ["b.jpg"]
+
+
+def test_a_forgotten_file_is_reported_anew(inbox: Path, start: Start) -> None:
+    (inbox / "a.jpg").touch()
+    watched = start(native=False)
+    watched.until("a.jpg")
+    watched.walked()
+    watched.watcher.forget("a.jpg")
+    watched.watcher.hint("a.jpg")
+    watched.until("a.jpg")
+
+
+def test_more_hints_than_can_be_kept_look_at_everything(inbox: Path, start: Start) -> None:
+    (inbox / "a.jpg").touch()
+    watched = start(native=False)
+    watched.until("a.jpg")
+    watched.walked()
+    watched.gate.clear()
+    watched.watcher.hint("other.jpg")
+    watched.walked()
+    (inbox / "a.jpg").write_bytes(b"changed in place")
+    for number in range(10_001):
+        watched.watcher.hint(f"other-{number}.jpg")
+    watched.gate.set()
+    watched.until("a.jpg")
+
+
+def test_what_watchdog_says_of_lost_events_looks_at_everything(inbox: Path, start: Start) -> None:
+    (inbox / "a.jpg").touch()
+    watched = start(native=False)
+    watched.until("a.jpg")
+    watched.walked()
+    (inbox / "a.jpg").write_bytes(b"changed in place")
+    OVERFLOW.warning("Inotify queue overflowed; filesystem events were lost")
+    watched.until("a.jpg")
+
+
+def test_a_folder_of_another_machine_is_walked_and_not_listened_to(
+    inbox: Path, start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = tmp_path / "mountinfo"
+    table.write_text(f"1 0 8:1 / / rw - ext4 a rw\n2 1 0:5 / {tmp_path} rw - nfs4 b rw\n", "utf-8")
+    monkeypatch.setattr(mounts, "MOUNTINFO", table)
+    watched = start(native=None, rescan_interval=0.05)
+    watched.walked()
+    (inbox / "a.jpg").touch()
+    watched.until("a.jpg")
+    assert _watchdogs() == []
+    table.write_text("1 0 8:1 / / rw - ext4 a rw\n", "utf-8")
+    watched.idle()
+    assert _watchdogs() != []
+
+
+def test_many_files_come_in_batches(inbox: Path, start: Start) -> None:
+    for number in range(1201):
+        (inbox / f"{number}.jpg").touch()
+    watched = start(native=False)
+    sizes = []
+    while not isinstance(news := watched.reports.get(timeout=DEADLINE), Walked):
+        sizes.append(len(news))
+    assert sizes == [500, 500, 201]
+
+
+def test_stop_ends_the_thread_and_all_that_it_started(inbox: Path, start: Start) -> None:
+    watched = start()
+    watched.walked()
+    assert _watchdogs() != []
+    assert OVERFLOW.handlers
+    watched.watcher.stop()
+    watched.watcher.join(DEADLINE)
+    assert not watched.watcher.is_alive()
+    assert _watchdogs() == []
+    assert OVERFLOW.handlers == []

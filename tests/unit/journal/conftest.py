@@ -1,0 +1,32 @@
+"""A journal of its own for each test."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from picwish_watchd.journal import Journal
+from tests.support.clock import FakeClock
+
+_MEMORY = Path("/dev/shm")  # each commit is synced: on a disk that is most of the time
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Iterator[Path]:
+    parent = _MEMORY if os.access(_MEMORY, os.W_OK) else tmp_path
+    with tempfile.TemporaryDirectory(dir=parent, prefix="journal-") as folder:
+        yield Path(folder) / "state" / "journal.db"
+
+
+@pytest.fixture
+def journal(path: Path, clock: FakeClock) -> Iterator[Journal]:
+    journal = Journal.open_for_writing(path, clock)
+    yield journal
+    journal.close()

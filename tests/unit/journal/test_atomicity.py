@@ -1,0 +1,80 @@
+"""A change of a job, its line of history and its credits are there together or not at all, whenever we die."""
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from picwish_watchd.job import State
+from picwish_watchd.journal import Charge, Journal, JournalReader
+from tests.support.clock import FakeClock
+from tests.unit.journal import children
+from tests.unit.journal.journalkit import added, new_job, now
+
+FAILING = "CREATE TEMP TRIGGER no BEFORE INSERT ON {} BEGIN SELECT raise(ABORT, 'no'); END"
+
+
+@pytest.mark.parametrize("table", ["event", "charge"])
+def test_a_move_that_fails_half_way_changes_nothing(journal: Journal, table: str) -> None:
+    job = added(journal)
+    history = journal.history(job.id)
+    journal._connection.execute(FAILING.format(table))
+    with pytest.raises(sqlite3.IntegrityError):
+        journal.move(job, State.SUBMITTING, "sending", reserve=5)
+    assert now(journal, job.id) == job
+    assert journal.history(job.id) == history
+    assert journal.credits_since(0) == 0
+    journal._connection.execute("DROP TRIGGER no")
+    assert journal.move(job, State.SUBMITTING, "sending", reserve=5).state is State.SUBMITTING
+
+
+def test_of_many_jobs_all_are_added_or_none(journal: Journal) -> None:
+    bad = new_job("c.jpg", sha256=b"not a text")
+    with pytest.raises(sqlite3.IntegrityError):
+        journal.add([new_job("a.jpg"), new_job("b.jpg"), bad])
+    assert journal.jobs() == []
+    assert journal.last_event() == 0
+
+
+def test_a_kill_at_any_statement_of_a_move_leaves_state_history_and_ledger_in_step(
+    path: Path, clock: FakeClock
+) -> None:
+    base = path.parents[1]
+    children.run("crash_in_moves", base)
+    seen = []
+    for folder in sorted(base.iterdir()):
+        journal = Journal.open_for_writing(folder / "state" / "journal.db", clock)
+        [job] = journal.jobs()
+        moves, counted, doubtful = {
+            State.QUEUED: (0, 0, 0),
+            State.SUBMITTING: (1, 5, 0),
+            State.HELD: (2, 5, 5),
+        }[job.state]
+        assert len(journal.history(job.id)) == 1 + moves
+        assert (journal.credits_since(0), job.credits_in_doubt) == (counted, doubtful)
+        journal.verify()
+        journal.close()
+        seen.append(moves)
+    assert seen == sorted(seen)
+    assert set(seen) == {0, 1, 2}
+
+
+def test_a_kill_at_any_moment_of_its_making_leaves_no_half_journal(path: Path, clock: FakeClock) -> None:
+    base = path.parents[1]
+    children.run("crash_in_creation", base)
+    left = []
+    for folder in sorted(base.iterdir()):
+        made = folder / "state" / "journal.db"
+        if made.exists():
+            reader = JournalReader.open(made)
+            assert len(reader.jobs()) in {0, 3}
+            reader.close()
+        left.append(made.exists())
+        journal = Journal.open_for_writing(made, clock)
+        assert len(journal.jobs()) in {0, 3}
+        assert len(journal.jobs()) == journal.last_event()
+        journal.move(added(journal), State.HELD, "it works", charge=Charge.DOUBTFUL)
+        journal.close()
+        assert not made.with_name("journal.db.new").exists()
+    assert left == sorted(left)
+    assert set(left) == {False, True}

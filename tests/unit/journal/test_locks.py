@@ -1,0 +1,144 @@
+"""The two locks: one daemon a journal, one write transaction at a time; both die with their process."""
+
+import fcntl
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from picwish_watchd.errors import JournalBusyError, JournalError
+from picwish_watchd.journal import DaemonLock, Journal, JournalReader, locks
+from tests.support.clock import FakeClock
+from tests.unit.journal import children
+from tests.unit.journal.journalkit import added, now
+
+
+@pytest.fixture
+def folder(path: Path) -> Path:
+    path.parent.mkdir()
+    return path.parent
+
+
+def test_a_second_daemon_is_told_the_pid_of_the_first(path: Path, folder: Path) -> None:
+    lock = DaemonLock(path)
+    lock.acquire()
+    said = children.run("try_daemon_lock", path)
+    assert said == f"75 another picwish-watchd (pid {os.getpid()}) is running on this journal\n"
+    lock.release()
+    lock.release()
+    assert children.run("try_daemon_lock", path) == ""
+
+
+def test_the_owner_is_known_while_it_runs_and_no_longer_than_that(path: Path, folder: Path) -> None:
+    lock = DaemonLock(path)
+    assert lock.owner() is None
+    assert list(folder.iterdir()) == []
+    with children.holding("hold_daemon_lock", path) as child:
+        assert lock.owner() == child.pid
+        with pytest.raises(JournalBusyError, match=f"pid {child.pid}") as caught:
+            lock.acquire()
+        assert caught.value.exit_code == 75
+        child.kill()
+    assert lock.owner() is None
+    lock.acquire()
+    assert lock.owner() == os.getpid()
+    lock.release()
+
+
+def test_an_owner_that_wrote_no_pid_is_unknown_but_there(path: Path, folder: Path) -> None:
+    lock = DaemonLock(path)
+    with lock.path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert lock.owner() == 0
+        with pytest.raises(JournalBusyError, match="pid unknown"):
+            lock.acquire()
+
+
+def test_a_look_at_the_lock_does_not_keep_a_daemon_from_starting(path: Path, folder: Path) -> None:
+    lock = DaemonLock(path)
+    with lock.path.open("w") as looking:
+        fcntl.flock(looking, fcntl.LOCK_SH)
+        over = threading.Timer(0.02, fcntl.flock, (looking, fcntl.LOCK_UN))
+        over.start()
+        lock.acquire()
+        over.join()
+    lock.release()
+
+
+def test_a_lock_file_that_is_a_link_or_in_a_missing_folder_is_refused(path: Path, folder: Path) -> None:
+    lock = DaemonLock(path)
+    lock.path.symlink_to("/etc/hostname")
+    with pytest.raises(JournalError, match="cannot be opened"):
+        lock.acquire()
+    with pytest.raises(JournalError, match="cannot be opened: No such file"):
+        DaemonLock(path.parent / "no" / "journal.db").acquire()
+
+
+def test_writers_of_several_processes_take_turns_and_lose_nothing(journal: Journal, path: Path) -> None:
+    with ThreadPoolExecutor(3) as pool:
+        running = [pool.submit(children.run, "add_jobs", path, f"rule-{number}", "30") for number in range(3)]
+        for number in range(30):
+            added(journal, f"{number}.jpg")
+        for each in running:
+            each.result()
+    assert sorted(sum(states.values()) for states in journal.counts().values()) == [30, 30, 30, 30]
+    journal.verify()
+
+
+def test_a_writer_gives_up_on_a_process_that_keeps_the_lock(
+    journal: Journal, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = added(journal)
+    monkeypatch.setattr(locks, "PATIENCE", 0.05)
+    with children.holding("hold_write_lock", path):
+        with pytest.raises(JournalError, match="another process has kept the journal locked") as caught:
+            journal.update(job, note="never")
+        assert caught.value.exit_code == 74
+        assert now(journal, job.id).note is None
+    assert journal.update(job, note="later").note == "later"
+
+
+def test_a_writer_waits_for_a_short_hold(journal: Journal, path: Path) -> None:
+    job = added(journal)
+    with children.holding("hold_write_lock", path) as child:
+        assert child.stdin is not None
+        over = threading.Timer(0.05, child.stdin.close)
+        over.start()
+        assert journal.update(job, note="in the end").note == "in the end"
+        over.join()
+
+
+def test_a_lock_by_a_program_that_knows_nothing_of_ours_is_told(journal: Journal, path: Path) -> None:
+    job = added(journal)
+    journal._connection.execute("PRAGMA busy_timeout = 10")
+    with (
+        children.holding("hold_transaction", path),
+        pytest.raises(JournalError, match="another program keeps the journal locked"),
+    ):
+        journal.update(job, note="never")
+    assert journal.update(job, note="later").note == "later"
+
+
+def test_the_write_of_another_process_shows_and_an_own_one_does_not(journal: Journal, path: Path) -> None:
+    added(journal)
+    before = journal.data_version()
+    added(journal)
+    assert journal.data_version() == before
+    children.run("add_jobs", path, "other", "1")
+    assert journal.data_version() != before
+    assert len(journal.jobs()) == 3
+
+
+def test_a_reader_sees_what_a_killed_daemon_had_committed(path: Path, clock: FakeClock) -> None:
+    Journal.open_for_writing(path, clock).close()
+    writer = Journal.open_for_writing(path, clock)
+    added(writer)
+    copy = path.parent / "killed.db"
+    for suffix in ("", "-wal"):
+        Path(f"{copy}{suffix}").write_bytes(Path(f"{path}{suffix}").read_bytes())
+    writer.close()
+    reader = JournalReader.open(copy)
+    assert len(reader.jobs()) == 1
+    reader.close()

@@ -1,0 +1,141 @@
+"""Moves: the legal ones, each guarded by the state that was seen, with its line of history; and no others."""
+
+from itertools import product
+from pathlib import Path
+
+import pytest
+
+from picwish_watchd.job import (
+    LEGAL_MOVES,
+    ErrorCode,
+    JobEvent,
+    Original,
+    Problem,
+    Result,
+    Stamp,
+    State,
+)
+from picwish_watchd.journal import Journal, StaleJobError
+from tests.support.clock import FakeClock
+from tests.unit.journal.journalkit import added, job_in, new_job, now
+
+PAIRS = list(product(State, State))
+LEGAL = [(here, there) for here, there in PAIRS if there in LEGAL_MOVES[here]]
+ILLEGAL = [pair for pair in PAIRS if pair not in LEGAL]
+PROBLEM = Problem(ErrorCode.NOT_AN_IMAGE, "a.jpg holds no image")
+RESULT = Result("png", 4096, 2048, 99_999, "cd" * 32)
+
+
+@pytest.mark.parametrize(("here", "there"), LEGAL)
+def test_a_legal_move_is_made_and_written_into_the_history(journal: Journal, here: State, there: State) -> None:
+    job = job_in(journal, here)
+    moved = journal.move(job, there, "for a reason")
+    assert moved.state is there
+    assert now(journal, job.id) == moved
+    assert journal.history(job.id)[-1].state is there
+    assert journal.history(job.id)[-1].message == "for a reason"
+
+
+@pytest.mark.parametrize(("here", "there"), ILLEGAL)
+def test_an_illegal_move_is_refused_and_changes_nothing(journal: Journal, here: State, there: State) -> None:
+    job = job_in(journal, here)
+    before = journal.history(job.id)
+    with pytest.raises(ValueError, match=f"{here} -> {there} is not a legal move"):
+        journal.move(job, there, "never")
+    assert now(journal, job.id) == job
+    assert journal.history(job.id) == before
+
+
+@pytest.mark.parametrize(("here", "there"), LEGAL)
+def test_a_move_from_a_state_that_was_left_meanwhile_is_refused(journal: Journal, here: State, there: State) -> None:
+    seen = job_in(journal, here)
+    elsewhere = journal.move(seen, there, "first")
+    history = journal.history(seen.id)
+    with pytest.raises(StaleJobError, match=f"job {seen.id} is no longer {here}"):
+        journal.move(seen, there, "second", reserve=5)
+    assert now(journal, seen.id) == elsewhere
+    assert journal.history(seen.id) == history
+    assert journal.credits_since(0) == 0
+
+
+def test_a_job_begins_queued_with_all_that_intake_knew(journal: Journal, clock: FakeClock) -> None:
+    job = added(journal, format="jpeg", width=30, height=20, type=1, return_type=2, sync=1)
+    assert (job.state, job.source, job.relative) == (State.QUEUED, Path("/inbox/a.jpg"), Path("a.jpg"))
+    assert (job.format, job.width, job.height, job.type, job.return_type, job.sync) == ("jpeg", 30, 20, 1, 2, 1)
+    assert (job.attempts, job.refusals, job.credits, job.credits_in_doubt) == (0, 0, 0, 0)
+    assert (job.problem, job.result, job.output, job.task_id, job.original) == (None, None, None, None, "present")
+    assert (job.created_at, job.completed_at) == (clock.now(), None)
+    assert journal.history(job.id) == [
+        JobEvent(clock.now(), State.QUEUED, "found, whole and within the limits"),
+    ]
+
+
+def test_a_file_at_fault_begins_and_ends_as_rejected(journal: Journal, clock: FakeClock) -> None:
+    job = added(journal, problem=PROBLEM, original=Original.WAITING)
+    assert (job.state, job.problem, job.completed_at) == (State.REJECTED, PROBLEM, clock.now())
+    assert job.original is Original.WAITING
+    assert journal.history(job.id) == [JobEvent(clock.now(), State.REJECTED, PROBLEM.message)]
+
+
+def test_many_jobs_are_added_in_the_order_given(journal: Journal) -> None:
+    names = [f"{number}.jpg" for number in range(50)]
+    ids = journal.add([new_job(name) for name in names])
+    assert [now(journal, job_id).relative.name for job_id in ids] == names
+    assert ids == sorted(ids)
+
+
+def test_a_move_changes_facts_with_the_state(journal: Journal, clock: FakeClock) -> None:
+    job = job_in(journal, State.FETCHING)
+    clock.advance(3)
+    job = journal.move(
+        job, State.DELIVERING, "kept", result=RESULT, output=Path("/out/b.png"), note="a note", answer='{"state": 1}',
+        attempts=2, refusals=3, not_before=7.5, submitted_at=6.5, completed_at=8.5, task_id="t-1",
+        original=Original.MOVED, problem=PROBLEM, type=1, return_type=2, sync=1,
+    )  # fmt: skip
+    assert (job.result, job.output, job.note, job.answer) == (RESULT, Path("/out/b.png"), "a note", '{"state": 1}')
+    assert (job.attempts, job.refusals, job.task_id, job.original) == (2, 3, "t-1", Original.MOVED)
+    assert (job.not_before, job.submitted_at, job.completed_at, job.problem) == (7.5, 6.5, 8.5, PROBLEM)
+    assert (job.type, job.return_type, job.sync) == (1, 2, 1)
+    assert journal.history(job.id)[-1].at == clock.now()
+    cleared = journal.move(job, State.DONE, "clear", result=None, output=None, note=None, problem=None)
+    assert (cleared.result, cleared.output, cleared.note, cleared.problem) == (None, None, None, None)
+    assert cleared.answer == '{"state": 1}'
+
+
+def test_an_update_keeps_the_state_and_is_history_only_with_a_message(journal: Journal) -> None:
+    job = job_in(journal, State.PENDING)
+    before = journal.history(job.id)
+    job = journal.update(job, note="asked again")
+    assert (job.state, job.note) == (State.PENDING, "asked again")
+    assert journal.history(job.id) == before
+    job = journal.update(job, "the server was away", not_before=12.0)
+    assert journal.history(job.id)[-1] == JobEvent(job.created_at, State.PENDING, "the server was away")
+
+
+def test_an_update_of_a_job_that_moved_on_is_refused(journal: Journal) -> None:
+    seen = job_in(journal, State.PENDING)
+    journal.move(seen, State.FETCHING, "done there")
+    with pytest.raises(StaleJobError):
+        journal.update(seen, "too late", note="too late")
+    assert now(journal, seen.id).note is None
+
+
+def test_a_touched_file_gets_a_new_stamp_in_any_state(journal: Journal) -> None:
+    job = job_in(journal, State.DONE)
+    journal.restamp(job, Stamp(1, 2, 3))
+    assert now(journal, job.id).stamp == Stamp(1, 2, 3)
+    assert now(journal, job.id).state is State.DONE
+
+
+def test_the_settings_of_a_rule_outlive_it(journal: Journal) -> None:
+    assert journal.settings_of("scans") is None
+    journal.remember_rule("scans", '{"type": 0}')
+    journal.remember_rule("scans", '{"type": 1}')
+    assert journal.settings_of("scans") == '{"type": 1}'
+
+
+def test_the_last_report_replaces_the_one_before(journal: Journal) -> None:
+    assert journal.report() is None
+    journal.publish_report("one")
+    journal.publish_report("two")
+    assert journal.report() == "two"

@@ -1,0 +1,244 @@
+"""Opening: a journal is made once, brought up to date with a copy kept, and never silently made anew."""
+
+import os
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from picwish_watchd import mounts
+from picwish_watchd.errors import JournalError
+from picwish_watchd.journal import Journal, JournalReader, prepare_folder, reader, refuse_network, schema, store
+from tests.support.clock import FakeClock
+from tests.unit.journal.journalkit import added, now
+
+
+def close_with(path: Path, clock: FakeClock, names: int) -> None:
+    """Makes a journal of so many jobs and closes it."""
+    journal = Journal.open_for_writing(path, clock)
+    for number in range(names):
+        added(journal, f"{number}.jpg")
+    journal.close()
+
+
+def refused(path: Path, clock: FakeClock) -> str:
+    """The message with which both a writer and a reader refuse the file, which stays as it was."""
+    before = path.read_bytes()
+    with pytest.raises(JournalError) as writing:
+        Journal.open_for_writing(path, clock)
+    with pytest.raises(JournalError) as reading:
+        JournalReader.open(path)
+    assert path.read_bytes() == before
+    assert writing.value.exit_code == 74
+    assert writing.value.hint
+    assert reading.value.message == writing.value.message
+    return writing.value.message
+
+
+def test_a_journal_is_made_and_found_again(path: Path, clock: FakeClock) -> None:
+    close_with(path, clock, 2)
+    assert not (path.parent / "journal.db-wal").exists()
+    journal = Journal.open_for_writing(path, clock)
+    assert [job.relative.name for job in journal.jobs()] == ["1.jpg", "0.jpg"]
+    journal.close()
+    assert path.parent.stat().st_mode & 0o777 == 0o700
+
+
+def test_commits_are_synced_so_that_a_power_cut_loses_none(journal: Journal, path: Path) -> None:
+    added(journal)
+    with closing(sqlite3.connect(path)) as other:
+        assert other.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    assert journal._connection.execute("PRAGMA synchronous").fetchone()[0] == 2
+
+
+def test_a_folder_whose_parent_is_missing_is_not_made(tmp_path: Path, clock: FakeClock) -> None:
+    with pytest.raises(JournalError, match="cannot be made: No such file") as caught:
+        Journal.open_for_writing(tmp_path / "no" / "state" / "journal.db", clock)
+    assert caught.value.hint
+    prepare_folder(tmp_path / "journal.db")
+
+
+def test_a_reader_makes_no_journal(path: Path) -> None:
+    with pytest.raises(JournalError, match=f"there is no journal at {path}"):
+        JournalReader.open(path)
+    with pytest.raises(JournalError, match="there is no journal"):
+        JournalReader.open(Path(__file__) / "journal.db")
+    assert not path.parent.exists()
+
+
+def test_a_reader_opens_a_journal_whose_name_needs_quoting(tmp_path: Path, clock: FakeClock) -> None:
+    path = tmp_path / "Straße 100%?#&" / os.fsdecode(b"j\xf6urnal.db")
+    close_with(path, clock, 1)
+    found = JournalReader.open(path)
+    assert len(found.jobs()) == 1
+    found.close()
+
+
+def test_another_programs_database_is_refused_and_not_touched(path: Path, clock: FakeClock) -> None:
+    path.parent.mkdir()
+    with closing(sqlite3.connect(path)) as other:
+        other.execute("CREATE TABLE contacts (name TEXT)")
+    assert refused(path, clock) == f"{path} is not a journal of picwish-watchd"
+
+
+def test_a_newer_journal_is_refused_and_not_touched(path: Path, clock: FakeClock) -> None:
+    close_with(path, clock, 1)
+    with closing(sqlite3.connect(path)) as other:
+        other.execute("PRAGMA user_version = 99")
+        other.execute("PRAGMA journal_mode = DELETE")
+    assert "written by a newer picwish-watchd (schema 99; this one knows" in refused(path, clock)
+
+
+@pytest.mark.parametrize("content", [b"not a database, but longer than its header is " * 50, b"short"])
+def test_a_file_that_is_no_database_is_refused_and_not_touched(path: Path, clock: FakeClock, content: bytes) -> None:
+    path.parent.mkdir()
+    path.write_bytes(content)
+    assert "the journal is damaged or no SQLite file" in refused(path, clock)
+
+
+def test_a_folder_in_the_journals_place_is_refused(path: Path, clock: FakeClock) -> None:
+    path.mkdir(parents=True)
+    with pytest.raises(JournalError, match="cannot be opened"):
+        Journal.open_for_writing(path, clock)
+
+
+def test_an_empty_journal_is_not_taken_for_a_new_one(path: Path, clock: FakeClock) -> None:
+    path.parent.mkdir()
+    path.touch()
+    with pytest.raises(JournalError, match="is empty: it was cut off"):
+        Journal.open_for_writing(path, clock)
+    assert path.stat().st_size == 0
+
+
+def test_a_journal_that_lost_its_file_but_not_its_wal_is_not_made_anew(path: Path, clock: FakeClock) -> None:
+    path.parent.mkdir()
+    path.with_name("journal.db-wal").write_bytes(b"what was committed last")
+    with pytest.raises(JournalError, match="is gone, but its companion"):
+        Journal.open_for_writing(path, clock)
+    assert not path.exists()
+    assert path.with_name("journal.db-wal").read_bytes() == b"what was committed last"
+
+
+def damage(path: Path) -> None:
+    """Overwrites all pages but the first one."""
+    with path.open("r+b") as file:
+        file.seek(4096)
+        file.write(b"\xa5" * (path.stat().st_size - 4096))
+
+
+def test_damaged_pages_are_told_as_damage_by_every_read(path: Path, clock: FakeClock) -> None:
+    close_with(path, clock, 300)
+    damage(path)
+    found = JournalReader.open(path)
+    for read in (found.jobs, found.counts, found.verify, lambda: list(found.known("scans"))):
+        with pytest.raises(JournalError, match="the journal is damaged") as caught:
+            read()
+        assert caught.value.hint is not None
+        assert "restore" in caught.value.hint
+    found.close()
+
+
+def test_damage_is_found_at_the_start_after_an_unclean_end(path: Path, clock: FakeClock) -> None:
+    close_with(path, clock, 300)
+    open_journal = Journal.open_for_writing(path, clock)
+    added(open_journal)
+    copy = path.parent / "copy.db"
+    for suffix in ("", "-wal"):
+        Path(f"{copy}{suffix}").write_bytes(Path(f"{path}{suffix}").read_bytes())
+    open_journal.close()
+    damage(copy)
+    with pytest.raises(JournalError, match=f"the journal is damaged: {copy}"):
+        Journal.open_for_writing(copy, clock)
+
+
+@pytest.mark.parametrize("how", ["deleted", "renamed", "replaced"])
+def test_a_journal_taken_away_under_the_daemon_stops_it_and_takes_no_writes(
+    path: Path, clock: FakeClock, how: str
+) -> None:
+    journal = Journal.open_for_writing(path, clock)
+    job = added(journal)
+    elsewhere = path.with_name("elsewhere.db")
+    if how == "replaced":
+        elsewhere.write_bytes(path.read_bytes())
+        os.replace(elsewhere, path)
+    elif how == "renamed":
+        os.rename(path, elsewhere)
+    else:
+        path.unlink()
+    with pytest.raises(JournalError, match="was moved, replaced or deleted"):
+        journal.update(job, note="into nowhere")
+    with pytest.raises(JournalError, match="was moved, replaced or deleted"):
+        added(journal)
+    assert now(journal, job.id).note is None
+    assert len(journal.jobs()) == 1
+    journal.close()
+
+
+def test_a_journal_on_a_network_file_system_is_refused_before_anything_is_made(
+    path: Path, clock: FakeClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = tmp_path / "mountinfo"
+    table.write_text(
+        f"1 0 8:1 / / rw - ext4 /dev/sda rw\n2 1 0:5 / {path.parent.parent} rw - nfs4 nas:/x rw\n", "utf-8"
+    )
+    monkeypatch.setattr(mounts, "MOUNTINFO", table)
+    with pytest.raises(JournalError, match=f"network file system \\(nfs4 at {path.parent.parent}\\)"):
+        Journal.open_for_writing(path, clock)
+    assert not path.parent.exists()
+    table.write_text("1 0 8:1 / / rw - ext4 /dev/sda rw\n", "utf-8")
+    refuse_network(path)
+
+
+STEP = "ALTER TABLE job ADD COLUMN colour TEXT;\nUPDATE job SET colour = 'grey';\n"
+
+
+def with_step(monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    """A program that knows one step more."""
+    monkeypatch.setattr(schema, "MIGRATIONS", (*schema.MIGRATIONS, step))
+    for module in (schema, store, reader):
+        monkeypatch.setattr(module, "VERSION", len(schema.MIGRATIONS))
+
+
+def test_an_older_journal_is_brought_up_to_date_and_a_copy_of_it_is_kept(
+    path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    close_with(path, clock, 3)
+    old = schema.VERSION
+    backup = path.with_name(f"journal.db.schema{old}.bak")
+    backup.write_bytes(b"left over by a try that was interrupted")
+    with monkeypatch.context() as newer:
+        with_step(newer, STEP)
+        journal = Journal.open_for_writing(path, clock)
+        assert len(journal.jobs()) == 3
+        journal.close()
+        with closing(sqlite3.connect(path)) as other:
+            assert other.execute("SELECT DISTINCT colour FROM job").fetchall() == [("grey",)]
+            assert other.execute("PRAGMA user_version").fetchone() == (old + 1,)
+    with pytest.raises(JournalError, match="newer picwish-watchd"):
+        Journal.open_for_writing(path, clock)
+    os.replace(backup, path)
+    journal = Journal.open_for_writing(path, clock)
+    assert len(journal.jobs()) == 3
+    journal.close()
+
+
+def test_a_step_that_fails_leaves_the_older_journal_as_it_was(
+    path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    close_with(path, clock, 3)
+    with monkeypatch.context() as newer:
+        with_step(newer, STEP + "INSERT INTO nowhere VALUES (1);\n")
+        with pytest.raises(sqlite3.OperationalError, match="no such table"):
+            Journal.open_for_writing(path, clock)
+    journal = Journal.open_for_writing(path, clock)
+    assert len(journal.jobs()) == 3
+    columns = journal._connection.execute("SELECT name FROM pragma_table_info('job')").fetchall()
+    assert "colour" not in {column["name"] for column in columns}
+    journal.close()
+
+
+def test_a_new_journal_needs_no_copy(path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    with_step(monkeypatch, STEP)
+    close_with(path, clock, 1)
+    assert [entry.name for entry in path.parent.iterdir() if entry.name.endswith(".bak")] == []

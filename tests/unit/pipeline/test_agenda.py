@@ -1,0 +1,92 @@
+"""The agenda: of the tasks at PicWish the one that is due first is asked for first, and never twice at a time."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from picwish_watchd.pipeline.agenda import EXPIRING, Agenda, Followed
+
+
+def followed(agenda: Agenda, number: int, due: float, born: float = 0.0) -> Followed:
+    task = Followed(number, 0, born=born)
+    agenda.follow(task, due)
+    return task
+
+
+def test_an_empty_agenda_has_nothing_to_wait_for() -> None:
+    agenda = Agenda()
+    assert agenda.wait(5.0) is None
+    assert agenda.take(5.0) is None
+    assert not agenda.expiring(5.0)
+    assert agenda.get(1) is None
+    agenda.drop(1)
+
+
+def test_the_earliest_due_is_taken_once_it_is_due() -> None:
+    agenda = Agenda()
+    late, early = followed(agenda, 1, 20.0), followed(agenda, 2, 10.0)
+    assert agenda.wait(4.0) == 6.0
+    assert agenda.take(9.9) is None
+    assert agenda.take(10.0) is early
+    assert early.due is None
+    assert agenda.wait(12.0) == 8.0
+    assert agenda.wait(25.0) == 0.0
+    assert agenda.take(25.0) is late
+
+
+def test_a_task_that_is_being_asked_for_is_not_due_until_it_is_scheduled_again() -> None:
+    agenda = Agenda()
+    task = followed(agenda, 1, 10.0)
+    assert agenda.take(10.0) is task
+    assert agenda.take(99.0) is None
+    assert 1 in agenda
+    agenda.schedule(task, 10.0)
+    assert agenda.take(99.0) is task
+    assert agenda.take(99.0) is None
+
+
+def test_a_task_scheduled_anew_is_due_at_its_last_time_only() -> None:
+    agenda = Agenda()
+    task = followed(agenda, 1, 10.0)
+    agenda.schedule(task, 5.0)
+    agenda.schedule(task, 30.0)
+    assert agenda.take(29.0) is None
+    assert agenda.take(30.0) is task
+    assert agenda.take(99.0) is None
+
+
+def test_a_dropped_task_is_neither_due_nor_known() -> None:
+    agenda = Agenda()
+    followed(agenda, 1, 10.0)
+    agenda.drop(1)
+    assert agenda.take(99.0) is None
+    assert 1 not in agenda
+    assert agenda.get(1) is None
+
+
+def test_the_next_task_is_expiring_after_three_quarters_of_its_hour() -> None:
+    agenda = Agenda()
+    followed(agenda, 1, 10.0, born=100.0)
+    assert not agenda.expiring(100.0 + EXPIRING)
+    assert agenda.expiring(100.1 + EXPIRING)
+    assert EXPIRING < 3600
+
+
+@given(st.lists(st.tuples(st.integers(1, 8), st.floats(0, 100)), max_size=60), st.sets(st.integers(1, 8)))
+def test_tasks_come_in_the_order_of_their_last_times_and_each_once(
+    plan: list[tuple[int, float]], dropped: set[int]
+) -> None:
+    agenda = Agenda()
+    for number, due in plan:
+        task = agenda.get(number)
+        if task is None:
+            followed(agenda, number, due)
+        else:
+            agenda.schedule(task, due)
+    for number in dropped:
+        agenda.drop(number)
+    left = {number: due for number, due in plan if number not in dropped}
+    taken = []
+    while (task := agenda.take(100.0)) is not None:
+        taken.append(task.id)
+    assert sorted(taken) == sorted(left)
+    assert [left[number] for number in taken] == sorted(left.values())

@@ -1,0 +1,141 @@
+"""The budget of bytes: never exceeded but by one image alone, fair, and nothing leaks from it."""
+
+import asyncio
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from picwish_watchd.pipeline.budget import ByteBudget, Lease
+
+TOTAL = 100
+
+
+async def turn() -> None:
+    """Lets everybody else go on."""
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+async def wanted(budget: ByteBudget, size: int) -> tuple[Lease, asyncio.Task[None]]:
+    lease = budget.lease()
+    taking = asyncio.create_task(lease.take(size))
+    await turn()
+    return lease, taking
+
+
+async def test_what_fits_is_granted_at_once_and_what_does_not_waits_for_room() -> None:
+    budget = ByteBudget(TOTAL)
+    first, one = await wanted(budget, 60)
+    second, two = await wanted(budget, 40)
+    _, three = await wanted(budget, 1)
+    assert (one.done(), two.done(), three.done()) == (True, True, False)
+    second.release()
+    await turn()
+    assert three.done()
+    first.release()
+
+
+async def test_an_image_larger_than_the_budget_is_granted_alone() -> None:
+    budget = ByteBudget(TOTAL)
+    small, one = await wanted(budget, 10)
+    huge, two = await wanted(budget, 500)
+    later, three = await wanted(budget, 10)
+    assert (one.done(), two.done(), three.done()) == (True, False, False)
+    small.release()
+    await turn()
+    assert (two.done(), three.done()) == (True, False)
+    huge.release()
+    await turn()
+    assert three.done()
+    later.release()
+
+
+async def test_a_small_image_does_not_overtake_a_large_one_that_waits() -> None:
+    budget = ByteBudget(TOTAL)
+    first, _ = await wanted(budget, 60)
+    _, large = await wanted(budget, 90)
+    _, small = await wanted(budget, 10)
+    assert (large.done(), small.done()) == (False, False)
+    first.release()
+    await turn()
+    assert (large.done(), small.done()) == (True, True)
+
+
+async def test_whoever_waits_behind_one_that_gave_up_is_granted_at_once_if_it_fits() -> None:
+    budget = ByteBudget(TOTAL)
+    await wanted(budget, 60)
+    _, large = await wanted(budget, 90)
+    _, small = await wanted(budget, 10)
+    large.cancel()
+    await turn()
+    assert small.done()
+    _, another = await wanted(budget, 30)
+    assert another.done()
+
+
+async def test_a_grant_that_comes_with_a_cancellation_is_given_back() -> None:
+    budget = ByteBudget(TOTAL)
+    first, _ = await wanted(budget, 100)
+    lease, second = await wanted(budget, 100)
+    first.release()
+    second.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await second
+    lease.release()
+    _, third = await wanted(budget, 100)
+    assert third.done()
+
+
+async def test_a_lease_is_given_back_once_however_often_it_is_released() -> None:
+    budget = ByteBudget(TOTAL)
+    first, _ = await wanted(budget, 60)
+    first.release()
+    first.release()
+    budget.lease().release()
+    await wanted(budget, 60)
+    _, second = await wanted(budget, 60)
+    assert not second.done()
+    second.cancel()
+
+
+STEPS = st.lists(
+    st.tuples(st.sampled_from(["take", "release", "cancel"]), st.integers(0, 150), st.booleans()), max_size=40
+)
+
+
+@settings(deadline=None)
+@given(STEPS)
+def test_whatever_happens_the_budget_holds_and_nothing_leaks(steps: list[tuple[str, int, bool]]) -> None:
+    async def go() -> None:
+        budget = ByteBudget(TOTAL)
+        open_leases: list[tuple[int, Lease, asyncio.Task[None]]] = []
+        for act, number, wait in steps:
+            if act == "take":
+                lease = budget.lease()
+                open_leases.append((number, lease, asyncio.create_task(lease.take(number))))
+            elif open_leases:
+                size, lease, taking = open_leases[number % len(open_leases)]
+                if act == "release" and taking.done():
+                    lease.release()
+                    open_leases.remove((size, lease, taking))
+                elif act == "cancel" and not taking.done():
+                    taking.cancel()
+                    open_leases.remove((size, lease, taking))
+            if wait:
+                await turn()
+                held = [size for size, _, taking in open_leases if taking.done() and size]
+                assert sum(held) <= TOTAL or len(held) == 1
+                waiting = [size for size, _, taking in open_leases if not taking.done()]
+                assert not waiting or (held and sum(held) + waiting[0] > TOTAL)
+        while open_leases:
+            await turn()
+            done = [each for each in open_leases if each[2].done()]
+            assert done
+            for each in done:
+                each[1].release()
+                open_leases.remove(each)
+        _, whole = await wanted(budget, TOTAL)
+        assert whole.done()
+
+    asyncio.run(go())

@@ -1,0 +1,117 @@
+"""The law of processing times: learnt from what was seen, hardly moved by a few strange tasks, always looking ahead."""
+
+import math
+import random
+from statistics import median
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from picwish_watchd.pipeline.law import Law
+
+SECONDS = st.floats(0, 1e6)
+HISTORY = st.lists(SECONDS, max_size=30)
+SHARES = st.floats(0.001, 0.999)
+
+
+def lognormal(middle: float, spread: float, number: int, seed: int = 3) -> list[float]:
+    chance = random.Random(seed)
+    return [chance.lognormvariate(math.log(middle), spread) for _ in range(number)]
+
+
+def test_before_anything_is_learnt_a_task_takes_about_eight_seconds() -> None:
+    law = Law()
+    assert law.quantile(0.5) == pytest.approx(8.0)
+    assert 12 < law.quantile(0.99) < 20
+
+
+def test_before_anything_is_learnt_the_first_queries_come_early_and_then_ever_later() -> None:
+    law = Law()
+    ages = [0.0]
+    while ages[-1] < 8:
+        ages.append(law.next_query(ages[-1]))
+    assert ages[1] == 0.25
+    assert 8 <= len(ages) <= 15
+
+
+@pytest.mark.parametrize("middle", [0.4, 3.0, 8.0, 25.0, 300.0])
+@pytest.mark.parametrize("spread", [0.15, 0.3, 0.8])
+def test_the_median_and_the_long_tail_are_learnt(middle: float, spread: float) -> None:
+    law = Law()
+    seen = lognormal(middle, spread, 200)
+    for seconds in seen:
+        law.learn(seconds)
+    assert law.quantile(0.5) == pytest.approx(median(seen), rel=0.01)
+    assert law.quantile(0.99) == pytest.approx(median(seen) * math.exp(2.326 * spread), rel=0.4)
+    assert law.next_query(0.0) == pytest.approx(law.quantile(0.5), rel=0.01)
+
+
+def test_a_few_very_slow_tasks_change_little() -> None:
+    seen = lognormal(8, 0.3, 180)
+    slow = [3600.0] * 20
+    assert Law(seen + slow).quantile(0.5) == pytest.approx(median(seen), rel=0.1)
+    assert Law(seen + slow).quantile(0.99) < 30
+
+
+def test_the_last_two_hundred_tasks_count_and_no_older_ones() -> None:
+    law = Law(lognormal(8, 0.3, 200))
+    for seconds in lognormal(60, 0.3, 200):
+        law.learn(seconds)
+    assert law.quantile(0.5) == pytest.approx(60, rel=0.15)
+
+
+def test_a_law_from_the_journal_is_that_of_the_process_that_wrote_it() -> None:
+    seen = lognormal(8, 0.3, 250)
+    learning = Law()
+    for seconds in seen:
+        learning.learn(seconds)
+    assert Law(reversed(seen)).quantile(0.7) == learning.quantile(0.7)
+
+
+@given(HISTORY, SHARES, SHARES)
+def test_a_larger_share_takes_longer(history: list[float], one: float, other: float) -> None:
+    law = Law(history)
+    low, high = sorted((one, other))
+    assert 0 < law.quantile(low) <= law.quantile(high)
+
+
+@given(HISTORY, SECONDS, SECONDS)
+def test_with_age_more_tasks_are_done(history: list[float], one: float, other: float) -> None:
+    law = Law(history)
+    young, old = sorted((one, other))
+    assert 0 <= law.done_by(young) <= law.done_by(old) <= 1
+    assert law.done_by(0) == 0
+
+
+@given(HISTORY, SHARES)
+def test_share_and_age_are_two_sides_of_one_law(history: list[float], share: float) -> None:
+    law = Law(history)
+    assert law.done_by(law.quantile(share)) == pytest.approx(share, abs=1e-6)
+
+
+@settings(max_examples=300)
+@given(HISTORY, SECONDS)
+def test_the_next_query_is_always_ahead(history: list[float], open_at: float) -> None:
+    assert Law(history).next_query(open_at) > open_at
+
+
+def test_a_task_that_obeys_no_law_is_asked_for_ever_more_seldom_but_for_ever() -> None:
+    law = Law(lognormal(8, 0.3, 200))
+    age, queries = 0.0, 0
+    while age < 3600:
+        age = law.next_query(age)
+        queries += 1
+    assert queries < 60
+
+
+def test_most_tasks_are_done_when_first_or_second_asked_for() -> None:
+    law = Law(lognormal(8, 0.3, 200))
+    asked = []
+    for seconds in lognormal(8, 0.3, 500, seed=2):
+        age, queries = 0.0, 0
+        while age < seconds:
+            age = law.next_query(age)
+            queries += 1
+        asked.append(queries)
+    assert sum(asked) / len(asked) < 3

@@ -1,0 +1,204 @@
+"""The pacer: never more than QPS in any second, the most urgent first, and polite after a 429."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from picwish_watchd.pipeline.pacer import Pacer, Urgency
+from tests.support.clock import FakeClock
+
+
+class LateClock(FakeClock):
+    """Timers that ring 3 ms late, as those of a busy machine do."""
+
+    async def sleep(self, seconds: float) -> None:
+        await super().sleep(seconds + 0.003 if seconds > 0 else 0)
+
+
+def paced(qps: float, act: Callable[[Pacer, FakeClock], Coroutine[Any, Any, None]], clock: FakeClock) -> None:
+    """Lets ``act`` happen beside a running pacer, in a moment of real time."""
+
+    async def both() -> None:
+        pacer = Pacer(qps, clock)
+        running = asyncio.create_task(pacer.run())
+        await act(pacer, clock)
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+
+    asyncio.run(both())
+
+
+async def slots(pacer: Pacer, clock: FakeClock, number: int) -> list[float]:
+    """So many slots as fast as they are granted; answers when, in seconds from now."""
+    began = clock.monotonic()
+    granted = []
+    for _ in range(number):
+        await pacer.slot(Urgency.CREATE)
+        granted.append(clock.monotonic() - began)
+    return granted
+
+
+WAITERS = st.lists(
+    st.tuples(
+        st.floats(0, 3),  # comes so late
+        st.sampled_from(Urgency),
+        st.none() | st.floats(0, 2),  # is cancelled so long after that
+        st.none() | st.sampled_from([None, 0.0, 0.5, 2.0]).map(lambda seconds: (seconds,)),  # is told 429
+    ),
+    max_size=25,
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(qps=st.sampled_from([0.4, 1.0, 2.0, 2.7, 5.0, 30.0]), late=st.booleans(), waiters=WAITERS)
+def test_no_second_ever_holds_more_than_qps_slots(qps: float, late: bool, waiters: list[Any]) -> None:
+    granted: list[float] = []
+
+    async def ask(pacer: Pacer, clock: FakeClock, urgency: Urgency, told: tuple[float | None] | None) -> None:
+        await pacer.slot(urgency)
+        granted.append(clock.monotonic())
+        if told is not None:
+            pacer.slow_down(told[0])
+
+    async def wait(pacer: Pacer, clock: FakeClock, waiter: Any) -> None:
+        delay, urgency, patience, told = waiter
+        await clock.sleep(delay)
+        asking = asyncio.create_task(ask(pacer, clock, urgency, told))
+        if patience is not None:
+            await clock.sleep(patience)
+            asking.cancel()
+        await asyncio.wait([asking])
+
+    async def all_of_them(pacer: Pacer, clock: FakeClock) -> None:
+        await asyncio.gather(*(wait(pacer, clock, waiter) for waiter in waiters))
+
+    paced(qps, all_of_them, LateClock() if late else FakeClock())
+    assert len(granted) >= sum(patience is None for _, _, patience, _ in waiters)
+    granted.sort()
+    most = max(1, int(qps))
+    assert all(later - earlier > 1.0 for earlier, later in zip(granted, granted[most:], strict=False))
+    assert all(later - earlier >= 1 / qps for earlier, later in pairwise(granted) if qps < 1)
+
+
+@settings(max_examples=50, deadline=None)
+@given(qps=st.sampled_from([1.0, 2.0, 5.0, 30.0, 300.0]), late=st.booleans())
+def test_a_queue_gets_nearly_all_the_slots_that_there_are(qps: float, late: bool) -> None:
+    async def hurry(pacer: Pacer, clock: FakeClock) -> None:
+        granted = await slots(pacer, clock, 100)
+        assert granted[-1] <= 99 / qps * 1.04 + 0.1
+        most = max(1, int(qps))
+        assert all(later - earlier > 1.0 for earlier, later in zip(granted, granted[most:], strict=False))
+
+    paced(qps, hurry, LateClock() if late else FakeClock())
+
+
+def test_the_most_urgent_goes_first_and_equals_in_the_order_of_asking() -> None:
+    order: list[tuple[Urgency, int]] = []
+
+    async def ask(pacer: Pacer, urgency: Urgency, number: int) -> None:
+        await pacer.slot(urgency)
+        order.append((urgency, number))
+
+    async def crowd(pacer: Pacer, clock: FakeClock) -> None:
+        asked = [Urgency.QUERY, Urgency.CREATE, Urgency.QUERY, Urgency.PROBE, Urgency.EXPIRING, Urgency.CREATE]
+        async with asyncio.TaskGroup() as group:
+            for number, urgency in enumerate(asked):
+                group.create_task(ask(pacer, urgency, number))
+
+    paced(2, crowd, FakeClock())
+    assert order == sorted(order)
+    assert [urgency for urgency, _ in order] == [0, 1, 2, 2, 3, 3]
+
+
+def test_a_waiter_that_was_cancelled_spends_no_slot() -> None:
+    async def cancel(pacer: Pacer, clock: FakeClock) -> None:
+        first = await slots(pacer, clock, 1)
+        given_up = [asyncio.create_task(pacer.slot(Urgency.PROBE)) for _ in range(9)]
+        patient = asyncio.create_task(slots(pacer, clock, 1))
+        await asyncio.sleep(0)
+        for task in given_up:
+            task.cancel()
+        assert first == [0.0]
+        assert (await patient)[0] == pytest.approx(0.51)
+
+    paced(2, cancel, FakeClock())
+
+
+def test_waiters_that_were_all_cancelled_leave_the_pacer_ready() -> None:
+    async def cancel(pacer: Pacer, clock: FakeClock) -> None:
+        await slots(pacer, clock, 1)
+        given_up = asyncio.create_task(pacer.slot(Urgency.QUERY))
+        await asyncio.sleep(0)
+        given_up.cancel()
+        await clock.sleep(10)
+        assert pacer.wait == 0.0
+        assert await slots(pacer, clock, 1) == [0.0]
+
+    paced(2, cancel, FakeClock())
+
+
+def test_a_429_stops_for_a_second_and_slows_down() -> None:
+    async def told(pacer: Pacer, clock: FakeClock) -> None:
+        await slots(pacer, clock, 1)
+        pacer.slow_down(None)
+        assert pacer.wait == pytest.approx(1.0)
+        assert pacer.rate == pytest.approx(1.4)
+        assert await slots(pacer, clock, 2) == [pytest.approx(1.0), pytest.approx(1.0 + 1.02 / 1.42)]
+
+    paced(2, told, FakeClock())
+
+
+@pytest.mark.parametrize(("said", "waits"), [(20.0, 20.0), (0.0, 0.0), (86_400.0, 300.0)])
+def test_retry_after_is_obeyed_up_to_five_minutes(said: float, waits: float) -> None:
+    async def told(pacer: Pacer, clock: FakeClock) -> None:
+        pacer.slow_down(said)
+        assert await slots(pacer, clock, 1) == [pytest.approx(waits)]
+
+    paced(2, told, FakeClock())
+
+
+def test_a_shorter_retry_after_does_not_cut_a_longer_one_short() -> None:
+    async def told(pacer: Pacer, clock: FakeClock) -> None:
+        pacer.slow_down(20.0)
+        pacer.slow_down(1.0)
+        assert await slots(pacer, clock, 1) == [pytest.approx(20.0)]
+
+    paced(2, told, FakeClock())
+
+
+def test_the_rate_creeps_back_and_never_beyond_qps() -> None:
+    clock = FakeClock()
+    pacer = Pacer(2, clock)
+    pacer.slow_down(None)
+    rates = []
+    for _ in range(5):
+        clock.advance(10)
+        rates.append(pacer.rate)
+    assert rates == pytest.approx([1.6, 1.8, 2.0, 2.0, 2.0])
+
+
+def test_many_429s_never_slow_down_to_a_standstill() -> None:
+    pacer = Pacer(2, FakeClock())
+    for _ in range(50):
+        pacer.slow_down(1.0)
+    assert pacer.rate == pytest.approx(0.2)
+
+
+def test_another_qps_is_in_force_at_once() -> None:
+    async def change(pacer: Pacer, clock: FakeClock) -> None:
+        pacer.slow_down(0.0)
+        pacer.set_qps(10)
+        assert pacer.rate == 10
+        fast = await slots(pacer, clock, 20)
+        assert fast[-1] <= 19 * 0.102 + 0.01
+        pacer.set_qps(1)
+        slow = await slots(pacer, clock, 4)
+        assert all(later - earlier > 1.0 for earlier, later in pairwise(slow))
+
+    paced(2, change, FakeClock())

@@ -1,0 +1,84 @@
+"""Mounts: which file system a path lies on, from the kernel's own table."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from picwish_watchd import mounts
+from picwish_watchd.mounts import NETWORK_KINDS, Mount, mount_of
+
+LINE = "{number} 1 0:{number} / {point} rw,relatime shared:1 - {kind} source rw\n"
+
+
+def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *lines: tuple[str, str]) -> None:
+    """Lets the kernel say that these are mounted, in this order."""
+    file = tmp_path / "mountinfo"
+    text = "".join(LINE.format(number=n, point=point, kind=kind) for n, (point, kind) in enumerate(lines, 20))
+    file.write_bytes(os.fsencode(text))
+    monkeypatch.setattr(mounts, "MOUNTINFO", file)
+
+
+def test_this_machines_own_table_is_understood() -> None:
+    here = mount_of(Path("/proc/self"))
+    assert here == Mount("/proc", "proc")
+    assert mount_of(Path("/")) in mounts.mounts()
+
+
+def test_the_nearest_mount_above_a_path_is_its_mount(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table(tmp_path, monkeypatch, ("/", "ext4"), ("/srv", "xfs"), ("/srv/nas", "nfs4"))
+    assert mount_of(Path("/etc")) == Mount("/", "ext4")
+    assert mount_of(Path("/srv")) == Mount("/srv", "xfs")
+    assert mount_of(Path("/srv/nasty/inbox")) == Mount("/srv", "xfs")
+    assert mount_of(Path("/srv/nas/no/such/folder")) == Mount("/srv/nas", "nfs4")
+
+
+def test_of_several_mounts_at_one_point_the_last_is_uppermost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table(tmp_path, monkeypatch, ("/", "ext4"), ("/nas", "autofs"), ("/nas", "cifs"))
+    assert mount_of(Path("/nas/scans")) == Mount("/nas", "cifs")
+
+
+def test_a_link_is_followed_to_where_it_leads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    table(tmp_path, monkeypatch, ("/", "ext4"), (f"{tmp_path}/real", "smb3"))
+    assert mount_of(tmp_path / "link" / "inbox") == Mount(f"{tmp_path}/real", "smb3")
+
+
+@pytest.mark.parametrize(
+    ("written", "point"),
+    [
+        (r"/my\040scans", "/my scans"),
+        (r"/tab\011line\012back\134slash", "/tab\tline\nback\\slash"),
+        (os.fsdecode(b"/caf\xe9"), os.fsdecode(b"/caf\xe9")),
+        ("/form\ffeed\u2028line", "/form\ffeed\u2028line"),
+    ],
+)
+def test_points_with_odd_names_are_read_as_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: str, point: str
+) -> None:
+    table(tmp_path, monkeypatch, ("/", "ext4"), (written, "nfs"))
+    assert mount_of(Path(point) / "a.jpg") == Mount(point, "nfs")
+
+
+@pytest.mark.parametrize("kind", [*sorted(NETWORK_KINDS), "fuse.sshfs", "fuse.rclone", "fuse"])
+def test_kinds_that_another_machine_may_change_are_of_the_network(kind: str) -> None:
+    assert Mount("/nas", kind).network
+
+
+@pytest.mark.parametrize("kind", ["ext4", "xfs", "btrfs", "tmpfs", "overlay", "fuseblk", "fuse.fuse-overlayfs"])
+def test_kinds_of_this_machine_are_not_of_the_network(kind: str) -> None:
+    assert not Mount("/disk", kind).network
+
+
+def test_without_proc_no_mount_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mounts, "MOUNTINFO", tmp_path / "none")
+    assert mounts.mounts() == []
+    assert mount_of(Path("/")) is None
+
+
+def test_lines_of_another_shape_are_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "mountinfo"
+    file.write_text("nonsense\n1 2 - ext4 x\n\n" + LINE.format(number=1, point="/", kind="ext4"), "utf-8")
+    monkeypatch.setattr(mounts, "MOUNTINFO", file)
+    assert mounts.mounts() == [Mount("/", "ext4")]
