@@ -102,7 +102,8 @@ async def test_an_interrupted_download_is_begun_again_at_the_next_start(house: H
     house.simulator.script.add(Fault("download", Hang(at="body")))
     house.drop("a.jpg")
     process = Process(house).start()
-    await until(lambda: house.journal.exists() and bool(house.jobs(State.FETCHING)))
+    await until(lambda: not house.simulator.script.pending)
+    assert house.jobs(State.FETCHING)
     await process.stop(signal.SIGKILL)
     assert await house.drain() == 0
     assert house.creates() == 1

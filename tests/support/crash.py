@@ -47,7 +47,7 @@ def install(acts: Acts) -> None:
     """Counts every durable act of this process from now on."""
     for name in ("rename", "replace", "link", "unlink", "fsync"):
         setattr(os, name, acts.after(name, getattr(os, name)))
-    place._WAYS = (acts.after("renameat2", place.by_renameat2), *place._WAYS[1:])  # type: ignore[misc] # a test's hand
+    place._WAYS = (acts.after("renameat2", place.by_renameat2), *place._WAYS[1:])
     place.without_clobber.__defaults__ = (place._WAYS,)
 
     class Cursor(sqlite3.Cursor):
@@ -64,7 +64,8 @@ def install(acts: Acts) -> None:
     connect = sqlite3.connect
 
     def connecting(*args: Any, **kwargs: Any) -> sqlite3.Connection:
-        return connect(*args, **{"factory": Connection, **kwargs})
+        made: sqlite3.Connection = connect(*args, **{"factory": Connection, **kwargs})
+        return made
 
     sqlite3.connect = connecting  # type: ignore[assignment] # a test's hand
     create = PicwishClient.create
