@@ -57,6 +57,7 @@ class Daemon:
         self._serving = False
         self._started = self._clock.now()
         self._ending = 0  # the exit code
+        self._progress: tuple[Counter[State], int] = (Counter(), 0)
         self.finished: list[Job] = []  #: after `run(once=True)`: what was done in this run
 
     async def run(self, *, once: bool = False) -> int:
@@ -87,10 +88,13 @@ class Daemon:
         self._stop.set()
 
     def progress(self) -> tuple[Counter[State], int]:
-        """Number of jobs by state (on their way, or ended in this run), and of files that are not yet jobs."""
-        if self._stop.is_set() or not self._serving:
-            return Counter(), 0
-        return self._drain.totals(), self.desks.settling
+        """Number of jobs by state (on their way, or ended in this run), and of files that are not yet jobs.
+
+        After the run: how it ended.
+        """
+        if self._serving and not self._stop.is_set():
+            self._progress = self._drain.totals(), self.desks.settling
+        return self._progress
 
     @property
     def hanging(self) -> bool:
@@ -158,6 +162,7 @@ class Daemon:
     async def _finish(self) -> None:
         await self._drain.run()
         self._ending = self._drain.exit_code()
+        self.progress()
         self.stop()
 
     async def _look(self) -> None:

@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 from picwish_watchd import log
-from picwish_watchd.cli.progress import Progress
+from picwish_watchd.cli.progress import Progress, cancelled
 from picwish_watchd.cli.table import print_table
 from picwish_watchd.config import load
 from picwish_watchd.daemon import Daemon
@@ -55,8 +55,7 @@ async def _round_trip(folder: Path) -> int:
         try:
             code = await daemon.run(once=True)
         finally:
-            following.cancel()
-            progress.close()
+            await cancelled(following)
     _show(daemon.finished, folder)
     return code
 

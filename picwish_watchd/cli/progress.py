@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import Counter
+from contextlib import suppress
 from typing import TYPE_CHECKING, TextIO
 
 from picwish_watchd.job import ENDED_BADLY, State
@@ -26,16 +27,15 @@ class Progress:
             self.stream = self._bar.stream
 
     async def follow(self, daemon: "Daemon") -> None:
-        """Shows the daemon's progress until cancelled."""
-        while True:
-            await asyncio.sleep(_EVERY)
-            totals, settling = daemon.progress()
-            self._show(totals, settling)
-
-    def close(self) -> None:
-        """Leaves the bar as it is."""
-        if self._bar is not None:
-            self._bar.close()
+        """Shows the daemon's progress until cancelled, and how it ended."""
+        try:
+            while True:
+                await asyncio.sleep(_EVERY)
+                self._show(*daemon.progress())
+        finally:
+            self._show(*daemon.progress())
+            if self._bar is not None:
+                self._bar.close()
 
     def _show(self, totals: Counter[State], settling: int) -> None:
         ended = totals[State.DONE] + sum(totals[state] for state in ENDED_BADLY)
@@ -49,6 +49,13 @@ class Progress:
         elif text != self._last:
             self._last = text
             print(f"{ended} of {everything}: {text}", file=self._out, flush=True)
+
+
+async def cancelled(task: "asyncio.Task[None]") -> None:
+    """Cancels a task and waits until it has cleaned up."""
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
 
 
 class _Bar:

@@ -2,13 +2,14 @@
 
 import argparse
 import asyncio
+import gc
 import os
 import sys
 
 import structlog
 
 from picwish_watchd import log
-from picwish_watchd.cli.progress import Progress
+from picwish_watchd.cli.progress import Progress, cancelled
 from picwish_watchd.cli.source import configuration_and_key
 from picwish_watchd.config import Config
 from picwish_watchd.daemon import Daemon
@@ -29,6 +30,7 @@ def run(args: argparse.Namespace) -> int:
         return fresh, fresh_key
 
     daemon = Daemon(config, key, reload=reload)
+    gc.freeze()  # what was imported stays: no need to look through it again and again
     code = asyncio.run(_serve(daemon, progress))
     if daemon.hanging:
         # a thread waits for a dead mount in the kernel, and the interpreter would wait for it
@@ -45,5 +47,4 @@ async def _serve(daemon: Daemon, progress: Progress | None) -> int:
     try:
         return await daemon.run(once=True)
     finally:
-        following.cancel()
-        progress.close()
+        await cancelled(following)

@@ -21,13 +21,11 @@ from picwish_watchd.job import (
 )
 
 #: What a job is read with; the ledger is summed up in the same breath.
-SELECT_JOB = """
-SELECT job.*,
+JOB_COLUMNS = """*,
   (SELECT coalesce(sum(credits), 0) FROM charge WHERE charge.job = job.id AND charge.state = 'spent') AS credits,
   (SELECT coalesce(sum(credits), 0) FROM charge WHERE charge.job = job.id AND charge.state = 'doubtful')
-    AS credits_in_doubt
-FROM job
-"""
+    AS credits_in_doubt"""
+SELECT_JOB = f"SELECT {JOB_COLUMNS} FROM job "
 
 
 #: 63 bits end in 2262, but ext4 keeps times up to 2446: what is below this, in 1896, stands for a time after 2262.

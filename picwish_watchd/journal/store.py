@@ -14,7 +14,15 @@ from picwish_watchd.job import LEGAL_MOVES, Job, NewJob, Stamp, State
 from picwish_watchd.journal.faults import RESTORE, translated
 from picwish_watchd.journal.locks import WriteLock
 from picwish_watchd.journal.reader import JournalReader, check_version
-from picwish_watchd.journal.rows import Changes, changed_columns, columns_of, stamp_columns, storable
+from picwish_watchd.journal.rows import (
+    JOB_COLUMNS,
+    Changes,
+    changed_columns,
+    columns_of,
+    job_from,
+    stamp_columns,
+    storable,
+)
 from picwish_watchd.journal.schema import VERSION, migrate
 from picwish_watchd.mounts import mount_of
 
@@ -101,7 +109,6 @@ class Journal(JournalReader):
         if to not in LEGAL_MOVES[job.state]:
             raise ValueError(f"job {job.id}: {job.state} -> {to} is not a legal move")
         with self._transaction() as cursor:
-            self._write(cursor, job, {"state": to, **changed_columns(changes)})
             self._note_event(cursor, job.id, to, message)
             if reserve is not None:
                 cursor.execute(
@@ -113,15 +120,22 @@ class Journal(JournalReader):
                     "UPDATE charge SET state = ? WHERE id = (SELECT max(id) FROM charge WHERE job = ?)",
                     (charge, job.id),
                 )
-        return self._again(job)
+            return self._write(cursor, job, {"state": to, **changed_columns(changes)})
 
     def update(self, job: Job, message: str | None = None, **changes: Unpack[Changes]) -> Job:
         """Changes facts of a job that stays in its state; ``message`` makes it part of the history."""
         with self._transaction() as cursor:
-            self._write(cursor, job, changed_columns(changes))
             if message is not None:
                 self._note_event(cursor, job.id, job.state, message)
-        return self._again(job)
+            return self._write(cursor, job, changed_columns(changes))
+
+    def put_off(self, rule: str, state: State, note: str, until: float) -> None:
+        """All jobs of ``rule`` in ``state`` wait for the same thing; none is tried before ``until`` (Unix seconds)."""
+        with self._transaction() as cursor:
+            cursor.execute(
+                "UPDATE job SET note = ?, not_before = ? WHERE state = ? AND rule = ?",
+                (storable(note), until, state, rule),
+            )
 
     def restamp(self, job: Job, stamp: Stamp) -> None:
         """The file of a job was touched, and still holds the same."""
@@ -155,23 +169,21 @@ class Journal(JournalReader):
             self._note_event(cursor, job_id, State.REJECTED, new.problem.message)
         return job_id
 
-    def _write(self, cursor: sqlite3.Cursor, job: Job, columns: dict[str, object]) -> None:
+    def _write(self, cursor: sqlite3.Cursor, job: Job, columns: dict[str, object]) -> Job:
+        """The guarded statement; to be the last of its transaction, as it answers the job's new value."""
         names = ", ".join(f"{name} = :{name}" for name in columns)
         values = {**columns, "_id": job.id, "_state": job.state}
-        cursor.execute(f"UPDATE job SET {names} WHERE id = :_id AND state = :_state", values)
-        if cursor.rowcount != 1:
+        sql = f"UPDATE job SET {names} WHERE id = :_id AND state = :_state RETURNING {JOB_COLUMNS}"
+        row = cursor.execute(sql, values).fetchone()
+        if row is None:
             raise StaleJobError(f"job {job.id} is no longer {job.state}")
+        return job_from(row)
 
     def _note_event(self, cursor: sqlite3.Cursor, job_id: int, state: State, message: str) -> None:
         cursor.execute(
             "INSERT INTO event (job, at, state, message) VALUES (?, ?, ?, ?)",
             (job_id, self._clock.now(), state, storable(message)),
         )
-
-    def _again(self, job: Job) -> Job:
-        fresh = self.get(job.id)
-        assert fresh is not None
-        return fresh
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Cursor]:

@@ -11,6 +11,7 @@ from typing import assert_never
 import structlog
 
 from picwish_watchd.files.images import inspect_result
+from picwish_watchd.files.spool import Spool
 from picwish_watchd.job import ErrorCode, Job, Problem, Result, State
 from picwish_watchd.journal import Charge, Running
 from picwish_watchd.picwish import (
@@ -211,11 +212,10 @@ class Collect:
     async def _keep(self, job: Job, sink: Path) -> None:
         """Judges a result and keeps it: synced in the spool, then in the journal. Here the one-hour clock stops."""
         context = self._context
-        verdict = await context.lanes.run("spool", inspect_result, sink)
+        verdict = await context.lanes.run("spool", _judge_and_keep, context.spool, sink, job.id)
         if not isinstance(verdict, Result):
             self._useless(job, ErrorCode.RESULT_INVALID, f"what PicWish gave as the result is unusable: {verdict}")
             return
-        await context.lanes.run("spool", context.spool.keep, sink, job.id)
         size = f"{verdict.width} x {verdict.height} {verdict.format}"
         context.journal.move(job, State.DELIVERING, f"the result is in the spool: {size}", result=verdict)
         self._agenda.drop(job.id)
@@ -284,3 +284,13 @@ class Collect:
         if answer.created_at is None or answer.completed_at is None:
             return seen
         return min(seen, max(followed.open_at, answer.completed_at - answer.created_at))
+
+
+def _judge_and_keep(spool: Spool, sink: Path, job_id: int) -> Result | str:
+    """In a thread: the result, synced in the spool, or why it is none."""
+    verdict = inspect_result(sink)
+    if isinstance(verdict, Result):
+        spool.keep(sink, job_id)
+    else:
+        sink.unlink(missing_ok=True)
+    return verdict

@@ -35,6 +35,7 @@ from picwish_watchd.pipeline.describe import sidecar_text
 _log = structlog.get_logger()
 
 _IDLE = 1.0
+_AT_ONCE = 4  # deliveries of one rule on their way; its thread copies one after the other
 _PAUSE = 10.0  # seconds until an outbox that was away or full is tried again
 
 
@@ -43,28 +44,33 @@ class Deliver:
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._busy: set[str] = set()
+        self._moving: dict[int, str] = {}  # job -> rule
         self._swept: set[Path] = set()
 
     async def run(self) -> None:
         """Delivers until the daemon stops; then returns when what had begun is done."""
         async with asyncio.TaskGroup() as group:
             while not self._context.stopping:
-                for rule in self._rules_with_work():
-                    self._busy.add(rule)
-                    group.create_task(self._serve(rule))
+                while (job := self._next()) is not None:
+                    self._moving[job.id] = job.rule
+                    group.create_task(self._serve(job))
                 await self._context.bells.deliver.wait(_IDLE)
 
-    async def _serve(self, rule: str) -> None:
-        context = self._context
+    def _next(self) -> Job | None:
+        journal, now = self._context.journal, self._context.clock.now()
+        for rule in journal.rules_with(State.DELIVERING, now):
+            if sum(other == rule for other in self._moving.values()) < _AT_ONCE:
+                job = journal.ready(rule, now, tuple(self._moving), state=State.DELIVERING)
+                if job is not None:
+                    return job
+        return None
+
+    async def _serve(self, job: Job) -> None:
         try:
-            while not context.stopping:
-                job = context.journal.ready(rule, context.clock.now(), state=State.DELIVERING)
-                if job is None:
-                    return
-                await guarded(context.journal, job.id, self.deliver(job))
+            await guarded(self._context.journal, job.id, self.deliver(job))
         finally:
-            self._busy.discard(rule)
+            del self._moving[job.id]
+            self._context.bells.deliver.ring()
 
     async def deliver(self, job: Job) -> None:
         """One result's way into the outbox, or why it has to wait."""
@@ -72,10 +78,6 @@ class Deliver:
         rule = context.rule_of(job)
         result = job.result
         assert result is not None
-        away = await context.lanes.run(f"out:{job.rule}", self._prepare, rule)
-        if away is not None:
-            self._wait(job, f"the outbox {rule.outbox} cannot be used: {away.reason}")
-            return
         if job.output is not None and await self._stands(job, job.output, result):
             await self._finish(job, rule, job.output)
             return
@@ -83,10 +85,7 @@ class Deliver:
             if not self._free_for(job, rule, rule.outbox / name):
                 continue
             job = context.journal.update(job, output=rule.outbox / name)
-            outcome = await context.lanes.run(
-                f"out:{job.rule}", publish, context.spool.path(job.id), rule.outbox, name, mode=rule.file_mode,
-                replace=rule.if_exists is IfExists.OVERWRITE, tag=str(job.id), sha256=result.sha256,
-            )  # fmt: skip
+            outcome = await context.lanes.run(f"out:{job.rule}", self._place, job, rule, name, result)
             match outcome:
                 case Published(path=path):
                     await self._finish(job, rule, path)
@@ -104,13 +103,20 @@ class Deliver:
                     assert_never(outcome)
             return
 
-    def _prepare(self, rule: Rule) -> OutboxAway | NoRoom | Refused | None:
-        """In the outbox's thread: makes it if its parent is there, and once sweeps what a crash left."""
+    def _place(
+        self, job: Job, rule: Rule, name: PurePath, result: Result
+    ) -> Published | Taken | OutboxAway | NoRoom | Refused | Damaged:
+        """In the outbox's thread. The first time, it sweeps what a crash left there."""
         away = ensure_root(rule.outbox, rule.file_mode)
-        if away is None and rule.outbox not in self._swept:
+        if away is not None:
+            return away
+        if rule.outbox not in self._swept:
             self._swept.add(rule.outbox)
             sweep(rule.outbox)
-        return away
+        return publish(
+            self._context.spool.path(job.id), rule.outbox, name, mode=rule.file_mode,
+            replace=rule.if_exists is IfExists.OVERWRITE, tag=str(job.id), sha256=result.sha256,
+        )  # fmt: skip
 
     async def _stands(self, job: Job, path: Path, result: Result) -> bool:
         """Whether the name that an earlier try had planned holds our result already."""
@@ -145,8 +151,8 @@ class Deliver:
         _log.info("job.done", job=job.id, rule=job.rule, path=job.source, output=path, credits=job.credits)
         if rule.sidecar:
             await self._write_sidecar(job, rule, path)
-        context.spool.discard(job.id)
         context.bells.dispose.ring()
+        await context.lanes.run("spool", context.spool.discard, job.id)
 
     async def _write_sidecar(self, job: Job, rule: Rule, path: Path) -> None:
         name = PurePath(path.relative_to(rule.outbox))
@@ -159,11 +165,12 @@ class Deliver:
             self._context.journal.update(job, f"its sidecar could not be written: {reason}", note=reason)
 
     def _wait(self, job: Job, reason: str) -> None:
+        """Puts off all that waits for this outbox: it is no fault of one job."""
         context = self._context
-        later = context.clock.now() + _PAUSE
         if job.note != reason:
             _log.warning("delivery.waits", job=job.id, rule=job.rule, path=job.source, reason=reason)
-        context.journal.update(job, reason if job.note != reason else None, note=reason, not_before=later)
+            job = context.journal.update(job, reason, note=reason)
+        context.journal.put_off(job.rule, State.DELIVERING, reason, context.clock.now() + _PAUSE)
 
     def _hold(self, job: Job, code: ErrorCode, message: str) -> None:
         _log.error("job.held", job=job.id, rule=job.rule, path=job.source, code=code, reason=message)
@@ -175,11 +182,6 @@ class Deliver:
         message = f"its result in the spool is damaged ({reason}); PicWish is asked again"
         self._context.journal.move(job, State.PENDING, message, result=None, not_before=None)
         self._context.bells.collect.ring()
-
-    def _rules_with_work(self) -> list[str]:
-        now = self._context.clock.now()
-        waiting = self._context.journal.rules_with(State.DELIVERING, now)
-        return [rule for rule in waiting if rule not in self._busy]
 
 
 def name_of(job: Job, rule: Rule, kind: Format, width: int, height: int, now: float) -> PurePath:

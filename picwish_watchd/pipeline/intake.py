@@ -21,7 +21,7 @@ from picwish_watchd.pipeline.context import Context
 
 _log = structlog.get_logger()
 
-_AT_ONCE = 200  # files a turn
+_AT_ONCE = 64  # files a turn
 _SLICE = 0.25  # seconds of judging before the journal hears of it
 _IDLE = 30.0
 

@@ -1,0 +1,20 @@
+"""Pictures of noise, which no format compresses: each like the last, and none with the same bytes."""
+
+import io
+import random
+
+from PIL import Image
+
+
+def noise(width: int, height: int, *, quality: int) -> bytes:
+    """A JPEG of random RGB pixels; equal for equal arguments."""
+    pixels = random.Random(0).randbytes(width * height * 3)
+    sink = io.BytesIO()
+    Image.frombytes("RGB", (width, height), pixels).save(sink, "JPEG", quality=quality, subsampling=0)
+    return sink.getvalue()
+
+
+def numbered(jpeg: bytes, number: int) -> bytes:
+    """The same picture with a comment behind its first marker (ITU T.81, B.2.4.5): other bytes, another hash."""
+    text = f"benchmark picture {number:08d}".encode()
+    return jpeg[:2] + b"\xff\xfe" + (len(text) + 2).to_bytes(2, "big") + text + jpeg[2:]

@@ -1,0 +1,189 @@
+"""The daemon and the simulator, each a process of its own, and the folder that they work in."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from picwish_watchd.job import Job, State
+from picwish_watchd.journal import JournalReader
+
+_PATIENCE = 600.0  # seconds until a benchmark gives up
+
+
+class BenchmarkError(Exception):
+    """A run that did not go as it should measures nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request as the simulator saw it."""
+
+    operation: str  #: create, query, download or other
+    at: float  #: monotonic seconds, the same in all processes of a machine (clock_gettime(2)), at its first byte
+    status: int | None
+    sha256: str | None  #: of the picture that it is about
+
+
+class SimulatorProcess:
+    """``with SimulatorProcess(qps=None) as simulator``: after the block, ``requests`` is complete."""
+
+    def __init__(self, **settings: object) -> None:
+        """``settings``: as of `picwish_watchd.simulator.Settings`; echo mode if not told otherwise."""
+        self._settings = {"enhance": "echo", **settings}
+        self.requests: list[Request] = []
+        self.url = ""
+
+    def __enter__(self) -> Self:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.simulator", json.dumps(self._settings)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        assert self._process.stdout is not None
+        self.url = self._process.stdout.readline().strip()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        told, _ = self._process.communicate(timeout=60)
+        self.requests = [Request(**each) for each in json.loads(told)]
+
+    def paced(self) -> list[Request]:
+        """Creates and queries: what counts against QPS."""
+        return [request for request in self.requests if request.operation in ("create", "query")]
+
+    def creates(self) -> dict[str, Request]:
+        """The creates that were taken, by the hash of their picture. Raises `BenchmarkError` if one was sent twice."""
+        found: dict[str, Request] = {}
+        for request in self.requests:
+            if request.operation == "create" and request.status == 200:
+                if request.sha256 is None or request.sha256 in found:
+                    raise BenchmarkError(f"picture {request.sha256} was paid twice")
+                found[request.sha256] = request
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What a process took."""
+
+    seconds: float
+    cpu: float  #: seconds of all its threads, in user and kernel
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A folder with an inbox, an outbox, a journal and a configuration."""
+
+    folder: Path
+
+    @property
+    def inbox(self) -> Path:
+        """Where pictures are dropped."""
+        return self.folder / "inbox"
+
+    @property
+    def outbox(self) -> Path:
+        """Where results appear."""
+        return self.folder / "outbox"
+
+    def delivered(self) -> int:
+        """Number of results that stand in the outbox."""
+        return sum(not name.startswith(".") for name in os.listdir(self.outbox)) if self.outbox.exists() else 0
+
+    def jobs(self) -> list[Job]:
+        """All jobs, oldest first. Raises `BenchmarkError` unless every one is done."""
+        reader = JournalReader.open(self.folder / "state" / "journal.db")
+        try:
+            jobs = reader.jobs(oldest_first=True)
+        finally:
+            reader.close()
+        bad = [job for job in jobs if job.state is not State.DONE]
+        if bad:
+            raise BenchmarkError(f"{len(bad)} of {len(jobs)} jobs did not reach done, the first is {bad[0]}")
+        return jobs
+
+    def configure(self, url: str, api: Mapping[str, object], rule: Mapping[str, object]) -> None:
+        """Writes the configuration: one rule from inbox to outbox."""
+        config = {
+            "api": {"base_url": url, **api},
+            "journal": "state/journal.db",
+            "rules": [{"name": "bench", "inbox": "inbox", "outbox": "outbox", **rule}],
+        }
+        self._file.write_text(json.dumps(config))  # JSON is YAML
+
+    def daemon(self, *arguments: str) -> "subprocess.Popen[bytes]":
+        """Starts ``python -m picwish_watchd run``; its log goes to daemon.log."""
+        command = [sys.executable, "-m", "picwish_watchd", "run", *arguments, "-c", str(self._file)]
+        with self._log.open("wb") as log:
+            return subprocess.Popen(command, stderr=log, env={**os.environ, "PICWISH_API_KEY": "benchmark"})
+
+    @contextmanager
+    def running_daemon(self) -> Iterator["subprocess.Popen[bytes]"]:
+        """A daemon that is ready. Raises `BenchmarkError` if it does not end well."""
+        process = self.daemon()
+        try:
+            wait_until(lambda: b"daemon.ready" in self._log.read_bytes(), process)
+            yield process
+        finally:
+            process.send_signal(signal.SIGTERM)
+            code = process.wait(60)
+        if code != 0:
+            raise BenchmarkError(f"the daemon ended with {code}; see {self._log}")
+
+    def run_once(self) -> "Spent":
+        """``run --once``, from the process's start to its end. Raises `BenchmarkError` if it fails."""
+        began, before = time.monotonic(), os.times()
+        code = self.daemon("--once").wait(_PATIENCE)
+        after = os.times()
+        if code != 0:
+            raise BenchmarkError(f"run --once ended with {code}; see {self._log}")
+        cpu = after.children_user + after.children_system - before.children_user - before.children_system
+        return Spent(time.monotonic() - began, cpu)
+
+    @property
+    def _file(self) -> Path:
+        return self.folder / "picwish-watchd.yaml"
+
+    @property
+    def _log(self) -> Path:
+        return self.folder / "daemon.log"
+
+
+@contextmanager
+def place() -> Iterator[Place]:
+    """A fresh place in $TMPDIR, removed at the end; it stays where something went wrong."""
+    folder = Path(tempfile.mkdtemp(prefix="picwish-bench-"))
+    (folder / "inbox").mkdir()
+    yield Place(folder)
+    shutil.rmtree(folder)
+
+
+def wait_until(condition: Callable[[], bool], process: "subprocess.Popen[bytes]") -> None:
+    """Looks every 2 ms. Raises `BenchmarkError` after 10 minutes, or when the process has ended."""
+    until = time.monotonic() + _PATIENCE
+    while not condition():
+        if time.monotonic() > until or process.poll() is not None:
+            raise BenchmarkError("the daemon did not do what was waited for")
+        time.sleep(0.002)
+
+
+def peak_memory(pid: int) -> float:
+    """The largest resident set that a process ever had, in MB (proc_pid_status(5): VmHWM, in KiB)."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024 / 1e6
+    raise BenchmarkError(f"there is no VmHWM of {pid}")
+
+
+def monotonic_at(moment: float) -> float:
+    """Unix seconds as monotonic seconds; good for as long as nobody sets the clock."""
+    return moment - time.time() + time.monotonic()
