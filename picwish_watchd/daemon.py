@@ -6,14 +6,14 @@ import os
 import signal
 from collections import Counter
 from collections.abc import Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 
 import structlog
 
 from picwish_watchd import __version__
 from picwish_watchd.clock import Clock
 from picwish_watchd.config import Config
-from picwish_watchd.errors import WatchdError
+from picwish_watchd.errors import JournalTemporaryError, WatchdError
 from picwish_watchd.files.spool import Spool
 from picwish_watchd.job import UNFINISHED, Job, State
 from picwish_watchd.journal import DaemonLock, Journal, prepare_folder, refuse_network
@@ -66,9 +66,10 @@ class Daemon:
         Raises `JournalError` (also while running: then nothing more was submitted) and `JournalBusyError`.
         """
         async with AsyncExitStack() as stack:
+            self._handle_signals()
             lock = DaemonLock(self._config.journal)
             await self._open(stack, lock)
-            self._handle_signals()
+            self._ending = 1 if once else 0
             self._drain = Drain(self.context, gate=self.gate, desks=self.desks)
             recover(self.context)
             _log.info("daemon.started", version=__version__, pid=os.getpid(), rules=len(self._config.rules))
@@ -138,6 +139,7 @@ class Daemon:
                 loops.append(self._finish())
             helpers = [group.create_task(loop) for loop in loops]
             self._group, self._serving = group, True
+            self._report()
             for rule in context.config.rules:
                 self.desks.open(rule, group)
             await self._stop.wait()
@@ -176,6 +178,7 @@ class Daemon:
                 version = now
                 for bell in (bells.submit, bells.collect, bells.deliver, bells.dispose):
                     bell.ring()
+            self.desks.look_after()
             if self._clock.monotonic() > patient_until:
                 self._be_ready()  # an inbox whose walk hangs must not keep the others from being served
             self._manager.status(self._summary())
@@ -214,8 +217,12 @@ class Daemon:
         """What `status` cannot see from outside; called whenever it changes."""
         if self.desks.walked:
             self._be_ready()
+        with suppress(JournalTemporaryError):
+            self.context.journal.publish_report(self._told())
+
+    def _told(self) -> str:
         blocked = self.gate.blocked
-        text = json.dumps(
+        return json.dumps(
             {
                 "pid": os.getpid(),
                 "version": __version__,
@@ -226,7 +233,6 @@ class Daemon:
                 },
             }
         )
-        self.context.journal.publish_report(text)
 
     def _handle_signals(self) -> None:
         loop = asyncio.get_running_loop()
@@ -236,7 +242,7 @@ class Daemon:
 
     def reload(self) -> None:
         """Reads the configuration and the key again; a faulty one changes nothing."""
-        if self._reload is None or self._stop.is_set():
+        if self._reload is None or self._stop.is_set() or not self._serving:
             return
         self._manager.reloading()
         try:
@@ -245,7 +251,9 @@ class Daemon:
             _log.error("config.refused", reason=error.message)
         else:
             self._take_over(config, key)
-        self._manager.ready()
+        finally:
+            if self._ready:
+                self._manager.ready()
 
     def _take_over(self, config: Config, key: str) -> None:
         context = self.context
@@ -253,8 +261,11 @@ class Daemon:
         new = {rule.name: rule for rule in config.rules}
         if config.journal != context.config.journal:
             _log.warning("config.needs_restart", key="journal")
-        self._retired.append(context.client)
-        context.client = _client(config, key)
+        if _address(config) == _address(context.config):
+            context.client.replace_key(key)
+        else:
+            self._retired.append(context.client)
+            context.client = _client(config, key)
         context.config = config
         self._pacer.set_qps(config.api.qps)
         for name in [name for name, rule in old.items() if new.get(name) != rule]:
@@ -278,6 +289,10 @@ def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
 
 async def _all_ended(tasks: list[asyncio.Task[None]]) -> None:
     await asyncio.wait(tasks)
+
+
+def _address(config: Config) -> tuple[object, ...]:
+    return config.api.base_url, config.api.timeout, config.api.allow_insecure
 
 
 def _client(config: Config, key: str) -> PicwishClient:

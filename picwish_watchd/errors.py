@@ -3,7 +3,8 @@
     WatchdError            what went wrong, where, and what to do next
     |- UsageError          2   the command line is wrong
     |- JournalError        74  the journal is damaged, newer than this program, or lies where SQLite is not safe
-    |- JournalBusyError    75  another daemon holds the journal
+    |  |- JournalBusyError       75  another daemon holds the journal
+    |  `- JournalTemporaryError  75  its disk is full, or another program keeps it locked: to be tried again
     `- ConfigError         78  the configuration is wrong, or there is no key
 
 What can go wrong with one image is not here: it is a `picwish_watchd.job.Problem`, a value that the journal keeps.
@@ -39,6 +40,12 @@ class JournalBusyError(JournalError):
     """Another daemon holds this journal."""
 
     exit_code = os.EX_TEMPFAIL  # 75
+
+
+class JournalTemporaryError(JournalError):
+    """The journal cannot be written at the moment: its disk is full, or another program keeps it locked."""
+
+    exit_code = os.EX_TEMPFAIL  # 75: systemd starts the daemon again
 
 
 class ConfigError(WatchdError):

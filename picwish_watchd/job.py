@@ -27,7 +27,9 @@ ENDED_BADLY = (State.REJECTED, State.FAILED, State.HELD)
 #: from -> to; everything else is a bug. The last three rows are what `retry` may do.
 LEGAL_MOVES: Mapping[State, frozenset[State]] = MappingProxyType(
     {
-        State.QUEUED: frozenset({State.SUBMITTING, State.REJECTED, State.FAILED, State.DONE, State.HELD}),
+        State.QUEUED: frozenset(
+            {State.SUBMITTING, State.DELIVERING, State.REJECTED, State.FAILED, State.DONE, State.HELD},
+        ),
         State.SUBMITTING: frozenset(
             {State.QUEUED, State.PENDING, State.DELIVERING, State.FAILED, State.HELD},
         ),
@@ -89,6 +91,7 @@ class Original(StrEnum):
     PRESENT = "present"  #: still where it was found
     WAITING = "waiting"  #: should be moved or deleted, and could not yet be
     MOVED = "moved"  #: moved to `archive` or `failed`
+    GONE = "gone"  #: nobody knows: it was not there any more when it should have been moved or deleted
     DELETED = "deleted"  #: deleted, as `on_success: delete` asks
     REPLACED = "replaced"  #: something else stood there when it should have been moved; that was not touched
 
@@ -132,6 +135,7 @@ class NewJob:
     sync: int = 0
     problem: Problem | None = None  #: set: the job starts, and ends, as `rejected`
     original: Original = Original.PRESENT
+    result_of: Path | None = None  #: set: it is itself a result of ours; the job starts, and ends, as `done`
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +168,7 @@ class Job:
     original: Original
     note: str | None
     answer: str | None  #: PicWish's last answer for the task: JSON without the image
+    pay_again: bool  #: a person said `retry`: if the old task is gone, it is submitted anew
     not_before: float | None  #: nothing is tried before this moment
     created_at: float
     submitted_at: float | None

@@ -43,7 +43,8 @@ class ServiceManager:
         if not self._address.startswith(("/", "@")):
             return
         address = "\0" + self._address[1:] if self._address.startswith("@") else self._address
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
-            channel.settimeout(0)
-            with suppress(OSError):  # nobody listens: nobody to tell
+        with suppress(OSError):  # nobody listens, or no descriptor is free: nobody to tell
+            channel = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+            with channel:
+                channel.settimeout(0)
                 channel.sendto(message.encode(), address)

@@ -17,6 +17,7 @@ COMMANDS = {
     "status": "show whether the daemon runs, jobs, credits, and what is wrong",
     "jobs": "list the jobs, newest first",
     "show": "show one job with its whole history",
+    "retry": "let jobs that ended badly go on; what must be paid again is paid again",
     "demo": "make a complete round trip on this machine, with no key and no configuration",
     "simulate": "run the simulator alone: a stand-in for PicWish on this machine",
 }
@@ -119,6 +120,12 @@ def _show(sub: argparse.ArgumentParser) -> None:
     _json(sub)
 
 
+def _retry(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("id", type=int, nargs="*", metavar="ID", help="the numbers that `jobs` shows")
+    sub.add_argument("--state", choices=["failed", "held", "rejected"], help="all jobs in this state instead")
+    sub.add_argument("--rule", metavar="NAME", help="with --state: only those of this rule")
+
+
 def _simulate(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--port", type=int, default=0, metavar="N", help="the port to listen on (default: any free one)")
 
@@ -133,6 +140,7 @@ _ARGUMENTS = {
     "status": _json,
     "jobs": _jobs,
     "show": _show,
+    "retry": _retry,
     "demo": _nothing,
     "simulate": _simulate,
 }

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from picwish_watchd.cli.source import configuration
-from picwish_watchd.config import Config, read_key
+from picwish_watchd.config import Config, OnFailure, OnSuccess, Rule, read_key
 from picwish_watchd.errors import ConfigError, JournalError
 from picwish_watchd.files.names import shown
 from picwish_watchd.journal import DaemonLock, JournalReader, refuse_network
@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
     findings.append(_key(config))
     findings += _journal(config)
     for rule in config.rules:
-        findings.append(_inbox(rule.name, rule.inbox))
+        findings.append(_inbox(rule))
         findings.append(_target(f"outbox of {rule.name}", rule.outbox))
         findings += [
             _target(f"{name} of {rule.name}", folder)
@@ -60,7 +60,7 @@ def _journal(config: Config) -> Iterator[_Finding]:
     path = config.journal
     try:
         refuse_network(path)
-        if path.exists():
+        if os.path.exists(path):
             reader = JournalReader.open(path)
             reader.verify()
             reader.close()
@@ -78,21 +78,28 @@ def _journal(config: Config) -> Iterator[_Finding]:
     yield _target("folder of the journal", path.parent)
 
 
-def _inbox(rule: str, path: Path) -> _Finding:
+def _inbox(rule: Rule) -> _Finding:
+    path = rule.inbox
+    moves = rule.on_success is not OnSuccess.KEEP or rule.on_failure is not OnFailure.KEEP
     try:
         os.scandir(path).close()
     except OSError as error:
-        return _Finding(1, f"inbox of {rule}: {path}: {error.strerror}", "make the folder, or mount what it lies on")
+        return _Finding(
+            1, f"inbox of {rule.name}: {path}: {error.strerror}", "make the folder, or mount what it lies on"
+        )
+    if moves and not os.access(path, os.W_OK | os.X_OK):
+        what = f"inbox of {rule.name}: {path}: not writable for this user, and originals are to be moved or deleted"
+        return _Finding(1, what, f"give this user the right to write to {path}")
     mount = mount_of(path)
     kind = f" on {mount.kind}" if mount is not None else ""
     walked = "; walked only, for the kernel does not see what others do there" if mount and mount.network else ""
-    return _Finding(0, f"inbox of {rule}: {path}{kind}{walked}")
+    return _Finding(0, f"inbox of {rule.name}: {path}{kind}{walked}")
 
 
 def _target(what: str, path: Path) -> _Finding:
     """A folder that is written to: it is there, or can be made because its parent is."""
-    there = path if path.exists() else path.parent
-    if not there.is_dir():
+    there = path if os.path.exists(path) else path.parent
+    if not os.path.isdir(there):
         return _Finding(1, f"{what}: {path}: {there} is no folder", "make it, or mount what it lies on")
     if not os.access(there, os.W_OK | os.X_OK):
         return _Finding(

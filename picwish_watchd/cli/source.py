@@ -10,7 +10,14 @@ from picwish_watchd.journal import JournalReader
 
 def configuration(args: argparse.Namespace) -> Config:
     """The configuration that the command line or its surroundings name; raises `ConfigError`."""
-    return load(find(args.config, os.environ, Path.cwd()), os.environ)
+    return load(find(args.config, os.environ, _here()), os.environ)
+
+
+def _here() -> Path:
+    try:
+        return Path.cwd()
+    except OSError:  # the folder that we were started in is gone
+        return Path("/")
 
 
 def configuration_and_key(args: argparse.Namespace) -> tuple[Config, str]:
@@ -22,4 +29,6 @@ def configuration_and_key(args: argparse.Namespace) -> tuple[Config, str]:
 def journal(args: argparse.Namespace) -> tuple[Config, JournalReader]:
     """The configuration and a read-only view of its journal; raises `ConfigError` and `JournalError`."""
     config = configuration(args)
+    if not os.path.lexists(config.journal) and not os.path.lexists(f"{config.journal}-wal"):
+        return config, JournalReader.empty(config.journal)  # nothing has run here yet
     return config, JournalReader.open(config.journal)

@@ -28,7 +28,9 @@ def run(args: argparse.Namespace) -> int:
 def standing(config: Config, reader: JournalReader, clock: Clock) -> dict[str, object]:
     """All of it as plain values, as `status --json` prints them."""
     pid = DaemonLock(config.journal).owner()
-    told = json.loads(reader.report() or "{}") if pid is not None else {}
+    told = json.loads(reader.report() or "{}")
+    if told.get("pid") != pid:
+        told = {}  # of an earlier daemon
     counts = reader.counts()
     totals: Counter[str] = Counter()
     for states in counts.values():

@@ -54,6 +54,7 @@ class Inbox:
     follow_symlinks: bool
     native: bool | None  #: True: kernel events; False: walks alone; None: kernel events where they can be trusted
     rescan_interval: float  #: seconds
+    forbidden: tuple[Path, ...] = ()  #: folders that no link may lead into
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +65,7 @@ class Walked:
     away: str | None
     seconds: float
     warning: str | None = None
+    unread: tuple[str, ...] = ()  #: subfolders that could not be read
 
 
 Report = Callable[[str, "list[Sighting] | Walked"], None]
@@ -80,8 +82,9 @@ class Watcher(threading.Thread):
         self.inbox = inbox
         self._report = report
         self._walker = Walker(
-            str(inbox.path), inbox.names, recursive=inbox.recursive, follow_symlinks=inbox.follow_symlinks
-        )
+            str(inbox.path), inbox.names, recursive=inbox.recursive, follow_symlinks=inbox.follow_symlinks,
+            forbidden=[os.fspath(folder) for folder in inbox.forbidden],
+        )  # fmt: skip
         self._walker.learn(known)
         self._hints = _Hints()
         self._ear = _Ear(self._hints)
@@ -109,12 +112,14 @@ class Watcher(threading.Thread):
             turn = 0
             while not self._stopping.is_set():
                 began = time.monotonic()
-                self._walk(full=turn % _FULL_EVERY == 0)
+                # without events, only a close look finds a file that was changed in place
+                self._walk(full=turn % _FULL_EVERY == 0 or not self._ear.listening)
                 turn += 1
                 spent = time.monotonic() - began
                 # A stream of hints must not turn into walking without pause.
                 self._stopping.wait(min(5 * spent, self.inbox.rescan_interval))
-                self._hints.wait(self.inbox.rescan_interval - 5 * spent)
+                if not self._stopping.is_set():
+                    self._hints.wait(self.inbox.rescan_interval - 5 * spent)
         finally:
             logging.getLogger(_LOGGER).removeHandler(handler)
             self._ear.close()
@@ -135,7 +140,7 @@ class Watcher(threading.Thread):
             for batch in _batches(found):
                 self._report(self.inbox.rule, batch)
         spent = time.monotonic() - began
-        self._report(self.inbox.rule, Walked(self.inbox.rule, away, spent, warning))
+        self._report(self.inbox.rule, Walked(self.inbox.rule, away, spent, warning, self._walker.unread))
 
     def _relative(self, touched: Iterable[str]) -> list[str]:
         roots = tuple({str(self.inbox.path) + "/", os.path.realpath(self.inbox.path) + "/"})
@@ -202,6 +207,11 @@ class _Ear(FileSystemEventHandler):
                 f"{inbox.rescan_interval:g} s instead (sysctl fs.inotify.max_user_watches, max_user_instances)"
             )
         return None
+
+    @property
+    def listening(self) -> bool:
+        """Whether the kernel tells of changes, as far as one can know."""
+        return self._observer is not None
 
     def close(self) -> None:
         """Stops listening."""

@@ -75,6 +75,8 @@ def delete(source: Path, stamp: Stamp, sha256: str | None) -> Deleted | Replaced
         if not isinstance(found, _Original):
             return found
         with _folder_of(source) as inbox:
+            if not found.is_still():
+                return Replaced()
             _remove(inbox, source.name)
     except FileNotFoundError:
         return Gone()
@@ -178,6 +180,9 @@ class _Errand:
         if not isinstance(there, OpenFile):
             return False
         with there, self.original.open() as here:
+            one, other = os.fstat(there.fd), os.fstat(here.fd)
+            if os.path.samestat(one, other) and one.st_nlink == 1:
+                raise OSError(errno.EBUSY, f"{self.root} is the inbox by another name")
             return there.size == here.size and sha256_of(there) == sha256_of(here)
 
     def _remove_source(self, target: PurePath) -> Moved:

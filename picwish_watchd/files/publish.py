@@ -20,6 +20,7 @@ from picwish_watchd.files.place import (
     discard,
     open_folder,
     settle_name,
+    sync_folder,
     verdict,
     write_part,
 )
@@ -116,6 +117,24 @@ def existing_sha256(path: Path) -> str | OutboxAway | None:
             return sha256_of(opened)
         except OSError as error:
             return OutboxAway(error.strerror or str(error))
+
+
+def stands_durably(path: Path, sha256: str) -> bool | OutboxAway:
+    """Whether the file at ``path`` has that hash; if so, its name is synced: a crash may have come before that."""
+    found = existing_sha256(path)
+    if isinstance(found, OutboxAway):
+        return found
+    if found != sha256:
+        return False
+    try:
+        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            sync_folder(folder)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        return OutboxAway(error.strerror or str(error))
+    return True
 
 
 def existing_image(outbox: Path, names: Collection[PurePath]) -> Path | OutboxAway | None:

@@ -89,9 +89,18 @@ class Settling:
         candidate.pause = min(candidate.pause * 2, max(self._settle, _PAUSE_MAX))
         self._arm(path, candidate, min(at, deadline) if now < deadline else at)
 
-    def forget(self, path: Path) -> None:
-        """It became a job, or is gone."""
-        self._candidates.pop(path, None)
+    def see_again(self, due: Due, now: float) -> None:
+        """What came of it could not be written down: it is looked at again after a pause."""
+        if due.path not in self._candidates:
+            self.see(due.path, due.stamp, now)
+        elif self._candidates[due.path].due_at is None:
+            self.not_yet(due.path, now)
+
+    def forget(self, path: Path, stamp: Stamp) -> None:
+        """It became a job, or is gone; unless it was seen with another stamp meanwhile, which is news."""
+        candidate = self._candidates.get(path)
+        if candidate is not None and candidate.stamp == stamp:
+            del self._candidates[path]
 
     def next_due(self) -> float | None:
         """When `due` will next have something to tell; None while nothing waits."""

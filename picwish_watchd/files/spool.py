@@ -1,11 +1,13 @@
 """The spool: the daemon's own folder beside the journal, where paid results lie until they stand in an outbox."""
 
+import hashlib
 import os
 import re
 from collections.abc import Collection
 from pathlib import Path
 
 from picwish_watchd.files.place import sync_folder
+from picwish_watchd.files.reading import OpenFile, open_file
 
 _RESULT = re.compile(r"([0-9]+)\.result")
 _OURS = re.compile(r"[0-9]+\.(result|[A-Za-z0-9_-]+\.part)")
@@ -41,6 +43,26 @@ class Spool:
         _sync(temp)
         temp.replace(self.path(job_id))
         _sync(self.folder)
+
+    def adopt(self, path: Path, job_id: int, sha256: str) -> bool:
+        """Copies a result that stands in an outbox, for a job of the same content; False if it stands there no more.
+
+        It must still have the hash ``sha256``; when this returns True the copy survives a power cut.
+        """
+        opened = open_file(path)
+        if not isinstance(opened, OpenFile):
+            return False
+        temp = self.fresh(job_id, "copy")
+        digest = hashlib.sha256()
+        with opened, temp.open("xb") as copy:
+            for block in opened.blocks():
+                digest.update(block)
+                copy.write(block)
+        if digest.hexdigest() != sha256:
+            temp.unlink()
+            return False
+        self.keep(temp, job_id)
+        return True
 
     def discard(self, job_id: int) -> None:
         """The result stands in the outbox, or nobody wants it; no error if it is not there."""

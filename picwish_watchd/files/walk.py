@@ -41,6 +41,7 @@ JUNK = (
 )
 
 
+_PICTURE = re.compile(r"\.(jpe?g|bmp|png|webp|tiff?|url|webloc)$", re.IGNORECASE)
 _Trail = tuple[tuple[int, int], ...]  # (st_dev, st_ino) of a folder and of those above it
 
 
@@ -82,12 +83,17 @@ class NameFilter:
 class Walker:
     """One inbox and what is known of it. Used by one thread at a time."""
 
-    def __init__(self, root: str, names: NameFilter, *, recursive: bool, follow_symlinks: bool) -> None:
+    def __init__(
+        self, root: str, names: NameFilter, *, recursive: bool, follow_symlinks: bool, forbidden: Iterable[str] = ()
+    ) -> None:
+        """``forbidden`` are folders that no link may lead into: results and finished originals lie there."""
         self.root = root
         self._names = names
         self._recursive = recursive
         self._follow = follow_symlinks
+        self.unread: tuple[str, ...] = ()  #: subfolders that the last walk could not read
         self._known: dict[str, Stamp] = {}
+        self._forbidden = tuple(os.path.realpath(folder) for folder in forbidden)
 
     def learn(self, known: Iterable[tuple[str, Stamp]]) -> None:
         """Takes over what the journal knows: files that need no second look unless they change."""
@@ -127,6 +133,10 @@ class Walker:
                             folders.append((relative, trail))
                         if not self._names.takes(entry.name, relative):
                             continue
+                        if self._is_folder(entry) and not _PICTURE.search(entry.name):
+                            continue  # include: ["*"] means files
+                        if self._leads_out(entry):
+                            continue
                         seen.add(relative)
                         stamp = self._look(entry, relative, close=full or relative in touched)
                         if stamp is not None:
@@ -137,6 +147,7 @@ class Walker:
             if following is None:
                 break
             entries, prefix, trail = following
+        self.unread = tuple(unread)
         self._drop_gone(seen, unread)
 
     def _enter(
@@ -151,11 +162,21 @@ class Walker:
                     identity = _identity(path)
                     if identity in trail:
                         continue
+                    if self._lies_in_forbidden(path):
+                        continue
                     trail = (*trail, identity)
                 return os.scandir(path), relative + "/", trail
             except OSError:
                 unread.append(relative + "/")
         return None
+
+    def _leads_out(self, entry: "os.DirEntry[str]") -> bool:
+        return self._follow and entry.is_symlink() and self._lies_in_forbidden(entry.path)
+
+    def _lies_in_forbidden(self, path: str) -> bool:
+        """Whether it is a way to our own results or to finished originals, which would be bought in a circle."""
+        real = os.path.realpath(path)
+        return any(real == folder or real.startswith(folder + "/") for folder in self._forbidden)
 
     def _is_folder(self, entry: "os.DirEntry[str]") -> bool:
         try:

@@ -2,9 +2,11 @@
 
 from picwish_watchd.journal.locks import DaemonLock
 from picwish_watchd.journal.reader import JournalReader, Running
+from picwish_watchd.journal.rows import Changes
 from picwish_watchd.journal.store import Charge, Journal, StaleJobError, prepare_folder, refuse_network
 
 __all__ = [
+    "Changes",
     "Charge",
     "DaemonLock",
     "Journal",

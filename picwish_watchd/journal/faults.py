@@ -5,13 +5,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from picwish_watchd.errors import JournalError
+from picwish_watchd.errors import JournalError, JournalTemporaryError
 
 RESTORE = (
     "nothing was changed; restore the file (with its -wal) from a backup, or move it away to begin anew: a new journal "
     "knows of no finished image, so first move finished originals out of the inboxes, or they are bought again"
 )
 
+_LOCKED = ("SQLITE_BUSY", "SQLITE_LOCKED")
 _FULL = ("the disk of the journal is full", "make room there; nothing is submitted until then")
 
 #: Result code, extended or primary -> what it says, what to do.
@@ -54,4 +55,6 @@ def translated(path: Path) -> Iterator[None]:
         if meaning is None:
             raise
         what, hint = meaning
-        raise JournalError(f"{what}: {path} ({error})", hint=hint) from error
+        passing = meaning is _FULL or name.startswith(_LOCKED)
+        kind = JournalTemporaryError if passing else JournalError
+        raise kind(f"{what}: {path} ({error})", hint=hint) from error

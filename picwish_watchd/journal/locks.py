@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from picwish_watchd.errors import JournalBusyError, JournalError
+from picwish_watchd.errors import JournalBusyError, JournalError, JournalTemporaryError
 
 #: How long a writer waits for another process's transaction, in seconds; ours take milliseconds.
 PATIENCE = 5.0
@@ -74,7 +74,7 @@ class WriteLock:
     def held(self) -> Iterator[None]:
         """Holds the lock for the block; raises `JournalError` after `PATIENCE` seconds."""
         if not _locked_within(self._fd, PATIENCE):
-            raise JournalError(
+            raise JournalTemporaryError(
                 f"another process has kept the journal locked for {PATIENCE:.0f} s ({self.path})",
                 hint="look for a stopped `picwish-watchd` command and end it",
             )

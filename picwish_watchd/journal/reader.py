@@ -12,7 +12,14 @@ from picwish_watchd.job import Job, JobEvent, Stamp, State
 from picwish_watchd.journal.faults import RESTORE, translated
 from picwish_watchd.journal.locks import DaemonLock
 from picwish_watchd.journal.rows import SELECT_JOB, event_from, job_from, stamp_from
-from picwish_watchd.journal.schema import APPLICATION_ID, VERSION
+from picwish_watchd.journal.schema import APPLICATION_ID, VERSION, migrate
+
+#: The pause is over. None lasts over 300 s: one that ends in more than 400 s was set by a clock that was ahead.
+_OVER = "abs(coalesce(not_before, 0) - ? - 200) >= 200"
+#: One content, one charge: a copy waits for its first.
+_FIRST_IS_OVER = """AND NOT EXISTS (
+  SELECT 1 FROM job AS first WHERE first.sha256 = job.sha256 AND first.rule = job.rule AND first.id < job.id
+  AND first.state IN ('queued', 'submitting', 'pending', 'fetching', 'delivering'))"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +57,21 @@ class JournalReader:
                 connection = _connect_checked(path, "immutable=1")
         return cls(connection, path)
 
+    @classmethod
+    def empty(cls, path: Path) -> Self:
+        """What a journal at ``path`` would tell in which nothing has happened yet."""
+        connection = sqlite3.connect(":memory:", isolation_level=None)
+        migrate(connection, 0)
+        return cls(connection, path)
+
     def close(self) -> None:
         """Closes the connection."""
         self._connection.close()
 
     def get(self, job_id: int) -> Job | None:
         """One job."""
+        if not 0 < job_id < 2**63:
+            return None
         rows = self._rows(SELECT_JOB + "WHERE id = ?", (job_id,))
         return job_from(rows[0]) if rows else None
 
@@ -89,37 +105,63 @@ class JournalReader:
     def ready(
         self, rule: str, now: float, leaving_out: Sequence[int] = (), *, state: State = State.QUEUED
     ) -> Job | None:
-        """The oldest job of ``rule`` in ``state`` whose pause is over, except those that are on their way already."""
+        """The oldest job of ``rule`` in ``state`` whose pause is over, except those that are on their way already.
+
+        A queued job waits while an earlier one of the same content is under way.
+        """
         skip = ",".join(map(str, leaving_out))
         rows = self._rows(
-            f"{SELECT_JOB} WHERE state = ? AND rule = ? AND coalesce(not_before, 0) <= ?"
-            f" AND id NOT IN ({skip}) ORDER BY id LIMIT 1",
+            f"{SELECT_JOB} WHERE state = ? AND rule = ? AND {_OVER}"
+            f" AND id NOT IN ({skip}) {_FIRST_IS_OVER if state is State.QUEUED else ''} ORDER BY id LIMIT 1",
             (state, rule, now),
         )
         return job_from(rows[0]) if rows else None
 
+    def twins(self, job: Job, model: int) -> list[Job]:
+        """Other jobs of the same content, rule and ``type``: with a result, newest first; then earlier held ones."""
+        rows = self._rows(
+            f"{SELECT_JOB} WHERE sha256 = ? AND rule = ? AND type = ? AND"
+            " (state = 'done' AND id <> ? AND result IS NOT NULL OR state = 'held' AND id < ?)"
+            " ORDER BY state, id DESC",
+            (job.sha256, job.rule, model, job.id, job.id),
+        )
+        return [job_from(row) for row in rows]
+
+    def held_copies(self, job: Job) -> list[Job]:
+        """Jobs that are held only because ``job``, of the same content and rule, was."""
+        rows = self._rows(
+            f"{SELECT_JOB} WHERE sha256 = ? AND rule = ? AND state = 'held' AND error_code = 'duplicate_of_held'"
+            " AND id <> ? ORDER BY id",
+            (job.sha256, job.rule, job.id),
+        )
+        return [job_from(row) for row in rows]
+
+    def maker_of(self, sha256: str) -> Job | None:
+        """The newest job whose result has this hash."""
+        rows = self._rows(f"{SELECT_JOB} WHERE result_sha256 = ? ORDER BY id DESC LIMIT 1", (sha256,))
+        return job_from(rows[0]) if rows else None
+
     def rules_with(self, state: State, now: float) -> list[str]:
         """The rules that have a job in ``state`` whose pause is over, also rules that left the configuration."""
-        sql = "SELECT DISTINCT rule FROM job WHERE state = ? AND coalesce(not_before, 0) <= ?"
+        sql = f"SELECT DISTINCT rule FROM job WHERE state = ? AND {_OVER}"
         return [row[0] for row in self._rows(sql, (state, now))]
 
     def rules_with_originals(self, now: float) -> list[str]:
         """The rules that have an original to dispose of now."""
-        sql = "SELECT DISTINCT rule FROM job WHERE original = 'waiting' AND coalesce(not_before, 0) <= ?"
+        sql = f"SELECT DISTINCT rule FROM job WHERE original = 'waiting' AND {_OVER}"
         return [row[0] for row in self._rows(sql, (now,))]
 
     def next_original(self, rule: str, now: float) -> Job | None:
         """The oldest job of ``rule`` whose original is to be disposed of now."""
         rows = self._rows(
-            f"{SELECT_JOB} WHERE original = 'waiting' AND rule = ? AND coalesce(not_before, 0) <= ?"
-            " ORDER BY id LIMIT 1",
+            f"{SELECT_JOB} WHERE original = 'waiting' AND rule = ? AND {_OVER} ORDER BY id LIMIT 1",
             (rule, now),
         )
         return job_from(rows[0]) if rows else None
 
     def originals_waiting(self) -> int:
-        """Number of originals that are still to be disposed of and were not yet tried."""
-        return int(self._row("SELECT count(*) FROM job WHERE original = 'waiting' AND note IS NULL")[0])
+        """Number of originals that are still to be disposed of and were not yet tried since the start."""
+        return int(self._row("SELECT count(*) FROM job WHERE original = 'waiting' AND not_before IS NULL")[0])
 
     def running(self) -> list[Running]:
         """The tasks at PicWish, oldest first."""
@@ -155,7 +197,8 @@ class JournalReader:
         with translated(self.path):
             cursor = self._connection.execute(
                 "SELECT relative, inode, size, mtime_ns FROM job"
-                " WHERE rule = ? AND original IN ('present', 'waiting') ORDER BY id",
+                " WHERE rule = ? AND original IN ('present', 'waiting')"
+                " AND coalesce(error_code, '') NOT IN ('source_missing', 'source_changed') ORDER BY id",
                 (rule,),
             )
             for row in cursor:
@@ -185,7 +228,7 @@ class JournalReader:
         return [row[0] for row in rows]
 
     def waiting_in_vain(self, state: State) -> int:
-        """Number of jobs in ``state`` that were tried, told why it did not go, and put off."""
+        """Number of jobs in ``state`` that were tried, told why it did not go, and put off for a person to mend."""
         sql = "SELECT count(*) FROM job WHERE state = ? AND note IS NOT NULL AND not_before IS NOT NULL"
         return int(self._row(sql, (state,))[0])
 
@@ -219,6 +262,10 @@ class JournalReader:
         """The last settings of a rule as JSON, also of one that left the configuration."""
         rows = self._rows("SELECT settings FROM rule WHERE name = ?", (rule,))
         return str(rows[0][0]) if rows else None
+
+    def folder_seen(self, folder: Path) -> bool:
+        """Whether the folder was there before and was written to."""
+        return bool(self._rows("SELECT 1 FROM folder WHERE path = ?", (os.fsencode(folder),)))
 
     def report(self) -> str | None:
         """What the daemon last said of itself, as JSON."""

@@ -35,6 +35,13 @@ _EARLIEST = -(2**61)
 class Changes(TypedDict, total=False):
     """What a move may change besides the state."""
 
+    kind: Kind
+    url: str | None
+    stamp: Stamp
+    sha256: str | None  #: None: the file is judged anew before it is submitted
+    format: str | None
+    width: int | None
+    height: int | None
     type: int
     return_type: int
     sync: int
@@ -47,6 +54,7 @@ class Changes(TypedDict, total=False):
     original: Original
     note: str | None
     answer: str | None
+    pay_again: bool
     task_seconds: float | None
     not_before: float | None
     submitted_at: float | None
@@ -85,6 +93,7 @@ def job_from(row: sqlite3.Row) -> Job:
         original=Original(row["original"]),
         note=row["note"],
         answer=row["answer"],
+        pay_again=bool(row["pay_again"]),
         not_before=row["not_before"],
         created_at=row["created_at"],
         submitted_at=row["submitted_at"],
@@ -110,9 +119,14 @@ def stamp_from(row: sqlite3.Row) -> Stamp:
 def columns_of(new: NewJob, at: float) -> dict[str, object]:
     """The columns of a new job found at ``at``."""
     problem = new.problem
+    state = State.QUEUED
+    if problem is not None:
+        state = State.REJECTED
+    elif new.result_of is not None:
+        state = State.DONE
     return {
         "rule": new.rule,
-        "state": State.QUEUED if problem is None else State.REJECTED,
+        "state": state,
         "source": os.fsencode(new.source),
         "relative": os.fsencode(new.relative),
         **stamp_columns(new.stamp),
@@ -127,9 +141,10 @@ def columns_of(new: NewJob, at: float) -> dict[str, object]:
         "sync": new.sync,
         "error_code": None if problem is None else problem.code,
         "error_message": None if problem is None else storable(problem.message),
+        "output": None if new.result_of is None else os.fsencode(new.result_of),
         "original": new.original,
         "created_at": at,
-        "completed_at": None if problem is None else at,
+        "completed_at": None if state is State.QUEUED else at,
     }
 
 
@@ -146,6 +161,8 @@ def changed_columns(changes: Changes) -> dict[str, object]:
             problem = changes["problem"]
             columns["error_code"] = None if problem is None else problem.code
             columns["error_message"] = None if problem is None else storable(problem.message)
+        elif isinstance(value, Stamp):
+            columns |= stamp_columns(value)
         elif isinstance(value, Result):
             columns[name] = json.dumps(asdict(value))
         elif isinstance(value, Path):

@@ -34,6 +34,8 @@ CREATE TABLE job (
   original      TEXT NOT NULL DEFAULT 'present',
   note          TEXT,
   answer        TEXT,              -- JSON: PicWish's last answer without the image
+  pay_again     INTEGER NOT NULL DEFAULT 0,  -- a person said retry: if the old task is gone, submit anew
+  result_sha256 TEXT GENERATED ALWAYS AS (json_extract(result, '$.sha256')) VIRTUAL,
   task_seconds  REAL,              -- how long PicWish worked
   not_before    REAL,
   created_at    REAL NOT NULL,     -- Unix seconds
@@ -43,6 +45,7 @@ CREATE TABLE job (
 CREATE INDEX job_turn    ON job (state, rule, id);
 CREATE INDEX job_source  ON job (source, id);
 CREATE INDEX job_content ON job (sha256, rule);
+CREATE INDEX job_result  ON job (result_sha256) WHERE result IS NOT NULL;
 CREATE INDEX job_task    ON job (task_id) WHERE task_id IS NOT NULL;
 CREATE INDEX job_output  ON job (output) WHERE output IS NOT NULL;
 CREATE INDEX job_waiting ON job (rule, id) WHERE original = 'waiting';
@@ -73,6 +76,11 @@ CREATE INDEX charge_day ON charge (at);
 CREATE TABLE rule (
   name     TEXT PRIMARY KEY,
   settings TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- Folders that were written to: never made again, only waited for.
+CREATE TABLE folder (
+  path BLOB PRIMARY KEY
 ) STRICT, WITHOUT ROWID;
 
 -- What the running daemon says of itself, for `status`.

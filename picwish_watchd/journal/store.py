@@ -79,6 +79,22 @@ class Journal(JournalReader):
             lock.close()
             raise
 
+    @classmethod
+    def open_beside(cls, path: Path, clock: Clock) -> Self:
+        """Opens an existing journal for a short change, beside a running daemon or without one.
+
+        Raises `JournalError` as `open_for_writing` does, and where there is none.
+        """
+        JournalReader.open(path).close()
+        lock = WriteLock(path)
+        try:
+            with translated(path), lock.held():
+                connection = _open(path, verify=False)
+            return cls(connection, path, lock, clock)
+        except BaseException:
+            lock.close()
+            raise
+
     def close(self) -> None:
         """Closes the journal; the last one out folds the WAL into the file."""
         with self._lock.held():
@@ -129,6 +145,14 @@ class Journal(JournalReader):
                 self._note_event(cursor, job.id, job.state, message)
             return self._write(cursor, job, changed_columns(changes))
 
+    def forget_pauses(self) -> None:
+        """A new start tries everything at once, queued jobs and originals that are still to be moved."""
+        with self._transaction() as cursor:
+            cursor.execute(
+                "UPDATE job SET not_before = NULL WHERE not_before IS NOT NULL"
+                " AND (state = 'queued' OR original = 'waiting')"
+            )
+
     def put_off(self, rule: str, state: State, note: str, until: float) -> None:
         """All jobs of ``rule`` in ``state`` wait for the same thing; none is tried before ``until`` (Unix seconds)."""
         with self._transaction() as cursor:
@@ -151,6 +175,11 @@ class Journal(JournalReader):
             with self._transaction() as cursor:
                 cursor.execute("INSERT OR REPLACE INTO rule (name, settings) VALUES (?, ?)", (name, settings))
 
+    def remember_folder(self, folder: Path) -> None:
+        """The folder was there and could be written to."""
+        with self._transaction() as cursor:
+            cursor.execute("INSERT OR IGNORE INTO folder (path) VALUES (?)", (os.fsencode(folder),))
+
     def publish_report(self, text: str) -> None:
         """What the daemon says of itself, for `status`."""
         with self._transaction() as cursor:
@@ -163,10 +192,12 @@ class Journal(JournalReader):
         cursor.execute(f"INSERT INTO job ({names}) VALUES ({marks})", columns)
         job_id = cursor.lastrowid
         assert job_id is not None
-        if new.problem is None:
-            self._note_event(cursor, job_id, State.QUEUED, "found, whole and within the limits")
-        else:
+        if new.problem is not None:
             self._note_event(cursor, job_id, State.REJECTED, new.problem.message)
+        elif new.result_of is not None:
+            self._note_event(cursor, job_id, State.DONE, f"not sent: it is the result that stood at {new.result_of}")
+        else:
+            self._note_event(cursor, job_id, State.QUEUED, "found, whole and within the limits")
         return job_id
 
     def _write(self, cursor: sqlite3.Cursor, job: Job, columns: dict[str, object]) -> Job:
@@ -247,6 +278,12 @@ def _finish_or_begin(path: Path) -> None:
             f"the journal {path} is gone, but its companion {path}-wal is there",
             hint="put the journal back beside it; only to begin anew, move the -wal away too",
         )
+    paid = [name for name in _listed(f"{path}.spool") if name.endswith(".result")]
+    if paid:
+        raise JournalError(
+            f"the journal {path} is gone, but {len(paid)} paid results lie in {path}.spool",
+            hint="put the journal back; only to begin anew, move that folder away",
+        )
     fresh = f"{path}.new"
     for suffix in ("", "-wal", "-shm", "-journal"):
         with suppress(FileNotFoundError):
@@ -263,13 +300,22 @@ def _finish_or_begin(path: Path) -> None:
     _sync(path.parent)
 
 
-def _open(path: Path) -> sqlite3.Connection:
-    unclean = os.path.exists(f"{path}-wal") and os.path.getsize(f"{path}-wal") > 0
+def _listed(folder: str) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except OSError:
+        return []
+
+
+def _open(path: Path, *, verify: bool = True) -> sqlite3.Connection:
+    unclean = verify and os.path.exists(f"{path}-wal") and os.path.getsize(f"{path}-wal") > 0
     connection = sqlite3.connect(path, isolation_level=None, timeout=5.0)
     try:
         version = check_version(connection, path)
         for pragma in _PRAGMAS:
-            connection.execute(pragma)
+            answer = connection.execute(pragma).fetchone()
+            if pragma.startswith("PRAGMA journal_mode") and answer[0] != "wal":
+                raise JournalError(f"the file system of {path} does not carry SQLite's WAL", hint="use a local disk")
         if unclean:
             found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
             if found != "ok":

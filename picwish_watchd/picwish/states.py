@@ -35,7 +35,7 @@ STATES: Mapping[int, Meaning] = MappingProxyType(
         -1: Meaning(_AGAIN, "it failed for a reason that PicWish does not name"),
         -2: Meaning(_AGAIN, "the result could not be stored at PicWish"),
         -3: Meaning(_AGAIN, "PicWish could not download the picture from its URL"),
-        -5: Meaning(_NEVER, "the picture is too large for PicWish; make it smaller, or set `oversize: downscale`"),
+        -5: Meaning(_NEVER, "the picture is too large for PicWish; make it smaller"),
         -7: Meaning(_NEVER, "PicWish finds that this is no valid image file; save it anew with an image program"),
         -8: Meaning(_AGAIN, "it took longer than the 30 s that PicWish allows itself"),
         -9: Meaning(_AGAIN, "an internal error of PicWish"),

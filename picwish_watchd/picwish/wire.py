@@ -131,7 +131,7 @@ def _refusal(code: int, reply: Reply, size: int) -> Problem:
         found = f" The file has {size / 1e6:.1f} MB." if size else ""
         message = (
             f"PicWish finds the picture too large ({_said(reply)}).{found} "
-            "Its limits are 30 MB and 4096 x 4096 pixels; make it smaller, or set `oversize: downscale`."
+            "Its limits are 30 MB and 4096 x 4096 pixels; make it smaller."
         )
         return Problem(ErrorCode.PAYLOAD_TOO_LARGE, message)
     message = f"PicWish refused the request for this picture ({_said(reply)}). Correct that and use `retry`."

@@ -5,6 +5,7 @@ be repeated at will, so nothing here is ever in doubt, except that a result is g
 """
 
 import asyncio
+from contextlib import suppress
 from pathlib import Path
 from typing import assert_never
 
@@ -44,6 +45,10 @@ _DOWNLOADS = 4  # at a time
 _FRESH_URLS = 3  # tries for a fresh URL before a paid result counts as gone
 _UNKNOWN_MAX = 3  # 404s in a row before a task counts as gone; a service may need a moment to know its own task
 _UNKNOWN_PAUSE = 2.0  # seconds between them
+_SLOT_PATIENCE = 2.0  # seconds
+_LOST = 2 * 3600.0  # a task of this age (seconds) that no query could tell anything of is gone: results live an hour
+_RETRY_AFTER_MAX = 60.0  # seconds; a paid result cannot wait for as long as a server likes
+_UNREACHABLE = 3  # downloads that failed in a row, of whatever tasks, before nothing more is bought
 _ANSWER_GAP = 60.0  # a longer silence (seconds) between two answers does not count for task_timeout
 _PAUSE_MAX = 30.0
 _IDLE = 1.0
@@ -60,6 +65,7 @@ class Collect:
         self._agenda = Agenda()
         self._downloads = asyncio.Semaphore(_DOWNLOADS)
         self._refresh_at = 0.0
+        self._failed_downloads = 0  # in a row
 
     async def run(self) -> None:
         """Asks for tasks until the daemon stops; then returns when the running requests have ended."""
@@ -71,10 +77,14 @@ class Collect:
                     await self._context.bells.collect.wait(_IDLE if wait is None else min(wait, _IDLE))
                     continue
                 expiring = self._agenda.expiring(self._context.clock.monotonic())
-                await self._pacer.slot(Urgency.EXPIRING if expiring else Urgency.QUERY)
+                try:
+                    async with asyncio.timeout(_SLOT_PATIENCE):
+                        await self._pacer.slot(Urgency.EXPIRING if expiring else Urgency.QUERY)
+                except TimeoutError:
+                    continue  # meanwhile a task may have begun to expire, or the daemon to stop
                 job = self.choose()
                 if job is not None and not self._context.stopping:
-                    group.create_task(guarded(self._context.journal, job.id, self.ask(job)))
+                    group.create_task(guarded(self._context, job.id, self.ask(job)))
 
     def refresh(self) -> None:
         """Takes up tasks that only the journal knows: those of an earlier run, and those that `retry` brought back."""
@@ -169,6 +179,8 @@ class Collect:
             case Unavailable(reason=reason, retry_after=retry_after):
                 self._gate.close(Reason.API_DOWN, f"PicWish does not answer: {reason}")
                 self._pause(followed, retry_after)
+                if self._age(followed) > _LOST:
+                    self._gone(job, ErrorCode.TASK_TIMEOUT, f"task {job.task_id} could not be asked for ({reason})")
             case NotStored(reason=reason):
                 self._unkept(job, followed, reason)
             case _:
@@ -186,12 +198,13 @@ class Collect:
                 f"PicWish has not finished task {job.task_id} in {limit:.0f} s "
                 f"(state {answer.state}, {answer.progress or 0} %)"
             )
-            self._gone(job, ErrorCode.TASK_TIMEOUT, text)
+            self._hold(job, ErrorCode.TASK_TIMEOUT, text)
 
     async def _fetch(self, job: Job, url: str) -> None:
         sink = self._context.spool.fresh(job.id, "result")
         async with self._downloads:
             outcome: DownloadOutcome = await self._context.client.download(url, sink=sink)
+        self._count(outcome)
         match outcome:
             case Downloaded():
                 await self._keep(job, sink)
@@ -212,10 +225,17 @@ class Collect:
     async def _keep(self, job: Job, sink: Path) -> None:
         """Judges a result and keeps it: synced in the spool, then in the journal. Here the one-hour clock stops."""
         context = self._context
-        verdict = await context.lanes.run("spool", _judge_and_keep, context.spool, sink, job.id)
+        try:
+            verdict = await context.lanes.run("spool", _judge_and_keep, context.spool, sink, job.id)
+        except OSError as error:
+            self._unkept(job, self._known(job), error.strerror or str(error))
+            return
         if not isinstance(verdict, Result):
+            self._failed_downloads += 1
             self._useless(job, ErrorCode.RESULT_INVALID, f"what PicWish gave as the result is unusable: {verdict}")
             return
+        self._gate.succeeded(Reason.RESULTS_UNREACHABLE, Reason.SPOOL)
+        self._failed_downloads = 0
         size = f"{verdict.width} x {verdict.height} {verdict.format}"
         context.journal.move(job, State.DELIVERING, f"the result is in the spool: {size}", result=verdict)
         self._agenda.drop(job.id)
@@ -226,7 +246,10 @@ class Collect:
         followed = self._known(job)
         followed.bad_results += 1
         if followed.bad_results < _FRESH_URLS:
-            self._ask_again(job, f"{reason}; PicWish is asked again", self._pause(followed, None))
+            # spread over minutes: what serves the results may be out of order for a while
+            pause = self._context.pause_after(2 * followed.bad_results)
+            self._agenda.schedule(followed, self._context.clock.monotonic() + pause)
+            self._ask_again(job, f"{reason}; PicWish is asked again", pause)
         elif code is ErrorCode.RESULT_INVALID:
             text = f"{reason} (asked {followed.bad_results} times); it was paid for: `retry` asks PicWish again"
             _log.error("job.held", job=job.id, rule=job.rule, path=job.source, code=code, reason=text)
@@ -235,11 +258,23 @@ class Collect:
         else:
             self._gone(job, code, f"{reason} (asked {followed.bad_results} times)")
 
+    def _count(self, outcome: DownloadOutcome) -> None:
+        """Several failed downloads in a row say that no result can be had at present: then nothing more is bought."""
+        if isinstance(outcome, Downloaded):
+            return
+        self._failed_downloads += 1
+        if self._failed_downloads >= _UNREACHABLE:
+            text = f"{self._failed_downloads} results in a row could not be downloaded: {outcome.reason}"
+            self._gate.close(Reason.RESULTS_UNREACHABLE, text, trial=True)
+
     def _unkept(self, job: Job, followed: Followed, reason: str) -> None:
         """The spool did not take the result: it stays at PicWish for up to an hour."""
         pause = self._pause(followed, None)
         message = f"the result could not be kept in the spool ({reason}); it is fetched again"
         _log.error("spool.failed", job=job.id, rule=job.rule, path=job.source, reason=reason)
+        self._gate.close(Reason.SPOOL, f"results cannot be kept in {self._context.spool.folder}: {reason}", trial=True)
+        with suppress(OSError):
+            self._context.spool.prepare()
         if job.state is State.FETCHING:
             self._ask_again(job, message, pause)
 
@@ -249,13 +284,27 @@ class Collect:
         self._context.journal.move(job, State.PENDING, message, not_before=later)
         self._context.bells.collect.ring()
 
+    def _hold(self, job: Job, code: ErrorCode, text: str) -> None:
+        """A task that may still end: held in both ways of charging."""
+        self._agenda.drop(job.id)
+        _log.error("job.held", job=job.id, rule=job.rule, path=job.source, code=code, reason=text)
+        self._context.journal.move(job, State.HELD, text, charge=Charge.DOUBTFUL, problem=Problem(code, text))
+
     def _gone(self, job: Job, code: ErrorCode, message: str) -> None:
         self._agenda.drop(job.id)
-        doubt(self._context, job, code, message, paid=job.state is State.FETCHING or job.credits > 0)
+        paid = job.state is State.FETCHING or job.credits > 0
+        if job.pay_again:
+            words = f"{message}; submitted anew, as `retry` said"
+            charge = Charge.SPENT if paid else Charge.DOUBTFUL
+            self._context.journal.move(job, State.QUEUED, words, charge=charge, task_id=None, pay_again=False)
+            self._context.bells.submit.ring()
+        else:
+            doubt(self._context, job, code, message, paid=paid)
 
     def _pause(self, followed: Followed, retry_after: float | None) -> float:
         """Puts the next query off, the longer the more failed in a row; answers the pause in seconds."""
-        pause = retry_after or min(_PAUSE_MAX, self._context.pause_after(followed.failures))
+        backoff = min(_PAUSE_MAX, self._context.pause_after(followed.failures))
+        pause = backoff if retry_after is None else min(retry_after, _RETRY_AFTER_MAX)
         followed.failures += 1
         self._agenda.schedule(followed, self._context.clock.monotonic() + pause)
         return pause
@@ -263,7 +312,7 @@ class Collect:
     def _take_up(self, task: Running) -> None:
         now, wall = self._context.clock.monotonic(), self._context.clock.now()
         age = max(0.0, wall - task.submitted_at)
-        due = now + max(0.0, task.not_before - wall, self._laws[task.type].next_query(0.0) - age)
+        due = now + max(0.0, min(task.not_before - wall, 300.0), self._laws[task.type].next_query(0.0) - age)
         self._agenda.follow(Followed(task.id, task.type, born=now - age, heard=age), due)
 
     def _known(self, job: Job) -> Followed:

@@ -5,6 +5,7 @@ recognised there and not delivered a second time beside itself.
 """
 
 import asyncio
+import os
 from collections.abc import Iterator
 from datetime import datetime
 from itertools import count
@@ -16,14 +17,14 @@ import structlog
 from picwish_watchd.config import IfExists, OnSuccess, Rule
 from picwish_watchd.files.kinds import Format
 from picwish_watchd.files.names import numbered, output_name
-from picwish_watchd.files.place import NoRoom, OutboxAway, Refused, ensure_root
+from picwish_watchd.files.place import NoRoom, OutboxAway, Refused
 from picwish_watchd.files.publish import (
     Damaged,
     Published,
     Taken,
     existing_image,
-    existing_sha256,
     publish,
+    stands_durably,
     sweep,
     write_sidecar,
 )
@@ -31,6 +32,7 @@ from picwish_watchd.job import ErrorCode, Job, Original, Problem, Result, State
 from picwish_watchd.pipeline.border import guarded
 from picwish_watchd.pipeline.context import Context
 from picwish_watchd.pipeline.describe import sidecar_text
+from picwish_watchd.pipeline.folders import reach
 
 _log = structlog.get_logger()
 
@@ -67,7 +69,7 @@ class Deliver:
 
     async def _serve(self, job: Job) -> None:
         try:
-            await guarded(self._context.journal, job.id, self.deliver(job))
+            await guarded(self._context, job.id, self.deliver(job))
         finally:
             del self._moving[job.id]
             self._context.bells.deliver.ring()
@@ -78,14 +80,20 @@ class Deliver:
         rule = context.rule_of(job)
         result = job.result
         assert result is not None
-        if job.output is not None and await self._stands(job, job.output, result):
-            await self._finish(job, rule, job.output)
-            return
+        if job.output is not None and job.output.is_relative_to(rule.outbox):
+            stands = await context.lanes.run(f"out:{job.rule}", stands_durably, job.output, result.sha256)
+            if isinstance(stands, OutboxAway):
+                self._wait(job, f"the outbox {rule.outbox} cannot be used: {stands.reason}")
+                return
+            if stands:
+                await self._finish(job, rule, job.output)
+                return
         for name in self._names(job, rule, result):
             if not self._free_for(job, rule, rule.outbox / name):
                 continue
             job = context.journal.update(job, output=rule.outbox / name)
-            outcome = await context.lanes.run(f"out:{job.rule}", self._place, job, rule, name, result)
+            seen = context.journal.folder_seen(rule.outbox)
+            outcome = await context.lanes.run(f"out:{job.rule}", self._place, job, rule, name, result, seen=seen)
             match outcome:
                 case Published(path=path):
                     await self._finish(job, rule, path)
@@ -104,24 +112,22 @@ class Deliver:
             return
 
     def _place(
-        self, job: Job, rule: Rule, name: PurePath, result: Result
+        self, job: Job, rule: Rule, name: PurePath, result: Result, *, seen: bool
     ) -> Published | Taken | OutboxAway | NoRoom | Refused | Damaged:
         """In the outbox's thread. The first time, it sweeps what a crash left there."""
-        away = ensure_root(rule.outbox, rule.file_mode)
+        away = reach(rule.outbox, rule.file_mode, seen=seen)
         if away is not None:
             return away
+        replacing = rule.if_exists is IfExists.OVERWRITE
+        if not replacing and os.path.lexists(rule.outbox / name):
+            return Taken()  # before a copy is made in vain
         if rule.outbox not in self._swept:
             self._swept.add(rule.outbox)
             sweep(rule.outbox)
         return publish(
             self._context.spool.path(job.id), rule.outbox, name, mode=rule.file_mode,
-            replace=rule.if_exists is IfExists.OVERWRITE, tag=str(job.id), sha256=result.sha256,
+            replace=replacing, tag=str(job.id), sha256=result.sha256,
         )  # fmt: skip
-
-    async def _stands(self, job: Job, path: Path, result: Result) -> bool:
-        """Whether the name that an earlier try had planned holds our result already."""
-        found = await self._context.lanes.run(f"out:{job.rule}", existing_sha256, path)
-        return found == result.sha256
 
     def _names(self, job: Job, rule: Rule, result: Result) -> Iterator[PurePath]:
         """The names to try, one after the other; what an earlier try had planned goes first."""
@@ -133,15 +139,17 @@ class Deliver:
             yield numbered(first, number)
 
     def _free_for(self, job: Job, rule: Rule, path: Path) -> bool:
-        """With `if_exists: overwrite`, no result replaces that of another source."""
+        """With `if_exists: overwrite`, no result replaces that of another source, or of newer content of its own."""
         if rule.if_exists is not IfExists.OVERWRITE:
             return True
         owner = self._context.journal.owner_of_output(path)
-        return owner is None or owner.source == job.source
+        return owner is None or owner.id == job.id or (owner.source == job.source and owner.id < job.id)
 
     async def _finish(self, job: Job, rule: Rule, path: Path) -> None:
         """The result is durable in the outbox: now the journal says so, and only then the original may go."""
         context = self._context
+        if not context.journal.folder_seen(rule.outbox):
+            context.journal.remember_folder(rule.outbox)
         keeping = rule.on_success is OnSuccess.KEEP
         job = context.journal.move(
             job, State.DONE, f"delivered to {path}",

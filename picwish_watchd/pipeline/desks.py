@@ -17,6 +17,8 @@ from picwish_watchd.pipeline.intake import Intake
 
 _log = structlog.get_logger()
 
+_OVERDUE = 60.0  # seconds beyond three intervals until a walk counts as hanging
+
 
 @dataclass(slots=True)
 class Desk:
@@ -28,6 +30,8 @@ class Desk:
     task: asyncio.Task[None]
     walked: bool = False  #: at least once
     away: str | None = None  #: why its inbox cannot be walked
+    heard: float = 0.0  #: when the last walk ended (monotonic seconds)
+    unread: tuple[str, ...] = ()  #: subfolders that could not be read
 
     @property
     def watching(self) -> bool:
@@ -47,15 +51,17 @@ class Desks:
     def open(self, rule: Rule, group: asyncio.TaskGroup) -> None:
         """Begins to watch and to take in."""
         self._context.journal.remember_rule(rule.name, rule.to_json())
-        intake = Intake(self._context, rule)
         loop = asyncio.get_running_loop()
 
-        def report(name: str, news: list[Sighting] | Walked) -> None:
+        def report(_name: str, news: list[Sighting] | Walked) -> None:
             with suppress(RuntimeError):  # the loop has ended while a walk was still under way
-                loop.call_soon_threadsafe(self._heard, name, news)
+                loop.call_soon_threadsafe(self._heard, desk, news)
 
-        watcher = Watcher(_inbox(rule), list(self._context.journal.known(rule.name)), report)
-        self._desks[rule.name] = Desk(rule, intake, watcher, group.create_task(intake.run()))
+        watcher = Watcher(self._inbox(rule), list(self._context.journal.known(rule.name)), report)
+        intake = Intake(self._context, rule, gone=watcher.forget)
+        task = group.create_task(intake.run())
+        desk = Desk(rule, intake, watcher, task, heard=self._context.clock.monotonic())
+        self._desks[rule.name] = desk
         watcher.start()
 
     def close(self, name: str) -> None:
@@ -90,10 +96,25 @@ class Desks:
         """Number of files that were seen and are not yet jobs."""
         return sum(desk.intake.waiting for desk in self._desks.values())
 
-    def _heard(self, name: str, news: list[Sighting] | Walked) -> None:
+    @property
+    def unreadable(self) -> int:
+        """Number of files and subfolders that could not be read."""
+        return sum(desk.intake.unreadable + len(desk.unread) for desk in self._desks.values())
+
+    def look_after(self) -> None:
+        """Alive but blind is a failure: an inbox whose walk is overdue counts as away; a watcher that died ends us."""
+        now = self._context.clock.monotonic()
+        for desk in self._desks.values():
+            if not desk.watcher.is_alive():
+                raise RuntimeError(f"the watcher of rule {desk.rule.name} has died")
+            overdue = now - desk.heard
+            if overdue > 3 * desk.rule.rescan_interval + _OVERDUE:
+                self._set_away(desk, f"{desk.rule.inbox}: no walk has ended for {overdue:.0f} s; does its mount hang?")
+
+    def _heard(self, desk: Desk, news: list[Sighting] | Walked) -> None:
         """A watcher's report, in the event loop."""
-        desk = self._desks.get(name)
-        if desk is None:
+        name = desk.rule.name
+        if self._desks.get(name) is not desk:
             return
         if not isinstance(news, Walked):
             desk.intake.sighted(news)
@@ -101,24 +122,37 @@ class Desks:
         path = desk.rule.inbox
         if news.warning:
             _log.warning("inbox.not_watched", rule=name, path=path, reason=news.warning)
-        if news.away is not None and news.away != desk.away:
-            _log.error("inbox.away", rule=name, path=path, reason=news.away)
-        if news.away is None and desk.away is not None:
-            _log.info("inbox.back", rule=name, path=path)
-        is_news = not desk.walked or news.away != desk.away
-        desk.walked, desk.away = True, news.away
-        if is_news:
+        for folder in set(news.unread) - set(desk.unread):
+            _log.warning("folder.unreadable", rule=name, path=path / folder, reason="it cannot be read; passed over")
+        desk.unread, desk.heard = news.unread, self._context.clock.monotonic()
+        first, desk.walked = not desk.walked, True
+        if not self._set_away(desk, news.away) and first:
             self._changed()
 
+    def _set_away(self, desk: Desk, reason: str | None) -> bool:
+        """Whether that was news."""
+        before, desk.away = desk.away, reason
+        if (before is None) == (reason is None):
+            return False
+        if reason is not None:
+            _log.error("inbox.away", rule=desk.rule.name, path=desk.rule.inbox, reason=reason)
+        else:
+            _log.info("inbox.back", rule=desk.rule.name, path=desk.rule.inbox)
+        self._changed()
+        return True
 
-def _inbox(rule: Rule) -> Inbox:
-    native = {Observer.NATIVE: True, Observer.POLLING: False, Observer.AUTO: None}[rule.observer]
-    return Inbox(
-        rule=rule.name,
-        path=rule.inbox,
-        names=NameFilter(rule.include, rule.exclude),
-        recursive=rule.recursive,
-        follow_symlinks=rule.follow_symlinks,
-        native=native,
-        rescan_interval=rule.rescan_interval,
-    )
+    def _inbox(self, rule: Rule) -> Inbox:
+        native = {Observer.NATIVE: True, Observer.POLLING: False, Observer.AUTO: None}[rule.observer]
+        config = self._context.config
+        written = [folder for each in config.rules for folder in (each.outbox, each.archive, each.failed) if folder]
+        others = [each.inbox for each in config.rules if each.name != rule.name]
+        return Inbox(
+            rule=rule.name,
+            path=rule.inbox,
+            names=NameFilter(rule.include, rule.exclude),
+            recursive=rule.recursive,
+            follow_symlinks=rule.follow_symlinks,
+            native=native,
+            rescan_interval=rule.rescan_interval,
+            forbidden=(*written, *others, self._context.spool.folder),
+        )

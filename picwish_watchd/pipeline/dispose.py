@@ -8,13 +8,13 @@ import structlog
 
 from picwish_watchd.config import OnSuccess, Rule
 from picwish_watchd.files.originals import Deleted, Moved, Replaced, Stuck, delete, move
-from picwish_watchd.files.place import ensure_root
 from picwish_watchd.files.publish import write_sidecar
 from picwish_watchd.files.verdicts import Gone
 from picwish_watchd.job import Job, Kind, Original, State
 from picwish_watchd.pipeline.border import guarded
 from picwish_watchd.pipeline.context import Context
 from picwish_watchd.pipeline.describe import sidecar_text
+from picwish_watchd.pipeline.folders import reach
 
 _log = structlog.get_logger()
 
@@ -48,7 +48,7 @@ class Dispose:
                 job = context.journal.next_original(rule, context.clock.now())
                 if job is None:
                     return
-                await guarded(context.journal, job.id, self.dispose(job))
+                await guarded(context, job.id, self.dispose(job))
         finally:
             self._busy.discard(rule)
 
@@ -57,14 +57,21 @@ class Dispose:
         context = self._context
         rule = context.rule_of(job)
         # An inbox and its outbox, archive and failed folders may hang together: all of it is one lane's work.
-        outcome = await context.lanes.run(f"out:{job.rule}", _dispose, job, rule)
+        root = rule.archive if job.state is State.DONE else rule.failed
+        if job.state is State.DONE and rule.on_success is OnSuccess.KEEP:
+            self._done(job, Original.PRESENT, "the original stays where it is, as the rule says by now")
+            return
+        seen = root is not None and context.journal.folder_seen(root)
+        outcome = await context.lanes.run(f"out:{job.rule}", _dispose, job, rule, root, seen=seen)
         match outcome:
             case Moved(path=path):
+                if root is not None and not seen:
+                    context.journal.remember_folder(root)
                 self._done(job, Original.MOVED, f"the original was moved to {path}")
             case Deleted():
                 self._done(job, Original.DELETED, "the original was deleted, as on_success: delete asks")
             case Gone():
-                self._done(job, Original.DELETED, "the original was gone already")
+                self._done(job, Original.GONE, "the original was gone already")
             case Replaced():
                 text = "something else bears the original's name by now; it was not touched"
                 self._done(job, Original.REPLACED, text)
@@ -83,18 +90,16 @@ class Dispose:
         self._context.look_again(job)
 
 
-def _dispose(job: Job, rule: Rule) -> Outcome:
+def _dispose(job: Job, rule: Rule, root: Path | None, *, seen: bool) -> Outcome:
     """In a thread."""
+    if not rule.inbox.is_dir():
+        return Stuck(f"the inbox {rule.inbox} is away")
     sha256 = None if job.kind is Kind.LINK else job.sha256  # a link's is that of its address
-    if job.state is State.DONE:
-        if rule.on_success is OnSuccess.DELETE:
-            return delete(job.source, job.stamp, sha256)
-        root: Path | None = rule.archive
-    else:
-        root = rule.failed
+    if job.state is State.DONE and rule.on_success is OnSuccess.DELETE:
+        return delete(job.source, job.stamp, sha256)
     if root is None:  # the rule was changed meanwhile
         return Stuck("the rule names no folder to move it to")
-    away = ensure_root(root, rule.file_mode)
+    away = reach(root, rule.file_mode, seen=seen)
     if away is not None:
         return Stuck(f"{root}: {away.reason}")
     moved = move(job.source, job.stamp, sha256, root, job.relative, mode=rule.file_mode, tag=str(job.id))

@@ -54,8 +54,11 @@ class Drain:
             reason = blocked.message if blocked else "`picwish-watchd jobs` shows what each of them waits for"
             _log.error("run.unfinished", jobs=left, reason=reason)
         away = any(desk.away for desk in self._desks.all())
+        unreadable = self._desks.unreadable
+        if unreadable:
+            _log.error("run.unread", number=unreadable, reason="files or folders could not be read; see above")
         bad = self._context.journal.changed_since(self._since, ENDED_BADLY)
-        return 1 if bad or left or away else 0
+        return 1 if bad or left or away or unreadable else 0
 
     def _taken_in(self) -> bool:
         return self._desks.walked and self._desks.settling == 0
@@ -82,6 +85,7 @@ class Drain:
             return weary
         delivering = totals[State.DELIVERING]
         blocked = self._gate.blocked
-        shut = blocked is not None and (weary or blocked.code is not Reason.API_DOWN)
-        in_vain = self._context.journal.waiting_in_vain(State.DELIVERING)
-        return delivering == in_vain and (shut or self._left() == delivering)
+        shut = blocked is not None and (weary or blocked.code is Reason.UNAUTHORIZED)
+        in_vain = self._context.journal.waiting_in_vain
+        queued = self._left() - delivering
+        return delivering == in_vain(State.DELIVERING) and (shut or queued == in_vain(State.QUEUED))

@@ -15,6 +15,7 @@ from picwish_watchd.pipeline.pacer import Pacer, Urgency
 _log = structlog.get_logger()
 
 _PROBE_FIRST, _PROBE_MAX = 1.0, 30.0  # seconds between free queries while the gate is closed
+_TRIAL_FIRST, _TRIAL_MAX = 1.0, 300.0  # seconds before a single image may try what failed for the one before it
 
 
 class Reason(StrEnum):
@@ -22,6 +23,8 @@ class Reason(StrEnum):
 
     UNAUTHORIZED = "unauthorized"
     API_DOWN = "api_down"
+    RESULTS_UNREACHABLE = "results_unreachable"  #: tasks succeed, and their results cannot be downloaded
+    SPOOL = "spool"  #: results cannot be kept on this machine
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +36,11 @@ class Blocked:
 
 
 class Gate:
-    """Closed by the first answer that shows that no submission can succeed, and opened again by a free query.
+    """Closed by the first answer that shows that no submission can succeed, and opened again by itself.
 
-    No job's attempts are used up meanwhile: jobs stay `queued`.
+    A free query tells when API and key are well. What was closed by more than that (a failed create, results that
+    cannot be fetched or kept) is then tried by one image at a time, ever more seldom, until one succeeds. No job's
+    attempts are used up meanwhile: jobs stay `queued`.
     """
 
     def __init__(self, context: Context, *, pacer: Pacer, changed: Callable[[], None] = lambda: None) -> None:
@@ -43,25 +48,54 @@ class Gate:
         self._pacer = pacer
         self._changed = changed
         self._closed = Bell()
+        self._needs_trial = False
+        self._trial_open = False
+        self._trial: int | None = None  # the job that tries
+        self._trial_pause = _TRIAL_FIRST
         self.blocked: Blocked | None = None
 
-    def close(self, code: Reason, message: str) -> None:
-        """Nothing is submitted until a probe succeeds. The first reason stays unless a graver one comes."""
-        if self.blocked is None or self.blocked.code is not code:
+    def close(self, code: Reason, message: str, *, trial: bool = False) -> None:
+        """Nothing is submitted until a probe succeeds, and with ``trial`` one image after it."""
+        is_news = self.blocked is None or self.blocked.code is not code
+        if trial:
+            if self._trial is not None:
+                self._trial_pause = min(_TRIAL_MAX, self._trial_pause * 2)
+            self._needs_trial, self._trial_open, self._trial = True, False, None
+            is_news = True
+        if is_news:
             self.blocked = Blocked(code, message)
             _log.error("gate.closed", reason=code, message=message)
             self._changed()
             self._closed.ring()
 
-    def open(self) -> None:
-        """Submissions may go on."""
+    def succeeded(self, *reasons: Reason) -> None:
+        """Something went well that proves these reasons wrong: submissions may go on."""
+        if self.blocked is not None and self.blocked.code in reasons:
+            self._open()
+        if self.blocked is None:
+            self._trial_pause = _TRIAL_FIRST
+
+    def may_submit(self) -> bool:
+        """Whether a job may be prepared now."""
+        return self.blocked is None or (self._trial_open and self._trial is None)
+
+    def admits(self, job_id: int) -> bool:
+        """Whether this job may go through: the gate is open, or this is the one that tries."""
+        return self.blocked is None or self._trial == job_id
+
+    def begins(self, job_id: int) -> None:
+        """A job is being prepared; behind a closed gate it is the one that tries."""
         if self.blocked is not None:
-            _log.info("gate.opened", after=self.blocked.code)
-            self.blocked = None
-            self._changed()
+            self._trial = job_id
+
+    def ends(self, job_id: int) -> None:
+        """Its way through the gate is over; if it has proved nothing, another one may try."""
+        if self._trial == job_id:
+            self._trial = None
 
     def look(self) -> None:
         """Key or address may have changed: a closed gate is probed at once."""
+        self._trial_pause = _TRIAL_FIRST
         self._closed.ring()
 
     async def probe(self) -> None:
@@ -70,7 +104,11 @@ class Gate:
         outcome = await self._context.client.probe()
         match outcome:
             case Healthy():
-                self.open()
+                if self._needs_trial and self.blocked is not None:
+                    self._trial_open = True
+                    self._context.bells.submit.ring()
+                else:
+                    self.succeeded(Reason.API_DOWN, Reason.UNAUTHORIZED)
             case Unauthorized(message=message):
                 self.close(Reason.UNAUTHORIZED, message)
             case Busy(retry_after=seconds):
@@ -86,7 +124,17 @@ class Gate:
             await self._closed.wait(_PROBE_MAX)
             pause = _PROBE_FIRST
             while self.blocked is not None:
-                await self.probe()
+                if self._needs_trial and not self._trial_open:
+                    await self._context.clock.sleep(self._trial_pause)
+                if not self._trial_open:
+                    await self.probe()
                 if self.blocked is not None:
                     await self._closed.wait(pause)
                 pause = min(_PROBE_MAX, pause * 2)
+
+    def _open(self) -> None:
+        assert self.blocked is not None
+        _log.info("gate.opened", after=self.blocked.code)
+        self.blocked, self._needs_trial, self._trial_open, self._trial = None, False, False, None
+        self._changed()
+        self._context.bells.submit.ring()

@@ -1,7 +1,8 @@
 """From a file seen to a job `queued` or `rejected`: waits until it stands still, judges it, writes it down."""
 
+import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import assert_never
@@ -9,15 +10,17 @@ from typing import assert_never
 import structlog
 
 from picwish_watchd.config import OnFailure, Rule
-from picwish_watchd.files.images import Inspected, Limits, inspect
-from picwish_watchd.files.links import LinkFound, inspect_link, is_link
+from picwish_watchd.errors import JournalTemporaryError
+from picwish_watchd.files.images import Inspected
+from picwish_watchd.files.links import LinkFound
 from picwish_watchd.files.reading import look, stamp_of
 from picwish_watchd.files.settle import Due, Settling
 from picwish_watchd.files.verdicts import Bad, Changed, Gone, NotWhole, Unreadable
 from picwish_watchd.files.walk import Sighting
-from picwish_watchd.job import ErrorCode, Job, Kind, NewJob, Original, Stamp, State
+from picwish_watchd.job import UNFINISHED, ErrorCode, Job, Kind, NewJob, Original, Stamp, State
 from picwish_watchd.pipeline.bell import Bell
 from picwish_watchd.pipeline.context import Context
+from picwish_watchd.pipeline.judge import Verdict, judge
 
 _log = structlog.get_logger()
 
@@ -25,14 +28,14 @@ _AT_ONCE = 64  # files a turn
 _SLICE = 0.25  # seconds of judging before the journal hears of it
 _IDLE = 30.0
 
-Verdict = Inspected | LinkFound | NotWhole | Bad | Changed | Gone | Unreadable
-
 
 class Intake:
     """The intake of one rule. All methods belong to the event loop's thread."""
 
-    def __init__(self, context: Context, rule: Rule) -> None:
+    def __init__(self, context: Context, rule: Rule, *, gone: Callable[[str], None] = lambda _relative: None) -> None:
+        """``gone`` hears of files (below the inbox) that vanished: if they come back, they are news."""
         self._context = context
+        self._told_gone = gone
         self._rule = rule
         self._settling = Settling(rule.settle, rule.settle_timeout)
         self._bell = Bell()
@@ -40,8 +43,13 @@ class Intake:
 
     @property
     def waiting(self) -> int:
-        """Number of files that are not yet a job."""
-        return len(self._settling)
+        """Number of files that are not yet a job, less those that cannot be read."""
+        return len(self._settling) - len(self._unreadable)
+
+    @property
+    def unreadable(self) -> int:
+        """Number of files that could not be read when last looked at; they are tried again."""
+        return len(self._unreadable)
 
     def sighted(self, found: Sequence[Sighting]) -> None:
         """The watcher saw files that are new or have changed."""
@@ -65,7 +73,12 @@ class Intake:
         while rest:
             judged = await self._context.lanes.run(f"in:{self._rule.name}", self._judge, rest)
             rest = rest[len(judged) :]
-            self._write_down(judged)
+            try:
+                self._write_down(judged)
+            except JournalTemporaryError as error:
+                _log.error("journal.waits", rule=self._rule.name, reason=error.message)
+                for one, _ in judged:
+                    self._settling.see_again(one, self._context.clock.monotonic())
         return bool(due)
 
     def _judge(self, due: list[Due]) -> list[tuple[Due, Verdict | Stamp]]:
@@ -85,11 +98,7 @@ class Intake:
             return found
         if (stamp := stamp_of(found)) != due.stamp:
             return stamp
-        if is_link(due.path):
-            return inspect_link(due.path, follow_symlinks=follow, final=due.decode)
-        api = self._context.config.api
-        limits = Limits(max_bytes=api.max_bytes, max_side=api.max_side)
-        return inspect(due.path, limits, follow_symlinks=follow, decode=due.decode)
+        return judge(due.path, self._context.config.api, follow_symlinks=follow, final=due.decode)
 
     def _write_down(self, judged: list[tuple[Due, Verdict | Stamp]]) -> None:
         new: list[NewJob] = []
@@ -97,20 +106,23 @@ class Intake:
         for due, verdict in judged:
             match verdict:
                 case Inspected() | LinkFound() | Bad():
-                    self._settling.forget(due.path)
+                    self._settling.forget(due.path, due.stamp)
                     self._unreadable.discard(due.path)
                     job = self._new_job(due, verdict)
                     if not self._known(job):
                         new.append(job)
                 case Stamp():
+                    self._unreadable.discard(due.path)
                     self._settling.see(due.path, verdict, now)
                 case NotWhole() | Changed():
+                    self._unreadable.discard(due.path)
                     self._settling.not_yet(due.path, now)
                 case Unreadable(reason=reason):
                     self._settling.not_yet(due.path, now)
                     self._warn_unreadable(due.path, reason)
                 case Gone():
-                    self._settling.forget(due.path)
+                    self._told_gone(os.fspath(due.path.relative_to(self._rule.inbox)))
+                    self._settling.forget(due.path, due.stamp)
                     self._unreadable.discard(due.path)
                 case _:
                     assert_never(verdict)
@@ -120,7 +132,9 @@ class Intake:
         if not new:
             return
         for job_id, job in zip(self._context.journal.add(new), new, strict=True):
-            if job.problem is None:
+            if job.result_of is not None:
+                _log.info("job.own_result", job=job_id, rule=job.rule, path=job.source, output=job.result_of)
+            elif job.problem is None:
                 _log.info("job.queued", job=job_id, rule=job.rule, path=job.source)
             else:
                 _log.warning(
@@ -143,7 +157,11 @@ class Intake:
         )
         match verdict:
             case Inspected(format=kind, width=width, height=height, sha256=sha256):
-                return replace(new, format=kind, width=width, height=height, sha256=sha256)
+                maker = self._context.journal.maker_of(sha256)
+                return replace(
+                    new, format=kind, width=width, height=height, sha256=sha256,
+                    result_of=None if maker is None else maker.output,
+                )  # fmt: skip
             case LinkFound(url=url, sha256=sha256):
                 return replace(new, kind=Kind.LINK, url=url, sha256=sha256)
             case Bad(problem=problem):
@@ -153,11 +171,17 @@ class Intake:
     def _known(self, new: NewJob) -> bool:
         """Whether the file was touched, and holds what its last job was about."""
         last = self._context.journal.last_of(new.source)
-        if last is None or last.rule != new.rule or last.original not in (Original.PRESENT, Original.WAITING):
+        if last is None or last.original in (Original.MOVED, Original.DELETED, Original.REPLACED):
+            return False
+        # the inbox of a rule that was only renamed is not bought again, and what is under way never is
+        others = any(rule.name == last.rule for rule in self._context.config.rules) and last.rule != new.rule
+        if others and last.state not in (*UNFINISHED, State.HELD):
             return False
         if not _same(last, new):
             return False
         self._context.journal.restamp(last, new.stamp)
+        if last.original is Original.GONE:  # its folder was away for a while
+            self._context.journal.update(last, "the original is back", original=Original.WAITING)
         return True
 
     def _warn_unreadable(self, path: Path, reason: str) -> None:

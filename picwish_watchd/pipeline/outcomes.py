@@ -24,12 +24,12 @@ def reject(context: Context, job: Job, problem: Problem) -> Job:
 def doubt(context: Context, job: Job, code: ErrorCode, message: str, *, paid: bool = False) -> Job:
     """PicWish may have been paid, and there is nothing to show for it: `charging` decides what becomes of the job.
 
-    at-most-once holds it until a person says `retry`; at-least-once queues it again. ``paid``: the credits are known
-    to be spent; otherwise they are counted as in doubt.
+    at-most-once holds it until a person says `retry`; at-least-once queues it again, up to `max_attempts`.
+    ``paid``: the credits are known to be spent; otherwise they are counted as in doubt.
     """
     charge = Charge.SPENT if paid else Charge.DOUBTFUL
     price = job.credits or job.credits_in_doubt
-    if context.config.charging is Charging.AT_LEAST_ONCE:
+    if context.config.charging is Charging.AT_LEAST_ONCE and job.attempts < context.config.max_attempts:
         _log.warning("job.doubt_queued_again", job=job.id, rule=job.rule, path=job.source, reason=message)
         moved = context.journal.move(
             job, State.QUEUED, f"{message}; queued again, as charging: at-least-once asks",
@@ -45,6 +45,9 @@ def doubt(context: Context, job: Job, code: ErrorCode, message: str, *, paid: bo
 def task_failed(context: Context, job: Job, outcome: TaskFailed) -> Job:
     """PicWish gave the task up: tried again after a pause where that may help, up to `max_attempts`."""
     message = outcome.problem.message
+    if job.credits > 0:
+        text = f"PicWish had done this task, and was paid for it; now it says: {message}"
+        return doubt(context, job, ErrorCode.RESULT_EXPIRED, text, paid=True)
     answer = outcome.answer.to_json()
     if not outcome.again:
         context.journal.update(job, answer=answer)

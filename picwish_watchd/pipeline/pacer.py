@@ -40,6 +40,7 @@ class Pacer:
         self._next = 0.0
         self._recent: deque[float] = deque()
         self._lowered = (qps, 0.0)  # the rate, and when it was so
+        self._courtesy = False  # after a 429 a query goes before the creates: refused creates must not starve them
 
     async def slot(self, urgency: Urgency) -> None:
         """Waits for a slot; it is spent when this returns. Cancelled while waiting, nothing is spent."""
@@ -52,6 +53,7 @@ class Pacer:
         """PicWish said 429: no request for a while (seconds), and fewer afterwards; the rate creeps back."""
         now = self._clock.monotonic()
         self._lowered = (max(self._qps * _LOWEST, self.rate * _LOWERED), now)
+        self._courtesy = True
         self._next = max(self._next, now + min(_PENALTY if retry_after is None else retry_after, _PENALTY_MAX))
 
     def set_qps(self, qps: float) -> None:
@@ -83,7 +85,17 @@ class Pacer:
                 await self._clock.sleep(pause)
                 continue
             self._spend()
-            heapq.heappop(self._waiting)[2].set_result(None)
+            self._next_waiter().set_result(None)
+
+    def _next_waiter(self) -> asyncio.Future[None]:
+        queries = [waiter for waiter in self._waiting if waiter[0] is Urgency.QUERY and not waiter[2].done()]
+        if self._courtesy and queries:
+            self._courtesy = False
+            first = min(queries)
+            self._waiting.remove(first)
+            heapq.heapify(self._waiting)
+            return first[2]
+        return heapq.heappop(self._waiting)[2]
 
     def _drop_cancelled(self) -> None:
         while self._waiting and self._waiting[0][2].done():

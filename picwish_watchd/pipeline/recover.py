@@ -2,7 +2,8 @@
 
 import structlog
 
-from picwish_watchd.job import ErrorCode, State
+from picwish_watchd.files.images import inspect_result
+from picwish_watchd.job import ErrorCode, Result, State
 from picwish_watchd.pipeline.context import Context
 from picwish_watchd.pipeline.outcomes import doubt
 
@@ -18,7 +19,13 @@ def recover(context: Context) -> None:
         )
         doubt(context, journal.update(job, attempts=job.attempts + 1), ErrorCode.SUBMIT_OUTCOME_UNKNOWN, message)
     for job in journal.jobs(states=[State.FETCHING], oldest_first=True):
-        journal.move(job, State.PENDING, "the download was interrupted; PicWish is asked again", not_before=None)
+        kept = context.spool.path(job.id)
+        result = inspect_result(kept) if kept.exists() else None
+        if isinstance(result, Result):  # it was synced, and the journal had not heard of it yet
+            journal.move(job, State.DELIVERING, "its result was found in the spool", result=result)
+        else:
+            journal.move(job, State.PENDING, "the download was interrupted; PicWish is asked again", not_before=None)
+    journal.forget_pauses()
     keep = set()
     for job in journal.jobs(states=[State.DELIVERING], oldest_first=True):
         if context.spool.path(job.id).exists():
@@ -27,4 +34,6 @@ def recover(context: Context) -> None:
         else:
             _log.error("spool.lost", job=job.id, rule=job.rule, path=job.source)
             journal.move(job, State.PENDING, "its result is gone from the spool; PicWish is asked again", result=None)
+    # what was paid for and could not be delivered stays: `retry` delivers it at no cost
+    keep |= {job.id for job in journal.jobs(states=[State.HELD, State.FAILED]) if job.result is not None}
     context.spool.sweep(keep)

@@ -12,12 +12,10 @@ from typing import assert_never
 
 import structlog
 
-from picwish_watchd.config import IfExists, Rule
-from picwish_watchd.files.images import read_exactly
+from picwish_watchd.config import Rule
+from picwish_watchd.errors import JournalTemporaryError
 from picwish_watchd.files.kinds import Format
-from picwish_watchd.files.place import OutboxAway
-from picwish_watchd.files.verdicts import Changed, Gone, Unreadable
-from picwish_watchd.job import ErrorCode, Job, Kind, Problem, State
+from picwish_watchd.job import ErrorCode, Job, Kind, State
 from picwish_watchd.journal import Charge
 from picwish_watchd.picwish import (
     Accepted,
@@ -35,15 +33,15 @@ from picwish_watchd.pipeline.border import guarded
 from picwish_watchd.pipeline.budget import ByteBudget, Lease
 from picwish_watchd.pipeline.collect import Collect
 from picwish_watchd.pipeline.context import PRICES, Context
-from picwish_watchd.pipeline.deliver import existing_result
 from picwish_watchd.pipeline.gate import Gate, Reason
-from picwish_watchd.pipeline.outcomes import doubt, fail, reject, task_failed
+from picwish_watchd.pipeline.outcomes import doubt, fail, task_failed
 from picwish_watchd.pipeline.pacer import Pacer, Urgency
+from picwish_watchd.pipeline.prepare import Prepare
 
 _log = structlog.get_logger()
 
 _PARKED_MAX = 5.0  # seconds that a connection may wait for its slot: a server may close an idle one
-_UNREADABLE_PAUSE = 30.0  # seconds until a file that could not be read is tried again
+_BUSY_PAUSE_MAX = 10.0  # seconds; the pacer slows down as well
 _IDLE = 1.0  # seconds between looks at the journal when no bell rings
 
 
@@ -60,6 +58,7 @@ class Submit:
         self._pacer = pacer
         self._budget = budget
         self._collect = collect
+        self._prepare = Prepare(context)
         self._preparing: set[int] = set()  # on their way to the first byte; `queued` in the journal
         self._served: dict[str, int] = {}  # by rule: when its last turn was, in turns
         self._turn = 0
@@ -73,12 +72,13 @@ class Submit:
                     await self._context.bells.submit.wait(self._patience())
                     continue
                 self._preparing.add(job.id)
-                group.create_task(guarded(self._context.journal, job.id, self.submit(job)))
+                self._gate.begins(job.id)
+                group.create_task(guarded(self._context, job.id, self.submit(job)))
 
     def choose(self) -> Job | None:
         """The job whose turn it is, or None while none may be prepared."""
         context = self._context
-        if self._gate.blocked is not None or self._pacer.wait > _PARKED_MAX / 2:
+        if not self._gate.may_submit() or self._pacer.wait > _PARKED_MAX / 2:
             return None
         if len(self._preparing) >= max(2, min(16, int(context.config.api.qps / 8))):
             return None
@@ -95,41 +95,29 @@ class Submit:
 
     async def submit(self, job: Job) -> None:
         """One job's way to PicWish and the answer's way into the journal."""
-        rule = self._context.rule_of(job)
-        sink = self._context.spool.fresh(job.id, "create")
         lease = self._budget.lease()
         try:
-            if await self._skipped(job, rule):
+            rule = self._context.rule_of(job)
+            sink = self._context.spool.fresh(job.id, "create")
+            prepared = await self._prepare.prepare(job, rule)
+            if prepared is None:
+                self._gate.ends(job.id)
                 return
+            job = prepared
             if job.kind is Kind.FILE:
                 await lease.take(job.stamp.size)
             outcome = await self._post(job, rule, sink, lease)
         except _NotNowError:
-            return
+            outcome = None
         finally:
             lease.release()
             self._preparing.discard(job.id)
             self._context.bells.submit.ring()
-        if outcome is not None:
-            await self._settle(job.id, outcome, sink)
-
-    async def _skipped(self, job: Job, rule: Rule) -> bool:
-        """Whether `if_exists: skip` finds a result already (the job is done, at no cost) or cannot look."""
-        if rule.if_exists is not IfExists.SKIP:
-            return False
-        context = self._context
-        found = await context.lanes.run(f"out:{rule.name}", existing_result, rule, job, context.clock.now())
-        if found is None:
-            return False
-        if isinstance(found, OutboxAway):
-            note = f"the outbox {rule.outbox} cannot be looked into: {found.reason}"
-            later = context.clock.now() + _UNREADABLE_PAUSE
-            context.journal.update(job, note if job.note != note else None, note=note, not_before=later)
-            return True
-        message = f"skipped: {found} was there already"
-        context.journal.move(job, State.DONE, message, output=found, note=message, completed_at=context.clock.now())
-        _log.info("job.skipped", job=job.id, rule=rule.name, path=job.source, output=found)
-        return True
+        try:
+            if outcome is not None:
+                await self._write_down(job.id, outcome, sink)
+        finally:
+            self._gate.ends(job.id)
 
     async def _post(self, job: Job, rule: Rule, sink: Path, lease: Lease) -> CreateOutcome | None:
         """Reads the image and posts it; None where the file itself is at fault."""
@@ -148,40 +136,11 @@ class Submit:
         make = partial(CreateRequest, type=rule.type, return_type=rule.return_type, sync=rule.sync)
         if job.kind is Kind.LINK:
             return make(image_url=job.url)
-        data = await self._read(job, rule)
+        data = await self._prepare.read(job, rule)
         if data is None:
             return None
         kind = Format(job.format or "")
         return make(image=memoryview(data), filename=f"image.{kind.extension}", content_type=kind.mime)
-
-    async def _read(self, job: Job, rule: Rule) -> bytearray | None:
-        """The bytes that were hashed, or None: then the job has been told what is wrong with its file."""
-        context = self._context
-        assert job.sha256 is not None
-        data = await context.lanes.run(
-            f"read:{rule.name}",
-            read_exactly,
-            job.source,
-            job.sha256,
-            job.stamp.size,
-            follow_symlinks=rule.follow_symlinks,
-        )
-        match data:
-            case Changed():
-                text = f"{job.source.name} changed while it waited; its new content becomes a job of its own"
-                reject(context, job, Problem(ErrorCode.SOURCE_CHANGED, text))
-                context.look_again(job)
-            case Gone():
-                text = f"{job.source.name} was removed from the inbox before it was submitted"
-                reject(context, job, Problem(ErrorCode.SOURCE_MISSING, text))
-                context.look_again(job)
-            case Unreadable(reason=reason):
-                later = context.clock.now() + _UNREADABLE_PAUSE
-                note = f"{job.source.name} cannot be read ({reason}); tried again"
-                context.journal.update(job, note if job.note != note else None, note=note, not_before=later)
-            case _:
-                return data
-        return None
 
     async def _intend(self, job: Job, rule: Rule) -> None:
         """The last instant before the first byte: waits for the slot, then writes the intent."""
@@ -191,7 +150,7 @@ class Submit:
                 await self._pacer.slot(Urgency.CREATE)
         except TimeoutError:
             raise _NotNowError from None
-        if self._gate.blocked is not None or context.stopping:
+        if not self._gate.admits(job.id) or context.stopping:
             raise _NotNowError
         context.journal.move(
             job, State.SUBMITTING, "sending its URL" if job.url else f"sending {job.stamp.size} bytes to PicWish",
@@ -200,6 +159,20 @@ class Submit:
         )  # fmt: skip
         self._preparing.discard(job.id)
         context.bells.submit.ring()
+
+    async def _write_down(self, job_id: int, outcome: CreateOutcome, sink: Path) -> None:
+        """Settles the outcome, and keeps trying while the journal's disk is full or another program locks it."""
+        context = self._context
+        while True:
+            try:
+                await self._settle(job_id, outcome, sink)
+                return
+            except JournalTemporaryError as error:
+                job = context.journal.get(job_id)
+                if job is None or job.state is not State.SUBMITTING:
+                    raise
+                _log.error("journal.waits", job=job_id, reason=error.message)
+                await context.clock.sleep(_IDLE)
 
     async def _settle(self, job_id: int, outcome: CreateOutcome, sink: Path) -> None:
         """The outcome of a POST goes into the journal before anything else happens."""
@@ -222,16 +195,17 @@ class Submit:
                 self._later(job, f"PicWish could not be reached: {reason}")
             case NotAccepted(reason=reason, retry_after=retry_after, busy=True):
                 self._pacer.slow_down(retry_after)
-                self._back(job, f"PicWish asked for fewer requests: {reason}", pause=0.0)
+                pause = min(context.pause_after(job.refusals), _BUSY_PAUSE_MAX)
+                self._back(job, f"PicWish asked for fewer requests: {reason}", pause=pause)
             case NotAccepted(reason=reason):
-                self._gate.close(Reason.API_DOWN, reason)
+                self._gate.close(Reason.API_DOWN, reason, trial=True)
                 self._back(job, f"not accepted: {reason}", pause=context.pause_after(job.refusals))
             case Unauthorized(message=message):
-                self._gate.close(Reason.UNAUTHORIZED, message)
-                self._back(job, message, pause=0.0)
+                self._gate.close(Reason.UNAUTHORIZED, message, trial=True)
+                self._back(job, message, pause=context.pause_after(job.refusals) if job.refusals else 0.0)
             case InDoubt(reason=reason):
                 self._doubt(job, f"PicWish may have taken this image, but its answer never came whole: {reason}")
-                self._gate.close(Reason.API_DOWN, reason)
+                self._gate.close(Reason.API_DOWN, reason, trial=True)
             case _:
                 assert_never(outcome)
 
@@ -244,6 +218,9 @@ class Submit:
         doubt(self._context, job, ErrorCode.SUBMIT_OUTCOME_UNKNOWN, message)
 
     def _pending(self, job: Job, task_id: str | None, answer: str) -> Job:
+        # in the log first: should the journal fail at this very moment, a person can still find the task
+        _log.info("task.accepted", job=job.id, rule=job.rule, path=job.source, task=task_id)
+        self._gate.succeeded(Reason.API_DOWN, Reason.UNAUTHORIZED)
         return self._context.journal.move(
             job, State.PENDING, f"PicWish took it as task {task_id}" if task_id else "PicWish took it",
             task_id=task_id, answer=answer, attempts=job.attempts + 1, refusals=0, not_before=None,
@@ -262,7 +239,7 @@ class Submit:
         context = self._context
         self._gate.close(Reason.API_DOWN, message)
         pause = context.pause_after(job.refusals)
-        context.journal.update(job, refusals=job.refusals + 1, note=message, not_before=context.clock.now() + pause)
+        context.journal.update(job, refusals=job.refusals + 1, not_before=context.clock.now() + pause)
 
     def _patience(self) -> float:
         return max(0.01, min(_IDLE, self._pacer.wait or _IDLE))

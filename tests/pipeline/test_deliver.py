@@ -6,13 +6,15 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from picwish_watchd.job import ErrorCode, Original, State
 from picwish_watchd.pipeline import deliver, dispose
-from tests.support.house import House, until
+from tests.support.house import House, Process, until
+from tests.support.pictures import picture
 
 
 @contextmanager
@@ -33,27 +35,57 @@ def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dispose, "_IDLE", 0.1)
 
 
-async def test_an_outbox_that_is_away_only_delays_the_delivery(house: House) -> None:
+async def lose_the_nas_after_buying(house: House, name: str = "a.jpg") -> int:
+    """One run in which the folder nas goes away as soon as PicWish has the picture; its exit code."""
+    house.simulator.settings = replace(house.simulator.settings, processing=(0.6, 0.1))
+    (house.root / "nas").mkdir()
+    house.rule = {"outbox": "nas/outbox", **house.rule}
+    house.drop(name)
+    run = asyncio.create_task(house.drain())
+    await until(lambda: house.journal.exists() and bool(house.jobs(State.PENDING)))
+    (house.root / "nas").rename(house.root / "unmounted")
+    return await run
+
+
+def bring_the_nas_back(house: House) -> None:
+    (house.root / "unmounted").rename(house.root / "nas")
+
+
+async def test_nothing_is_bought_while_the_outbox_cannot_be_used(house: House) -> None:
     house.rule = {"outbox": "nas/outbox"}
     house.drop("a.jpg")
     assert await house.drain() == 1
+    assert house.job("a.jpg").state is State.QUEUED
+    assert "nas/outbox" in (house.job("a.jpg").note or "")
+    assert house.creates() == 0
+    (house.root / "nas").mkdir()
+    assert await house.drain() == 0
+    assert (house.root / "nas/outbox/a.jpg").exists()
+
+
+async def test_an_outbox_that_goes_away_after_the_purchase_only_delays_the_delivery(house: House) -> None:
+    assert await lose_the_nas_after_buying(house) == 1
     job = house.job("a.jpg")
     assert (job.state, job.credits) == (State.DELIVERING, 5)
     assert "nas/outbox" in (job.note or "")
-    (house.root / "nas").mkdir()
+    bring_the_nas_back(house)
     assert await house.drain() == 0
     assert (house.root / "nas/outbox/a.jpg").exists()
     assert house.creates() == 1
 
 
-async def test_an_outbox_that_cannot_be_written_is_tried_until_it_can(house: House) -> None:
-    house.outbox.mkdir()
+async def test_a_folder_that_was_there_before_is_never_made_again(house: House) -> None:
+    house.rule = {"on_success": "delete"}
+    (house.root / "nas").mkdir()
+    house.rule["outbox"] = "nas/outbox"
     house.drop("a.jpg")
-    with immutable(house.outbox):
-        assert await house.drain() == 1
-        assert house.job("a.jpg").state is State.DELIVERING
     assert await house.drain() == 0
-    assert house.results() == {"a.jpg"}
+    (house.root / "nas").rename(house.root / "unmounted")
+    (house.root / "nas").mkdir()  # the empty mount point
+    source = house.drop("b.jpg", seed=2)
+    assert await house.drain() == 1
+    assert list((house.root / "nas").iterdir()) == []
+    assert source.exists()
     assert house.creates() == 1
 
 
@@ -85,24 +117,20 @@ async def test_leftover_parts_are_swept_and_strangers_files_are_not(house: House
 
 
 async def test_a_result_that_is_lost_from_the_spool_is_fetched_again_for_nothing(house: House) -> None:
-    house.rule = {"outbox": "nas/outbox"}
-    house.drop("a.jpg")
-    assert await house.drain() == 1
+    assert await lose_the_nas_after_buying(house) == 1
     for path in (house.root / "state/journal.db.spool").iterdir():
         path.unlink()
-    (house.root / "nas").mkdir()
+    bring_the_nas_back(house)
     assert await house.drain() == 0
     assert (house.root / "nas/outbox/a.jpg").exists()
     assert house.creates() == 1
 
 
 async def test_a_damaged_spool_is_never_delivered(house: House) -> None:
-    house.rule = {"outbox": "nas/outbox"}
-    house.drop("a.jpg")
-    assert await house.drain() == 1
+    assert await lose_the_nas_after_buying(house) == 1
     for path in (house.root / "state/journal.db.spool").iterdir():
         path.write_bytes(path.read_bytes()[:-10])
-    (house.root / "nas").mkdir()
+    bring_the_nas_back(house)
     assert await house.drain() == 0
     job = house.job("a.jpg")
     assert job.result is not None
@@ -140,22 +168,21 @@ async def test_an_original_that_was_replaced_meanwhile_is_not_touched_and_is_new
     assert house.creates() == 2
 
 
-async def test_an_archived_original_that_is_dropped_again_is_a_new_job(house: House) -> None:
+async def test_an_archived_original_that_is_dropped_again_is_delivered_from_its_first_result(house: House) -> None:
     house.rule = {"on_success": "move", "archive": "archive"}
     source = house.drop("a.jpg")
     task = asyncio.create_task(house.drain())
     await task
     os.rename(house.root / "archive/a.jpg", source)
-    house.forgiven.add(house.dropped[source])
     assert await house.drain() == 0
-    assert len(house.jobs()) == 2
+    assert [job.credits for job in house.jobs()] == [5, 0]
+    assert house.results() == {"a.jpg", "a-1.jpg"}
+    assert house.creates() == 1
 
 
 async def test_a_task_whose_rule_left_is_delivered_to_the_outbox_that_it_was_submitted_for(house: House) -> None:
-    house.rule = {"outbox": "nas/outbox"}
-    house.drop("a.jpg")
-    assert await house.drain() == 1
-    (house.root / "nas").mkdir()
+    assert await lose_the_nas_after_buying(house) == 1
+    bring_the_nas_back(house)
     (house.root / "other").mkdir()
     house.rule = {"name": "another", "inbox": "other"}
     assert await house.drain() == 0
@@ -181,12 +208,67 @@ async def test_a_bug_in_one_job_parks_that_job_only(house: House, monkeypatch: p
     assert "ZeroDivisionError" in job.problem.message
 
 
-async def test_a_running_daemon_delivers_when_the_outbox_comes_back(house: House) -> None:
-    house.rule = {"outbox": "nas/outbox"}
+async def test_an_outbox_that_cannot_be_written_after_the_purchase_is_tried_until_it_can(house: House) -> None:
+    house.simulator.settings = replace(house.simulator.settings, processing=(0.6, 0.1))
+    house.outbox.mkdir()
     house.drop("a.jpg")
-    daemon = asyncio.create_task(house.drain())
-    await until(lambda: house.journal.exists() and bool(house.jobs(State.DELIVERING)))
-    (house.root / "nas").mkdir()
-    await daemon
+    run = asyncio.create_task(house.drain())
+    await until(lambda: house.journal.exists() and bool(house.jobs(State.PENDING)))
+    with immutable(house.outbox):
+        assert await run == 1
+        assert house.job("a.jpg").state is State.DELIVERING
     assert await house.drain() == 0
+    assert house.results() == {"a.jpg"}
     assert house.creates() == 1
+
+
+async def test_the_older_contents_result_never_replaces_the_newer_ones(house: House) -> None:
+    house.rule = {"if_exists": "overwrite"}
+    times = iter((1.5, 0.05))
+    house.simulator.settings = replace(house.simulator.settings, processing=lambda: next(times, 0.05))
+    process = Process(house).start()
+    house.drop("a.jpg", seed=1)
+    await until(lambda: house.journal.exists() and bool(house.jobs(State.PENDING)))
+    old = house.dropped[house.inbox / "a.jpg"]
+    house.drop("a.jpg", seed=2)
+    await until(lambda: len(house.jobs(State.DONE)) == 2)
+    assert await process.stop() == 0
+    first, second = house.jobs()
+    assert first.sha256 == old
+    assert second.result is not None
+    assert (house.outbox / "a.jpg").stat().st_size == second.result.size
+    assert first.output == house.outbox / "a-1.jpg"
+
+
+async def test_an_inbox_that_is_away_when_an_original_should_go_buys_nothing_again(house: House) -> None:
+    house.rule = {"on_success": "move", "archive": "nas2/archive"}
+    source = house.drop("a.jpg")
+    await house.drain()
+    assert house.job("a.jpg").original is Original.WAITING
+    house.inbox.rename(house.root / "away")
+    (house.root / "nas2").mkdir()
+    assert await house.drain() == 1
+    (house.root / "away").rename(house.inbox)
+    assert await house.drain() == 0
+    assert not source.exists()
+    assert (house.root / "nas2/archive/a.jpg").exists()
+    assert house.creates() == 1
+
+
+async def test_what_was_paid_for_and_cannot_be_delivered_stays_in_the_spool_for_retry(house: House) -> None:
+    house.outbox.mkdir()
+    house.outbox.joinpath("sub").write_bytes(picture("png"))  # a file in the way of a folder
+    house.drop("sub/a.jpg")
+    assert await house.drain() == 1
+    assert await house.drain() == 0
+    assert [path.suffix for path in (house.root / "state/journal.db.spool").iterdir()] == [".result"]
+
+
+async def test_a_rule_that_says_keep_by_now_keeps_an_original_that_was_to_go(house: House) -> None:
+    house.rule = {"on_success": "move", "archive": "nas2/archive"}
+    source = house.drop("a.jpg")
+    await house.drain()
+    house.rule = {}
+    assert await house.drain() == 0
+    assert source.exists()
+    assert house.job("a.jpg").original is Original.PRESENT

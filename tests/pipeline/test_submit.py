@@ -46,7 +46,7 @@ def step(context: Context) -> tuple[Submit, Gate, Pacer]:
 
 
 def queue(context: Context, rule: str, name: str) -> int:
-    new = NewJob(rule, Path("/in") / rule / name, Path(name), Stamp(1, 1, 1), sha256="0" * 64, format="jpeg")
+    new = NewJob(rule, Path("/in") / rule / name, Path(name), Stamp(1, 1, 1), sha256=f"{rule} {name}", format="jpeg")
     return context.journal.add([new])[0]
 
 
@@ -76,7 +76,7 @@ async def test_a_closed_gate_and_a_full_desk_submit_nothing(context: Context) ->
     queue(context, "scans", "a.jpg")
     gate.close(Reason.API_DOWN, "down")
     assert submit.choose() is None
-    gate.open()
+    gate.succeeded(Reason.API_DOWN)
     job = submit.choose()
     assert job is not None
     context.journal.move(job, State.SUBMITTING, "intent")

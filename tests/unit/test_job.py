@@ -29,7 +29,7 @@ def test_every_state_can_be_reached_from_queued(state: State) -> None:
 
 def test_money_is_spent_through_the_intent_alone() -> None:
     assert [state for state in State if State.SUBMITTING in LEGAL_MOVES[state]] == [State.QUEUED]
-    paid_for = {State.PENDING, State.FETCHING, State.DELIVERING}
+    paid_for = {State.PENDING, State.FETCHING}  # a copy is delivered from its first one's result, and costs nothing
     assert not LEGAL_MOVES[State.QUEUED] & paid_for
 
 

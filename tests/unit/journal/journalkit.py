@@ -1,5 +1,6 @@
 """Jobs in every state, and what to compare."""
 
+import hashlib
 from collections import deque
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,13 @@ STAMP = Stamp(inode=17, size=1234, mtime_ns=1_700_000_000_123_456_789)
 
 def new_job(name: str = "a.jpg", rule: str = "scans", **facts: Any) -> NewJob:
     """A picture that intake found below /inbox."""
-    new = NewJob(rule=rule, source=Path("/inbox") / name, relative=Path(name), stamp=STAMP, sha256="ab" * 32)
+    new = NewJob(
+        rule=rule,
+        source=Path("/inbox") / name,
+        relative=Path(name),
+        stamp=STAMP,
+        sha256=hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest(),
+    )
     return replace(new, **facts)
 
 

@@ -36,7 +36,7 @@ def test_a_full_disk_refuses_the_write_and_keeps_all_before_it(path: Path) -> No
     path.parent.mkdir()
     small = mounted('mount -t tmpfs -o size=640k tmpfs "$1"', path.parent)
     refused, kept, after = children.run("fill_and_free", path, before=small).splitlines()
-    assert refused.startswith("74 the disk of the journal is full: ")
+    assert refused.startswith("75 the disk of the journal is full: ")
     assert kept == "1 submitting"
     assert after == "pending 5"
 
@@ -45,7 +45,7 @@ def test_a_full_disk_refuses_the_write_and_keeps_all_before_it(path: Path) -> No
 def test_a_new_journal_that_finds_no_room_is_not_half_made(path: Path) -> None:
     small = mounted('mount -t tmpfs -o size=256k tmpfs "$1"', path.parents[1])
     refused, there, after = children.run("begin_on_a_full_disk", path, before=small).splitlines()
-    assert refused.startswith("74 the disk of the journal is full: ")
+    assert refused.startswith("75 the disk of the journal is full: ")
     assert there == "False"
     assert after == "1 jobs"
 
@@ -55,7 +55,7 @@ def test_an_upgrade_that_finds_no_room_leaves_the_journal_as_it_was(path: Path) 
     path.parent.mkdir()
     small = mounted('mount -t tmpfs -o size=512k tmpfs "$1"', path.parent)
     refused, after = children.run("upgrade_on_a_full_disk", path, before=small).splitlines()
-    assert refused.startswith("74 the disk of the journal is full: ")
+    assert refused.startswith("75 the disk of the journal is full: ")
     assert after == "1 jobs"
 
 

@@ -95,7 +95,7 @@ def test_a_writer_gives_up_on_a_process_that_keeps_the_lock(
     with children.holding("hold_write_lock", path):
         with pytest.raises(JournalError, match="another process has kept the journal locked") as caught:
             journal.update(job, note="never")
-        assert caught.value.exit_code == 74
+        assert caught.value.exit_code == 75
         assert now(journal, job.id).note is None
     assert journal.update(job, note="later").note == "later"
 

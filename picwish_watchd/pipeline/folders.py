@@ -1,0 +1,33 @@
+"""Folders that are written to: made once, and afterwards only waited for.
+
+A folder that was there and is not any more lies on a mount that is away, more likely than not: made again, it would lie
+on the wrong disk, and the next mount would hide what was put into it.
+"""
+
+import os
+from pathlib import Path
+
+from picwish_watchd.config import Rule
+from picwish_watchd.files.place import NoRoom, OutboxAway, Refused, ensure_root
+from picwish_watchd.pipeline.context import Context
+
+
+async def trouble_with(context: Context, rule: Rule, folder: Path) -> str | None:
+    """Why ``folder`` cannot be written to now, or None. The first time, it is made if its parent is there."""
+    seen = context.journal.folder_seen(folder)
+    away = await context.lanes.run(f"out:{rule.name}", reach, folder, rule.file_mode, seen=seen)
+    if away is None:
+        if not seen:
+            context.journal.remember_folder(folder)
+        return None
+    return f"{folder} cannot be used: {away.reason}"
+
+
+def reach(folder: Path, mode: int, *, seen: bool) -> OutboxAway | NoRoom | Refused | None:
+    """In a thread: the same for one that may have been ``seen`` before."""
+    if seen and not folder.is_dir():
+        return OutboxAway("it was there before and is away; mount it, or make it again if it is gone for good")
+    away = ensure_root(folder, mode)
+    if away is None and not os.access(folder, os.W_OK | os.X_OK):
+        return OutboxAway("it is not writable")
+    return away

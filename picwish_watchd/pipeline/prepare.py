@@ -1,0 +1,161 @@
+"""What is looked at before paying: is the file still what was judged, was the same picture paid for already?"""
+
+from pathlib import Path
+from typing import assert_never
+
+import structlog
+
+from picwish_watchd.config import IfExists, OnSuccess, Rule
+from picwish_watchd.files.images import Inspected, read_exactly
+from picwish_watchd.files.links import LinkFound
+from picwish_watchd.files.place import OutboxAway
+from picwish_watchd.files.verdicts import Bad, Changed, Gone, NotWhole, Unreadable
+from picwish_watchd.job import ErrorCode, Job, Kind, Original, Problem, State
+from picwish_watchd.pipeline.context import Context
+from picwish_watchd.pipeline.deliver import existing_result
+from picwish_watchd.pipeline.folders import trouble_with
+from picwish_watchd.pipeline.judge import judge
+from picwish_watchd.pipeline.outcomes import reject
+
+_log = structlog.get_logger()
+
+_LOOK = 2.0  # seconds for which an outbox that was well counts as well
+_PAUSE = 30.0  # seconds until a file or folder that could not be read is tried again
+
+
+class Prepare:
+    """The last looks at a queued job. Whatever they find is in the journal when a method answers None or True."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._looked_at: dict[Path, float] = {}  # outboxes that were well, and when (monotonic)
+
+    async def prepare(self, job: Job, rule: Rule) -> Job | None:
+        """The job as it is to be submitted, or None: it has been dealt with, or waits."""
+        if job.sha256 is None:
+            judged = await self._judged(job, rule)
+            if judged is None:
+                return None
+            job = judged
+        trouble = await self._trouble(rule)
+        if trouble is not None:
+            self._context.journal.put_off(rule.name, State.QUEUED, trouble, self._context.clock.now() + _PAUSE)
+            _log.warning("submit.waits", rule=rule.name, reason=trouble)
+            return None
+        if await self._copied(job, rule) or await self._skipped(job, rule):
+            return None
+        return job
+
+    async def _trouble(self, rule: Rule) -> str | None:
+        """Nothing is bought that cannot be kept: whether the outbox can be written to; looked at every few seconds."""
+        now = self._context.clock.monotonic()
+        if now - self._looked_at.get(rule.outbox, -_LOOK) < _LOOK:
+            return None
+        trouble = await trouble_with(self._context, rule, rule.outbox)
+        if trouble is None:
+            self._looked_at[rule.outbox] = now
+        return trouble
+
+    async def read(self, job: Job, rule: Rule) -> bytearray | None:
+        """The bytes that were hashed, or None: then the job has been told what is wrong with its file."""
+        assert job.sha256 is not None
+        data = await self._context.lanes.run(
+            f"read:{rule.name}", read_exactly, job.source, job.sha256, job.stamp.size,
+            follow_symlinks=rule.follow_symlinks,
+        )  # fmt: skip
+        match data:
+            case Changed():
+                text = f"{job.source.name} changed while it waited; its new content becomes a job of its own"
+                reject(self._context, job, Problem(ErrorCode.SOURCE_CHANGED, text))
+                self._context.look_again(job)
+            case Gone():
+                await self._gone(job, rule)
+            case Unreadable(reason=reason):
+                self._put_off(job, f"{job.source.name} cannot be read ({reason}); tried again")
+            case _:
+                return data
+        return None
+
+    async def _judged(self, job: Job, rule: Rule) -> Job | None:
+        """Judges a file anew that was rejected before and that a person said `retry` for."""
+        context = self._context
+        verdict = await context.lanes.run(
+            f"read:{rule.name}", judge, job.source, context.config.api,
+            follow_symlinks=rule.follow_symlinks, final=True,
+        )  # fmt: skip
+        match verdict:
+            case Inspected(format=kind, width=width, height=height, sha256=sha256, stamp=stamp):
+                return context.journal.update(
+                    job, kind=Kind.FILE, format=kind, width=width, height=height, sha256=sha256, stamp=stamp
+                )
+            case LinkFound(url=url, sha256=sha256, stamp=stamp):
+                return context.journal.update(job, kind=Kind.LINK, url=url, sha256=sha256, stamp=stamp)
+            case Bad(problem=problem):
+                reject(context, job, problem)
+            case Gone():
+                await self._gone(job, rule)
+            case NotWhole(reason=reason) | Unreadable(reason=reason):
+                self._put_off(job, f"{job.source.name} cannot be read ({reason}); tried again")
+            case Changed():
+                self._put_off(job, f"{job.source.name} is just being changed; tried again")
+            case _:
+                assert_never(verdict)
+        return None
+
+    async def _copied(self, job: Job, rule: Rule) -> bool:
+        """One content, one charge: delivered from the result of an earlier job, or held with that one."""
+        context = self._context
+        for twin in context.journal.twins(job, rule.type):
+            if twin.state is State.HELD:
+                if job.pay_again:
+                    continue
+                text = f"the same picture as job {twin.id}, which is held; it goes on with that one"
+                problem = Problem(ErrorCode.DUPLICATE_OF_HELD, text)
+                context.journal.move(job, State.HELD, text, problem=problem)
+                return True
+            if twin.output is None or twin.result is None:
+                continue
+            stands = await context.lanes.run(
+                f"out:{rule.name}", context.spool.adopt, twin.output, job.id, twin.result.sha256
+            )
+            if stands:
+                text = f"the same picture as job {twin.id}: delivered from its result, at no cost"
+                context.journal.move(job, State.DELIVERING, text, result=twin.result, note=text)
+                _log.info("job.copied", job=job.id, rule=rule.name, path=job.source, first=twin.id)
+                context.bells.deliver.ring()
+                return True
+        return False
+
+    async def _skipped(self, job: Job, rule: Rule) -> bool:
+        """Whether `if_exists: skip` finds a result already (the job is done, at no cost) or cannot look."""
+        if rule.if_exists is not IfExists.SKIP:
+            return False
+        context = self._context
+        found = await context.lanes.run(f"out:{rule.name}", existing_result, rule, job, context.clock.now())
+        if found is None:
+            return False
+        if isinstance(found, OutboxAway):
+            self._put_off(job, f"the outbox {rule.outbox} cannot be looked into: {found.reason}")
+            return True
+        message = f"skipped: {found} was there already"
+        moving = rule.on_success is OnSuccess.MOVE  # never deleted: nobody has compared the two
+        context.journal.move(
+            job, State.DONE, message, output=found, note=message, completed_at=context.clock.now(),
+            original=Original.WAITING if moving else Original.PRESENT,
+        )  # fmt: skip
+        context.bells.dispose.ring()
+        _log.info("job.skipped", job=job.id, rule=rule.name, path=job.source, output=found)
+        return True
+
+    async def _gone(self, job: Job, rule: Rule) -> None:
+        if not await self._context.lanes.run(f"read:{rule.name}", rule.inbox.is_dir):
+            note = f"the inbox {rule.inbox} is away"
+            self._context.journal.put_off(rule.name, State.QUEUED, note, self._context.clock.now() + _PAUSE)
+            return
+        text = f"{job.source.name} was removed from the inbox before it was submitted"
+        reject(self._context, job, Problem(ErrorCode.SOURCE_MISSING, text))
+        self._context.look_again(job)
+
+    def _put_off(self, job: Job, note: str) -> None:
+        later = self._context.clock.now() + _PAUSE
+        self._context.journal.update(job, note if job.note != note else None, note=note, not_before=later)

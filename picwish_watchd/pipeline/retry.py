@@ -1,0 +1,81 @@
+"""``retry``: a job that ended badly goes back to the furthest state that the facts prove; only `queued` pays again."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from picwish_watchd.files.spool import Spool
+from picwish_watchd.job import ErrorCode, Job, State
+from picwish_watchd.journal import Changes, Journal
+from picwish_watchd.pipeline.context import PRICES
+
+
+class Way(StrEnum):
+    """How a job goes on after `retry`."""
+
+    DELIVER = "deliver"  #: what was paid for lies in the spool: it costs nothing
+    ASK = "ask"  #: PicWish is asked for the old task first; only if that is gone it is submitted and paid again
+    SUBMIT = "submit"  #: submitted, and paid
+    WAIT = "wait"  #: a copy, held only with its first: it goes on with that one, at no cost of its own
+    LOOK = "look"  #: never submitted so far: the file is judged again, and submitted if it is well now
+
+
+@dataclass(frozen=True, slots=True)
+class Retried:
+    """A job that goes on, and the credits that it may cost from here."""
+
+    job: Job
+    way: Way
+    credits: int
+
+
+def way_of(job: Job, spool: Spool) -> Way | None:
+    """The way back for a job, or None where there is nothing to retry."""
+    if job.state is State.REJECTED:
+        return Way.LOOK
+    if job.state not in (State.FAILED, State.HELD):
+        return None
+    if job.result is not None and spool.path(job.id).exists():
+        return Way.DELIVER
+    if job.task_id is not None and job.state is State.HELD:
+        return Way.ASK
+    return Way.SUBMIT
+
+
+def retry(journal: Journal, spool: Spool, jobs: Sequence[Job]) -> list[Retried]:
+    """Puts jobs back; those that cannot be retried are left out of the answer."""
+    done: list[Retried] = []
+    for job in jobs:
+        way = way_of(job, spool)
+        current = journal.get(job.id)
+        if way is None or current is None or current.state is not job.state:  # released with its first, meanwhile
+            continue
+        copies = journal.held_copies(job) if job.state is State.HELD else []
+        done.append(Retried(_put_back(journal, job, way), way, 0 if way is Way.DELIVER else PRICES[job.type]))
+        if not _is_copy(job):
+            done += [Retried(_put_back(journal, copy, Way.WAIT), Way.WAIT, 0) for copy in copies]
+    return done
+
+
+def _is_copy(job: Job) -> bool:
+    return job.problem is not None and job.problem.code is ErrorCode.DUPLICATE_OF_HELD
+
+
+def _put_back(journal: Journal, job: Job, way: Way) -> Job:
+    to, words = _BACK[way]
+    fresh = Changes(problem=None, note=None, not_before=None, completed_at=None, attempts=0, refusals=0)
+    fresh["pay_again"] = way is Way.ASK or (way is Way.SUBMIT and _is_copy(job))
+    if to is State.QUEUED:
+        fresh |= Changes(task_id=None, result=None, output=None)
+    if way is Way.LOOK:
+        fresh |= Changes(sha256=None, format=None)
+    return journal.move(job, to, words, **fresh)
+
+
+_BACK = {
+    Way.DELIVER: (State.DELIVERING, "retry: its result lies in the spool and is delivered at no cost"),
+    Way.ASK: (State.PENDING, "retry: PicWish is asked for the old task first, and paid again only if that is gone"),
+    Way.SUBMIT: (State.QUEUED, "retry: submitted again, and paid again"),
+    Way.WAIT: (State.QUEUED, "retry of the first of this picture: this copy waits for it"),
+    Way.LOOK: (State.QUEUED, "retry: the file is looked at again"),
+}
