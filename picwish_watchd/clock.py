@@ -22,3 +22,15 @@ class Clock:
     async def sleep(self, seconds: float) -> None:
         """Sleeps; at once back for zero and less."""
         await asyncio.sleep(max(0.0, seconds))
+
+
+def day_start(now: float) -> float:
+    """The local midnight before ``now``; both Unix seconds. Right on the days on which the clocks change, too."""
+    local = time.localtime(now)
+    return time.mktime((local.tm_year, local.tm_mon, local.tm_mday, 0, 0, 0, 0, 0, -1))
+
+
+def month_start(now: float) -> float:
+    """The local midnight with which the month of ``now`` began; both Unix seconds."""
+    local = time.localtime(now)
+    return time.mktime((local.tm_year, local.tm_mon, 1, 0, 0, 0, 0, 0, -1))

@@ -208,8 +208,8 @@ class Daemon:
         totals = self._totals()
         parts = [f"{totals[state]} {state}" for state in UNFINISHED if totals[state]]
         parts += [f"{totals[State.HELD]} held"] if totals[State.HELD] else []
-        if self.gate.blocked is not None:
-            parts.append(f"blocked: {self.gate.blocked.message}")
+        if self.gate.told is not None:
+            parts.append(f"blocked: {self.gate.told.message}")
         parts += [f"inbox of {desk.rule.name} away" for desk in self.desks.all() if desk.away]
         return ", ".join(parts) or "idle"
 
@@ -221,7 +221,7 @@ class Daemon:
             self.context.journal.publish_report(self._told())
 
     def _told(self) -> str:
-        blocked = self.gate.blocked
+        blocked = self.gate.told
         return json.dumps(
             {
                 "pid": os.getpid(),

@@ -135,6 +135,7 @@ class NewJob:
     sync: int = 0
     problem: Problem | None = None  #: set: the job starts, and ends, as `rejected`
     original: Original = Original.PRESENT
+    flood: bool = False  #: came in a flood: it waits for `approve`
     result_of: Path | None = None  #: set: it is itself a result of ours; the job starts, and ends, as `done`
 
 

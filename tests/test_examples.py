@@ -11,7 +11,7 @@ import pytest
 
 from picwish_watchd.cli import COMMANDS
 from picwish_watchd.config import load
-from picwish_watchd.config.schema import Api, General, Log, Rule
+from picwish_watchd.config.schema import Api, Budget, Burst, General, Log, Rule
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -29,9 +29,9 @@ def test_the_example_loads_as_it_stands_and_shows_every_key() -> None:
     config = load(example, {})
     assert config.warnings == ()
     text = example.read_text()
-    for section in (Api, General, Log, Rule):
+    for section in (Api, Budget, Burst, General, Log, Rule):
         for key in section.model_fields:
-            assert re.search(rf"^[\s#-]*{key}:", text, re.MULTILINE), f"{key} is not shown"
+            assert re.search(rf"(^[\s#-]*|[{{,] ?){key}:", text, re.MULTILINE), f"{key} is not shown"
 
 
 def test_the_configuration_in_the_readme_loads(tmp_path: Path) -> None:

@@ -18,6 +18,8 @@ COMMANDS = {
     "jobs": "list the jobs, newest first",
     "show": "show one job with its whole history",
     "retry": "let jobs that ended badly go on; what must be paid again is paid again",
+    "approve": "let a flood go that budget.burst holds; accept that a rule's folders are made anew",
+    "spend": "show the credits used, by day, month or rule",
     "demo": "make a complete round trip on this machine, with no key and no configuration",
     "simulate": "run the simulator alone: a stand-in for PicWish on this machine",
 }
@@ -126,6 +128,15 @@ def _retry(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--rule", metavar="NAME", help="with --state: only those of this rule")
 
 
+def _approve(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("rule", metavar="RULE", help="the rule's name")
+
+
+def _spend(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--by", choices=["day", "month", "rule"], default="day", help="default: day")
+    _json(sub)
+
+
 def _simulate(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--port", type=int, default=0, metavar="N", help="the port to listen on (default: any free one)")
 
@@ -141,6 +152,8 @@ _ARGUMENTS = {
     "jobs": _jobs,
     "show": _show,
     "retry": _retry,
+    "approve": _approve,
+    "spend": _spend,
     "demo": _nothing,
     "simulate": _simulate,
 }

@@ -14,8 +14,6 @@ from picwish_watchd.files.names import shown
 from picwish_watchd.journal import DaemonLock, JournalReader, refuse_network
 from picwish_watchd.mounts import mount_of
 
-_ROOM = 256 * 2**20  # bytes; less than this is told
-
 
 @dataclass(frozen=True, slots=True)
 class _Finding:
@@ -35,9 +33,9 @@ def run(args: argparse.Namespace) -> int:
     findings += _journal(config)
     for rule in config.rules:
         findings.append(_inbox(rule))
-        findings.append(_target(f"outbox of {rule.name}", rule.outbox))
+        findings.append(_target(f"outbox of {rule.name}", rule.outbox, config.min_free))
         findings += [
-            _target(f"{name} of {rule.name}", folder)
+            _target(f"{name} of {rule.name}", folder, 0)
             for name, folder in (("archive", rule.archive), ("failed", rule.failed))
             if folder is not None
         ]
@@ -75,7 +73,7 @@ def _journal(config: Config) -> Iterator[_Finding]:
             yield _Finding(0, f"journal {path}: none yet; the first `run` makes it")
     except JournalError as error:
         yield _Finding(error.exit_code, f"journal: {error.message}", error.hint)
-    yield _target("folder of the journal", path.parent)
+    yield _target("folder of the journal", path.parent, config.min_free)
 
 
 def _inbox(rule: Rule) -> _Finding:
@@ -96,7 +94,7 @@ def _inbox(rule: Rule) -> _Finding:
     return _Finding(0, f"inbox of {rule.name}: {path}{kind}{walked}")
 
 
-def _target(what: str, path: Path) -> _Finding:
+def _target(what: str, path: Path, least: int) -> _Finding:
     """A folder that is written to: it is there, or can be made because its parent is."""
     there = path if os.path.exists(path) else path.parent
     if not os.path.isdir(there):
@@ -106,7 +104,8 @@ def _target(what: str, path: Path) -> _Finding:
             1, f"{what}: {path}: not writable for this user", f"give this user the right to write to {there}"
         )
     free = shutil.disk_usage(there).free
-    if free < _ROOM:
-        return _Finding(1, f"{what}: {path}: only {free // 2**20} MiB free", "make room there")
+    if free < least:
+        found = f"{what}: {path}: only {free // 2**20} MiB free"
+        return _Finding(1, found, f"make room there; min_free is {least // 2**20} MiB")
     made = "" if there == path else "; it will be made"
     return _Finding(0, f"{what}: {path}, {free / 2**30:.1f} GiB free{made}")

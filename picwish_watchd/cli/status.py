@@ -3,15 +3,15 @@
 import argparse
 import json
 from collections import Counter
-from datetime import datetime
 
 from picwish_watchd import __version__
 from picwish_watchd.cli.source import journal
 from picwish_watchd.cli.table import print_table
-from picwish_watchd.clock import Clock
-from picwish_watchd.config import Config
+from picwish_watchd.clock import Clock, day_start, month_start
+from picwish_watchd.config import Config, Rule
 from picwish_watchd.job import State
 from picwish_watchd.journal import DaemonLock, JournalReader
+from picwish_watchd.pipeline.context import PRICES
 
 
 def run(args: argparse.Namespace) -> int:
@@ -35,7 +35,7 @@ def standing(config: Config, reader: JournalReader, clock: Clock) -> dict[str, o
     totals: Counter[str] = Counter()
     for states in counts.values():
         totals.update({str(state): number for state, number in states.items()})
-    today = datetime.fromtimestamp(clock.now()).astimezone().replace(hour=0, minute=0, second=0, microsecond=0)
+    floods = reader.floods()
     watched = told.get("rules", {})
     return {
         "running": pid is not None,
@@ -49,30 +49,42 @@ def standing(config: Config, reader: JournalReader, clock: Clock) -> dict[str, o
                 "watching": watched.get(rule.name, {}).get("watching", False),
                 "reason": watched.get(rule.name, {}).get("reason"),
                 "jobs": {str(state): number for state, number in counts.get(rule.name, {}).items()},
+                "blocked": _flood(rule, floods.get(rule.name, 0)),
             }
             for rule in config.rules
         ],
         "credits": {
-            "today": reader.credits_since(today.timestamp()),
-            "month": reader.credits_since(today.replace(day=1).timestamp()),
-            "per_day": None,
-            "per_month": None,
+            "today": reader.credits_since(day_start(clock.now())),
+            "month": reader.credits_since(month_start(clock.now())),
+            "per_day": config.budget.per_day,
+            "per_month": config.budget.per_month,
         },
         "blocked": told.get("blocked"),
     }
+
+
+def _flood(rule: Rule, images: int) -> dict[str, str] | None:
+    if not images:
+        return None
+    text = f"{images} images ({images * PRICES[rule.type]} credits) wait for `picwish-watchd approve {rule.name}`"
+    return {"code": "burst", "message": text}
 
 
 def _tell(facts: dict[str, object]) -> None:
     print(f"running    pid {facts['pid']}, version {facts['version']}" if facts["running"] else "running    no")
     spent = facts["credits"]
     assert isinstance(spent, dict)
-    print(f"credits    {spent['today']} today, {spent['month']} this month")
+    today, month = _of(spent["today"], spent["per_day"]), _of(spent["month"], spent["per_month"])
+    print(f"credits    {today} today, {month} this month")
     if facts["blocked"]:
         assert isinstance(facts["blocked"], dict)
         print(f"blocked    {facts['blocked']['message']}")
     print()
     rules = facts["rules"]
     assert isinstance(rules, list)
+    for rule in rules:
+        if rule["blocked"]:
+            print(f"held       {rule['name']}: {rule['blocked']['message']}")
     rows = [
         (
             rule["name"],
@@ -83,3 +95,7 @@ def _tell(facts: dict[str, object]) -> None:
         for rule in rules
     ]
     print_table(("RULE", "INBOX", "WATCHED", "JOBS"), rows)
+
+
+def _of(spent: int, most: int | None) -> str:
+    return str(spent) if most is None else f"{spent} of {most}"

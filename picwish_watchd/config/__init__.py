@@ -9,6 +9,8 @@ from picwish_watchd.config.key import read_key
 from picwish_watchd.config.reading import find, load
 from picwish_watchd.config.schema import (
     Api,
+    Budget,
+    Burst,
     Charging,
     Config,
     IfExists,
@@ -23,6 +25,8 @@ from picwish_watchd.config.schema import (
 
 __all__ = [
     "Api",
+    "Budget",
+    "Burst",
     "Charging",
     "Config",
     "IfExists",

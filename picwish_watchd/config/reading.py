@@ -10,7 +10,7 @@ from pydantic_core import ErrorDetails
 
 from picwish_watchd.config.dangers import Danger, dangers
 from picwish_watchd.config.messages import Fault, Where, refusal, spell
-from picwish_watchd.config.schema import Api, Config, General, Log, Rule, Section
+from picwish_watchd.config.schema import Api, Budget, Burst, Config, General, Log, Rule, Section
 from picwish_watchd.config.source import Document, read
 from picwish_watchd.config.texts import Home, is_plain_http_to_elsewhere
 from picwish_watchd.config.units import RefusedError
@@ -21,9 +21,12 @@ Value = TypeVar("Value")
 
 SYSTEM_WIDE = Path("/etc/picwish-watchd/config.yaml")
 _PER_RULE = ("name", "inbox")  #: keys that cannot be the same for all rules
-_SECTIONS = ("api", "defaults", "log", "rules")
-#: Stand in for required keys that are missing or refused, while the rest of their rule is judged.
-_STAND_INS: Mapping[str, object] = {"name": "unnamed", "inbox": "/nowhere", "outbox": "/nowhere"}
+_SECTIONS = ("api", "budget", "defaults", "log", "rules")
+#: Stand in for required keys that are missing or refused, while the rest of their section is judged.
+_STAND_INS: Mapping[type[Section], Mapping[str, object]] = {
+    Rule: {"name": "unnamed", "inbox": "/nowhere", "outbox": "/nowhere"},
+    Burst: {"images": 1, "per": 1},
+}
 
 
 def find(explicit: Path | None, environ: Mapping[str, str], cwd: Path) -> Path:
@@ -87,6 +90,7 @@ class _Reading:
         top = dict(self._document.data)
         api = self._section(Api, self._mapping(top.pop("api", None), ("api",)) or {}, ("api",))
         log = self._section(Log, self._mapping(top.pop("log", None), ("log",)) or {}, ("log",))
+        budget = self._budget(top.pop("budget", None))
         rules = self._rules(top.pop("rules", None), self._defaults(top.pop("defaults", None)))
         general = self._section(General, top, ())
         for danger in dangers(api, general.journal, rules):
@@ -95,6 +99,8 @@ class _Reading:
             api=api,
             journal=general.journal,
             charging=general.charging,
+            budget=budget,
+            min_free=general.min_free,
             max_attempts=general.max_attempts,
             retry_backoff=general.retry_backoff,
             rules=tuple(rules.values()),
@@ -109,8 +115,16 @@ class _Reading:
         extra = _SECTIONS if kind is General else ()
         for error in errors:
             self._add_error(error, kind, where, sorted((*kind.model_fields, *extra)))
-        stand_ins = _STAND_INS if kind is Rule else {}
+        stand_ins = _STAND_INS.get(kind, {})
         return kind.model_validate({**stand_ins, **_without(data, errors)}, context=self._home)
+
+    def _budget(self, data: object) -> Budget:
+        given = dict(self._mapping(data, ("budget",)) or {})
+        burst = self._mapping(given.pop("burst", None), ("budget", "burst"))
+        budget = self._section(Budget, given, ("budget",))
+        return (
+            budget.model_copy(update={"burst": self._section(Burst, burst, ("budget", "burst"))}) if burst else budget
+        )
 
     def _mapping(self, data: object, where: Where) -> dict[str, object] | None:
         """A section whose keys are all commented out is as good as none."""

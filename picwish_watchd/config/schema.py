@@ -199,11 +199,27 @@ class Log(Section):
     format: Annotated[LogFormat, _by(units.word, kind=LogFormat)] = LogFormat.AUTO
 
 
+class Burst(Section):
+    """The surge brake: more new images of one rule than this within a time wait for `approve`."""
+
+    images: Count = Field(description="how many images may arrive at once, such as 500")
+    per: Duration = Field(description="within which time, such as 10m")  #: seconds
+
+
+class Budget(Section):
+    """Credits that may be spent, by local day and month; None: no limit."""
+
+    per_day: Annotated[int | None, _by(units.none_or_whole)] = None
+    per_month: Annotated[int | None, _by(units.none_or_whole)] = None
+    burst: Burst | None = None
+
+
 class General(Section):
     """The keys that stand at the top of the file by themselves."""
 
     journal: Folder = Path("/var/lib/picwish-watchd/journal.db")
     charging: Annotated[Charging, _by(units.word, kind=Charging)] = Charging.AT_MOST_ONCE
+    min_free: Size = 256 * 2**20  #: bytes that outbox and spool must have before anything is bought
     max_attempts: Count = 3  #: submissions of one image that PicWish itself failed
     retry_backoff: Annotated[float, _by(units.duration, most=300.0)] = 2.0  #: seconds; doubles up to 300
 
@@ -215,6 +231,8 @@ class Config:
     api: Api
     journal: Path
     charging: Charging
+    budget: Budget
+    min_free: int  #: bytes
     max_attempts: int
     retry_backoff: float  #: seconds
     rules: tuple[Rule, ...]

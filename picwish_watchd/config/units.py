@@ -62,6 +62,16 @@ def whole(value: object, *, least: int | None = None) -> int:
     return value
 
 
+def none_or_whole(value: object) -> int | None:
+    """A whole number from 0 on, or nothing."""
+    if value is None:
+        return None
+    try:
+        return whole(value, least=0)
+    except RefusedError:
+        raise RefusedError("a whole number of credits, 0 or more; or nothing for no limit") from None
+
+
 def choice(value: object, among: tuple[int, ...]) -> int:
     """One of a few whole numbers."""
     if isinstance(value, bool) or not isinstance(value, int) or value not in among:

@@ -1,17 +1,26 @@
 """The journal: queue, history and ledger in one SQLite file; the only room that speaks SQL."""
 
 from picwish_watchd.journal.locks import DaemonLock
-from picwish_watchd.journal.reader import JournalReader, Running
+from picwish_watchd.journal.reader import JournalReader, Running, Spending
 from picwish_watchd.journal.rows import Changes
-from picwish_watchd.journal.store import Charge, Journal, StaleJobError, prepare_folder, refuse_network
+from picwish_watchd.journal.store import (
+    BudgetReachedError,
+    Charge,
+    Journal,
+    StaleJobError,
+    prepare_folder,
+    refuse_network,
+)
 
 __all__ = [
+    "BudgetReachedError",
     "Changes",
     "Charge",
     "DaemonLock",
     "Journal",
     "JournalReader",
     "Running",
+    "Spending",
     "StaleJobError",
     "prepare_folder",
     "refuse_network",

@@ -16,8 +16,8 @@ from picwish_watchd.journal.schema import APPLICATION_ID, VERSION, migrate
 
 #: The pause is over. None lasts over 300 s: one that ends in more than 400 s was set by a clock that was ahead.
 _OVER = "abs(coalesce(not_before, 0) - ? - 200) >= 200"
-#: One content, one charge: a copy waits for its first.
-_FIRST_IS_OVER = """AND NOT EXISTS (
+#: One content, one charge: a copy waits for its first. What came in a flood waits for a person.
+_FIRST_IS_OVER = """AND flood = 0 AND NOT EXISTS (
   SELECT 1 FROM job AS first WHERE first.sha256 = job.sha256 AND first.rule = job.rule AND first.id < job.id
   AND first.state IN ('queued', 'submitting', 'pending', 'fetching', 'delivering'))"""
 
@@ -30,6 +30,16 @@ class Running:
     type: int
     submitted_at: float
     not_before: float
+
+
+@dataclass(frozen=True, slots=True)
+class Spending:
+    """One row of the ledger."""
+
+    at: float  #: Unix seconds, of the submission
+    rule: str
+    credits: int
+    doubtful: bool
 
 
 class JournalReader:
@@ -218,6 +228,21 @@ class JournalReader:
         """Credits of all submissions from ``moment`` on that PicWish took or may have taken."""
         sql = "SELECT coalesce(sum(credits), 0) FROM charge WHERE at >= ? AND state <> 'released'"
         return int(self._row(sql, (moment,))[0])
+
+    def arrived_since(self, rule: str, moment: float) -> int:
+        """Number of images of ``rule`` that were taken in from ``moment`` on and that may go."""
+        sql = "SELECT count(*) FROM job WHERE rule = ? AND created_at >= ? AND flood = 0 AND sha256 IS NOT NULL"
+        return int(self._row(sql, (rule, moment))[0])
+
+    def floods(self) -> dict[str, int]:
+        """Number of images that wait for `approve`, by rule."""
+        sql = "SELECT rule, count(*) FROM job WHERE flood = 1 AND state = 'queued' GROUP BY rule"
+        return {row[0]: row[1] for row in self._rows(sql)}
+
+    def spending(self) -> list[Spending]:
+        """Every submission that PicWish took or may have taken, oldest first."""
+        rows = self._rows("SELECT at, rule, credits, state FROM charge WHERE state <> 'released' ORDER BY at")
+        return [Spending(row[0], row[1], row[2], doubtful=row[3] == "doubtful") for row in rows]
 
     def task_seconds(self, model: int, limit: int) -> list[float]:
         """How long PicWish worked on the last ``limit`` tasks of a ``type``, newest first."""

@@ -142,6 +142,7 @@ def columns_of(new: NewJob, at: float) -> dict[str, object]:
         "error_code": None if problem is None else problem.code,
         "error_message": None if problem is None else storable(problem.message),
         "output": None if new.result_of is None else os.fsencode(new.result_of),
+        "flood": new.flood,
         "original": new.original,
         "created_at": at,
         "completed_at": None if state is State.QUEUED else at,

@@ -34,6 +34,7 @@ CREATE TABLE job (
   original      TEXT NOT NULL DEFAULT 'present',
   note          TEXT,
   answer        TEXT,              -- JSON: PicWish's last answer without the image
+  flood         INTEGER NOT NULL DEFAULT 0,  -- came in a flood: waits for `approve`
   pay_again     INTEGER NOT NULL DEFAULT 0,  -- a person said retry: if the old task is gone, submit anew
   result_sha256 TEXT GENERATED ALWAYS AS (json_extract(result, '$.sha256')) VIRTUAL,
   task_seconds  REAL,              -- how long PicWish worked

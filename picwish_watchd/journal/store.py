@@ -44,6 +44,10 @@ class Charge(StrEnum):
     RELEASED = "released"  #: refused or failed: not charged ("for each successful call")
 
 
+class BudgetReachedError(Exception):
+    """Nothing more may be spent until the day or the month turns."""
+
+
 class StaleJobError(RuntimeError):
     """A job is no longer in the state that the caller saw: a bug, or two writers."""
 
@@ -114,19 +118,24 @@ class Journal(JournalReader):
         message: str,
         *,
         reserve: int | None = None,
+        caps: Sequence[tuple[float, int]] = (),
         charge: Charge | None = None,
         **changes: Unpack[Changes],
     ) -> Job:
         """Moves a job on, with its event and its credits in the same transaction, and answers its new value.
 
-        ``reserve`` opens a row of so many credits in the ledger; ``charge`` says what became of the last one. Raises
-        ValueError for a move that is not legal and `StaleJobError` if the job is elsewhere by now.
+        ``reserve`` opens a row of so many credits in the ledger, unless that would exceed one of ``caps``, each (from
+        this moment on, credits at most): then `BudgetReachedError`, and nothing was changed. ``charge`` says what
+        became of the last row. Raises ValueError for a move that is not legal and `StaleJobError` if the job is
+        elsewhere by now.
         """
         if to not in LEGAL_MOVES[job.state]:
             raise ValueError(f"job {job.id}: {job.state} -> {to} is not a legal move")
         with self._transaction() as cursor:
             self._note_event(cursor, job.id, to, message)
             if reserve is not None:
+                if any(self.credits_since(moment) + reserve > most for moment, most in caps):
+                    raise BudgetReachedError
                 cursor.execute(
                     "INSERT INTO charge (job, rule, at, credits, state) VALUES (?, ?, ?, ?, 'reserved')",
                     (job.id, job.rule, self._clock.now(), reserve),
@@ -174,6 +183,14 @@ class Journal(JournalReader):
         if self.settings_of(name) != settings:
             with self._transaction() as cursor:
                 cursor.execute("INSERT OR REPLACE INTO rule (name, settings) VALUES (?, ?)", (name, settings))
+
+    def approve(self, rule: str, folders: Sequence[Path]) -> int:
+        """Lets a held flood go, and accepts that ``folders`` are made anew; answers how many images go on."""
+        with self._transaction() as cursor:
+            for folder in folders:
+                cursor.execute("DELETE FROM folder WHERE path = ?", (os.fsencode(folder),))
+            cursor.execute("UPDATE job SET flood = 0 WHERE rule = ? AND flood = 1", (rule,))
+            return cursor.rowcount
 
     def remember_folder(self, folder: Path) -> None:
         """The folder was there and could be written to."""

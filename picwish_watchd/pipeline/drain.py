@@ -50,7 +50,7 @@ class Drain:
         """0 if all went well; else 1, and the log says why. To be asked while the desks are open."""
         left = self._left()
         if left:
-            blocked = self._gate.blocked
+            blocked = self._gate.told
             reason = blocked.message if blocked else "`picwish-watchd jobs` shows what each of them waits for"
             _log.error("run.unfinished", jobs=left, reason=reason)
         away = any(desk.away for desk in self._desks.all())
@@ -88,4 +88,6 @@ class Drain:
         shut = blocked is not None and (weary or blocked.code is Reason.UNAUTHORIZED)
         in_vain = self._context.journal.waiting_in_vain
         queued = self._left() - delivering
-        return delivering == in_vain(State.DELIVERING) and (shut or queued == in_vain(State.QUEUED))
+        floods = sum(self._context.journal.floods().values())
+        waiting = shut or self._gate.short is not None or queued == in_vain(State.QUEUED) + floods
+        return delivering == in_vain(State.DELIVERING) and waiting

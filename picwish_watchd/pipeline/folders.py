@@ -13,9 +13,16 @@ from picwish_watchd.pipeline.context import Context
 
 
 async def trouble_with(context: Context, rule: Rule, folder: Path) -> str | None:
-    """Why ``folder`` cannot be written to now, or None. The first time, it is made if its parent is there."""
+    """Why nothing can be kept in ``folder``, or in the spool, now; or None.
+
+    The first time, the folder is made if its parent is there. Both must have `min_free`.
+    """
+    least = context.config.min_free
+    free = context.spool.free()
+    if free < least:
+        return f"the spool {context.spool.folder} has only {free / 2**20:.0f} MiB free; min_free is {least / 2**20:.0f}"
     seen = context.journal.folder_seen(folder)
-    away = await context.lanes.run(f"out:{rule.name}", reach, folder, rule.file_mode, seen=seen)
+    away = await context.lanes.run(f"out:{rule.name}", reach, folder, rule.file_mode, seen=seen, min_free=least)
     if away is None:
         if not seen:
             context.journal.remember_folder(folder)
@@ -23,11 +30,18 @@ async def trouble_with(context: Context, rule: Rule, folder: Path) -> str | None
     return f"{folder} cannot be used: {away.reason}"
 
 
-def reach(folder: Path, mode: int, *, seen: bool) -> OutboxAway | NoRoom | Refused | None:
+def reach(folder: Path, mode: int, *, seen: bool, min_free: int = 0) -> OutboxAway | NoRoom | Refused | None:
     """In a thread: the same for one that may have been ``seen`` before."""
     if seen and not folder.is_dir():
         return OutboxAway("it was there before and is away; mount it, or make it again if it is gone for good")
     away = ensure_root(folder, mode)
     if away is None and not os.access(folder, os.W_OK | os.X_OK):
         return OutboxAway("it is not writable")
+    if away is None and min_free:
+        found = os.statvfs(folder)
+        free = found.f_bavail * found.f_frsize
+        if free < min_free or found.f_favail == 0 < found.f_files:
+            return NoRoom(
+                f"only {free / 2**20:.0f} MiB and {found.f_favail} files free; min_free is {min_free / 2**20:.0f}"
+            )
     return away

@@ -24,6 +24,7 @@ class Reason(StrEnum):
     UNAUTHORIZED = "unauthorized"
     API_DOWN = "api_down"
     RESULTS_UNREACHABLE = "results_unreachable"  #: tasks succeed, and their results cannot be downloaded
+    BUDGET = "budget"  #: nothing more may be spent today or this month
     SPOOL = "spool"  #: results cannot be kept on this machine
 
 
@@ -53,6 +54,22 @@ class Gate:
         self._trial: int | None = None  # the job that tries
         self._trial_pause = _TRIAL_FIRST
         self.blocked: Blocked | None = None
+        self.short: Blocked | None = None  #: the budget is reached, which is no fault: checked anew for each image
+
+    @property
+    def told(self) -> Blocked | None:
+        """Why nothing is being submitted, for people."""
+        return self.blocked or self.short
+
+    def afford(self, shortage: str | None) -> None:
+        """Whether the next image can be paid for, or what is short."""
+        if (shortage is None) != (self.short is None):
+            self.short = None if shortage is None else Blocked(Reason.BUDGET, shortage)
+            if shortage is None:
+                _log.info("budget.renewed")
+            else:
+                _log.warning("budget.reached", reason=shortage)
+            self._changed()
 
     def close(self, code: Reason, message: str, *, trial: bool = False) -> None:
         """Nothing is submitted until a probe succeeds, and with ``trial`` one image after it."""

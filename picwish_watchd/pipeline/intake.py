@@ -131,6 +131,7 @@ class Intake:
     def _add(self, new: list[NewJob]) -> None:
         if not new:
             return
+        new = self._braked(new)
         for job_id, job in zip(self._context.journal.add(new), new, strict=True):
             if job.result_of is not None:
                 _log.info("job.own_result", job=job_id, rule=job.rule, path=job.source, output=job.result_of)
@@ -143,6 +144,25 @@ class Intake:
                 )  # fmt: skip
         self._context.bells.submit.ring()
         self._context.bells.dispose.ring()
+
+    def _braked(self, new: list[NewJob]) -> list[NewJob]:
+        """The surge brake: more images than `budget.burst` allows wait for a person."""
+        burst = self._context.config.budget.burst
+        if burst is None:
+            return new
+        arrived = self._context.journal.arrived_since(self._rule.name, self._context.clock.now() - burst.per)
+        braked = []
+        for job in new:
+            counts = job.problem is None and job.result_of is None
+            flood = counts and arrived >= burst.images
+            arrived += counts
+            braked.append(replace(job, flood=flood))
+        held = sum(job.flood for job in braked)
+        if held:
+            _log.warning(
+                "flood.held", rule=self._rule.name, images=held, approve=f"picwish-watchd approve {self._rule.name}"
+            )
+        return braked
 
     def _new_job(self, due: Due, verdict: Inspected | LinkFound | Bad) -> NewJob:
         rule = self._rule

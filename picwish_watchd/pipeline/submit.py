@@ -16,7 +16,7 @@ from picwish_watchd.config import Rule
 from picwish_watchd.errors import JournalTemporaryError
 from picwish_watchd.files.kinds import Format
 from picwish_watchd.job import ErrorCode, Job, Kind, State
-from picwish_watchd.journal import Charge
+from picwish_watchd.journal import BudgetReachedError, Charge
 from picwish_watchd.picwish import (
     Accepted,
     CreateOutcome,
@@ -37,11 +37,13 @@ from picwish_watchd.pipeline.gate import Gate, Reason
 from picwish_watchd.pipeline.outcomes import doubt, fail, task_failed
 from picwish_watchd.pipeline.pacer import Pacer, Urgency
 from picwish_watchd.pipeline.prepare import Prepare
+from picwish_watchd.pipeline.purse import Purse
 
 _log = structlog.get_logger()
 
 _PARKED_MAX = 5.0  # seconds that a connection may wait for its slot: a server may close an idle one
 _BUSY_PAUSE_MAX = 10.0  # seconds; the pacer slows down as well
+_DEAREST = max(PRICES.values())  # credits that an image on its way to the first byte may cost
 _IDLE = 1.0  # seconds between looks at the journal when no bell rings
 
 
@@ -84,13 +86,21 @@ class Submit:
             return None
         if context.journal.unsaved() + len(self._preparing) >= self._collect.max_pending():
             return None
+        shortage = None
+        purse = Purse(context.config.budget, context.clock.now())
         turns = sorted(context.config.rules, key=lambda rule: (-rule.priority, self._served.get(rule.name, 0)))
         for rule in turns:
             job = context.journal.ready(rule.name, context.clock.now(), tuple(self._preparing))
-            if job is not None:
+            if job is None:
+                continue
+            short = purse.shortage(context.journal, PRICES[rule.type] + _DEAREST * len(self._preparing))
+            if short is None:
+                self._gate.afford(None)
                 self._turn += 1
                 self._served[rule.name] = self._turn
                 return job
+            shortage = None if self._preparing else short
+        self._gate.afford(shortage)
         return None
 
     async def submit(self, job: Job) -> None:
@@ -152,13 +162,21 @@ class Submit:
             raise _NotNowError from None
         if not self._gate.admits(job.id) or context.stopping:
             raise _NotNowError
-        context.journal.move(
-            job, State.SUBMITTING, "sending its URL" if job.url else f"sending {job.stamp.size} bytes to PicWish",
-            reserve=PRICES[rule.type], type=rule.type, return_type=rule.return_type, sync=rule.sync,
-            submitted_at=context.clock.now(), task_id=None, problem=None, note=None,
-        )  # fmt: skip
+        caps = Purse(context.config.budget, context.clock.now()).caps()
+        try:
+            self._begin(job, rule, caps)
+        except BudgetReachedError:
+            raise _NotNowError from None
         self._preparing.discard(job.id)
         context.bells.submit.ring()
+
+    def _begin(self, job: Job, rule: Rule, caps: list[tuple[float, int]]) -> None:
+        context = self._context
+        context.journal.move(
+            job, State.SUBMITTING, "sending its URL" if job.url else f"sending {job.stamp.size} bytes to PicWish",
+            reserve=PRICES[rule.type], caps=caps, type=rule.type, return_type=rule.return_type, sync=rule.sync,
+            submitted_at=context.clock.now(), task_id=None, problem=None, note=None,
+        )  # fmt: skip
 
     async def _write_down(self, job_id: int, outcome: CreateOutcome, sink: Path) -> None:
         """Settles the outcome, and keeps trying while the journal's disk is full or another program locks it."""

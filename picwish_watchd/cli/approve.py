@@ -1,0 +1,26 @@
+"""``approve RULE``: lets a flood held by `budget.burst` go; accepts that the rule's folders are made anew."""
+
+import argparse
+
+from picwish_watchd.cli.source import configuration
+from picwish_watchd.clock import Clock
+from picwish_watchd.errors import UsageError
+from picwish_watchd.journal import Journal
+from picwish_watchd.pipeline.context import PRICES
+
+
+def run(args: argparse.Namespace) -> int:
+    """Releases what was found so far; later floods are held anew."""
+    config = configuration(args)
+    rule = next((rule for rule in config.rules if rule.name == args.rule), None)
+    if rule is None:
+        names = ", ".join(rule.name for rule in config.rules)
+        raise UsageError(f"there is no rule {args.rule!r} in {config.path}", hint=f"there are {names}")
+    folders = [folder for folder in (rule.outbox, rule.archive, rule.failed) if folder is not None]
+    journal = Journal.open_beside(config.journal, Clock())
+    try:
+        images = journal.approve(rule.name, folders)
+    finally:
+        journal.close()
+    print(f"{images} images of {rule.name} go on, for {images * PRICES[rule.type]} credits at most")
+    return 0

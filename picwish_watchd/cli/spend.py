@@ -1,0 +1,48 @@
+"""``spend``: credits used, by day, month or rule."""
+
+import argparse
+import json
+import sys
+import time
+from collections import Counter
+
+from picwish_watchd.cli.source import journal
+from picwish_watchd.cli.table import print_table
+from picwish_watchd.journal import Spending
+
+_BAR = 40  # characters of the longest bar
+
+
+def run(args: argparse.Namespace) -> int:
+    """Tells it; doubtful credits count as used, and are told beside them."""
+    _, reader = journal(args)
+    used: Counter[str] = Counter()
+    doubt: Counter[str] = Counter()
+    images: Counter[str] = Counter()
+    for one in reader.spending():
+        key = _key(one, args.by)
+        used[key] += one.credits
+        images[key] += 1
+        doubt[key] += one.credits if one.doubtful else 0
+    rows = [
+        {args.by: key, "images": images[key], "credits": used[key], "credits_in_doubt": doubt[key]}
+        for key in sorted(used)
+    ]
+    if args.json:
+        print(json.dumps({"by": args.by, "credits": used.total(), "credits_in_doubt": doubt.total(), "rows": rows}))
+        return 0
+    most = max(used.values(), default=0)
+    bars = sys.stdout.isatty()
+    print_table(
+        (args.by.upper(), "IMAGES", "CREDITS", "IN DOUBT", *([""] if bars else [])),
+        [(*row.values(), *(["█" * round(_BAR * used[str(row[args.by])] / most)] if bars else [])) for row in rows],
+        right=("IMAGES", "CREDITS", "IN DOUBT"),
+    )
+    print(f"\n{used.total()} credits for {images.total()} images")
+    return 0
+
+
+def _key(one: Spending, by: str) -> str:
+    if by == "rule":
+        return one.rule
+    return time.strftime("%Y-%m-%d" if by == "day" else "%Y-%m", time.localtime(one.at))

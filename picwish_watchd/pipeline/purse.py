@@ -1,0 +1,36 @@
+"""The budget: how much may still be spent today and this month. Exact, for the price is known before."""
+
+from dataclasses import dataclass
+
+from picwish_watchd.clock import day_start, month_start
+from picwish_watchd.config import Budget
+from picwish_watchd.journal import JournalReader
+
+
+@dataclass(frozen=True, slots=True)
+class Purse:
+    """A budget at a moment (Unix seconds). Pending and doubtful submissions count as spent, on the day of sending."""
+
+    budget: Budget
+    now: float
+
+    def caps(self) -> list[tuple[float, int]]:
+        """Each limit as (from this moment on, credits at most)."""
+        limits = ((day_start(self.now), self.budget.per_day), (month_start(self.now), self.budget.per_month))
+        return [(moment, most) for moment, most in limits if most is not None]
+
+    def shortage(self, journal: JournalReader, price: int) -> str | None:
+        """Why ``price`` credits cannot be spent now, or None."""
+        for (moment, most), name in zip(self.caps(), self._names(), strict=True):
+            spent = journal.credits_since(moment)
+            if spent + price > most:
+                turn = "at midnight" if name == "day" else "on the first of next month"
+                return (
+                    f"the budget of {most} credits a {name} is reached ({spent} spent or reserved); it goes on {turn}"
+                )
+        return None
+
+    def _names(self) -> list[str]:
+        return [
+            name for name, most in (("day", self.budget.per_day), ("month", self.budget.per_month)) if most is not None
+        ]
