@@ -7,6 +7,7 @@ from typing import assert_never
 
 import structlog
 
+from picwish_watchd.job import State
 from picwish_watchd.picwish import Busy, Healthy, Unauthorized, Unavailable
 from picwish_watchd.pipeline.bell import Bell
 from picwish_watchd.pipeline.context import Context
@@ -52,6 +53,7 @@ class Gate:
         self._needs_trial = False
         self._trial_open = False
         self._trial: int | None = None  # the job that tries
+        self._trial_sent = False
         self._trial_pause = _TRIAL_FIRST
         self.blocked: Blocked | None = None
         self.short: Blocked | None = None  #: the budget is reached, which is no fault: checked anew for each image
@@ -94,7 +96,11 @@ class Gate:
 
     def may_submit(self) -> bool:
         """Whether a job may be prepared now."""
-        return self.blocked is None or (self._trial_open and self._trial is None)
+        if self.blocked is None:
+            return True
+        if self._trial is not None and self._trial_sent and not self._is_at_picwish(self._trial):
+            self._trial = None  # it ended, and proved nothing
+        return self._trial_open and self._trial is None
 
     def admits(self, job_id: int) -> bool:
         """Whether this job may go through: the gate is open, or this is the one that tries."""
@@ -103,12 +109,17 @@ class Gate:
     def begins(self, job_id: int) -> None:
         """A job is being prepared; behind a closed gate it is the one that tries."""
         if self.blocked is not None:
-            self._trial = job_id
+            self._trial, self._trial_sent = job_id, False
 
     def ends(self, job_id: int) -> None:
-        """Its way through the gate is over; if it has proved nothing, another one may try."""
+        """Its submission is over: accepted, it goes on trying until its result is here; otherwise another one may."""
         if self._trial == job_id:
-            self._trial = None
+            self._trial_sent = self._is_at_picwish(job_id)
+            self._trial = job_id if self._trial_sent else None
+
+    def _is_at_picwish(self, job_id: int) -> bool:
+        job = self._context.journal.get(job_id)
+        return job is not None and job.state in (State.SUBMITTING, State.PENDING, State.FETCHING)
 
     def look(self) -> None:
         """Key or address may have changed: a closed gate is probed at once."""
