@@ -112,13 +112,13 @@ class Daemon:
         stack.callback(journal.close)
         spool = Spool(spool_folder(journal_path))
         spool.prepare()
+        self._pacer = Pacer(self._config.api.qps, self._clock)
         self.context = Context(
             config=self._config, journal=journal, spool=spool, clock=self._clock,
-            client=_client(self._config, self._key),
+            client=_client(self._config, self._key, self._pacer),
         )  # fmt: skip
         stack.callback(self.context.lanes.close)
         stack.push_async_callback(self._close_client)
-        self._pacer = Pacer(self._config.api.qps, self._clock)
         self.gate = Gate(self.context, pacer=self._pacer, changed=self._report)
         self.desks = Desks(self.context, changed=self._report)
 
@@ -265,7 +265,7 @@ class Daemon:
             context.client.replace_key(key)
         else:
             self._retired.append(context.client)
-            context.client = _client(config, key)
+            context.client = _client(config, key, self._pacer)
         context.config = config
         self._pacer.set_qps(config.api.qps)
         for name in [name for name, rule in old.items() if new.get(name) != rule]:
@@ -295,6 +295,8 @@ def _address(config: Config) -> tuple[object, ...]:
     return config.api.base_url, config.api.timeout, config.api.allow_insecure
 
 
-def _client(config: Config, key: str) -> PicwishClient:
+def _client(config: Config, key: str, pacer: Pacer) -> PicwishClient:
     api = config.api
-    return PicwishClient(base_url=api.base_url, key=key, timeout=api.timeout, allow_insecure=api.allow_insecure)
+    return PicwishClient(
+        base_url=api.base_url, key=key, timeout=api.timeout, allow_insecure=api.allow_insecure, sending=pacer.sent
+    )

@@ -64,6 +64,7 @@ class PicwishClient:
         allow_insecure: bool = False,
         patience: Patience = Patience(),
         max_result: int = MAX_RESULT,
+        sending: Callable[[], None] = lambda: None,
     ) -> None:
         """Opens nothing yet.
 
@@ -75,6 +76,8 @@ class PicwishClient:
             allow_insecure: the key may go over the network without encryption.
             patience: the other bounds.
             max_result: the largest result that is taken, in bytes.
+            sending: called when the first byte of a query leaves, which may be later than it was asked for: a
+                connection may have to be made first.
 
         Raises:
             ValueError: the address is not fit for a key, or the key for a header.
@@ -85,6 +88,7 @@ class PicwishClient:
         self._post_deadline = post_deadline
         self._patience = patience
         self._max_result = max_result
+        self._sending = sending
         # a paid POST never takes a connection that was used before: a stale one makes doubt for nothing
         self._fresh = _transport(idle=0)
         self._kept = _transport(idle=8)
@@ -203,7 +207,7 @@ class PicwishClient:
             "GET",
             f"{self._base_url}{PATH}/{_quoted(task_id)}",
             headers=self._headers(),
-            extensions={"timeout": self._timeouts(self._timeout)},
+            extensions={"timeout": self._timeouts(self._timeout), "trace": self._trace_query},
         )
         fault = None
         try:
@@ -213,6 +217,10 @@ class PicwishClient:
             fault = error
         reply = await arrival.settle(fault)
         return _certain(fault) if reply is None else reply
+
+    async def _trace_query(self, name: str, _info: dict[str, object]) -> None:
+        if name == _STARTED:
+            self._sending()
 
     async def _exchange(
         self,

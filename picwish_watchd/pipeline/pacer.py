@@ -56,6 +56,15 @@ class Pacer:
         self._courtesy = True
         self._next = max(self._next, now + min(_PENALTY if retry_after is None else retry_after, _PENALTY_MAX))
 
+    def sent(self) -> None:
+        """A request that was granted a slot leaves only now: the next one keeps its distance from this moment.
+
+        A fast key does not need that: its window has room for such delays.
+        """
+        interval = _MARGIN / self.rate
+        if interval > _SLACK:
+            self._next = max(self._next, self._clock.monotonic() + interval)
+
     def set_qps(self, qps: float) -> None:
         """Another configuration is in force."""
         self._qps = qps

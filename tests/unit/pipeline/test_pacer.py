@@ -202,3 +202,17 @@ def test_another_qps_is_in_force_at_once() -> None:
         assert all(later - earlier > 1.0 for earlier, later in pairwise(slow))
 
     paced(2, change, FakeClock())
+
+
+async def test_a_query_that_leaves_late_pushes_the_next_slot_back() -> None:
+    """A first connection takes its time; PicWish counts from when the request arrives."""
+    clock = FakeClock()
+    pacer = Pacer(2, clock)
+    running = asyncio.create_task(pacer.run())
+    await pacer.slot(Urgency.PROBE)
+    clock.advance(0.2)
+    pacer.sent()
+    left = clock.monotonic()
+    await pacer.slot(Urgency.CREATE)
+    assert clock.monotonic() - left >= 0.5
+    running.cancel()
