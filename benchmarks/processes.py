@@ -120,11 +120,13 @@ class Place:
         }
         self._file.write_text(json.dumps(config))  # JSON is YAML
 
-    def daemon(self, *arguments: str) -> "subprocess.Popen[bytes]":
+    def daemon(self, *arguments: str, environ: Mapping[str, str] | None = None) -> "subprocess.Popen[bytes]":
         """Starts ``python -m picwish_watchd run``; its log goes to daemon.log."""
         command = [sys.executable, "-m", "picwish_watchd", "run", *arguments, "-c", str(self._file)]
         with self._log.open("wb") as log:
-            return subprocess.Popen(command, stderr=log, env={**os.environ, "PICWISH_API_KEY": "benchmark"})
+            return subprocess.Popen(
+                command, stderr=log, env={**os.environ, "PICWISH_API_KEY": "benchmark", **(environ or {})}
+            )
 
     @contextmanager
     def running_daemon(self) -> Iterator["subprocess.Popen[bytes]"]:

@@ -78,6 +78,8 @@ class Daemon:
             except BaseExceptionGroup as group:
                 raise _first(group) from group
             finally:
+                self._serving = False  # the journal is about to close: nobody may ask it any more
+                self.desks.close_all()
                 _log.info("daemon.stopped")
             self.finished = self._drain.finished() if once else []
             return self._ending

@@ -57,6 +57,7 @@ class JournalReader:
         Raises `JournalError` if there is no journal, or it is damaged or newer than this program.
         """
         _require(path)
+        refuse_lost_wal(path)
         with translated(path):
             try:
                 connection = _connect_checked(path, "mode=ro")
@@ -325,6 +326,21 @@ def check_version(connection: sqlite3.Connection, path: Path) -> int:
             hint="install the newer version again; the journal was not touched",
         )
     return version
+
+
+def refuse_lost_wal(path: Path) -> None:
+    """Raises `JournalError` if the -wal was taken away after an unclean end, and with it what was committed last.
+
+    SQLite deletes the -shm before the -wal (sqlite.org/src/file/src/wal.c, sqlite3WalClose), so that a -shm is never
+    left alone by itself. The -wal is looked for twice, as another process may open or close the journal meanwhile.
+    """
+    wal = f"{path}-wal"
+    if not os.path.exists(wal) and os.path.exists(f"{path}-shm") and not os.path.exists(wal):
+        raise JournalError(
+            f"the journal {path} lost its companion {wal}, and with it what was written last",
+            hint=f"put the -wal back; or restore both from a backup and remove {path}-shm. Without it, images "
+            "paid for last are unknown: only after moving them out of the inboxes, remove the -shm and start again",
+        )
 
 
 def _require(path: Path) -> None:

@@ -13,7 +13,7 @@ from picwish_watchd.errors import JournalError
 from picwish_watchd.job import LEGAL_MOVES, Job, NewJob, Stamp, State
 from picwish_watchd.journal.faults import RESTORE, translated
 from picwish_watchd.journal.locks import WriteLock
-from picwish_watchd.journal.reader import JournalReader, check_version
+from picwish_watchd.journal.reader import JournalReader, check_version, refuse_lost_wal
 from picwish_watchd.journal.rows import (
     JOB_COLUMNS,
     Changes,
@@ -289,6 +289,7 @@ def _finish_or_begin(path: Path) -> None:
                 f"the journal {path} is empty: it was cut off",
                 hint="restore it from a backup; only if picwish-watchd never ran here, remove it and start again",
             )
+        refuse_lost_wal(path)
         return
     if os.path.exists(f"{path}-wal"):
         raise JournalError(

@@ -20,6 +20,9 @@ class Followed:
     unknown: int = 0  #: 404s in a row
     failures: int = 0  #: failed queries and downloads in a row
     bad_results: int = 0
+    inherited: bool = (
+        False  #: of an earlier run, and not heard of in this one: paid work goes before anything is bought
+    )
     due: float | None = None  #: when it is to be asked for; None while it is being asked
 
 
@@ -57,9 +60,9 @@ class Agenda:
         return None if first is None else max(0.0, (first.due or 0.0) - now)
 
     def expiring(self, now: float) -> bool:
-        """Whether the next task's hour is running out."""
+        """Whether the next task's hour is running out, or may be: nobody has asked for it since the start."""
         first = self._first()
-        return first is not None and now - first.born > EXPIRING
+        return first is not None and (first.inherited or now - first.born > EXPIRING)
 
     def take(self, now: float) -> Followed | None:
         """The task to ask for now, if one is due; it is not due again before it is scheduled again."""

@@ -190,7 +190,7 @@ class Collect:
         age = self._age(followed)
         followed.answered += min(age - followed.heard, _ANSWER_GAP)
         followed.heard = followed.open_at = age
-        followed.unknown = 0
+        followed.unknown, followed.inherited = 0, False
         self._agenda.schedule(followed, followed.born + self._laws[job.type].next_query(age))
         limit = self._context.config.api.task_timeout
         if followed.answered >= limit:
@@ -313,7 +313,7 @@ class Collect:
         now, wall = self._context.clock.monotonic(), self._context.clock.now()
         age = max(0.0, wall - task.submitted_at)
         due = now + max(0.0, min(task.not_before - wall, 300.0), self._laws[task.type].next_query(0.0) - age)
-        self._agenda.follow(Followed(task.id, task.type, born=now - age, heard=age), due)
+        self._agenda.follow(Followed(task.id, task.type, born=now - age, heard=age, inherited=True), due)
 
     def _known(self, job: Job) -> Followed:
         """What is known of a task; one that came by another way than `accepted` is as old as the wall clock says."""

@@ -80,6 +80,9 @@ class Deliver:
         rule = context.rule_of(job)
         result = job.result
         assert result is not None
+        if rule.outbox not in self._swept:
+            self._swept.add(rule.outbox)
+            await context.lanes.run(f"out:{job.rule}", sweep, rule.outbox)  # what a crash left of a copy
         if job.output is not None and job.output.is_relative_to(rule.outbox):
             stands = await context.lanes.run(f"out:{job.rule}", stands_durably, job.output, result.sha256)
             if isinstance(stands, OutboxAway):
@@ -114,16 +117,13 @@ class Deliver:
     def _place(
         self, job: Job, rule: Rule, name: PurePath, result: Result, *, seen: bool
     ) -> Published | Taken | OutboxAway | NoRoom | Refused | Damaged:
-        """In the outbox's thread. The first time, it sweeps what a crash left there."""
+        """In the outbox's thread."""
         away = reach(rule.outbox, rule.file_mode, seen=seen)
         if away is not None:
             return away
         replacing = rule.if_exists is IfExists.OVERWRITE
         if not replacing and os.path.lexists(rule.outbox / name):
             return Taken()  # before a copy is made in vain
-        if rule.outbox not in self._swept:
-            self._swept.add(rule.outbox)
-            sweep(rule.outbox)
         return publish(
             self._context.spool.path(job.id), rule.outbox, name, mode=rule.file_mode,
             replace=replacing, tag=str(job.id), sha256=result.sha256,

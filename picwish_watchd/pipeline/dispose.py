@@ -8,7 +8,7 @@ import structlog
 
 from picwish_watchd.config import OnSuccess, Rule
 from picwish_watchd.files.originals import Deleted, Moved, Replaced, Stuck, delete, move
-from picwish_watchd.files.publish import write_sidecar
+from picwish_watchd.files.publish import sweep, write_sidecar
 from picwish_watchd.files.verdicts import Gone
 from picwish_watchd.job import Job, Kind, Original, State
 from picwish_watchd.pipeline.border import guarded
@@ -30,6 +30,7 @@ class Dispose:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._busy: set[str] = set()
+        self._swept: set[Path] = set()
 
     async def run(self) -> None:
         """Disposes until the daemon stops."""
@@ -62,6 +63,9 @@ class Dispose:
             self._done(job, Original.PRESENT, "the original stays where it is, as the rule says by now")
             return
         seen = root is not None and context.journal.folder_seen(root)
+        if root is not None and root not in self._swept:
+            self._swept.add(root)
+            await context.lanes.run(f"out:{job.rule}", sweep, root)  # what a crash left of a copy
         outcome = await context.lanes.run(f"out:{job.rule}", _dispose, job, rule, root, seen=seen)
         match outcome:
             case Moved(path=path):

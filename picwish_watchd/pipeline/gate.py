@@ -1,5 +1,6 @@
 """The gate: what stands before paying, and whether it is open."""
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -50,6 +51,7 @@ class Gate:
         self._pacer = pacer
         self._changed = changed
         self._closed = Bell()
+        self._hurry = Bell()
         self._needs_trial = False
         self._trial_open = False
         self._trial: int | None = None  # the job that tries
@@ -124,6 +126,7 @@ class Gate:
     def look(self) -> None:
         """Key or address may have changed: a closed gate is probed at once."""
         self._trial_pause = _TRIAL_FIRST
+        self._hurry.ring()
         self._closed.ring()
 
     async def probe(self) -> None:
@@ -153,12 +156,24 @@ class Gate:
             pause = _PROBE_FIRST
             while self.blocked is not None:
                 if self._needs_trial and not self._trial_open:
-                    await self._context.clock.sleep(self._trial_pause)
+                    await self._pause(self._trial_pause)
                 if not self._trial_open:
                     await self.probe()
                 if self.blocked is not None:
                     await self._closed.wait(pause)
                 pause = min(_PROBE_MAX, pause * 2)
+
+    async def _pause(self, seconds: float) -> None:
+        """Until then, or until somebody says `look`."""
+        waits = [
+            asyncio.ensure_future(self._context.clock.sleep(seconds)),
+            asyncio.ensure_future(self._hurry.wait(seconds)),
+        ]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
 
     def _open(self) -> None:
         assert self.blocked is not None

@@ -6,7 +6,7 @@ from picwish_watchd.config import Charging, OnFailure
 from picwish_watchd.job import ErrorCode, Job, Original, Problem, State
 from picwish_watchd.journal import Charge
 from picwish_watchd.picwish import TaskFailed
-from picwish_watchd.pipeline.context import Context
+from picwish_watchd.pipeline.context import PRICES, Context
 
 _log = structlog.get_logger()
 
@@ -28,7 +28,6 @@ def doubt(context: Context, job: Job, code: ErrorCode, message: str, *, paid: bo
     ``paid``: the credits are known to be spent; otherwise they are counted as in doubt.
     """
     charge = Charge.SPENT if paid else Charge.DOUBTFUL
-    price = job.credits or job.credits_in_doubt
     if context.config.charging is Charging.AT_LEAST_ONCE and job.attempts < context.config.max_attempts:
         _log.warning("job.doubt_queued_again", job=job.id, rule=job.rule, path=job.source, reason=message)
         moved = context.journal.move(
@@ -37,6 +36,13 @@ def doubt(context: Context, job: Job, code: ErrorCode, message: str, *, paid: bo
         )  # fmt: skip
         context.bells.submit.ring()
         return moved
+    price = PRICES[job.type]
+    again = (
+        f"asks PicWish for the old task first, and may cost {price} credits again"
+        if job.task_id
+        else f"costs {price} credits again"
+    )
+    message = f"{message}. `picwish-watchd retry {job.id}` {again}"
     problem = Problem(code, message)
     _log.error("job.held", job=job.id, rule=job.rule, path=job.source, code=code, reason=message, credits=price)
     return context.journal.move(job, State.HELD, message, charge=charge, problem=problem, not_before=None)

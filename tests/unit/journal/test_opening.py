@@ -120,6 +120,16 @@ def test_a_journal_that_lost_its_file_but_not_its_wal_is_not_made_anew(path: Pat
     assert path.with_name("journal.db-wal").read_bytes() == b"what was committed last"
 
 
+def test_a_journal_whose_wal_was_removed_after_an_unclean_end_is_refused(path: Path, clock: FakeClock) -> None:
+    close_with(path, clock, 1)
+    shm = path.with_name("journal.db-shm")
+    shm.write_bytes(b"left by a daemon that was killed")
+    assert "lost its companion" in refused(path, clock)
+    assert not path.with_name("journal.db-wal").exists()
+    shm.unlink()
+    JournalReader.open(path).close()
+
+
 def damage(path: Path) -> None:
     """Overwrites all pages but the first one."""
     with path.open("r+b") as file:

@@ -1,0 +1,155 @@
+"""How fast the journal commits, and how soon a daemon with a long past is ready again."""
+
+import argparse
+import os
+import socket
+import sqlite3
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+from benchmarks.figures import Figure, tell
+from benchmarks.processes import BenchmarkError, Place, SimulatorProcess, place
+from picwish_watchd.clock import Clock
+from picwish_watchd.job import NewJob, Stamp, State
+from picwish_watchd.journal import Journal
+
+_PATIENCE = 120.0  # seconds until READY=1
+_STARTS = 3  # of each kind; the median counts
+_FILE = b"\xff\xd8 a picture that was enhanced long ago"
+
+
+def measure(args: argparse.Namespace) -> Iterator[Figure]:
+    """First the commits of a journal alone, then the daemon's start on a journal with ``--finished`` jobs."""
+    yield from _commits(args.commits)
+    imports = statistics.median(_imports() for _ in range(_STARTS))
+    yield Figure("interpreter and imports alone", imports, "s")
+    for lying in (False, True):
+        with place() as here, SimulatorProcess(qps=None) as simulator:
+            here.configure(simulator.url, {"qps": 2}, {"settle": 0.2})
+            _fill(here, args.finished, args.pending, lying=lying)
+            where = "in the inbox" if lying else "gone from the inbox"
+            for killed in (False, True):
+                end = "SIGKILL" if killed else "SIGTERM"
+                ready = statistics.median(_start(here, killed=killed) for _ in range(_STARTS))
+                goal = None if lying else 1.0
+                yield Figure(f"start to READY=1, originals {where}, after {end}", ready, "s")
+                yield Figure("  of it beyond interpreter and imports", ready - imports, "s", goal)
+
+
+def _commits(number: int) -> Iterator[Figure]:
+    with place() as here:
+        journal = Journal.open_for_writing(here.folder / "state" / "journal.db", Clock())
+        stamp = Stamp(inode=1, size=20_000, mtime_ns=1)
+        new = [_new_job(here, f"{n}.jpg", stamp) for n in range(number)]
+        jobs = [journal.get(job_id) for job_id in journal.add(new)]
+        began = time.monotonic()
+        for job in jobs:
+            assert job is not None
+            journal.update(job, "a line of history", note=None)
+        spent = time.monotonic() - began
+        pairs = []
+        for job in jobs:
+            assert job is not None
+            began = time.monotonic()
+            sent = journal.move(job, State.SUBMITTING, "sending 20000 bytes to PicWish", reserve=5, task_id=None)
+            journal.move(sent, State.PENDING, "PicWish took it", task_id=f"task-{job.id}", attempts=1, answer="{}")
+            pairs.append((time.monotonic() - began) * 1000)
+        journal.close()
+    yield Figure("synced commits a second", number / spent, "/s")
+    yield Figure("intent and acceptance of a submission, median", statistics.median(pairs), "ms", 2.0)
+    yield Figure("the same, p95", statistics.quantiles(pairs, n=20, method="inclusive")[-1], "ms")
+
+
+def _new_job(here: Place, name: str, stamp: Stamp) -> NewJob:
+    return NewJob(
+        rule="bench", source=here.inbox / name, relative=Path(name), stamp=stamp, type=0, return_type=1, sync=0,
+        sha256=f"{name:>064}", format="JPEG", width=110, height=110,
+    )  # fmt: skip
+
+
+def _fill(here: Place, finished: int, pending: int, *, lying: bool) -> None:
+    """A past of ``finished`` jobs and ``pending`` tasks, each with its history and its charge."""
+    path = here.folder / "state" / "journal.db"
+    Journal.open_for_writing(path, Clock()).close()
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("BEGIN")
+        for number in range(1, finished + pending + 1):
+            _fill_in(connection, here, number, done=number <= finished, lying=lying)
+        connection.execute("COMMIT")
+
+
+def _fill_in(connection: sqlite3.Connection, here: Place, number: int, *, done: bool, lying: bool) -> None:
+    name, now = f"{number // 1000:03d}/{number}.jpg", time.time()
+    source = here.inbox / name
+    inode, mtime_ns = number, 1_700_000_000_000_000_000
+    if lying or not done:
+        source.parent.mkdir(exist_ok=True)
+        source.write_bytes(_FILE)
+        found = source.stat()
+        inode, mtime_ns = found.st_ino, found.st_mtime_ns
+    sha = f"{number:064x}"
+    result = f'{{"format": "JPEG", "width": 220, "height": 220, "size": 90000, "sha256": "{number:063x}f"}}'
+    connection.execute(
+        "INSERT INTO job (id, rule, state, source, relative, inode, size, mtime_ns, kind, sha256, format, width,"
+        " height, type, return_type, sync, task_id, attempts, result, output, answer, task_seconds, created_at,"
+        " submitted_at, completed_at)"
+        " VALUES (?, 'bench', ?, ?, ?, ?, ?, ?, 'file', ?, 'JPEG', 110, 110, 0, 1, 0, ?, 1, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            number, "done" if done else "pending", os.fsencode(source), os.fsencode(name), inode, len(_FILE), mtime_ns,
+            sha, f"task-{number}", result if done else None, os.fsencode(here.outbox / name) if done else None,
+            '{"status": 200, "data": {"state": 1, "progress": 100}}', 8.0 if done else None, now, now,
+            now if done else None,
+        ),
+    )  # fmt: skip
+    states = ["queued", "submitting", "pending", *(["fetching", "delivering", "done"] if done else [])]
+    connection.executemany(
+        "INSERT INTO event (job, at, state, message) VALUES (?, ?, ?, 'a sentence of history about this image')",
+        [(number, now, state) for state in states],
+    )
+    connection.execute(
+        "INSERT INTO charge (job, rule, at, credits, state) VALUES (?, 'bench', ?, 5, ?)",
+        (number, now, "spent" if done else "reserved"),
+    )
+
+
+def _imports() -> float:
+    began = time.monotonic()
+    subprocess.run([sys.executable, "-c", "import picwish_watchd.cli.run"], check=True)
+    return time.monotonic() - began
+
+
+def _start(here: Place, *, killed: bool) -> float:
+    """Seconds from a process's start to READY=1. With ``killed`` the one before it was killed."""
+    if killed:
+        _until_ready(here, kill=True)
+    return _until_ready(here, kill=False)
+
+
+def _until_ready(here: Place, *, kill: bool) -> float:
+    address = f"picwish-bench-{os.getpid()}"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(f"\0{address}")
+        manager.settimeout(_PATIENCE)
+        began = time.monotonic()
+        daemon = here.daemon(environ={"NOTIFY_SOCKET": f"@{address}"})
+        try:
+            while manager.recv(4096) != b"READY=1":
+                pass
+            return time.monotonic() - began
+        except TimeoutError:
+            raise BenchmarkError("the daemon was not ready in two minutes") from None
+        finally:
+            if kill:
+                daemon.kill()
+            else:
+                daemon.terminate()
+            daemon.wait(60)
+
+
+if __name__ == "__main__":
+    tell(__doc__, measure, commits=1000, finished=100_000, pending=1000)

@@ -1,0 +1,239 @@
+"""Power cuts: what was not synced is gone, what was acknowledged is there, and no image is posted twice.
+
+Journal, outbox and archive lie on an ext4 image of their own. At a seeded moment the daemon is stopped (SIGSTOP) and
+the image is copied as it is on the disk, without what only the page cache holds; then the copy takes the image's place,
+and a new daemon goes on. Writes that reached the disk without a flush behind them survive here; a real cut
+may lose them.
+
+Needs root and loop mounts. More of it: ``python -m tests.faults.test_power_cut --cuts 40 --images 120 --seed 1``.
+"""
+
+import argparse
+import asyncio
+import hashlib
+import os
+import random
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from picwish_watchd.job import Job, State
+from picwish_watchd.journal import JournalReader
+from picwish_watchd.simulator import Settings, Simulator
+from tests.support.house import House, Process, until
+
+_SETTINGS = Settings(qps=None, processing=(0.15, 0.5), latency=0.002, enlarge=1.5)
+_MKFS = ("mkfs.ext4", "-q", "-F", "-b", "4096", "-J", "size=4", "-E", "lazy_itable_init=0,lazy_journal_init=0")
+_WITNESS = "written-and-not-synced"
+
+
+@dataclass
+class Disk:
+    """A small ext4 file system in a file, mounted so that nothing is written unless somebody syncs."""
+
+    folder: Path
+    point: Path
+    generation: int = 0
+
+    @property
+    def image(self) -> Path:
+        return self.folder / f"{self.generation}.img"
+
+    def make(self) -> None:
+        self.folder.mkdir()
+        self.point.mkdir()
+        with self.image.open("wb") as file:
+            file.truncate(32 * 2**20)
+        subprocess.run([*_MKFS, str(self.image)], check=True, capture_output=True)
+
+    def mount(self) -> None:
+        """Mounts it; ext4 replays its log, as after any cut."""
+        command = ["mount", "-t", "ext4", "-o", "loop,commit=600", str(self.image), str(self.point)]
+        subprocess.run(command, check=True, capture_output=True)
+
+    def unmount(self) -> None:
+        if os.path.ismount(self.point):
+            tried = subprocess.run(["umount", self.point], capture_output=True, check=False)
+            if tried.returncode != 0:
+                subprocess.run(["umount", "-l", self.point], check=True, capture_output=True)
+
+    def written(self) -> str:
+        """Counts what was written to the device, and what is on its way there (the kernel's block/stat.rst)."""
+        number = os.stat(self.point).st_dev
+        fields = Path(f"/sys/dev/block/{os.major(number)}:{os.minor(number)}/stat").read_text().split()
+        return " ".join((fields[4], fields[6], fields[8]))
+
+    def copy(self) -> Path:
+        """What a cut at this moment would leave: a copy during which nothing was written."""
+        target = self.folder / f"{self.generation + 1}.img"
+        while True:
+            before = self.written()
+            shutil.copyfile(self.image, target)
+            if before.endswith(" 0") and self.written() == before:
+                return target
+
+    def change(self) -> None:
+        """The copy takes the place of the image."""
+        self.unmount()
+        self.image.unlink()
+        self.generation += 1
+        self.mount()
+
+
+@contextmanager
+def mounted(root: Path) -> Iterator[Disk]:
+    """A disk at ``root``/house/disk, unmounted whatever happens; skips the test where that cannot be had."""
+    (root / "house").mkdir()
+    disk = Disk(root / "images", root / "house" / "disk")
+    if os.geteuid() != 0 or not shutil.which("mkfs.ext4") or not shutil.which("mount"):
+        pytest.skip("a power cut needs root, mkfs.ext4 and mount")
+    disk.make()
+    try:
+        disk.mount()
+    except subprocess.CalledProcessError as error:
+        pytest.skip(f"no loop mounts here: {error.stderr.decode(errors='replace').strip()}")
+    try:
+        yield disk
+    finally:
+        disk.unmount()
+
+
+@dataclass
+class DiskHouse(House):
+    """A house whose inbox alone lies on another disk, which knows no cuts."""
+
+    @property
+    def outbox(self) -> Path:
+        return self.root / "disk/outbox"
+
+    @property
+    def journal(self) -> Path:
+        return self.root / "disk/state/journal.db"
+
+
+@dataclass
+class Acknowledged:
+    """What the journal had promised before the cut."""
+
+    jobs: list[Job] = field(default_factory=list)
+    histories: dict[int, list[str]] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, journal: Path) -> "Acknowledged":
+        if not journal.exists():
+            return cls()
+        reader = JournalReader.open(journal)
+        try:
+            jobs = reader.jobs()
+            return cls(jobs, {job.id: [event.state for event in reader.history(job.id)] for job in jobs})
+        finally:
+            reader.close()
+
+    def check(self, after: "Acknowledged") -> None:
+        """All of it is still there, and what stood in the outbox stands there whole."""
+        for job_id, history in self.histories.items():
+            assert after.histories.get(job_id, [])[: len(history)] == history, f"job {job_id} has lost a commit"
+        for job in after.jobs:
+            if job.state is State.DONE:
+                assert job.output is not None
+                assert job.result is not None
+                assert hashlib.sha256(job.output.read_bytes()).hexdigest() == job.result.sha256
+
+
+async def frozen(process: Process) -> None:
+    """Stops all threads of the daemon; what the kernel was doing for them comes to its end."""
+    process.child.send_signal(signal.SIGSTOP)
+    tasks = Path(f"/proc/{process.child.pid}/task")
+
+    def stopped() -> bool:
+        return all((task / "stat").read_text().rpartition(") ")[2][0] in "TZ" for task in tasks.iterdir())
+
+    await until(stopped)
+
+
+async def cut(house: House, disk: Disk, pause: float) -> None:
+    """Runs the daemon until it has bought something and ``pause`` seconds longer; then the power goes."""
+    process = Process(house).start()
+    try:
+        bought = house.creates()
+        await until(lambda: house.creates() > bought or process.child.poll() is not None)
+        await asyncio.sleep(pause)
+        assert process.child.poll() is None, process.errors.read_text()[-2000:]
+        await frozen(process)
+        before = Acknowledged.read(house.journal)
+        (disk.point / _WITNESS).write_bytes(bytes(8192))
+        disk.copy()
+    finally:
+        process.child.kill()
+        with suppress(subprocess.TimeoutExpired):
+            process.child.communicate(timeout=10)
+    disk.change()
+    assert not (disk.point / _WITNESS).exists(), "this was no power cut: what nobody synced is there"
+    before.check(Acknowledged.read(house.journal))
+
+
+async def blackout(root: Path, *, cuts: int, images: int, seed: int) -> Counter[State]:
+    """Cuts the power again and again, then lets the daemon finish, and checks the laws; the jobs by state."""
+    chance = random.Random(seed)
+    with mounted(root) as disk:
+        async with Simulator(_SETTINGS) as simulator:
+            rule: dict[str, object] = {
+                "outbox": "disk/outbox",
+                "on_success": "move",
+                "archive": "disk/archive",
+                "sidecar": False,
+            }
+            top: dict[str, object] = {"journal": "disk/state/journal.db", "min_free": 2**20}
+            house = DiskHouse(disk.point.parent, simulator, rule=rule, top=top)
+            for number in range(cuts):
+                for image in range(number * images // cuts, (number + 1) * images // cuts):
+                    house.drop(f"{image}.jpg", seed=image)
+                await cut(house, disk, chance.uniform(0.0, 0.6))
+            assert await Process(house, ("--once",)).start().ended(240) in (0, 1)
+            return judge(house)
+
+
+def judge(house: House) -> Counter[State]:
+    """The laws; each image posted once at most, and ended."""
+    house.check_laws()
+    posted = Counter(task.order.sha256 for task in house.simulator.tasks.values())
+    assert max(posted.values()) == 1, "an image was posted twice"
+    jobs = house.jobs()
+    states = Counter(job.state for job in jobs)
+    assert set(states) <= {State.DONE, State.HELD}, states
+    assert {job.source for job in jobs} == set(house.dropped)
+    assert len(jobs) == len(house.dropped)
+    assert len(house.results()) == states[State.DONE]
+    assert list((house.journal.parent / "journal.db.spool").iterdir()) == []
+    assert list(house.root.rglob("*.part")) == []
+    return states
+
+
+@pytest.mark.timeout(120)
+async def test_a_power_cut_loses_no_acknowledged_commit_and_posts_no_image_twice(tmp_path: Path) -> None:
+    states = await blackout(tmp_path, cuts=3, images=18, seed=20261122)
+    assert states[State.DONE] >= 6
+
+
+def main() -> None:
+    """The long run."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--cuts", type=int, default=20)
+    parser.add_argument("--images", type=int, default=100)
+    parser.add_argument("--seed", type=int, default=1)
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        states = asyncio.run(blackout(Path(folder), cuts=args.cuts, images=args.images, seed=args.seed))
+    print(f"seed {args.seed}, {args.cuts} cuts: {dict(states)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,427 @@
+"""Every order of events: pictures come, steps are taken one at a time, and the program dies between any two commits.
+
+The journal, the folders, the steps and the HTTP are real; PicWish is the simulator, with an outcome by lot for each
+request. More of it: ``python -m tests.faults.test_state_machine --examples 1000 --steps 60``.
+"""
+
+import argparse
+import asyncio
+import hashlib
+import os
+import random
+import sqlite3
+import tempfile
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import structlog
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import run_state_machine_as_test as run_machine
+from PIL import Image
+
+from picwish_watchd.files.reading import stamp_of
+from picwish_watchd.files.spool import Spool
+from picwish_watchd.files.walk import Sighting
+from picwish_watchd.job import ENDED_BADLY, LEGAL_MOVES, UNFINISHED, Job, State
+from picwish_watchd.journal import Journal
+from picwish_watchd.picwish import PicwishClient
+from picwish_watchd.pipeline.budget import ByteBudget
+from picwish_watchd.pipeline.collect import Collect
+from picwish_watchd.pipeline.context import Context, spool_folder
+from picwish_watchd.pipeline.deliver import Deliver
+from picwish_watchd.pipeline.dispose import Dispose
+from picwish_watchd.pipeline.gate import Gate
+from picwish_watchd.pipeline.intake import Intake
+from picwish_watchd.pipeline.pacer import Pacer
+from picwish_watchd.pipeline.recover import recover
+from picwish_watchd.pipeline.retry import Way, retry
+from picwish_watchd.pipeline.submit import Submit
+from picwish_watchd.simulator import Cut, EndIn, Fault, Reply, Reset, Settings, Simulator, Trim
+from picwish_watchd.simulator.script import Action
+from tests.support.clock import FakeClock
+from tests.support.house import KEY, House
+from tests.support.pictures import picture
+
+_SHM = Path("/dev/shm")
+
+#: What becomes of a paid POST. The first four leave a task behind.
+CREATES: dict[str, Action | None] = {
+    "accepted": None,
+    "accepted, fails": EndIn(-1),
+    "accepted, hopeless": EndIn(-7),
+    "accepted, lost": Reset(at="work"),
+    "accepted, 500": Reply(500, at="work"),
+    "accepted, cut": Cut(after=40),
+    "400": Reply(400),
+    "401": Reply(401),
+    "429": Reply(429),
+    "503": Reply(503),
+    "reset": Reset(at="head"),
+}
+QUERIES: dict[str, Action | None] = {"well": None, "500": Reply(500), "429": Reply(429), "lost": Reset(at="work")}
+DOWNLOADS: dict[str, Action | None] = {"well": None, "expired": Reply(403), "half": Trim(keep=300), "lost": Reset()}
+#: See `MortalJournal`; four times of ten it goes on.
+FATES = (0, 0, 0, 0, 1, 2, 3, 4, 5, 6)
+
+
+class DeathError(BaseException):
+    """The program ends here; nothing of it may go on."""
+
+
+class MortalJournal(Journal):
+    """Dies right before (odd) or after (even) one of the next commits: 1 and 2 are the next one, 3 and 4 the second."""
+
+    fate = 0  #: 0: lives on
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Cursor]:
+        fate, self.fate = self.fate, max(0, self.fate - 2)
+        with super()._transaction() as cursor:
+            yield cursor
+            if fate == 1:
+                raise DeathError
+        if fate == 2:
+            raise DeathError
+
+
+class Life:
+    """The program from one start to its death: all that is in memory."""
+
+    def __init__(self, house: House, clock: FakeClock) -> None:
+        config = house.config()
+        self.journal = MortalJournal.open_for_writing(config.journal, clock)
+        spool = Spool(spool_folder(config.journal))
+        spool.prepare()
+        self.client = PicwishClient(base_url=config.api.base_url, key=KEY, timeout=5)
+        self.context = Context(config=config, journal=self.journal, spool=spool, clock=clock, client=self.client)
+        self.rule = config.rules[0]
+        self.journal.remember_rule(self.rule.name, self.rule.to_json())
+        pacer = Pacer(config.api.qps, clock)
+        self.pacing = asyncio.get_running_loop().create_task(pacer.run())
+        self.gate = Gate(self.context, pacer=pacer)
+        self.collect = Collect(self.context, gate=self.gate, pacer=pacer)
+        budget = ByteBudget(10**6)
+        self.submit = Submit(self.context, gate=self.gate, pacer=pacer, budget=budget, collect=self.collect)
+        self.intake = Intake(self.context, self.rule)
+        self.deliver = Deliver(self.context)
+        self.dispose = Dispose(self.context)
+        recover(self.context)
+
+    async def end(self) -> None:
+        """Takes the memory away and leaves the files as they are, the WAL beside the journal."""
+        self.pacing.cancel()
+        await self.client.aclose()
+        self.context.lanes.close()
+        path = self.journal.path
+        kept = {name: Path(name).read_bytes() for name in (f"{path}", f"{path}-wal") if os.path.exists(name)}
+        self.journal._connection.close()  # folds the WAL in, which a death does not
+        self.journal._lock.close()
+        for name, data in kept.items():
+            Path(name).write_bytes(data)
+
+
+class Machine(RuleBasedStateMachine):
+    """One house, one life after the other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.runner = asyncio.Runner()
+        shm = _SHM if os.access(_SHM, os.W_OK) else None
+        self.folder = tempfile.TemporaryDirectory(prefix="picwish-machine-", dir=shm)
+        self.clock = FakeClock()
+        self.service = FakeClock()  # PicWish's own: only `time` turns it
+        self.sim = Simulator(Settings(qps=None, processing=(1.0, 0.0), enlarge=1.5, clock=self.service))
+        self.allowed: Counter[str] = Counter()
+        self.names: dict[str, str] = {}  # name -> sha256
+
+    @initialize(seed=st.integers(0, 2**16))
+    def start(self, seed: int) -> None:
+        self.chance = random.Random(seed)
+        self.runner.run(self.sim.start())
+        root = Path(self.folder.name)
+        self.house = House(root, self.sim)
+        self.house.rule = {"on_success": "move", "archive": "archive", "on_failure": "move", "failed": "failed"}
+        self.house.top = {"min_free": 1, "max_attempts": 2}
+        self.live()
+
+    def teardown(self) -> None:
+        try:
+            if hasattr(self, "life"):
+                self.finish()
+        finally:
+            if hasattr(self, "life"):
+                self.runner.run(self.life.end())
+            self.runner.run(self.sim.stop())
+            self.runner.close()
+            self.folder.cleanup()
+
+    # What happens
+
+    @precondition(lambda self: len(self.names) < 8)
+    @rule(copy=st.booleans(), index=st.integers(0, 9), fate=st.sampled_from(FATES))
+    def drop(self, copy: bool, index: int, fate: int) -> None:
+        """A picture comes, or a copy of one that came before."""
+        seeds = len(set(self.names.values()))
+        seed = index % seeds if copy and seeds else seeds
+        name = f"{len(self.names)}.jpg"
+        data = picture("jpeg", 24, 16, seed=seed)
+        self.house.drop(name, data)
+        self.names[name] = hashlib.sha256(data).hexdigest()
+        self.act(self._take_in, fate)
+
+    @precondition(lambda self: self.any(State.QUEUED))
+    @rule(outcome=st.sampled_from(["accepted"] * 9 + list(CREATES)), fate=st.sampled_from(FATES))
+    def submit_next(self, outcome: str, fate: int) -> None:
+        self.script("create", CREATES[outcome])
+        self.act(self._submit, fate)
+
+    @precondition(lambda self: self.any(State.PENDING))
+    @rule(
+        query=st.sampled_from(["well"] * 6 + list(QUERIES)),
+        download=st.sampled_from(["well"] * 6 + list(DOWNLOADS)),
+        soon=st.sampled_from((True, True, True, False)),
+        fate=st.sampled_from(FATES),
+    )
+    def ask(self, query: str, download: str, soon: bool, fate: int) -> None:
+        if soon:
+            self.time(2.0)
+        self.script("query", QUERIES[query])
+        self.script("download", DOWNLOADS[download])
+        self.act(self._ask, fate)
+
+    @precondition(lambda self: self.any(State.DELIVERING))
+    @rule(fate=st.sampled_from(FATES))
+    def deliver_next(self, fate: int) -> None:
+        self.act(self._deliver, fate)
+
+    @precondition(lambda self: self.life.journal.originals_waiting() > 0)
+    @rule(fate=st.sampled_from(FATES))
+    def dispose_next(self, fate: int) -> None:
+        self.act(self._dispose, fate)
+
+    @precondition(lambda self: self.any(State.PENDING))
+    @rule()
+    def an_hour_goes_by(self) -> None:
+        """PicWish forgets results."""
+        self.time(4000.0)
+
+    def time(self, seconds: float) -> None:
+        """PicWish gets on with its tasks."""
+        self.runner.run(self.sim.rendered())
+        self.service.advance(seconds)
+
+    @precondition(lambda self: self.away.exists() or (self.outbox.exists() and self.any(State.DELIVERING)))
+    @rule()
+    def mount_or_unmount(self) -> None:
+        here, there = (self.outbox, self.away) if self.outbox.exists() else (self.away, self.outbox)
+        here.rename(there)
+
+    @rule()
+    def crash(self) -> None:
+        self.runner.run(self.life.end())
+        self.live()
+
+    @precondition(lambda self: self.any(*ENDED_BADLY))
+    @rule(index=st.integers(0, 9))
+    def retry_one(self, index: int) -> None:
+        jobs = self.jobs(*ENDED_BADLY)
+        job = jobs[index % len(jobs)]
+        for one in retry(self.life.journal, self.life.context.spool, [job]):
+            if one.way in (Way.SUBMIT, Way.ASK):
+                assert one.job.sha256 is not None
+                self.allowed[one.job.sha256] += 1
+
+    # What must hold
+
+    @invariant()
+    def no_picture_is_paid_twice_unless_a_person_said_so(self) -> None:
+        paid = Counter(charge.sha256 for charge in self.sim.ledger)
+        for sha, times in paid.items():
+            assert times <= 1 + self.allowed[sha], f"paid {times} times"
+
+    @invariant()
+    def the_ledger_knows_every_credit(self) -> None:
+        if not hasattr(self, "life"):
+            return
+        rows = self.life.journal.spending()
+        assert all(row.credits > 0 for row in rows)
+        known = sum(row.credits for row in rows)
+        spent = sum(job.credits for job in self.jobs())
+        doubtful = sum(job.credits_in_doubt for job in self.jobs())
+        assert doubtful == sum(row.credits for row in rows if row.doubtful)
+        assert 0 <= spent <= self.sim.credits <= known
+
+    @invariant()
+    def every_original_is_in_exactly_one_place(self) -> None:
+        for name, sha in self.names.items():
+            places = [self.house.root / folder / name for folder in ("inbox", "archive", "failed")]
+            found = [place for place in places if place.exists()]
+            assert len(found) == 1, f"{name} is in {found}"
+            assert hashlib.sha256(found[0].read_bytes()).hexdigest() == sha
+
+    @invariant()
+    def every_move_was_legal(self) -> None:
+        for job in self.jobs():
+            states = [event.state for event in self.life.journal.history(job.id)]
+            assert states[0] is State.QUEUED
+            assert states[-1] is job.state
+            for before, after in pairwise(states):
+                assert after is before or after in LEGAL_MOVES[before]
+
+    @invariant()
+    def nothing_partial_bears_a_final_name(self) -> None:
+        results = {job.result.sha256 for job in self.jobs() if job.result is not None}
+        for folder in (self.outbox, self.away):
+            for path in folder.rglob("*.jpg"):
+                if not path.name.startswith("."):
+                    assert hashlib.sha256(path.read_bytes()).hexdigest() in results
+                    with Image.open(path) as image:
+                        image.load()
+        for job in self.jobs(State.DONE):
+            assert job.output is not None
+            assert job.output.exists() or (self.away / job.output.name).exists()
+
+    # The program's hands
+
+    @property
+    def outbox(self) -> Path:
+        return self.house.outbox
+
+    @property
+    def away(self) -> Path:
+        return self.house.root / "away"
+
+    def jobs(self, *states: State) -> list[Job]:
+        return self.life.journal.jobs(states=states, oldest_first=True) if hasattr(self, "life") else []
+
+    def any(self, *states: State) -> bool:
+        return bool(self.jobs(*states))
+
+    def script(self, operation: str, action: Action | None) -> None:
+        if action is not None:
+            when = None if operation != "query" else _is_of_a_task
+            self.sim.script.add(Fault(operation, action, when=when))  # type: ignore[arg-type] # one of its words
+
+    def act(self, step: Callable[[], Awaitable[None]], fate: int = 0) -> None:
+        """Takes one step, which may be the last of this life."""
+
+        async def taken() -> None:
+            await step()
+
+        self.life.journal.fate = fate
+        try:
+            self.runner.run(taken())
+        except DeathError:
+            self.crash()
+        self.life.journal.fate = 0
+        self.sim.script.clear()
+
+    def live(self) -> None:
+        async def born() -> Life:
+            return Life(self.house, self.clock)
+
+        self.life = self.runner.run(born())
+        keep = {job.id for job in self.jobs(State.DELIVERING, State.HELD, State.FAILED) if job.result is not None}
+        assert {path.name for path in self.life.context.spool.folder.iterdir()} <= {f"{id}.result" for id in keep}
+        assert not self.any(State.SUBMITTING, State.FETCHING)
+
+    async def _take_in(self) -> None:
+        known = dict(self.life.journal.known(self.life.rule.name))
+        files = {path.name: stamp_of(path.stat()) for path in self.house.inbox.iterdir()}
+        self.life.intake.sighted([Sighting(name, stamp) for name, stamp in files.items() if known.get(name) != stamp])
+        await self.life.intake.step()
+
+    async def _submit(self) -> None:
+        life = self.life
+        self.clock.advance(400)
+        if not life.gate.may_submit():
+            await life.gate.probe()
+        job = life.submit.choose()
+        if job is not None:
+            life.gate.begins(job.id)
+            await life.submit.submit(job)
+
+    async def _ask(self) -> None:
+        self.clock.advance(60)
+        self.life.collect.refresh()
+        job = self.life.collect.choose()
+        if job is not None:
+            await self.life.collect.ask(job)
+
+    async def _deliver(self) -> None:
+        self.clock.advance(20)
+        job = self.life.journal.ready(self.life.rule.name, self.clock.now(), state=State.DELIVERING)
+        if job is not None:
+            await self.life.deliver.deliver(job)
+
+    async def _dispose(self) -> None:
+        self.clock.advance(100)
+        job = self.life.journal.next_original(self.life.rule.name, self.clock.now())
+        if job is not None:
+            await self.life.dispose.dispose(job)
+
+    def finish(self) -> None:
+        """At last, after some more deaths, everything ends, and the laws hold."""
+        if self.away.exists():
+            self.mount_or_unmount()
+        self.act(self._take_in)
+        for left in reversed(range(60)):
+            if not self.any(*UNFINISHED):
+                break
+            for step in (self._submit, self._ask, self._deliver, self._dispose):
+                self.time(2.0)
+                self.act(step, self.chance.choice(FATES) if left > 50 else 0)
+        assert not self.any(*UNFINISHED), self.jobs(*UNFINISHED)
+        assert {str(job.relative) for job in self.jobs()} == set(self.names)
+        assert set(self.outbox.rglob("*.*")) == {job.output for job in self.jobs(State.DONE)}
+        for _ in self.names:
+            self.act(self._dispose)
+        for law in (
+            self.no_picture_is_paid_twice_unless_a_person_said_so, self.the_ledger_knows_every_credit,
+            self.every_original_is_in_exactly_one_place, self.every_move_was_legal,
+            self.nothing_partial_bears_a_final_name,
+        ):  # fmt: skip
+            law()
+
+
+def _is_of_a_task(seen: object) -> bool:
+    return not getattr(seen, "path", "").endswith("0" * 12)
+
+
+def check(examples: int, steps: int, *, derandomize: bool) -> None:
+    """Runs the machine."""
+    chosen = settings(
+        max_examples=examples, stateful_step_count=steps, derandomize=derandomize, database=None, deadline=None,
+        suppress_health_check=list(HealthCheck),
+    )  # fmt: skip
+    before = structlog.get_config()
+    structlog.configure(logger_factory=structlog.ReturnLoggerFactory(), processors=[])
+    try:
+        run_machine(Machine, settings=chosen)
+    finally:
+        structlog.configure(**before)
+
+
+@pytest.mark.timeout(400)  # to find the shortest story of a failure takes minutes
+def test_whatever_happens_in_whatever_order_nothing_is_paid_twice_and_nothing_is_lost() -> None:
+    check(15, 40, derandomize=True)
+
+
+def main() -> None:
+    """The long run."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--examples", type=int, default=200)
+    parser.add_argument("--steps", type=int, default=50)
+    args = parser.parse_args()
+    check(args.examples, args.steps, derandomize=False)
+    print(f"{args.examples} stories of up to {args.steps} steps")
+
+
+if __name__ == "__main__":
+    main()
