@@ -163,6 +163,7 @@ class Job:
     refusals: int  #: tries in a row that PicWish did not take, or that never reached it; sets the next pause
     credits: int
     credits_in_doubt: int
+    paid: bool  #: the last submission is known to have been charged
     problem: Problem | None
     result: Result | None
     output: Path | None  #: where the result stands, or is about to stand while `delivering`

@@ -24,7 +24,8 @@ from picwish_watchd.job import (
 JOB_COLUMNS = """*,
   (SELECT coalesce(sum(credits), 0) FROM charge WHERE charge.job = job.id AND charge.state = 'spent') AS credits,
   (SELECT coalesce(sum(credits), 0) FROM charge WHERE charge.job = job.id AND charge.state = 'doubtful')
-    AS credits_in_doubt"""
+    AS credits_in_doubt,
+  (SELECT charge.state = 'spent' FROM charge WHERE charge.job = job.id ORDER BY charge.id DESC LIMIT 1) AS paid"""
 SELECT_JOB = f"SELECT {JOB_COLUMNS} FROM job "
 
 
@@ -87,6 +88,7 @@ def job_from(row: sqlite3.Row) -> Job:
         refusals=row["refusals"],
         credits=row["credits"],
         credits_in_doubt=row["credits_in_doubt"],
+        paid=bool(row["paid"]),
         problem=None if code is None else Problem(ErrorCode(code), row["error_message"]),
         result=None if result is None else Result(**json.loads(result)),
         output=None if output is None else path_from(output),

@@ -89,6 +89,8 @@ def create_outcome(reply: Reply, *, size: int = 0) -> CreateOutcome:
     """
     code = _worst(reply, _create_verdict)
     verdict = _create_verdict(code)
+    if verdict not in (_Create.TAKEN, _Create.DOUBTFUL) and (answer := _answer(reply)).task_id is not None:
+        return Accepted(answer.task_id, answer)  # whatever else it says: the task exists, and is not submitted again
     if verdict in (_Create.TAKEN, _Create.DOUBTFUL):
         return _taken(reply, sure=verdict is _Create.TAKEN)
     if verdict is _Create.UNAUTHORIZED:

@@ -292,7 +292,7 @@ class Collect:
 
     def _gone(self, job: Job, code: ErrorCode, message: str) -> None:
         self._agenda.drop(job.id)
-        paid = job.state is State.FETCHING or job.credits > 0
+        paid = job.paid
         if job.pay_again:
             words = f"{message}; submitted anew, as `retry` said"
             charge = Charge.SPENT if paid else Charge.DOUBTFUL

@@ -188,6 +188,7 @@ class Deliver:
         """The spool no longer holds what was paid for: PicWish may still have it."""
         _log.error("spool.lost", job=job.id, rule=job.rule, path=job.source, reason=reason)
         message = f"its result in the spool is damaged ({reason}); PicWish is asked again"
+        self._context.spool.discard(job.id)  # or a crash while it is fetched anew would make it pass for the new one
         self._context.journal.move(job, State.PENDING, message, result=None, not_before=None)
         self._context.bells.collect.ring()
 

@@ -51,7 +51,7 @@ def doubt(context: Context, job: Job, code: ErrorCode, message: str, *, paid: bo
 def task_failed(context: Context, job: Job, outcome: TaskFailed) -> Job:
     """PicWish gave the task up: tried again after a pause where that may help, up to `max_attempts`."""
     message = outcome.problem.message
-    if job.credits > 0:
+    if job.paid:
         text = f"PicWish had done this task, and was paid for it; now it says: {message}"
         return doubt(context, job, ErrorCode.RESULT_EXPIRED, text, paid=True)
     answer = outcome.answer.to_json()

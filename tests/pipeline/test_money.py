@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from picwish_watchd.job import ErrorCode, State
-from picwish_watchd.simulator import HTML_PAGE, Fault, Hang, Reply, Reset, Rewrite
+from picwish_watchd.simulator import HTML_PAGE, EndIn, Fault, Hang, Reply, Reset, Rewrite
 from tests.support.house import House, Process, until
 from tests.support.pictures import picture
 
@@ -251,3 +251,26 @@ async def test_a_file_that_vanished_while_it_settled_is_taken_when_it_comes_back
     (house.root / "away").rename(house.inbox)
     await until(lambda: bool(house.jobs(State.DONE)), seconds=15)
     assert await process.stop() == 0
+
+
+async def test_a_free_failure_after_a_paid_retry_is_counted_as_free(house: House) -> None:
+    house.simulator.script.add(Fault("download", Reply(403), times=3))
+    house.forgiven.add(house.dropped[house.drop("a.jpg")])
+    assert await house.drain() == 1
+    house.simulator.tasks.clear()
+    house.simulator.script.add(Fault("create", EndIn(-7)))
+    assert retry(house, "1").returncode == 0
+    assert await house.drain() == 1
+    job = house.job("a.jpg")
+    assert (job.state, job.credits, job.credits_in_doubt) == (State.FAILED, 5, 0)
+    assert house.simulator.credits == 5
+
+
+@pytest.mark.parametrize("status", [401, 429, 503])
+async def test_an_answer_that_names_a_task_is_never_submitted_again(house: House, status: int) -> None:
+    answer = Reply(status, b'{"status": %d, "message": "odd", "data": {"task_id": "t-1"}}' % status)
+    house.simulator.script.add(Fault("create", answer))
+    house.drop("a.jpg")
+    assert await house.drain() == 1
+    assert house.creates() == 1
+    assert house.job("a.jpg").task_id == "t-1"

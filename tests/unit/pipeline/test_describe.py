@@ -17,7 +17,7 @@ PROMISED = {
 JOB = Job(
     id=7, rule="scans", state=State.DONE, source=Path("/inbox/a.jpg"), relative=Path("a.jpg"), stamp=Stamp(1, 1234, 5),
     kind=Kind.FILE, url=None, sha256="ab" * 32, format="jpeg", width=640, height=480, type=0, return_type=1, sync=0,
-    task_id="t-1", attempts=1, refusals=0, credits=5, credits_in_doubt=0, problem=None,
+    task_id="t-1", attempts=1, refusals=0, credits=5, credits_in_doubt=0, paid=False, problem=None,
     result=Result("png", 2560, 1920, 99, "cd" * 32), output=Path("/outbox/a.png"), original=Original.PRESENT, note=None,
     pay_again=False,
     answer='{"state": 1, "progress": 100}', not_before=None, created_at=1_764_000_000.0,
