@@ -91,8 +91,21 @@ CREATE TABLE report (
 ) STRICT;
 """
 
+_V2 = """
+-- JSON: format, width, height, size of what was sent, where that is not the source itself (oversize: downscale).
+ALTER TABLE job ADD COLUMN sent TEXT;
+-- The mount that a folder was last accepted on; NULL: not known yet.
+ALTER TABLE folder ADD COLUMN mount_point BLOB;
+ALTER TABLE folder ADD COLUMN mount_kind TEXT;
+-- Facts about this file itself.
+CREATE TABLE mark (
+  name  TEXT PRIMARY KEY,
+  value TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+"""
+
 #: Step n leads from user_version n to n + 1.
-MIGRATIONS = (_V1,)
+MIGRATIONS = (_V1, _V2)
 VERSION = len(MIGRATIONS)
 
 
