@@ -1,17 +1,19 @@
 """``python -m tests``: everything that must hold, in one command; the first thing that does not ends it."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
+WORKERS = str(2 * (os.cpu_count() or 2))  # tests wait more than they work
 STEPS = (
     ("ruff", "format", "--check", "."),
     ("ruff", "check", "."),
     ("mypy",),
     ("mypy", "-p", "tests", "-p", "benchmarks"),
     ("coverage", "erase"),
-    ("coverage", "run", "-m", "pytest"),
+    ("coverage", "run", "-m", "pytest", "-n", WORKERS, "--dist", "worksteal"),
     ("coverage", "combine", "--quiet"),
     ("coverage", "report"),
 )

@@ -128,6 +128,8 @@ def _syntax(file: Path, text: str, error: yaml.YAMLError) -> str:
     if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
         return f"{file}: is not YAML: {printable(str(error))}"
     mark = error.problem_mark
+    if "nesting depth" in str(error.problem):  # libyaml's own limit, which its look-ahead meets before we do
+        return _too_deep(file, mark.line + 1).message
     around = f" ({error.context})" if error.context else ""
     lines = text.split("\n")
     hint = "; indent with spaces, not with tabs" if mark.line < len(lines) and "\t" in lines[mark.line] else ""
