@@ -164,7 +164,7 @@ def _judge(path: Path, file: OpenFile, limits: Limits, *, decode: bool) -> Inspe
     if file.size > limits.max_bytes:
         found = f"is {_megabytes(file.size, limits.max_bytes)}; make it smaller, for example as a JPEG"
         return _bad(ErrorCode.FILE_TOO_LARGE, path, found, file.stamp)
-    facts = check(file, kind)
+    facts = check(file.until_hole(), kind)
     if isinstance(facts, Flaw):
         if not decode:
             return NotWhole(f"{shown(path.name)} is not whole: {facts.reason}", file.stamp)

@@ -5,7 +5,7 @@ import hashlib
 import os
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -67,6 +67,19 @@ class OpenFile:
         if len(data) < length:
             raise FlawError("it ends in the middle", cut=True)
         return data
+
+    def until_hole(self) -> "OpenFile":
+        """The same file as if it ended at its first hole (lseek(2): SEEK_HOLE), where nothing was ever written.
+
+        A copy that sets the size beforehand leaves one until it is there. A file system that knows no holes says none.
+        """
+        try:
+            hole = os.lseek(self.fd, 0, os.SEEK_HOLE)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.ENXIO, errno.EOPNOTSUPP, errno.ENOSYS):
+                raise
+            return self
+        return replace(self, size=min(self.size, hole))
 
     def blocks(self, offset: int = 0, end: int | None = None) -> Iterator[bytes]:
         """The bytes from ``offset`` up to ``end`` (or the end) in pieces of at most `BLOCK`; stops early if cut."""

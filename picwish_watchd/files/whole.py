@@ -1,7 +1,8 @@
 """Whether all of an image is there, told by its structure alone: cheap, and without a decoder.
 
 Every cut is noticed: each format says where it ends, and the file must go on at least until there. What follows after
-the end is not looked at. Nothing here is decoded, so a hole inside compressed data is only noticed in PNG (by its CRC).
+the end is not looked at. Nothing here is decoded, so zeros inside compressed data are only noticed in PNG (by its CRC);
+what was never written at all, the caller knows from the file system (`OpenFile.until_hole`).
 """
 
 import re

@@ -92,6 +92,36 @@ def test_what_has_not_arrived_is_waited_for_and_in_the_end_truncated(data: bytes
     assert refused(path, decode=True) == (ErrorCode.TRUNCATED, f"scan.jpg {what}: copy it again")
 
 
+def sized_beforehand(path: Path, data: bytes, written: list[tuple[int, int]]) -> None:
+    """As a copy over SMB or a download in pieces leaves it: at its full size, with ``written`` ranges filled in."""
+    with path.open("wb") as file:
+        os.truncate(file.fileno(), len(data))
+        for start, end in written:
+            os.pwrite(file.fileno(), data[start:end], start)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_file_of_its_full_size_is_waited_for_until_all_of_it_is_written(kind: str, tmp_path: Path) -> None:
+    data = picture(kind, 320, 240) + bytes(8192)
+    end, path = len(data) - 8192, tmp_path / "scan.jpg"
+    block = 4096 * (end // 4096 // 2)
+    head, tail = (0, block), (block + 4096, end)
+    for written in ([head], [head, tail], [(0, 1), tail]):
+        sized_beforehand(path, data, written)
+        assert not isinstance(inspect(path, LIMITS), Inspected), written
+    sized_beforehand(path, data, [(0, end)])
+    assert isinstance(inspect(path, LIMITS), Inspected), "what was never written lies behind the picture"
+
+
+def test_a_black_picture_kept_with_holes_is_taken_in_the_end(tmp_path: Path) -> None:
+    sink = io.BytesIO()
+    Image.new("RGB", (320, 240)).save(sink, "BMP")
+    path = tmp_path / "black.bmp"
+    sized_beforehand(path, sink.getvalue(), [(0, 4096)])
+    assert isinstance(inspect(path, LIMITS), NotWhole)
+    assert isinstance(inspect(path, LIMITS, decode=True), Inspected)
+
+
 def test_a_known_kind_is_unsupported_and_named(tmp_path: Path) -> None:
     sink = io.BytesIO()
     Image.new("P", (8, 8)).save(sink, "GIF")
