@@ -127,6 +127,9 @@ class Walker:
                 with entries:
                     for entry in entries:
                         relative = prefix + entry.name
+                        if not full and relative not in touched and self._is_unchanged(entry, relative):
+                            seen.add(relative)
+                            continue
                         if self._names.ignores(entry.name, relative):
                             continue
                         if self._recursive and self._is_folder(entry):
@@ -169,6 +172,11 @@ class Walker:
             except OSError:
                 unread.append(relative + "/")
         return None
+
+    def _is_unchanged(self, entry: "os.DirEntry[str]", relative: str) -> bool:
+        """A known file that lies where it lay and needs no second look, whatever the patterns say of its name."""
+        known = self._known.get(relative)
+        return known is not None and not self._follow and known.inode == entry.inode() and not self._is_folder(entry)
 
     def _leads_out(self, entry: "os.DirEntry[str]") -> bool:
         return self._follow and entry.is_symlink() and self._lies_in_forbidden(entry.path)
