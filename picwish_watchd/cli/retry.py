@@ -35,8 +35,8 @@ def run(args: argparse.Namespace) -> int:
     finally:
         journal.close()
     _tell(retried)
-    if args.id and len(retried) < len(args.id):
-        left = sorted({job.id for job in jobs} - {one.job.id for one in retried})
+    left = sorted({job.id for job in jobs} - {one.job.id for one in retried})
+    if args.id and left:
         raise WatchdError(
             f"nothing to retry in job {', '.join(map(str, left))}",
             hint="only rejected, failed and held jobs can be retried; `picwish-watchd show ID` tells how one stands",

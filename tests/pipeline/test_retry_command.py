@@ -1,0 +1,38 @@
+"""`retry` answers by the jobs that were named, not by how many went on."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from picwish_watchd.clock import Clock
+from picwish_watchd.job import ErrorCode, Problem, State
+from picwish_watchd.journal import Journal
+from tests.unit.journal.journalkit import added, job_in
+
+
+def retry(folder: Path, *names: str) -> subprocess.CompletedProcess[str]:
+    settings = folder / "watchd.yaml"
+    settings.write_text("journal: journal.db\nrules: [{name: scans, inbox: in, outbox: out}]\n")
+    return subprocess.run(
+        [sys.executable, "-m", "picwish_watchd", "retry", *names, "-c", str(settings)],
+        capture_output=True, text=True, timeout=30, check=False,
+    )  # fmt: skip
+
+
+def test_a_job_named_twice_is_retried_once_and_that_is_fine(tmp_path: Path) -> None:
+    journal = Journal.open_for_writing(tmp_path / "journal.db", Clock())
+    job = job_in(journal, State.FAILED)
+    journal.close()
+    answer = retry(tmp_path, str(job.id), str(job.id))
+    assert (answer.returncode, answer.stderr) == (0, "")
+
+
+def test_copies_that_go_on_do_not_hide_a_named_job_with_nothing_to_retry(tmp_path: Path) -> None:
+    journal = Journal.open_for_writing(tmp_path / "journal.db", Clock())
+    first, done = job_in(journal, State.HELD), job_in(journal, State.DONE, "b.jpg")
+    problem = Problem(ErrorCode.DUPLICATE_OF_HELD, "a copy")
+    journal.move(added(journal), State.HELD, "held with its first", problem=problem)
+    journal.close()
+    answer = retry(tmp_path, str(first.id), str(done.id))
+    assert answer.returncode == 1
+    assert f"nothing to retry in job {done.id}" in answer.stderr
