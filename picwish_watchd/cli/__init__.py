@@ -17,6 +17,8 @@ COMMANDS = {
     "status": "show whether the daemon runs, jobs, credits, and what is wrong",
     "jobs": "list the jobs, newest first",
     "show": "show one job with its whole history",
+    "why": "tell what became of a file and why: its rule, its job, what it waits for, what to do",
+    "plan": "tell what the inboxes hold that is not done and what it would cost; submit nothing",
     "retry": "let jobs that ended badly go on; what must be paid again is paid again",
     "approve": "let a flood go that budget.burst holds; accept that a rule's folders are made anew",
     "spend": "show the credits used, by day, month or rule",
@@ -122,6 +124,11 @@ def _show(sub: argparse.ArgumentParser) -> None:
     _json(sub)
 
 
+def _why(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("path", type=Path, metavar="PATH", help="a file or folder, whether it is (still) there or not")
+    _json(sub)
+
+
 def _retry(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("id", type=int, nargs="*", metavar="ID", help="the numbers that `jobs` shows")
     sub.add_argument("--state", choices=["failed", "held", "rejected"], help="all jobs in this state instead")
@@ -151,6 +158,8 @@ _ARGUMENTS = {
     "status": _json,
     "jobs": _jobs,
     "show": _show,
+    "why": _why,
+    "plan": _json,
     "retry": _retry,
     "approve": _approve,
     "spend": _spend,

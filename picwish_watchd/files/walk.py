@@ -67,13 +67,23 @@ class NameFilter:
     """
 
     def __init__(self, include: Iterable[str], exclude: Iterable[str]) -> None:
+        exclude = tuple(exclude)
         self._include = _Globs(include)
         self._exclude = _Globs(exclude)
         self._junk = _Globs(JUNK)
+        self._excluded = exclude
 
     def ignores(self, name: str, relative: str) -> bool:
         """Whether junk or ``exclude`` keeps it out; a folder so named is not entered."""
         return self._junk.match(name, relative) or self._exclude.match(name, relative)
+
+    def ignored_by(self, name: str, relative: str) -> str | None:
+        """Which pattern of which list makes `ignores` say yes, in words; None where it says no."""
+        for patterns, what in ((JUNK, "the built-in junk pattern"), (self._excluded, "exclude:")):
+            for pattern in patterns:
+                if _Globs([pattern]).match(name, relative):
+                    return f'{what} "{pattern}"'
+        return None
 
     def takes(self, name: str, relative: str) -> bool:
         """Whether ``include`` names it; to be asked after `ignores`."""

@@ -138,6 +138,15 @@ class JournalReader:
         )
         return [job_from(row) for row in rows]
 
+    def contents(self, sha256: str, rule: str, model: int) -> list[Job]:
+        """Jobs of one content, rule and ``type`` that a copy would follow: with a result, newest first; then others."""
+        rows = self._rows(
+            f"{SELECT_JOB} WHERE sha256 = ? AND rule = ? AND type = ? AND state NOT IN ('rejected', 'failed')"
+            " AND (state <> 'done' OR result IS NOT NULL) ORDER BY state <> 'done', id DESC",
+            (sha256, rule, model),
+        )
+        return [job_from(row) for row in rows]
+
     def held_copies(self, job: Job) -> list[Job]:
         """Jobs that are held only because ``job``, of the same content and rule, was."""
         rows = self._rows(
@@ -200,8 +209,12 @@ class JournalReader:
 
     def last_of(self, source: Path) -> Job | None:
         """The newest job of a file."""
-        rows = self._rows(f"{SELECT_JOB} WHERE source = ? ORDER BY id DESC LIMIT 1", (os.fsencode(source),))
-        return job_from(rows[0]) if rows else None
+        return next(iter(self.all_of(source, limit=1)), None)
+
+    def all_of(self, source: Path, *, limit: int = -1) -> list[Job]:
+        """The jobs of a file, newest first."""
+        sql = f"{SELECT_JOB} WHERE source = ? ORDER BY id DESC LIMIT ?"
+        return [job_from(row) for row in self._rows(sql, (os.fsencode(source), limit))]
 
     def known(self, rule: str) -> Iterator[tuple[str, Stamp]]:
         """(path below the inbox, stamp) of each file that has a job and may still lie in the inbox."""
@@ -234,6 +247,10 @@ class JournalReader:
         """Number of images of ``rule`` that were taken in from ``moment`` on and that may go."""
         sql = "SELECT count(*) FROM job WHERE rule = ? AND created_at >= ? AND flood = 0 AND sha256 IS NOT NULL"
         return int(self._row(sql, (rule, moment))[0])
+
+    def is_flood(self, job_id: int) -> bool:
+        """Whether the job waits for `approve`."""
+        return bool(self._rows("SELECT 1 FROM job WHERE id = ? AND flood = 1 AND state = 'queued'", (job_id,)))
 
     def floods(self) -> dict[str, int]:
         """Number of images that wait for `approve`, by rule."""

@@ -5,14 +5,15 @@ import os
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 import structlog
 
-from picwish_watchd.config import Observer, Rule
+from picwish_watchd.config import Config, Observer, Rule
 from picwish_watchd.files.observe import Inbox, Walked, Watcher
 from picwish_watchd.files.walk import NameFilter, Sighting
 from picwish_watchd.job import Job
-from picwish_watchd.pipeline.context import Context
+from picwish_watchd.pipeline.context import Context, spool_folder
 from picwish_watchd.pipeline.intake import Intake
 
 _log = structlog.get_logger()
@@ -143,9 +144,6 @@ class Desks:
 
     def _inbox(self, rule: Rule) -> Inbox:
         native = {Observer.NATIVE: True, Observer.POLLING: False, Observer.AUTO: None}[rule.observer]
-        config = self._context.config
-        written = [folder for each in config.rules for folder in (each.outbox, each.archive, each.failed) if folder]
-        others = [each.inbox for each in config.rules if each.name != rule.name]
         return Inbox(
             rule=rule.name,
             path=rule.inbox,
@@ -154,5 +152,12 @@ class Desks:
             follow_symlinks=rule.follow_symlinks,
             native=native,
             rescan_interval=rule.rescan_interval,
-            forbidden=(*written, *others, self._context.spool.folder),
+            forbidden=forbidden_to(self._context.config, rule),
         )
+
+
+def forbidden_to(config: Config, rule: Rule) -> tuple[Path, ...]:
+    """Folders that no link in the rule's inbox may lead into: what is found there would be bought in a circle."""
+    written = [folder for each in config.rules for folder in (each.outbox, each.archive, each.failed) if folder]
+    others = [each.inbox for each in config.rules if each.name != rule.name]
+    return (*written, *others, spool_folder(config.journal))

@@ -18,6 +18,7 @@ from picwish_watchd.files.settle import Due, Settling
 from picwish_watchd.files.verdicts import Bad, Changed, Gone, NotWhole, Unreadable
 from picwish_watchd.files.walk import Sighting
 from picwish_watchd.job import UNFINISHED, ErrorCode, Job, Kind, NewJob, Original, Stamp, State
+from picwish_watchd.journal import JournalReader
 from picwish_watchd.pipeline.bell import Bell
 from picwish_watchd.pipeline.context import Context
 from picwish_watchd.pipeline.judge import Verdict, judge
@@ -108,7 +109,7 @@ class Intake:
                 case Inspected() | LinkFound() | Bad():
                     self._settling.forget(due.path, due.stamp)
                     self._unreadable.discard(due.path)
-                    job = self._new_job(due, verdict)
+                    job = new_job(self._context.journal, self._rule, due.path, due.stamp, verdict)
                     if not self._known(job):
                         new.append(job)
                 case Stamp():
@@ -164,40 +165,9 @@ class Intake:
             )
         return braked
 
-    def _new_job(self, due: Due, verdict: Inspected | LinkFound | Bad) -> NewJob:
-        rule = self._rule
-        new = NewJob(
-            rule=rule.name,
-            source=due.path,
-            relative=due.path.relative_to(rule.inbox),
-            stamp=due.stamp,
-            type=rule.type,
-            return_type=rule.return_type,
-            sync=rule.sync,
-        )
-        match verdict:
-            case Inspected(format=kind, width=width, height=height, sha256=sha256):
-                maker = self._context.journal.maker_of(sha256)
-                return replace(
-                    new, format=kind, width=width, height=height, sha256=sha256,
-                    result_of=None if maker is None else maker.output,
-                )  # fmt: skip
-            case LinkFound(url=url, sha256=sha256):
-                return replace(new, kind=Kind.LINK, url=url, sha256=sha256)
-            case Bad(problem=problem):
-                moving = rule.on_failure is OnFailure.MOVE
-                return replace(new, problem=problem, original=Original.WAITING if moving else Original.PRESENT)
-
     def _known(self, new: NewJob) -> bool:
-        """Whether the file was touched, and holds what its last job was about."""
         last = self._context.journal.last_of(new.source)
-        if last is None or last.original in (Original.MOVED, Original.DELETED, Original.REPLACED):
-            return False
-        # the inbox of a rule that was only renamed is not bought again, and what is under way never is
-        others = any(rule.name == last.rule for rule in self._context.config.rules) and last.rule != new.rule
-        if others and last.state not in (*UNFINISHED, State.HELD):
-            return False
-        if not _same(last, new):
+        if last is None or not is_known(last, new, self._context.config.rules):
             return False
         self._context.journal.restamp(last, new.stamp)
         if last.original is Original.GONE:  # its folder was away for a while
@@ -208,6 +178,44 @@ class Intake:
         if path not in self._unreadable:
             self._unreadable.add(path)
             _log.warning("file.unreadable", rule=self._rule.name, path=path, reason=reason)
+
+
+def new_job(
+    journal: JournalReader, rule: Rule, path: Path, stamp: Stamp, verdict: Inspected | LinkFound | Bad
+) -> NewJob:
+    """What is written down about a file of ``rule`` that was judged so."""
+    new = NewJob(
+        rule=rule.name,
+        source=path,
+        relative=path.relative_to(rule.inbox),
+        stamp=stamp,
+        type=rule.type,
+        return_type=rule.return_type,
+        sync=rule.sync,
+    )
+    match verdict:
+        case Inspected(format=kind, width=width, height=height, sha256=sha256):
+            maker = journal.maker_of(sha256)
+            return replace(
+                new, format=kind, width=width, height=height, sha256=sha256,
+                result_of=None if maker is None else maker.output,
+            )  # fmt: skip
+        case LinkFound(url=url, sha256=sha256):
+            return replace(new, kind=Kind.LINK, url=url, sha256=sha256)
+        case Bad(problem=problem):
+            moving = rule.on_failure is OnFailure.MOVE
+            return replace(new, problem=problem, original=Original.WAITING if moving else Original.PRESENT)
+
+
+def is_known(last: Job | None, new: NewJob, rules: Sequence[Rule]) -> bool:
+    """Whether the file was only touched, and holds what ``last``, the newest job of its path, was about."""
+    if last is None or last.original in (Original.MOVED, Original.DELETED, Original.REPLACED):
+        return False
+    # the inbox of a rule that was only renamed is not bought again, and what is under way never is
+    others = any(rule.name == last.rule for rule in rules) and last.rule != new.rule
+    if others and last.state not in (*UNFINISHED, State.HELD):
+        return False
+    return _same(last, new)
 
 
 def _same(last: Job, new: NewJob) -> bool:

@@ -1,0 +1,36 @@
+"""``why PATH``: what became of a file and why."""
+
+import argparse
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+
+from picwish_watchd.cli.source import journal
+from picwish_watchd.clock import Clock
+from picwish_watchd.files.names import shown
+from picwish_watchd.pipeline.why import why
+
+
+def run(args: argparse.Namespace) -> int:
+    """Tells it; 1 if the path lies under no inbox or does not exist, and no job knows it."""
+    config, reader = journal(args)
+    found = why(config, reader, Path(os.path.abspath(args.path)), Clock().now())
+    if not os.path.lexists(config.journal):
+        found = replace(found, reason=f"{found.reason} (there is no journal yet: nothing has run)")
+    job = found.job
+    facts = {
+        "path": str(found.path),
+        "rule": found.rule,
+        "job": None if job is None else job.id,
+        "state": None if job is None else job.state,
+        "reason": found.reason,
+        "advice": found.advice,
+    }
+    if args.json:
+        print(json.dumps({**facts, "earlier": found.earlier}))
+    else:
+        for name, value in {**facts, "earlier": ", ".join(map(str, found.earlier)) or None}.items():
+            if value is not None:
+                print(f"{name:<8} {shown(str(value))}")
+    return 0 if found.known else 1
