@@ -4,7 +4,7 @@ import fcntl
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from picwish_watchd.errors import JournalBusyError, JournalError, JournalTemporaryError
@@ -28,7 +28,7 @@ class DaemonLock:
         """Takes the lock or raises `JournalBusyError` naming the owner's pid."""
         fd = _open(self.path)
         if not _locked_within(fd, _GLANCE):
-            pid = _read_pid(fd)
+            pid = _read_number(fd)
             os.close(fd)
             raise JournalBusyError(
                 f"another picwish-watchd (pid {pid or 'unknown'}) is running on this journal",
@@ -53,7 +53,7 @@ class DaemonLock:
         try:
             fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
-            return _read_pid(fd) or 0
+            return _read_number(fd) or 0
         finally:
             os.close(fd)
         return None
@@ -64,6 +64,10 @@ class WriteLock:
 
     SQLite 3.7.0 to 3.51.2 can corrupt a WAL when one connection commits while another one checkpoints
     (sqlite.org/wal.html#walresetbug); Debian 12 ships 3.40.1.
+
+    The file also bears witness to the last event that was committed, so that a -wal that went away with its -shm, or
+    an older copy of the journal, is noticed (`witnessed`). It is not synced: after a power cut it may lag behind, which
+    only makes it believe what it finds.
     """
 
     def __init__(self, journal: Path) -> None:
@@ -83,9 +87,26 @@ class WriteLock:
         finally:
             fcntl.flock(self._fd, fcntl.LOCK_UN)
 
+    def testify(self, event: int) -> None:
+        """The last event committed; while the lock is held. A full disk is no reason to stop."""
+        with suppress(OSError):
+            os.pwrite(self._fd, f"{event:020d}\n".encode(), 0)
+
     def close(self) -> None:
         """Closes the lock file."""
         os.close(self._fd)
+
+
+def witnessed(journal: Path) -> int:
+    """The last event that is known to have been committed; 0 if nobody knows, or it is not for this user to read."""
+    try:
+        fd = os.open(f"{journal}.write", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return 0
+    try:
+        return _read_number(fd) or 0
+    finally:
+        os.close(fd)
 
 
 def _locked_within(fd: int, seconds: float) -> bool:
@@ -111,6 +132,6 @@ def _open(path: Path) -> int:
         ) from error
 
 
-def _read_pid(fd: int) -> int | None:
+def _read_number(fd: int) -> int | None:
     text = os.pread(fd, 32, 0).strip()
     return int(text) if text.isdigit() else None

@@ -10,9 +10,10 @@ from typing import Self
 from picwish_watchd.errors import JournalError
 from picwish_watchd.job import Job, JobEvent, Stamp, State
 from picwish_watchd.journal.faults import RESTORE, translated
-from picwish_watchd.journal.locks import DaemonLock
+from picwish_watchd.journal.locks import DaemonLock, witnessed
+from picwish_watchd.journal.refusals import check_version, refuse_lost_events, refuse_lost_wal
 from picwish_watchd.journal.rows import SELECT_JOB, event_from, job_from, stamp_from
-from picwish_watchd.journal.schema import APPLICATION_ID, VERSION, migrate
+from picwish_watchd.journal.schema import migrate
 
 #: The pause is over. None lasts over 300 s: one that ends in more than 400 s was set by a clock that was ahead.
 _OVER = "abs(coalesce(not_before, 0) - ? - 200) >= 200"
@@ -59,8 +60,9 @@ class JournalReader:
         _require(path)
         refuse_lost_wal(path)
         with translated(path):
+            witness = witnessed(path)
             try:
-                connection = _connect_checked(path, "mode=ro")
+                connection = _connect_checked(path, "mode=ro", witness)
             except sqlite3.OperationalError:
                 # A folder that this user may not write: without a daemon there is no -shm to share.
                 if DaemonLock(path).owner() is not None:
@@ -328,38 +330,6 @@ class JournalReader:
         return row
 
 
-def check_version(connection: sqlite3.Connection, path: Path) -> int:
-    """The schema's number in the file; raises `JournalError` if the file is not ours or is newer than we are."""
-    application = connection.execute("PRAGMA application_id").fetchone()[0]
-    version = int(connection.execute("PRAGMA user_version").fetchone()[0])
-    if application != APPLICATION_ID:
-        raise JournalError(
-            f"{path} is not a journal of picwish-watchd",
-            hint="set `journal:` to a file of its own; this one was not touched",
-        )
-    if version > VERSION:
-        raise JournalError(
-            f"{path} was written by a newer picwish-watchd (schema {version}; this one knows {VERSION})",
-            hint="install the newer version again; the journal was not touched",
-        )
-    return version
-
-
-def refuse_lost_wal(path: Path) -> None:
-    """Raises `JournalError` if the -wal was taken away after an unclean end, and with it what was committed last.
-
-    SQLite deletes the -shm before the -wal (sqlite.org/src/file/src/wal.c, sqlite3WalClose), so that a -shm is never
-    left alone by itself. The -wal is looked for twice, as another process may open or close the journal meanwhile.
-    """
-    wal = f"{path}-wal"
-    if not os.path.exists(wal) and os.path.exists(f"{path}-shm") and not os.path.exists(wal):
-        raise JournalError(
-            f"the journal {path} lost its companion {wal}, and with it what was written last",
-            hint=f"put the -wal back; or restore both from a backup and remove {path}-shm. Without it, images "
-            "paid for last are unknown: only after moving them out of the inboxes, remove the -shm and start again",
-        )
-
-
 def _require(path: Path) -> None:
     try:
         os.stat(path)
@@ -374,10 +344,11 @@ def _require(path: Path) -> None:
         ) from error
 
 
-def _connect_checked(path: Path, parameter: str) -> sqlite3.Connection:
+def _connect_checked(path: Path, parameter: str, witness: int = 0) -> sqlite3.Connection:
     connection = _connect(path, parameter)
     try:
         check_version(connection, path)
+        refuse_lost_events(connection, path, witness)
     except BaseException:
         connection.close()
         raise

@@ -12,8 +12,9 @@ from picwish_watchd.clock import Clock
 from picwish_watchd.errors import JournalError
 from picwish_watchd.job import LEGAL_MOVES, Job, NewJob, Stamp, State
 from picwish_watchd.journal.faults import RESTORE, translated
-from picwish_watchd.journal.locks import WriteLock
-from picwish_watchd.journal.reader import JournalReader, check_version, refuse_lost_wal
+from picwish_watchd.journal.locks import WriteLock, witnessed
+from picwish_watchd.journal.reader import JournalReader
+from picwish_watchd.journal.refusals import check_version, last_event, refuse_lost_events, refuse_lost_wal
 from picwish_watchd.journal.rows import (
     JOB_COLUMNS,
     Changes,
@@ -76,7 +77,7 @@ class Journal(JournalReader):
         lock = WriteLock(path)
         try:
             with translated(path), lock.held():
-                _finish_or_begin(path)
+                _finish_or_begin(path, lock)
                 connection = _open(path)
             return cls(connection, path, lock, clock)
         except BaseException:
@@ -241,7 +242,9 @@ class Journal(JournalReader):
             cursor.execute("BEGIN IMMEDIATE")
             try:
                 yield cursor
+                last = last_event(self._connection)
                 cursor.execute("COMMIT")
+                self._lock.testify(last)
             except BaseException:
                 if self._connection.in_transaction:
                     cursor.execute("ROLLBACK")
@@ -281,7 +284,7 @@ def prepare_folder(path: Path) -> None:
         ) from error
 
 
-def _finish_or_begin(path: Path) -> None:
+def _finish_or_begin(path: Path, lock: WriteLock) -> None:
     """Makes a new journal under another name first, so that one of this name is never half made."""
     if path.exists():
         if os.path.getsize(path) == 0:
@@ -314,6 +317,7 @@ def _finish_or_begin(path: Path) -> None:
     finally:
         connection.close()
     _sync(fresh)
+    lock.testify(0)
     os.rename(fresh, path)
     _sync(path.parent)
 
@@ -338,6 +342,7 @@ def _open(path: Path, *, verify: bool = True) -> sqlite3.Connection:
             found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
             if found != "ok":
                 raise JournalError(f"the journal is damaged: {path} ({found})", hint=RESTORE)
+        refuse_lost_events(connection, path, witnessed(path))
         if version < VERSION:
             _upgrade(connection, path, version)
     except BaseException:

@@ -215,6 +215,20 @@ async def test_a_wal_that_was_removed_after_a_kill_is_missed(struck: House) -> N
     companion(struck, "-shm").unlink()  # a person's word: begin with what is left
 
 
+async def test_both_companions_that_were_removed_after_a_kill_are_missed(struck: House) -> None:
+    await lived(struck, 2, killed=True)
+    companion(struck, "-wal").unlink()
+    companion(struck, "-shm").unlink()
+    for _ in range(2):
+        process = start(struck)
+        assert await process.ended() == 74
+        assert "entries are missing" in words(process)
+        code, told = check(struck)
+        assert (code, "entries are missing" in told) == (74, True)
+    assert struck.creates() == 2
+    companion(struck, ".write").unlink()  # a person's word: begin with what is left
+
+
 @pytest.fixture
 def own_mount(struck: House) -> Iterator[Callable[..., None]]:
     """Mounts something over the journal's folder until the test ends."""

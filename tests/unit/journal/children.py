@@ -17,7 +17,7 @@ from typing import Any
 from picwish_watchd.clock import Clock
 from picwish_watchd.errors import WatchdError
 from picwish_watchd.job import State
-from picwish_watchd.journal import Charge, DaemonLock, Journal, JournalReader, reader, schema, store
+from picwish_watchd.journal import Charge, DaemonLock, Journal, JournalReader, refusals, schema, store
 from picwish_watchd.journal.locks import WriteLock
 from tests.unit.journal.journalkit import added, new_job, now
 
@@ -131,7 +131,7 @@ def upgrade_on_a_full_disk(path: str) -> None:
 
 def _know(steps: tuple[str, ...]) -> None:
     vars(schema)["MIGRATIONS"] = steps
-    for module in (schema, reader, store):
+    for module in (schema, refusals, store):
         vars(module)["VERSION"] = len(steps)
 
 

@@ -3,13 +3,15 @@
 import os
 import sqlite3
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from picwish_watchd import mounts
 from picwish_watchd.errors import JournalError
-from picwish_watchd.journal import Journal, JournalReader, prepare_folder, reader, refuse_network, schema, store
+from picwish_watchd.job import State
+from picwish_watchd.journal import Journal, JournalReader, prepare_folder, refusals, refuse_network, schema, store
 from tests.support.clock import FakeClock
 from tests.unit.journal.journalkit import added, now
 
@@ -139,9 +141,10 @@ def damage(path: Path) -> None:
 
 def test_damaged_pages_are_told_as_damage_by_every_read(path: Path, clock: FakeClock) -> None:
     close_with(path, clock, 300)
-    damage(path)
     found = JournalReader.open(path)
-    for read in (found.jobs, found.counts, found.verify, lambda: list(found.known("scans"))):
+    damage(path)
+    anew = partial(JournalReader.open, path)
+    for read in (found.jobs, found.counts, found.verify, lambda: list(found.known("scans")), anew):
         with pytest.raises(JournalError, match="the journal is damaged") as caught:
             read()
         assert caught.value.hint is not None
@@ -206,7 +209,7 @@ STEP = "ALTER TABLE job ADD COLUMN colour TEXT;\nUPDATE job SET colour = 'grey';
 def with_step(monkeypatch: pytest.MonkeyPatch, step: str) -> None:
     """A program that knows one step more."""
     monkeypatch.setattr(schema, "MIGRATIONS", (*schema.MIGRATIONS, step))
-    for module in (schema, store, reader):
+    for module in (schema, store, refusals):
         monkeypatch.setattr(module, "VERSION", len(schema.MIGRATIONS))
 
 
@@ -252,3 +255,51 @@ def test_a_new_journal_needs_no_copy(path: Path, clock: FakeClock, monkeypatch: 
     with_step(monkeypatch, STEP)
     close_with(path, clock, 1)
     assert [entry.name for entry in path.parent.iterdir() if entry.name.endswith(".bak")] == []
+
+
+def test_a_journal_whose_last_events_went_away_is_refused_by_all(path: Path, clock: FakeClock) -> None:
+    """As after `rm journal.db-*` beside a daemon that was killed, or with an older copy."""
+    close_with(path, clock, 2)
+    older = path.read_bytes()
+    journal = Journal.open_for_writing(path, clock)
+    job = journal.jobs()[0]
+    journal.move(job, State.SUBMITTING, "sending it", reserve=5)
+    journal.close()
+    newer = path.read_bytes()
+    path.write_bytes(older)
+    for _ in range(2):
+        for opening in (partial(Journal.open_for_writing, path, clock), partial(JournalReader.open, path)):
+            with pytest.raises(JournalError, match="older than what was last written to it: 1 entries are missing"):
+                opening()
+    path.write_bytes(newer)
+    Journal.open_for_writing(path, clock).close()
+    path.write_bytes(older)
+    path.with_name("journal.db.write").unlink()  # a person's word
+    Journal.open_for_writing(path, clock).close()
+
+
+def test_a_journal_that_was_moved_away_is_begun_anew(path: Path, clock: FakeClock) -> None:
+    close_with(path, clock, 3)
+    path.rename(path.with_name("old.db"))
+    close_with(path, clock, 1)
+    journal = Journal.open_for_writing(path, clock)
+    assert len(journal.jobs()) == 1
+    journal.close()
+
+
+def test_a_foreign_look_after_a_kill_does_no_harm(path: Path, clock: FakeClock) -> None:
+    """sqlite3 folds the -wal into the file and removes it when it is the last one out."""
+    close_with(path, clock, 1)
+    journal = Journal.open_for_writing(path, clock)
+    journal.move(journal.jobs()[0], State.SUBMITTING, "sending it", reserve=5)
+    killed = path.with_name("killed")
+    killed.mkdir()
+    for name in ("journal.db", "journal.db-wal", "journal.db-shm", "journal.db.write"):
+        (killed / name).write_bytes(path.with_name(name).read_bytes())
+    journal.close()
+    with closing(sqlite3.connect(killed / "journal.db")) as foreign:
+        foreign.execute("SELECT count(*) FROM job").fetchone()
+    assert not (killed / "journal.db-wal").exists()
+    again = Journal.open_for_writing(killed / "journal.db", clock)
+    assert again.jobs()[0].state is State.SUBMITTING
+    again.close()

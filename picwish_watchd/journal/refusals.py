@@ -1,0 +1,57 @@
+"""What makes a journal one that nobody may go on with: not ours, newer, or shorter than it was."""
+
+import os
+import sqlite3
+from pathlib import Path
+
+from picwish_watchd.errors import JournalError
+from picwish_watchd.journal.schema import APPLICATION_ID, VERSION
+
+
+def check_version(connection: sqlite3.Connection, path: Path) -> int:
+    """The schema's number in the file; raises `JournalError` if the file is not ours or is newer than we are."""
+    application = connection.execute("PRAGMA application_id").fetchone()[0]
+    version = int(connection.execute("PRAGMA user_version").fetchone()[0])
+    if application != APPLICATION_ID:
+        raise JournalError(
+            f"{path} is not a journal of picwish-watchd",
+            hint="set `journal:` to a file of its own; this one was not touched",
+        )
+    if version > VERSION:
+        raise JournalError(
+            f"{path} was written by a newer picwish-watchd (schema {version}; this one knows {VERSION})",
+            hint="install the newer version again; the journal was not touched",
+        )
+    return version
+
+
+def last_event(connection: sqlite3.Connection) -> int:
+    """The number of the last event; they are never used twice."""
+    return int(connection.execute("SELECT coalesce(max(id), 0) FROM event").fetchone()[0])
+
+
+def refuse_lost_events(connection: sqlite3.Connection, path: Path, witness: int) -> None:
+    """Raises `JournalError` if the file ends before ``witness``, an event that was committed (looked up before)."""
+    missing = witness - last_event(connection)
+    if missing > 0:
+        raise JournalError(
+            f"the journal {path} is older than what was last written to it: {missing} entries are missing",
+            hint="its -wal was taken away, or this is a backup: put the newest one back, with its -wal. Without it, "
+            "images paid for since are unknown: only after moving them out of the inboxes, and with nothing of "
+            f"picwish-watchd running, remove {path}.write and start again",
+        )
+
+
+def refuse_lost_wal(path: Path) -> None:
+    """Raises `JournalError` if the -wal was taken away after an unclean end, and with it what was committed last.
+
+    SQLite deletes the -shm before the -wal (sqlite.org/src/file/src/wal.c, sqlite3WalClose), so that a -shm is never
+    left alone by itself. The -wal is looked for twice, as another process may open or close the journal meanwhile.
+    """
+    wal = f"{path}-wal"
+    if not os.path.exists(wal) and os.path.exists(f"{path}-shm") and not os.path.exists(wal):
+        raise JournalError(
+            f"the journal {path} lost its companion {wal}, and with it what was written last",
+            hint=f"put the -wal back; or restore both from a backup and remove {path}-shm. Without it, images "
+            "paid for last are unknown: only after moving them out of the inboxes, remove the -shm and start again",
+        )
