@@ -2,7 +2,7 @@
 
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 MOUNTINFO = Path("/proc/self/mountinfo")
@@ -20,6 +20,8 @@ class Mount:
 
     point: str
     kind: str
+    device: str = field(default="", compare=False)  #: major:minor; another one after each restart for NFS and the like
+    root: str = field(default="/", compare=False)  #: the folder of that file system that hangs here
 
     @property
     def network(self) -> bool:
@@ -38,9 +40,42 @@ def mounts() -> list[Mount]:
 
 def mount_of(path: Path) -> Mount | None:
     """The mount that ``path`` lies on (it need not exist); of several at one point, the uppermost."""
-    real = os.path.realpath(path)
+    return _over(mounts(), os.path.realpath(path))
+
+
+def home_of(path: Path) -> Mount | None:
+    """The mount by which ``path`` is known again: `mount_of`, but one bound onto itself counts as not bound.
+
+    systemd binds each entry of `ReadWritePaths=` onto itself in the service's own namespace: without this, a start by
+    hand after one by systemd would find every folder on another mount.
+    """
+    table = mounts()
+    mount = _over(table, os.path.realpath(path))
+    while mount is not None and mount.point != "/":
+        point = mount.point
+        above = _over([other for other in table if other.point != point], point)
+        if above is None or above.device != mount.device:
+            break
+        if mount.root != os.path.normpath(os.path.join(above.root, os.path.relpath(point, above.point))):
+            break
+        mount = above
+    return mount
+
+
+def moved(path: Path, before: Mount | None) -> str | None:
+    """Why ``path`` does not lie where it did ``before``, in words; None if it does, or if either is not known."""
+    now = None if before is None else home_of(path)
+    if before is None or now is None or now == before:
+        return None
+    return (
+        f"it lies on the {now.kind} mounted at {now.point}, and before on the {before.kind} mounted at {before.point}; "
+        "mount that again, or accept this one with `picwish-watchd approve RULE`"
+    )
+
+
+def _over(table: list[Mount], real: str) -> Mount | None:
     best: Mount | None = None
-    for mount in mounts():
+    for mount in table:
         inside = mount.point == "/" or real == mount.point or real.startswith(mount.point + "/")
         if inside and (best is None or len(mount.point) >= len(best.point)):
             best = mount
@@ -52,5 +87,9 @@ def _parse(line: str) -> Mount | None:
     fields = left.split(" ")
     if not separator or len(fields) < 6:
         return None
-    point = _OCTAL.sub(lambda match: chr(int(match[1], 8)), fields[4])
-    return Mount(point=point, kind=right.split(" ", 1)[0])
+    point = _unescaped(fields[4])
+    return Mount(point=point, kind=right.split(" ", 1)[0], device=fields[2], root=_unescaped(fields[3]))
+
+
+def _unescaped(text: str) -> str:
+    return _OCTAL.sub(lambda match: chr(int(match[1], 8)), text)

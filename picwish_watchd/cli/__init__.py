@@ -20,7 +20,7 @@ COMMANDS = {
     "why": "tell what became of a file and why: its rule, its job, what it waits for, what to do",
     "plan": "tell what the inboxes hold that is not done and what it would cost; submit nothing",
     "retry": "let jobs that ended badly go on; what must be paid again is paid again",
-    "approve": "let a flood go that budget.burst holds; accept that a rule's folders are made anew",
+    "approve": "let a flood go that budget.burst holds; accept a rule's folders where they lie now",
     "spend": "show the credits used, by day, month or rule",
     "demo": "make a complete round trip on this machine, with no key and no configuration",
     "simulate": "run the simulator alone: a stand-in for PicWish on this machine",

@@ -1,4 +1,4 @@
-"""``approve RULE``: lets a flood held by `budget.burst` go; accepts that the rule's folders are made anew."""
+"""``approve RULE``: lets a flood held by `budget.burst` go; accepts the rule's folders where they lie now."""
 
 import argparse
 
@@ -16,7 +16,7 @@ def run(args: argparse.Namespace) -> int:
     if rule is None:
         names = ", ".join(rule.name for rule in config.rules)
         raise UsageError(f"there is no rule {args.rule!r} in {config.path}", hint=f"there are {names}")
-    folders = [folder for folder in (rule.outbox, rule.archive, rule.failed) if folder is not None]
+    folders = [folder for folder in (rule.inbox, rule.outbox, rule.archive, rule.failed) if folder is not None]
     journal = Journal.open_beside(config.journal, Clock())
     try:
         images = journal.approve(rule.name, folders)

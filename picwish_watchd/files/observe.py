@@ -27,7 +27,7 @@ from watchdog.observers.api import BaseObserver
 
 from picwish_watchd.files.walk import Away, NameFilter, Sighting, Walker
 from picwish_watchd.job import Stamp
-from picwish_watchd.mounts import mount_of
+from picwish_watchd.mounts import Mount, home_of, mount_of, moved
 
 #: The narrowest filter that still reports a file moved into the folder, which comes as FileCreatedEvent.
 _EVENTS: list[type[FileSystemEvent]] = [
@@ -66,6 +66,7 @@ class Walked:
     seconds: float
     warning: str | None = None
     unread: tuple[str, ...] = ()  #: subfolders that could not be read
+    mount: Mount | None = None  #: where the inbox lies, if that is known
 
 
 Report = Callable[[str, "list[Sighting] | Walked"], None]
@@ -77,9 +78,13 @@ class Watcher(threading.Thread):
     ``report`` is called in this thread. A walk that hangs in the kernel blocks this thread and nothing else.
     """
 
-    def __init__(self, inbox: Inbox, known: Iterable[tuple[str, Stamp]], report: Report) -> None:
+    def __init__(
+        self, inbox: Inbox, known: Iterable[tuple[str, Stamp]], report: Report, home: Mount | None = None
+    ) -> None:
+        """``home`` is the mount that the inbox was last accepted on, and may be set anew at any time."""
         super().__init__(name=f"watch-{inbox.rule}", daemon=True)
         self.inbox = inbox
+        self.home = home
         self._report = report
         self._walker = Walker(
             str(inbox.path), inbox.names, recursive=inbox.recursive, follow_symlinks=inbox.follow_symlinks,
@@ -126,6 +131,11 @@ class Watcher(threading.Thread):
 
     def _walk(self, *, full: bool) -> None:
         began = time.monotonic()
+        if (elsewhere := self._elsewhere()) is not None:
+            self._ear.close()
+            spent = time.monotonic() - began
+            self._report(self.inbox.rule, Walked(self.inbox.rule, f"{self.inbox.path}: {elsewhere}", spent))
+            return
         # Watch, then walk: what comes between the two is seen by one of them.
         warning = self._ear.listen(self.inbox)
         while self._forgotten:
@@ -139,8 +149,13 @@ class Watcher(threading.Thread):
         else:
             for batch in _batches(found):
                 self._report(self.inbox.rule, batch)
+        mount = home_of(self.inbox.path) if away is None else None
         spent = time.monotonic() - began
-        self._report(self.inbox.rule, Walked(self.inbox.rule, away, spent, warning, self._walker.unread))
+        self._report(self.inbox.rule, Walked(self.inbox.rule, away, spent, warning, self._walker.unread, mount))
+
+    def _elsewhere(self) -> str | None:
+        # exists() first: it lets autofs mount what it has put away
+        return moved(self.inbox.path, self.home) if self.inbox.path.exists() else None
 
     def _relative(self, touched: Iterable[str]) -> list[str]:
         roots = tuple({str(self.inbox.path) + "/", os.path.realpath(self.inbox.path) + "/"})

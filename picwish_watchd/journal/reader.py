@@ -14,6 +14,7 @@ from picwish_watchd.journal.locks import DaemonLock, witnessed
 from picwish_watchd.journal.refusals import check_version, refuse_lost_events, refuse_lost_wal
 from picwish_watchd.journal.rows import SELECT_JOB, event_from, job_from, stamp_from
 from picwish_watchd.journal.schema import migrate
+from picwish_watchd.mounts import Mount
 
 #: The pause is over. None lasts over 300 s: one that ends in more than 400 s was set by a clock that was ahead.
 _OVER = "abs(coalesce(not_before, 0) - ? - 200) >= 200"
@@ -311,6 +312,13 @@ class JournalReader:
     def folder_seen(self, folder: Path) -> bool:
         """Whether the folder was there before and was written to."""
         return bool(self._rows("SELECT 1 FROM folder WHERE path = ?", (os.fsencode(folder),)))
+
+    def folder_mount(self, folder: Path) -> Mount | None:
+        """The mount that the folder was last accepted on; None if that is not known yet."""
+        rows = self._rows("SELECT mount_point, mount_kind FROM folder WHERE path = ?", (os.fsencode(folder),))
+        if not rows or rows[0][0] is None:
+            return None
+        return Mount(os.fsdecode(rows[0][0]), str(rows[0][1]))
 
     def report(self) -> str | None:
         """What the daemon last said of itself, as JSON."""

@@ -25,7 +25,7 @@ from picwish_watchd.journal.rows import (
     storable,
 )
 from picwish_watchd.journal.schema import VERSION, migrate
-from picwish_watchd.mounts import mount_of
+from picwish_watchd.mounts import Mount, mount_of
 
 #: With WAL and FULL a power cut loses no acknowledged commit (sqlite.org/pragma.html#pragma_synchronous).
 _PRAGMAS = (
@@ -186,17 +186,22 @@ class Journal(JournalReader):
                 cursor.execute("INSERT OR REPLACE INTO rule (name, settings) VALUES (?, ?)", (name, settings))
 
     def approve(self, rule: str, folders: Sequence[Path]) -> int:
-        """Lets a held flood go, and accepts that ``folders`` are made anew; answers how many images go on."""
+        """Lets a held flood go, and forgets where ``folders`` were; answers how many images go on."""
         with self._transaction() as cursor:
             for folder in folders:
                 cursor.execute("DELETE FROM folder WHERE path = ?", (os.fsencode(folder),))
             cursor.execute("UPDATE job SET flood = 0 WHERE rule = ? AND flood = 1", (rule,))
             return cursor.rowcount
 
-    def remember_folder(self, folder: Path) -> None:
-        """The folder was there and could be written to."""
+    def remember_folder(self, folder: Path, mount: Mount | None = None) -> None:
+        """The folder was there and could be used, on this mount; a mount that is known already is kept."""
+        point, kind = (None, None) if mount is None else (os.fsencode(mount.point), mount.kind)
         with self._transaction() as cursor:
-            cursor.execute("INSERT OR IGNORE INTO folder (path) VALUES (?)", (os.fsencode(folder),))
+            cursor.execute(
+                "INSERT INTO folder (path, mount_point, mount_kind) VALUES (?, ?, ?) ON CONFLICT (path) DO UPDATE"
+                " SET mount_point = excluded.mount_point, mount_kind = excluded.mount_kind WHERE mount_point IS NULL",
+                (os.fsencode(folder), point, kind),
+            )
 
     def publish_report(self, text: str) -> None:
         """What the daemon says of itself, for `status`."""

@@ -29,10 +29,11 @@ from picwish_watchd.files.publish import (
     write_sidecar,
 )
 from picwish_watchd.job import ErrorCode, Job, Original, Problem, Result, State
+from picwish_watchd.mounts import Mount
 from picwish_watchd.pipeline.border import guarded
 from picwish_watchd.pipeline.context import Context
 from picwish_watchd.pipeline.describe import sidecar_text
-from picwish_watchd.pipeline.folders import reach
+from picwish_watchd.pipeline.folders import reach, remember
 
 _log = structlog.get_logger()
 
@@ -96,7 +97,10 @@ class Deliver:
                 continue
             job = context.journal.update(job, output=rule.outbox / name)
             seen = context.journal.folder_seen(rule.outbox)
-            outcome = await context.lanes.run(f"out:{job.rule}", self._place, job, rule, name, result, seen=seen)
+            mount = context.journal.folder_mount(rule.outbox)
+            outcome = await context.lanes.run(
+                f"out:{job.rule}", self._place, job, rule, name, result, seen=seen, mount=mount
+            )
             match outcome:
                 case Published(path=path):
                     await self._finish(job, rule, path)
@@ -115,10 +119,10 @@ class Deliver:
             return
 
     def _place(
-        self, job: Job, rule: Rule, name: PurePath, result: Result, *, seen: bool
+        self, job: Job, rule: Rule, name: PurePath, result: Result, *, seen: bool, mount: Mount | None
     ) -> Published | Taken | OutboxAway | NoRoom | Refused | Damaged:
         """In the outbox's thread."""
-        away = reach(rule.outbox, rule.file_mode, seen=seen)
+        away = reach(rule.outbox, rule.file_mode, seen=seen, mount=mount)
         if away is not None:
             return away
         replacing = rule.if_exists is IfExists.OVERWRITE
@@ -148,8 +152,7 @@ class Deliver:
     async def _finish(self, job: Job, rule: Rule, path: Path) -> None:
         """The result is durable in the outbox: now the journal says so, and only then the original may go."""
         context = self._context
-        if not context.journal.folder_seen(rule.outbox):
-            context.journal.remember_folder(rule.outbox)
+        await remember(context, rule, rule.outbox)
         keeping = rule.on_success is OnSuccess.KEEP
         job = context.journal.move(
             job, State.DONE, f"delivered to {path}",

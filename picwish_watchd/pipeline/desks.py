@@ -58,7 +58,12 @@ class Desks:
             with suppress(RuntimeError):  # the loop has ended while a walk was still under way
                 loop.call_soon_threadsafe(self._heard, desk, news)
 
-        watcher = Watcher(self._inbox(rule), list(self._context.journal.known(rule.name)), report)
+        watcher = Watcher(
+            self._inbox(rule),
+            list(self._context.journal.known(rule.name)),
+            report,
+            self._context.journal.folder_mount(rule.inbox),
+        )
         intake = Intake(self._context, rule, gone=watcher.forget)
         task = group.create_task(intake.run())
         desk = Desk(rule, intake, watcher, task, heard=self._context.clock.monotonic())
@@ -125,10 +130,23 @@ class Desks:
             _log.warning("inbox.not_watched", rule=name, path=path, reason=news.warning)
         for folder in set(news.unread) - set(desk.unread):
             _log.warning("folder.unreadable", rule=name, path=path / folder, reason="it cannot be read; passed over")
+        self._learn_mount(desk, news)
         desk.unread, desk.heard = news.unread, self._context.clock.monotonic()
         first, desk.walked = not desk.walked, True
         if not self._set_away(desk, news.away) and first:
             self._changed()
+
+    def _learn_mount(self, desk: Desk, news: Walked) -> None:
+        """The first good walk says where the inbox lives; from then on only there, until `approve` forgets it."""
+        journal, path = self._context.journal, desk.rule.inbox
+        home = journal.folder_mount(path)
+        if home is None and news.away is None and news.mount is not None:
+            journal.remember_folder(path, news.mount)
+            home = news.mount
+        approved = home is None and desk.watcher.home is not None
+        desk.watcher.home = home
+        if approved:
+            desk.watcher.hint()
 
     def _set_away(self, desk: Desk, reason: str | None) -> bool:
         """Whether that was news."""

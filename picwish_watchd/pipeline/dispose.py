@@ -11,10 +11,11 @@ from picwish_watchd.files.originals import Deleted, Moved, Replaced, Stuck, dele
 from picwish_watchd.files.publish import sweep, write_sidecar
 from picwish_watchd.files.verdicts import Gone
 from picwish_watchd.job import Job, Kind, Original, State
+from picwish_watchd.mounts import Mount
 from picwish_watchd.pipeline.border import guarded
 from picwish_watchd.pipeline.context import Context
 from picwish_watchd.pipeline.describe import sidecar_text
-from picwish_watchd.pipeline.folders import reach
+from picwish_watchd.pipeline.folders import absence, reach, remember
 
 _log = structlog.get_logger()
 
@@ -63,14 +64,15 @@ class Dispose:
             self._done(job, Original.PRESENT, "the original stays where it is, as the rule says by now")
             return
         seen = root is not None and context.journal.folder_seen(root)
+        homes = (context.journal.folder_mount(rule.inbox), context.journal.folder_mount(root) if root else None)
         if root is not None and root not in self._swept:
             self._swept.add(root)
             await context.lanes.run(f"out:{job.rule}", sweep, root)  # what a crash left of a copy
-        outcome = await context.lanes.run(f"out:{job.rule}", _dispose, job, rule, root, seen=seen)
+        outcome = await context.lanes.run(f"out:{job.rule}", _dispose, job, rule, root, homes, seen=seen)
         match outcome:
             case Moved(path=path):
-                if root is not None and not seen:
-                    context.journal.remember_folder(root)
+                if root is not None:
+                    await remember(context, rule, root)
                 self._done(job, Original.MOVED, f"the original was moved to {path}")
             case Deleted():
                 self._done(job, Original.DELETED, "the original was deleted, as on_success: delete asks")
@@ -94,20 +96,22 @@ class Dispose:
         self._context.look_again(job)
 
 
-def _dispose(job: Job, rule: Rule, root: Path | None, *, seen: bool) -> Outcome:
+def _dispose(
+    job: Job, rule: Rule, root: Path | None, homes: tuple[Mount | None, Mount | None], *, seen: bool
+) -> Outcome:
     """In a thread."""
-    if not rule.inbox.is_dir():
-        return Stuck(f"the inbox {rule.inbox} is away")
+    if (missing := absence(rule.inbox, homes[0])) is not None:
+        return Stuck(f"the inbox {rule.inbox} is away: {missing}")
     sha256 = None if job.kind is Kind.LINK else job.sha256  # a link's is that of its address
     if job.state is State.DONE and rule.on_success is OnSuccess.DELETE:
         return delete(job.source, job.stamp, sha256)
     if root is None:  # the rule was changed meanwhile
         return Stuck("the rule names no folder to move it to")
-    away = reach(root, rule.file_mode, seen=seen)
+    away = reach(root, rule.file_mode, seen=seen, mount=homes[1])
     if away is not None:
         return Stuck(f"{root}: {away.reason}")
-    moved = move(job.source, job.stamp, sha256, root, job.relative, mode=rule.file_mode, tag=str(job.id))
-    if isinstance(moved, Moved) and job.state is not State.DONE:
-        name = moved.path.relative_to(root)
+    done = move(job.source, job.stamp, sha256, root, job.relative, mode=rule.file_mode, tag=str(job.id))
+    if isinstance(done, Moved) and job.state is not State.DONE:
+        name = done.path.relative_to(root)
         write_sidecar(root, name, ".error.json", sidecar_text(job), mode=rule.file_mode, tag=str(job.id))
-    return moved
+    return done

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from picwish_watchd.config import Rule
 from picwish_watchd.files.place import NoRoom, OutboxAway, Refused, ensure_root
+from picwish_watchd.mounts import Mount, home_of, moved
 from picwish_watchd.pipeline.context import Context
 
 
@@ -22,18 +23,35 @@ async def trouble_with(context: Context, rule: Rule, folder: Path) -> str | None
     if free < least:
         return f"the spool {context.spool.folder} has only {free / 2**20:.0f} MiB free; min_free is {least / 2**20:.0f}"
     seen = context.journal.folder_seen(folder)
-    away = await context.lanes.run(f"out:{rule.name}", reach, folder, rule.file_mode, seen=seen, min_free=least)
+    mount = context.journal.folder_mount(folder)
+    lane = f"out:{rule.name}"
+    away = await context.lanes.run(lane, reach, folder, rule.file_mode, seen=seen, mount=mount, min_free=least)
     if away is None:
-        if not seen:
-            context.journal.remember_folder(folder)
+        await remember(context, rule, folder)
         return None
     return f"{folder} cannot be used: {away.reason}"
 
 
-def reach(folder: Path, mode: int, *, seen: bool, min_free: int = 0) -> OutboxAway | NoRoom | Refused | None:
-    """In a thread: the same for one that may have been ``seen`` before."""
+def absence(folder: Path, home: Mount | None) -> str | None:
+    """In a thread: why ``folder``, which was last on ``home``, is not to be had now; None if it is."""
+    return moved(folder, home) if folder.is_dir() else "it is not there"
+
+
+async def remember(context: Context, rule: Rule, folder: Path) -> None:
+    """The folder could be used: from now on it is only waited for, on the mount that it lies on."""
+    if context.journal.folder_mount(folder) is None:
+        context.journal.remember_folder(folder, await context.lanes.run(f"out:{rule.name}", home_of, folder))
+
+
+def reach(
+    folder: Path, mode: int, *, seen: bool, mount: Mount | None = None, min_free: int = 0
+) -> OutboxAway | NoRoom | Refused | None:
+    """In a thread: the same for one that may have been ``seen`` before, on ``mount``."""
     if seen and not folder.is_dir():
         return OutboxAway("it was there before and is away; mount it, or make it again if it is gone for good")
+    elsewhere = moved(folder, mount)  # after is_dir, which lets autofs mount what it has put away
+    if elsewhere is not None:
+        return OutboxAway(elsewhere)
     away = ensure_root(folder, mode)
     if away is None and not os.access(folder, os.W_OK | os.X_OK):
         return OutboxAway("it is not writable")

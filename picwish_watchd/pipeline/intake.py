@@ -19,6 +19,7 @@ from picwish_watchd.files.verdicts import Bad, Changed, Gone, NotWhole, Unreadab
 from picwish_watchd.files.walk import Sighting
 from picwish_watchd.job import UNFINISHED, ErrorCode, Job, Kind, NewJob, Original, Stamp, State
 from picwish_watchd.journal import JournalReader
+from picwish_watchd.mounts import Mount, moved
 from picwish_watchd.pipeline.bell import Bell
 from picwish_watchd.pipeline.context import Context
 from picwish_watchd.pipeline.judge import Verdict, judge
@@ -72,7 +73,9 @@ class Intake:
         due = self._settling.due(self._context.clock.monotonic(), _AT_ONCE)
         rest = due
         while rest:
-            judged = await self._context.lanes.run(f"in:{self._rule.name}", self._judge, rest)
+            judged = await self._context.lanes.run(
+                f"in:{self._rule.name}", self._judge, rest, self._context.journal.folder_mount(self._rule.inbox)
+            )
             rest = rest[len(judged) :]
             try:
                 self._write_down(judged)
@@ -82,9 +85,11 @@ class Intake:
                     self._settling.see_again(one, self._context.clock.monotonic())
         return bool(due)
 
-    def _judge(self, due: list[Due]) -> list[tuple[Due, Verdict | Stamp]]:
+    def _judge(self, due: list[Due], home: Mount | None) -> list[tuple[Due, Verdict | Stamp]]:
         """In the rule's thread: as many as fit into a slice of time; a Stamp where the file has changed."""
         judged: list[tuple[Due, Verdict | Stamp]] = []
+        if moved(self._rule.inbox, home) is not None:
+            return [(one, Gone()) for one in due]  # what lies under a mount that is away is none of ours
         until = time.monotonic() + _SLICE
         for one in due:
             judged.append((one, self._verdict(one)))

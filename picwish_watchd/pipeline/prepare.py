@@ -13,7 +13,7 @@ from picwish_watchd.files.verdicts import Bad, Changed, Gone, NotWhole, Unreadab
 from picwish_watchd.job import ErrorCode, Job, Kind, Original, Problem, State
 from picwish_watchd.pipeline.context import Context
 from picwish_watchd.pipeline.deliver import existing_result
-from picwish_watchd.pipeline.folders import trouble_with
+from picwish_watchd.pipeline.folders import absence, trouble_with
 from picwish_watchd.pipeline.judge import judge
 from picwish_watchd.pipeline.outcomes import reject
 
@@ -148,8 +148,10 @@ class Prepare:
         return True
 
     async def _gone(self, job: Job, rule: Rule) -> None:
-        if not await self._context.lanes.run(f"read:{rule.name}", rule.inbox.is_dir):
-            note = f"the inbox {rule.inbox} is away"
+        home = self._context.journal.folder_mount(rule.inbox)
+        away = await self._context.lanes.run(f"read:{rule.name}", absence, rule.inbox, home)
+        if away is not None:
+            note = f"the inbox {rule.inbox} is away: {away}"
             self._context.journal.put_off(rule.name, State.QUEUED, note, self._context.clock.now() + _PAUSE)
             return
         text = f"{job.source.name} was removed from the inbox before it was submitted"

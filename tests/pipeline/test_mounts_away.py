@@ -1,0 +1,92 @@
+"""Folders that lie on another mount than before count as away: nothing is taken, bought, written or moved there."""
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from picwish_watchd.cli import main
+from picwish_watchd.job import State
+from tests.support.house import House, Process, until
+from tests.support.pictures import picture
+
+
+def mount(folder: Path) -> None:
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(folder)], check=True, capture_output=True)
+
+
+def umount(folder: Path) -> None:
+    subprocess.run(["umount", str(folder)], check=True, capture_output=True)
+
+
+@pytest.fixture
+def nas(house: House) -> Iterator[Path]:
+    """A mount point below the house that a tmpfs is mounted on; left unmounted in the end."""
+    folder = house.root / "nas"
+    folder.mkdir()
+    if os.geteuid() != 0 or subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(folder)], check=False).returncode:
+        pytest.skip("mounting a tmpfs needs root and CAP_SYS_ADMIN")
+    yield folder
+    while os.path.ismount(folder):
+        umount(folder)
+
+
+async def test_an_outbox_right_at_a_mount_point_is_not_written_under_it_and_nothing_is_bought(
+    house: House, nas: Path
+) -> None:
+    house.rule = {"outbox": "nas"}
+    house.drop("a.jpg", seed=1)
+    assert await house.drain() == 0
+    umount(nas)
+    house.drop("b.jpg", seed=2)
+    assert await house.drain() == 1
+    assert list(nas.iterdir()) == []
+    assert house.creates() == 1
+    mount(nas)
+    assert await house.drain() == 0
+    assert (nas / "b.jpg").exists()
+
+
+async def test_approve_accepts_the_mount_that_an_outbox_lies_on_now(house: House, nas: Path) -> None:
+    house.rule = {"outbox": "nas"}
+    house.drop("a.jpg", seed=1)
+    assert await house.drain() == 0
+    umount(nas)
+    house.drop("b.jpg", seed=2)
+    assert await house.drain() == 1
+    assert main(["approve", "scans", "-c", str(house.configure())]) == 0
+    assert await house.drain() == 0
+    assert (nas / "b.jpg").exists()
+
+
+async def test_an_inbox_whose_mount_is_away_is_paused_and_resumes_by_itself(house: House, nas: Path) -> None:
+    house.rule = {"inbox": "nas", "rescan_interval": "100ms", "observer": "polling"}
+    process = Process(house).start()
+    (nas / "a.jpg").write_bytes(picture("jpeg", seed=1))
+    await until(lambda: house.journal.exists() and len(house.jobs(State.DONE)) == 1)
+    umount(nas)
+    await until(lambda: "before on the tmpfs" in house.report())
+    (nas / "under.jpg").write_bytes(picture("jpeg", seed=2))
+    await until(lambda: len([line for line in process.log() if line["event"] == "inbox.away"]) == 1)
+    mount(nas)
+    (nas / "b.jpg").write_bytes(picture("jpeg", seed=3))
+    await until(lambda: len(house.jobs(State.DONE)) == 2)
+    assert await process.stop() == 0
+    assert sorted(str(job.relative) for job in house.jobs()) == ["a.jpg", "b.jpg"]
+
+
+async def test_a_queued_job_waits_while_the_mount_of_its_inbox_is_away(house: House, nas: Path) -> None:
+    house.rule = {"inbox": "nas"}
+    (nas / "a.jpg").write_bytes(picture("jpeg", seed=1))
+    assert await house.drain() == 0
+    house.top = {"budget": {"per_day": 5}}
+    kept = picture("jpeg", seed=2)
+    (nas / "b.jpg").write_bytes(kept)
+    assert await house.drain() == 1
+    assert house.job("b.jpg").state is State.QUEUED
+    umount(nas)
+    house.top = {}
+    assert await house.drain() == 1
+    assert house.job("b.jpg").state is State.QUEUED
