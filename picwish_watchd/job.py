@@ -117,6 +117,16 @@ class Result:
 
 
 @dataclass(frozen=True, slots=True)
+class Sent:
+    """What was sent in place of a source that is larger than PicWish takes."""
+
+    format: str  #: "jpeg", "png" or "webp"
+    width: int  #: pixels
+    height: int  #: pixels
+    size: int  #: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class NewJob:
     """What intake writes down about a file: everything that is known before PicWish is asked."""
 
@@ -175,6 +185,7 @@ class Job:
     created_at: float
     submitted_at: float | None
     completed_at: float | None
+    sent: Sent | None = None  #: of the last submission; None: the source itself, or nothing yet
 
 
 @dataclass(frozen=True, slots=True)

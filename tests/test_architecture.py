@@ -30,7 +30,7 @@ HOMES = {
     "watchdog": ("files/observe.py",),
     "yaml": ("config",),
     "pydantic": ("config",),
-    "PIL": ("files/images.py", "simulator"),
+    "PIL": ("files/images.py", "files/shrink.py", "simulator"),
     "h11": ("simulator",),
     "rich": ("cli",),
 }

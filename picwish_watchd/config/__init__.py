@@ -20,6 +20,7 @@ from picwish_watchd.config.schema import (
     Observer,
     OnFailure,
     OnSuccess,
+    Oversize,
     Rule,
 )
 
@@ -36,6 +37,7 @@ __all__ = [
     "Observer",
     "OnFailure",
     "OnSuccess",
+    "Oversize",
     "Rule",
     "find",
     "load",

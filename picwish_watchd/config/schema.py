@@ -63,6 +63,13 @@ class OnFailure(StrEnum):
     MOVE = "move"
 
 
+class Oversize(StrEnum):
+    """What becomes of an image that is larger than PicWish takes."""
+
+    REJECT = "reject"
+    DOWNSCALE = "downscale"  #: a smaller one is made of it and sent
+
+
 class LogLevel(StrEnum):
     """The least important events that are logged."""
 
@@ -172,6 +179,7 @@ class Rule(Section):
     archive: OptionalPath = None
     on_failure: Annotated[OnFailure, _by(units.word, kind=OnFailure)] = OnFailure.KEEP
     failed: OptionalPath = None
+    oversize: Annotated[Oversize, _by(units.word, kind=Oversize)] = Oversize.REJECT
     sidecar: Flag = False
 
     def to_json(self) -> str:

@@ -69,17 +69,29 @@ _DECODER_ERRORS = (
 _DECODING = threading.Lock()
 
 
+#: What is tried at all where larger images are made smaller: a sheet of A2 at 600 dpi, and its uncompressed TIFF.
+FIT_PIXELS = 200_000_000
+FIT_BYTES = 2**30
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """What PicWish takes at most."""
 
     max_bytes: int
     max_side: int  #: pixels, of width and of height
+    fitting: bool = (
+        False  #: what is larger is made smaller before it is sent: taken, up to `FIT_PIXELS` and `FIT_BYTES`
+    )
+
+    def exceeded(self, size: int, width: int, height: int) -> bool:
+        """Whether an image of ``size`` bytes and so many pixels is larger than PicWish takes."""
+        return size > self.max_bytes or max(width, height) > self.max_side
 
 
 @dataclass(frozen=True, slots=True)
 class Inspected:
-    """An image that can be submitted."""
+    """An image that can be submitted, as it is or (`Limits.fitting`) once it was made smaller."""
 
     format: Format
     width: int  #: pixels
@@ -96,7 +108,8 @@ def inspect(path: Path, limits: Limits, *, follow_symlinks: bool = False, decode
     """Judges the file at ``path``; never raises for what is in it.
 
     ``decode`` is for a file that has stood still for `settle_timeout`: then there is no `NotWhole`, for a full decode
-    decides between taken, `truncated` and `corrupt`. Nothing beyond ``limits`` is ever decoded.
+    decides between taken, `truncated` and `corrupt`. Nothing beyond ``limits`` is ever decoded here: what is to be made
+    smaller is decoded by the process that does that.
     """
     opened = open_file(path, follow_symlinks=follow_symlinks)
     if isinstance(opened, NotAFile):
@@ -161,9 +174,8 @@ def _judge(path: Path, file: OpenFile, limits: Limits, *, decode: bool) -> Inspe
     kind = recognise(head)
     if not isinstance(kind, Format):
         return _no_image(path, file, kind, head, final=decode)
-    if file.size > limits.max_bytes:
-        found = f"is {_megabytes(file.size, limits.max_bytes)}; make it smaller, for example as a JPEG"
-        return _bad(ErrorCode.FILE_TOO_LARGE, path, found, file.stamp)
+    if file.size > (FIT_BYTES if limits.fitting else limits.max_bytes):
+        return _too_many_bytes(path, limits, file)
     facts = check(file.until_hole(), kind)
     if isinstance(facts, Flaw):
         if not decode:
@@ -175,7 +187,8 @@ def _judge(path: Path, file: OpenFile, limits: Limits, *, decode: bool) -> Inspe
         return _unsupported(path, facts.foreign, file.stamp)
     else:
         size = (facts.width, facts.height)
-    if max(size) > limits.max_side:
+    too_large = size[0] * size[1] > FIT_PIXELS if limits.fitting else max(size) > limits.max_side
+    if too_large and limits.exceeded(file.size, *size):
         return _too_many_pixels(path, size, limits, file.stamp)
     return Inspected(kind, *size, file.size, sha256_of(file), file.stamp)
 
@@ -205,9 +218,11 @@ def _decode(path: Path, file: OpenFile, kind: Format, limits: Limits, flaw: Flaw
     with _DECODING, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         # From memory: libtiff would map the file, and die of SIGBUS (mmap(2)) if somebody cuts it meanwhile.
-        stream = io.BytesIO(file.at(0, file.size))
+        stream = io.BytesIO(file.at(0, min(file.size, limits.max_bytes)))
         try:
             with Image.open(stream, formats=[_PILLOW_NAMES[kind]]) as image:
+                if limits.fitting and limits.exceeded(file.size, *image.size):
+                    return image.size
                 if max(image.size) > limits.max_side:
                     return _too_many_pixels(path, image.size, limits, file.stamp)
                 image.load()
@@ -240,9 +255,18 @@ def _unsupported(path: Path, kind: str, stamp: Stamp) -> Bad:
 
 
 def _too_many_pixels(path: Path, size: tuple[int, int], limits: Limits, stamp: Stamp) -> Bad:
-    side = limits.max_side
-    found = f"has {size[0]} x {size[1]} pixels; PicWish takes at most {side} x {side}: make it smaller first"
+    found = f"has {size[0]} x {size[1]} pixels; PicWish takes at most {limits.max_side} x {limits.max_side}"
+    if limits.fitting:
+        found += f", and oversize: downscale tries at most {FIT_PIXELS // 10**6} million pixels"
+    found += ": make it smaller first"
     return _bad(ErrorCode.RESOLUTION_TOO_HIGH, path, found, stamp)
+
+
+def _too_many_bytes(path: Path, limits: Limits, file: OpenFile) -> Bad:
+    found = f"is {_megabytes(file.size, limits.max_bytes)}"
+    if limits.fitting:
+        found += f", and oversize: downscale tries at most {FIT_BYTES // 2**20} MiB"
+    return _bad(ErrorCode.FILE_TOO_LARGE, path, f"{found}; make it smaller, for example as a JPEG", file.stamp)
 
 
 def _megabytes(size: int, limit: int) -> str:

@@ -16,6 +16,7 @@ from picwish_watchd.job import (
     Original,
     Problem,
     Result,
+    Sent,
     Stamp,
     State,
 )
@@ -51,6 +52,7 @@ class Changes(TypedDict, total=False):
     refusals: int
     problem: Problem | None
     result: Result | None
+    sent: Sent | None
     output: Path | None
     original: Original
     note: str | None
@@ -67,6 +69,8 @@ def job_from(row: sqlite3.Row) -> Job:
     code = row["error_code"]
     result = row["result"]
     output = row["output"]
+    # a journal that no newer daemon has opened yet, as a command reads it, lacks the column
+    sent = row["sent"] if "sent" in row.keys() else None  # noqa: SIM118 - `in row` looks at the values
     return Job(
         id=row["id"],
         rule=row["rule"],
@@ -100,6 +104,7 @@ def job_from(row: sqlite3.Row) -> Job:
         created_at=row["created_at"],
         submitted_at=row["submitted_at"],
         completed_at=row["completed_at"],
+        sent=None if sent is None else Sent(**json.loads(sent)),
     )
 
 
@@ -166,7 +171,7 @@ def changed_columns(changes: Changes) -> dict[str, object]:
             columns["error_message"] = None if problem is None else storable(problem.message)
         elif isinstance(value, Stamp):
             columns |= stamp_columns(value)
-        elif isinstance(value, Result):
+        elif isinstance(value, Result | Sent):
             columns[name] = json.dumps(asdict(value))
         elif isinstance(value, Path):
             columns[name] = os.fsencode(value)

@@ -26,6 +26,7 @@ def described(job: Job) -> dict[str, object]:
         "format": job.format,
         "width": job.width,
         "height": job.height,
+        "sent": None if job.sent is None else asdict(job.sent),
         "credits": job.credits,
         "credits_in_doubt": job.credits_in_doubt,
         "attempts": job.attempts,

@@ -104,7 +104,7 @@ class Intake:
             return found
         if (stamp := stamp_of(found)) != due.stamp:
             return stamp
-        return judge(due.path, self._context.config.api, follow_symlinks=follow, final=due.decode)
+        return judge(due.path, self._context.config.api, self._rule, final=due.decode)
 
     def _write_down(self, judged: list[tuple[Due, Verdict | Stamp]]) -> None:
         new: list[NewJob] = []

@@ -73,7 +73,7 @@ def _look(
     config: Config, journal: JournalReader, rule: Rule, ahead: Ahead, path: Path, stamp: Stamp, now: float
 ) -> None:
     final = now - stamp.mtime_ns / 1e9 >= max(rule.settle, rule.settle_timeout)
-    verdict = judge(path, config.api, follow_symlinks=rule.follow_symlinks, final=final)
+    verdict = judge(path, config.api, rule, final=final)
     match verdict:
         case Gone():
             return

@@ -1,26 +1,38 @@
 """What is looked at before paying: is the file still what was judged, was the same picture paid for already?"""
 
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import assert_never
 
 import structlog
 
 from picwish_watchd.config import IfExists, OnSuccess, Rule
-from picwish_watchd.files.images import Inspected, read_exactly
+from picwish_watchd.files.fit import NotNow, Order, Unfit, fit
+from picwish_watchd.files.images import Inspected, Limits, read_exactly
+from picwish_watchd.files.kinds import Format
 from picwish_watchd.files.links import LinkFound
 from picwish_watchd.files.place import OutboxAway
 from picwish_watchd.files.verdicts import Bad, Changed, Gone, NotWhole, Unreadable
-from picwish_watchd.job import ErrorCode, Job, Kind, Original, Problem, State
+from picwish_watchd.job import ErrorCode, Job, Kind, Original, Problem, Sent, State
 from picwish_watchd.pipeline.context import Context
 from picwish_watchd.pipeline.deliver import existing_result
 from picwish_watchd.pipeline.folders import absence, trouble_with
-from picwish_watchd.pipeline.judge import judge
+from picwish_watchd.pipeline.judge import judge, limits_of
 from picwish_watchd.pipeline.outcomes import reject
 
 _log = structlog.get_logger()
 
 _LOOK = 2.0  # seconds for which an outbox that was well counts as well
 _PAUSE = 30.0  # seconds until a file or folder that could not be read is tried again
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """The image that is sent."""
+
+    data: bytearray
+    format: Format
+    sent: Sent | None = None  #: set where it is not the source itself
 
 
 class Prepare:
@@ -32,7 +44,7 @@ class Prepare:
 
     async def prepare(self, job: Job, rule: Rule) -> Job | None:
         """The job as it is to be submitted, or None: it has been dealt with, or waits."""
-        if job.sha256 is None:
+        if job.sha256 is None or self._is_too_large(job, rule):
             judged = await self._judged(job, rule)
             if judged is None:
                 return None
@@ -56,14 +68,61 @@ class Prepare:
             self._looked_at[rule.outbox] = now
         return trouble
 
-    async def read(self, job: Job, rule: Rule) -> bytearray | None:
-        """The bytes that were hashed, or None: then the job has been told what is wrong with its file."""
+    def _is_too_large(self, job: Job, rule: Rule) -> bool:
+        """It was queued to be made smaller, and the rule does not want that any more: it is judged anew."""
+        limits = limits_of(self._context.config.api, rule)
+        return not limits.fitting and _exceeds(job, limits)
+
+    async def read(self, job: Job, rule: Rule) -> Upload | None:
+        """What is sent: the bytes that were hashed, or what is made of them where they are too many.
+
+        None: the job has been told what is wrong with its file, or waits.
+        """
         assert job.sha256 is not None
+        limits = limits_of(self._context.config.api, rule)
+        if _exceeds(job, limits):
+            return await self._fitted(job, rule, limits)
         data = await self._context.lanes.run(
             f"read:{rule.name}", read_exactly, job.source, job.sha256, job.stamp.size,
             follow_symlinks=rule.follow_symlinks,
         )  # fmt: skip
-        match data:
+        if isinstance(data, bytearray):
+            return Upload(data, Format(job.format or ""))
+        await self._unread(job, rule, data)
+        return None
+
+    async def _fitted(self, job: Job, rule: Rule, limits: Limits) -> Upload | None:
+        """One after the other, whatever the rule: each may take a gigabyte, in a process of its own."""
+        assert job.sha256 is not None
+        context = self._context
+        order = Order(
+            job.source, job.sha256, job.stamp.size, job.width or 0, job.height or 0, replace(limits, fitting=False)
+        )
+        copy, target = context.spool.fresh(job.id, "source"), context.spool.fresh(job.id, "fitted")
+        made = await context.lanes.run(
+            "fit", fit, order, copy=copy, target=target, give_up=lambda: context.stopping,
+            follow_symlinks=rule.follow_symlinks,
+        )  # fmt: skip
+        match made:
+            case Unfit(problem=problem):
+                reject(context, job, problem)
+                return None
+            case NotNow(reason=reason):
+                self._put_off(job, f"{job.source.name} could not be made smaller yet: {reason}; tried again")
+                return None
+            case Inspected(format=kind, width=width, height=height, size=size, sha256=sha256):
+                data = await context.lanes.run("fit", read_exactly, target, sha256, size)
+                target.unlink(missing_ok=True)
+                if isinstance(data, bytearray):
+                    return Upload(data, kind, Sent(kind.value, width, height, size))
+                self._put_off(job, f"the smaller {job.source.name} did not stay in the spool; tried again")
+                return None
+        await self._unread(job, rule, made)
+        return None
+
+    async def _unread(self, job: Job, rule: Rule, found: Changed | Gone | Unreadable) -> None:
+        """Tells the job why its bytes are not those that were judged."""
+        match found:
             case Changed():
                 text = f"{job.source.name} changed while it waited; its new content becomes a job of its own"
                 reject(self._context, job, Problem(ErrorCode.SOURCE_CHANGED, text))
@@ -73,16 +132,12 @@ class Prepare:
             case Unreadable(reason=reason):
                 self._put_off(job, f"{job.source.name} cannot be read ({reason}); tried again")
             case _:
-                return data
-        return None
+                assert_never(found)
 
     async def _judged(self, job: Job, rule: Rule) -> Job | None:
         """Judges a file anew that was rejected before and that a person said `retry` for."""
         context = self._context
-        verdict = await context.lanes.run(
-            f"read:{rule.name}", judge, job.source, context.config.api,
-            follow_symlinks=rule.follow_symlinks, final=True,
-        )  # fmt: skip
+        verdict = await context.lanes.run(f"read:{rule.name}", judge, job.source, context.config.api, rule, final=True)
         match verdict:
             case Inspected(format=kind, width=width, height=height, sha256=sha256, stamp=stamp):
                 return context.journal.update(
@@ -161,3 +216,7 @@ class Prepare:
     def _put_off(self, job: Job, note: str) -> None:
         later = self._context.clock.now() + _PAUSE
         self._context.journal.update(job, note if job.note != note else None, note=note, not_before=later)
+
+
+def _exceeds(job: Job, limits: Limits) -> bool:
+    return job.kind is Kind.FILE and limits.exceeded(job.stamp.size, job.width or 0, job.height or 0)

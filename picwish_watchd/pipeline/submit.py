@@ -14,8 +14,7 @@ import structlog
 
 from picwish_watchd.config import Rule
 from picwish_watchd.errors import JournalTemporaryError
-from picwish_watchd.files.kinds import Format
-from picwish_watchd.job import ErrorCode, Job, Kind, State
+from picwish_watchd.job import ErrorCode, Job, Kind, Sent, State
 from picwish_watchd.journal import BudgetReachedError, Charge
 from picwish_watchd.picwish import (
     Accepted,
@@ -115,7 +114,7 @@ class Submit:
                 return
             job = prepared
             if job.kind is Kind.FILE:
-                await lease.take(job.stamp.size)
+                await lease.take(min(job.stamp.size, self._context.config.api.max_bytes))
             outcome = await self._post(job, rule, sink, lease)
         except _NotNowError:
             outcome = None
@@ -133,26 +132,29 @@ class Submit:
         """Reads the image and posts it; None where the file itself is at fault."""
 
         async def started() -> None:
-            await self._intend(job, rule)
+            await self._intend(job, rule, sent)
 
-        request = await self._request(job, rule)
-        if request is None:
+        asked = await self._request(job, rule)
+        if asked is None:
             return None
+        request, sent = asked
+        del asked
         posting = self._context.client.create(request, sink=sink, started=started, sent=lease.release)
         del request  # or this frame would keep the image in memory until PicWish answers
         return await posting
 
-    async def _request(self, job: Job, rule: Rule) -> CreateRequest | None:
+    async def _request(self, job: Job, rule: Rule) -> tuple[CreateRequest, Sent | None] | None:
         make = partial(CreateRequest, type=rule.type, return_type=rule.return_type, sync=rule.sync)
         if job.kind is Kind.LINK:
-            return make(image_url=job.url)
-        data = await self._prepare.read(job, rule)
-        if data is None:
+            return make(image_url=job.url), None
+        upload = await self._prepare.read(job, rule)
+        if upload is None:
             return None
-        kind = Format(job.format or "")
-        return make(image=memoryview(data), filename=f"image.{kind.extension}", content_type=kind.mime)
+        kind = upload.format
+        image = memoryview(upload.data)
+        return make(image=image, filename=f"image.{kind.extension}", content_type=kind.mime), upload.sent
 
-    async def _intend(self, job: Job, rule: Rule) -> None:
+    async def _intend(self, job: Job, rule: Rule, sent: Sent | None) -> None:
         """The last instant before the first byte: waits for the slot, then writes the intent."""
         context = self._context
         try:
@@ -164,16 +166,19 @@ class Submit:
             raise _NotNowError
         caps = Purse(context.config.budget, context.clock.now()).caps()
         try:
-            self._begin(job, rule, caps)
+            self._begin(job, rule, caps, sent)
         except BudgetReachedError:
             raise _NotNowError from None
         self._preparing.discard(job.id)
         context.bells.submit.ring()
 
-    def _begin(self, job: Job, rule: Rule, caps: list[tuple[float, int]]) -> None:
+    def _begin(self, job: Job, rule: Rule, caps: list[tuple[float, int]], sent: Sent | None) -> None:
         context = self._context
+        message = "sending its URL" if job.url else f"sending {job.stamp.size} bytes to PicWish"
+        if sent is not None:
+            message = f"sending {sent.size} bytes to PicWish: made smaller, to {sent.width} x {sent.height}"
         context.journal.move(
-            job, State.SUBMITTING, "sending its URL" if job.url else f"sending {job.stamp.size} bytes to PicWish",
+            job, State.SUBMITTING, message, sent=sent,
             reserve=PRICES[rule.type], caps=caps, type=rule.type, return_type=rule.return_type, sync=rule.sync,
             submitted_at=context.clock.now(), task_id=None, problem=None, note=None,
         )  # fmt: skip

@@ -85,7 +85,7 @@ def _in_inbox(config: Config, journal: JournalReader, rule: Rule, path: Path, re
     if age < rule.settle:
         return Why(path, rule.name, None, f"it is settling: last changed {age:.1f} s ago, settle is {rule.settle:g} s")
     final = age >= max(rule.settle, rule.settle_timeout)
-    verdict = judge(source, config.api, follow_symlinks=rule.follow_symlinks, final=final)
+    verdict = judge(source, config.api, rule, final=final)
     match verdict:
         case Bad(problem=problem):
             return Why(

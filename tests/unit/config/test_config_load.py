@@ -233,7 +233,7 @@ RULE_FAULTS = [
     ("archive", "3", "found 3; allowed: text; put it in quotes"),
     ("failed", "''", 'found ""; allowed: text'),
     ("sidecar", "json", 'found "json"; allowed: true or false'),
-    ("oversize", "reject", "found an unknown key; allowed: archive, exclude, failed,"),
+    ("oversize", "shrink", 'found "shrink"; allowed: '),
     ("setle", "2s", 'found an unknown key; did you mean "settle"? allowed: archive,'),
 ]
 

@@ -1,0 +1,190 @@
+"""A program of its own that fits one image into PicWish's limits: bytes in at stdin, bytes out at stdout.
+
+`fit` starts it, for a decoder may need a gigabyte, loop or crash on what strangers send: then this process ends, and
+the daemon goes on. It imports nothing of ours, so that it starts fast and wherever it is started from. How it ended is
+its exit code, one of `Ending`.
+
+What is kept: the look. The colour profile goes along as long as it describes the pixels that are sent; the orientation
+(EXIF or TIFF) is applied to the pixels, for PNG and WebP have readers that ignore the tag. Other metadata stays here.
+"""
+
+import io
+import resource
+import struct
+import sys
+import warnings
+import zlib
+from collections.abc import Iterator
+from enum import IntEnum
+from typing import BinaryIO
+
+from PIL import Image
+
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
+_BEST, _WORST = 95, 50  # of JPEG and WebP; above 95 a file grows and the picture does not (Pillow's handbook)
+_ROUNDS = 16  # of making it smaller still, where no quality fits
+
+#: EXIF 2.32, tag 274: how the stored pixels have to be turned to look right.
+_ORIENTATION = 274
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+#: ICC.1:2022, 7.2.6: the colour space that a profile describes, and the modes of it.
+_SPACES = {b"GRAY": ("L", "LA", "I;16"), b"RGB ": ("RGB", "RGBA"), b"CMYK": ("CMYK",)}
+
+
+class Ending(IntEnum):
+    """How it ended. 1 is Python's own, for what nobody foresaw."""
+
+    FITTED = 0
+    NO_MEMORY = 3
+    TRUNCATED = 4
+    CORRUPT = 5
+    TOO_MANY_PIXELS = 6
+    UNKNOWN_COLOURS = 7  #: no picture of 8 or 16 bits a channel in a colour space that can be sent
+    NOTHING_FITS = 8
+    NOT_WRITTEN = 9  #: the disk is full
+
+
+class CannotError(Exception):
+    """There is no smaller picture, and why."""
+
+    def __init__(self, ending: Ending) -> None:
+        super().__init__(ending.name)
+        self.ending = ending
+
+
+def fitted(stream: BinaryIO, *, max_side: int, max_bytes: int, max_pixels: int) -> bytes:
+    """The first picture in ``stream`` with no side longer than ``max_side`` and in at most ``max_bytes`` bytes.
+
+    It is never enlarged. JPEG stays JPEG and WebP stays WebP; PNG, TIFF and BMP become PNG, and where that is too
+    large, JPEG (WebP if something is transparent); CMYK becomes JPEG. Of all qualities up to 95 the best that fits is
+    taken; if even 50 does not fit, the picture is made smaller still. Raises `CannotError`, and MemoryError.
+    """
+    with Image.open(stream, formats=_FORMATS) as image:
+        if image.width * image.height > max_pixels:
+            raise CannotError(Ending.TOO_MANY_PIXELS)
+        source, profile = image.format or "", image.info.get("icc_profile")
+        wanted = _within(image.size, max_side)
+        turn = _TURNS.get(image.getexif().get(_ORIENTATION, 1))
+        image.draft(None, wanted)  # JPEG: decodes an eighth, a quarter or a half as far as that is enough
+        image.load()
+        picture = _plain(image)
+    if picture.size != wanted:
+        picture = picture.resize(wanted, Image.Resampling.LANCZOS)
+    if turn is not None:
+        picture = picture.transpose(turn)
+    for _ in range(_ROUNDS):
+        smallest = 0
+        for data in _encodings(picture, source, profile, max_bytes):
+            if len(data) <= max_bytes:
+                return data
+            smallest = len(data)
+        share = min(0.9, (max_bytes / smallest) ** 0.5)
+        side = max(1, int(max(picture.size) * share))
+        picture = picture.resize(_within(picture.size, side), Image.Resampling.LANCZOS)
+    raise CannotError(Ending.NOTHING_FITS)
+
+
+def _within(size: tuple[int, int], side: int) -> tuple[int, int]:
+    share = min(1.0, side / max(size))
+    return max(1, round(size[0] * share)), max(1, round(size[1] * share))
+
+
+def _plain(image: Image.Image) -> Image.Image:
+    """The same picture in a mode that can be averaged and sent: no palette, no colour that means "transparent"."""
+    mode = image.mode
+    if mode in ("L", "RGB") and "transparency" in image.info:
+        mode = "LA" if mode == "L" else "RGBA"
+    elif mode == "1":
+        mode = "L"
+    elif mode in ("P", "PA"):
+        mode = "RGBA" if image.has_transparency_data else "RGB"
+    elif mode in ("RGBa", "La"):
+        mode = mode.upper()
+    elif mode in ("RGBX", "YCbCr"):
+        mode = "RGB"
+    elif mode in ("I;16B", "I;16L", "I;16N"):
+        image, mode = image.convert("I"), "I;16"
+    if mode not in ("L", "LA", "RGB", "RGBA", "CMYK", "I;16"):
+        raise CannotError(Ending.UNKNOWN_COLOURS)
+    return image.copy() if mode == image.mode else image.convert(mode)
+
+
+def _encodings(picture: Image.Image, source: str, profile: bytes | None, max_bytes: int) -> Iterator[bytes]:
+    """The ways to write it, the best first, until one fits; the last one is the smallest."""
+    if source in ("PNG", "TIFF", "BMP") and picture.mode != "CMYK":
+        data = _written(picture, "PNG", profile)
+        yield data
+        if len(data) < max_bytes * 1.1:
+            yield _written(picture, "PNG", profile, compress_level=9)
+    if picture.mode == "I;16":
+        picture = picture.point([each >> 8 for each in range(2**16)], "L")
+    transparent = picture.mode in ("LA", "RGBA")
+    if source == "WEBP" or transparent:
+        picture, name, options = picture.convert("RGBA" if transparent else "RGB"), "WEBP", {}
+    else:
+        name, options = "JPEG", {"subsampling": 0}
+    yield (best := _written(picture, name, profile, quality=_BEST, **options))
+    smallest = _written(picture, name, profile, quality=_WORST, **options) if len(best) > max_bytes else best
+    low, high = _WORST, _BEST
+    if len(smallest) <= max_bytes:
+        while high - low > 1:
+            middle = (low + high) // 2
+            data = _written(picture, name, profile, quality=middle, **options)
+            if len(data) <= max_bytes:
+                low, smallest = middle, data
+            else:
+                high = middle
+    yield smallest
+
+
+def _written(picture: Image.Image, name: str, profile: bytes | None, **options: int) -> bytes:
+    """The bytes of a file; the profile only where it describes these pixels."""
+    sink = io.BytesIO()
+    fits = profile is not None and picture.mode in _SPACES.get(profile[16:20], ())
+    picture.info.clear()
+    picture.save(sink, name, icc_profile=profile if fits else None, **options)
+    return sink.getvalue()
+
+
+def _bounded(memory: int, seconds: int) -> None:
+    """Bounds this process (getrlimit(2)): address space in bytes, CPU in seconds, and no core dumps."""
+    for what, most in ((resource.RLIMIT_AS, memory), (resource.RLIMIT_CPU, seconds), (resource.RLIMIT_CORE, 0)):
+        hard = resource.getrlimit(what)[1]
+        most = most if hard == resource.RLIM_INFINITY else min(most, hard)
+        resource.setrlimit(what, (most, most))
+
+
+def main(arguments: list[str]) -> Ending:
+    """``max_side max_bytes max_pixels memory seconds``: bounds itself, then fits stdin into stdout."""
+    max_side, max_bytes, max_pixels, memory, seconds = map(int, arguments)
+    _bounded(memory, seconds)
+    warnings.simplefilter("ignore")
+    Image.MAX_IMAGE_PIXELS = None  # `max_pixels` says it
+    try:
+        data = fitted(sys.stdin.buffer, max_side=max_side, max_bytes=max_bytes, max_pixels=max_pixels)
+    except CannotError as error:
+        return error.ending
+    except MemoryError:
+        return Ending.NO_MEMORY
+    except (OSError, SyntaxError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as error:
+        return Ending.TRUNCATED if "truncated" in str(error) else Ending.CORRUPT
+    except (RuntimeError, AssertionError, EOFError, struct.error, zlib.error):
+        return Ending.CORRUPT
+    try:
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+    except OSError:
+        return Ending.NOT_WRITTEN
+    return Ending.FITTED
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

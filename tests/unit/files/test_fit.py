@@ -1,0 +1,156 @@
+"""Making an image smaller, by the real process."""
+
+import hashlib
+import io
+import struct
+import zlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image, ImageCms
+
+from picwish_watchd.files.fit import Bounds, NotNow, Order, Unfit, fit
+from picwish_watchd.files.images import Inspected, Limits
+from picwish_watchd.files.verdicts import Changed, Gone
+from picwish_watchd.job import ErrorCode
+from tests.support.pictures import pixels
+
+SIDE = 60
+
+
+def ordered(path: Path, *, max_side: int = SIDE, max_bytes: int = 10**6) -> Order:
+    data = path.read_bytes()
+    with Image.open(io.BytesIO(data)) as image:
+        size = image.size
+    return Order(path, hashlib.sha256(data).hexdigest(), len(data), *size, Limits(max_bytes, max_side))
+
+
+def fitted(order: Order, **more: Any) -> object:
+    """The verdict of a fit that nobody gives up; nothing but a fitted image is left."""
+    folder = order.source.parent
+    copy, target = folder / "1.source.part", folder / "1.fitted.part"
+    verdict = fit(order, copy=copy, target=target, **{"give_up": lambda: False, **more})
+    assert not copy.exists()
+    assert target.exists() == isinstance(verdict, Inspected)
+    return verdict
+
+
+def reopened(folder: Path) -> Image.Image:
+    return Image.open(io.BytesIO((folder / "1.fitted.part").read_bytes()))
+
+
+MODES = [
+    ("RGB", "JPEG", "JPEG", "RGB"),
+    ("L", "JPEG", "JPEG", "L"),
+    ("CMYK", "JPEG", "JPEG", "CMYK"),
+    ("RGB", "PNG", "PNG", "RGB"),
+    ("RGBA", "PNG", "PNG", "RGBA"),
+    ("I;16", "PNG", "PNG", "I;16"),
+    ("1", "PNG", "PNG", "L"),
+    ("P", "PNG", "PNG", "RGB"),
+    ("RGB", "BMP", "PNG", "RGB"),
+    ("RGB", "TIFF", "PNG", "RGB"),
+    ("I;16", "TIFF", "PNG", "I;16"),
+    ("CMYK", "TIFF", "JPEG", "CMYK"),
+    ("RGB", "WEBP", "WEBP", "RGB"),
+    ("RGBA", "WEBP", "WEBP", "RGBA"),
+]
+
+
+@pytest.mark.parametrize(("mode", "written", "kind", "becomes"), MODES)
+def test_every_kind_of_picture_stays_what_it_is_as_far_as_it_can(
+    tmp_path: Path, mode: str, written: str, kind: str, becomes: str
+) -> None:
+    source = pixels("png", 120, 80)
+    picture = source.convert("L").convert(mode) if mode in ("1", "I;16") else source.convert(mode)
+    if mode == "RGBA":
+        picture.putalpha(128)
+    picture.save(tmp_path / "a", written)
+    verdict = fitted(ordered(tmp_path / "a"))
+    assert isinstance(verdict, Inspected)
+    assert (verdict.width, verdict.height) == (60, 40)
+    with reopened(tmp_path) as image:
+        assert (image.format, image.mode) == (kind, becomes)
+
+
+def test_what_was_turned_by_its_orientation_looks_the_same(tmp_path: Path) -> None:
+    picture = Image.new("RGB", (120, 80), "white")
+    picture.paste("black", (0, 0, 60, 80))
+    exif = Image.Exif()
+    exif[274] = 6  # the left side is the top
+    picture.save(tmp_path / "a.jpg", "JPEG", exif=exif, quality=95)
+    assert isinstance(fitted(ordered(tmp_path / "a.jpg")), Inspected)
+    with reopened(tmp_path) as image:
+        assert image.size == (40, 60)
+        assert image.getexif().get(274, 1) == 1
+        grey = image.convert("L").tobytes()
+        assert grey[5 * 40 + 20] < 20, "the top is what was left"
+        assert grey[55 * 40 + 20] > 235
+
+
+def test_the_colour_profile_goes_along(tmp_path: Path) -> None:
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    for kind in ("JPEG", "PNG", "TIFF", "WEBP"):
+        pixels("jpeg", 120, 80).save(tmp_path / "a", kind, icc_profile=profile)
+        assert isinstance(fitted(ordered(tmp_path / "a")), Inspected)
+        with reopened(tmp_path) as image:
+            assert image.info["icc_profile"] == profile
+        (tmp_path / "1.fitted.part").unlink()
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("max_bytes", [5000, 900])
+def test_the_best_that_fits_into_the_bytes_is_taken(tmp_path: Path, kind: str, max_bytes: int) -> None:
+    pixels("jpeg", 200, 150).save(tmp_path / "a", kind, **({"lossless": True} if kind == "WEBP" else {}))
+    verdict = fitted(ordered(tmp_path / "a", max_side=4096, max_bytes=max_bytes))
+    assert isinstance(verdict, Inspected)
+    assert max_bytes * 0.5 < verdict.size <= max_bytes
+
+
+def test_one_that_needs_too_much_memory_ends_its_own_process_only(tmp_path: Path) -> None:
+    Image.new("RGB", (6000, 6000)).save(tmp_path / "a.png", compress_level=1)
+    verdict = fitted(ordered(tmp_path / "a.png"), bounds=Bounds(memory=2**28))
+    assert isinstance(verdict, Unfit)
+    assert verdict.problem.code is ErrorCode.RESOLUTION_TOO_HIGH
+    assert "a.png has 6000 x 6000 pixels and could not be made smaller" in verdict.problem.message
+
+
+def test_a_header_that_claims_more_pixels_than_are_tried_is_told_so(tmp_path: Path) -> None:
+    claim = struct.pack(">IIBBBBB", 50_000, 50_000, 8, 2, 0, 0, 0)
+    chunks = [(b"IHDR", claim), (b"IDAT", zlib.compress(bytes(1000))), (b"IEND", b"")]
+    body = b"".join(struct.pack(">I", len(d)) + n + d + struct.pack(">I", zlib.crc32(n + d)) for n, d in chunks)
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + body)
+    data = (tmp_path / "a.png").read_bytes()
+    order = Order(tmp_path / "a.png", hashlib.sha256(data).hexdigest(), len(data), 50_000, 50_000, Limits(10**6, SIDE))
+    verdict = fitted(order)
+    assert isinstance(verdict, Unfit)
+    assert "200 million pixels" in verdict.problem.message
+
+
+def test_one_that_takes_too_long_or_is_given_up_leaves_nothing(tmp_path: Path) -> None:
+    pixels("png", 120, 80).save(tmp_path / "a.png")
+    assert isinstance(fitted(ordered(tmp_path / "a.png"), give_up=lambda: True), NotNow)
+    assert isinstance(fitted(ordered(tmp_path / "a.png"), bounds=Bounds(wall=0.0)), Unfit)
+
+
+def test_only_what_was_judged_is_fitted(tmp_path: Path) -> None:
+    pixels("png", 120, 80).save(tmp_path / "a.png")
+    order = ordered(tmp_path / "a.png")
+    pixels("png", 120, 80, seed=1).save(tmp_path / "a.png")
+    assert isinstance(fitted(order), Changed)
+    (tmp_path / "a.png").unlink()
+    assert isinstance(fitted(order), Gone)
+
+
+def test_one_that_cannot_be_decoded_is_told_so(tmp_path: Path) -> None:
+    sink = io.BytesIO()
+    pixels("png", 120, 80).save(sink, "PNG")
+    (tmp_path / "a.png").write_bytes(sink.getvalue())
+    order = ordered(tmp_path / "a.png")
+    spoilt = sink.getvalue()[: len(sink.getvalue()) // 2]
+    (tmp_path / "a.png").write_bytes(spoilt)
+    order = Order(order.source, hashlib.sha256(spoilt).hexdigest(), len(spoilt), 120, 80, order.limits)
+    verdict = fitted(order)
+    assert isinstance(verdict, Unfit)
+    assert verdict.problem.code in (ErrorCode.TRUNCATED, ErrorCode.CORRUPT)
