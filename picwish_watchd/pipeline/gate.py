@@ -57,8 +57,13 @@ class Gate:
         self._trial: int | None = None  # the job that tries
         self._trial_sent = False
         self._trial_pause = _TRIAL_FIRST
-        self.blocked: Blocked | None = None
+        self._grounds: dict[Reason, Blocked] = {}  # all that is not yet proved wrong, the last one told last
         self.short: Blocked | None = None  #: the budget is reached, which is no fault: checked anew for each image
+
+    @property
+    def blocked(self) -> Blocked | None:
+        """Why the gate is closed: the last reason of those that hold."""
+        return next(reversed(self._grounds.values()), None)
 
     @property
     def told(self) -> Blocked | None:
@@ -84,15 +89,19 @@ class Gate:
             self._needs_trial, self._trial_open, self._trial = True, False, None
             is_news = True
         if is_news:
-            self.blocked = Blocked(code, message)
+            self._grounds.pop(code, None)
+            self._grounds[code] = Blocked(code, message)
             _log.error("gate.closed", reason=code, message=message)
             self._changed()
             self._closed.ring()
 
     def succeeded(self, *reasons: Reason) -> None:
-        """Something went well that proves these reasons wrong: submissions may go on."""
-        if self.blocked is not None and self.blocked.code in reasons:
-            self._open()
+        """Something went well that proves these reasons wrong: submissions may go on if no other one holds."""
+        wrong = [self._grounds.pop(reason) for reason in reasons if reason in self._grounds]
+        if wrong and not self._grounds:
+            self._open(after=wrong[-1].code)
+        elif wrong:
+            self._changed()
         if self.blocked is None:
             self._trial_pause = _TRIAL_FIRST
 
@@ -175,9 +184,8 @@ class Gate:
             for wait in waits:
                 wait.cancel()
 
-    def _open(self) -> None:
-        assert self.blocked is not None
-        _log.info("gate.opened", after=self.blocked.code)
-        self.blocked, self._needs_trial, self._trial_open, self._trial = None, False, False, None
+    def _open(self, *, after: Reason) -> None:
+        _log.info("gate.opened", after=after)
+        self._needs_trial, self._trial_open, self._trial = False, False, None
         self._changed()
         self._context.bells.submit.ring()

@@ -104,29 +104,34 @@ class Submit:
 
     async def submit(self, job: Job) -> None:
         """One job's way to PicWish and the answer's way into the journal."""
+        try:
+            sink = self._context.spool.fresh(job.id, "create")
+            outcome = await self._send(job, sink)
+            if outcome is not None:
+                await self._write_down(job.id, outcome, sink)
+        finally:
+            # whatever ended it: a trial that is never over would keep the gate closed for ever
+            self._preparing.discard(job.id)
+            self._gate.ends(job.id)
+            self._context.bells.submit.ring()
+
+    async def _send(self, job: Job, sink: Path) -> CreateOutcome | None:
+        """The last looks and the POST; None where nothing was sent."""
         lease = self._budget.lease()
         try:
             rule = self._context.rule_of(job)
-            sink = self._context.spool.fresh(job.id, "create")
             prepared = await self._prepare.prepare(job, rule)
             if prepared is None:
-                self._gate.ends(job.id)
-                return
-            job = prepared
-            if job.kind is Kind.FILE:
-                await lease.take(min(job.stamp.size, self._context.config.api.max_bytes))
-            outcome = await self._post(job, rule, sink, lease)
+                return None
+            if prepared.kind is Kind.FILE:
+                await lease.take(min(prepared.stamp.size, self._context.config.api.max_bytes))
+            return await self._post(prepared, rule, sink, lease)
         except _NotNowError:
-            outcome = None
+            return None
         finally:
             lease.release()
             self._preparing.discard(job.id)
             self._context.bells.submit.ring()
-        try:
-            if outcome is not None:
-                await self._write_down(job.id, outcome, sink)
-        finally:
-            self._gate.ends(job.id)
 
     async def _post(self, job: Job, rule: Rule, sink: Path, lease: Lease) -> CreateOutcome | None:
         """Reads the image and posts it; None where the file itself is at fault."""

@@ -1,0 +1,52 @@
+"""The gate opens when all that closed it is proved wrong, and never stays closed over a job that is no more."""
+
+import asyncio
+
+from picwish_watchd.clock import Clock
+from picwish_watchd.daemon import Daemon
+from picwish_watchd.files.spool import Spool
+from picwish_watchd.job import ErrorCode, State
+from picwish_watchd.journal import Journal
+from picwish_watchd.picwish import PicwishClient
+from picwish_watchd.pipeline.context import Context
+from picwish_watchd.pipeline.gate import Gate, Reason
+from picwish_watchd.pipeline.pacer import Pacer
+from picwish_watchd.simulator import Fault, Reply
+from tests.support.house import KEY, House, until
+
+
+def reason(gate: Gate) -> Reason | None:
+    return None if gate.blocked is None else gate.blocked.code
+
+
+async def test_a_reason_that_came_later_does_not_make_an_earlier_one_forgotten(house: House) -> None:
+    clock, config = Clock(), house.config()
+    client = PicwishClient(base_url=config.api.base_url, key=KEY, timeout=5, allow_insecure=True)
+    journal = Journal.open_for_writing(config.journal, clock)
+    context = Context(config, journal, Spool(house.root / "spool"), clock, client)
+    gate = Gate(context, pacer=Pacer(2, clock))
+    gate.close(Reason.RESULTS_UNREACHABLE, "results cannot be downloaded", trial=True)
+    gate.close(Reason.API_DOWN, "PicWish does not answer")
+    gate.succeeded(Reason.API_DOWN, Reason.UNAUTHORIZED)
+    assert (reason(gate), gate.may_submit()) == (Reason.RESULTS_UNREACHABLE, False)
+    gate.succeeded(Reason.RESULTS_UNREACHABLE, Reason.SPOOL)
+    assert (reason(gate), gate.may_submit()) == (None, True)
+    journal.close()
+    await client.aclose()
+
+
+async def test_a_trial_that_breaks_down_lets_another_image_try(house: House) -> None:
+    house.simulator.script.add(Fault("create", Reply(503)))
+    house.drop("a.jpg", seed=1)
+    daemon = Daemon(house.config(), KEY)
+    running = asyncio.create_task(daemon.run())
+    await until(lambda: house.creates() == 1)
+    (daemon.context.spool.folder / "1.create.part").mkdir()  # what should never be there
+    house.drop("b.jpg", seed=2)
+    await until(lambda: len(house.jobs(State.DONE)) == 1)
+    (daemon.context.spool.folder / "1.create.part").rmdir()
+    daemon.stop()
+    assert await running == 0
+    problem = house.job("a.jpg").problem
+    assert problem is not None
+    assert problem.code is ErrorCode.INTERNAL_ERROR
