@@ -17,6 +17,7 @@ from picwish_watchd.errors import JournalTemporaryError, WatchdError
 from picwish_watchd.files.spool import Spool
 from picwish_watchd.job import UNFINISHED, Job, State
 from picwish_watchd.journal import DaemonLock, Journal, prepare_folder, refuse_network
+from picwish_watchd.mounts import MountChanges
 from picwish_watchd.notify import ServiceManager
 from picwish_watchd.picwish import PicwishClient
 from picwish_watchd.pipeline.budget import ByteBudget
@@ -114,6 +115,8 @@ class Daemon:
         stack.callback(journal.close)
         spool = Spool(spool_folder(journal_path))
         spool.prepare()
+        self._mounts = MountChanges()
+        stack.callback(self._mounts.close)
         self._pacer = Pacer(self._config.api.qps, self._clock)
         self.context = Context(
             config=self._config, journal=journal, spool=spool, clock=self._clock,
@@ -176,6 +179,8 @@ class Daemon:
         bells = self.context.bells
         while True:
             await self._clock.sleep(_LOOK)
+            if self._mounts.noticed():
+                self.desks.walk_now()
             if (now := self.context.journal.data_version()) != version:
                 version = now
                 for bell in (bells.submit, bells.collect, bells.deliver, bells.dispose):
@@ -231,7 +236,8 @@ class Daemon:
                 "started_at": self._started,
                 "blocked": None if blocked is None else {"code": blocked.code, "message": blocked.message},
                 "rules": {
-                    desk.rule.name: {"watching": desk.watching, "reason": desk.away} for desk in self.desks.all()
+                    desk.rule.name: {"watching": desk.watching, "reason": desk.away, "observer": desk.observer}
+                    for desk in self.desks.all()
                 },
             }
         )

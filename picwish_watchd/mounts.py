@@ -2,6 +2,7 @@
 
 import os
 import re
+import select
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,6 +28,28 @@ class Mount:
     def network(self) -> bool:
         """Whether another machine may change what lies there."""
         return self.kind in NETWORK_KINDS or (self.kind.startswith("fuse") and self.kind not in _LOCAL_FUSE)
+
+
+class MountChanges:
+    """Whether anything was mounted or unmounted, by poll(2) on the kernel's table (proc(5): POLLPRI and POLLERR)."""
+
+    def __init__(self) -> None:
+        self._poll = select.poll()
+        try:
+            self._fd: int | None = os.open(MOUNTINFO, os.O_RDONLY | os.O_CLOEXEC)
+            self._poll.register(self._fd, select.POLLPRI | select.POLLERR)
+        except OSError:  # no /proc, or none that can be polled: the walks notice in time
+            self.close()
+
+    def noticed(self) -> bool:
+        """Whether there was a change since this was last asked, or made. Never blocks."""
+        return bool(self._poll.poll(0))
+
+    def close(self) -> None:
+        """Lets go of the table."""
+        fd, self._fd = getattr(self, "_fd", None), None
+        if fd is not None:
+            os.close(fd)
 
 
 def mounts() -> list[Mount]:

@@ -47,6 +47,7 @@ def standing(config: Config, reader: JournalReader, clock: Clock) -> dict[str, o
                 "name": rule.name,
                 "inbox": str(rule.inbox),
                 "watching": watched.get(rule.name, {}).get("watching", False),
+                "observer": watched.get(rule.name, {}).get("observer"),
                 "reason": watched.get(rule.name, {}).get("reason"),
                 "jobs": {str(state): number for state, number in counts.get(rule.name, {}).items()},
                 "blocked": _flood(rule, floods.get(rule.name, 0)),

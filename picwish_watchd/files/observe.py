@@ -67,6 +67,7 @@ class Walked:
     warning: str | None = None
     unread: tuple[str, ...] = ()  #: subfolders that could not be read
     mount: Mount | None = None  #: where the inbox lies, if that is known
+    polling: str | None = None  #: why the walks are on their own; None: the kernel tells of changes too
 
 
 Report = Callable[[str, "list[Sighting] | Walked"], None]
@@ -99,6 +100,10 @@ class Watcher(threading.Thread):
     def hint(self, relative: str | None = None) -> None:
         """Asks for a walk now; with a path, for a close look at that file, without one at all. From any thread."""
         self._hints.add(relative)
+
+    def walk_now(self) -> None:
+        """Asks for a walk now, with a close look at nothing that is known. From any thread."""
+        self._hints.wake()
 
     def forget(self, relative: str) -> None:
         """The file was moved or deleted by ourselves. From any thread."""
@@ -151,7 +156,10 @@ class Watcher(threading.Thread):
                 self._report(self.inbox.rule, batch)
         mount = home_of(self.inbox.path) if away is None else None
         spent = time.monotonic() - began
-        self._report(self.inbox.rule, Walked(self.inbox.rule, away, spent, warning, self._walker.unread, mount))
+        self._report(
+            self.inbox.rule,
+            Walked(self.inbox.rule, away, spent, warning, self._walker.unread, mount, self._ear.polling),
+        )
 
     def _elsewhere(self) -> str | None:
         # exists() first: it lets autofs mount what it has put away
@@ -201,11 +209,13 @@ class _Ear(FileSystemEventHandler):
         self._observer: BaseObserver | None = None
         self._root: tuple[int, int] | None = None
         self._warned = False
+        self.polling: str | None = None  #: why the kernel is not listened to
 
     def listen(self, inbox: Inbox) -> str | None:
         """Listens to the folder that stands at the path now; answers a warning the first time that it cannot."""
         root = _identity(inbox.path)
-        if root is None or not self._wanted(inbox):
+        self.polling = self._unwanted(inbox)
+        if root is None or self.polling is not None:
             self.close()
             return None
         if self._observer is not None and root == self._root and self._observer.is_alive():
@@ -214,11 +224,12 @@ class _Ear(FileSystemEventHandler):
         try:
             self._observer, self._root = self._started(inbox), root
         except OSError as error:
+            self.polling = f"the kernel grants no more watches ({error.strerror or error})"
             if self._warned:
                 return None
             self._warned = True
             return (
-                f"the kernel grants no more watches ({error.strerror or error}); the folder is walked every "
+                f"{self.polling}; the folder is walked every "
                 f"{inbox.rescan_interval:g} s instead (sysctl fs.inotify.max_user_watches, max_user_instances)"
             )
         return None
@@ -250,11 +261,14 @@ class _Ear(FileSystemEventHandler):
             raise
         return observer
 
-    def _wanted(self, inbox: Inbox) -> bool:
+    def _unwanted(self, inbox: Inbox) -> str | None:
+        """Why only walks can be trusted here, or are wanted."""
         if inbox.native is not None:
-            return inbox.native
+            return None if inbox.native else "observer: polling"
         mount = mount_of(inbox.path)
-        return mount is None or not mount.network
+        if mount is None or not mount.network:
+            return None
+        return f"it lies on {mount.kind} at {mount.point}, where the kernel does not see what other machines do"
 
 
 class _OverflowHandler(logging.Handler):

@@ -33,6 +33,7 @@ class Desk:
     away: str | None = None  #: why its inbox cannot be walked
     heard: float = 0.0  #: when the last walk ended (monotonic seconds)
     unread: tuple[str, ...] = ()  #: subfolders that could not be read
+    observer: str | None = None  #: "native" or "polling"; None: not walked yet
 
     @property
     def watching(self) -> bool:
@@ -80,6 +81,11 @@ class Desks:
         """Takes nothing more in."""
         for name in list(self._desks):
             self.close(name)
+
+    def walk_now(self) -> None:
+        """Every inbox is walked at once: mounts have come or gone."""
+        for desk in self._desks.values():
+            desk.watcher.walk_now()
 
     def look_again(self, job: Job) -> None:
         """Whatever lies at the job's source now is news."""
@@ -131,10 +137,20 @@ class Desks:
         for folder in set(news.unread) - set(desk.unread):
             _log.warning("folder.unreadable", rule=name, path=path / folder, reason="it cannot be read; passed over")
         self._learn_mount(desk, news)
+        self._tell_observer(desk, news)
         desk.unread, desk.heard = news.unread, self._context.clock.monotonic()
         first, desk.walked = not desk.walked, True
         if not self._set_away(desk, news.away) and first:
             self._changed()
+
+    def _tell_observer(self, desk: Desk, news: Walked) -> None:
+        observer = "native" if news.polling is None else "polling"
+        if news.away is None and observer != desk.observer:
+            desk.observer = observer
+            reason = news.polling or "the kernel tells of new files; walks look after it"
+            _log.info("inbox.observed", rule=desk.rule.name, path=desk.rule.inbox, observer=observer, reason=reason)
+            if desk.walked:
+                self._changed()
 
     def _learn_mount(self, desk: Desk, news: Walked) -> None:
         """The first good walk says where the inbox lives; from then on only there, until `approve` forgets it."""

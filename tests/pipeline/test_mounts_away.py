@@ -90,3 +90,21 @@ async def test_a_queued_job_waits_while_the_mount_of_its_inbox_is_away(house: Ho
     house.top = {}
     assert await house.drain() == 1
     assert house.job("b.jpg").state is State.QUEUED
+
+
+async def test_a_mount_that_comes_is_walked_at_once_whatever_the_interval(house: House, nas: Path) -> None:
+    """The inbox is a folder of the mount; `rescan_interval` is an hour."""
+    full = house.root / "elsewhere"
+    (full / "in").mkdir(parents=True)
+    (full / "in" / "a.jpg").write_bytes(picture("jpeg", seed=1))
+    house.rule = {"inbox": "nas/in", "rescan_interval": "1h"}
+    process = Process(house).start()
+    await until(lambda: house.journal.exists() and '"watching": false' in house.report())
+    subprocess.run(["mount", "--bind", str(full), str(nas)], check=True, capture_output=True)
+    try:
+        await until(lambda: len(house.jobs(State.DONE)) == 1)
+        told = [line for line in process.log() if line["event"] == "inbox.observed"]
+        assert [line["observer"] for line in told] == ["native"]
+        assert '"observer": "native"' in house.report()
+    finally:
+        assert await process.stop() == 0
