@@ -35,7 +35,7 @@ _STOPPED = {-signal.SIGTERM, -signal.SIGINT, -signal.SIGHUP}
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """What the process may use. A picture of `images.FIT_PIXELS` with transparency needs 1.7 GB."""
+    """What the process may use. A picture of `images.FIT_PIXELS` with transparency fits in."""
 
     memory: int = 2**31  #: bytes of address space
     cpu: int = 120  #: seconds

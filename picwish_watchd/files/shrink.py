@@ -76,6 +76,7 @@ def fitted(stream: BinaryIO, *, max_side: int, max_bytes: int, max_pixels: int) 
         image.draft(None, wanted)  # JPEG: decodes an eighth, a quarter or a half as far as that is enough
         image.load()
         picture = _plain(image)
+    del image  # what it was decoded to goes before more is made of it
     if picture.size != wanted:
         picture = picture.resize(wanted, Image.Resampling.LANCZOS)
     if turn is not None:
@@ -114,7 +115,7 @@ def _plain(image: Image.Image) -> Image.Image:
         image, mode = image.convert("I"), "I;16"
     if mode not in ("L", "LA", "RGB", "RGBA", "CMYK", "I;16"):
         raise CannotError(Ending.UNKNOWN_COLOURS)
-    return image.copy() if mode == image.mode else image.convert(mode)
+    return image if mode == image.mode else image.convert(mode)  # never a copy: it may be 800 MB
 
 
 def _encodings(picture: Image.Image, source: str, profile: bytes | None, max_bytes: int) -> Iterator[bytes]:

@@ -2,8 +2,11 @@
 
 import hashlib
 import io
+import os
+import signal
 import struct
 import zlib
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -110,10 +113,16 @@ def test_the_best_that_fits_into_the_bytes_is_taken(tmp_path: Path, kind: str, m
 
 def test_one_that_needs_too_much_memory_ends_its_own_process_only(tmp_path: Path) -> None:
     Image.new("RGB", (6000, 6000)).save(tmp_path / "a.png", compress_level=1)
-    verdict = fitted(ordered(tmp_path / "a.png"), bounds=Bounds(memory=2**28))
+    verdict = fitted(ordered(tmp_path / "a.png"), bounds=Bounds(memory=2**27))
     assert isinstance(verdict, Unfit)
     assert verdict.problem.code is ErrorCode.RESOLUTION_TOO_HIGH
     assert "a.png has 6000 x 6000 pixels and could not be made smaller" in verdict.problem.message
+
+
+def test_a_transparent_picture_is_in_memory_twice_at_most(tmp_path: Path) -> None:
+    """144 MB decoded: three of it would not fit, and 200 million pixels not into the bound of the daemon."""
+    Image.new("RGBA", (6000, 6000)).save(tmp_path / "a.png", compress_level=1)
+    assert isinstance(fitted(ordered(tmp_path / "a.png"), bounds=Bounds(memory=3 * 144_000_000)), Inspected)
 
 
 def test_a_header_that_claims_more_pixels_than_are_tried_is_told_so(tmp_path: Path) -> None:
@@ -132,6 +141,22 @@ def test_one_that_takes_too_long_or_is_given_up_leaves_nothing(tmp_path: Path) -
     pixels("png", 120, 80).save(tmp_path / "a.png")
     assert isinstance(fitted(ordered(tmp_path / "a.png"), give_up=lambda: True), NotNow)
     assert isinstance(fitted(ordered(tmp_path / "a.png"), bounds=Bounds(wall=0.0)), Unfit)
+
+
+@pytest.mark.parametrize(("number", "ends"), [(signal.SIGKILL, Unfit), (signal.SIGTERM, NotNow)])
+def test_a_process_that_is_killed_takes_nothing_with_it_and_one_that_is_stopped_is_no_fault_of_the_image(
+    tmp_path: Path, number: int, ends: type
+) -> None:
+    def kill() -> bool:
+        for thread in os.listdir("/proc/self/task"):
+            with suppress(OSError):  # a thread or the process has just ended
+                for pid in Path(f"/proc/self/task/{thread}/children").read_text().split():
+                    if b"shrink.py" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                        os.kill(int(pid), number)
+        return False
+
+    pixels("png", 120, 80).save(tmp_path / "a.png")
+    assert isinstance(fitted(ordered(tmp_path / "a.png"), give_up=kill), ends)
 
 
 def test_only_what_was_judged_is_fitted(tmp_path: Path) -> None:
