@@ -14,6 +14,16 @@ def noise(width: int, height: int, *, quality: int) -> bytes:
     return sink.getvalue()
 
 
+def enlarged_noise(width: int, height: int, kind: str) -> bytes:
+    """A JPEG or PNG of noise that was enlarged four times, and so has as little detail as a scan."""
+    small = width // 4, height // 4
+    pixels = random.Random(0).randbytes(small[0] * small[1] * 3)
+    options = {"quality": 90} if kind == "JPEG" else {"compress_level": 1}
+    sink = io.BytesIO()
+    Image.frombytes("RGB", small, pixels).resize((width, height)).save(sink, kind, **options)
+    return sink.getvalue()
+
+
 def numbered(jpeg: bytes, number: int) -> bytes:
     """The same picture with a comment behind its first marker (ITU T.81, B.2.4.5): other bytes, another hash."""
     text = f"benchmark picture {number:08d}".encode()
