@@ -82,3 +82,19 @@ def test_lines_of_another_shape_are_passed_over(tmp_path: Path, monkeypatch: pyt
     file.write_text("nonsense\n1 2 - ext4 x\n\n" + LINE.format(number=1, point="/", kind="ext4"), "utf-8")
     monkeypatch.setattr(mounts, "MOUNTINFO", file)
     assert mounts.mounts() == [Mount("/", "ext4")]
+
+
+def test_a_folder_bound_onto_itself_is_known_by_the_mount_below_and_any_other_bind_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "mountinfo"
+    lines = (
+        "20 1 8:1 / / rw - ext4 disk rw\n"
+        "21 20 0:50 / /srv rw - nfs4 nas:/x rw\n"
+        "22 21 0:50 /scans/out /srv/scans/out rw - nfs4 nas:/x rw\n"  # as ReadWritePaths= does
+        "23 20 8:1 /data /mnt/data rw - ext4 disk rw\n"
+    )
+    file.write_text(lines)
+    monkeypatch.setattr(mounts, "MOUNTINFO", file)
+    assert mounts.home_of(Path("/srv/scans/out/a")) == Mount("/srv", "nfs4")
+    assert mounts.home_of(Path("/mnt/data/a")) == Mount("/mnt/data", "ext4")
