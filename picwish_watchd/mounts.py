@@ -3,6 +3,7 @@
 import os
 import re
 import select
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -87,6 +88,9 @@ def home_of(path: Path) -> Mount | None:
 
 def moved(path: Path, before: Mount | None) -> str | None:
     """Why ``path`` does not lie where it did ``before``, in words; None if it does, or if either is not known."""
+    if before is not None:
+        with suppress(OSError):  # stat(2) does not let autofs mount what it has put away, open(2) does
+            os.close(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
     now = None if before is None else home_of(path)
     if before is None or now is None or now == before:
         return None

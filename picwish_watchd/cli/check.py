@@ -11,7 +11,7 @@ from picwish_watchd.cli.source import configuration
 from picwish_watchd.config import Config, OnFailure, OnSuccess, Rule, read_key
 from picwish_watchd.errors import ConfigError, JournalError
 from picwish_watchd.files.names import shown
-from picwish_watchd.journal import DaemonLock, JournalReader, refuse_network
+from picwish_watchd.journal import DaemonLock, JournalReader, refuse_gone, refuse_network
 from picwish_watchd.mounts import mount_of
 
 
@@ -65,11 +65,8 @@ def _journal(config: Config) -> Iterator[_Finding]:
             pid = DaemonLock(path).owner()
             running = f", used by the daemon with pid {pid}" if pid is not None else ""
             yield _Finding(0, f"journal {path}: sound{running}")
-        elif os.path.exists(f"{path}-wal"):
-            yield _Finding(
-                os.EX_IOERR, f"journal {path} is gone, but {path}-wal is there", "put the journal back beside it"
-            )
         else:
+            refuse_gone(path)
             yield _Finding(0, f"journal {path}: none yet; the first `run` makes it")
     except JournalError as error:
         yield _Finding(error.exit_code, f"journal: {error.message}", error.hint)

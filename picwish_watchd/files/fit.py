@@ -24,6 +24,7 @@ from picwish_watchd.files.shrink import Ending
 from picwish_watchd.files.verdicts import Changed, Gone, Unreadable
 from picwish_watchd.job import ErrorCode, Problem
 
+_GIVEN_UP = "picwish-watchd was stopped while the image was made smaller"
 _GLANCE = 0.05  # seconds between looks at the process
 #: All of the environment that it gets, if set: what an interpreter may need to start, and no keys.
 _ENVIRON = ("PATH", "LD_LIBRARY_PATH", "PYTHONHOME", "PYTHONPATH")
@@ -79,21 +80,18 @@ def fit(
     copy: Path,
     target: Path,
     give_up: Callable[[], bool],
-    follow_symlinks: bool = False,
     bounds: Bounds | None = None,
-) -> Inspected | Unfit | NotNow | Changed | Gone | Unreadable:
-    """Makes ``target``, an image within the limits; nothing is there but where the answer is `Inspected`.
+) -> Inspected | Unfit | NotNow:
+    """Makes ``target``, an image within the limits, of a ``copy`` that `copied` made, and that is gone at the end.
 
-    ``copy`` is a name for the bytes of the source, gone at the end; neither may exist. ``give_up`` is asked all the
-    while, and ends it at once. For a thread: it takes seconds. Raises nothing for what is in the image.
+    Nothing is at ``target`` before, nor after but where the answer is `Inspected`. ``give_up`` is asked all the while,
+    and ends it at once. For a thread: it takes seconds. Raises nothing for what is in the image.
     """
-    verdict: Inspected | Unfit | NotNow | Changed | Gone | Unreadable
+    verdict: Inspected | Unfit | NotNow
     try:
-        verdict = _copied(order, copy, follow_symlinks=follow_symlinks) or _shrunk(
-            order, copy, target, give_up, bounds or Bounds()
-        )
+        verdict = _shrunk(order, copy, target, give_up, bounds or Bounds())
     except OSError as error:
-        verdict = NotNow(f"the spool cannot take it: {error.strerror or error}")
+        verdict = _no_room(error)
     with suppress(OSError):
         copy.unlink(missing_ok=True)
         if not isinstance(verdict, Inspected):
@@ -101,8 +99,31 @@ def fit(
     return verdict
 
 
-def _copied(order: Order, copy: Path, *, follow_symlinks: bool) -> Changed | Gone | Unreadable | None:
-    """Copies the source; None where every byte is one that was judged. Raises OSError for the copy."""
+def copied(
+    order: Order, copy: Path, *, give_up: Callable[[], bool], follow_symlinks: bool = False
+) -> NotNow | Changed | Gone | Unreadable | None:
+    """Copies the source to ``copy``; None where every byte is one that was judged, else nothing is left.
+
+    For a thread of the inbox, which may hang. ``give_up`` ends it at once.
+    """
+    verdict: NotNow | Changed | Gone | Unreadable | None
+    try:
+        verdict = _copied(order, copy, give_up, follow_symlinks=follow_symlinks)
+    except OSError as error:
+        verdict = _no_room(error)
+    if verdict is not None:
+        with suppress(OSError):
+            copy.unlink(missing_ok=True)
+    return verdict
+
+
+def _no_room(error: OSError) -> NotNow:
+    return NotNow(f"the spool cannot take it: {error.strerror or error}")
+
+
+def _copied(
+    order: Order, copy: Path, give_up: Callable[[], bool], *, follow_symlinks: bool
+) -> NotNow | Changed | Gone | Unreadable | None:
     opened = open_file(order.source, follow_symlinks=follow_symlinks)
     if isinstance(opened, NotAFile):
         return Changed()
@@ -114,6 +135,8 @@ def _copied(order: Order, copy: Path, *, follow_symlinks: bool) -> Changed | Gon
             return Changed()
         blocks = opened.blocks()
         while True:
+            if give_up():
+                return NotNow(_GIVEN_UP)
             try:
                 block = next(blocks, b"")
             except OSError as error:
@@ -143,7 +166,7 @@ def _shrunk(
         )  # fmt: skip
     code = _ended(child, give_up, bounds.wall)
     if code is None or code in _STOPPED:
-        return NotNow("picwish-watchd was stopped while the image was made smaller")
+        return NotNow(_GIVEN_UP)
     if code != Ending.FITTED:
         return NotNow("there is no room in the spool") if code == Ending.NOT_WRITTEN else _unfit(order, code, bounds)
     made = inspect(target, limits)

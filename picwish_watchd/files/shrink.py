@@ -75,6 +75,8 @@ def fitted(stream: BinaryIO, *, max_side: int, max_bytes: int, max_pixels: int) 
         turn = _TURNS.get(image.getexif().get(_ORIENTATION, 1))
         image.draft(None, wanted)  # JPEG: decodes an eighth, a quarter or a half as far as that is enough
         image.load()
+        if image.format == "TIFF":  # Pillow turns it while it loads
+            turn, wanted = None, _within(image.size, max_side)
         picture = _plain(image)
     del image  # what it was decoded to goes before more is made of it
     if picture.size != wanted:
@@ -104,7 +106,7 @@ def _plain(image: Image.Image) -> Image.Image:
     if mode in ("L", "RGB") and "transparency" in image.info:
         mode = "LA" if mode == "L" else "RGBA"
     elif mode == "1":
-        mode = "L"
+        mode = "LA" if "transparency" in image.info else "L"
     elif mode in ("P", "PA"):
         mode = "RGBA" if image.has_transparency_data else "RGB"
     elif mode in ("RGBa", "La"):

@@ -2,6 +2,7 @@
 
 from picwish_watchd.journal.locks import DaemonLock
 from picwish_watchd.journal.reader import JournalReader, Running, Spending
+from picwish_watchd.journal.refusals import refuse_gone
 from picwish_watchd.journal.rows import Changes
 from picwish_watchd.journal.store import (
     BudgetReachedError,
@@ -23,5 +24,6 @@ __all__ = [
     "Spending",
     "StaleJobError",
     "prepare_folder",
+    "refuse_gone",
     "refuse_network",
 ]

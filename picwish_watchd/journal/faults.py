@@ -8,8 +8,9 @@ from pathlib import Path
 from picwish_watchd.errors import JournalError, JournalTemporaryError
 
 RESTORE = (
-    "nothing was changed; restore the file (with its -wal) from a backup, or move it away to begin anew: a new journal "
-    "knows of no finished image, so first move finished originals out of the inboxes, or they are bought again"
+    "nothing was changed; restore the file (with its -wal) from a backup, or move it and its .write away "
+    "to begin anew: a new journal knows of no finished image, so first move finished originals out of the inboxes, "
+    "or they are bought again"
 )
 
 _LOCKED = ("SQLITE_BUSY", "SQLITE_LOCKED")

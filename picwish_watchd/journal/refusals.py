@@ -5,6 +5,7 @@ import sqlite3
 from pathlib import Path
 
 from picwish_watchd.errors import JournalError
+from picwish_watchd.journal.locks import witnessed
 from picwish_watchd.journal.schema import APPLICATION_ID, VERSION
 
 
@@ -55,3 +56,31 @@ def refuse_lost_wal(path: Path) -> None:
             hint=f"put the -wal back; or restore both from a backup and remove {path}-shm. Without it, images "
             "paid for last are unknown: only after moving them out of the inboxes, remove the -shm and start again",
         )
+
+
+def refuse_gone(path: Path) -> None:
+    """Raises `JournalError` if there is no journal, and what lies beside its place says that there was one."""
+    if os.path.exists(f"{path}-wal"):
+        raise JournalError(
+            f"the journal {path} is gone, but its companion {path}-wal is there",
+            hint="put the journal back beside it; only to begin anew, move the -wal away too",
+        )
+    paid = [name for name in _listed(f"{path}.spool") if name.endswith(".result")]
+    if paid:
+        raise JournalError(
+            f"the journal {path} is gone, but {len(paid)} paid results lie in {path}.spool",
+            hint="put the journal back; only to begin anew, move that folder away",
+        )
+    if witnessed(path):
+        raise JournalError(
+            f"the journal {path} is gone: {path}.write says that it was there",
+            hint="put it back, with its -wal. A new one knows of no finished image: only after moving those out of the "
+            f"inboxes, remove {path}.write and start again",
+        )
+
+
+def _listed(folder: str) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except OSError:
+        return []

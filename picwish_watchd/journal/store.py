@@ -14,7 +14,13 @@ from picwish_watchd.job import LEGAL_MOVES, Job, NewJob, Stamp, State
 from picwish_watchd.journal.faults import RESTORE, translated
 from picwish_watchd.journal.locks import WriteLock, witnessed
 from picwish_watchd.journal.reader import JournalReader
-from picwish_watchd.journal.refusals import check_version, last_event, refuse_lost_events, refuse_lost_wal
+from picwish_watchd.journal.refusals import (
+    check_version,
+    last_event,
+    refuse_gone,
+    refuse_lost_events,
+    refuse_lost_wal,
+)
 from picwish_watchd.journal.rows import (
     JOB_COLUMNS,
     Changes,
@@ -295,21 +301,12 @@ def _finish_or_begin(path: Path, lock: WriteLock) -> None:
         if os.path.getsize(path) == 0:
             raise JournalError(
                 f"the journal {path} is empty: it was cut off",
-                hint="restore it from a backup; only if picwish-watchd never ran here, remove it and start again",
+                hint="restore it from a backup; only if picwish-watchd never ran here, remove it and "
+                f"{path}.write and start again",
             )
         refuse_lost_wal(path)
         return
-    if os.path.exists(f"{path}-wal"):
-        raise JournalError(
-            f"the journal {path} is gone, but its companion {path}-wal is there",
-            hint="put the journal back beside it; only to begin anew, move the -wal away too",
-        )
-    paid = [name for name in _listed(f"{path}.spool") if name.endswith(".result")]
-    if paid:
-        raise JournalError(
-            f"the journal {path} is gone, but {len(paid)} paid results lie in {path}.spool",
-            hint="put the journal back; only to begin anew, move that folder away",
-        )
+    refuse_gone(path)
     fresh = f"{path}.new"
     for suffix in ("", "-wal", "-shm", "-journal"):
         with suppress(FileNotFoundError):
@@ -325,13 +322,6 @@ def _finish_or_begin(path: Path, lock: WriteLock) -> None:
     lock.testify(0)
     os.rename(fresh, path)
     _sync(path.parent)
-
-
-def _listed(folder: str) -> list[str]:
-    try:
-        return os.listdir(folder)
-    except OSError:
-        return []
 
 
 def _open(path: Path, *, verify: bool = True) -> sqlite3.Connection:

@@ -204,7 +204,7 @@ class Collect:
         sink = self._context.spool.fresh(job.id, "result")
         async with self._downloads:
             outcome: DownloadOutcome = await self._context.client.download(url, sink=sink)
-        self._count(outcome)
+        self._count(job, outcome)
         match outcome:
             case Downloaded():
                 await self._keep(job, sink)
@@ -258,21 +258,22 @@ class Collect:
         else:
             self._gone(job, code, f"{reason} (asked {followed.bad_results} times)")
 
-    def _count(self, outcome: DownloadOutcome) -> None:
+    def _count(self, job: Job, outcome: DownloadOutcome) -> None:
         """Several failed downloads in a row say that no result can be had at present: then nothing more is bought."""
         if isinstance(outcome, Downloaded):
             return
         self._failed_downloads += 1
         if self._failed_downloads >= _UNREACHABLE:
             text = f"{self._failed_downloads} results in a row could not be downloaded: {outcome.reason}"
-            self._gate.close(Reason.RESULTS_UNREACHABLE, text, trial=True)
+            self._gate.close(Reason.RESULTS_UNREACHABLE, text, trial=True, by=job.id)
 
     def _unkept(self, job: Job, followed: Followed, reason: str) -> None:
         """The spool did not take the result: it stays at PicWish for up to an hour."""
         pause = self._pause(followed, None)
         message = f"the result could not be kept in the spool ({reason}); it is fetched again"
         _log.error("spool.failed", job=job.id, rule=job.rule, path=job.source, reason=reason)
-        self._gate.close(Reason.SPOOL, f"results cannot be kept in {self._context.spool.folder}: {reason}", trial=True)
+        told = f"results cannot be kept in {self._context.spool.folder}: {reason}"
+        self._gate.close(Reason.SPOOL, told, trial=True, by=job.id)
         with suppress(OSError):
             self._context.spool.prepare()
         if job.state is State.FETCHING:

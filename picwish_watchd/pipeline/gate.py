@@ -80,14 +80,18 @@ class Gate:
                 _log.warning("budget.reached", reason=shortage)
             self._changed()
 
-    def close(self, code: Reason, message: str, *, trial: bool = False) -> None:
-        """Nothing is submitted until a probe succeeds, and with ``trial`` one image after it."""
+    def close(self, code: Reason, message: str, *, trial: bool = False, by: int | None = None) -> None:
+        """Nothing is submitted until a probe succeeds, and with ``trial`` one image after it.
+
+        ``by`` is the job that found out: one that was bought before does not end the trial of another.
+        """
         is_news = self.blocked is None or self.blocked.code is not code
         if trial:
-            if self._trial is not None:
-                self._trial_pause = min(_TRIAL_MAX, self._trial_pause * 2)
-            self._needs_trial, self._trial_open, self._trial = True, False, None
-            is_news = True
+            self._needs_trial = is_news = True
+            if by is None or self._trial is None or by == self._trial:
+                if self._trial is not None:
+                    self._trial_pause = min(_TRIAL_MAX, self._trial_pause * 2)
+                self._trial_open, self._trial = False, None
         if is_news:
             self._grounds.pop(code, None)
             self._grounds[code] = Blocked(code, message)

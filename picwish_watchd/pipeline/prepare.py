@@ -7,7 +7,7 @@ from typing import assert_never
 import structlog
 
 from picwish_watchd.config import IfExists, OnSuccess, Rule
-from picwish_watchd.files.fit import NotNow, Order, Unfit, fit
+from picwish_watchd.files.fit import NotNow, Order, Unfit, copied, fit
 from picwish_watchd.files.images import Inspected, Limits, read_exactly
 from picwish_watchd.files.kinds import Format
 from picwish_watchd.files.links import LinkFound
@@ -73,6 +73,11 @@ class Prepare:
         limits = limits_of(self._context.config.api, rule)
         return not limits.fitting and _exceeds(job, limits)
 
+    def weight(self, job: Job, rule: Rule) -> int:
+        """The bytes that `read` brings into memory, at most."""
+        limits = limits_of(self._context.config.api, rule)
+        return limits.max_bytes if _exceeds(job, limits) else job.stamp.size
+
     async def read(self, job: Job, rule: Rule) -> Upload | None:
         """What is sent: the bytes that were hashed, or what is made of them where they are too many.
 
@@ -99,10 +104,15 @@ class Prepare:
             job.source, job.sha256, job.stamp.size, job.width or 0, job.height or 0, replace(limits, fitting=False)
         )
         copy, target = context.spool.fresh(job.id, "source"), context.spool.fresh(job.id, "fitted")
-        made = await context.lanes.run(
-            "fit", fit, order, copy=copy, target=target, give_up=lambda: context.stopping,
-            follow_symlinks=rule.follow_symlinks,
-        )  # fmt: skip
+
+        def give_up() -> bool:
+            return context.stopping
+
+        lane, follow = f"read:{rule.name}", rule.follow_symlinks
+        made: Inspected | Unfit | NotNow | Changed | Gone | Unreadable | None
+        made = await context.lanes.run(lane, copied, order, copy, give_up=give_up, follow_symlinks=follow)
+        if made is None:
+            made = await context.lanes.run("fit", fit, order, copy=copy, target=target, give_up=give_up)
         match made:
             case Unfit(problem=problem):
                 reject(context, job, problem)

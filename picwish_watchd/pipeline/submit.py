@@ -124,7 +124,7 @@ class Submit:
             if prepared is None:
                 return None
             if prepared.kind is Kind.FILE:
-                await lease.take(min(prepared.stamp.size, self._context.config.api.max_bytes))
+                await lease.take(self._prepare.weight(prepared, rule))
             return await self._post(prepared, rule, sink, lease)
         except _NotNowError:
             return None

@@ -11,7 +11,7 @@ from picwish_watchd.picwish import PicwishClient
 from picwish_watchd.pipeline.context import Context
 from picwish_watchd.pipeline.gate import Gate, Reason
 from picwish_watchd.pipeline.pacer import Pacer
-from picwish_watchd.simulator import Fault, Reply
+from picwish_watchd.simulator import Fault, NeverEnd, Reply
 from tests.support.house import KEY, House, until
 
 
@@ -33,6 +33,25 @@ async def test_a_reason_that_came_later_does_not_make_an_earlier_one_forgotten(h
     assert (reason(gate), gate.may_submit()) == (None, True)
     journal.close()
     await client.aclose()
+
+
+async def test_what_another_job_finds_out_does_not_end_the_trial_that_is_at_picwish(house: House) -> None:
+    house.simulator.script.add(Fault("create", NeverEnd()))
+    house.drop("a.jpg", seed=1)
+    daemon = Daemon(house.config(), KEY)
+    running = asyncio.create_task(daemon.run())
+    await until(lambda: house.journal.exists() and len(house.jobs(State.PENDING)) == 1)
+    gate, trial = daemon.gate, house.job("a.jpg").id
+    gate.close(Reason.RESULTS_UNREACHABLE, "results cannot be downloaded", trial=True)
+    gate.begins(trial)
+    gate.ends(trial)
+    gate.close(Reason.RESULTS_UNREACHABLE, "another one could not be downloaded", trial=True, by=trial + 1)
+    assert gate.admits(trial)
+    assert not gate.may_submit()
+    gate.close(Reason.RESULTS_UNREACHABLE, "its own could not", trial=True, by=trial)
+    assert not gate.admits(trial)
+    daemon.stop()
+    assert await running == 0
 
 
 async def test_a_trial_that_breaks_down_lets_another_image_try(house: House) -> None:

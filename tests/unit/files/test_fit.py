@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image, ImageCms
+from PIL import Image, ImageChops, ImageCms, ImageOps, ImageStat
 
-from picwish_watchd.files.fit import Bounds, NotNow, Order, Unfit, fit
+from picwish_watchd.files.fit import Bounds, NotNow, Order, Unfit, copied, fit
 from picwish_watchd.files.images import Inspected, Limits
 from picwish_watchd.files.verdicts import Changed, Gone
 from picwish_watchd.job import ErrorCode
@@ -33,7 +33,8 @@ def fitted(order: Order, **more: Any) -> object:
     """The verdict of a fit that nobody gives up; nothing but a fitted image is left."""
     folder = order.source.parent
     copy, target = folder / "1.source.part", folder / "1.fitted.part"
-    verdict = fit(order, copy=copy, target=target, **{"give_up": lambda: False, **more})
+    more = {"give_up": lambda: False, **more}
+    verdict = copied(order, copy, give_up=more["give_up"]) or fit(order, copy=copy, target=target, **more)
     assert not copy.exists()
     assert target.exists() == isinstance(verdict, Inspected)
     return verdict
@@ -90,6 +91,25 @@ def test_what_was_turned_by_its_orientation_looks_the_same(tmp_path: Path) -> No
         grey = image.convert("L").tobytes()
         assert grey[5 * 40 + 20] < 20, "the top is what was left"
         assert grey[55 * 40 + 20] > 235
+
+
+@pytest.mark.parametrize("turn", range(2, 9))
+@pytest.mark.parametrize("kind", ["JPEG", "TIFF", "PNG", "WEBP"])
+def test_every_orientation_of_every_kind_is_applied_once(tmp_path: Path, kind: str, turn: int) -> None:
+    picture = Image.new("RGB", (120, 80), "white")
+    picture.paste("red", (0, 0, 60, 40))
+    picture.paste("blue", (60, 40, 120, 80))
+    exif = Image.Exif()
+    exif[274] = turn
+    picture.save(tmp_path / "a", kind, exif=exif)
+    with Image.open(io.BytesIO((tmp_path / "a").read_bytes())) as opened:
+        opened.load()  # Pillow turns a TIFF by itself
+        looks = opened.copy() if kind == "TIFF" else ImageOps.exif_transpose(opened)
+    assert isinstance(fitted(ordered(tmp_path / "a")), Inspected)
+    with reopened(tmp_path) as image:
+        assert image.size == (looks.width // 2, looks.height // 2)
+        difference = ImageChops.difference(image.convert("L"), looks.resize(image.size).convert("L"))
+        assert ImageStat.Stat(difference).mean[0] < 10
 
 
 def test_the_colour_profile_goes_along(tmp_path: Path) -> None:

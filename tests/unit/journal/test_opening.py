@@ -278,9 +278,13 @@ def test_a_journal_whose_last_events_went_away_is_refused_by_all(path: Path, clo
     Journal.open_for_writing(path, clock).close()
 
 
-def test_a_journal_that_was_moved_away_is_begun_anew(path: Path, clock: FakeClock) -> None:
+def test_a_journal_that_is_gone_is_begun_anew_only_once_its_witness_is_gone_too(path: Path, clock: FakeClock) -> None:
     close_with(path, clock, 3)
     path.rename(path.with_name("old.db"))
+    for _ in range(2):
+        with pytest.raises(JournalError, match=r"is gone: .* says that it was there"):
+            Journal.open_for_writing(path, clock)
+    path.with_name("journal.db.write").unlink()  # a person's word
     close_with(path, clock, 1)
     journal = Journal.open_for_writing(path, clock)
     assert len(journal.jobs()) == 1
