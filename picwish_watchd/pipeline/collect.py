@@ -237,7 +237,9 @@ class Collect:
         self._gate.succeeded(Reason.RESULTS_UNREACHABLE, Reason.SPOOL)
         self._failed_downloads = 0
         size = f"{verdict.width} x {verdict.height} {verdict.format}"
-        context.journal.move(job, State.DELIVERING, f"the result is in the spool: {size}", result=verdict)
+        context.journal.move(
+            job, State.DELIVERING, f"the result is in the spool: {size}", result=verdict, note=None, not_before=None
+        )
         self._agenda.drop(job.id)
         context.bells.deliver.ring()
 

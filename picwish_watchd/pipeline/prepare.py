@@ -185,7 +185,7 @@ class Prepare:
             )
             if stands:
                 text = f"the same picture as job {twin.id}: delivered from its result, at no cost"
-                context.journal.move(job, State.DELIVERING, text, result=twin.result, note=text)
+                context.journal.move(job, State.DELIVERING, text, result=twin.result, note=text, not_before=None)
                 _log.info("job.copied", job=job.id, rule=rule.name, path=job.source, first=twin.id)
                 context.bells.deliver.ring()
                 return True

@@ -22,7 +22,9 @@ def recover(context: Context) -> None:
         kept = context.spool.path(job.id)
         result = inspect_result(kept) if kept.exists() else None
         if isinstance(result, Result):  # it was synced, and the journal had not heard of it yet
-            journal.move(job, State.DELIVERING, "its result was found in the spool", result=result)
+            journal.move(
+                job, State.DELIVERING, "its result was found in the spool", result=result, note=None, not_before=None
+            )
         else:
             journal.move(job, State.PENDING, "the download was interrupted; PicWish is asked again", not_before=None)
     journal.forget_pauses()
@@ -33,7 +35,8 @@ def recover(context: Context) -> None:
             journal.update(job, not_before=None)
         else:
             _log.error("spool.lost", job=job.id, rule=job.rule, path=job.source)
-            journal.move(job, State.PENDING, "its result is gone from the spool; PicWish is asked again", result=None)
+            message = "its result is gone from the spool; PicWish is asked again"
+            journal.move(job, State.PENDING, message, result=None, note=None, not_before=None)
     # what was paid for and could not be delivered stays: `retry` delivers it at no cost
     keep |= {job.id for job in journal.jobs(states=[State.HELD, State.FAILED]) if job.result is not None}
     context.spool.sweep(keep)

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from picwish_watchd.job import ErrorCode, Original, State
+from picwish_watchd.journal import JournalReader
 from picwish_watchd.pipeline import deliver, dispose
 from tests.support.house import House, Process, until
 from tests.support.pictures import picture
@@ -124,6 +125,19 @@ async def test_a_result_that_is_lost_from_the_spool_is_fetched_again_for_nothing
     assert await house.drain() == 0
     assert (house.root / "nas/outbox/a.jpg").exists()
     assert house.creates() == 1
+
+
+async def test_a_result_that_was_fetched_again_is_tried_anew_before_it_waits_again(house: House) -> None:
+    """What an earlier run wrote about the outbox is no reason to give up in this one."""
+    assert await lose_the_nas_after_buying(house) == 1
+    for path in (house.root / "state/journal.db.spool").iterdir():
+        path.unlink()
+    assert await house.drain() == 1
+    reader = JournalReader.open(house.journal)
+    waits = [event.message for event in reader.history(house.job("a.jpg").id) if "cannot be used" in event.message]
+    reader.close()
+    assert len(waits) == 2
+    bring_the_nas_back(house)
 
 
 async def test_a_damaged_spool_is_never_delivered(house: House) -> None:
