@@ -36,8 +36,9 @@ class MountChanges:
 
     def __init__(self) -> None:
         self._poll = select.poll()
+        self._fd: int | None = None
         try:
-            self._fd: int | None = os.open(MOUNTINFO, os.O_RDONLY | os.O_CLOEXEC)
+            self._fd = os.open(MOUNTINFO, os.O_RDONLY | os.O_CLOEXEC)
             self._poll.register(self._fd, select.POLLPRI | select.POLLERR)
         except OSError:  # no /proc, or none that can be polled: the walks notice in time
             self.close()
@@ -48,7 +49,7 @@ class MountChanges:
 
     def close(self) -> None:
         """Lets go of the table."""
-        fd, self._fd = getattr(self, "_fd", None), None
+        fd, self._fd = self._fd, None
         if fd is not None:
             os.close(fd)
 

@@ -162,7 +162,7 @@ class Watcher(threading.Thread):
         )
 
     def _elsewhere(self) -> str | None:
-        # exists() first: it lets autofs mount what it has put away
+        # what does not exist is told by the walk itself, in its own words
         return moved(self.inbox.path, self.home) if self.inbox.path.exists() else None
 
     def _relative(self, touched: Iterable[str]) -> list[str]:

@@ -97,11 +97,6 @@ ALTER TABLE job ADD COLUMN sent TEXT;
 -- The mount that a folder was last accepted on; NULL: not known yet.
 ALTER TABLE folder ADD COLUMN mount_point BLOB;
 ALTER TABLE folder ADD COLUMN mount_kind TEXT;
--- Facts about this file itself.
-CREATE TABLE mark (
-  name  TEXT PRIMARY KEY,
-  value TEXT NOT NULL
-) STRICT, WITHOUT ROWID;
 """
 
 #: Step n leads from user_version n to n + 1.

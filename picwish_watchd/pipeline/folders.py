@@ -49,7 +49,7 @@ def reach(
     """In a thread: the same for one that may have been ``seen`` before, on ``mount``."""
     if seen and not folder.is_dir():
         return OutboxAway("it was there before and is away; mount it, or make it again if it is gone for good")
-    elsewhere = moved(folder, mount)  # after is_dir, which lets autofs mount what it has put away
+    elsewhere = moved(folder, mount)
     if elsewhere is not None:
         return OutboxAway(elsewhere)
     away = ensure_root(folder, mode)

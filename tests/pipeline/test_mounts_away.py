@@ -33,15 +33,20 @@ def nas(house: House) -> Iterator[Path]:
         umount(folder)
 
 
-async def test_an_outbox_right_at_a_mount_point_is_not_written_under_it_and_nothing_is_bought(
-    house: House, nas: Path
-) -> None:
+async def lose_the_outbox(house: House, nas: Path) -> None:
+    """`a.jpg` was delivered to the mount; then that went away, and `b.jpg` came and waits."""
     house.rule = {"outbox": "nas"}
     house.drop("a.jpg", seed=1)
     assert await house.drain() == 0
     umount(nas)
     house.drop("b.jpg", seed=2)
     assert await house.drain() == 1
+
+
+async def test_an_outbox_right_at_a_mount_point_is_not_written_under_it_and_nothing_is_bought(
+    house: House, nas: Path
+) -> None:
+    await lose_the_outbox(house, nas)
     assert list(nas.iterdir()) == []
     assert house.creates() == 1
     mount(nas)
@@ -50,12 +55,7 @@ async def test_an_outbox_right_at_a_mount_point_is_not_written_under_it_and_noth
 
 
 async def test_approve_accepts_the_mount_that_an_outbox_lies_on_now(house: House, nas: Path) -> None:
-    house.rule = {"outbox": "nas"}
-    house.drop("a.jpg", seed=1)
-    assert await house.drain() == 0
-    umount(nas)
-    house.drop("b.jpg", seed=2)
-    assert await house.drain() == 1
+    await lose_the_outbox(house, nas)
     assert main(["approve", "scans", "-c", str(house.configure())]) == 0
     assert await house.drain() == 0
     assert (nas / "b.jpg").exists()
