@@ -9,6 +9,11 @@ from picwish_watchd.simulator import Simulator
 from tests.support.house import FAST, House
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest first (they have a limit of their own), so that none of them is what all the others wait for."""
+    items.sort(key=lambda item: item.get_closest_marker("timeout") is None)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """What a test logged may quote a file name that is not UTF-8; on its way to pytest's main process it must be."""
