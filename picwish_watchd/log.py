@@ -11,8 +11,10 @@ import os
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
+from pathlib import PurePath
 from typing import Any, TextIO
 
 import structlog
@@ -29,6 +31,7 @@ _LEAST = {
 }
 #: sd-daemon(3): a line that begins with <N> has that syslog priority in the journal.
 _PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
+_ENCODER = json.JSONEncoder(ensure_ascii=False)
 _FIRST = ("timestamp", "level", "event")
 
 
@@ -43,33 +46,27 @@ def setup(level: str, format: str, stream: TextIO, *, secrets: Sequence[str] = (
     """
     terminal = _is_terminal(stream)
     console = format == "console" or (format == "auto" and terminal)
-    prepare: list[Processor] = [structlog.stdlib.add_log_level, structlog.processors.TimeStamper(fmt="iso", utc=True)]
+    begin: list[Processor] = [structlog.processors.add_log_level, structlog.processors.TimeStamper(fmt="iso", utc=True)]
+    end: list[Processor] = [
+        _exception_as_field,
+        partial(_clean, _Cleaner(tuple(secret for secret in secrets if secret), _is_unicode(stream))),
+        _console(terminal) if console else partial(_json, _is_journal(stream)),
+    ]
     lines = _Lines(stream)
     lines.addFilter(_with_readable_message)
     lines.setFormatter(
         ProcessorFormatter(
-            foreign_pre_chain=[_add_logger_name, *prepare],
-            processors=[
-                ProcessorFormatter.remove_processors_meta,
-                _exception_as_field,
-                partial(_clean, _Cleaner(tuple(secret for secret in secrets if secret), _is_unicode(stream))),
-                _console(terminal) if console else partial(_json, _is_journal(stream)),
-            ],
+            foreign_pre_chain=[_add_logger_name, *begin], processors=[ProcessorFormatter.remove_processors_meta, *end]
         )
     )
     root = logging.getLogger()
     root.handlers = [handler for handler in root.handlers if not isinstance(handler, _Lines)] + [lines]
-    set_level(level)
+    # Our own events do not make the detour through logging's records: it would be half of what a file costs.
     structlog.configure(
-        processors=[
-            structlog.stdlib.filter_by_level,
-            structlog.contextvars.merge_contextvars,
-            *prepare,
-            ProcessorFormatter.wrap_for_formatter,
-        ],
-        logger_factory=structlog.stdlib.LoggerFactory(),
-        wrapper_class=structlog.stdlib.BoundLogger,
+        processors=[structlog.contextvars.merge_contextvars, *begin, *end],
+        logger_factory=lambda *_names: _Own(lines),
     )
+    set_level(level)
 
 
 def set_level(level: str) -> None:
@@ -78,13 +75,30 @@ def set_level(level: str) -> None:
     logging.getLogger().setLevel(least)
     for name, floor in _LEAST.items():
         logging.getLogger(name).setLevel(max(floor, least))
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(least))
 
 
 class _Lines(logging.StreamHandler[TextIO]):
     """Writes lines; what fails in writing one is nobody's business here."""
 
+    def write(self, line: str) -> None:
+        """One line, whole, from any thread."""
+        try:
+            with self.lock or nullcontext():
+                self.stream.write(line + "\n")
+                self.flush()
+        except (OSError, ValueError):
+            pass  # as in handleError
+
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  # logging.Handler names it so
         """Nothing: the log is the last to tell of trouble, and a closed terminal must not end the daemon."""
+
+
+class _Own:
+    """Where structlog puts the finished line of one of our own events."""
+
+    def __init__(self, lines: _Lines) -> None:
+        self.debug = self.info = self.warning = self.error = self.critical = self.exception = lines.write
 
 
 def _with_readable_message(record: logging.LogRecord) -> bool:
@@ -121,6 +135,8 @@ class _Cleaner:
     unicode: bool  #: the stream takes characters outside ASCII
 
     def value(self, value: object) -> Any:
+        if isinstance(value, str | PurePath):  # most are
+            return self.text(str(value))
         if value is None or isinstance(value, bool | int):
             return value
         if isinstance(value, float):
@@ -165,7 +181,7 @@ def _console(terminal: bool) -> structlog.dev.ConsoleRenderer:
 
 
 def _json(journal: bool, _logger: WrappedLogger, _method: str, event: EventDict) -> str:
-    line = json.dumps(event, ensure_ascii=False)
+    line = _ENCODER.encode(event)
     return f"<{_PRIORITIES.get(event['level'], 5)}>{line}" if journal else line
 
 
