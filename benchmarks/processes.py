@@ -120,18 +120,21 @@ class Place:
         }
         self._file.write_text(json.dumps(config))  # JSON is YAML
 
-    def daemon(self, *arguments: str, environ: Mapping[str, str] | None = None) -> "subprocess.Popen[bytes]":
-        """Starts ``python -m picwish_watchd run``; its log goes to daemon.log."""
-        command = [sys.executable, "-m", "picwish_watchd", "run", *arguments, "-c", str(self._file)]
-        with self._log.open("wb") as log:
+    def daemon(
+        self, *arguments: str, environ: Mapping[str, str] | None = None, module: str = "picwish_watchd"
+    ) -> "subprocess.Popen[bytes]":
+        """Starts ``python -m picwish_watchd run``; its log goes to daemon.log, what it prints to daemon.out."""
+        command = [sys.executable, "-m", module, "run", *arguments, "-c", str(self._file)]
+        with self._log.open("wb") as log, self._out.open("wb") as out:
             return subprocess.Popen(
-                command, stderr=log, env={**os.environ, "PICWISH_API_KEY": "benchmark", **(environ or {})}
-            )
+                command, stdout=out, stderr=log,
+                env={**os.environ, "PICWISH_API_KEY": "benchmark", **(environ or {})},
+            )  # fmt: skip
 
     @contextmanager
-    def running_daemon(self) -> Iterator["subprocess.Popen[bytes]"]:
+    def running_daemon(self, module: str = "picwish_watchd") -> Iterator["subprocess.Popen[bytes]"]:
         """A daemon that is ready. Raises `BenchmarkError` if it does not end well."""
-        process = self.daemon()
+        process = self.daemon(module=module)
         try:
             wait_until(lambda: b"daemon.ready" in self._log.read_bytes(), process)
             yield process
@@ -140,6 +143,10 @@ class Place:
             code = process.wait(60)
         if code != 0:
             raise BenchmarkError(f"the daemon ended with {code}; see {self._log}")
+
+    def printed(self) -> str:
+        """What the last daemon printed."""
+        return self._out.read_text()
 
     def run_once(self) -> "Spent":
         """``run --once``, from the process's start to its end. Raises `BenchmarkError` if it fails."""
@@ -158,6 +165,10 @@ class Place:
     @property
     def _log(self) -> Path:
         return self.folder / "daemon.log"
+
+    @property
+    def _out(self) -> Path:
+        return self.folder / "daemon.out"
 
 
 @contextmanager
@@ -184,6 +195,12 @@ def peak_memory(pid: int) -> float:
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024 / 1e6
     raise BenchmarkError(f"there is no VmHWM of {pid}")
+
+
+def cpu_of(pid: int) -> float:
+    """Seconds of CPU that a process has used in all its threads (proc_pid_stat(5): utime and stime, in ticks)."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def monotonic_at(moment: float) -> float:

@@ -108,13 +108,13 @@ def recognise(head: bytes) -> Format | str | None:
 
     A `Format` that PicWish takes, the name of a known one that it does not take ("a GIF image"), or None.
     """
-    foreign = _foreign(head)
-    if foreign is not None:
-        return foreign
     if head.startswith(b"\xff\xd8\xff"):
         return Format.JPEG
     if head.startswith(_PNG):
         return Format.PNG
+    foreign = _foreign(head)
+    if foreign is not None:
+        return foreign
     if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
         return Format.WEBP
     if head.startswith(_TIFF):

@@ -63,10 +63,7 @@ class OpenFile:
 
     def exactly(self, offset: int, length: int) -> bytes:
         """The same, but all of them; else FlawError."""
-        data = self.at(offset, length)
-        if len(data) < length:
-            raise FlawError("it ends in the middle", cut=True)
-        return data
+        return complete(self.at(offset, length), length)
 
     def until_hole(self) -> "OpenFile":
         """The same file as if it ended at its first hole (lseek(2): SEEK_HOLE), where nothing was ever written.
@@ -87,6 +84,13 @@ class OpenFile:
         while offset < end and (block := self.at(offset, min(BLOCK, end - offset))):
             yield block
             offset += len(block)
+
+
+def complete(data: bytes, length: int) -> bytes:
+    """The same ``data``, if it is ``length`` bytes long as it should be; else FlawError."""
+    if len(data) < length:
+        raise FlawError("it ends in the middle", cut=True)
+    return data
 
 
 def stamp_of(found: os.stat_result) -> Stamp:

@@ -6,7 +6,6 @@ is not asked, for it may be a server's and wrong. Times are monotonic seconds.
 
 import heapq
 from dataclasses import dataclass
-from pathlib import Path
 
 from picwish_watchd.job import Stamp
 
@@ -21,7 +20,7 @@ class Due:
     ``decode`` is set once `settle_timeout` has passed since its last change: a full decode decides.
     """
 
-    path: Path
+    relative: str
     stamp: Stamp
     decode: bool
 
@@ -35,91 +34,93 @@ class _Candidate:
 
 
 class Settling:
-    """The candidates of one rule. Every call costs O(log n); used by one thread at a time.
+    """The candidates of one rule, by their paths below its inbox.
 
-    A path that `due` has answered is in the caller's hands until it is seen changed, put back by `not_yet`, or
+    Every call costs O(log n); used by one thread at a time.
+
+    A file that `due` has answered is in the caller's hands until it is seen changed, put back by `not_yet`, or
     forgotten.
     """
 
     def __init__(self, settle: float, settle_timeout: float) -> None:
         self._settle = settle
         self._timeout = max(settle, settle_timeout)
-        self._candidates: dict[Path, _Candidate] = {}
-        self._heap: list[tuple[float, int, Path]] = []
+        self._candidates: dict[str, _Candidate] = {}
+        self._heap: list[tuple[float, int, str]] = []
         self._pushed = 0
 
     def __len__(self) -> int:
         return len(self._candidates)
 
-    def __contains__(self, path: Path) -> bool:
-        return path in self._candidates
+    def __contains__(self, relative: str) -> bool:
+        return relative in self._candidates
 
-    def see(self, path: Path, stamp: Stamp, now: float) -> bool:
+    def see(self, relative: str, stamp: Stamp, now: float) -> bool:
         """The file was seen so. True if that is news: its time of stillness begins anew."""
-        known = self._candidates.get(path)
+        known = self._candidates.get(relative)
         if known is not None and known.stamp == stamp:
             return False
         pause = max(self._settle, _PAUSE_MIN)
         candidate = _Candidate(stamp, changed_at=now, pause=pause, due_at=None)
-        self._candidates[path] = candidate
-        self._arm(path, candidate, now + self._settle)
+        self._candidates[relative] = candidate
+        self._arm(relative, candidate, now + self._settle)
         return True
 
     def due(self, now: float, limit: int | None = None) -> list[Due]:
         """The files that want a look, the longest waiting first, at most ``limit`` of them."""
         found: list[Due] = []
         while (limit is None or len(found) < limit) and (at := self.next_due()) is not None and at <= now:
-            path = heapq.heappop(self._heap)[2]
-            candidate = self._candidates[path]
+            relative = heapq.heappop(self._heap)[2]
+            candidate = self._candidates[relative]
             candidate.due_at = None
             decode = now - candidate.changed_at >= self._timeout
-            found.append(Due(path, candidate.stamp, decode))
+            found.append(Due(relative, candidate.stamp, decode))
         return found
 
-    def not_yet(self, path: Path, now: float) -> None:
+    def not_yet(self, relative: str, now: float) -> None:
         """It is not whole yet, or could not be read: another look after a pause that grows up to a minute.
 
-        There is always a look at `settle_timeout`. A path that is not known is passed over.
+        There is always a look at `settle_timeout`. A file that is not known is passed over.
         """
-        candidate = self._candidates.get(path)
+        candidate = self._candidates.get(relative)
         if candidate is None:
             return
         at = now + candidate.pause
         deadline = candidate.changed_at + self._timeout
         candidate.pause = min(candidate.pause * 2, max(self._settle, _PAUSE_MAX))
-        self._arm(path, candidate, min(at, deadline) if now < deadline else at)
+        self._arm(relative, candidate, min(at, deadline) if now < deadline else at)
 
     def see_again(self, due: Due, now: float) -> None:
         """What came of it could not be written down: it is looked at again after a pause."""
-        if due.path not in self._candidates:
-            self.see(due.path, due.stamp, now)
-        elif self._candidates[due.path].due_at is None:
-            self.not_yet(due.path, now)
+        if due.relative not in self._candidates:
+            self.see(due.relative, due.stamp, now)
+        elif self._candidates[due.relative].due_at is None:
+            self.not_yet(due.relative, now)
 
-    def forget(self, path: Path, stamp: Stamp) -> None:
+    def forget(self, relative: str, stamp: Stamp) -> None:
         """It became a job, or is gone; unless it was seen with another stamp meanwhile, which is news."""
-        candidate = self._candidates.get(path)
+        candidate = self._candidates.get(relative)
         if candidate is not None and candidate.stamp == stamp:
-            del self._candidates[path]
+            del self._candidates[relative]
 
     def next_due(self) -> float | None:
         """When `due` will next have something to tell; None while nothing waits."""
         while self._heap:
-            at, _, path = self._heap[0]
-            candidate = self._candidates.get(path)
+            at, _, relative = self._heap[0]
+            candidate = self._candidates.get(relative)
             if candidate is not None and candidate.due_at == at:
                 return at
             heapq.heappop(self._heap)
         return None
 
-    def _arm(self, path: Path, candidate: _Candidate, at: float) -> None:
+    def _arm(self, relative: str, candidate: _Candidate, at: float) -> None:
         candidate.due_at = at
         self._pushed += 1
-        heapq.heappush(self._heap, (at, self._pushed, path))
+        heapq.heappush(self._heap, (at, self._pushed, relative))
         if len(self._heap) > 2 * len(self._candidates) + 64:
             self._heap = [entry for entry in self._heap if self._is_armed(entry)]
             heapq.heapify(self._heap)
 
-    def _is_armed(self, entry: tuple[float, int, Path]) -> bool:
+    def _is_armed(self, entry: tuple[float, int, str]) -> bool:
         candidate = self._candidates.get(entry[2])
         return candidate is not None and candidate.due_at == entry[0]

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from picwish_watchd.files.kinds import Format
-from picwish_watchd.files.reading import BLOCK, FlawError, OpenFile
+from picwish_watchd.files.reading import BLOCK, FlawError, OpenFile, complete
 from picwish_watchd.files.tiff import check_tiff
 
 
@@ -59,37 +59,40 @@ _PARTS_MAX = 100_000
 _MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 _SOF = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _SOI, _EOI, _SOS, _TEM = 0xD8, 0xD9, 0xDA, 0x01
+_SEGMENT = 8  # bytes of one that are looked at: code, length, and of a frame precision, height and width
 _FIRST_LOOK = 64  # bytes; most markers follow the segment before at once
 
 
 def _jpeg(file: OpenFile) -> tuple[int, int]:
     size, scanned, position = None, False, 2
     for _ in _parts():
-        position = _next_marker(file, position)
-        marker = file.exactly(position + 1, 1)[0]
-        position += 2
+        position, segment = _next_marker(file, position)
+        marker = segment[0]
         if marker == _EOI:
             break
         if marker in (_SOI, _TEM):
+            position += 1
             continue
-        length = int.from_bytes(file.exactly(position, 2), "big")
         if marker in _SOF and size is None:
-            height, width = struct.unpack(">HH", file.exactly(position + 3, 4))
+            height, width = struct.unpack(">HH", complete(segment[4:8], 4))
             size = _sized(width, height)
         scanned = scanned or marker == _SOS
-        position += max(length, 2)
+        position += 1 + max(int.from_bytes(complete(segment[1:3], 2), "big"), 2)
     if size is None or not scanned:
         raise FlawError("the JPEG holds no picture")
     return size
 
 
-def _next_marker(file: OpenFile, position: int) -> int:
+def _next_marker(file: OpenFile, position: int) -> tuple[int, bytes]:
+    """Where the marker's code stands, and the bytes from there on, enough of them for a frame's size."""
     step = _FIRST_LOOK
     while position < file.size:
         block = file.at(position, step)
         found = _MARKER.search(block)
         if found:
-            return position + found.start()
+            code = found.start() + 1
+            segment = block[code : code + _SEGMENT]
+            return position + code, segment if len(segment) == _SEGMENT else file.at(position + code, _SEGMENT)
         position += max(len(block) - 1, 1)
         step = BLOCK
     raise FlawError("the JPEG has no end-of-image marker", cut=True)

@@ -12,7 +12,7 @@ from picwish_watchd.job import Job, JobEvent, Stamp, State
 from picwish_watchd.journal.faults import RESTORE, translated
 from picwish_watchd.journal.locks import DaemonLock, witnessed
 from picwish_watchd.journal.refusals import check_version, refuse_lost_events, refuse_lost_wal
-from picwish_watchd.journal.rows import SELECT_JOB, event_from, job_from, stamp_from
+from picwish_watchd.journal.rows import SELECT_JOB, event_from, job_from, path_from, stamp_from
 from picwish_watchd.journal.schema import migrate
 from picwish_watchd.mounts import Mount
 
@@ -159,10 +159,13 @@ class JournalReader:
         )
         return [job_from(row) for row in rows]
 
-    def maker_of(self, sha256: str) -> Job | None:
-        """The newest job whose result has this hash."""
-        rows = self._rows(f"{SELECT_JOB} WHERE result_sha256 = ? ORDER BY id DESC LIMIT 1", (sha256,))
-        return job_from(rows[0]) if rows else None
+    def outputs_of(self, contents: Sequence[str]) -> dict[str, Path]:
+        """By their hashes, those of ``contents`` that are a result of ours, and where it stood last."""
+        sql = (
+            "SELECT result_sha256, output FROM job WHERE result IS NOT NULL AND output IS NOT NULL"
+            f" AND result_sha256 IN ({','.join('?' * len(contents))}) ORDER BY id"
+        )
+        return {row[0]: path_from(row[1]) for row in self._rows(sql, contents)}
 
     def rules_with(self, state: State, now: float) -> list[str]:
         """The rules that have a job in ``state`` whose pause is over, also rules that left the configuration."""
@@ -213,6 +216,12 @@ class JournalReader:
     def last_of(self, source: Path) -> Job | None:
         """The newest job of a file."""
         return next(iter(self.all_of(source, limit=1)), None)
+
+    def last_of_each(self, sources: Sequence[Path]) -> dict[Path, Job]:
+        """The newest job of each of these files, as far as they have one."""
+        marks = ",".join("?" * len(sources))
+        sql = f"{SELECT_JOB} WHERE id IN (SELECT max(id) FROM job WHERE source IN ({marks}) GROUP BY source)"
+        return {job.source: job for job in map(job_from, self._rows(sql, [os.fsencode(source) for source in sources]))}
 
     def all_of(self, source: Path, *, limit: int = -1) -> list[Job]:
         """The jobs of a file, newest first."""

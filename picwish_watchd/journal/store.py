@@ -5,6 +5,7 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from enum import StrEnum
+from functools import cache
 from pathlib import Path
 from typing import Self, Unpack
 
@@ -216,9 +217,7 @@ class Journal(JournalReader):
 
     def _insert(self, cursor: sqlite3.Cursor, new: NewJob, now: float) -> int:
         columns = columns_of(new, now)
-        names = ", ".join(columns)
-        marks = ", ".join(f":{name}" for name in columns)
-        cursor.execute(f"INSERT INTO job ({names}) VALUES ({marks})", columns)
+        cursor.execute(_insert_into_job(tuple(columns)), columns)
         job_id = cursor.lastrowid
         assert job_id is not None
         if new.problem is not None:
@@ -271,6 +270,12 @@ class Journal(JournalReader):
                 f"the journal {self.path} was moved, replaced or deleted while picwish-watchd was running",
                 hint="put it back where it was, with its -wal, and start again; nothing more was submitted",
             )
+
+
+@cache
+def _insert_into_job(columns: tuple[str, ...]) -> str:
+    marks = ", ".join(f":{name}" for name in columns)
+    return f"INSERT INTO job ({', '.join(columns)}) VALUES ({marks})"
 
 
 def refuse_network(path: Path) -> None:

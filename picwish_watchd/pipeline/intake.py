@@ -1,9 +1,9 @@
 """From a file seen to a job `queued` or `rejected`: waits until it stands still, judges it, writes it down."""
 
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import assert_never
 
@@ -41,7 +41,7 @@ class Intake:
         self._rule = rule
         self._settling = Settling(rule.settle, rule.settle_timeout)
         self._bell = Bell()
-        self._unreadable: set[Path] = set()
+        self._unreadable: set[str] = set()
 
     @property
     def waiting(self) -> int:
@@ -57,7 +57,7 @@ class Intake:
         """The watcher saw files that are new or have changed."""
         now = self._context.clock.monotonic()
         for sighting in found:
-            self._settling.see(self._rule.inbox / sighting.relative, sighting.stamp, now)
+            self._settling.see(sighting.relative, sighting.stamp, now)
         self._bell.ring()
 
     async def run(self) -> None:
@@ -98,46 +98,42 @@ class Intake:
         return judged
 
     def _verdict(self, due: Due) -> Verdict | Stamp:
-        follow = self._rule.follow_symlinks
-        found = look(due.path, follow_symlinks=follow)
+        path, follow = self._rule.inbox / due.relative, self._rule.follow_symlinks
+        found = look(path, follow_symlinks=follow)
         if isinstance(found, (Gone, Unreadable)):
             return found
         if (stamp := stamp_of(found)) != due.stamp:
             return stamp
-        return judge(due.path, self._context.config.api, self._rule, final=due.decode)
+        return judge(path, self._context.config.api, self._rule, final=due.decode)
 
     def _write_down(self, judged: list[tuple[Due, Verdict | Stamp]]) -> None:
         new: list[NewJob] = []
         now = self._context.clock.monotonic()
         for due, verdict in judged:
+            if not isinstance(verdict, Unreadable):
+                self._unreadable.discard(due.relative)
             match verdict:
                 case Inspected() | LinkFound() | Bad():
-                    self._settling.forget(due.path, due.stamp)
-                    self._unreadable.discard(due.path)
-                    job = new_job(self._context.journal, self._rule, due.path, due.stamp, verdict)
-                    if not self._known(job):
-                        new.append(job)
+                    self._settling.forget(due.relative, due.stamp)
+                    new.append(new_job(self._rule, self._rule.inbox / due.relative, due.stamp, verdict))
                 case Stamp():
-                    self._unreadable.discard(due.path)
-                    self._settling.see(due.path, verdict, now)
+                    self._settling.see(due.relative, verdict, now)
                 case NotWhole() | Changed():
-                    self._unreadable.discard(due.path)
-                    self._settling.not_yet(due.path, now)
+                    self._settling.not_yet(due.relative, now)
                 case Unreadable(reason=reason):
-                    self._settling.not_yet(due.path, now)
-                    self._warn_unreadable(due.path, reason)
+                    self._settling.not_yet(due.relative, now)
+                    self._warn_unreadable(due.relative, reason)
                 case Gone():
-                    self._told_gone(os.fspath(due.path.relative_to(self._rule.inbox)))
-                    self._settling.forget(due.path, due.stamp)
-                    self._unreadable.discard(due.path)
+                    self._told_gone(due.relative)
+                    self._settling.forget(due.relative, due.stamp)
                 case _:
                     assert_never(verdict)
-        self._add(new)
+        self._add(self._unknown(new))
 
     def _add(self, new: list[NewJob]) -> None:
         if not new:
             return
-        new = self._braked(new)
+        new = self._braked(without_own(new, self._context.journal))
         for job_id, job in zip(self._context.journal.add(new), new, strict=True):
             if job.result_of is not None:
                 _log.info("job.own_result", job=job_id, rule=job.rule, path=job.source, output=job.result_of)
@@ -162,7 +158,7 @@ class Intake:
             counts = job.problem is None and job.result_of is None
             flood = counts and arrived >= burst.images
             arrived += counts
-            braked.append(replace(job, flood=flood))
+            braked.append(replace(job, flood=True) if flood else job)
         held = sum(job.flood for job in braked)
         if held:
             _log.warning(
@@ -170,46 +166,46 @@ class Intake:
             )
         return braked
 
-    def _known(self, new: NewJob) -> bool:
-        last = self._context.journal.last_of(new.source)
-        if last is None or not is_known(last, new, self._context.config.rules):
+    def _unknown(self, new: Sequence[NewJob]) -> list[NewJob]:
+        """Those that are no news of a file whose job there is already."""
+        last = self._context.journal.last_of_each([job.source for job in new])
+        return [job for job in new if job.source not in last or not self._known(last[job.source], job)]
+
+    def _known(self, last: Job, new: NewJob) -> bool:
+        if not is_known(last, new, self._context.config.rules):
             return False
         self._context.journal.restamp(last, new.stamp)
         if last.original is Original.GONE:  # its folder was away for a while
             self._context.journal.update(last, "the original is back", original=Original.WAITING)
         return True
 
-    def _warn_unreadable(self, path: Path, reason: str) -> None:
-        if path not in self._unreadable:
-            self._unreadable.add(path)
-            _log.warning("file.unreadable", rule=self._rule.name, path=path, reason=reason)
+    def _warn_unreadable(self, relative: str, reason: str) -> None:
+        if relative not in self._unreadable:
+            self._unreadable.add(relative)
+            _log.warning("file.unreadable", rule=self._rule.name, path=self._rule.inbox / relative, reason=reason)
 
 
-def new_job(
-    journal: JournalReader, rule: Rule, path: Path, stamp: Stamp, verdict: Inspected | LinkFound | Bad
-) -> NewJob:
+def new_job(rule: Rule, path: Path, stamp: Stamp, verdict: Inspected | LinkFound | Bad) -> NewJob:
     """What is written down about a file of ``rule`` that was judged so."""
-    new = NewJob(
-        rule=rule.name,
-        source=path,
-        relative=path.relative_to(rule.inbox),
-        stamp=stamp,
-        type=rule.type,
-        return_type=rule.return_type,
-        sync=rule.sync,
-    )
+    new = partial(
+        NewJob, rule=rule.name, source=path, relative=path.relative_to(rule.inbox), stamp=stamp,
+        type=rule.type, return_type=rule.return_type, sync=rule.sync,
+    )  # fmt: skip
     match verdict:
         case Inspected(format=kind, width=width, height=height, sha256=sha256):
-            maker = journal.maker_of(sha256)
-            return replace(
-                new, format=kind, width=width, height=height, sha256=sha256,
-                result_of=None if maker is None else maker.output,
-            )  # fmt: skip
+            return new(format=kind, width=width, height=height, sha256=sha256)
         case LinkFound(url=url, sha256=sha256):
-            return replace(new, kind=Kind.LINK, url=url, sha256=sha256)
+            return new(kind=Kind.LINK, url=url, sha256=sha256)
         case Bad(problem=problem):
             moving = rule.on_failure is OnFailure.MOVE
-            return replace(new, problem=problem, original=Original.WAITING if moving else Original.PRESENT)
+            return new(problem=problem, original=Original.WAITING if moving else Original.PRESENT)
+
+
+def without_own(new: Sequence[NewJob], journal: JournalReader) -> list[NewJob]:
+    """The same; those whose content is a result of ours know it, and are not bought again."""
+    images = [job.sha256 for job in new if job.sha256 is not None and job.kind is Kind.FILE]
+    made = journal.outputs_of(images)
+    return [replace(job, result_of=made[job.sha256]) if job.sha256 in made else job for job in new]
 
 
 def is_known(last: Job | None, new: NewJob, rules: Sequence[Rule]) -> bool:

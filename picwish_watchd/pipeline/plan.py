@@ -12,7 +12,7 @@ from picwish_watchd.job import UNFINISHED, Job, Stamp, State
 from picwish_watchd.journal import JournalReader
 from picwish_watchd.pipeline.context import PRICES
 from picwish_watchd.pipeline.desks import forbidden_to
-from picwish_watchd.pipeline.intake import is_known, new_job
+from picwish_watchd.pipeline.intake import is_known, new_job, without_own
 from picwish_watchd.pipeline.judge import judge
 
 
@@ -83,7 +83,7 @@ def _look(
         case Unreadable():
             ahead.unreadable += 1
             return
-    new = new_job(journal, rule, path, stamp, verdict)
+    [new] = without_own([new_job(rule, path, stamp, verdict)], journal)
     if is_known(journal.last_of(path), new, config.rules):
         return
     if new.problem is not None:

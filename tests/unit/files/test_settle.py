@@ -1,7 +1,5 @@
 """Settling: stillness is measured by what was seen, and no candidate is ever lost."""
 
-from pathlib import Path
-
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
@@ -9,7 +7,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from picwish_watchd.files.settle import Due, Settling
 from picwish_watchd.job import Stamp
 
-A, B = Path("/inbox/a.jpg"), Path("/inbox/b.jpg")
+A, B = "a.jpg", "scans/b.jpg"
 ONE, TWO = Stamp(1, 10, 100), Stamp(1, 20, 200)
 
 
@@ -89,16 +87,16 @@ def test_a_forgotten_file_is_not_due_and_may_come_again() -> None:
 
 def test_the_longest_waiting_come_first_and_no_more_than_asked_for() -> None:
     settling = Settling(2, 600)
-    paths = [Path(f"/inbox/{number}.jpg") for number in range(5)]
+    paths = [f"{number}.jpg" for number in range(5)]
     for number, path in enumerate(paths):
         settling.see(path, ONE, number)
-    assert [due.path for due in settling.due(99, limit=3)] == paths[:3]
-    assert [due.path for due in settling.due(99)] == paths[3:]
+    assert [due.relative for due in settling.due(99, limit=3)] == paths[:3]
+    assert [due.relative for due in settling.due(99)] == paths[3:]
 
 
 def test_fifty_thousand_changes_cost_little() -> None:
     settling = Settling(2, 600)
-    paths = [Path(f"/inbox/{number}.jpg") for number in range(5_000)]
+    paths = [f"{number}.jpg" for number in range(5_000)]
     for change in range(10):
         for path in paths:
             settling.see(path, Stamp(1, change, change), change)
@@ -113,11 +111,11 @@ class SettlingMachine(RuleBasedStateMachine):
         super().__init__()
         self.settling = Settling(3, 20)
         self.now = 0.0
-        self.seen: dict[Path, tuple[Stamp, float]] = {}
-        self.out: set[Path] = set()
+        self.seen: dict[str, tuple[Stamp, float]] = {}
+        self.out: set[str] = set()
 
     @rule(path=st.sampled_from([A, B]), size=st.integers(0, 2))
-    def see(self, path: Path, size: int) -> None:
+    def see(self, path: str, size: int) -> None:
         stamp = Stamp(1, size, 0)
         news = path not in self.seen or self.seen[path][0] != stamp
         assert self.settling.see(path, stamp, self.now) is news
@@ -132,21 +130,21 @@ class SettlingMachine(RuleBasedStateMachine):
     @rule()
     def due(self) -> None:
         for due in self.settling.due(self.now):
-            stamp, since = self.seen[due.path]
-            assert due.path not in self.out
+            stamp, since = self.seen[due.relative]
+            assert due.relative not in self.out
             assert due.stamp == stamp
             assert self.now - since >= 3
             assert due.decode is (self.now - since >= 20)
-            self.out.add(due.path)
+            self.out.add(due.relative)
 
     @rule(path=st.sampled_from([A, B]))
-    def put_back(self, path: Path) -> None:
+    def put_back(self, path: str) -> None:
         if path in self.out:
             self.settling.not_yet(path, self.now)
             self.out.discard(path)
 
     @rule(path=st.sampled_from([A, B]))
-    def forget(self, path: Path) -> None:
+    def forget(self, path: str) -> None:
         if path in self.seen:
             self.settling.forget(path, self.seen[path][0])
         self.seen.pop(path, None)

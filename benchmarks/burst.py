@@ -1,0 +1,73 @@
+"""A flood of pictures into new nested folders: how long until each of them is in the journal, once."""
+
+import argparse
+import json
+import sqlite3
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+from benchmarks.figures import Figure, tell
+from benchmarks.pictures import noise, numbered
+from benchmarks.processes import BenchmarkError, Place, SimulatorProcess, cpu_of, peak_memory, place
+
+_IN_A_FOLDER = 100
+_LOOK = 0.2  # seconds between looks into the journal
+
+
+def measure(args: argparse.Namespace) -> Iterator[Figure]:
+    """Writes ``--files`` small pictures as fast as the disk takes them, a hundred a folder, all folders new."""
+    jpeg = noise(32, 24, quality=50)
+    with place() as here, SimulatorProcess(qps=2) as simulator:
+        here.configure(simulator.url, {"qps": 2}, {"settle": args.settle})
+        with here.running_daemon("benchmarks.heartbeat") as daemon:
+            before = cpu_of(daemon.pid)
+            began = time.monotonic()
+            _drop(here.inbox, jpeg, args.files)
+            dropped = time.monotonic() - began
+            queued = _until_all_queued(here, daemon, args.files) - began
+            spent = cpu_of(daemon.pid) - before
+            peak = peak_memory(daemon.pid)
+        gaps = json.loads(here.printed())
+        _check(here, args.files)
+    yield Figure("writing the files", dropped, "s")
+    yield Figure("all in the journal, from the first file's writing", queued, "s", 1.5 * dropped + 5)
+    yield Figure("CPU of the daemon a file", spent / args.files * 1000, "ms")
+    yield Figure("longest standstill of the event loop", gaps["longest"] * 1000, "ms", 50.0)
+    yield Figure("standstills over 50 ms", len(gaps["long"]), "")
+    yield Figure("peak memory of the daemon", peak, "MB", 150.0)
+
+
+def _drop(inbox: Path, jpeg: bytes, files: int) -> None:
+    for number in range(files):
+        folder = inbox / f"{number // _IN_A_FOLDER // 10:03d}" / f"{number // _IN_A_FOLDER:04d}"
+        if number % _IN_A_FOLDER == 0:
+            folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{number}.jpg").write_bytes(numbered(jpeg, number))
+
+
+def _until_all_queued(here: Place, daemon: "subprocess.Popen[bytes]", files: int) -> float:
+    journal = f"file:{here.folder / 'state' / 'journal.db'}?mode=ro"
+    with closing(sqlite3.connect(journal, uri=True)) as connection:
+        while connection.execute("SELECT count(*) FROM job").fetchone()[0] < files:
+            if daemon.poll() is not None:
+                raise BenchmarkError("the daemon has ended")
+            time.sleep(_LOOK)
+    return time.monotonic()
+
+
+def _check(here: Place, files: int) -> None:
+    with closing(sqlite3.connect(here.folder / "state" / "journal.db")) as connection:
+        jobs, sources, contents, refused = connection.execute(
+            "SELECT count(*), count(DISTINCT source), count(DISTINCT sha256), sum(state = 'rejected') FROM job"
+        ).fetchone()
+    if not jobs == sources == contents == files or refused:
+        raise BenchmarkError(
+            f"{files} files, but {jobs} jobs of {sources} files with {contents} contents, {refused} refused"
+        )
+
+
+if __name__ == "__main__":
+    tell(__doc__, measure, files=50_000, settle=1.0)
