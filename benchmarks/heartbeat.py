@@ -7,6 +7,7 @@ another thread that holds the interpreter, or by the machine.
 
 import argparse
 import asyncio
+import gc
 import json
 import sys
 import time
@@ -41,6 +42,7 @@ def main() -> None:
     """Runs the daemon of the configuration that is named on the command line."""
     config, key = configuration_and_key(argparse.Namespace(config=Path(sys.argv[3])))
     log.setup(config.log.level, config.log.format, sys.stderr, secrets=[key])
+    gc.freeze()  # as the command does
     gaps = asyncio.run(_serve(Daemon(config, key)))
     print(json.dumps({"longest": max(gaps), "long": [gap for gap in gaps if gap > _LONG]}), flush=True)
 

@@ -128,30 +128,24 @@ class Walker:
     def _walk(
         self, entries: "os._ScandirIterator[str]", trail: _Trail, touched: frozenset[str], full: bool
     ) -> Iterator[Sighting]:
-        seen: set[str] = set()
+        seen: list[str] = []  # of the known names, each once
         unread: list[str] = []
         folders: list[tuple[str, _Trail]] = []
         prefix = ""
         while True:
             try:
                 with entries:
-                    for entry in entries:
+                    for entry in entries if full else self._unknown(entries, prefix, touched, seen):
                         relative = prefix + entry.name
-                        if not full and relative not in touched and self._is_unchanged(entry, relative):
-                            seen.add(relative)
-                            continue
                         if self._names.ignores(entry.name, relative):
                             continue
                         if self._recursive and self._is_folder(entry):
                             folders.append((relative, trail))
-                        if not self._names.takes(entry.name, relative):
+                        if not self._takes(entry, relative):
                             continue
-                        if self._is_folder(entry) and not _PICTURE.search(entry.name):
-                            continue  # include: ["*"] means files
-                        if self._leads_out(entry):
-                            continue
-                        seen.add(relative)
                         stamp = self._look(entry, relative, close=full or relative in touched)
+                        if relative in self._known:
+                            seen.append(relative)
                         if stamp is not None:
                             yield Sighting(relative, stamp)
             except OSError:
@@ -161,7 +155,26 @@ class Walker:
                 break
             entries, prefix, trail = following
         self.unread = tuple(unread)
-        self._drop_gone(seen, unread)
+        self._drop_gone(seen, self.unread)
+
+    def _unknown(
+        self, entries: "os._ScandirIterator[str]", prefix: str, touched: frozenset[str], seen: list[str]
+    ) -> "Iterator[os.DirEntry[str]]":
+        """Those that need a second look; a known file that lies where it lay is only seen, whatever its name.
+
+        This loop is what an inbox of finished files costs, so it asks nothing of them that is not in the folder itself.
+        """
+        known_as, follow = self._known.get, self._follow
+        for entry in entries:
+            relative = prefix + entry.name
+            known = known_as(relative)
+            if (
+                known is None or follow or known.inode != entry.inode()
+                or relative in touched or entry.is_dir(follow_symlinks=False)
+            ):  # fmt: skip
+                yield entry
+            else:
+                seen.append(relative)
 
     def _enter(
         self, folders: list[tuple[str, _Trail]], unread: list[str]
@@ -183,10 +196,12 @@ class Walker:
                 unread.append(relative + "/")
         return None
 
-    def _is_unchanged(self, entry: "os.DirEntry[str]", relative: str) -> bool:
-        """A known file that lies where it lay and needs no second look, whatever the patterns say of its name."""
-        known = self._known.get(relative)
-        return known is not None and not self._follow and known.inode == entry.inode() and not self._is_folder(entry)
+    def _takes(self, entry: "os.DirEntry[str]", relative: str) -> bool:
+        if not self._names.takes(entry.name, relative):
+            return False
+        if self._is_folder(entry) and not _PICTURE.search(entry.name):
+            return False  # include: ["*"] means files
+        return not self._leads_out(entry)
 
     def _leads_out(self, entry: "os.DirEntry[str]") -> bool:
         return self._follow and entry.is_symlink() and self._lies_in_forbidden(entry.path)
@@ -221,10 +236,12 @@ class Walker:
         self._known[relative] = stamp
         return stamp
 
-    def _drop_gone(self, seen: set[str], unread: list[str]) -> None:
-        gone = [name for name in self._known if name not in seen and not name.startswith(tuple(unread))]
-        for name in gone:
-            del self._known[name]
+    def _drop_gone(self, seen: list[str], unread: tuple[str, ...]) -> None:
+        if len(seen) == len(self._known):
+            return
+        for name in self._known.keys() - set(seen):
+            if not name.startswith(unread):
+                del self._known[name]
 
 
 def _identity(folder: str) -> tuple[int, int]:

@@ -22,11 +22,14 @@ from picwish_watchd.journal import JournalReader
 from picwish_watchd.mounts import Mount, moved
 from picwish_watchd.pipeline.bell import Bell
 from picwish_watchd.pipeline.context import Context
-from picwish_watchd.pipeline.judge import Verdict, judge
+from picwish_watchd.pipeline.judge import judge
 
 _log = structlog.get_logger()
 
-_AT_ONCE = 64  # files a turn
+#: What came of looking at a file: a job, no job yet and why, or its stamp where it has changed.
+Judged = NewJob | NotWhole | Changed | Gone | Unreadable | Stamp
+
+_AT_ONCE = 32  # files a turn: what is written down of them keeps the loop for some ms
 _SLICE = 0.25  # seconds of judging before the journal hears of it
 _IDLE = 30.0
 
@@ -85,9 +88,9 @@ class Intake:
                     self._settling.see_again(one, self._context.clock.monotonic())
         return bool(due)
 
-    def _judge(self, due: list[Due], home: Mount | None) -> list[tuple[Due, Verdict | Stamp]]:
-        """In the rule's thread: as many as fit into a slice of time; a Stamp where the file has changed."""
-        judged: list[tuple[Due, Verdict | Stamp]] = []
+    def _judge(self, due: list[Due], home: Mount | None) -> list[tuple[Due, Judged]]:
+        """In the rule's thread: as many as fit into a slice of time."""
+        judged: list[tuple[Due, Judged]] = []
         if moved(self._rule.inbox, home) is not None:
             return [(one, Gone()) for one in due]  # what lies under a mount that is away is none of ours
         until = time.monotonic() + _SLICE
@@ -97,25 +100,28 @@ class Intake:
                 break
         return judged
 
-    def _verdict(self, due: Due) -> Verdict | Stamp:
+    def _verdict(self, due: Due) -> Judged:
         path, follow = self._rule.inbox / due.relative, self._rule.follow_symlinks
         found = look(path, follow_symlinks=follow)
         if isinstance(found, (Gone, Unreadable)):
             return found
         if (stamp := stamp_of(found)) != due.stamp:
             return stamp
-        return judge(path, self._context.config.api, self._rule, final=due.decode)
+        verdict = judge(path, self._context.config.api, self._rule, final=due.decode)
+        if isinstance(verdict, Inspected | LinkFound | Bad):
+            return new_job(self._rule, path, due.stamp, verdict)
+        return verdict
 
-    def _write_down(self, judged: list[tuple[Due, Verdict | Stamp]]) -> None:
+    def _write_down(self, judged: list[tuple[Due, Judged]]) -> None:
         new: list[NewJob] = []
         now = self._context.clock.monotonic()
         for due, verdict in judged:
             if not isinstance(verdict, Unreadable):
                 self._unreadable.discard(due.relative)
             match verdict:
-                case Inspected() | LinkFound() | Bad():
+                case NewJob():
                     self._settling.forget(due.relative, due.stamp)
-                    new.append(new_job(self._rule, self._rule.inbox / due.relative, due.stamp, verdict))
+                    new.append(verdict)
                 case Stamp():
                     self._settling.see(due.relative, verdict, now)
                 case NotWhole() | Changed():

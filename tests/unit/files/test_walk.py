@@ -273,3 +273,33 @@ def test_many_known_files_are_walked_in_no_time(inbox: Path) -> None:
     walk = walker(inbox)
     assert len(seen(walk)) == 20_000
     assert seen(walk) == []
+
+
+def test_a_folder_that_took_a_known_file_s_name_and_inode_is_entered(inbox: Path) -> None:
+    put(inbox / "a.jpg" / "b.jpg")
+    walk = walker(inbox)
+    walk.learn([("a.jpg", Stamp((inbox / "a.jpg").stat().st_ino, 7, 1))])
+    assert "a.jpg/b.jpg" in seen(walk)
+
+
+def test_a_known_file_that_patterns_leave_out_by_now_is_no_news_even_when_it_changes(inbox: Path) -> None:
+    found = put(inbox / "a.tif").stat()
+    walk = walker(inbox)
+    walk.learn([("a.tif", Stamp(found.st_ino, 7, found.st_mtime_ns))])
+    assert seen(walk) == seen(walk, full=True) == []
+    put(inbox / "b.part")
+    os.replace(inbox / "b.part", inbox / "a.tif")
+    assert seen(walk, "a.tif") == []
+
+
+def test_as_many_files_came_as_went_and_those_that_went_are_forgotten(inbox: Path) -> None:
+    for name in ("a.jpg", "b.jpg"):
+        put(inbox / name)
+    walk = walker(inbox)
+    seen(walk)
+    inode = (inbox / "a.jpg").stat().st_ino
+    (inbox / "a.jpg").rename(inbox / "c.jpg")
+    assert seen(walk) == ["c.jpg"]
+    (inbox / "c.jpg").rename(inbox / "a.jpg")
+    assert (inbox / "a.jpg").stat().st_ino == inode
+    assert seen(walk) == ["a.jpg"]
