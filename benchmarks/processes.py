@@ -180,21 +180,30 @@ def place() -> Iterator[Place]:
     shutil.rmtree(folder)
 
 
-def wait_until(condition: Callable[[], bool], process: "subprocess.Popen[bytes]") -> None:
-    """Looks every 2 ms. Raises `BenchmarkError` after 10 minutes, or when the process has ended."""
+def wait_until(condition: Callable[[], bool], process: "subprocess.Popen[bytes]", *, every: float = 0.002) -> None:
+    """Looks ``every`` so many seconds. Raises `BenchmarkError` after 10 minutes, or when the process has ended."""
     until = time.monotonic() + _PATIENCE
     while not condition():
         if time.monotonic() > until or process.poll() is not None:
             raise BenchmarkError("the daemon did not do what was waited for")
-        time.sleep(0.002)
+        time.sleep(every)
 
 
 def peak_memory(pid: int) -> float:
     """The largest resident set that a process ever had, in MB (proc_pid_status(5): VmHWM, in KiB)."""
+    return _memory(pid, "VmHWM")
+
+
+def resident_memory(pid: int) -> float:
+    """The resident set of a process now, in MB (proc_pid_status(5): VmRSS, in KiB)."""
+    return _memory(pid, "VmRSS")
+
+
+def _memory(pid: int, name: str) -> float:
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
+        if line.startswith(f"{name}:"):
             return int(line.split()[1]) * 1024 / 1e6
-    raise BenchmarkError(f"there is no VmHWM of {pid}")
+    raise BenchmarkError(f"there is no {name} of {pid}")
 
 
 def cpu_of(pid: int) -> float:

@@ -205,14 +205,8 @@ class Daemon:
             self._manager.alive()
             await self._clock.sleep(self._manager.watchdog / 3)
 
-    def _totals(self) -> Counter[State]:
-        totals: Counter[State] = Counter()
-        for states in self.context.journal.counts().values():
-            totals.update(states)
-        return totals
-
     def _summary(self) -> str:
-        totals = self._totals()
+        totals = self.context.journal.totals((*UNFINISHED, State.HELD))
         parts = [f"{totals[state]} {state}" for state in UNFINISHED if totals[state]]
         parts += [f"{totals[State.HELD]} held"] if totals[State.HELD] else []
         if self.gate.told is not None:

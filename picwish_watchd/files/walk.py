@@ -135,7 +135,7 @@ class Walker:
         while True:
             try:
                 with entries:
-                    for entry in entries if full else self._unknown(entries, prefix, touched, seen):
+                    for entry in self._unknown(entries, prefix, touched, seen, full):
                         relative = prefix + entry.name
                         if self._names.ignores(entry.name, relative):
                             continue
@@ -158,11 +158,16 @@ class Walker:
         self._drop_gone(seen, self.unread)
 
     def _unknown(
-        self, entries: "os._ScandirIterator[str]", prefix: str, touched: frozenset[str], seen: list[str]
+        self,
+        entries: "os._ScandirIterator[str]",
+        prefix: str,
+        touched: frozenset[str],
+        seen: list[str],
+        full: bool,
     ) -> "Iterator[os.DirEntry[str]]":
         """Those that need a second look; a known file that lies where it lay is only seen, whatever its name.
 
-        This loop is what an inbox of finished files costs, so it asks nothing of them that is not in the folder itself.
+        This loop is what an inbox of finished files costs: unless ``full`` it asks nothing but the folder itself.
         """
         known_as, follow = self._known.get, self._follow
         for entry in entries:
@@ -171,6 +176,7 @@ class Walker:
             if (
                 known is None or follow or known.inode != entry.inode()
                 or relative in touched or entry.is_dir(follow_symlinks=False)
+                or (full and _changed(entry, known))
             ):  # fmt: skip
                 yield entry
             else:
@@ -242,6 +248,14 @@ class Walker:
         for name in self._known.keys() - set(seen):
             if not name.startswith(unread):
                 del self._known[name]
+
+
+def _changed(entry: "os.DirEntry[str]", known: Stamp) -> bool:
+    try:
+        found = entry.stat(follow_symlinks=False)
+    except OSError:
+        return True
+    return found.st_mtime_ns != known.mtime_ns or found.st_size != known.size
 
 
 def _identity(folder: str) -> tuple[int, int]:

@@ -1,0 +1,57 @@
+"""The journal of a daemon that has done a great many pictures, and their originals."""
+
+import os
+import sqlite3
+import time
+from contextlib import closing
+
+from benchmarks.processes import Place
+from picwish_watchd.clock import Clock
+from picwish_watchd.journal import Journal
+
+_FILE = b"\xff\xd8 a picture that was enhanced long ago"
+
+
+def fill(here: Place, finished: int, pending: int, *, lying: bool) -> None:
+    """A past of ``finished`` jobs and ``pending`` tasks, each with its history and its charge."""
+    path = here.folder / "state" / "journal.db"
+    Journal.open_for_writing(path, Clock()).close()
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("BEGIN")
+        for number in range(1, finished + pending + 1):
+            _fill_in(connection, here, number, done=number <= finished, lying=lying)
+        connection.execute("COMMIT")
+
+
+def _fill_in(connection: sqlite3.Connection, here: Place, number: int, *, done: bool, lying: bool) -> None:
+    name, now = f"{number // 1000:03d}/{number}.jpg", time.time()
+    source = here.inbox / name
+    inode, mtime_ns = number, 1_700_000_000_000_000_000
+    if lying or not done:
+        source.parent.mkdir(exist_ok=True)
+        source.write_bytes(_FILE)
+        found = source.stat()
+        inode, mtime_ns = found.st_ino, found.st_mtime_ns
+    sha = f"{number:064x}"
+    result = f'{{"format": "JPEG", "width": 220, "height": 220, "size": 90000, "sha256": "{number:063x}f"}}'
+    connection.execute(
+        "INSERT INTO job (id, rule, state, source, relative, inode, size, mtime_ns, kind, sha256, format, width,"
+        " height, type, return_type, sync, task_id, attempts, result, output, answer, task_seconds, created_at,"
+        " submitted_at, completed_at)"
+        " VALUES (?, 'bench', ?, ?, ?, ?, ?, ?, 'file', ?, 'JPEG', 110, 110, 0, 1, 0, ?, 1, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            number, "done" if done else "pending", os.fsencode(source), os.fsencode(name), inode, len(_FILE), mtime_ns,
+            sha, f"task-{number}", result if done else None, os.fsencode(here.outbox / name) if done else None,
+            '{"status": 200, "data": {"state": 1, "progress": 100}}', 8.0 if done else None, now, now,
+            now if done else None,
+        ),
+    )  # fmt: skip
+    states = ["queued", "submitting", "pending", *(["fetching", "delivering", "done"] if done else [])]
+    connection.executemany(
+        "INSERT INTO event (job, at, state, message) VALUES (?, ?, ?, 'a sentence of history about this image')",
+        [(number, now, state) for state in states],
+    )
+    connection.execute(
+        "INSERT INTO charge (job, rule, at, credits, state) VALUES (?, 'bench', ?, 5, ?)",
+        (number, now, "spent" if done else "reserved"),
+    )

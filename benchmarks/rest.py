@@ -1,0 +1,36 @@
+"""What a daemon costs that has nothing to do: CPU and memory with a long past, all of it still in the inbox."""
+
+import argparse
+import subprocess
+import time
+from collections.abc import Iterator
+
+from benchmarks.figures import Figure, tell
+from benchmarks.past import fill
+from benchmarks.processes import SimulatorProcess, cpu_of, place, resident_memory, wait_until
+
+_BEGIN = 5.0  # seconds after READY=1 that are not counted
+
+
+def measure(args: argparse.Namespace) -> Iterator[Figure]:
+    """Leaves a daemon alone for ``--seconds`` with ``--files`` finished files, by kernel events and by polling."""
+    with place() as here, SimulatorProcess(qps=None) as simulator:
+        fill(here, args.files, 0, lying=True)
+        ways = {"events, rescan_interval 60 s": ("native", 60, 1.0), "polling, every 10 s": ("polling", 10, 5.0)}
+        for name, (observer, interval, goal) in ways.items():
+            here.configure(simulator.url, {"qps": 2}, {"observer": observer, "rescan_interval": interval})
+            with here.running_daemon() as daemon:
+                time.sleep(_BEGIN)
+                share = _share(daemon, args.seconds)
+                yield Figure(f"{name}: share of one core", share * 100, "%", goal)
+                yield Figure(f"{name}: memory", resident_memory(daemon.pid), "MB", 150.0)
+
+
+def _share(daemon: "subprocess.Popen[bytes]", seconds: float) -> float:
+    before, until = cpu_of(daemon.pid), time.monotonic() + seconds
+    wait_until(lambda: time.monotonic() > until, daemon, every=0.2)
+    return (cpu_of(daemon.pid) - before) / seconds
+
+
+if __name__ == "__main__":
+    tell(__doc__, measure, files=100_000, seconds=60.0)
