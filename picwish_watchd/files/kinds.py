@@ -18,7 +18,12 @@ class Format(StrEnum):
     @property
     def extension(self) -> str:
         """The usual extension, without the dot."""
-        return _SUFFIXES[self][0]
+        return self.extensions[0]
+
+    @property
+    def extensions(self) -> tuple[str, ...]:
+        """All extensions in use, without their dots, the usual one first."""
+        return _SUFFIXES[self]
 
     @property
     def mime(self) -> str:

@@ -3,6 +3,7 @@
 import os
 import re
 import string
+import zlib
 from datetime import datetime
 from pathlib import Path, PurePath
 
@@ -10,6 +11,11 @@ from picwish_watchd.files.kinds import Format
 
 NAME_MAX = 255  # bytes of one component (limits.h: NAME_MAX; the same on ext4, XFS, btrfs, and nearly everywhere)
 _FOREIGN_MAX = 64  # characters that are taken over of a word that the server gave
+_SHORTEST_MAX = 143  # bytes of a name on the file systems that take the least (eCryptfs, as in encrypted NAS folders)
+_SHORT = 120  # bytes: short enough there with a number, and with a sidecar's ending
+#: What Windows does not take, and so neither do SMB servers, NTFS, exFAT and vfat (Microsoft, "Naming Files").
+_FORBIDDEN = re.compile(r'[<>:"|?*\\\x00-\x1f\x7f]|[\udc80-\udcff]|[. ]+$')
+_DEVICE = re.compile(r"(con|prn|aux|nul|com[1-9]|lpt[1-9])(\.|$)", re.IGNORECASE)
 
 
 def output_name(
@@ -66,13 +72,39 @@ def numbered(name: PurePath, number: int) -> PurePath:
 
 
 def with_ending(name: PurePath, ending: str) -> PurePath:
-    """The name of a sidecar: "cat.jpg" with ".error.json" -> "cat.jpg.error.json"; shortened if it must be."""
-    return name.with_name(_fit(name.name, ending))
+    """The name of a sidecar: "cat.jpg" with ".error.json" -> "cat.jpg.error.json".
+
+    Where that is too long, the name is shortened, and a checksum of it keeps it apart from others that begin alike.
+    """
+    whole = name.name + ending
+    if len(os.fsencode(whole)) <= NAME_MAX:
+        return name.with_name(whole)
+    return name.with_name(_fit(name.name, f"~{zlib.crc32(os.fsencode(name.name)):08x}{ending}"))
 
 
-def shown(name: str | Path) -> str:
+def portable(name: PurePath) -> PurePath:
+    """The same name as nearly every file system takes it; to be tried where ``name`` itself was refused.
+
+    What Windows does not take becomes "_" ("12:30?.jpg" -> "12_30_.jpg"), and so do bytes that are not UTF-8. A
+    component of more than 143 bytes is cut to 120, so that a number and a sidecar's ending find room. What is portable
+    already is answered as it is.
+    """
+    return PurePath(*map(_portable, name.parts))
+
+
+def shown(name: str | PurePath) -> str:
     """A file name as it can be printed and stored: what is no printable character is escaped ("\\n", "\\xff")."""
     return "".join(each if each.isprintable() else _escaped(each) for each in str(name))
+
+
+def _portable(part: str) -> str:
+    part = _FORBIDDEN.sub("_", part)
+    if _DEVICE.match(part):
+        part = f"_{part}"
+    if len(os.fsencode(part)) <= _SHORTEST_MAX:
+        return part
+    suffix = _suffix(part)
+    return _FORBIDDEN.sub("_", _fit(part.removesuffix(suffix), suffix, _SHORT))
 
 
 def _escaped(character: str) -> str:
@@ -121,10 +153,10 @@ def _suffix(name: str) -> str:
     return suffix if len(os.fsencode(suffix)) <= 16 else ""
 
 
-def _fit(stem: str, ending: str) -> str:
-    """``stem`` and ``ending`` in at most `NAME_MAX` bytes, the stem cut between two characters."""
+def _fit(stem: str, ending: str, limit: int = NAME_MAX) -> str:
+    """``stem`` and ``ending`` in at most ``limit`` bytes, the stem cut between two characters."""
     raw = os.fsencode(stem)
-    room = NAME_MAX - len(os.fsencode(ending))
+    room = limit - len(os.fsencode(ending))
     if len(raw) > room:
         while room > 0 and raw[room] & 0xC0 == 0x80:
             room -= 1

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 
 from picwish_watchd.files.kinds import Format
-from picwish_watchd.files.names import with_ending
+from picwish_watchd.files.names import portable, with_ending
 from picwish_watchd.files.place import (
     PART_PREFIX,
     PART_SUFFIX,
@@ -26,6 +26,7 @@ from picwish_watchd.files.place import (
 )
 from picwish_watchd.files.reading import OpenFile, open_file, sha256_of
 from picwish_watchd.files.verdicts import Unreadable
+from picwish_watchd.job import Stamp
 
 _PART = re.compile(re.escape(PART_PREFIX) + r"[A-Za-z0-9_-]+" + re.escape(PART_SUFFIX))
 
@@ -40,6 +41,14 @@ class Published:
 @dataclass(frozen=True, slots=True)
 class Taken:
     """Something else bears that name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A file that bears the name, or one that the file system takes for the same: A.JPG for a.jpg on many shares."""
+
+    stamp: Stamp
+    sha256: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +89,7 @@ def publish(
     except _SpoolError as error:
         return Damaged(f"{spooled}: {error}")
     except OSError as error:
-        return verdict(error)
+        return _meaning(error, outbox, name)
     return Published(outbox / name)
 
 
@@ -103,6 +112,32 @@ def write_sidecar(
     except OSError as error:
         return verdict(error)
     return Published(root / target)
+
+
+def standing(path: Path, examined: Stamp | None) -> Standing | OutboxAway | None:
+    """The file at ``path``, to find out whose it is before it is replaced; None if there is none or it is ``examined``.
+
+    Not only names tell: a file system may take ``path`` for the name of a file that is spelled otherwise.
+    """
+    opened = open_file(path)
+    if isinstance(opened, Unreadable):
+        return OutboxAway(opened.reason)
+    if not isinstance(opened, OpenFile):
+        return None
+    with opened:
+        try:
+            return None if opened.stamp == examined else Standing(opened.stamp, sha256_of(opened))
+        except OSError as error:
+            return OutboxAway(error.strerror or str(error))
+
+
+def known_as(path: Path, others: Collection[Path]) -> Path | None:
+    """Which of the ``others`` is the very file that ``path`` leads to, if one is."""
+    for other in others:
+        with suppress(OSError):
+            if os.path.samestat(os.lstat(path), os.lstat(other)):
+                return other
+    return None
 
 
 def existing_sha256(path: Path) -> str | OutboxAway | None:
@@ -140,6 +175,8 @@ def stands_durably(path: Path, sha256: str) -> bool | OutboxAway:
 def existing_image(outbox: Path, names: Collection[PurePath]) -> Path | OutboxAway | None:
     """A file below ``outbox`` with one of the ``names``, under any spelling of its extension.
 
+    On a file system that takes A.JPG for a.jpg, so do we.
+
     For `if_exists: skip`, before paying: the caller makes a name for each `Format` that the result may come in.
     """
     for folder in sorted({name.parent for name in names}):
@@ -149,7 +186,7 @@ def existing_image(outbox: Path, names: Collection[PurePath]) -> Path | OutboxAw
                 found = min(
                     (each.name for each in entries if _key(each.name) in wanted and _is_file(each)),
                     default=None,
-                )
+                ) or _however_spelled(outbox / folder, wanted)
         except OSError as error:
             if error.errno in (errno.ENOENT, errno.ENOTDIR) and outbox.is_dir():
                 continue
@@ -179,6 +216,13 @@ def _sweep_one(folder: int, name: str) -> bool:
     return False
 
 
+def _meaning(error: OSError, outbox: Path, name: PurePath) -> OutboxAway | NoRoom | Refused:
+    """SMB servers answer "no such file" to a new name with a character that they do not take."""
+    if error.errno == errno.ENOENT and portable(name) != name and outbox.is_dir():
+        return Refused(error.strerror or str(error))
+    return verdict(error)
+
+
 def _open_spooled(spooled: Path) -> OpenFile:
     opened = open_file(spooled)
     if not isinstance(opened, OpenFile):
@@ -199,6 +243,16 @@ def _key(name: str) -> tuple[str, Format | None]:
     stem, dot, suffix = name.rpartition(".")
     kind = Format.of_suffix(suffix) if dot else None
     return (stem, kind) if kind else (name, None)
+
+
+def _however_spelled(folder: Path, wanted: Collection[tuple[str, Format | None]]) -> str | None:
+    """A file that the file system finds under one of the names though none is spelled so."""
+    for stem, kind in wanted:
+        for name in [f"{stem}.{each}" for each in kind.extensions] if kind else [stem]:
+            with suppress(OSError):
+                if stat.S_ISREG(os.lstat(folder / name).st_mode):
+                    return name
+    return None
 
 
 def _is_file(entry: "os.DirEntry[str]") -> bool:

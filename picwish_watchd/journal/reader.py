@@ -168,6 +168,10 @@ class JournalReader:
         )
         return {row[0]: path_from(row[1]) for row in self._rows(sql, contents)}
 
+    def makers_of(self, sha256: str) -> list[Job]:
+        """All jobs whose result has this hash."""
+        return [job_from(row) for row in self._rows(f"{SELECT_JOB} WHERE result_sha256 = ?", (sha256,))]
+
     def rules_with(self, state: State, now: float) -> list[str]:
         """The rules that have a job in ``state`` whose pause is over, also rules that left the configuration."""
         sql = f"SELECT DISTINCT rule FROM job WHERE state = ? AND {_OVER}"

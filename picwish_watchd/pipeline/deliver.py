@@ -8,7 +8,7 @@ import asyncio
 import os
 from collections.abc import Iterator
 from datetime import datetime
-from itertools import count
+from itertools import chain, count
 from pathlib import Path, PurePath
 from typing import assert_never
 
@@ -16,19 +16,22 @@ import structlog
 
 from picwish_watchd.config import IfExists, OnSuccess, Rule
 from picwish_watchd.files.kinds import Format
-from picwish_watchd.files.names import numbered, output_name
+from picwish_watchd.files.names import numbered, output_name, portable, shown
 from picwish_watchd.files.place import NoRoom, OutboxAway, Refused
 from picwish_watchd.files.publish import (
     Damaged,
     Published,
+    Standing,
     Taken,
     existing_image,
+    known_as,
     publish,
+    standing,
     stands_durably,
     sweep,
     write_sidecar,
 )
-from picwish_watchd.job import ErrorCode, Job, Original, Problem, Result, State
+from picwish_watchd.job import ErrorCode, Job, Original, Problem, Stamp, State
 from picwish_watchd.mounts import Mount
 from picwish_watchd.pipeline.border import guarded
 from picwish_watchd.pipeline.context import Context
@@ -92,18 +95,17 @@ class Deliver:
             if stands:
                 await self._finish(job, rule, job.output)
                 return
-        for name in self._names(job, rule, result):
-            if not self._free_for(job, rule, rule.outbox / name):
-                continue
-            job = context.journal.update(job, output=rule.outbox / name)
-            seen = context.journal.folder_seen(rule.outbox)
-            mount = context.journal.folder_mount(rule.outbox)
-            outcome = await context.lanes.run(
-                f"out:{job.rule}", self._place, job, rule, name, result, seen=seen, mount=mount
-            )
-            match outcome:
+        planned = name_of(job, rule, Format(result.format), result.width, result.height, context.clock.now())
+        earlier = () if job.output is None or not job.output.is_relative_to(rule.outbox) else (job.output,)
+        # what an earlier try had planned goes first
+        await self._put(job, rule, chain((each.relative_to(rule.outbox) for each in earlier), ways_out(planned)))
+
+    async def _put(self, job: Job, rule: Rule, names: Iterator[PurePath]) -> None:
+        """Delivers under the first of the names that is free."""
+        for name in names:
+            match outcome := await self._try(job, rule, name):
                 case Published(path=path):
-                    await self._finish(job, rule, path)
+                    await self._finish(self._context.journal.get(job.id) or job, rule, path)
                 case Taken():
                     continue
                 case NoRoom(reason=reason):
@@ -111,43 +113,71 @@ class Deliver:
                 case OutboxAway(reason=reason):
                     self._wait(job, f"the outbox {rule.outbox} cannot be used: {reason}")
                 case Refused(reason=reason):
-                    self._hold(job, ErrorCode.OUTPUT_FAILED, f"the outbox does not take the name {name}: {reason}")
+                    await self._refused(job, rule, name, reason)
                 case Damaged(reason=reason):
                     self._lost(job, reason)
                 case _:
                     assert_never(outcome)
             return
 
-    def _place(
-        self, job: Job, rule: Rule, name: PurePath, result: Result, *, seen: bool, mount: Mount | None
+    async def _refused(self, job: Job, rule: Rule, name: PurePath, reason: str) -> None:
+        """What was paid for is delivered under another name rather than not at all."""
+        plain, what = portable(name), f"the outbox does not take the name {shown(name)}: {reason}"
+        if plain == name:
+            self._hold(job, ErrorCode.OUTPUT_FAILED, what)
+            return
+        _log.warning("delivery.renamed", job=job.id, rule=job.rule, path=job.source, output=plain, reason=what)
+        self._context.journal.update(job, f"{what}; it is delivered as {plain}", output=rule.outbox / plain)
+        await self._put(job, rule, ways_out(plain))
+
+    async def _try(
+        self, job: Job, rule: Rule, name: PurePath
     ) -> Published | Taken | OutboxAway | NoRoom | Refused | Damaged:
+        """One name; with `if_exists: overwrite` what bears it is looked at before it is replaced."""
+        context, path = self._context, rule.outbox / name
+        if not self._free_for(job, rule, path):
+            return Taken()
+        context.journal.update(job, output=path)
+        seen, mount = context.journal.folder_seen(rule.outbox), context.journal.folder_mount(rule.outbox)
+        examined: Stamp | None = None
+        while True:
+            outcome = await context.lanes.run(
+                f"out:{job.rule}", self._place, job, rule, name, examined, seen=seen, mount=mount
+            )
+            if not isinstance(outcome, Standing):
+                return outcome
+            theirs = [
+                other.output for other in context.journal.makers_of(outcome.sha256)
+                if other.output is not None and not _may_replace(job, other)
+            ]  # fmt: skip
+            if await context.lanes.run(f"out:{job.rule}", known_as, path, theirs) is not None:
+                return Taken()
+            examined = outcome.stamp
+
+    def _place(
+        self, job: Job, rule: Rule, name: PurePath, examined: Stamp | None, *, seen: bool, mount: Mount | None
+    ) -> Published | Taken | Standing | OutboxAway | NoRoom | Refused | Damaged:
         """In the outbox's thread."""
+        assert job.result is not None
         away = reach(rule.outbox, rule.file_mode, seen=seen, mount=mount)
         if away is not None:
             return away
         replacing = rule.if_exists is IfExists.OVERWRITE
+        if replacing and (there := standing(rule.outbox / name, examined)) is not None:
+            return there
         if not replacing and os.path.lexists(rule.outbox / name):
             return Taken()  # before a copy is made in vain
         return publish(
             self._context.spool.path(job.id), rule.outbox, name, mode=rule.file_mode,
-            replace=replacing, tag=str(job.id), sha256=result.sha256,
+            replace=examined is not None, tag=str(job.id), sha256=job.result.sha256,
         )  # fmt: skip
-
-    def _names(self, job: Job, rule: Rule, result: Result) -> Iterator[PurePath]:
-        """The names to try, one after the other; what an earlier try had planned goes first."""
-        if job.output is not None and job.output.is_relative_to(rule.outbox):
-            yield job.output.relative_to(rule.outbox)
-        first = name_of(job, rule, Format(result.format), result.width, result.height, self._context.clock.now())
-        yield first
-        for number in count(1):
-            yield numbered(first, number)
 
     def _free_for(self, job: Job, rule: Rule, path: Path) -> bool:
         """With `if_exists: overwrite`, no result replaces that of another source, or of newer content of its own."""
         if rule.if_exists is not IfExists.OVERWRITE:
             return True
         owner = self._context.journal.owner_of_output(path)
-        return owner is None or owner.id == job.id or (owner.source == job.source and owner.id < job.id)
+        return owner is None or _may_replace(job, owner)
 
     async def _finish(self, job: Job, rule: Rule, path: Path) -> None:
         """The result is durable in the outbox: now the journal says so, and only then the original may go."""
@@ -194,6 +224,18 @@ class Deliver:
         self._context.spool.discard(job.id)  # or a crash while it is fetched anew would make it pass for the new one
         self._context.journal.move(job, State.PENDING, message, result=None, not_before=None)
         self._context.bells.collect.ring()
+
+
+def _may_replace(job: Job, other: Job) -> bool:
+    """Whether the result of ``job`` may take the place of that of ``other``: of older content of the same source."""
+    return other.id == job.id or (other.source == job.source and other.id < job.id)
+
+
+def ways_out(name: PurePath) -> Iterator[PurePath]:
+    """The name, and then what to try where it is taken."""
+    yield name
+    for number in count(1):
+        yield numbered(name, number)
 
 
 def name_of(job: Job, rule: Rule, kind: Format, width: int, height: int, now: float) -> PurePath:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from picwish_watchd.files.kinds import Format
-from picwish_watchd.files.names import NAME_MAX, numbered, output_name, shown, with_ending
+from picwish_watchd.files.names import NAME_MAX, numbered, output_name, portable, shown, with_ending
 
 NOW = datetime(2026, 11, 5, 9, 8, 7)  # noqa: DTZ001 - local time, as people name files
 
@@ -152,6 +152,11 @@ def test_every_name_is_one_that_a_file_system_takes(raw: bytes, template: str, f
             assert 0 < len(os.fsencode(part)) <= NAME_MAX
             assert not part.startswith(".")
             assert "\0" not in part
+    plain = portable(name)
+    assert portable(plain) == plain
+    assert format.fits(plain.suffix)
+    assert not set('<>:"|?*\\') & set("".join(plain.parts))
+    assert all(len(part.encode()) <= 143 for part in plain.parts)
 
 
 def test_numbered_names_and_sidecars_are_shortened_if_they_must_be() -> None:
@@ -160,10 +165,36 @@ def test_numbered_names_and_sidecars_are_shortened_if_they_must_be() -> None:
     assert numbered(PurePath("cat"), 2) == PurePath("cat-2")
     assert numbered(long, 12) == PurePath("2026") / ("x" * 248 + "-12.jpg")
     assert with_ending(PurePath("a/cat.jpg"), ".json") == PurePath("a/cat.jpg.json")
-    assert with_ending(long, ".error.json") == PurePath("2026") / ("x" * 244 + ".error.json")
+    sidecar = with_ending(long, ".error.json").name
+    assert sidecar.startswith("x" * 230)
+    assert sidecar.endswith(".error.json")
+    assert len(sidecar) == 255
+
+
+def test_long_names_that_differ_at_their_end_have_sidecars_of_their_own() -> None:
+    names = [PurePath("x" * 250 + f"{last}.jpg") for last in "ab"]
+    assert len({with_ending(name, ".json") for name in names}) == 2
 
 
 def test_a_name_is_shown_without_anything_that_moves_a_cursor() -> None:
     assert shown("größe.jpg") == "größe.jpg"
     assert shown(Path(os.fsdecode(b"a\xff"))) == "a\\xff"
     assert shown("a\n\x1b[2J\u202e") == "a\\n\\x1b[2J\\u202e"
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("12:30?.jpg", "12_30_.jpg"),
+        ("what?/then. /a|b.jpg", "what_/then_/a_b.jpg"),
+        ('<>:"|?*\\\t.jpg', "_________.jpg"),
+        ("nul/Com1.scan.jpg", "_nul/_Com1.scan.jpg"),
+        (os.fsdecode(b"caf\xe9.jpg"), "caf_.jpg"),
+        ("x" * 150 + ".jpeg", "x" * 115 + ".jpeg"),
+        ("x" * 114 + ". ." + "x" * 50, "x" * 114 + ". ." + "x" * 3),
+        ("Été 2019/console/plate 7 (1).tif", "Été 2019/console/plate 7 (1).tif"),
+    ],
+)
+def test_a_portable_name_holds_nothing_that_a_share_refuses(name: str, expected: str) -> None:
+    assert portable(PurePath(name)) == PurePath(expected)
+    assert portable(PurePath(expected)) == PurePath(expected)
