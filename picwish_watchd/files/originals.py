@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
-from picwish_watchd.files.names import numbered
-from picwish_watchd.files.place import discard, open_folder, settle_name, sync_folder, write_part
+from picwish_watchd.files.names import numbered, portable
+from picwish_watchd.files.place import Refused, discard, open_folder, settle_name, sync_folder, verdict, write_part
 from picwish_watchd.files.reading import OpenFile, kind_of, look, open_file, sha256_of, stamp_of, still
 from picwish_watchd.files.verdicts import Gone
 from picwish_watchd.job import Stamp
@@ -54,7 +54,8 @@ def move(
     removed. The root must be there (see `place.ensure_root`); subfolders are made, with x wherever ``mode``, the rule's
     file mode, has r. Between file systems it is copied, compared, synced, and then removed from the inbox; time of
     change and mode stay. A symbolic link is removed and the file that it names is copied: what lies outside the inbox
-    stays. ``tag`` ([A-Za-z0-9_-]+) goes into the copy's dot-name.
+    stays. ``tag`` ([A-Za-z0-9_-]+) goes into the copy's dot-name. Where the root refuses the name it is moved to its
+    portable spelling (`names.portable`).
     """
     try:
         found = _same(source, stamp, sha256)
@@ -62,9 +63,14 @@ def move(
             return found
         with _folder_of(source) as inbox, open_folder(root, relative.parts[:-1], mode) as folder:
             return _Errand(found, inbox, folder, root, PurePath(relative), tag).run()
-    except FileNotFoundError:
-        return Gone() if not os.path.lexists(source) else Stuck(f"{root} is away")
     except OSError as error:
+        plain = Path(portable(relative))
+        missing = isinstance(error, FileNotFoundError)
+        # SMB servers answer "no such file" to a name that they do not take
+        if plain != relative and root.is_dir() and (missing or isinstance(verdict(error), Refused)):
+            return move(source, stamp, sha256, root, plain, mode=mode, tag=tag)
+        if missing:
+            return Gone() if not os.path.lexists(source) else Stuck(f"{root} is away")
         return Stuck(error.strerror or str(error))
 
 

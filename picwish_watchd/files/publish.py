@@ -119,11 +119,9 @@ def standing(path: Path, examined: Stamp | None) -> Standing | OutboxAway | None
 
     Not only names tell: a file system may take ``path`` for the name of a file that is spelled otherwise.
     """
-    opened = open_file(path)
-    if isinstance(opened, Unreadable):
-        return OutboxAway(opened.reason)
+    opened = _open_existing(path)
     if not isinstance(opened, OpenFile):
-        return None
+        return opened
     with opened:
         try:
             return None if opened.stamp == examined else Standing(opened.stamp, sha256_of(opened))
@@ -142,16 +140,8 @@ def known_as(path: Path, others: Collection[Path]) -> Path | None:
 
 def existing_sha256(path: Path) -> str | OutboxAway | None:
     """The hash of the file at ``path``: how an own result is recognised after a crash. None: there is no file."""
-    opened = open_file(path)
-    if isinstance(opened, Unreadable):
-        return OutboxAway(opened.reason)
-    if not isinstance(opened, OpenFile):
-        return None
-    with opened:
-        try:
-            return sha256_of(opened)
-        except OSError as error:
-            return OutboxAway(error.strerror or str(error))
+    found = standing(path, None)
+    return found.sha256 if isinstance(found, Standing) else found
 
 
 def stands_durably(path: Path, sha256: str) -> bool | OutboxAway:
@@ -190,7 +180,9 @@ def existing_image(outbox: Path, names: Collection[PurePath]) -> Path | OutboxAw
         except OSError as error:
             if error.errno in (errno.ENOENT, errno.ENOTDIR) and outbox.is_dir():
                 continue
-            return OutboxAway(error.strerror or str(error))
+            if not isinstance(verdict(error), Refused):
+                return OutboxAway(error.strerror or str(error))
+            found, folder = _however_spelled(outbox / portable(folder), wanted), portable(folder)
         if found is not None:
             return outbox / folder / found
     return None
@@ -213,6 +205,24 @@ def _sweep_one(folder: int, name: str) -> bool:
         if stat.S_ISREG(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
             os.unlink(name, dir_fd=folder)
             return True
+    return False
+
+
+def _open_existing(path: Path) -> OpenFile | OutboxAway | None:
+    """None where no file can be: nothing bears a name that the file system refuses."""
+    opened = open_file(path)
+    if isinstance(opened, OpenFile):
+        return opened
+    if not isinstance(opened, Unreadable) or _is_refused(path):
+        return None
+    return OutboxAway(opened.reason)
+
+
+def _is_refused(path: Path) -> bool:
+    try:
+        os.lstat(path)
+    except OSError as error:
+        return isinstance(verdict(error), Refused)
     return False
 
 
@@ -246,12 +256,13 @@ def _key(name: str) -> tuple[str, Format | None]:
 
 
 def _however_spelled(folder: Path, wanted: Collection[tuple[str, Format | None]]) -> str | None:
-    """A file that the file system finds under one of the names though none is spelled so."""
+    """A file that the file system finds under one of the names though none is spelled so, or would be put there."""
     for stem, kind in wanted:
         for name in [f"{stem}.{each}" for each in kind.extensions] if kind else [stem]:
+            spelled = portable(PurePath(name)).name if _is_refused(folder / name) else name
             with suppress(OSError):
-                if stat.S_ISREG(os.lstat(folder / name).st_mode):
-                    return name
+                if stat.S_ISREG(os.lstat(folder / spelled).st_mode):
+                    return spelled
     return None
 
 

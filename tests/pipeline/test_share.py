@@ -68,19 +68,22 @@ async def test_skip_finds_a_result_however_it_is_spelled_before_it_pays(folding:
     assert found.samefile(folding / "outbox" / "SUB" / "A.PNG")
 
 
-@pytest.mark.parametrize("answer", ["EINVAL", "ENOENT"])  # vfat and NTFS; SMB servers
+@pytest.mark.parametrize(
+    ("answer", "if_exists"), [("EINVAL", "rename"), ("EILSEQ", "overwrite"), ("ENOENT", "skip")]
+)  # vfat, NTFS, SMB servers
 async def test_a_name_that_the_share_refuses_is_delivered_under_one_that_it_takes(
-    answer: str, tmp_path: Path, house: House
+    answer: str, if_exists: str, tmp_path: Path, house: House
 ) -> None:
     with shared(tmp_path, f"refuse={answer}") as mount:
-        house.rule = {"outbox": "share/outbox", "sidecar": True}
+        house.rule = {"outbox": "share/outbox", "sidecar": True, "if_exists": if_exists}
         house.drop("12:30?.jpg", seed=1)
         house.drop("12_30_.jpg", seed=2)
         house.drop("what?/then. /a|b.jpg", seed=3)
         house.drop("plain.jpg", seed=4)
+        house.drop(os.fsdecode(b"caf\xe9.jpg"), seed=5)
         assert await house.drain() == 0
         images = [name for name in names(mount / "outbox") if not name.endswith(".json")]
-        assert images == ["12_30_-1.jpg", "12_30_.jpg", "plain.jpg", "what_/then_/a_b.jpg"]
+        assert images == ["12_30_-1.jpg", "12_30_.jpg", "caf_.jpg", "plain.jpg", "what_/then_/a_b.jpg"]
         job = house.job("what?/then. /a|b.jpg")
         assert job.output == mount / "outbox/what_/then_/a_b.jpg"
         assert json.loads((mount / "outbox/what_/then_/a_b.jpg.json").read_text())["output"] == str(job.output)
@@ -91,9 +94,34 @@ async def test_a_name_that_the_share_refuses_is_delivered_under_one_that_it_take
 
 async def test_a_name_that_is_too_long_for_the_share_is_shortened(tmp_path: Path, house: House) -> None:
     with shared(tmp_path, "longest=143") as mount:  # as eCryptfs on a NAS
-        house.rule = {"outbox": "share/outbox", "sidecar": True}
+        house.rule = {"outbox": "share/outbox", "sidecar": True, "if_exists": "overwrite"}
         for number, last in enumerate("ab"):
             house.drop("ä" * 110 + f"{last}.jpg", seed=number)
         assert await house.drain() == 0
         assert len(names(mount / "outbox")) == 4
         assert all(len(os.fsencode(name)) <= 143 for name in names(mount / "outbox"))
+
+
+async def test_skip_finds_what_was_delivered_under_another_name_than_the_share_refused(
+    tmp_path: Path, house: House
+) -> None:
+    with shared(tmp_path, "refuse=EINVAL") as mount:
+        house.rule = {"outbox": "share/outbox", "if_exists": "skip"}
+        (mount / "outbox" / "what_").mkdir(parents=True)
+        (mount / "outbox" / "what_" / "a_.jpg").write_bytes(b"there already")
+        house.drop("what?/a?.jpg")
+        assert await house.drain() == 0
+        assert house.creates() == 0
+        assert house.job("what?/a?.jpg").output == mount / "outbox/what_/a_.jpg"
+
+
+@pytest.mark.parametrize("answer", ["EINVAL", "ENOENT"])
+async def test_an_original_is_archived_under_a_name_that_the_share_takes(
+    answer: str, tmp_path: Path, house: House
+) -> None:
+    with shared(tmp_path, f"refuse={answer}") as mount:
+        house.rule = {"on_success": "move", "archive": "share/archive"}
+        source = house.drop("what?/12:30.jpg")
+        assert await house.drain() == 0
+        assert names(mount / "archive") == ["what_/12_30.jpg"]
+        assert not source.exists()
