@@ -12,7 +12,7 @@ import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -81,6 +81,19 @@ def ensure_root(root: Path, mode: int) -> OutboxAway | NoRoom | None:
     except OSError as error:
         found = verdict(error)
         return found if isinstance(found, NoRoom) else OutboxAway(f"{root}: {found.reason}")
+    return None
+
+
+def obstacle(root: Path, folder: PurePath) -> Path | None:
+    """What stands where ``folder`` below ``root``, or one above it, should be, and is none; a link counts as none."""
+    path = root
+    for part in folder.parts:
+        path = path / part
+        try:
+            if not stat.S_ISDIR(os.lstat(path).st_mode):
+                return path
+        except OSError:
+            return None  # not there yet, or told when it is to be made
     return None
 
 

@@ -11,11 +11,11 @@ from picwish_watchd.files.fit import NotNow, Order, Unfit, copied, fit
 from picwish_watchd.files.images import Inspected, Limits, read_exactly
 from picwish_watchd.files.kinds import Format
 from picwish_watchd.files.links import LinkFound
-from picwish_watchd.files.place import OutboxAway
+from picwish_watchd.files.place import OutboxAway, obstacle
 from picwish_watchd.files.verdicts import Bad, Changed, Gone, NotWhole, Unreadable
 from picwish_watchd.job import ErrorCode, Job, Kind, Original, Problem, Sent, State
 from picwish_watchd.pipeline.context import Context
-from picwish_watchd.pipeline.deliver import existing_result
+from picwish_watchd.pipeline.deliver import existing_result, name_of
 from picwish_watchd.pipeline.folders import absence, trouble_with
 from picwish_watchd.pipeline.judge import judge, limits_of
 from picwish_watchd.pipeline.outcomes import reject
@@ -54,9 +54,19 @@ class Prepare:
             self._context.journal.put_off(rule.name, State.QUEUED, trouble, self._context.clock.now() + _PAUSE)
             _log.warning("submit.waits", rule=rule.name, reason=trouble)
             return None
-        if await self._copied(job, rule) or await self._skipped(job, rule):
+        if await self._obstructed(job, rule) or await self._copied(job, rule) or await self._skipped(job, rule):
             return None
         return job
+
+    async def _obstructed(self, job: Job, rule: Rule) -> bool:
+        """Whether a file or a link stands where the result's subfolder must be: it could not be delivered."""
+        kind = Format(job.format) if job.format else Format.JPEG
+        folder = name_of(job, rule, kind, job.width or 0, job.height or 0, self._context.clock.now()).parent
+        found = await self._context.lanes.run(f"out:{rule.name}", obstacle, rule.outbox, folder)
+        if found is None:
+            return False
+        self._put_off(job, f"{found} stands where a folder for results must be; rename or remove it, and it goes on")
+        return True
 
     async def _trouble(self, rule: Rule) -> str | None:
         """Nothing is bought that cannot be kept: whether the outbox can be written to; looked at every few seconds."""

@@ -97,15 +97,53 @@ async def test_a_name_that_is_taken_by_a_folder_is_numbered(house: House) -> Non
     assert house.job("a.jpg").output == house.outbox / "a-1.jpg"
 
 
-async def test_a_file_in_the_place_of_a_subfolder_holds_the_job_with_its_result(house: House) -> None:
+@pytest.mark.parametrize("obstacle", ["a file", "a link"])
+async def test_nothing_is_bought_while_something_stands_in_the_place_of_a_subfolder(
+    obstacle: str, house: House
+) -> None:
     house.outbox.mkdir()
-    house.outbox.joinpath("sub").symlink_to("/tmp")
-    house.drop("sub/a.jpg")
+    put_in_the_way(house.outbox / "sub", obstacle)
+    house.drop("sub/a.jpg", seed=1)
+    house.drop("b.jpg", seed=2)
     assert await house.drain() == 1
+    job = house.job("sub/a.jpg")
+    assert job.state is State.QUEUED
+    assert job.note == (
+        f"{house.outbox}/sub stands where a folder for results must be; rename or remove it, and it goes on"
+    )
+    assert house.creates() == 1, "the other one goes on"
+    house.outbox.joinpath("sub").unlink()
+    assert await house.drain() == 0
+    assert house.results() == {"b.jpg", "sub/a.jpg"}
+
+
+@pytest.mark.parametrize("obstacle", ["a file", "a link"])
+async def test_what_came_in_the_place_of_a_subfolder_after_the_purchase_holds_the_job_with_its_result(
+    obstacle: str, house: House
+) -> None:
+    await buy_and_obstruct(house, obstacle)
     job = house.job("sub/a.jpg")
     assert job.problem is not None
     assert (job.state, job.problem.code) == (State.HELD, ErrorCode.OUTPUT_FAILED)
     assert not Path("/tmp/a.jpg").exists()
+
+
+def put_in_the_way(path: Path, obstacle: str) -> None:
+    if obstacle == "a link":
+        path.symlink_to("/tmp")
+    else:
+        path.write_bytes(picture("png"))
+
+
+async def buy_and_obstruct(house: House, obstacle: str) -> None:
+    """Something takes the place of the result's subfolder while PicWish works."""
+    house.simulator.settings = replace(house.simulator.settings, processing=(0.6, 0.1))
+    house.outbox.mkdir()
+    house.drop("sub/a.jpg")
+    run = asyncio.create_task(house.drain())
+    await until(lambda: house.journal.exists() and bool(house.jobs(State.PENDING)))
+    put_in_the_way(house.outbox / "sub", obstacle)
+    assert await run == 1
 
 
 async def test_leftover_parts_are_swept_and_strangers_files_are_not(house: House) -> None:
@@ -270,10 +308,7 @@ async def test_an_inbox_that_is_away_when_an_original_should_go_buys_nothing_aga
 
 
 async def test_what_was_paid_for_and_cannot_be_delivered_stays_in_the_spool_for_retry(house: House) -> None:
-    house.outbox.mkdir()
-    house.outbox.joinpath("sub").write_bytes(picture("png"))  # a file in the way of a folder
-    house.drop("sub/a.jpg")
-    assert await house.drain() == 1
+    await buy_and_obstruct(house, "a file")
     assert await house.drain() == 0
     assert [path.suffix for path in (house.root / "state/journal.db.spool").iterdir()] == [".result"]
 
