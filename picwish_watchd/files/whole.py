@@ -1,8 +1,10 @@
 """Whether all of an image is there, told by its structure alone: cheap, and without a decoder.
 
 Every cut is noticed: each format says where it ends, and the file must go on at least until there. What follows after
-the end is not looked at. Nothing here is decoded, so zeros inside compressed data are only noticed in PNG (by its CRC);
-what was never written at all, the caller knows from the file system (`OpenFile.until_hole`).
+the end is not looked at, but for the further pictures of an MPO.
+
+Nothing here is decoded, so zeros inside compressed data are only noticed in PNG (by its CRC); what was never written
+at all, the caller knows from the file system (`OpenFile.until_hole`).
 """
 
 import re
@@ -58,13 +60,33 @@ _PARTS_MAX = 100_000
 # JPEG: ITU-T T.81 annex B. Entropy-coded data never holds FF followed by another byte than 00 or RST0-7.
 _MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 _SOF = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-_SOI, _EOI, _SOS, _TEM = 0xD8, 0xD9, 0xDA, 0x01
+_SOI, _EOI, _SOS, _TEM, _APP2 = 0xD8, 0xD9, 0xDA, 0x01, 0xE2
+_MP_ENTRIES = 0xB002
 _SEGMENT = 8  # bytes of one that are looked at: code, length, and of a frame precision, height and width
 _FIRST_LOOK = 64  # bytes; most markers follow the segment before at once
 
 
 def _jpeg(file: OpenFile) -> tuple[int, int]:
-    size, scanned, position = None, False, 2
+    size, end, further = _one_jpeg(file, 0)
+    if end == file.size:  # programs that know nothing of an MPO's further pictures drop them, and their index stays
+        return size
+    for start in further:
+        # some writers tell wrong places, but of pictures that follow each other at once
+        place = start if end <= start < file.size and _begins_one(file, start) else end
+        if _begins_one(file, place):
+            end = _one_jpeg(file, place)[1]
+        elif start >= file.size:
+            raise FlawError("a further picture of the MPO is missing", cut=True)
+    return size
+
+
+def _begins_one(file: OpenFile, position: int) -> bool:
+    return b"\xff\xd8".startswith(file.at(position, 2))
+
+
+def _one_jpeg(file: OpenFile, start: int) -> tuple[tuple[int, int], int, list[int]]:
+    """Width and height of the picture that begins at ``start``, where it ends, and where further ones begin."""
+    size, scanned, position, further = None, False, start + 2, list[int]()
     for _ in _parts():
         position, segment = _next_marker(file, position)
         marker = segment[0]
@@ -77,10 +99,29 @@ def _jpeg(file: OpenFile) -> tuple[int, int]:
             height, width = struct.unpack(">HH", complete(segment[4:8], 4))
             size = _sized(width, height)
         scanned = scanned or marker == _SOS
-        position += 1 + max(int.from_bytes(complete(segment[1:3], 2), "big"), 2)
+        length = max(int.from_bytes(complete(segment[1:3], 2), "big"), 2)
+        if marker == _APP2 and segment[3:7] == b"MPF\0":
+            further += _mpo_index(file.at(position + 7, length - 6), position + 7)
+        position += 1 + length
     if size is None or not scanned:
         raise FlawError("the JPEG holds no picture")
-    return size
+    return size, position + 1, further
+
+
+def _mpo_index(tiff: bytes, place: int) -> list[int]:
+    """Where the further pictures of an MPO begin, by its index at ``place`` (CIPA DC-007, 5.2.3).
+
+    It is a small TIFF directory, whose offsets count from its own beginning. Lengths stand in it too, often wrong ones.
+    """
+    order = "<" if tiff[:2] == b"II" else ">"
+    try:
+        directory = struct.unpack_from(order + "I", tiff, 4)[0]
+        entries = struct.unpack_from(order + "H", tiff, directory)[0]
+        found = (struct.unpack_from(order + "HHII", tiff, directory + 2 + 12 * each) for each in range(entries))
+        size, offset = next((size, offset) for tag, _, size, offset in found if tag == _MP_ENTRIES)
+        return [place + at for (at,) in struct.iter_unpack(order + "8xI4x", tiff[offset : offset + size]) if at]
+    except (struct.error, StopIteration):
+        return []
 
 
 def _next_marker(file: OpenFile, position: int) -> tuple[int, bytes]:

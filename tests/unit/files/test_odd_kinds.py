@@ -1,0 +1,127 @@
+"""Odd pictures: every whole one is taken, every cut of every one is noticed, and the README tells the truth of them."""
+
+import io
+import os
+import re
+import struct
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image, ImageSequence
+
+from picwish_watchd.files.images import Inspected, Limits, inspect
+from picwish_watchd.files.kinds import Format
+from picwish_watchd.files.reading import OpenFile
+from picwish_watchd.files.verdicts import Bad
+from picwish_watchd.files.whole import Facts, Flaw, check
+from picwish_watchd.job import ErrorCode, Stamp
+from tests.support.odd import SIZE, foreign, kinds, saved
+from tests.support.pictures import picture, pixels
+
+KINDS, FOREIGN = kinds(), foreign()
+LIMITS = Limits(max_bytes=30 * 2**20, max_side=4096)
+README = Path(__file__).parents[3] / "README.md"
+
+
+def unnoticed(data: bytes, format: str) -> list[int]:
+    """The lengths at which a cut passes for the whole."""
+    fd = os.memfd_create("picture")
+    os.write(fd, data)
+    missed = []
+    with OpenFile(fd, len(data), Stamp(0, 0, 0)):
+        for length in range(len(data) - 1, 11, -1):
+            os.ftruncate(fd, length)
+            if not isinstance(check(OpenFile(fd, length, Stamp(0, 0, 0)), Format(format)), Flaw):
+                missed.append(length)
+    return missed
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_odd_picture_is_one_that_a_decoder_reads_and_is_taken(kind: str, tmp_path: Path) -> None:
+    format, data = KINDS[kind]
+    with Image.open(io.BytesIO(data)) as image:
+        image.load()
+        assert image.size == SIZE
+    for tail in (b"", b"\0", bytes(4096)):
+        path = tmp_path / "scan.jpg"
+        path.write_bytes(data + tail)
+        for decode in (False, True):
+            found = inspect(path, LIMITS, decode=decode)
+            assert isinstance(found, Inspected), found
+            assert (found.format, found.width, found.height) == (Format(format), *SIZE)
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS.keys() - {"MPO"}))
+def test_every_cut_of_an_odd_picture_is_noticed_unless_it_takes_nothing_away(kind: str) -> None:
+    format, data = KINDS[kind]
+    for length in unnoticed(data, format):
+        assert len(data) - length <= 700, "padding"
+        assert decoded(data[:length]) == decoded(data)
+
+
+def test_every_cut_of_an_mpo_is_noticed_but_one_that_leaves_exactly_its_first_picture() -> None:
+    format, data = KINDS["MPO"]
+    assert unnoticed(data, format) == [data.index(b"\xff\xd9") + 2]
+
+
+def test_an_mpo_with_a_gap_between_its_pictures_is_whole_once_its_last_one_is_there() -> None:
+    first, second = (saved(pixels("jpeg", *SIZE, seed=seed), "JPEG") for seed in (1, 2))
+    gap = 500
+    index = b"II*\0\x08\0\0\0\1\0" + struct.pack("<HHII", 0xB002, 7, 32, 26) + bytes(4)
+    length = len(first) + 4 + 4 + len(index) + 32
+    index += struct.pack("<IIIHH", 0x30000, length, 0, 0, 0)
+    index += struct.pack("<IIIHH", 0, len(second), length + gap - 10, 0, 0)
+    segment = b"\xff\xe2" + struct.pack(">H", 6 + len(index)) + b"MPF\0" + index
+    data = first[:2] + segment + first[2:] + bytes(gap) + second
+    assert unnoticed(data, "jpeg") == [length]
+    assert judged(data + b"\0", "jpeg") == Facts(*SIZE)
+
+
+def test_an_index_that_names_one_place_ten_thousand_times_costs_no_more_than_one() -> None:
+    index = b"II*\0\x08\0\0\0\1\0" + struct.pack("<HHII", 0xB002, 7, 65_000 // 16 * 16, 26) + bytes(4)
+    index += struct.pack("<IIIHH", 0, 9, 66_000, 0, 0) * (65_000 // 16)
+    segment = b"\xff\xe2" + struct.pack(">H", 6 + len(index)) + b"MPF\0" + index
+    data = saved(pixels("jpeg", *SIZE), "JPEG")
+    began = time.process_time()
+    judged(data[:2] + segment + data[2:] + picture("jpeg", 1600, 1200) * 4, "jpeg")
+    assert time.process_time() - began < 1
+
+
+@pytest.mark.parametrize("broken", [b"MPF\0", b"MPF\0II*\0\xff\xff\0\0", b"MPF\0MM\0*\0\0\0\x08\0\0"])
+def test_an_index_of_further_pictures_that_makes_no_sense_is_passed_over(broken: bytes) -> None:
+    data = saved(pixels("jpeg", *SIZE), "JPEG")
+    segment = b"\xff\xe2" + (len(broken) + 2).to_bytes(2, "big") + broken
+    assert judged(data[:2] + segment + data[2:] + bytes(9), "jpeg") == Facts(*SIZE)
+
+
+def decoded(data: bytes) -> list[bytes]:
+    """All frames."""
+    with Image.open(io.BytesIO(data)) as image:
+        return [frame.tobytes() for frame in ImageSequence.Iterator(image)]
+
+
+def judged(data: bytes, format: str) -> Facts | Flaw:
+    fd = os.memfd_create("picture")
+    os.write(fd, data)
+    with OpenFile(fd, len(data), Stamp(0, 0, 0)) as file:
+        return check(file, Format(format))
+
+
+def test_every_row_of_the_readme_on_odd_kinds_is_true(tmp_path: Path) -> None:
+    table = README.read_text().partition("| you drop | what becomes of it |\n| --- | --- |\n")[2].partition("\n\n")[0]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
+    told = {kind.strip(): text for kinds_, text in rows for kind in re.sub(r" named .*", "", kinds_).split(",")}
+    assert told.keys() == KINDS.keys() | FOREIGN.keys()
+    for kind, text in told.items():
+        path = tmp_path / "scan.jpg"
+        path.write_bytes(KINDS[kind][1] if kind in KINDS else FOREIGN[kind])
+        found = inspect(path, LIMITS)
+        if kind in KINDS:
+            assert isinstance(found, Inspected)
+            assert text.startswith("taken"), kind
+            assert found.size == len(KINDS[kind][1]), "sent as it is"
+        else:
+            assert isinstance(found, Bad)
+            assert found.problem.code is ErrorCode.UNSUPPORTED_FORMAT
+            assert text.startswith("rejected, `unsupported_format`"), kind
