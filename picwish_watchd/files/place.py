@@ -168,8 +168,16 @@ def settle_name(source: int, name: str, target: int, final: str, *, replace: boo
             without_clobber(source, name, target, final)
         except FileExistsError:
             return False
+        except LinkedError:
+            if source != target:
+                raise
+            # a part beside its final name: left to `sweep`
     sync_folder(target)
     return True
+
+
+class LinkedError(OSError):
+    """The final name stands, and the old one could not be removed: no other way is to be tried."""
 
 
 Way = Callable[[int, str, int, str], None]
@@ -193,7 +201,10 @@ def by_link(source: int, name: str, target: int, final: str) -> None:
         there = os.stat(final, dir_fd=target, follow_symlinks=False)
         if not os.path.samestat(ours, there):
             raise
-    os.unlink(name, dir_fd=source)
+    try:
+        os.unlink(name, dir_fd=source)
+    except OSError as error:
+        raise LinkedError(error.errno, error.strerror, name) from error
 
 
 def by_placeholder(source: int, name: str, target: int, final: str) -> None:
@@ -219,7 +230,7 @@ def without_clobber(source: int, name: str, target: int, final: str, ways: Seque
         try:
             return way(source, name, target, final)
         except OSError as error:
-            if error.errno not in _UNKNOWN_HERE:
+            if error.errno not in _UNKNOWN_HERE or isinstance(error, LinkedError):
                 raise
     return ways[-1](source, name, target, final)
 

@@ -1,0 +1,93 @@
+"""Publishing under a kernel that refuses: in a process whose system calls fail as told (seccomp(2)).
+
+    python -m tests.support.refusing     (JSON lines on stdin: `Order`; a line on stdout for each: what came of it)
+
+The filter is the kernel's own; each order is carried out by a fork, for a filter can never be taken off again.
+"""
+
+import ctypes
+import json
+import os
+import platform
+import struct
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path, PurePath
+
+from picwish_watchd.files.place import NoRoom, OutboxAway, Refused
+from picwish_watchd.files.publish import Damaged, Published, Taken, publish
+
+#: linux: arch/x86/entry/syscalls/syscall_64.tbl, include/uapi/asm-generic/unistd.h
+_NUMBERS = {
+    "x86_64": {
+        "write": 1, "fsync": 74, "fchmod": 91, "mkdirat": 258, "unlinkat": 263, "renameat": 264, "linkat": 265,
+        "renameat2": 316,
+    },
+    "aarch64": {
+        "mkdirat": 34, "unlinkat": 35, "linkat": 37, "renameat": 38, "fchmod": 52, "write": 64, "fsync": 82,
+        "renameat2": 276,
+    },
+}  # fmt: skip
+KNOWN_HERE = platform.machine() in _NUMBERS
+_OUTCOMES = (Published, Taken, OutboxAway, NoRoom, Refused, Damaged)
+_ALLOW, _ERRNO = 0x7FFF0000, 0x00050000  # linux/seccomp.h
+_LOAD_NUMBER, _IF_EQUAL, _RETURN = 0x20, 0x15, 0x06  # linux/bpf_common.h
+
+
+@dataclass(frozen=True)
+class Order:
+    spooled: str
+    outbox: str
+    name: str
+    sha256: str
+    replace: bool
+    faults: dict[str, int]  #: system call -> errno
+
+
+def refuse(faults: dict[str, int]) -> None:
+    """From now on these system calls fail so, in this process and for ever."""
+    numbers = _NUMBERS[platform.machine()]
+    program = [struct.pack("<HBBI", _LOAD_NUMBER, 0, 0, 0)]
+    for call, error in faults.items():
+        program.append(struct.pack("<HBBI", _IF_EQUAL, 0, 1, numbers[call]))
+        program.append(struct.pack("<HBBI", _RETURN, 0, 0, _ERRNO | error))
+    program.append(struct.pack("<HBBI", _RETURN, 0, 0, _ALLOW))
+    code = ctypes.create_string_buffer(b"".join(program))
+    head = ctypes.create_string_buffer(struct.pack("@HP", len(program), ctypes.addressof(code)))
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.prctl.argtypes = (ctypes.c_int, *[ctypes.c_ulong] * 4)
+    assert libc.prctl(38, 1, 0, 0, 0) == 0  # PR_SET_NO_NEW_PRIVS
+    assert libc.prctl(22, 2, ctypes.addressof(head), 0, 0) == 0, os.strerror(ctypes.get_errno())  # PR_SET_SECCOMP
+
+
+def carry_out(order: Order) -> type:
+    """What `publish` answers."""
+    refuse(order.faults)
+    found = publish(
+        Path(order.spooled), Path(order.outbox), PurePath(order.name), mode=0o640, replace=order.replace, tag="7",
+        sha256=order.sha256,
+    )  # fmt: skip
+    return type(found)
+
+
+def dump(orders: list[Order]) -> str:
+    """As `main` reads them."""
+    return "".join(json.dumps(asdict(order)) + "\n" for order in orders)
+
+
+def main() -> None:
+    """One fork an order; its exit code is the outcome, for it may not be able to write."""
+    for line in sys.stdin:
+        child = os.fork()
+        if child == 0:
+            code = 99
+            try:
+                code = _OUTCOMES.index(carry_out(Order(**json.loads(line))))
+            finally:
+                os._exit(code)
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        sys.stdout.write((_OUTCOMES[code].__name__ if code < len(_OUTCOMES) else f"died of {code}") + "\n")
+
+
+if __name__ == "__main__":
+    main()
