@@ -82,7 +82,7 @@ class Dispose:
                 text = "something else bears the original's name by now; it was not touched"
                 self._done(job, Original.REPLACED, text)
             case Stuck(reason=reason):
-                note = f"the original could not be moved yet: {reason}"
+                note = _stuck(job, rule, root, reason)
                 if job.note != note:
                     _log.warning("original.stuck", job=job.id, rule=job.rule, path=job.source, reason=reason)
                 later = context.clock.now() + _PAUSE
@@ -94,6 +94,12 @@ class Dispose:
         _log.info(f"original.{original}", job=job.id, rule=job.rule, path=job.source, reason=message)
         self._context.journal.update(job, message, original=original, note=None, not_before=None)
         self._context.look_again(job)
+
+
+def _stuck(job: Job, rule: Rule, root: Path | None, reason: str) -> str:
+    deleting = job.state is State.DONE and rule.on_success is OnSuccess.DELETE
+    what = "deleted" if deleting else f"moved to {root}" if root is not None else "moved"
+    return f"the original could not be {what} yet: {reason}; it is where it was, and is tried again every minute"
 
 
 def _dispose(

@@ -197,12 +197,31 @@ async def test_an_original_that_cannot_be_moved_leaves_the_job_done_and_is_moved
         await house.drain()
         job = house.job("box/a.jpg")
         assert (job.state, job.original) == (State.DONE, Original.WAITING)
-        assert "could not be moved" in (job.note or "")
+        assert job.note == (
+            f"the original could not be moved to {house.root}/archive yet: Operation not permitted; "
+            "it is where it was, and is tried again every minute"
+        )
         assert source.exists()
     await asyncio.sleep(0.15)
     assert await house.drain() == 0
     assert not source.exists()
     assert (house.root / "archive/box/a.jpg").exists()
+    assert house.creates() == 1
+
+
+async def test_an_original_that_cannot_be_deleted_is_told_of_and_deleted_later(house: House) -> None:
+    house.rule = {"on_success": "delete"}
+    source = house.drop("box/a.jpg")
+    with immutable(source.parent):
+        await house.drain()
+        assert house.job("box/a.jpg").note == (
+            "the original could not be deleted yet: Operation not permitted; "
+            "it is where it was, and is tried again every minute"
+        )
+        assert source.exists()
+    await asyncio.sleep(0.15)
+    assert await house.drain() == 0
+    assert not source.exists()
     assert house.creates() == 1
 
 
