@@ -176,7 +176,11 @@ def _judge(path: Path, file: OpenFile, limits: Limits, *, decode: bool) -> Inspe
         return _no_image(path, file, kind, head, final=decode)
     if file.size > (FIT_BYTES if limits.fitting else limits.max_bytes):
         return _too_many_bytes(path, limits, file)
-    facts = check(file.until_hole(), kind)
+    written = file.until_hole()
+    facts = check(written, kind)
+    if not decode and written.size < file.size and not isinstance(facts, Flaw):
+        # the picture is there, and what comes behind it would make another content of it, to be paid for again
+        return NotWhole(f"{shown(path.name)} is not whole: not all of it is written yet", file.stamp)
     if isinstance(facts, Flaw):
         if not decode:
             return NotWhole(f"{shown(path.name)} is not whole: {facts.reason}", file.stamp)

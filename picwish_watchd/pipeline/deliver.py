@@ -105,7 +105,7 @@ class Deliver:
         for name in names:
             match outcome := await self._try(job, rule, name):
                 case Published(path=path):
-                    await self._finish(self._context.journal.get(job.id) or job, rule, path)
+                    await self._finish(job, rule, path)
                 case Taken():
                     continue
                 case NoRoom(reason=reason):

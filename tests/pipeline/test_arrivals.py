@@ -270,6 +270,17 @@ def full_size_at_once_then_filled_from_its_end(spot: Spot) -> Iterator[None]:
     yield
 
 
+def picture_and_film_of_full_size_at_once(spot: Spot) -> Iterator[None]:
+    """As phones make them: a film behind the picture, copied by a program that sets the size beforehand."""
+    film = os.urandom(100_000)
+    with spot.file.open("wb", buffering=0) as file:
+        file.truncate(len(spot.data + film))
+        file.write(spot.data)
+        yield
+        file.write(film)
+    yield
+
+
 def preallocated_then_filled(spot: Spot) -> Iterator[None]:
     fd = os.open(spot.file, os.O_CREAT | os.O_RDWR)
     os.posix_fallocate(fd, 0, len(spot.data) + 20_000)
@@ -277,6 +288,7 @@ def preallocated_then_filled(spot: Spot) -> Iterator[None]:
     os.pwrite(fd, spot.data[:5000], 0)
     yield
     os.pwrite(fd, spot.data[5000:], 5000)
+    yield
     os.ftruncate(fd, len(spot.data))
     os.close(fd)
     yield
@@ -371,6 +383,7 @@ ROWS = (
     Row(name_that_is_not_utf_8), Row(mv_of_a_tree, _TREE), Row(cp_r, _TREE), Row(tar_x, _TREE),
     Row(a_moved_tree_whose_file_is_not_whole_yet), Row(full_size_at_once_then_filled),
     Row(full_size_at_once_then_filled_from_its_end), Row(preallocated_then_filled),
+    Row(picture_and_film_of_full_size_at_once),
     Row(zeros_that_fill_up_under_one_time), Row(time_in_the_future), Row(written_through_mmap),
     Row(written_twice_in_place), Row(moved_on_within_the_inbox), Row(touched_again_and_again),
     Row(gone_before_it_was_whole, 0), Row(never_given_its_name, 0), Row(a_pipe, 0, 1),

@@ -110,7 +110,12 @@ def test_a_file_of_its_full_size_is_waited_for_until_all_of_it_is_written(kind: 
         sized_beforehand(path, data, written)
         assert not isinstance(inspect(path, LIMITS), Inspected), written
     sized_beforehand(path, data, [(0, end)])
-    assert isinstance(inspect(path, LIMITS), Inspected), "what was never written lies behind the picture"
+    found = inspect(path, LIMITS)
+    assert isinstance(found, NotWhole), "what comes behind the picture would make another content of it"
+    assert found.reason == "scan.jpg is not whole: not all of it is written yet"
+    assert isinstance(inspect(path, LIMITS, decode=True), Inspected)
+    path.write_bytes(data)
+    assert isinstance(inspect(path, LIMITS), Inspected)
 
 
 def test_a_black_picture_kept_with_holes_is_taken_in_the_end(tmp_path: Path) -> None:
