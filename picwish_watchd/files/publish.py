@@ -129,6 +129,11 @@ def standing(path: Path, examined: Stamp | None) -> Standing | OutboxAway | None
             return OutboxAway(error.strerror or str(error))
 
 
+def first_free(outbox: Path, names: Iterator[PurePath]) -> PurePath:
+    """The first of the names (without end) that nothing below ``outbox`` bears: thousands may be taken, by Scan.jpg."""
+    return next(name for name in names if not os.path.lexists(outbox / name))
+
+
 def known_as(path: Path, others: Collection[Path]) -> Path | None:
     """Which of the ``others`` is the very file that ``path`` leads to, if one is."""
     for other in others:

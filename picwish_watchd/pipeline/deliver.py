@@ -24,6 +24,7 @@ from picwish_watchd.files.publish import (
     Standing,
     Taken,
     existing_image,
+    first_free,
     known_as,
     publish,
     standing,
@@ -102,6 +103,8 @@ class Deliver:
 
     async def _put(self, job: Job, rule: Rule, names: Iterator[PurePath]) -> None:
         """Delivers under the first of the names that is free."""
+        if rule.if_exists is not IfExists.OVERWRITE:
+            names = chain((await self._context.lanes.run(f"out:{job.rule}", first_free, rule.outbox, names),), names)
         for name in names:
             match outcome := await self._try(job, rule, name):
                 case Published(path=path):

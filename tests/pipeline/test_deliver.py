@@ -4,6 +4,7 @@ import asyncio
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -144,6 +145,21 @@ async def buy_and_obstruct(house: House, obstacle: str) -> None:
     await until(lambda: house.journal.exists() and bool(house.jobs(State.PENDING)))
     put_in_the_way(house.outbox / "sub", obstacle)
     assert await run == 1
+
+
+async def test_thousands_of_results_of_one_name_cost_a_look_each_and_no_write(house: House) -> None:
+    """A scanner that calls everything Scan.jpg: a write each took ten seconds here."""
+    house.outbox.mkdir()
+    body = picture("jpeg")
+    (house.root / "body").write_bytes(body)
+    for number in range(5_000):
+        os.link(house.root / "body", house.outbox / (f"a-{number}.jpg" if number else "a.jpg"))
+    house.drop("a.jpg", seed=1)
+    began = time.monotonic()
+    assert await house.drain() == 0
+    assert time.monotonic() - began < 6
+    assert house.job("a.jpg").output == house.outbox / "a-5000.jpg"
+    shutil.rmtree(house.outbox)  # they are looked through one by one at the end
 
 
 async def test_leftover_parts_are_swept_and_strangers_files_are_not(house: House) -> None:
