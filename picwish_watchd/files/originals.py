@@ -13,7 +13,7 @@ from pathlib import Path, PurePath
 
 from picwish_watchd.files.names import numbered, portable
 from picwish_watchd.files.place import Refused, discard, open_folder, settle_name, sync_folder, verdict, write_part
-from picwish_watchd.files.reading import OpenFile, kind_of, look, open_file, sha256_of, stamp_of, still
+from picwish_watchd.files.reading import OpenFile, kind_of, look, open_file, same_bytes, sha256_of, stamp_of, still
 from picwish_watchd.files.verdicts import Gone
 from picwish_watchd.job import Stamp
 
@@ -189,7 +189,7 @@ class _Errand:
             one, other = os.fstat(there.fd), os.fstat(here.fd)
             if os.path.samestat(one, other) and one.st_nlink == 1:
                 raise OSError(errno.EBUSY, f"{self.root} is the inbox by another name")
-            return there.size == here.size and sha256_of(there) == sha256_of(here)
+            return same_bytes(there, here)
 
     def _remove_source(self, target: PurePath) -> Moved:
         """The target is durable; a source that changed since then is a new candidate and stays."""

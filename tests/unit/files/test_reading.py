@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from picwish_watchd.files.reading import FlawError, OpenFile, kind_of, open_file, still
+from picwish_watchd.files.reading import FlawError, OpenFile, kind_of, open_file, same_bytes, still
 from picwish_watchd.files.verdicts import Changed, Gone, Unreadable
 from tests.support.races import after, failing
 
@@ -105,3 +105,40 @@ def test_short_reads_are_read_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(os, "pread", lambda fd, length, offset: real(fd, min(length, 3), offset))
     with opened(path) as file:
         assert file.exactly(1, 8) == b"12345678"
+
+
+def test_files_are_the_same_only_to_the_last_byte_and_read_only_to_the_first_difference(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = os.urandom(3 << 20)
+    other_byte = bytes([data[0] ^ 1]), bytes([data[-1] ^ 1])
+    contents = {"same": data, "first": other_byte[0] + data[1:], "last": data[:-1] + other_byte[1], "short": data[:-1]}
+    files = {name: tmp_path / name for name in contents}
+    for name, content in contents.items():
+        files[name].write_bytes(content)
+    read: list[int] = []
+    real = os.pread
+
+    def pread(fd: int, length: int, at: int) -> bytes:
+        read.append(length)
+        return real(fd, length, at)
+
+    monkeypatch.setattr(os, "pread", pread)
+    with opened(files["same"]) as one:
+        for name, same, most in (("last", False, 8), ("first", False, 1), ("short", False, 0)):
+            read.clear()
+            with opened(files[name]) as other:
+                assert same_bytes(one, other) is same
+            assert sum(read) <= most << 20
+        with opened(files["same"]) as other:
+            assert same_bytes(one, other)
+
+
+def test_a_file_that_is_cut_while_it_is_compared_is_not_the_same(tmp_path: Path) -> None:
+    data = os.urandom(2 << 20)
+    for name in "ab":
+        (tmp_path / name).write_bytes(data)
+    with opened(tmp_path / "a") as one, opened(tmp_path / "b") as other:
+        os.truncate(tmp_path / "b", 1 << 20)
+        assert not same_bytes(one, other)
+        assert not same_bytes(other, one)
