@@ -218,17 +218,9 @@ def _open_existing(path: Path) -> OpenFile | OutboxAway | None:
     opened = open_file(path)
     if isinstance(opened, OpenFile):
         return opened
-    if not isinstance(opened, Unreadable) or _is_refused(path):
+    if not isinstance(opened, Unreadable) or isinstance(_lstat(path), Refused):
         return None
     return OutboxAway(opened.reason)
-
-
-def _is_refused(path: Path) -> bool:
-    try:
-        os.lstat(path)
-    except OSError as error:
-        return isinstance(verdict(error), Refused)
-    return False
 
 
 def _meaning(error: OSError, outbox: Path, name: PurePath) -> OutboxAway | NoRoom | Refused:
@@ -264,11 +256,20 @@ def _however_spelled(folder: Path, wanted: Collection[tuple[str, Format | None]]
     """A file that the file system finds under one of the names though none is spelled so, or would be put there."""
     for stem, kind in wanted:
         for name in [f"{stem}.{each}" for each in kind.extensions] if kind else [stem]:
-            spelled = portable(PurePath(name)).name if _is_refused(folder / name) else name
-            with suppress(OSError):
-                if stat.S_ISREG(os.lstat(folder / spelled).st_mode):
-                    return spelled
+            found = _lstat(folder / name)
+            if isinstance(found, Refused):
+                name = portable(PurePath(name)).name
+                found = _lstat(folder / name)
+            if isinstance(found, os.stat_result) and stat.S_ISREG(found.st_mode):
+                return name
     return None
+
+
+def _lstat(path: Path) -> os.stat_result | OutboxAway | NoRoom | Refused:
+    try:
+        return os.lstat(path)
+    except OSError as error:
+        return verdict(error)
 
 
 def _is_file(entry: "os.DirEntry[str]") -> bool:

@@ -1,8 +1,10 @@
 """Originals on real disks that are full, read-only or will not let go: the content always exists somewhere."""
 
+import ctypes
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from hashlib import sha256
@@ -195,3 +197,34 @@ def test_an_original_that_is_in_use_as_a_mount_point_stays(inbox: Path, tmp_path
         assert system("umount", source)
     assert try_move(source, archive) == Moved(archive / "a/cat.jpg")
     assert files(inbox, archive) == ["a/cat.jpg"]
+
+
+@contextmanager
+def nobody() -> Iterator[None]:
+    """This thread's files are looked at with the eyes of a user who owns none of them (setfsuid(2))."""
+    libc = ctypes.CDLL(None)
+    if os.geteuid() != 0:
+        pytest.skip("needs root")
+    libc.setfsuid(65534)
+    try:
+        yield
+    finally:
+        libc.setfsuid(0)
+
+
+@pytest.mark.parametrize("elsewhere", [None, "/dev/shm"], ids=["same disk", "another disk"])
+def test_an_original_in_a_folder_of_somebody_else_stays_and_is_archived_at_most_once(elsewhere: str | None) -> None:
+    with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory(dir=elsewhere) as other:
+        inbox, archive = Path(one) / "inbox", Path(other) / "archive"
+        for folder in (inbox, archive):
+            folder.parent.chmod(0o755)
+            folder.mkdir()
+        archive.chmod(0o777)
+        source = put(inbox)
+        with nobody():
+            for _ in range(2):
+                assert try_move(source, archive) == Stuck("Permission denied")
+                assert files(inbox, archive) in (["inbox/cat.jpg"], ["a/cat.jpg", "inbox/cat.jpg"])
+            assert delete(source, stamp_of(source.lstat()), DIGEST) == Stuck("Permission denied")
+        assert try_move(source, archive) == Moved(archive / "a/cat.jpg")
+        assert files(inbox, archive) == ["a/cat.jpg"]
