@@ -6,12 +6,13 @@ import sys
 
 from picwish_watchd.cli.source import journal
 from picwish_watchd.cli.table import print_table
-from picwish_watchd.clock import Clock, day_start
+from picwish_watchd.clock import Clock
+from picwish_watchd.config import Charging, Config
 from picwish_watchd.files.names import shown
-from picwish_watchd.pipeline.plan import Ahead, plan
+from picwish_watchd.pipeline.plan import Ahead, Means, means, plan
 
 _SHOWN = ("rule", "images", "copies", "rejected", "credits")
-_MORE = ("not_whole", "unreadable", "held", "under_way", "away")
+_MORE = ("not_whole", "unreadable", "held", "skipped", "flood", "under_way", "away")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -19,20 +20,49 @@ def run(args: argparse.Namespace) -> int:
     config, reader = journal(args)
     now = Clock().now()
     rules = plan(config, reader, now)
+    found = means(config, reader, rules, now)
     images, credits = sum(rule.images for rule in rules), sum(rule.credits for rule in rules)
-    most = config.budget.per_day
-    left = None if most is None else max(0, most - reader.credits_since(day_start(now)))
     if args.json:
         rows = [{key: getattr(rule, key) for key in (*_SHOWN, *_MORE)} for rule in rules]
-        print(json.dumps({"rules": rows, "images": images, "credits": credits, "left_today": left}))
+        facts = {
+            "left_today": found.left_today,
+            "left_this_month": found.left_this_month,
+            "waiting": found.waiting,
+            "until": None if found.until is None else found.until.isoformat(),
+        }
+        print(json.dumps({"rules": rows, "images": images, "credits": credits, **facts}))
     else:
         _tell(rules)
-        told = "" if left is None else f"; the budget leaves {left} of {most} credits today"
-        print(f"\n{images} {'image' if images == 1 else 'images'} would cost {credits} credits{told}")
+        print(f"\n{_images(images)} would cost {credits} credits{_limits(config, found)}")
+        for rule in rules:
+            if rule.flood:
+                approve = f"`picwish-watchd approve {rule.rule}`"
+                print(f"{_images(rule.flood)} of {rule.rule} would wait for {approve} (budget.burst)")
+        if images and config.charging is Charging.AT_LEAST_ONCE:
+            print("an image whose answer is lost may cost more: charging is at-least-once")
     for rule in rules:
         if rule.away is not None:
             print(f"picwish-watchd: the inbox of {rule.rule} is not counted: {shown(rule.away)}", file=sys.stderr)
     return 1 if any(rule.away is not None for rule in rules) else 0
+
+
+def _images(number: int) -> str:
+    return f"{number} image{'' if number == 1 else 's'}"
+
+
+def _limits(config: Config, found: Means) -> str:
+    """What the budget leaves, and what would wait for how long."""
+    limits = (
+        (found.left_today, config.budget.per_day, "today"),
+        (found.left_this_month, config.budget.per_month, "this month"),
+    )
+    left = " and ".join(f"{left} of {most} credits {when}" for left, most, when in limits if left is not None)
+    if not left:
+        return ""
+    if not found.waiting:
+        return f"; the budget leaves {left}"
+    until = "for ever: the budget is too small" if found.until is None else f"until {found.until} at the earliest"
+    return f"; the budget leaves {left}: {_images(found.waiting)} would wait, the last {until}"
 
 
 def _tell(rules: list[Ahead]) -> None:
@@ -45,5 +75,10 @@ def _tell(rules: list[Ahead]) -> None:
 
 
 def _besides(rule: Ahead) -> str:
-    facts = ((rule.under_way, "submitted"), (rule.held, "held"), (rule.unreadable, "unreadable"))
+    facts = (
+        (rule.under_way, "submitted"),
+        (rule.held, "held"),
+        (rule.skipped, "skipped"),
+        (rule.unreadable, "unreadable"),
+    )
     return ", ".join([f"{number} {what}" for number, what in facts if number] + (["inbox away"] if rule.away else []))

@@ -29,6 +29,17 @@ def configuration_and_key(args: argparse.Namespace) -> tuple[Config, str]:
 def journal(args: argparse.Namespace) -> tuple[Config, JournalReader]:
     """The configuration and a read-only view of its journal; raises `ConfigError` and `JournalError`."""
     config = configuration(args)
-    if not os.path.lexists(config.journal) and not os.path.lexists(f"{config.journal}-wal"):
+    if _missing(config.journal) and _missing(Path(f"{config.journal}-wal")):
         return config, JournalReader.empty(config.journal)  # nothing has run here yet
     return config, JournalReader.open(config.journal)
+
+
+def _missing(path: Path) -> bool:
+    """Nothing is there, for sure: a folder that may not be looked into is no proof of that."""
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
+    return False

@@ -13,7 +13,7 @@ from picwish_watchd.job import Job, JobEvent, Stamp, State
 from picwish_watchd.journal.faults import RESTORE, translated
 from picwish_watchd.journal.locks import DaemonLock, witnessed
 from picwish_watchd.journal.refusals import check_version, refuse_lost_events, refuse_lost_wal
-from picwish_watchd.journal.rows import SELECT_JOB, event_from, job_from, path_from, stamp_from
+from picwish_watchd.journal.rows import SELECT_JOB, event_from, job_from, path_from, stamp_from, storable
 from picwish_watchd.journal.schema import migrate
 from picwish_watchd.mounts import Mount
 
@@ -254,6 +254,11 @@ class JournalReader:
         """The newest job whose result stands, or is about to stand, at ``output``."""
         rows = self._rows(f"{SELECT_JOB} WHERE output = ? ORDER BY id DESC LIMIT 1", (os.fsencode(output),))
         return job_from(rows[0]) if rows else None
+
+    def last_told(self, message: str) -> Job | None:
+        """The newest job with this line in its history."""
+        rows = self._rows("SELECT job FROM event WHERE message = ? ORDER BY id DESC LIMIT 1", (storable(message),))
+        return self.get(int(rows[0][0])) if rows else None
 
     def owner_of_task(self, task_id: str) -> Job | None:
         """The newest job that follows this task."""

@@ -1,19 +1,28 @@
 """What the inboxes hold that is not done, and what it would cost. Nothing is submitted or written down."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import date, datetime, timedelta
 from pathlib import Path
 
-from picwish_watchd.config import Config, Rule
-from picwish_watchd.files.reading import OpenFile, open_file, sha256_of
+from picwish_watchd.config import Budget, Config, IfExists, Rule
+from picwish_watchd.files.kinds import Format
+from picwish_watchd.files.names import output_name
+from picwish_watchd.files.publish import existing_image
+from picwish_watchd.files.reading import OpenFile, look, open_file, sha256_of, stamp_of
 from picwish_watchd.files.verdicts import Changed, Gone, NotWhole, Unreadable
 from picwish_watchd.files.walk import Away, NameFilter, Walker
-from picwish_watchd.job import UNFINISHED, Job, Stamp, State
+from picwish_watchd.job import UNFINISHED, Job, NewJob, State
 from picwish_watchd.journal import JournalReader
 from picwish_watchd.pipeline.context import PRICES
 from picwish_watchd.pipeline.desks import forbidden_to
+from picwish_watchd.pipeline.folders import absence
 from picwish_watchd.pipeline.intake import is_known, new_job, without_own
 from picwish_watchd.pipeline.judge import judge
+from picwish_watchd.pipeline.purse import Purse
+
+_FAR = 3660  # days: nobody plans further
 
 
 @dataclass(slots=True)
@@ -28,9 +37,31 @@ class Ahead:
     not_whole: int = 0  #: still being written: not judged yet
     unreadable: int = 0  #: files and subfolders that cannot be read
     held: int = 0  #: jobs that wait for a person, and new copies of them
+    skipped: int = 0  #: a result of their name is there already (`if_exists: skip`): they cost nothing
+    flood: int = 0  #: of the images and copies: those that `budget.burst` would hold until `approve`
     under_way: int = 0  #: submitted already: nothing more is paid for them
     away: str | None = None  #: why the inbox could not be looked at
-    contents: set[str] = field(default_factory=set)  #: SHA-256 of what is paid for, or going to be
+    contents: dict[str, bool] = field(default_factory=dict)  #: SHA-256 of what was counted; whether it is held
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What the budget lets happen to a plan. None where there is no limit."""
+
+    left_today: int | None  #: credits
+    left_this_month: int | None  #: credits
+    waiting: int = 0  #: images that are not bought today for want of budget
+    until: date | None = None  #: the day on which the last of them is bought, at the earliest; None: today, or never
+
+
+@dataclass(frozen=True, slots=True)
+class _Ask:
+    """What is asked, of one rule."""
+
+    config: Config
+    journal: JournalReader
+    rule: Rule
+    now: float
 
 
 def plan(config: Config, journal: JournalReader, now: float) -> list[Ahead]:
@@ -38,19 +69,64 @@ def plan(config: Config, journal: JournalReader, now: float) -> list[Ahead]:
 
     Files whose stamp the journal knows are not read.
     """
-    return [_of_rule(config, journal, rule, now) for rule in config.rules]
+    return [_of_rule(_Ask(config, journal, rule, now)) for rule in config.rules]
 
 
-def _of_rule(config: Config, journal: JournalReader, rule: Rule, now: float) -> Ahead:
+def means(config: Config, journal: JournalReader, rules: Sequence[Ahead], now: float) -> Means:
+    """What of the plan can be bought today (of the rule with the highest priority first), and when the rest."""
+    budget = config.budget
+    today, month = Purse(budget, now).left(journal)
+    limits = [each for each in (today, month) if each is not None]
+    if not limits:
+        return Means(None, None)
+    left, waiting, prices = min(limits), [], {rule.name: (-rule.priority, PRICES[rule.type]) for rule in config.rules}
+    for ahead in sorted(rules, key=lambda each: prices[each.rule][0]):
+        price = prices[ahead.rule][1]
+        bought = min(ahead.images, left // price)
+        left -= bought * price
+        waiting += [price] * (ahead.images - bought)
+    return Means(today, month, len(waiting), _last_day(budget, month, waiting, now))
+
+
+def _last_day(budget: Budget, month: int | None, waiting: list[int], now: float) -> date | None:
+    """The day on which the last of these prices is paid, if from tomorrow on the whole budget goes to them."""
+    day, next_one = datetime.fromtimestamp(now).astimezone().date(), 0
+    spent = 0 if month is None or budget.per_month is None else budget.per_month - month
+    for _ in range(_FAR):
+        if next_one == len(waiting):
+            return day if next_one else None
+        before, day = day, day + timedelta(days=1)
+        spent = spent if day.month == before.month else 0
+        today = 0
+        while next_one < len(waiting):
+            price = waiting[next_one]
+            if budget.per_day is not None and today + price > budget.per_day:
+                break
+            if budget.per_month is not None and spent + price > budget.per_month:
+                break
+            today, spent, next_one = today + price, spent + price, next_one + 1
+    return None
+
+
+def _of_rule(ask: _Ask) -> Ahead:
+    config, journal, rule = ask.config, ask.journal, ask.rule
     ahead = Ahead(rule.name)
+    try:
+        ahead.away = absence(rule.inbox, journal.folder_mount(rule.inbox))
+    except OSError as error:  # a folder above it cannot be entered
+        ahead.away = error.strerror
+    if ahead.away is not None:
+        ahead.away = f"the inbox {rule.inbox} is away: {ahead.away}".replace("approve RULE", f"approve {rule.name}")
     for job in journal.jobs(states=(*UNFINISHED, State.HELD), rule=rule.name, oldest_first=True):
         if job.state is State.HELD:
             ahead.held += 1
         elif job.state is not State.QUEUED:
             ahead.under_way += 1
-            ahead.contents.add(job.sha256 or "")
+            ahead.contents[job.sha256 or ""] = False
         else:
-            _count(journal, rule, ahead, job.sha256, job)
+            _queued(ask, ahead, job)
+    if ahead.away is not None:
+        return ahead
     walker = Walker(
         os.fspath(rule.inbox),
         NameFilter(rule.include, rule.exclude),
@@ -63,53 +139,138 @@ def _of_rule(config: Config, journal: JournalReader, rule: Rule, now: float) -> 
     if isinstance(found, Away):
         ahead.away = found.reason
         return ahead
-    for sighting in found:
-        _look(config, journal, rule, ahead, rule.inbox / sighting.relative, sighting.stamp, now)
+    new = sum(_look(ask, ahead, rule.inbox / sighting.relative) for sighting in found)
     ahead.unreadable += len(walker.unread)
+    ahead.flood = _flood(ask, new)
     return ahead
 
 
-def _look(
-    config: Config, journal: JournalReader, rule: Rule, ahead: Ahead, path: Path, stamp: Stamp, now: float
-) -> None:
-    final = now - stamp.mtime_ns / 1e9 >= max(rule.settle, rule.settle_timeout)
-    verdict = judge(path, config.api, rule, final=final)
+def _flood(ask: _Ask, new: int) -> int:
+    """How many images `budget.burst` holds, or would hold if ``new`` ones were taken in now."""
+    burst, held = ask.config.budget.burst, ask.journal.floods().get(ask.rule.name, 0)
+    if burst is None:
+        return held
+    arrived = ask.journal.arrived_since(ask.rule.name, ask.now - burst.per)
+    return held + min(new, max(0, arrived + new - burst.images))
+
+
+def _queued(ask: _Ask, ahead: Ahead, job: Job) -> None:
+    """A queued job: to be paid for unless its file is not any more what it was when it was taken in."""
+    rule, sha256 = ask.rule, job.sha256
+    if ahead.away is None:
+        found = look(job.source, follow_symlinks=rule.follow_symlinks)
+        if isinstance(found, Gone):
+            ahead.rejected += 1
+            return
+        changed = isinstance(found, os.stat_result) and stamp_of(found) != job.stamp
+        if changed or sha256 is None:
+            verdict = judge(job.source, ask.config.api, rule, final=True)
+            judged = getattr(verdict, "sha256", None)
+            if judged is None or (sha256 is not None and judged != sha256):
+                # what came in its place is met by the walk; it is not paid for twice
+                ahead.rejected += sha256 is None
+                return
+            sha256 = judged
+    if _skipped(ask, job):
+        ahead.skipped += 1
+    else:
+        _count(ask, ahead, sha256, job)
+
+
+def _skipped(ask: _Ask, job: Job) -> bool:
+    if ask.rule.if_exists is not IfExists.SKIP:
+        return False
+    new = NewJob(job.rule, job.source, job.relative, job.stamp, width=job.width, height=job.height, type=job.type)
+    return skipped_for(ask.rule, new, ask.now, job.id) is not None
+
+
+def _look(ask: _Ask, ahead: Ahead, path: Path) -> bool:
+    """Counts one file of the walk; whether it is an image that intake would let in."""
+    journal, rule = ask.journal, ask.rule
+    found = look(path, follow_symlinks=rule.follow_symlinks)
+    if not isinstance(found, os.stat_result):
+        ahead.unreadable += isinstance(found, Unreadable)
+        return False
+    verdict = judge(path, ask.config.api, rule, final=is_final(rule, found, ask.now))
     match verdict:
         case Gone():
-            return
+            return False
         case NotWhole() | Changed():
             ahead.not_whole += 1
-            return
+            return False
         case Unreadable():
             ahead.unreadable += 1
-            return
-    [new] = without_own([new_job(rule, path, stamp, verdict)], journal)
-    if is_known(journal.last_of(path), new, config.rules):
-        return
+            return False
+    [new] = without_own([new_job(rule, path, stamp_of(found), verdict)], journal)
+    if is_known(journal.last_of(path), new, ask.config.rules):
+        return False
     if new.problem is not None:
         ahead.rejected += 1
-    elif new.result_of is not None:
+        return False
+    if new.result_of is not None:
         ahead.copies += 1
+        return False
+    if _is_first(ask, ahead, new) and skipped_for(rule, new, ask.now) is not None:
+        ahead.skipped += 1
     else:
-        _count(journal, rule, ahead, new.sha256, None)
+        _count(ask, ahead, new.sha256, None)
+    return True
 
 
-def _count(journal: JournalReader, rule: Rule, ahead: Ahead, sha256: str | None, job: Job | None) -> None:
+def _is_first(ask: _Ask, ahead: Ahead, new: NewJob) -> bool:
+    """Whether no earlier job of this content is asked before `if_exists`."""
+    if new.sha256 is None or new.sha256 in ahead.contents:
+        return new.sha256 is None
+    return first_of(ask.journal, new.sha256, ask.rule) is None
+
+
+def _count(ask: _Ask, ahead: Ahead, sha256: str | None, job: Job | None) -> None:
     """One image, of a queued job or not yet one: paid for, a copy, or held with its first."""
     if sha256 is not None:
-        if sha256 in ahead.contents:
-            ahead.copies += 1
-            return
-        ahead.contents.add(sha256)
-        first = first_of(journal, sha256, rule, job)
-        if first is not None and first.state is not State.HELD:
-            ahead.copies += 1
-            return
-        if first is not None and not (job and job.pay_again):
+        if sha256 not in ahead.contents:
+            first = first_of(ask.journal, sha256, ask.rule, job)
+            held = first is not None and first.state is State.HELD and not (job and job.pay_again)
+            ahead.contents[sha256] = held
+            if first is None or (first.state is State.HELD and not held):
+                ahead.images += 1
+                ahead.credits += PRICES[ask.rule.type]
+                return
+        if ahead.contents[sha256]:
             ahead.held += 1
-            return
+        else:
+            ahead.copies += 1
+        return
     ahead.images += 1
-    ahead.credits += PRICES[rule.type]
+    ahead.credits += PRICES[ask.rule.type]
+
+
+def stillness(found: os.stat_result, now: float) -> float | None:
+    """For how many seconds the file has not changed; None where the file system's clock is ahead of ours.
+
+    A copy that keeps the time of its original (`cp -p`) still changed when it was made: st_ctime.
+    """
+    age = now - max(found.st_mtime, found.st_ctime)
+    return age if age >= 0 else None
+
+
+def is_final(rule: Rule, found: os.stat_result, now: float) -> bool:
+    """Whether the file has had its time to come whole."""
+    return (stillness(found, now) or 0.0) >= max(rule.settle, rule.settle_timeout)
+
+
+def skipped_for(rule: Rule, new: NewJob, now: float, job_id: int = 0) -> Path | None:
+    """What stands in the outbox already under the name of its result, where `if_exists: skip` leaves it at that."""
+    if rule.if_exists is not IfExists.SKIP:
+        return None
+    names = {
+        output_name(
+            rule.filename, relative=new.relative, format=kind, rule=rule.name, type=new.type, task_id=None,
+            job_id=job_id, width=new.width or 0, height=new.height or 0, now=datetime.fromtimestamp(now).astimezone(),
+        )
+        for kind in Format
+    }  # fmt: skip
+    found = existing_image(rule.outbox, names)
+    return found if isinstance(found, Path) else None
 
 
 def first_of(journal: JournalReader, sha256: str, rule: Rule, job: Job | None = None) -> Job | None:

@@ -19,6 +19,12 @@ class Purse:
         limits = ((day_start(self.now), self.budget.per_day), (month_start(self.now), self.budget.per_month))
         return [(moment, most) for moment, most in limits if most is not None]
 
+    def left(self, journal: JournalReader) -> tuple[int | None, int | None]:
+        """Credits that may still be spent (today, this month); None where there is no limit."""
+        limits = ((day_start(self.now), self.budget.per_day), (month_start(self.now), self.budget.per_month))
+        day, month = (None if most is None else max(0, most - journal.credits_since(moment)) for moment, most in limits)
+        return day, month
+
     def shortage(self, journal: JournalReader, price: int) -> str | None:
         """Why ``price`` credits cannot be spent now, or None."""
         for (moment, most), name in zip(self.caps(), self._names(), strict=True):

@@ -1,23 +1,29 @@
-"""Why a file is where it is: the rule that takes it or what ignores it, its job, what that waits for, what to do."""
+"""Why a file is where it is: the rule that takes it or what ignores it, its job, what that waits for, what to do.
 
-import json
+Nothing is changed by asking: folders are looked at, the file itself is read at most.
+"""
+
 import os
+import re
 import stat
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from picwish_watchd.config import Config, Rule
 from picwish_watchd.files.names import shown
-from picwish_watchd.files.reading import kind_of, look
-from picwish_watchd.files.verdicts import Bad, Gone, NotWhole, Unreadable
-from picwish_watchd.files.walk import NameFilter
-from picwish_watchd.job import Job, State
-from picwish_watchd.journal import DaemonLock, JournalReader
-from picwish_watchd.pipeline.context import PRICES, spool_folder
-from picwish_watchd.pipeline.describe import moment
-from picwish_watchd.pipeline.judge import judge
-from picwish_watchd.pipeline.plan import first_of
-from picwish_watchd.pipeline.purse import Purse
+from picwish_watchd.files.reading import look, stamp_of
+from picwish_watchd.files.verdicts import Gone
+from picwish_watchd.job import Job, Original, State
+from picwish_watchd.journal import JournalReader
+from picwish_watchd.pipeline.context import spool_folder
+from picwish_watchd.pipeline.plan import stands
+from picwish_watchd.pipeline.scene import Scene
+from picwish_watchd.pipeline.sight import NotTaken, sight
+from picwish_watchd.pipeline.standing import standing
+
+_SPOOLED = re.compile(r"([0-9]{1,18})\.(result|[A-Za-z0-9_-]+\.part)")
+_SIDECARS = (".error.json", ".json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,131 +39,192 @@ class Why:
     earlier: tuple[int, ...] = ()  #: ids of older jobs of the same path, newest first
 
 
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """A path below a folder of the configuration."""
+
+    what: str  #: "inbox", "outbox", "archive" or "failed folder"
+    rule: Rule
+    root: Path  #: as the configuration spells it
+    relative: Path
+
+    @property
+    def path(self) -> Path:
+        """The path as the journal spells it."""
+        return self.root / self.relative
+
+
 def why(config: Config, journal: JournalReader, path: Path, now: float) -> Why:
-    """What became of ``path`` (absolute), as of ``now`` (Unix seconds). Reads the file at most, and submits nothing."""
-    real = Path(os.path.realpath(path.parent), path.name)
-    for each in (path, real):
-        if jobs := journal.all_of(each):
-            reason, advice = _of_job(config, journal, jobs[0], now)
-            return Why(path, jobs[0].rule, jobs[0], reason, advice, earlier=tuple(job.id for job in jobs[1:]))
-        if (owner := journal.owner_of_output(each)) is not None:
-            return Why(path, owner.rule, owner, f"it is the result of job {owner.id}, made of {shown(owner.source)}")
-        if (
-            each.parent == spool_folder(config.journal)
-            and each.stem.isdigit()
-            and (kept := journal.get(int(each.stem)))
-        ):
-            return Why(path, kept.rule, kept, f"it is the paid result of job {kept.id} on its way to the outbox")
-    for rule in config.rules:
-        for each, inbox in ((path, rule.inbox), (real, Path(os.path.realpath(rule.inbox)))):
-            if each.is_relative_to(inbox):
-                return _in_inbox(config, journal, rule, path, each.relative_to(inbox), now)
-    for rule in config.rules:
-        for folder, what in ((rule.outbox, "outbox"), (rule.archive, "archive"), (rule.failed, "failed folder")):
-            if folder is not None and path.is_relative_to(folder):
-                job = journal.last_of(rule.inbox / path.relative_to(folder)) if what != "outbox" else None
-                told = f"it lies in the {what} of rule {rule.name}; " + (
-                    f"its job was {job.id}" if job else "no job of ours put it there"
-                )
-                return Why(path, rule.name, job, told, known=job is not None)
-    return Why(path, None, None, "it lies under no inbox, and no job knows it", _inboxes(config), known=False)
+    """What became of ``path`` (absolute, without ".."), as of ``now`` (Unix seconds). Submits nothing.
+
+    The path may lead through links: an inbox that is one is known by both of its names.
+    """
+    scene = Scene.of(config, journal, now)
+    place = _place_of(config, path)
+    names = tuple(dict.fromkeys([path, *([place.path] if place else []), _real(path)]))
+    jobs = next((jobs for each in names if (jobs := journal.all_of(each))), [])
+    if place is not None and place.what == "inbox":
+        return _in_inbox(scene, place, path, jobs)
+    if jobs:
+        return _of_jobs(scene, path, jobs)
+    for each in names:
+        if (found := _of_output(journal, path, each) or _of_moved(journal, path, each)) is not None:
+            return found
+    return _in_our_own(config, journal, path) or _elsewhere(config, path, place)
 
 
-def _inboxes(config: Config) -> str:
-    return "put it into an inbox: " + ", ".join(shown(rule.inbox) for rule in config.rules)
-
-
-def _in_inbox(config: Config, journal: JournalReader, rule: Rule, path: Path, relative: Path, now: float) -> Why:
-    source = rule.inbox / relative
-    found = look(source, follow_symlinks=rule.follow_symlinks)
-    if isinstance(found, Gone):
-        return Why(path, rule.name, None, "it does not exist, and no job knows it", known=False)
-    ignored = _ignored(rule, relative)
-    if ignored is not None:
-        return Why(path, None, None, f"rule {rule.name} ignores it: {ignored}", "rename it, or change the rule")
-    if isinstance(found, Unreadable):
-        return Why(
-            path, rule.name, None, f"it cannot be read: {found.reason}", "mend its permissions; it is tried again"
-        )
-    if stat.S_ISDIR(found.st_mode):
-        return Why(path, rule.name, None, f"it is a folder that rule {rule.name} looks into")
-    age = now - found.st_mtime
-    if age < rule.settle:
-        return Why(path, rule.name, None, f"it is settling: last changed {age:.1f} s ago, settle is {rule.settle:g} s")
-    final = age >= max(rule.settle, rule.settle_timeout)
-    verdict = judge(source, config.api, rule, final=final)
-    match verdict:
-        case Bad(problem=problem):
-            return Why(
-                path, rule.name, None, f"it will be rejected: {problem.message}", "mend the file; it is looked at again"
-            )
-        case NotWhole(reason=reason) | Unreadable(reason=reason):
-            return Why(path, rule.name, None, f"{reason}", "copy it to its end; it is looked at again by itself")
-    sha256 = getattr(verdict, "sha256", None)
-    first = first_of(journal, sha256, rule) if sha256 else None
-    told = "it has no job yet" + (f"; as a copy it gets the result of job {first.id}" if first else "")
-    running = DaemonLock(config.journal).owner() is not None
-    advice = f"it is taken within {rule.rescan_interval:g} s" if running else "start `picwish-watchd run`"
-    return Why(path, rule.name, None, told, advice)
-
-
-def _ignored(rule: Rule, relative: Path) -> str | None:
-    """Which part of the path, and what about it, keeps the walk from it."""
-    names = NameFilter(rule.include, rule.exclude)
-    for depth, part in enumerate(relative.parts, 1):
-        below = "/".join(relative.parts[:depth])
-        last = depth == len(relative.parts)
-        what = "its name" if last else f'the folder "{shown(below)}"'
-        if (pattern := names.ignored_by(part, below)) is not None:
-            return f"{what} matches {pattern}"
-        here = rule.inbox / below
-        if here.is_symlink() and not rule.follow_symlinks and (not last or here.is_dir()):
-            return f'"{shown(below)}" is a symbolic link, and follow_symlinks is false'
-        if not last and not rule.recursive:
-            return "it lies in a subfolder, and recursive is false"
-        if last and not names.takes(part, below) and not here.is_dir():
-            kind = look(here)
-            mode = kind.st_mode if isinstance(kind, os.stat_result) else 0
-            other = f"it is {kind_of(mode)}, and " if mode and not stat.S_ISREG(mode) else ""
-            return f"{other}its name matches no pattern of include"
+def _place_of(config: Config, path: Path) -> _Place | None:
+    """The deepest folder of ours that the path lies in: by its letters, and else with links followed."""
+    for here, resolved in ((path, False), (path, True), (_real(path), True)):
+        found: list[tuple[int, _Place]] = []
+        for what, rule, folder in _folders(config):
+            root = Path(os.path.realpath(folder)) if resolved else folder
+            if here.is_relative_to(root):
+                found.append((len(root.parts), _Place(what, rule, folder, here.relative_to(root))))
+        if found:
+            return max(found, key=lambda each: each[0])[1]
     return None
 
 
-def _of_job(config: Config, journal: JournalReader, job: Job, now: float) -> tuple[str, str | None]:
-    retry = f"`picwish-watchd retry {job.id}` puts it back; `show {job.id}` tells its history"
-    match job.state:
-        case State.DONE:
-            return f"it is done: {shown(job.output) if job.output else 'no result'}" + _note(job), None
-        case State.REJECTED | State.FAILED | State.HELD:
-            return f"it is {job.state}: {job.problem.message if job.problem else 'see its history'}", retry
-        case State.QUEUED:
-            return _queued(config, journal, job, now)
-        case State.DELIVERING:
-            return "its result is paid and kept, and goes to the outbox" + _note(job), None
-    return f"it is {job.state} at PicWish since {moment(job.submitted_at)}" + _note(job), None
+def _folders(config: Config) -> Iterator[tuple[str, Rule, Path]]:
+    for rule in config.rules:
+        folders = (rule.inbox, rule.outbox, rule.archive, rule.failed)
+        for what, folder in zip(("inbox", "outbox", "archive", "failed folder"), folders, strict=True):
+            if folder is not None:
+                yield what, rule, folder
 
 
-def _note(job: Job) -> str:
-    later = f"; tried again at {moment(job.not_before)}" if job.not_before and job.state is not State.DONE else ""
-    return (f" ({job.note})" if job.note else "") + later
+def _real(path: Path) -> Path:
+    """The path with all links above it followed; it may be a link itself."""
+    return Path(os.path.realpath(path.parent), path.name)
 
 
-def _queued(config: Config, journal: JournalReader, job: Job, now: float) -> tuple[str, str | None]:
-    rule = next((rule for rule in config.rules if rule.name == job.rule), None)
-    if rule is None:
-        return f"it is queued, and its rule {job.rule} left the configuration", "put the rule back"
-    if journal.is_flood(job.id):
-        return "it came in a flood that budget.burst holds", f"`picwish-watchd approve {job.rule}`"
-    pid = DaemonLock(config.journal).owner()
-    if pid is None:
-        return "it is queued, and the daemon does not run", "start `picwish-watchd run`"
-    told = json.loads(journal.report() or "{}")
-    if told.get("pid") == pid and told.get("blocked"):
-        return f"it is queued, and nothing is submitted: {told['blocked']['message']}", "see `picwish-watchd status`"
-    short = Purse(config.budget, now).shortage(journal, PRICES[rule.type])
-    if short is not None:
-        return f"it is queued: {short}", None
-    first = first_of(journal, job.sha256, rule, job) if job.sha256 else None
-    if first is not None:
-        return f"it is queued as a copy: it gets the result of job {first.id}, which is {first.state}", None
-    return "it is queued and waits for its turn" + _note(job), None
+def _in_inbox(scene: Scene, place: _Place, path: Path, jobs: list[Job]) -> Why:
+    rule = place.rule
+    away = scene.absence(rule.inbox)
+    if jobs:
+        return _of_jobs(scene, path, jobs, None if away else place)
+    if away is not None:
+        reason = f"the inbox {shown(rule.inbox)} is away: {away}"
+        advice = "mount it, or make the folder; it is taken up by itself once it is there"
+        return Why(path, rule.name, None, reason, advice, known=os.path.lexists(path))
+    seen = sight(scene, rule, place.relative)
+    if seen is None:
+        return Why(path, rule.name, None, "it does not exist, and no job knows it", known=False)
+    if isinstance(seen, NotTaken):
+        return Why(path, None, None, f"rule {rule.name} ignores it: {seen.reason}", seen.advice)
+    return Why(path, rule.name, None, seen.reason, seen.advice)
+
+
+def _of_jobs(scene: Scene, path: Path, jobs: list[Job], place: _Place | None = None) -> Why:
+    """The newest job of a path, and what lies there by now; ``place`` where that can be looked at."""
+    job, earlier = jobs[0], tuple(job.id for job in jobs[1:])
+    reason, advice = standing(scene, job)
+    fate = _fate(scene, job)
+    told = Why(path, job.rule, job, reason + fate, advice, earlier=earlier)
+    if place is None:
+        return told
+    found = look(place.path, follow_symlinks=place.rule.follow_symlinks)
+    if not isinstance(found, os.stat_result):
+        gone = "; the file itself is not there any more" if isinstance(found, Gone) and not fate else ""
+        return Why(path, job.rule, job, told.reason + gone, advice, earlier=earlier)
+    ours = job.original not in (Original.MOVED, Original.DELETED, Original.REPLACED)
+    if ours and stamp_of(found) == job.stamp:
+        return told
+    seen = sight(scene, place.rule, place.relative, job)
+    if seen is None:  # only touched: its content is that of the job
+        return told
+    news = "another file lies there now" if fate else "it has changed since"
+    if isinstance(seen, NotTaken):
+        reason = f"{told.reason}; {news}, which is not taken: {seen.reason}"
+    else:
+        reason = f"{told.reason}; {news}, and becomes a job of its own: {seen.reason}"
+    return Why(path, job.rule, job, reason, seen.advice or advice, earlier=earlier)
+
+
+def _fate(scene: Scene, job: Job) -> str:
+    """What became of the original, in the words of its history."""
+    if job.original in (Original.PRESENT, Original.WAITING):
+        return ""
+    told = [event.message for event in scene.journal.history(job.id) if event.message.startswith("the original ")]
+    return f"; {told[-1]}" if told else ""
+
+
+def _of_output(journal: JournalReader, path: Path, name: Path) -> Why | None:
+    """A result of ours, or its sidecar."""
+    job = journal.owner_of_output(name)
+    if job is None:
+        stem = name.with_name(name.name.removesuffix(".json")) if name.name.endswith(".json") else None
+        job = journal.owner_of_output(stem) if stem is not None and stem.name else None
+        if job is None:
+            return None
+        return Why(path, job.rule, job, f"it tells, for scripts, of job {job.id} and its result {shown(stem or '')}")
+    made = f"the result of job {job.id}, made of {shown(job.source)}"
+    if job.state is not State.DONE:
+        return Why(path, job.rule, job, f"it is the name for {made}; that job is {job.state}")
+    if not os.path.lexists(path):
+        advice = "look where it was moved to; `picwish-watchd show` tells the whole history of a job"
+        return Why(path, job.rule, job, f"it was {made}; it does not stand here any more", advice)
+    if job.result is not None and not stands(job):
+        return Why(path, job.rule, job, f"it was {made}; somebody has changed it since, or it cannot be read")
+    return Why(path, job.rule, job, f"it is {made}")
+
+
+def _of_moved(journal: JournalReader, path: Path, name: Path) -> Why | None:
+    """An original that was moved here, or the sidecar beside it."""
+    for ending in ("", *_SIDECARS):
+        if not name.name.endswith(ending) or name.name == ending:
+            continue
+        moved = name.with_name(name.name.removesuffix(ending)) if ending else name
+        job = journal.last_told(f"the original was moved to {moved}")
+        if job is None:
+            continue
+        what = "it tells, for scripts, why that job ended so: " if ending else ""
+        gone = "" if os.path.lexists(path) else "; it is not there any more"
+        reason = f"{what}the original of job {job.id}, which is {job.state}, was moved here from {shown(job.source)}"
+        advice = None
+        if job.state is not State.DONE:
+            advice = f"mend it and put it back into the inbox; `picwish-watchd show {job.id}` tells what was wrong"
+        return Why(path, job.rule, job, reason + gone, advice)
+    return None
+
+
+def _in_our_own(config: Config, journal: JournalReader, path: Path) -> Why | None:
+    """A file of the daemon's own: in the spool, or the journal."""
+    own = "; it is the daemon's own: leave it where it is"
+    for here in (path, _real(path)):
+        for base in (config.journal, _real(config.journal)):
+            if here == base or (
+                here.parent == base.parent and here.name.startswith((f"{base.name}-", f"{base.name}."))
+            ):
+                if here == spool_folder(base):
+                    return Why(path, None, None, f"it is the spool, where paid results wait{own}", known=False)
+                return Why(path, None, None, f"it is the journal, or belongs to it{own}", known=False)
+            if here.parent == spool_folder(base):
+                named = _SPOOLED.fullmatch(here.name)
+                job = journal.get(int(named[1])) if named else None
+                if job is None or not os.path.lexists(path):
+                    return Why(path, None, None, f"it lies in the spool, and no job knows it{own}", known=False)
+                what = "the paid result" if named and named[2] == "result" else "a working file"
+                way = " on its way to the outbox" if job.state is State.DELIVERING else f", which is {job.state}"
+                return Why(path, job.rule, job, f"it is {what} of job {job.id}{way}{own}")
+    return None
+
+
+def _elsewhere(config: Config, path: Path, place: _Place | None) -> Why:
+    """Nothing of ours, as far as anybody can know."""
+    there = os.path.lexists(path)
+    exists = "" if there else "it does not exist, and "
+    if place is None:
+        inboxes = ", ".join(shown(rule.inbox) for rule in config.rules)
+        reason = f"{exists}it lies under no inbox, and no job knows it"
+        return Why(path, None, None, reason, f"put it into an inbox: {inboxes}", known=False)
+    where = f"it lies in the {place.what} of rule {place.rule.name}"
+    if place.path == place.root:
+        where = f"it is the {place.what} of rule {place.rule.name}"
+        return Why(path, place.rule.name, None, exists + where, known=there)
+    if path.name.startswith(".picwish-") and path.name.endswith(".part"):
+        return Why(path, place.rule.name, None, f"{where}: a copy of ours that is just being made", known=there)
+    if there and stat.S_ISDIR(os.lstat(path).st_mode):
+        return Why(path, place.rule.name, None, f"{where}, and is a folder; ask for a file in it", known=False)
+    return Why(path, place.rule.name, None, f"{exists}{where}; no job of ours put it there", known=False)

@@ -1,0 +1,104 @@
+"""What is so while somebody asks `why`: the configuration, the journal, the moment, and what the daemon tells."""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from picwish_watchd.config import Config, Rule
+from picwish_watchd.files.names import shown
+from picwish_watchd.journal import DaemonLock, JournalReader
+from picwish_watchd.pipeline.context import PRICES, spool_folder
+from picwish_watchd.pipeline.folders import absence
+from picwish_watchd.pipeline.purse import Purse
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Something that an image waits for, and what to do about it (None: it goes on by itself)."""
+
+    reason: str
+    advice: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """``now`` is Unix seconds; ``pid`` that of the running daemon, None without one, ``told`` what it last reported."""
+
+    config: Config
+    journal: JournalReader
+    now: float
+    pid: int | None
+    told: dict[str, Any]
+
+    @classmethod
+    def of(cls, config: Config, journal: JournalReader, now: float) -> Self:
+        """The scene as it is now."""
+        pid = DaemonLock(config.journal).owner()
+        told = json.loads(journal.report() or "{}")
+        return cls(config, journal, now, pid, told if told.get("pid") == pid else {})
+
+    def rule(self, name: str) -> Rule | None:
+        """The rule of that name, if the configuration still has it."""
+        return next((rule for rule in self.config.rules if rule.name == name), None)
+
+    def absence(self, folder: Path) -> str | None:
+        """Why the folder, where it was last, is not to be had now."""
+        try:
+            return absence(folder, self.journal.folder_mount(folder))
+        except OSError as error:  # a folder above it cannot be entered
+            return error.strerror or str(error)
+
+    def watching(self, rule: Rule) -> Stop | None:
+        """Why nobody looks into the rule's inbox now."""
+        if self.pid is None:
+            return Stop("the daemon does not run", "start `picwish-watchd run`")
+        if not self.told:  # it has just started
+            return None
+        seen = self.told.get("rules", {}).get(rule.name)
+        if seen is None:
+            return Stop(
+                f"the running daemon does not know rule {rule.name} yet", "reload it: `systemctl reload picwish-watchd`"
+            )
+        if not seen.get("watching") and seen.get("reason"):
+            return Stop(f"the daemon cannot look into the inbox: {seen['reason']}", "mend that; it goes on by itself")
+        return None
+
+    def shut(self, rule: Rule) -> Stop | None:
+        """Why nothing of the rule is bought now: the gate, the budget, the outbox, the spool."""
+        blocked = self.told.get("blocked")
+        if blocked and blocked.get("code") != "budget":
+            return Stop(f"nothing is submitted: {blocked['message']}", "see `picwish-watchd status`")
+        short = Purse(self.config.budget, self.now).shortage(self.journal, PRICES[rule.type])
+        if short is not None:
+            return Stop(short, "raise the budget, or wait")
+        trouble = self.outbox_away(rule) or self._no_room(rule)
+        return None if trouble is None else Stop(trouble, "mend that; it goes on by itself")
+
+    def outbox_away(self, rule: Rule) -> str | None:
+        """Why nothing can be put into the rule's outbox; nothing is made by looking."""
+        outbox = rule.outbox
+        if os.path.isdir(outbox):
+            away = self.absence(outbox)
+        elif self.journal.folder_seen(outbox):
+            away = "it was there before and is away; mount it, or make it again if it is gone for good"
+        else:
+            away = None if os.path.isdir(outbox.parent) else f"{shown(outbox.parent)} is not there"
+        if away is None:
+            return None
+        away = away.replace("approve RULE", f"approve {rule.name}")
+        return f"the outbox {shown(outbox)} cannot be used: {away}"
+
+    def _no_room(self, rule: Rule) -> str | None:
+        least = self.config.min_free
+        for folder, what in ((rule.outbox, "outbox"), (spool_folder(self.config.journal), "spool")):
+            try:
+                found = os.statvfs(folder)
+            except OSError:  # not made yet, or shut to who asks
+                continue
+            free = found.f_bavail * found.f_frsize
+            if free < least:
+                room = f"has only {free / 2**20:.0f} MiB free; min_free is {least / 2**20:.0f}"
+                return f"the {what} {shown(folder)} {room}"
+        return None
