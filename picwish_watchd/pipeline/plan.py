@@ -79,19 +79,23 @@ def means(config: Config, journal: JournalReader, rules: Sequence[Ahead], now: f
     limits = [each for each in (today, month) if each is not None]
     if not limits:
         return Means(None, None)
-    left, waiting, prices = min(limits), [], {rule.name: (-rule.priority, PRICES[rule.type]) for rule in config.rules}
+    most, waiting, prices = min(limits), [], {rule.name: (-rule.priority, PRICES[rule.type]) for rule in config.rules}
+    left = most
     for ahead in sorted(rules, key=lambda each: prices[each.rule][0]):
         price = prices[ahead.rule][1]
         bought = min(ahead.images, left // price)
         left -= bought * price
         waiting += [price] * (ahead.images - bought)
-    return Means(today, month, len(waiting), _last_day(budget, month, waiting, now))
+    spent = 0 if month is None or budget.per_month is None else budget.per_month - month + most - left
+    return Means(today, month, len(waiting), _last_day(budget, spent, waiting, now))
 
 
-def _last_day(budget: Budget, month: int | None, waiting: list[int], now: float) -> date | None:
-    """The day on which the last of these prices is paid, if from tomorrow on the whole budget goes to them."""
+def _last_day(budget: Budget, spent: int, waiting: list[int], now: float) -> date | None:
+    """The day on which the last of these prices is paid, if from tomorrow on the whole budget goes to them.
+
+    ``spent`` are the credits of this month up to and with today.
+    """
     day, next_one = datetime.fromtimestamp(now).astimezone().date(), 0
-    spent = 0 if month is None or budget.per_month is None else budget.per_month - month
     for _ in range(_FAR):
         if next_one == len(waiting):
             return day if next_one else None

@@ -23,6 +23,7 @@ from picwish_watchd.pipeline.sight import NotTaken, sight
 from picwish_watchd.pipeline.standing import standing
 
 _SPOOLED = re.compile(r"([0-9]{1,18})\.(result|[A-Za-z0-9_-]+\.part)")
+_SPELLING = "look at its spelling; what was taken away before it could be taken in leaves no trace"
 _SIDECARS = (".error.json", ".json")
 
 
@@ -110,7 +111,7 @@ def _in_inbox(scene: Scene, place: _Place, path: Path, jobs: list[Job]) -> Why:
         return Why(path, rule.name, None, reason, advice, known=os.path.lexists(path))
     seen = sight(scene, rule, place.relative)
     if seen is None:
-        return Why(path, rule.name, None, "it does not exist, and no job knows it", known=False)
+        return Why(path, rule.name, None, "it does not exist, and no job knows it", _SPELLING, known=False)
     if isinstance(seen, NotTaken):
         return Why(path, None, None, f"rule {rule.name} ignores it: {seen.reason}", seen.advice)
     return Why(path, rule.name, None, seen.reason, seen.advice)
@@ -218,7 +219,8 @@ def _elsewhere(config: Config, path: Path, place: _Place | None) -> Why:
     if place is None:
         inboxes = ", ".join(shown(rule.inbox) for rule in config.rules)
         reason = f"{exists}it lies under no inbox, and no job knows it"
-        return Why(path, None, None, reason, f"put it into an inbox: {inboxes}", known=False)
+        advice = f"a picture that is to be enhanced belongs into an inbox: {inboxes}" if there else _SPELLING
+        return Why(path, None, None, reason, advice, known=False)
     where = f"it lies in the {place.what} of rule {place.rule.name}"
     if place.path == place.root:
         where = f"it is the {place.what} of rule {place.rule.name}"

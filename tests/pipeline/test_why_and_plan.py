@@ -1,13 +1,27 @@
 """`why` and `plan`: what they tell of real folders, before and after a run; they submit nothing."""
 
+import asyncio
 import json
+import os
+import time
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from picwish_watchd.cli import main
-from tests.support.house import House
+from picwish_watchd.clock import Clock
+from picwish_watchd.config import Budget
+from picwish_watchd.daemon import Daemon
+from picwish_watchd.files.reading import stamp_of
+from picwish_watchd.job import ErrorCode, NewJob, Problem, State
+from picwish_watchd.journal import Charge, Journal, JournalReader
+from picwish_watchd.mounts import Mount
+from picwish_watchd.pipeline.plan import Ahead, means, plan
+from picwish_watchd.simulator import Fault, NeverEnd
+from tests.support.house import KEY, House, until
+from tests.support.pictures import picture
 
 
 def asked(house: House, capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, dict[str, Any]]:
@@ -67,3 +81,171 @@ async def test_why_exits_1_for_what_nobody_knows(
 ) -> None:
     for path in (house.inbox / "none.jpg", tmp_path / "elsewhere.jpg"):
         assert asked(house, capsys, "why", str(path))[0] == 1
+
+
+def row_of(told: dict[str, Any], *keys: str) -> tuple[Any, ...]:
+    return tuple(told["rules"][0][key] for key in keys)
+
+
+async def test_plan_does_not_count_what_if_exists_skip_leaves_alone(
+    house: House, capsys: pytest.CaptureFixture[str]
+) -> None:
+    house.rule = {"if_exists": "skip"}
+    house.drop("a.jpg", seed=1)
+    house.drop("b.jpg", seed=2)
+    (house.outbox).mkdir()
+    (house.outbox / "a.PNG").write_bytes(picture("png"))
+    _, told = asked(house, capsys, "plan")
+    assert row_of(told, "images", "skipped", "credits") == (1, 1, 5)
+    house.top = {"budget": {"per_day": 1}}
+    await house.drain()
+    _, told = asked(house, capsys, "plan")
+    assert row_of(told, "images", "skipped", "credits") == (1, 1, 5), "the same of queued jobs"
+
+
+async def test_every_copy_of_a_held_first_is_held_and_costs_nothing(
+    house: House, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = house.drop("first.jpg", seed=1)
+    journal = Journal.open_for_writing(house.journal, Clock())
+    new = NewJob(
+        "scans", path, path.relative_to(house.inbox), stamp_of(path.lstat()), sha256=house.dropped[path],
+    )  # fmt: skip
+    job = journal.get(journal.add([new])[0])
+    assert job is not None
+    job = journal.move(job, State.SUBMITTING, "sending", reserve=5)
+    problem = Problem(ErrorCode.SUBMIT_OUTCOME_UNKNOWN, "its answer never came whole")
+    journal.move(job, State.HELD, "held", charge=Charge.DOUBTFUL, problem=problem)
+    journal.close()
+    for number in range(3):
+        house.drop(f"copy{number}.jpg", seed=1)
+    _, told = asked(house, capsys, "plan")
+    assert row_of(told, "images", "copies", "held", "credits") == (0, 0, 4, 0)
+
+
+async def test_a_queued_job_whose_file_changed_or_went_is_counted_by_what_lies_there_now(
+    house: House, capsys: pytest.CaptureFixture[str]
+) -> None:
+    house.top = {"budget": {"per_day": 1}}
+    paths = [house.drop(f"{number}.jpg", seed=number) for number in range(3)]
+    await house.drain()
+    house.drop("0.jpg", seed=10)
+    paths[1].unlink()
+    os.utime(paths[2], (5, 5))
+    for path in paths[:2]:
+        del house.dropped[path]
+    _, told = asked(house, capsys, "plan")
+    assert row_of(told, "images", "rejected", "credits") == (2, 1, 10)
+
+
+async def test_plan_judges_a_file_that_has_only_just_come_by_when_it_came(
+    house: House, capsys: pytest.CaptureFixture[str]
+) -> None:
+    house.rule = {"settle": "5m"}
+    house.drop("whole.jpg")
+    os.utime(house.drop("cut.jpg", picture("jpeg", seed=1)[:-9]), (1, 1))
+    _, told = asked(house, capsys, "plan")
+    assert row_of(told, "images", "not_whole", "rejected") == (1, 1, 0)
+
+
+async def test_plan_tells_what_the_budget_and_the_surge_brake_would_make_wait(
+    house: House, capsys: pytest.CaptureFixture[str]
+) -> None:
+    house.top = {"budget": {"per_day": 12, "per_month": 1000, "burst": {"images": 3, "per": "10m"}}}
+    for number in range(5):
+        house.drop(f"{number}.jpg", seed=number)
+    _, told = asked(house, capsys, "plan")
+    until_day = date.fromisoformat(told["until"])
+    assert (told["left_today"], told["left_this_month"], told["waiting"]) == (12, 1000, 3)
+    assert until_day == datetime.now().astimezone().date() + timedelta(days=2)
+    assert row_of(told, "flood") == (2,)
+    assert main(["plan", "-c", str(house.configure())]) == 0
+    text = capsys.readouterr().out
+    assert "5 images would cost 25 credits; the budget leaves 12 of 12 credits today and 1000 of 1000 credits" in text
+    assert f"3 images would wait, the last until {until_day} at the earliest" in text
+    assert "2 images of scans would wait for `picwish-watchd approve scans`" in text
+    await house.drain()
+    _, told = asked(house, capsys, "plan")
+    assert (told["left_today"], told["waiting"], row_of(told, "flood", "images")) == (2, 3, (2, 3))
+    assert house.creates() == 2
+
+
+@pytest.mark.parametrize(
+    ("per_day", "per_month", "images", "waiting", "last"),
+    [
+        (10, None, 2, 0, None),
+        (10, None, 7, 5, "2030-01-31"),
+        (None, 20, 9, 5, "2030-03-01"),  # 4 in January, 4 in February, 1 in March
+        (10, 20, 9, 7, "2030-03-01"),
+        (4, None, 1, 1, None),  # never
+    ],
+)
+async def test_the_last_day_of_a_plan_keeps_both_limits(
+    house: House, per_day: int | None, per_month: int | None, images: int, waiting: int, last: str | None
+) -> None:
+    now = datetime(2030, 1, 28, 12).astimezone().timestamp()
+    house.top = {"budget": {"per_day": per_day, "per_month": per_month}}
+    config = house.config()
+    assert isinstance(config.budget, Budget)
+    found = means(config, JournalReader.empty(house.journal), [Ahead("scans", images=images)], now)
+    assert (found.waiting, found.until) == (waiting, last and date.fromisoformat(last))
+
+
+async def test_neither_sync_nor_charging_changes_the_price_and_a_dearer_doubt_is_told(
+    house: House, capsys: pytest.CaptureFixture[str]
+) -> None:
+    house.drop("a.jpg")
+    for sync, charging in ((0, "at-most-once"), (1, "at-least-once")):
+        house.rule, house.top = {"sync": sync, "type": 1}, {"charging": charging}
+        assert asked(house, capsys, "plan")[1]["credits"] == 4
+        main(["plan", "-c", str(house.configure())])
+        text = capsys.readouterr().out
+        assert "1 image would cost 4 credits" in text
+        assert ("may cost more" in text) is (charging == "at-least-once")
+
+
+async def test_plan_counts_files_of_any_name(house: House, capsys: pytest.CaptureFixture[str]) -> None:
+    for number, name in enumerate(["a\nb.jpg", "a\x1b[31m.jpg", "a\udcff.jpg", "-json.jpg", "\udcfe/a.jpg"]):
+        house.drop(name, seed=number)
+    assert asked(house, capsys, "plan")[1]["images"] == 5
+
+
+async def test_plan_does_not_count_an_inbox_on_another_mount(house: House, capsys: pytest.CaptureFixture[str]) -> None:
+    house.drop("a.jpg")
+    journal = Journal.open_for_writing(house.journal, Clock())
+    journal.remember_folder(house.inbox, Mount("/gone", "nfs4"))
+    journal.close()
+    code, told = asked(house, capsys, "plan")
+    assert (code, row_of(told, "images")) == (1, (0,))
+    assert "approve scans" in row_of(told, "away")[0]
+
+
+async def test_plan_beside_a_running_daemon_counts_what_is_under_way_as_paid(
+    house: House, capsys: pytest.CaptureFixture[str]
+) -> None:
+    house.simulator.script.add(Fault("create", NeverEnd()))
+    house.drop("a.jpg", seed=1)
+    daemon = Daemon(house.config(), KEY)
+    running = asyncio.create_task(daemon.run())
+    await until(lambda: house.journal.exists() and len(house.jobs(State.PENDING)) == 1)
+    code, told = await asyncio.to_thread(asked, house, capsys, "plan")
+    assert (code, row_of(told, "images", "under_way", "credits")) == (0, (0, 1, 0))
+    daemon.stop()
+    assert await running == 0
+    assert house.creates() == 1
+
+
+async def test_plan_reads_no_file_that_is_known(house: House) -> None:
+    journal = Journal.open_for_writing(house.journal, Clock())
+    data, jobs = picture("jpeg"), []
+    for number in range(1_000):
+        path = house.inbox / f"{number}.jpg"
+        path.write_bytes(data[:99])
+        text = Problem(ErrorCode.TRUNCATED, "cut")
+        jobs.append(NewJob("scans", path, Path(path.name), stamp_of(path.lstat()), problem=text))
+    journal.add(jobs)
+    began = time.monotonic()
+    [ahead] = plan(house.config(), journal, time.time())
+    print(f"plan of 1,000 known files: {time.monotonic() - began:.2f} s")
+    assert (ahead.images, ahead.rejected, ahead.not_whole) == (0, 0, 0)
+    journal.close()
