@@ -61,7 +61,11 @@ def _limits(config: Config, found: Means) -> str:
         return ""
     if not found.waiting:
         return f"; the budget leaves {left}"
-    until = "for more than ten years: the budget is too small" if found.until is None else f"until {found.until} at the earliest"
+    until = (
+        "for more than ten years: the budget is too small"
+        if found.until is None
+        else f"until {found.until} at the earliest"
+    )
     return f"; the budget leaves {left}: {_images(found.waiting)} would wait, the last {until}"
 
 

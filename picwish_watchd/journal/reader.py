@@ -17,6 +17,8 @@ from picwish_watchd.journal.rows import SELECT_JOB, event_from, job_from, path_f
 from picwish_watchd.journal.schema import migrate
 from picwish_watchd.mounts import Mount
 
+#: No pause lasts longer, in seconds.
+PAUSE_MAX = 300.0
 #: The pause is over. None lasts over 300 s: one that ends in more than 400 s was set by a clock that was ahead.
 _OVER = "abs(coalesce(not_before, 0) - ? - 200) >= 200"
 #: One content, one charge: a copy waits for its first. What came in a flood waits for a person.

@@ -14,7 +14,7 @@ from picwish_watchd.errors import JournalError
 from picwish_watchd.job import LEGAL_MOVES, Job, NewJob, Stamp, State
 from picwish_watchd.journal.faults import RESTORE, translated
 from picwish_watchd.journal.locks import WriteLock, witnessed
-from picwish_watchd.journal.reader import JournalReader
+from picwish_watchd.journal.reader import PAUSE_MAX, JournalReader
 from picwish_watchd.journal.refusals import (
     check_version,
     last_event,
@@ -171,12 +171,19 @@ class Journal(JournalReader):
             )
 
     def put_off(self, rule: str, state: State, note: str, until: float) -> None:
-        """All jobs of ``rule`` in ``state`` wait for the same thing; none is tried before ``until`` (Unix seconds)."""
+        """All jobs of ``rule`` in ``state`` wait for the same thing; none is tried before ``until`` (Unix seconds).
+
+        A pause of a job's own that lasts longer stays, but for one that a clock that was ahead has set.
+        """
         with self._transaction() as cursor:
             cursor.execute(
-                "UPDATE job SET note = ?, not_before = ? WHERE state = ? AND rule = ?",
-                (storable(note), until, state, rule),
-            )
+                "UPDATE job SET note = :note, not_before = CASE WHEN not_before BETWEEN :until AND :now + :longest"
+                " THEN not_before ELSE :until END WHERE state = :state AND rule = :rule",
+                {
+                    "note": storable(note), "until": until, "now": self._clock.now(), "longest": PAUSE_MAX,
+                    "state": state, "rule": rule,
+                },
+            )  # fmt: skip
 
     def restamp(self, job: Job, stamp: Stamp) -> None:
         """The file of a job was touched, and still holds the same."""

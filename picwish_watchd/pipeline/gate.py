@@ -57,6 +57,7 @@ class Gate:
         self._trial: int | None = None  # the job that tries
         self._trial_sent = False
         self._trial_pause = _TRIAL_FIRST
+        self._at_once = False  # a probe is wanted now: whatever the last one said is old
         self._grounds: dict[Reason, Blocked] = {}  # all that is not yet proved wrong, the last one told last
         self.short: Blocked | None = None  #: the budget is reached, which is no fault: checked anew for each image
 
@@ -92,6 +93,8 @@ class Gate:
                 if self._trial is not None:
                     self._trial_pause = min(_TRIAL_MAX, self._trial_pause * 2)
                 self._trial_open, self._trial = False, None
+        elif self._trial is None:
+            self._trial_open = False  # nobody is to try what is known not to go
         if is_news:
             self._grounds.pop(code, None)
             self._grounds[code] = Blocked(code, message)
@@ -127,10 +130,16 @@ class Gate:
             self._trial, self._trial_sent = job_id, False
 
     def ends(self, job_id: int) -> None:
-        """Its submission is over: accepted, it goes on trying until its result is here; otherwise another one may."""
+        """Its submission is over: accepted, it goes on trying until its result is here.
+
+        One that never left proved nothing: another one may try, once a probe says that PicWish is still well.
+        """
         if self._trial == job_id:
             self._trial_sent = self._is_at_picwish(job_id)
-            self._trial = job_id if self._trial_sent else None
+            if not self._trial_sent:
+                self._trial, self._trial_open = None, False
+                self._at_once = True
+                self._closed.ring()
 
     def _is_at_picwish(self, job_id: int) -> bool:
         job = self._context.journal.get(job_id)
@@ -139,6 +148,7 @@ class Gate:
     def look(self) -> None:
         """Key or address may have changed: a closed gate is probed at once."""
         self._trial_pause = _TRIAL_FIRST
+        self._at_once = True
         self._hurry.ring()
         self._closed.ring()
 
@@ -168,9 +178,10 @@ class Gate:
             await self._closed.wait(_PROBE_MAX)
             pause = _PROBE_FIRST
             while self.blocked is not None:
-                if self._needs_trial and not self._trial_open:
+                if self._needs_trial and not self._trial_open and not self._at_once:
                     await self._pause(self._trial_pause)
-                if not self._trial_open:
+                if self._trial is None or self._at_once:
+                    self._at_once = False
                     await self.probe()
                 if self.blocked is not None:
                     await self._closed.wait(pause)

@@ -139,3 +139,16 @@ def test_the_last_report_replaces_the_one_before(journal: Journal) -> None:
     journal.publish_report("one")
     journal.publish_report("two")
     assert journal.report() == "two"
+
+
+def test_putting_a_rule_off_keeps_a_longer_pause_but_not_one_that_a_wrong_clock_set(
+    journal: Journal, clock: FakeClock
+) -> None:
+    pauses = {"short.jpg": 5.0, "long.jpg": 250.0, "wrong.jpg": 10_000.0, "none.jpg": None}
+    for name, pause in pauses.items():
+        job = added(journal, name)
+        journal.update(job, not_before=None if pause is None else clock.now() + pause)
+    journal.put_off("scans", State.QUEUED, "the outbox is away", clock.now() + 30)
+    left = [round((job.not_before or 0) - clock.now()) for job in journal.jobs(oldest_first=True)]
+    assert left == [30, 250, 30, 30]
+    assert journal.ready("scans", clock.now()) is None
