@@ -7,6 +7,7 @@ from picwish_watchd.clock import Clock
 from picwish_watchd.errors import UsageError
 from picwish_watchd.journal import Journal
 from picwish_watchd.pipeline.context import PRICES
+from picwish_watchd.pipeline.describe import counted
 
 
 def run(args: argparse.Namespace) -> int:
@@ -22,5 +23,6 @@ def run(args: argparse.Namespace) -> int:
         images = journal.approve(rule.name, folders)
     finally:
         journal.close()
-    print(f"{images} images of {rule.name} go on, for {images * PRICES[rule.type]} credits at most")
+    what = f"{counted(images, 'image')} of {rule.name} {'goes' if images == 1 else 'go'} on"
+    print(f"{what}, for {images * PRICES[rule.type]} credits at most")
     return 0

@@ -13,6 +13,7 @@ from picwish_watchd.errors import ConfigError, JournalError
 from picwish_watchd.files.names import shown
 from picwish_watchd.journal import DaemonLock, JournalReader, refuse_gone, refuse_network
 from picwish_watchd.mounts import mount_of
+from picwish_watchd.pipeline.describe import counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +28,7 @@ class _Finding:
 def run(args: argparse.Namespace) -> int:
     """Prints a line for each thing looked at; the gravest decides the exit code: 78, 74, 1 or 0."""
     config = configuration(args)
-    findings = [_Finding(0, f"configuration {config.path}: {len(config.rules)} rules")]
+    findings = [_Finding(0, f"configuration {config.path}: {counted(len(config.rules), 'rule')}")]
     findings += [_Finding(0, f"warning: {warning}") for warning in config.warnings]
     findings.append(_key(config))
     findings += _journal(config)

@@ -9,6 +9,7 @@ from picwish_watchd.cli.table import print_table
 from picwish_watchd.clock import Clock
 from picwish_watchd.config import Charging, Config
 from picwish_watchd.files.names import shown
+from picwish_watchd.pipeline.describe import counted
 from picwish_watchd.pipeline.plan import Ahead, Means, means, plan
 
 _SHOWN = ("rule", "images", "copies", "rejected", "credits")
@@ -33,11 +34,11 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps({"rules": rows, "images": images, "credits": credits, **facts}))
     else:
         _tell(rules)
-        print(f"\n{_images(images)} would cost {credits} credits{_limits(config, found)}")
+        print(f"\n{counted(images, 'image')} would cost {counted(credits, 'credit')}{_limits(config, found)}")
         for rule in rules:
             if rule.flood:
                 approve = f"`picwish-watchd approve {rule.rule}`"
-                print(f"{_images(rule.flood)} of {rule.rule} would wait for {approve} (budget.burst)")
+                print(f"{counted(rule.flood, 'image')} of {rule.rule} would wait for {approve} (budget.burst)")
         if images and config.charging is Charging.AT_LEAST_ONCE:
             print("an image whose answer is lost may cost more: charging is at-least-once")
     for rule in rules:
@@ -46,17 +47,17 @@ def run(args: argparse.Namespace) -> int:
     return 1 if any(rule.away is not None for rule in rules) else 0
 
 
-def _images(number: int) -> str:
-    return f"{number} image{'' if number == 1 else 's'}"
-
-
 def _limits(config: Config, found: Means) -> str:
     """What the budget leaves, and what would wait for how long."""
     limits = (
         (found.left_today, config.budget.per_day, "today"),
         (found.left_this_month, config.budget.per_month, "this month"),
     )
-    left = " and ".join(f"{left} of {most} credits {when}" for left, most, when in limits if left is not None)
+    left = " and ".join(
+        f"{left} of {counted(most, 'credit')} {when}"
+        for left, most, when in limits
+        if left is not None and most is not None
+    )
     if not left:
         return ""
     if not found.waiting:
@@ -66,7 +67,7 @@ def _limits(config: Config, found: Means) -> str:
         if found.until is None
         else f"until {found.until} at the earliest"
     )
-    return f"; the budget leaves {left}: {_images(found.waiting)} would wait, the last {until}"
+    return f"; the budget leaves {left}: {counted(found.waiting, 'image')} would wait, the last {until}"
 
 
 def _tell(rules: list[Ahead]) -> None:

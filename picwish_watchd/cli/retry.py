@@ -10,6 +10,7 @@ from picwish_watchd.files.spool import Spool
 from picwish_watchd.job import Job, State
 from picwish_watchd.journal import Journal
 from picwish_watchd.pipeline.context import spool_folder
+from picwish_watchd.pipeline.describe import counted
 from picwish_watchd.pipeline.retry import Retried, Way, retry
 
 _WORDS = {
@@ -60,4 +61,5 @@ def _tell(retried: list[Retried]) -> None:
     for way, number in Counter(one.way for one in retried).items():
         print(f"{number} {_WORDS[way]}")
     credits = sum(one.credits for one in retried)
-    print(f"{len(retried)} jobs go on, for {credits} credits at most")
+    jobs = f"{counted(len(retried), 'job')} {'goes' if len(retried) == 1 else 'go'} on"
+    print(f"{jobs}, for {counted(credits, 'credit')} at most")

@@ -9,6 +9,7 @@ from collections import Counter
 from picwish_watchd.cli.source import journal
 from picwish_watchd.cli.table import print_table
 from picwish_watchd.journal import Spending
+from picwish_watchd.pipeline.describe import counted
 
 _BAR = 40  # characters of the longest bar
 
@@ -38,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
         [(*row.values(), *(["█" * round(_BAR * used[str(row[args.by])] / most)] if bars else [])) for row in rows],
         right=("IMAGES", "CREDITS", "IN DOUBT"),
     )
-    print(f"\n{used.total()} credits for {images.total()} images")
+    print(f"\n{counted(used.total(), 'credit')} for {counted(images.total(), 'image')}")
     return 0
 
 

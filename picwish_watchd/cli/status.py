@@ -12,6 +12,7 @@ from picwish_watchd.config import Config, Rule
 from picwish_watchd.job import State
 from picwish_watchd.journal import DaemonLock, JournalReader
 from picwish_watchd.pipeline.context import PRICES
+from picwish_watchd.pipeline.describe import counted
 
 
 def run(args: argparse.Namespace) -> int:
@@ -67,7 +68,8 @@ def standing(config: Config, reader: JournalReader, clock: Clock) -> dict[str, o
 def _flood(rule: Rule, images: int) -> dict[str, str] | None:
     if not images:
         return None
-    text = f"{images} images ({images * PRICES[rule.type]} credits) wait for `picwish-watchd approve {rule.name}`"
+    what = f"{counted(images, 'image')} ({images * PRICES[rule.type]} credits)"
+    text = f"{what} {'waits' if images == 1 else 'wait'} for `picwish-watchd approve {rule.name}`"
     return {"code": "burst", "message": text}
 
 

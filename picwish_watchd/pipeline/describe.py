@@ -54,6 +54,11 @@ def moment(seconds: float | None) -> str | None:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+def counted(number: int, what: str) -> str:
+    """A number of things as people write it: "1 image", "2 images"."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
 def sidecar_text(job: Job) -> str:
     """What stands in NAME.EXT.json and NAME.EXT.error.json: the job, and in it PicWish's answer without the image."""
     return json.dumps(described(job), indent=2) + "\n"

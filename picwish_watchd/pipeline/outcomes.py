@@ -7,6 +7,7 @@ from picwish_watchd.job import ErrorCode, Job, Original, Problem, State
 from picwish_watchd.journal import Charge
 from picwish_watchd.picwish import TaskFailed
 from picwish_watchd.pipeline.context import PRICES, Context
+from picwish_watchd.pipeline.describe import counted
 
 _log = structlog.get_logger()
 
@@ -60,7 +61,7 @@ def task_failed(context: Context, job: Job, outcome: TaskFailed) -> Job:
         return fail(context, job, outcome.problem, charge=Charge.RELEASED)
     if job.attempts >= context.config.max_attempts:
         context.journal.update(job, answer=answer)
-        text = f"PicWish failed at it {job.attempts} times; the last time it said: {message}"
+        text = f"PicWish failed at it {counted(job.attempts, 'time')}; the last time it said: {message}"
         return fail(context, job, Problem(ErrorCode.ATTEMPTS_EXHAUSTED, text), charge=Charge.RELEASED)
     pause = context.pause_after(job.attempts - 1)
     _log.warning("task.failed", job=job.id, rule=job.rule, path=job.source, reason=message, again_in=pause)

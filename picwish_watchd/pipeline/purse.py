@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from picwish_watchd.clock import day_start, month_start
 from picwish_watchd.config import Budget
 from picwish_watchd.journal import JournalReader
+from picwish_watchd.pipeline.describe import counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +32,8 @@ class Purse:
             spent = journal.credits_since(moment)
             if spent + price > most:
                 turn = "at midnight" if name == "day" else "on the first of next month"
-                return (
-                    f"the budget of {most} credits a {name} is reached ({spent} spent or reserved); it goes on {turn}"
-                )
+                limit = f"the budget of {counted(most, 'credit')} a {name}"
+                return f"{limit} is reached ({spent} spent or reserved); it goes on {turn}"
         return None
 
     def _names(self) -> list[str]:

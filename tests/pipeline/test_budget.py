@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from picwish_watchd.cli import main
 from picwish_watchd.clock import day_start, month_start
 from picwish_watchd.job import State
 from picwish_watchd.simulator import Fault, Reset
@@ -80,6 +81,24 @@ async def test_a_flood_waits_as_one_until_a_person_approves_and_a_restart_change
     assert "5 images of scans go on, for 25 credits" in command(house, "approve", "scans").stdout
     assert await house.drain() == 0
     assert house.creates() == 9
+
+
+async def test_one_image_is_spoken_of_as_one(house: House, capsys: pytest.CaptureFixture[str]) -> None:
+    house.top = {"budget": {"burst": {"images": 1, "per": "10m"}}}
+    for number in range(2):
+        house.drop(f"{number}.jpg", seed=number)
+    house.drop("bad.jpg", b"no picture at all" * 9)
+    assert await house.drain() == 1
+    for words, says in (
+        (["check"], ": 1 rule\n"),
+        (["status"], "1 image (5 credits) waits for `picwish-watchd approve scans`"),
+        (["approve", "scans"], "1 image of scans goes on, for 5 credits at most\n"),
+        (["retry", "--state", "rejected"], "1 job goes on, for 5 credits at most\n"),
+        (["spend"], "5 credits for 1 image\n"),
+    ):
+        capsys.readouterr()
+        main([*words, "-c", str(house.configure())])
+        assert says in capsys.readouterr().out
 
 
 async def test_a_steady_trickle_is_no_flood(house: House) -> None:
