@@ -156,7 +156,7 @@ def _shrunk(
     order: Order, copy: Path, target: Path, give_up: Callable[[], bool], bounds: Bounds
 ) -> Inspected | Unfit | NotNow:
     limits = order.limits
-    numbers = (limits.max_side, limits.max_bytes, FIT_PIXELS, bounds.memory, bounds.cpu)
+    numbers = (limits.max_side, limits.max_bytes, FIT_PIXELS, bounds.memory, bounds.cpu, os.getpid())
     with copy.open("rb") as source, _private(target) as sink:
         child = subprocess.Popen(  # noqa: S603 - our own interpreter and file, and numbers
             # -P: a module named like one of ours or Pillow's, in this or the current folder, must not be imported
@@ -165,7 +165,7 @@ def _shrunk(
             env={name: os.environ[name] for name in _ENVIRON if name in os.environ},
         )  # fmt: skip
     code = _ended(child, give_up, bounds.wall)
-    if code is None or code in _STOPPED:
+    if code is None or code in _STOPPED or code == Ending.ORPHANED:
         return NotNow(_GIVEN_UP)
     if code != Ending.FITTED:
         return NotNow("there is no room in the spool") if code == Ending.NOT_WRITTEN else _unfit(order, code, bounds)

@@ -28,6 +28,7 @@ from picwish_watchd.files.kinds import HEAD, Format, describe_text, may_become_a
 from picwish_watchd.files.names import shown
 from picwish_watchd.files.reading import (
     BLOCK,
+    FlawError,
     NotAFile,
     OpenFile,
     missing_or_unreadable,
@@ -35,6 +36,7 @@ from picwish_watchd.files.reading import (
     sha256_of,
     still,
 )
+from picwish_watchd.files.tiff import size_of_first
 from picwish_watchd.files.verdicts import Bad, Changed, Gone, NotWhole, Unreadable
 from picwish_watchd.files.whole import Flaw, check
 from picwish_watchd.job import ErrorCode, Problem, Result, Stamp
@@ -219,6 +221,14 @@ def _what(kind: str | None, head: bytes) -> str:
 
 def _decode(path: Path, file: OpenFile, kind: Format, limits: Limits, flaw: Flaw) -> tuple[int, int] | Bad:
     """Decodes all of it: width and height in pixels, or what is wrong. Too large a picture is not decoded."""
+    code = ErrorCode.TRUNCATED if flaw.cut else ErrorCode.CORRUPT
+    bad = _bad(code, path, f"is {code.value}: {flaw.reason}; copy or export it again", file.stamp)
+    if kind is Format.TIFF and file.size > limits.max_bytes:
+        # Its directory may stand at its end. All of it is decoded by the process that makes it smaller.
+        try:
+            return size_of_first(file)
+        except FlawError:
+            return bad
     with _DECODING, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         # From memory: libtiff would map the file, and die of SIGBUS (mmap(2)) if somebody cuts it meanwhile.
@@ -232,8 +242,7 @@ def _decode(path: Path, file: OpenFile, kind: Format, limits: Limits, flaw: Flaw
                 image.load()
                 return image.size
         except _DECODER_ERRORS:
-            code = ErrorCode.TRUNCATED if flaw.cut else ErrorCode.CORRUPT
-    return _bad(code, path, f"is {code.value}: {flaw.reason}; copy or export it again", file.stamp)
+            return bad
 
 
 def _read(opened: OpenFile, sha256: str) -> bytearray | Changed:

@@ -8,13 +8,17 @@ What is kept: the look. The colour profile goes along as long as it describes th
 (EXIF or TIFF) is applied to the pixels, for PNG and WebP have readers that ignore the tag. Other metadata stays here.
 """
 
+import ctypes
 import io
+import os
 import resource
+import signal
 import struct
 import sys
 import warnings
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from enum import IntEnum
 from typing import BinaryIO
 
@@ -22,6 +26,7 @@ from PIL import Image
 
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
 _BEST, _WORST = 95, 50  # of JPEG and WebP; above 95 a file grows and the picture does not (Pillow's handbook)
+_PR_SET_PDEATHSIG = 1  # prctl(2)
 _ROUNDS = 16  # of making it smaller still, where no quality fits
 
 #: EXIF 2.32, tag 274: how the stored pixels have to be turned to look right.
@@ -50,6 +55,7 @@ class Ending(IntEnum):
     UNKNOWN_COLOURS = 7  #: no picture of 8 or 16 bits a channel in a colour space that can be sent
     NOTHING_FITS = 8
     NOT_WRITTEN = 9  #: the disk is full
+    ORPHANED = 10  #: whoever wanted it is no more
 
 
 class CannotError(Exception):
@@ -157,6 +163,16 @@ def _written(picture: Image.Image, name: str, profile: bytes | None, **options: 
     return sink.getvalue()
 
 
+def _tied_to(parent: int) -> bool:
+    """From here on this process dies with ``parent`` (prctl(2)), which it answers to be still there.
+
+    A daemon that is killed ends nothing in order: without this its image would go on being made smaller for nobody.
+    """
+    with suppress(OSError, AttributeError):  # a libc without it: the bounds end us in time
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    return os.getppid() == parent
+
+
 def _bounded(memory: int, seconds: int) -> None:
     """Bounds this process (getrlimit(2)): address space in bytes, CPU in seconds, and no core dumps."""
     for what, most in ((resource.RLIMIT_AS, memory), (resource.RLIMIT_CPU, seconds), (resource.RLIMIT_CORE, 0)):
@@ -166,8 +182,10 @@ def _bounded(memory: int, seconds: int) -> None:
 
 
 def main(arguments: list[str]) -> Ending:
-    """``max_side max_bytes max_pixels memory seconds``: bounds itself, then fits stdin into stdout."""
-    max_side, max_bytes, max_pixels, memory, seconds = map(int, arguments)
+    """``max_side max_bytes max_pixels memory seconds parent``: bounds itself, then fits stdin into stdout."""
+    max_side, max_bytes, max_pixels, memory, seconds, parent = map(int, arguments)
+    if not _tied_to(parent):
+        return Ending.ORPHANED
     _bounded(memory, seconds)
     warnings.simplefilter("ignore")
     Image.MAX_IMAGE_PIXELS = None  # `max_pixels` says it

@@ -51,16 +51,32 @@ def check_tiff(file: OpenFile) -> tuple[int, int, str | None]:
     return (*size, raw)
 
 
+def size_of_first(file: OpenFile) -> tuple[int, int]:
+    """Width and height of the first picture in pixels, whatever else is wrong with the file. Raises FlawError.
+
+    Reads the first directory, wherever in the file it stands, and nothing of the pixels.
+    """
+    tiff = _Tiff(file, strict=False)
+    for entries in tiff.directories():
+        size = tiff.one(entries, _WIDTH), tiff.one(entries, _HEIGHT)
+        if 0 in size:
+            raise FlawError(f"its header says {size[0]} x {size[1]} pixels")
+        return size
+    raise FlawError("the TIFF holds no picture")
+
+
 class _Tiff:
     """An open TIFF: its byte order, the width of its fields, and how much work it has made."""
 
-    def __init__(self, file: OpenFile) -> None:
+    def __init__(self, file: OpenFile, *, strict: bool = True) -> None:
+        """``strict``: every value must lie within the file, also those that nobody asks for."""
         head = file.exactly(0, 8)
         self._file = file
         self._order = "<" if head[:2] == b"II" else ">"
         self._big = b"+" in head[:4]
         self._word = 8 if self._big else 4
         self._work = 0
+        self._strict = strict
 
     def directories(self) -> Iterator[_Entries]:
         """All directories in turn, each once, however the chain may run in circles."""
@@ -110,7 +126,8 @@ class _Tiff:
             size = values * _SIZES.get(kind, 1)
             if size > self._word:
                 place = self._number(field)
-                self._within(place, size)
+                if self._strict:
+                    self._within(place, size)
             entries[tag] = _Entry(kind, values, place)
         return entries, self._number(table[-self._word :])
 

@@ -5,7 +5,11 @@ import io
 import os
 import signal
 import struct
+import subprocess
+import sys
+import time
 import zlib
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -13,8 +17,10 @@ from typing import Any
 import pytest
 from PIL import Image, ImageChops, ImageCms, ImageOps, ImageStat
 
+from picwish_watchd.files import shrink
 from picwish_watchd.files.fit import Bounds, NotNow, Order, Unfit, copied, fit
 from picwish_watchd.files.images import Inspected, Limits
+from picwish_watchd.files.shrink import Ending
 from picwish_watchd.files.verdicts import Changed, Gone
 from picwish_watchd.job import ErrorCode
 from tests.support.pictures import pixels
@@ -199,3 +205,57 @@ def test_one_that_cannot_be_decoded_is_told_so(tmp_path: Path) -> None:
     verdict = fitted(order)
     assert isinstance(verdict, Unfit)
     assert verdict.problem.code in (ErrorCode.TRUNCATED, ErrorCode.CORRUPT)
+
+
+#: The daemon as far as it matters here: a process that waits for its fitting process.
+_FITTING = """
+import sys
+from pathlib import Path
+from picwish_watchd.files.fit import Order, fit
+from picwish_watchd.files.images import Limits
+folder = Path(sys.argv[1])
+order = Order(folder / "a.png", "0" * 64, 1, 1, 1, Limits(10**6, 60))
+fit(order, copy=folder / "1.source.part", target=folder / "1.fitted.part", give_up=lambda: False)
+"""
+
+
+def children_of(pid: int) -> list[int]:
+    """By /proc (proc(5)): the fourth field of stat is the parent."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        with suppress(OSError):
+            if entry.name.isdigit() and int((entry / "stat").read_text().rpartition(")")[2].split()[1]) == pid:
+                found.append(int(entry.name))
+    return found
+
+
+def soon(condition: Callable[[], bool]) -> bool:
+    until = time.monotonic() + 10
+    while not condition() and time.monotonic() < until:
+        time.sleep(0.01)
+    return condition()
+
+
+def test_the_process_does_not_outlive_a_daemon_that_was_killed(tmp_path: Path) -> None:
+    source = tmp_path / "1.source.part"
+    os.mkfifo(source)  # a picture that never comes to its end: the process reads for ever
+    feeding = os.open(source, os.O_RDWR)
+    daemon = subprocess.Popen([sys.executable, "-c", _FITTING, str(tmp_path)])
+    try:
+        assert soon(lambda: bool(children_of(daemon.pid)))
+        [child] = children_of(daemon.pid)
+        assert soon(lambda: "shrink.py" in (Path("/proc") / str(child) / "cmdline").read_text())
+        daemon.kill()
+        daemon.wait()
+        assert soon(lambda: not (Path("/proc") / str(child)).exists())
+    finally:
+        daemon.kill()
+        daemon.wait()
+        os.close(feeding)
+
+
+def test_a_process_whose_daemon_died_before_it_began_ends_at_once(tmp_path: Path) -> None:
+    command = [sys.executable, "-P", shrink.__file__, "60", "1000000", "1000000", str(2**31), "60", str(2**22 + 1)]
+    with (tmp_path / "a").open("xb+") as empty:
+        ended = subprocess.run(command, stdin=empty, capture_output=True, timeout=30, check=False)
+    assert (ended.returncode, ended.stdout) == (Ending.ORPHANED, b"")

@@ -3,6 +3,7 @@
 import io
 import os
 import socket
+import struct
 from hashlib import sha256
 from pathlib import Path
 
@@ -302,3 +303,32 @@ def test_a_file_that_changes_while_it_is_judged_is_not_judged(tmp_path: Path, mo
     path = stored(tmp_path, picture())
     before(monkeypatch, "pread", lambda: path.write_bytes(b"something else"))
     assert inspect(path, LIMITS) == Changed()
+
+
+def flawed_tiff(width: int = 100, height: int = 100) -> bytes:
+    """Its directory stands at its end, and has an entry of nobody's that points beyond that: readers pass it over."""
+    data = bytes(range(256)) * (width * height * 3 // 256 + 1)
+    data = data[: width * height * 3]
+    entries = [
+        (256, 3, 1, width), (257, 3, 1, height), (258, 3, 1, 8), (259, 3, 1, 1), (262, 3, 1, 2), (273, 4, 1, 8),
+        (277, 3, 1, 3), (278, 3, 1, height), (279, 4, 1, len(data)), (65000, 2, 1000, 10**7),
+    ]  # fmt: skip
+    table = b"".join(struct.pack("<HHII", *entry) for entry in entries)
+    return struct.pack("<2sHI", b"II", 42, 8 + len(data)) + data + struct.pack("<H", len(entries)) + table + bytes(4)
+
+
+def test_a_flawed_tiff_that_is_to_be_made_smaller_is_judged_by_all_of_it(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    path.write_bytes(flawed_tiff())
+    small = Limits(max_bytes=20_000, max_side=4096, fitting=True)
+    assert isinstance(inspect(path, small), NotWhole)
+    found = inspect(path, small, decode=True)
+    assert isinstance(found, Inspected)
+    assert (found.width, found.height) == (100, 100)
+    path.write_bytes(flawed_tiff()[:25_000])
+    found = inspect(path, small, decode=True)
+    assert isinstance(found, Bad)
+    assert found.problem.code is ErrorCode.TRUNCATED
+    for hostile in (b"II*\0\xff\xff\xff\x7f", b"II*\0\0\0\0\0", flawed_tiff(0, 5)):
+        path.write_bytes(hostile + bytes(20_000))
+        assert isinstance(inspect(path, small, decode=True), Bad)
