@@ -1,5 +1,6 @@
 """What is looked at before paying: is the file still what was judged, was the same picture paid for already?"""
 
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import assert_never
@@ -12,6 +13,7 @@ from picwish_watchd.files.images import Inspected, Limits, read_exactly
 from picwish_watchd.files.kinds import Format
 from picwish_watchd.files.links import LinkFound
 from picwish_watchd.files.place import OutboxAway, obstacle
+from picwish_watchd.files.reading import look, stamp_of
 from picwish_watchd.files.verdicts import Bad, Changed, Gone, NotWhole, Unreadable
 from picwish_watchd.job import ErrorCode, Job, Kind, Original, Problem, Sent, State
 from picwish_watchd.pipeline.context import Context
@@ -23,6 +25,7 @@ from picwish_watchd.pipeline.outcomes import reject
 _log = structlog.get_logger()
 
 _LOOK = 2.0  # seconds for which an outbox that was well counts as well
+_KEPT = 4  # smaller images that wait in the spool for another try: 120 MB as PicWish's limits are
 _PAUSE = 30.0  # seconds until a file or folder that could not be read is tried again
 
 
@@ -41,6 +44,7 @@ class Prepare:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._looked_at: dict[Path, float] = {}  # outboxes that were well, and when (monotonic)
+        self._waiting: dict[int, tuple[Order, Inspected]] = {}  # made smaller, and refused so far
 
     async def prepare(self, job: Job, rule: Rule) -> Job | None:
         """The job as it is to be submitted, or None: it has been dealt with, or waits."""
@@ -107,22 +111,14 @@ class Prepare:
         return None
 
     async def _fitted(self, job: Job, rule: Rule, limits: Limits) -> Upload | None:
-        """One after the other, whatever the rule: each may take a gigabyte, in a process of its own."""
+        """A smaller one, made of the source's own bytes; what an earlier try made of the same source is good still."""
         assert job.sha256 is not None
         context = self._context
         order = Order(
             job.source, job.sha256, job.stamp.size, job.width or 0, job.height or 0, replace(limits, fitting=False)
         )
-        copy, target = context.spool.fresh(job.id, "source"), context.spool.fresh(job.id, "fitted")
-
-        def give_up() -> bool:
-            return context.stopping
-
-        lane, follow = f"read:{rule.name}", rule.follow_symlinks
         made: Inspected | Unfit | NotNow | Changed | Gone | Unreadable | None
-        made = await context.lanes.run(lane, copied, order, copy, give_up=give_up, follow_symlinks=follow)
-        if made is None:
-            made = await context.lanes.run("fit", fit, order, copy=copy, target=target, give_up=give_up)
+        made = await self._kept(job, rule, order) or await self._made(job, rule, order)
         match made:
             case Unfit(problem=problem):
                 reject(context, job, problem)
@@ -131,14 +127,67 @@ class Prepare:
                 self._put_off(job, f"{job.source.name} could not be made smaller yet: {reason}; tried again")
                 return None
             case Inspected(format=kind, width=width, height=height, size=size, sha256=sha256):
-                data = await context.lanes.run("fit", read_exactly, target, sha256, size)
-                target.unlink(missing_ok=True)
+                data = await context.lanes.run("fit", read_exactly, self._place(job.id), sha256, size)
                 if isinstance(data, bytearray):
+                    self._keep(job.id, order, made)
                     return Upload(data, kind, Sent(kind.value, width, height, size))
+                self._drop(job.id)
                 self._put_off(job, f"the smaller {job.source.name} did not stay in the spool; tried again")
                 return None
         await self._unread(job, rule, made)
         return None
+
+    async def _made(
+        self, job: Job, rule: Rule, order: Order
+    ) -> Inspected | Unfit | NotNow | Changed | Gone | Unreadable:
+        """One after the other, whatever the rule: each may take a gigabyte, in a process of its own."""
+        context = self._context
+        copy, target = context.spool.fresh(job.id, "source"), context.spool.fresh(job.id, "fitted")
+
+        def give_up() -> bool:
+            return context.stopping
+
+        missing = await context.lanes.run(
+            f"read:{rule.name}", copied, order, copy, give_up=give_up, follow_symlinks=rule.follow_symlinks
+        )
+        if missing is not None:
+            return missing
+        return await context.lanes.run("fit", fit, order, copy=copy, target=target, give_up=give_up)
+
+    async def _kept(self, job: Job, rule: Rule, order: Order) -> Inspected | None:
+        """What was made for an earlier try, if the source lies there as it did."""
+        before, made = self._waiting.get(job.id, (None, None))
+        if made is None or before != order:
+            return None
+        found = await self._context.lanes.run(
+            f"read:{rule.name}", look, job.source, follow_symlinks=rule.follow_symlinks
+        )
+        if isinstance(found, os.stat_result) and stamp_of(found) == job.stamp:
+            self._keep(job.id, order, made)  # as the newest: it is about to be read
+            return made
+        self._drop(job.id)
+        return None
+
+    def _keep(self, job_id: int, order: Order, made: Inspected) -> None:
+        """In the spool, not in memory; the oldest goes if there are too many: it is only made once more."""
+        self._waiting.pop(job_id, None)
+        self._waiting[job_id] = (order, made)
+        while len(self._waiting) > _KEPT:
+            self._drop(next(iter(self._waiting)))
+
+    def _drop(self, job_id: int) -> None:
+        self._waiting.pop(job_id, None)
+        self._place(job_id).unlink(missing_ok=True)
+
+    def _place(self, job_id: int) -> Path:
+        return self._context.spool.folder / f"{job_id}.fitted.part"
+
+    def release(self, job_id: int) -> None:
+        """A try is over: what was made smaller for it goes, unless the job is queued for another one."""
+        if job_id in self._waiting:
+            job = self._context.journal.get(job_id)
+            if job is None or job.state is not State.QUEUED:
+                self._drop(job_id)
 
     async def _unread(self, job: Job, rule: Rule, found: Changed | Gone | Unreadable) -> None:
         """Tells the job why its bytes are not those that were judged."""

@@ -113,6 +113,7 @@ class Submit:
             # whatever ended it: a trial that is never over would keep the gate closed for ever
             self._preparing.discard(job.id)
             self._gate.ends(job.id)
+            self._prepare.release(job.id)
             self._context.bells.submit.ring()
 
     async def _send(self, job: Job, sink: Path) -> CreateOutcome | None:

@@ -1,13 +1,96 @@
 """``oversize: downscale``: what is too large is made smaller, sent and paid for once, and the job tells both sizes."""
 
 import json
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
 
 from picwish_watchd.cli import main
-from picwish_watchd.job import ErrorCode, Sent, State
-from tests.support.house import House
+from picwish_watchd.clock import Clock
+from picwish_watchd.files.images import Inspected
+from picwish_watchd.files.spool import Spool
+from picwish_watchd.job import ErrorCode, Job, Sent, State
+from picwish_watchd.journal import Journal
+from picwish_watchd.picwish import PicwishClient
+from picwish_watchd.pipeline.context import Context, spool_folder
+from picwish_watchd.pipeline.intake import new_job
+from picwish_watchd.pipeline.judge import judge
+from picwish_watchd.pipeline.prepare import Prepare
+from tests.support.house import KEY, House
 from tests.support.pictures import picture
 
 SMALL = {"max_side": 200}
+
+
+@pytest.fixture
+async def context(house: House) -> AsyncIterator[Context]:
+    """The parts as the daemon puts them together, with nothing running."""
+    house.rule, house.api = {"oversize": "downscale"}, SMALL
+    config = house.config()
+    journal = Journal.open_for_writing(config.journal, Clock())
+    spool = Spool(spool_folder(config.journal))
+    spool.prepare()
+    async with PicwishClient(base_url=config.api.base_url, key=KEY, timeout=5) as client:
+        context = Context(config=config, journal=journal, spool=spool, clock=Clock(), client=client)
+        yield context
+        context.lanes.close()
+    journal.close()
+
+
+def queue(house: House, context: Context, name: str, *, seed: int = 0) -> Job:
+    """A picture that is too large, and its job."""
+    path = house.drop(name, picture("jpeg", 300, 240, seed=seed))
+    verdict = judge(path, context.config.api, context.config.rules[0], final=False)
+    assert isinstance(verdict, Inspected)
+    new = new_job(context.config.rules[0], path, verdict.stamp, verdict)
+    job = context.journal.get(context.journal.add([new])[0])
+    assert job is not None
+    return job
+
+
+def fitted(context: Context) -> dict[str, int]:
+    """What lies ready in the spool: name -> inode."""
+    return {each.name: each.stat().st_ino for each in Path(context.spool.folder).iterdir()}
+
+
+async def test_what_was_made_smaller_is_kept_for_the_next_try_and_goes_with_the_last(
+    house: House, context: Context
+) -> None:
+    prepare, rule, job = Prepare(context), context.config.rules[0], queue(house, context, "a.jpg")
+    first = await prepare.read(job, rule)
+    made = fitted(context)
+    assert list(made) == ["1.fitted.part"]
+    prepare.release(job.id)
+    second = await prepare.read(job, rule)
+    assert first is not None
+    assert second == first
+    assert fitted(context) == made, "it was not made again"
+    context.journal.move(job, State.SUBMITTING, "sending", reserve=5)
+    prepare.release(job.id)
+    assert fitted(context) == {}
+
+
+async def test_what_was_made_smaller_is_not_sent_once_the_original_has_changed(house: House, context: Context) -> None:
+    prepare, rule, job = Prepare(context), context.config.rules[0], queue(house, context, "a.jpg")
+    assert await prepare.read(job, rule) is not None
+    del house.dropped[job.source]
+    house.drop("a.jpg", picture("jpeg", 300, 240, seed=1))
+    assert await prepare.read(job, rule) is None
+    assert house.job("a.jpg").state is State.REJECTED
+    prepare.release(job.id)
+    assert fitted(context) == {}
+
+
+async def test_only_a_few_wait_in_the_spool_and_a_damaged_one_is_made_again(house: House, context: Context) -> None:
+    prepare, rule = Prepare(context), context.config.rules[0]
+    jobs = [queue(house, context, f"{number}.jpg", seed=number) for number in range(6)]
+    uploads = [await prepare.read(job, rule) for job in jobs]
+    assert sorted(fitted(context)) == [f"{job.id}.fitted.part" for job in jobs[2:]]
+    os.truncate(context.spool.folder / f"{jobs[5].id}.fitted.part", 9)
+    assert await prepare.read(jobs[5], rule) is None, "it is tried again after a pause"
+    assert [await prepare.read(jobs[number], rule) for number in (0, 5)] == [uploads[0], uploads[5]]
 
 
 async def test_an_image_that_is_too_large_is_made_smaller_and_its_original_stays(house: House) -> None:
