@@ -11,7 +11,8 @@ A tour of the house, along the path of one picture, from the ground up (imports 
 * ``journal`` is the only room that speaks SQL. It is the queue, the history and the ledger of credits.
 * ``picwish`` is the only room that calls the API. It turns every answer and every failure into a value.
 * ``pipeline`` is the story of one image, a file a step: ``intake``, ``gate``, ``prepare``, ``submit``, ``collect``,
-  ``deliver``, ``dispose``; ``recover`` runs first at each start, and ``desks`` hold the rules at work.
+  ``deliver``, ``dispose``; ``recover`` runs first at each start, and ``desks`` hold the rules at work. ``why`` (with
+  ``scene``, ``sight`` and ``standing``) and ``plan`` only look.
 * ``daemon`` puts the steps together: lock, signals, systemd.
 * ``cli`` is what a person types; ``simulator`` stands in for PicWish in the demo and in the tests.
 """

@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -40,6 +41,9 @@ Try `picwish-watchd demo` first: it needs no key and costs nothing.
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and answers its exit code; no traceback ever reaches a user."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a name that this terminal cannot show is escaped, and no error
+            stream.reconfigure(errors="backslashreplace")
     parser = _parser()
     args = parser.parse_args(argv)
     command = importlib.import_module(f"picwish_watchd.cli.{args.command}")

@@ -10,6 +10,7 @@ from picwish_watchd.config import Config, Rule
 from picwish_watchd.files.names import shown
 from picwish_watchd.journal import DaemonLock, JournalReader
 from picwish_watchd.pipeline.context import PRICES, spool_folder
+from picwish_watchd.pipeline.describe import counted
 from picwish_watchd.pipeline.folders import absence
 from picwish_watchd.pipeline.purse import Purse
 
@@ -68,13 +69,23 @@ class Scene:
     def shut(self, rule: Rule) -> Stop | None:
         """Why nothing of the rule is bought now: the gate, the budget, the outbox, the spool."""
         blocked = self.told.get("blocked")
-        if blocked and blocked.get("code") != "budget":
-            return Stop(f"nothing is submitted: {blocked['message']}", "see `picwish-watchd status`")
         short = Purse(self.config.budget, self.now).shortage(self.journal, PRICES[rule.type])
+        if blocked and (blocked.get("code") != "budget" or short is None):
+            return Stop(f"nothing is submitted: {blocked['message']}", "see `picwish-watchd status`")
         if short is not None:
             return Stop(short, "raise the budget, or wait")
         trouble = self.outbox_away(rule) or self._no_room(rule)
         return None if trouble is None else Stop(trouble, "mend that; it goes on by itself")
+
+    def flood(self, rule: Rule) -> Stop | None:
+        """Whether one more new image of the rule would wait for a person."""
+        burst = self.config.budget.burst
+        if burst is None or self.journal.arrived_since(rule.name, self.now - burst.per) < burst.images:
+            return None
+        held = (
+            f"{counted(burst.images, 'image')} of {rule.name} came within {burst.per:g} s: budget.burst holds the rest"
+        )
+        return Stop(held, f"`picwish-watchd approve {rule.name}` once it is queued lets it go")
 
     def outbox_away(self, rule: Rule) -> str | None:
         """Why nothing can be put into the rule's outbox; nothing is made by looking."""

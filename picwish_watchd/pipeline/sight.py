@@ -118,7 +118,7 @@ def _of_new(scene: Scene, rule: Rule, new: NewJob) -> Sight:
     if new.result_of is not None:
         return Sight(f"it is the result that stood at {shown(new.result_of)}, and is not sent again", advice)
     told, costs = _worth(scene, rule, new)
-    shut = scene.shut(rule) if costs else None
+    shut = (scene.flood(rule) or scene.shut(rule)) if costs else None
     if shut is None:
         return Sight(told, advice)
     return Sight(f"{told}; it will wait: {shut.reason}", advice if scene.pid is None else shut.advice)

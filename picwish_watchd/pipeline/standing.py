@@ -31,6 +31,9 @@ def standing(scene: Scene, job: Job) -> tuple[str, str | None]:
             return "it is queued, and waits: " + "; ".join(stop.reason for stop in stops), advice
         case State.DELIVERING:
             return _delivering(scene, job)
+    if job.state is State.SUBMITTING and scene.pid is None:
+        reason = "it was being sent when the daemon ended, and PicWish may have taken it"
+        return reason, f"{_RUN}: it is held then, or sent again, as `charging` says"
     reason = f"it is {job.state} at PicWish since {moment(job.submitted_at)}{_note(scene, job)}"
     if scene.pid is None:
         return f"{reason}; the daemon does not run", f"{_RUN}: PicWish keeps a result for one hour"

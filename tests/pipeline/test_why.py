@@ -3,6 +3,8 @@
 import json
 import os
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -311,6 +313,15 @@ async def test_a_hostile_name_is_answered_and_printed_harmlessly(house: House, a
     assert ask.why(path)["job"] == 1
 
 
+async def test_a_terminal_that_cannot_show_a_name_gets_it_escaped(house: House) -> None:
+    path = house.drop("été.jpg")
+    command = [sys.executable, "-m", "picwish_watchd", "why", str(path), "-c", str(house.configure())]
+    environ = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    told = subprocess.run(command, capture_output=True, text=True, env=environ, timeout=30, check=False)
+    assert (told.returncode, told.stderr) == (0, "")
+    assert "\\xe9t\\xe9.jpg" in told.stdout
+
+
 async def test_relative_paths_and_dots_and_slashes_mean_what_the_system_means(
     house: House, ask: Asked, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -345,6 +356,13 @@ async def test_a_file_without_a_job_tells_its_price_and_when_it_is_taken(house: 
     house.rule = {}
     with daemon(house):
         assert ask.why(path)["advice"] == "it is taken within 60 s"
+        house.top = {"budget": {"burst": {"images": 1, "per": "10m"}}}
+        with writing(house) as journal:
+            sending = queued(house, journal, "first.jpg", seed=4)
+            journal.move(sending, State.SUBMITTING, "sending", reserve=5, submitted_at=1.0)
+        assert "approve scans" in ask.why(path)["advice"]
+    house.top = {}
+    assert "it was being sent when the daemon ended" in ask.why(sending.source)["reason"]
     with daemon(house, rules={}):
         assert "reload" in ask.why(path)["advice"]
     with daemon(house, rules={"scans": {"watching": False, "reason": "stale file handle"}}):
