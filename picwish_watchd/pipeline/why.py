@@ -7,7 +7,7 @@ import os
 import re
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from picwish_watchd.config import Config, Rule
@@ -103,12 +103,15 @@ def _real(path: Path) -> Path:
 def _in_inbox(scene: Scene, place: _Place, path: Path, jobs: list[Job]) -> Why:
     rule = place.rule
     away = scene.absence(rule.inbox)
-    if jobs:
-        return _of_jobs(scene, path, jobs, None if away else place)
+    if away is None and jobs:
+        return _of_jobs(scene, path, jobs, place)
     if away is not None:
-        reason = f"the inbox {shown(rule.inbox)} is away: {away}"
+        reason = f"the inbox {shown(rule.inbox)} is away: {away}".replace("approve RULE", f"approve {rule.name}")
         advice = "mount it, or make the folder; it is taken up by itself once it is there"
-        return Why(path, rule.name, None, reason, advice, known=os.path.lexists(path))
+        if not jobs:
+            return Why(path, rule.name, None, reason, advice, known=os.path.lexists(path))
+        told = _of_jobs(scene, path, jobs)
+        return replace(told, reason=f"{told.reason}; {reason}", advice=told.advice or advice)
     seen = sight(scene, rule, place.relative)
     if seen is None:
         return Why(path, rule.name, None, "it does not exist, and no job knows it", _SPELLING, known=False)

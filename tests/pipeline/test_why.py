@@ -376,9 +376,15 @@ async def test_an_inbox_on_a_mount_that_is_away_is_said_to_be(house: House, ask:
     path = house.drop("a.jpg")
     with writing(house) as journal:
         journal.remember_folder(house.inbox, Mount("/gone", "nfs4"))
+        job = queued(house, journal, "b.jpg", seed=1)
     told = ask.why(path)
     assert "is away: it lies on the" in told["reason"]
+    assert "approve scans" in told["reason"]
     assert told["advice"]
+    told = ask.why(job.source)
+    assert (told["job"], told["state"]) == (job.id, "queued")
+    assert "; the inbox" in told["reason"]
+    assert "is away: it lies on the" in told["reason"]
     house.inbox.rename(house.root / "hidden")
     told = ask.why(path)
     assert (told["code"], told["rule"]) == (1, "scans")
