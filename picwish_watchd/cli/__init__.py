@@ -129,7 +129,8 @@ def _show(sub: argparse.ArgumentParser) -> None:
 
 
 def _why(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("path", type=Path, metavar="PATH", help="a file or folder, whether it is (still) there or not")
+    told = "a file or folder, whether it is (still) there or not; -- goes before one that begins with -"
+    sub.add_argument("path", type=Path, metavar="PATH", help=told)
     _json(sub)
 
 

@@ -164,8 +164,9 @@ def _written(picture: Image.Image, name: str, profile: bytes | None, **options: 
 
 
 def _tied_to(parent: int) -> bool:
-    """From here on this process dies with ``parent`` (prctl(2)), which it answers to be still there.
+    """From here on this process dies with ``parent``; answers whether that is still there.
 
+    To be exact, it dies with the thread that started it (prctl(2)), which waits for it.
     A daemon that is killed ends nothing in order: without this its image would go on being made smaller for nobody.
     """
     with suppress(OSError, AttributeError):  # a libc without it: the bounds end us in time
