@@ -35,8 +35,9 @@ def refuse_lost_events(connection: sqlite3.Connection, path: Path, witness: int)
     """Raises `JournalError` if the file ends before ``witness``, an event that was committed (looked up before)."""
     missing = witness - last_event(connection)
     if missing > 0:
+        lacks = "1 entry is missing" if missing == 1 else f"{missing} entries are missing"
         raise JournalError(
-            f"the journal {path} is older than what was last written to it: {missing} entries are missing",
+            f"the journal {path} is older than what was last written to it: {lacks}",
             hint="its -wal was taken away, or this is a backup: put the newest one back, with its -wal. Without it, "
             "images paid for since are unknown: only after moving them out of the inboxes, and with nothing of "
             f"picwish-watchd running, remove {path}.write and start again",

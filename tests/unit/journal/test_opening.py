@@ -269,7 +269,7 @@ def test_a_journal_whose_last_events_went_away_is_refused_by_all(path: Path, clo
     path.write_bytes(older)
     for _ in range(2):
         for opening in (partial(Journal.open_for_writing, path, clock), partial(JournalReader.open, path)):
-            with pytest.raises(JournalError, match="older than what was last written to it: 1 entries are missing"):
+            with pytest.raises(JournalError, match="older than what was last written to it: 1 entry is missing"):
                 opening()
     path.write_bytes(newer)
     Journal.open_for_writing(path, clock).close()
