@@ -8,12 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 MOUNTINFO = Path("/proc/self/mountinfo")
+FDINFO = Path("/proc/self/fdinfo")
 
 #: Kinds whose changes the kernel does not see when another machine makes them, and on which SQLite's WAL is not
 #: safe (sqlite.org/wal.html: "WAL does not work over a network filesystem"). FUSE kinds are judged by prefix.
 NETWORK_KINDS = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "virtiofs"})
 _LOCAL_FUSE = frozenset({"fuse.fuse-overlayfs", "fuse.overlayfs", "fuseblk"})
 _OCTAL = re.compile(r"\\([0-7]{3})")
+_MOUNT_ID = re.compile(r"^mnt_id:\s*(\d+)$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +26,7 @@ class Mount:
     kind: str
     device: str = field(default="", compare=False)  #: major:minor; another one after each restart for NFS and the like
     root: str = field(default="/", compare=False)  #: the folder of that file system that hangs here
+    number: int = field(default=0, compare=False)  #: the kernel's own, for as long as it hangs there
 
     @property
     def network(self) -> bool:
@@ -75,7 +78,10 @@ def home_of(path: Path) -> Mount | None:
     hand after one by systemd would find every folder on another mount.
     """
     table = mounts()
-    mount = _over(table, os.path.realpath(path))
+    return _unbound(_over(table, os.path.realpath(path)), table)
+
+
+def _unbound(mount: Mount | None, table: list[Mount]) -> Mount | None:
     while mount is not None and mount.point != "/":
         point = mount.point
         above = _over([other for other in table if other.point != point], point)
@@ -92,13 +98,39 @@ def moved(path: Path, before: Mount | None) -> str | None:
     if before is not None:
         with suppress(OSError):  # stat(2) does not let autofs mount what it has put away, open(2) does
             os.close(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
-    now = None if before is None else home_of(path)
-    if before is None or now is None or now == before:
+    return None if before is None else _difference(home_of(path), before)
+
+
+def strayed(folder: int, before: Mount | None) -> str | None:
+    """The same for a folder that is open (its descriptor): what goes through that lands there, whatever comes or goes.
+
+    None also where the kernel does not tell (``mnt_id`` in /proc/self/fdinfo, proc(5)); then `moved` is all there is.
+    """
+    number = None if before is None else _number_of(folder)
+    table = [] if number is None else mounts()
+    if before is None or not table:
+        return None
+    mount = next((each for each in table if each.number == number), None)
+    if mount is None:
+        return f"the {before.kind} mounted at {before.point}, which it lies on, is being unmounted"
+    return _difference(_unbound(mount, table), before)
+
+
+def _difference(now: Mount | None, before: Mount) -> str | None:
+    if now is None or now == before:
         return None
     return (
         f"it lies on the {now.kind} mounted at {now.point}, and before on the {before.kind} mounted at {before.point}; "
         "mount that again, or accept this one with `picwish-watchd approve RULE`"
     )
+
+
+def _number_of(fd: int) -> int | None:
+    try:
+        told = _MOUNT_ID.search((FDINFO / str(fd)).read_text("ascii"))
+    except (OSError, ValueError):
+        return None
+    return int(told[1]) if told else None
 
 
 def _over(table: list[Mount], real: str) -> Mount | None:
@@ -113,11 +145,11 @@ def _over(table: list[Mount], real: str) -> Mount | None:
 def _parse(line: str) -> Mount | None:
     left, separator, right = line.partition(" - ")
     fields = left.split(" ")
-    if not separator or len(fields) < 6:
+    if not separator or len(fields) < 6 or not fields[0].isdecimal():
         return None
-    point = _unescaped(fields[4])
-    return Mount(point=point, kind=right.split(" ", 1)[0], device=fields[2], root=_unescaped(fields[3]))
+    kind = right.split(" ", 1)[0]
+    return Mount(_unescaped(fields[4]), kind, fields[2], _unescaped(fields[3]), int(fields[0]))
 
 
 def _unescaped(text: str) -> str:
-    return _OCTAL.sub(lambda match: chr(int(match[1], 8)), text)
+    return _OCTAL.sub(lambda match: chr(int(match[1], 8)), text) if "\\" in text else text

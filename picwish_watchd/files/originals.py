@@ -16,6 +16,7 @@ from picwish_watchd.files.place import Refused, discard, open_folder, settle_nam
 from picwish_watchd.files.reading import OpenFile, kind_of, look, open_file, same_bytes, sha256_of, stamp_of, still
 from picwish_watchd.files.verdicts import Gone
 from picwish_watchd.job import Stamp
+from picwish_watchd.mounts import Mount
 
 _NUMBERS_MAX = 10_000  # names tried before we say that the folder is full of them
 
@@ -45,30 +46,31 @@ class Stuck:
 
 
 def move(
-    source: Path, stamp: Stamp, sha256: str | None, root: Path, relative: Path, *, mode: int, tag: str
-) -> Moved | Replaced | Gone | Stuck:
+    source: Path, stamp: Stamp, sha256: str | None, root: Path, relative: Path, *, mode: int, tag: str,
+    home: Mount | None = None,
+) -> Moved | Replaced | Gone | Stuck:  # fmt: skip
     """Moves the original to ``relative`` below ``root``, or to a numbered name beside it if that is taken.
 
     It is the same file if it has ``stamp``, or else the hash ``sha256`` (None if that is not known: of link files and
     of what was rejected unread). If the target already holds the same bytes, as after a crash, the source is only
-    removed. The root must be there (see `place.ensure_root`); subfolders are made, with x wherever ``mode``, the rule's
-    file mode, has r. Between file systems it is copied, compared, synced, and then removed from the inbox; time of
-    change and mode stay. A symbolic link is removed and the file that it names is copied: what lies outside the inbox
-    stays. ``tag`` ([A-Za-z0-9_-]+) goes into the copy's dot-name. Where the root refuses the name it is moved to its
-    portable spelling (`names.portable`).
+    removed. The root must be there (see `place.ensure_root`) and lie on ``home`` (see `place.open_folder`); subfolders
+    are made, with x wherever ``mode``, the rule's file mode, has r. Between file systems it is copied, compared,
+    synced, and then removed from the inbox; time of change and mode stay. A symbolic link is removed and the file that
+    it names is copied: what lies outside the inbox stays. ``tag`` ([A-Za-z0-9_-]+) goes into the copy's dot-name.
+    Where the root refuses the name it is moved to its portable spelling (`names.portable`).
     """
     try:
         found = _same(source, stamp, sha256)
         if not isinstance(found, _Original):
             return found
-        with _folder_of(source) as inbox, open_folder(root, relative.parts[:-1], mode) as folder:
+        with _folder_of(source) as inbox, open_folder(root, relative.parts[:-1], mode, home=home) as folder:
             return _Errand(found, inbox, folder, root, PurePath(relative), tag).run()
     except OSError as error:
         plain = Path(portable(relative))
         missing = isinstance(error, FileNotFoundError)
         # SMB servers answer "no such file" to a name that they do not take
-        if plain != relative and root.is_dir() and (missing or isinstance(verdict(error), Refused)):
-            return move(source, stamp, sha256, root, plain, mode=mode, tag=tag)
+        if plain != relative and os.path.isdir(root) and (missing or isinstance(verdict(error), Refused)):
+            return move(source, stamp, sha256, root, plain, mode=mode, tag=tag, home=home)
         if missing:
             return Gone() if not os.path.lexists(source) else Stuck(f"{root} is away")
         return Stuck(error.strerror or str(error))

@@ -14,6 +14,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
+from picwish_watchd.mounts import Mount, strayed
+
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 PART_PREFIX, PART_SUFFIX = ".picwish-", ".part"
@@ -98,16 +100,19 @@ def obstacle(root: Path, folder: PurePath) -> Path | None:
 
 
 @contextmanager
-def open_folder(root: Path, parts: Sequence[str], mode: int) -> Iterator[int]:
+def open_folder(root: Path, parts: Sequence[str], mode: int, *, home: Mount | None = None) -> Iterator[int]:
     """A descriptor of the folder ``parts`` below ``root``; what is missing below the root is made, and durable.
 
-    The root itself must be there: else FileNotFoundError.
+    The root itself must be there (else FileNotFoundError), and what was opened must lie on ``home``, the mount that it
+    was last accepted on (else OSError): a look at the path beforehand says nothing about what is opened after it.
     """
     try:
         folder = os.open(root, _FOLDER)
     except NotADirectoryError as error:
         raise FileNotFoundError(errno.ENOENT, "is not a folder", str(root)) from error
     try:
+        if (elsewhere := strayed(folder, home)) is not None:
+            raise OSError(errno.ENODEV, elsewhere, str(root))
         for part in parts:
             below = _enter(folder, part, mode)
             os.close(folder)

@@ -27,6 +27,7 @@ from picwish_watchd.files.place import (
 from picwish_watchd.files.reading import OpenFile, open_file, sha256_of
 from picwish_watchd.files.verdicts import Unreadable
 from picwish_watchd.job import Stamp
+from picwish_watchd.mounts import Mount
 
 _PART = re.compile(re.escape(PART_PREFIX) + r"[A-Za-z0-9_-]+" + re.escape(PART_SUFFIX))
 
@@ -63,20 +64,22 @@ class _SpoolError(Exception):
 
 
 def publish(
-    spooled: Path, outbox: Path, name: PurePath, *, mode: int, replace: bool, tag: str, sha256: str
-) -> Published | Taken | OutboxAway | NoRoom | Refused | Damaged:
+    spooled: Path, outbox: Path, name: PurePath, *, mode: int, replace: bool, tag: str, sha256: str,
+    home: Mount | None = None,
+) -> Published | Taken | OutboxAway | NoRoom | Refused | Damaged:  # fmt: skip
     """Copies ``spooled`` to ``name`` below ``outbox``, durably: synced, renamed, the folder synced.
 
     The copy is made under a dot-name beside it and must have the hash ``sha256``. Nothing is ever overwritten but,
     with ``replace``, a file. Missing subfolders are made; the outbox itself is not (see `place.ensure_root`), and below
-    it no symbolic link is followed. ``mode`` is that of the file; new folders get x wherever it has r. ``tag``
-    ([A-Za-z0-9_-]+) goes into the dot-name. After anything but `Published` no part is left behind; only where syncing
-    the folder failed may the final name stand already (`existing_sha256` recognises it).
+    it no symbolic link is followed; nothing is written where it does not lie on ``home`` (see `open_folder`). ``mode``
+    is that of the file; new folders get x wherever it has r. ``tag`` ([A-Za-z0-9_-]+) goes into the dot-name. After
+    anything but `Published` no part is left behind; only where syncing the folder failed may the final name stand
+    already (`existing_sha256` recognises it).
     """
     try:
         with (
             _open_spooled(spooled) as spool,
-            open_folder(outbox, name.parts[:-1], mode) as folder,
+            open_folder(outbox, name.parts[:-1], mode, home=home) as folder,
         ):
             part, found = write_part(folder, _spool_blocks(spool), tag=tag, mode=mode)
             try:
@@ -94,15 +97,16 @@ def publish(
 
 
 def write_sidecar(
-    root: Path, name: PurePath, ending: str, text: str, *, mode: int, tag: str
+    root: Path, name: PurePath, ending: str, text: str, *, mode: int, tag: str, home: Mount | None = None
 ) -> Published | Taken | OutboxAway | NoRoom | Refused:
     """Writes ``text`` as UTF-8 beside ``name`` below ``root``: NAME.EXT + ``ending`` (".json", ".error.json").
 
-    An older sidecar of that name is replaced, complete or not at all. `Taken` if it is no file.
+    An older sidecar of that name is replaced, complete or not at all. `Taken` if it is no file. Where ``root`` does not
+    lie on ``home`` nothing is written (see `open_folder`).
     """
     target = with_ending(name, ending)
     try:
-        with open_folder(root, target.parts[:-1], mode) as folder:
+        with open_folder(root, target.parts[:-1], mode, home=home) as folder:
             part, _ = write_part(folder, [text.encode("utf-8", "backslashreplace")], tag=tag, mode=mode)
             try:
                 if not settle_name(folder, part, folder, target.name, replace=True):
@@ -225,7 +229,7 @@ def _open_existing(path: Path) -> OpenFile | OutboxAway | None:
 
 def _meaning(error: OSError, outbox: Path, name: PurePath) -> OutboxAway | NoRoom | Refused:
     """SMB servers answer "no such file" to a new name with a character that they do not take."""
-    if error.errno == errno.ENOENT and portable(name) != name and outbox.is_dir():
+    if error.errno == errno.ENOENT and portable(name) != name and os.path.isdir(outbox):
         return Refused(error.strerror or str(error))
     return verdict(error)
 

@@ -172,7 +172,7 @@ class Deliver:
             return Taken()  # before a copy is made in vain
         return publish(
             self._context.spool.path(job.id), rule.outbox, name, mode=rule.file_mode,
-            replace=examined is not None, tag=str(job.id), sha256=job.result.sha256,
+            replace=examined is not None, tag=str(job.id), sha256=job.result.sha256, home=mount,
         )  # fmt: skip
 
     def _free_for(self, job: Job, rule: Rule, path: Path) -> bool:
@@ -200,9 +200,10 @@ class Deliver:
 
     async def _write_sidecar(self, job: Job, rule: Rule, path: Path) -> None:
         name = PurePath(path.relative_to(rule.outbox))
+        home = self._context.journal.folder_mount(rule.outbox)
         written = await self._context.lanes.run(
             f"out:{job.rule}", write_sidecar, rule.outbox, name, ".json", sidecar_text(job),
-            mode=rule.file_mode, tag=str(job.id),
+            mode=rule.file_mode, tag=str(job.id), home=home,
         )  # fmt: skip
         if not isinstance(written, Published):
             reason = "something else bears its name" if isinstance(written, Taken) else written.reason

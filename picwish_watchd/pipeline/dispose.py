@@ -110,14 +110,22 @@ def _dispose(
         return Stuck(f"the inbox {rule.inbox} is away: {missing}")
     sha256 = None if job.kind is Kind.LINK else job.sha256  # a link's is that of its address
     if job.state is State.DONE and rule.on_success is OnSuccess.DELETE:
-        return delete(job.source, job.stamp, sha256)
+        return _unless_away(delete(job.source, job.stamp, sha256), rule, homes[0])
     if root is None:  # the rule was changed meanwhile
         return Stuck("the rule names no folder to move it to")
     away = reach(root, rule.file_mode, seen=seen, mount=homes[1])
     if away is not None:
         return Stuck(f"{root}: {away.reason}")
-    done = move(job.source, job.stamp, sha256, root, job.relative, mode=rule.file_mode, tag=str(job.id))
+    mode, tag = rule.file_mode, str(job.id)
+    done = move(job.source, job.stamp, sha256, root, job.relative, mode=mode, tag=tag, home=homes[1])
     if isinstance(done, Moved) and job.state is not State.DONE:
         name = done.path.relative_to(root)
-        write_sidecar(root, name, ".error.json", sidecar_text(job), mode=rule.file_mode, tag=str(job.id))
-    return done
+        write_sidecar(root, name, ".error.json", sidecar_text(job), mode=mode, tag=tag, home=homes[1])
+    return _unless_away(done, rule, homes[0])
+
+
+def _unless_away(outcome: Outcome, rule: Rule, home: Mount | None) -> Outcome:
+    """The mount may have gone after it was looked at: then nobody knows yet what became of an original."""
+    if not isinstance(outcome, Gone | Replaced) or (missing := absence(rule.inbox, home)) is None:
+        return outcome
+    return Stuck(f"the inbox {rule.inbox} is away: {missing}")

@@ -52,7 +52,7 @@ def reach(
     elsewhere = moved(folder, mount)
     if elsewhere is not None:
         return OutboxAway(elsewhere)
-    away = ensure_root(folder, mode)
+    away = None if seen else ensure_root(folder, mode)
     if away is None and not os.access(folder, os.W_OK | os.X_OK):
         return OutboxAway("it is not writable")
     if away is None and min_free:

@@ -1,0 +1,76 @@
+"""A mount that goes away after it was looked at and before a folder on it is opened: nothing is written below it."""
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path, PurePath
+
+import pytest
+
+from picwish_watchd.files.originals import Moved, Stuck, move
+from picwish_watchd.files.place import OutboxAway
+from picwish_watchd.files.publish import Published, publish, write_sidecar
+from picwish_watchd.files.reading import stamp_of
+from picwish_watchd.mounts import Mount, home_of, strayed
+from tests.support.mounting import mount, mounted, umount
+
+DATA = b"a picture, or as good as one"
+DIGEST = hashlib.sha256(DATA).hexdigest()
+Write = Callable[[Path, Path, Mount | None], object]
+
+
+@pytest.fixture
+def nas(tmp_path: Path) -> Iterator[Path]:
+    with mounted(tmp_path / "nas") as folder:
+        yield folder
+
+
+def published(source: Path, root: Path, home: Mount | None) -> object:
+    return publish(source, root, PurePath("a/b.jpg"), mode=0o644, replace=False, tag="1", sha256=DIGEST, home=home)
+
+
+def sidecar(source: Path, root: Path, home: Mount | None) -> object:
+    return write_sidecar(root, PurePath("a/b.jpg"), ".json", "{}", mode=0o644, tag="1", home=home)
+
+
+def moved(source: Path, root: Path, home: Mount | None) -> object:
+    return move(source, stamp_of(source.lstat()), DIGEST, root, Path("a/b.jpg"), mode=0o644, tag="1", home=home)
+
+
+@pytest.mark.parametrize("write", [published, sidecar, moved])
+@pytest.mark.parametrize("event", ["unmounted", "mounted over"])
+def test_nothing_is_written_to_another_mount_than_the_one_that_was_looked_at(
+    nas: Path, tmp_path: Path, write: Write, event: str
+) -> None:
+    source = tmp_path / "source.jpg"
+    source.write_bytes(DATA)
+    if event == "unmounted":
+        home, undo = home_of(nas), mount
+        umount(nas)
+    else:
+        umount(nas)
+        home, undo = home_of(nas), umount
+        mount(nas)
+    told = write(source, nas, home)
+    assert isinstance(told, OutboxAway | Stuck)
+    assert told.reason.endswith("mount that again, or accept this one with `picwish-watchd approve RULE`")
+    assert list(nas.iterdir()) == []
+    assert source.read_bytes() == DATA
+    undo(nas)
+    assert isinstance(write(source, nas, home), Published | Moved)
+    assert len(list((nas / "a").iterdir())) == 1
+
+
+def test_an_open_folder_is_known_by_its_mount_and_one_that_was_detached_is_of_none(nas: Path) -> None:
+    home = home_of(nas)
+    folder = os.open(nas, os.O_RDONLY)
+    try:
+        assert strayed(folder, home) is None
+        assert strayed(folder, Mount(str(nas), "nfs4")) is not None
+        mount(nas)  # over it: what is open stays where it is
+        assert strayed(folder, home) is None
+        umount(nas)
+        umount(nas, lazily=True)
+        assert strayed(folder, home) == f"the tmpfs mounted at {nas}, which it lies on, is being unmounted"
+    finally:
+        os.close(folder)
