@@ -53,12 +53,9 @@ class Prepare:
             if judged is None:
                 return None
             job = judged
-        trouble = await self._trouble(rule)
-        if trouble is not None:
-            self._context.journal.put_off(rule.name, State.QUEUED, trouble, self._context.clock.now() + _PAUSE)
-            _log.warning("submit.waits", rule=rule.name, reason=trouble)
+        if await self._waits(rule) or await self._obstructed(job, rule):
             return None
-        if await self._obstructed(job, rule) or await self._copied(job, rule) or await self._skipped(job, rule):
+        if await self._copied(job, rule) or await self._skipped(job, rule):
             return None
         return job
 
@@ -72,15 +69,22 @@ class Prepare:
         self._put_off(job, f"{found} stands where a folder for results must be; rename or remove it, and it goes on")
         return True
 
-    async def _trouble(self, rule: Rule) -> str | None:
-        """Nothing is bought that cannot be kept: whether the outbox can be written to; looked at every few seconds."""
+    async def _waits(self, rule: Rule, *, afresh: bool = False) -> bool:
+        """Nothing is bought that cannot be kept: whether the outbox cannot be written to; then the rule is put off.
+
+        Looked at every few seconds, or ``afresh``: what an outbox lacks may stand on a mount that has just gone.
+        """
         now = self._context.clock.monotonic()
-        if now - self._looked_at.get(rule.outbox, -_LOOK) < _LOOK:
-            return None
+        if not afresh and now - self._looked_at.get(rule.outbox, -_LOOK) < _LOOK:
+            return False
         trouble = await trouble_with(self._context, rule, rule.outbox)
         if trouble is None:
             self._looked_at[rule.outbox] = now
-        return trouble
+            return False
+        self._looked_at.pop(rule.outbox, None)
+        self._context.journal.put_off(rule.name, State.QUEUED, trouble, self._context.clock.now() + _PAUSE)
+        _log.warning("submit.waits", rule=rule.name, reason=trouble)
+        return True
 
     def _is_too_large(self, job: Job, rule: Rule) -> bool:
         """It was queued to be made smaller, and the rule does not want that any more: it is judged anew."""
@@ -227,7 +231,7 @@ class Prepare:
         return None
 
     async def _copied(self, job: Job, rule: Rule) -> bool:
-        """One content, one charge: delivered from the result of an earlier job, or held with that one."""
+        """One content, one charge: delivered from the result of an earlier job, held with that one, or put off."""
         context = self._context
         for twin in context.journal.twins(job, rule.type):
             if twin.state is State.HELD:
@@ -248,16 +252,18 @@ class Prepare:
                 _log.info("job.copied", job=job.id, rule=rule.name, path=job.source, first=twin.id)
                 context.bells.deliver.ring()
                 return True
+            if await self._waits(rule, afresh=True):
+                return True
         return False
 
     async def _skipped(self, job: Job, rule: Rule) -> bool:
-        """Whether `if_exists: skip` finds a result already (the job is done, at no cost) or cannot look."""
+        """Whether `if_exists: skip` finds a result already (the job is done, at no cost), or cannot look and waits."""
         if rule.if_exists is not IfExists.SKIP:
             return False
         context = self._context
         found = await context.lanes.run(f"out:{rule.name}", existing_result, rule, job, context.clock.now())
         if found is None:
-            return False
+            return await self._waits(rule, afresh=True)
         if isinstance(found, OutboxAway):
             self._put_off(job, f"the outbox {rule.outbox} cannot be looked into: {found.reason}")
             return True

@@ -1,36 +1,24 @@
 """Folders that lie on another mount than before count as away: nothing is taken, bought, written or moved there."""
 
-import os
-import subprocess
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from picwish_watchd.cli import main
+from picwish_watchd.daemon import Daemon
 from picwish_watchd.job import State
-from tests.support.house import House, Process, until
+from tests.support.house import KEY, House, Process, until
+from tests.support.mounting import mount, mounted, umount
 from tests.support.pictures import picture
-
-
-def mount(folder: Path) -> None:
-    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(folder)], check=True, capture_output=True)
-
-
-def umount(folder: Path) -> None:
-    subprocess.run(["umount", str(folder)], check=True, capture_output=True)
 
 
 @pytest.fixture
 def nas(house: House) -> Iterator[Path]:
     """A mount point below the house that a tmpfs is mounted on; left unmounted in the end."""
-    folder = house.root / "nas"
-    folder.mkdir()
-    if os.geteuid() != 0 or subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(folder)], check=False).returncode:
-        pytest.skip("mounting a tmpfs needs root and CAP_SYS_ADMIN")
-    yield folder
-    while os.path.ismount(folder):
-        umount(folder)
+    with mounted(house.root / "nas") as folder:
+        yield folder
 
 
 async def lose_the_outbox(house: House, nas: Path) -> None:
@@ -100,12 +88,35 @@ async def test_a_mount_that_comes_is_walked_at_once_whatever_the_interval(house:
     house.rule = {"inbox": "nas/in", "rescan_interval": "1h"}
     process = Process(house).start()
     await until(lambda: house.journal.exists() and '"watching": false' in house.report())
-    subprocess.run(["mount", "--bind", str(full), str(nas)], check=True, capture_output=True)
-    try:
-        await until(lambda: len(house.jobs(State.DONE)) == 1)
-        told = [line for line in process.log() if line["event"] == "inbox.observed"]
-        assert [line["observer"] for line in told] == ["native"]
-        assert '"observer": "native"' in house.report()
-    finally:
-        umount(nas)  # os.path.ismount does not know a bind within one file system
-        await process.stop()
+    mount(nas, full)
+    await until(lambda: len(house.jobs(State.DONE)) == 1)
+    told = [line for line in process.log() if line["event"] == "inbox.observed"]
+    assert [line["observer"] for line in told] == ["native"]
+    assert '"observer": "native"' in house.report()
+    assert await process.stop() == 0
+
+
+@pytest.mark.parametrize("if_exists", ["rename", "skip"])
+async def test_an_outbox_that_has_just_gone_is_not_taken_for_one_without_the_result(
+    house: House, nas: Path, if_exists: str
+) -> None:
+    """A look at the outbox counts for some seconds: what is missing there within them may stand on its mount."""
+    umount(nas)
+    (house.root / "disk").mkdir()
+    mount(nas, house.root / "disk")
+    house.rule = {"outbox": "nas", "if_exists": if_exists}
+    house.drop("a.jpg", seed=1)
+    if if_exists == "skip":
+        (nas / "c.jpg").write_bytes(picture("jpeg"))
+    daemon = Daemon(house.config(), KEY)
+    running = asyncio.create_task(daemon.run())
+    await until(lambda: house.journal.exists() and len(house.jobs(State.DONE)) == 1)
+    house.drop("b.jpg", seed=2)
+    await until(lambda: house.creates() == 2)
+    umount(nas, lazily=True)
+    house.drop("c.jpg", seed=1 if if_exists == "rename" else 3)
+    await until(lambda: any(job.note for job in house.jobs(State.QUEUED)) or house.creates() > 2)
+    daemon.stop()
+    await running
+    assert house.creates() == 2
+    assert house.job("c.jpg").state is State.QUEUED

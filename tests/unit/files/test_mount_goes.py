@@ -44,13 +44,11 @@ def test_nothing_is_written_to_another_mount_than_the_one_that_was_looked_at(
 ) -> None:
     source = tmp_path / "source.jpg"
     source.write_bytes(DATA)
-    if event == "unmounted":
-        home, undo = home_of(nas), mount
+    change, undo = (umount, mount) if event == "unmounted" else (mount, umount)
+    if change is mount:
         umount(nas)
-    else:
-        umount(nas)
-        home, undo = home_of(nas), umount
-        mount(nas)
+    home = home_of(nas)
+    change(nas)
     told = write(source, nas, home)
     assert isinstance(told, OutboxAway | Stuck)
     assert told.reason.endswith("mount that again, or accept this one with `picwish-watchd approve RULE`")
