@@ -96,6 +96,7 @@ class Watcher(threading.Thread):
         self._ear = _Ear(self._hints)
         self._stopping = threading.Event()
         self._forgotten: list[str] = []
+        self._owed = False  # a close look at everything
 
     def hint(self, relative: str | None = None) -> None:
         """Asks for a walk now; with a path, for a close look at that file, without one at all. From any thread."""
@@ -136,24 +137,17 @@ class Watcher(threading.Thread):
 
     def _walk(self, *, full: bool) -> None:
         began = time.monotonic()
-        if (elsewhere := self._elsewhere()) is not None:
+        touched, everything = self._hints.take()  # whatever comes of this walk: a hint is asked for once
+        self._owed |= full or everything
+        warning = None
+        away = self._elsewhere()
+        if away is None:
+            # Watch, then walk: what comes between the two is seen by one of them.
+            warning = self._ear.listen(self.inbox)
+            away = self._look(touched)
+        if away is not None:
             self._ear.close()
-            spent = time.monotonic() - began
-            self._report(self.inbox.rule, Walked(self.inbox.rule, f"{self.inbox.path}: {elsewhere}", spent))
-            return
-        # Watch, then walk: what comes between the two is seen by one of them.
-        warning = self._ear.listen(self.inbox)
-        while self._forgotten:
-            self._walker.forget(self._forgotten.pop())
-        touched, everything = self._hints.take()
-        found = self._walker.walk(self._relative(touched), full=full or everything)
-        away = None
-        if isinstance(found, Away):
-            away = found.reason
-            self._ear.close()
-        else:
-            for batch in _batches(found):
-                self._report(self.inbox.rule, batch)
+        self._owed = away is not None  # what was changed in place meanwhile, nobody has heard
         mount = home_of(self.inbox.path) if away is None else None
         spent = time.monotonic() - began
         self._report(
@@ -161,9 +155,30 @@ class Watcher(threading.Thread):
             Walked(self.inbox.rule, away, spent, warning, self._walker.unread, mount, self._ear.polling),
         )
 
+    def _look(self, touched: Iterable[str]) -> str | None:
+        """Walks and reports; why that could not be done to its end, and then nothing was seen that lies elsewhere."""
+        while self._forgotten:
+            self._walker.forget(self._forgotten.pop())
+        root = _identity(self.inbox.path)
+
+        def intact() -> bool:
+            return root is not None and _identity(self.inbox.path) == root and self._elsewhere() is None
+
+        found = self._walker.walk(self._relative(touched), full=self._owed, intact=intact)
+        if isinstance(found, Away):
+            return found.reason
+        for batch in _batches(found):
+            if (elsewhere := self._elsewhere()) is not None:
+                for sighting in batch:
+                    self._walker.forget(sighting.relative)
+                return elsewhere
+            self._report(self.inbox.rule, batch)
+        return self._elsewhere()
+
     def _elsewhere(self) -> str | None:
         # what does not exist is told by the walk itself, in its own words
-        return moved(self.inbox.path, self.home) if self.inbox.path.exists() else None
+        why = moved(self.inbox.path, self.home) if self.inbox.path.exists() else None
+        return why and f"{self.inbox.path}: {why}"
 
     def _relative(self, touched: Iterable[str]) -> list[str]:
         roots = tuple({str(self.inbox.path) + "/", os.path.realpath(self.inbox.path) + "/"})

@@ -8,7 +8,7 @@ import fnmatch
 import os
 import re
 import stat
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 from picwish_watchd.job import Stamp
@@ -113,20 +113,28 @@ class Walker:
         """The file was moved or deleted by ourselves: whatever comes under its name is new."""
         self._known.pop(relative, None)
 
-    def walk(self, touched: Collection[str] = (), *, full: bool = False) -> Iterator[Sighting] | Away:
+    def walk(
+        self, touched: Collection[str] = (), *, full: bool = False, intact: Callable[[], bool] = lambda: True
+    ) -> Iterator[Sighting] | Away:
         """What is new or changed. ``touched`` names files to look at closely; ``full`` looks closely at all.
 
         Answers `Away` when the inbox itself cannot be read; a subfolder that cannot is passed over until the next walk.
+        ``intact`` is asked in the end: unless the inbox is what it was in the beginning, nothing in it counts as gone.
         """
         try:
             trail: _Trail = (_identity(self.root),) if self._follow else ()
             entries = os.scandir(self.root)
         except OSError as error:
             return Away(f"{self.root}: {error.strerror}")
-        return self._walk(entries, trail, frozenset(touched), full)
+        return self._walk(entries, trail, frozenset(touched), full, intact)
 
     def _walk(
-        self, entries: "os._ScandirIterator[str]", trail: _Trail, touched: frozenset[str], full: bool
+        self,
+        entries: "os._ScandirIterator[str]",
+        trail: _Trail,
+        touched: frozenset[str],
+        full: bool,
+        intact: Callable[[], bool],
     ) -> Iterator[Sighting]:
         seen: list[str] = []  # of the known names, each once
         unread: list[str] = []
@@ -155,7 +163,8 @@ class Walker:
                 break
             entries, prefix, trail = following
         self.unread = tuple(unread)
-        self._drop_gone(seen, self.unread)
+        if intact():
+            self._drop_gone(seen, self.unread)
 
     def _unknown(
         self,
