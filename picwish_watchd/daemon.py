@@ -179,8 +179,8 @@ class Daemon:
         bells = self.context.bells
         while True:
             await self._clock.sleep(_LOOK)
-            if self._mounts.noticed():
-                self.desks.walk_now()
+            if points := self._mounts.points():
+                self.desks.walk_now(points)
             if (now := self.context.journal.data_version()) != version:
                 version = now
                 for bell in (bells.submit, bells.collect, bells.deliver, bells.dispose):

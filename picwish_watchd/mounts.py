@@ -3,6 +3,7 @@
 import os
 import re
 import select
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,26 +36,40 @@ class Mount:
 
 
 class MountChanges:
-    """Whether anything was mounted or unmounted, by poll(2) on the kernel's table (proc(5): POLLPRI and POLLERR)."""
+    """What was mounted or unmounted, told by poll(2) on the kernel's table (proc(5): POLLPRI and POLLERR)."""
 
     def __init__(self) -> None:
+        self._known: set[tuple[object, ...]] = set()
         self._poll = select.poll()
         self._fd: int | None = None
         try:
             self._fd = os.open(MOUNTINFO, os.O_RDONLY | os.O_CLOEXEC)
             self._poll.register(self._fd, select.POLLPRI | select.POLLERR)
+            self._known = _traits()
         except OSError:  # no /proc, or none that can be polled: the walks notice in time
             self.close()
 
-    def noticed(self) -> bool:
-        """Whether there was a change since this was last asked, or made. Never blocks."""
-        return bool(self._poll.poll(0))
+    def points(self) -> frozenset[str]:
+        """Where something was mounted or unmounted since this was last asked, or made. Never blocks.
+
+        What came and went in between, as container engines do by the minute, is no change.
+        """
+        if not self._poll.poll(0):
+            return frozenset()
+        before, self._known = self._known, _traits()
+        return frozenset(str(point) for point, *_ in before ^ self._known)
 
     def close(self) -> None:
         """Lets go of the table."""
         fd, self._fd = self._fd, None
         if fd is not None:
             os.close(fd)
+
+
+def concern(points: Iterable[str], path: str) -> bool:
+    """Whether one of these mount points is ``path``, or lies above or below it."""
+    folder = path.rstrip("/") + "/"
+    return any(folder.startswith(each) or each.startswith(folder) for each in (p.rstrip("/") + "/" for p in points))
 
 
 def mounts() -> list[Mount]:
@@ -131,6 +146,10 @@ def _number_of(fd: int) -> int | None:
     except (OSError, ValueError):
         return None
     return int(told[1]) if told else None
+
+
+def _traits() -> set[tuple[object, ...]]:
+    return {(mount.point, mount.kind, mount.device, mount.root, mount.number) for mount in mounts()}
 
 
 def _over(table: list[Mount], real: str) -> Mount | None:

@@ -68,6 +68,7 @@ class Walked:
     unread: tuple[str, ...] = ()  #: subfolders that could not be read
     mount: Mount | None = None  #: where the inbox lies, if that is known
     polling: str | None = None  #: why the walks are on their own; None: the kernel tells of changes too
+    place: str = ""  #: where the inbox's path leads, its links followed
 
 
 Report = Callable[[str, "list[Sighting] | Walked"], None]
@@ -149,10 +150,11 @@ class Watcher(threading.Thread):
             self._ear.close()
         self._owed = away is not None  # what was changed in place meanwhile, nobody has heard
         mount = home_of(self.inbox.path) if away is None else None
+        place = os.path.realpath(self.inbox.path)
         spent = time.monotonic() - began
         self._report(
             self.inbox.rule,
-            Walked(self.inbox.rule, away, spent, warning, self._walker.unread, mount, self._ear.polling),
+            Walked(self.inbox.rule, away, spent, warning, self._walker.unread, mount, self._ear.polling, place),
         )
 
     def _look(self, touched: Iterable[str]) -> str | None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +13,7 @@ from picwish_watchd.config import Config, Observer, Rule
 from picwish_watchd.files.observe import Inbox, Walked, Watcher
 from picwish_watchd.files.walk import NameFilter, Sighting
 from picwish_watchd.job import Job
+from picwish_watchd.mounts import concern
 from picwish_watchd.pipeline.context import Context, spool_folder
 from picwish_watchd.pipeline.intake import Intake
 
@@ -34,6 +35,7 @@ class Desk:
     heard: float = 0.0  #: when the last walk ended (monotonic seconds)
     unread: tuple[str, ...] = ()  #: subfolders that could not be read
     observer: str | None = None  #: "native" or "polling"; None: not walked yet
+    place: str = ""  #: where the inbox's path leads
 
     @property
     def watching(self) -> bool:
@@ -82,10 +84,11 @@ class Desks:
         for name in list(self._desks):
             self.close(name)
 
-    def walk_now(self) -> None:
-        """Every inbox is walked at once: mounts have come or gone."""
+    def walk_now(self, points: Collection[str]) -> None:
+        """At these points mounts have come or gone: the inboxes that are concerned are walked at once."""
         for desk in self._desks.values():
-            desk.watcher.walk_now()
+            if concern(points, os.fspath(desk.rule.inbox)) or concern(points, desk.place):
+                desk.watcher.walk_now()
 
     def look_again(self, job: Job) -> None:
         """Whatever lies at the job's source now is news."""
@@ -138,7 +141,7 @@ class Desks:
             _log.warning("folder.unreadable", rule=name, path=path / folder, reason="it cannot be read; passed over")
         self._learn_mount(desk, news)
         self._tell_observer(desk, news)
-        desk.unread, desk.heard = news.unread, self._context.clock.monotonic()
+        desk.unread, desk.place, desk.heard = news.unread, news.place, self._context.clock.monotonic()
         first, desk.walked = not desk.walked, True
         if not self._set_away(desk, news.away) and first:
             self._changed()

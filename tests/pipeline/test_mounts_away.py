@@ -120,3 +120,25 @@ async def test_an_outbox_that_has_just_gone_is_not_taken_for_one_without_the_res
     await running
     assert house.creates() == 2
     assert house.job("c.jpg").state is State.QUEUED
+
+
+async def test_a_change_of_mounts_walks_those_inboxes_that_it_concerns_and_no_other(house: House, nas: Path) -> None:
+    """On a host of containers something is mounted every few seconds."""
+    (house.root / "to").mkdir()
+    (house.root / "link").symlink_to("to/in")
+    house.rule = {"rescan_interval": "1h", "observer": "polling"}
+    house.more_rules = [{"name": "linked", "inbox": "link", **house.rule}]
+    daemon = Daemon(house.config(), KEY)
+    running = asyncio.create_task(daemon.run())
+    await until(lambda: house.report().count('"watching": false') == 1)
+    heard = {desk.rule.name: desk.heard for desk in daemon.desks.all()}
+    umount(nas)
+    (nas / "in").mkdir()
+    mount(house.root / "to", nas)
+    await until(lambda: "false" not in house.report())
+    after = {desk.rule.name: desk.heard for desk in daemon.desks.all()}
+    daemon.stop()
+    await running
+    umount(house.root / "to")
+    assert after["scans"] == heard["scans"]
+    assert after["linked"] > heard["linked"]

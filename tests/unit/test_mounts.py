@@ -7,6 +7,7 @@ import pytest
 
 from picwish_watchd import mounts
 from picwish_watchd.mounts import NETWORK_KINDS, Mount, mount_of
+from tests.support.mounting import mount, mounted, umount
 
 LINE = "{number} 1 0:{number} / {point} rw,relatime shared:1 - {kind} source rw\n"
 
@@ -98,3 +99,36 @@ def test_a_folder_bound_onto_itself_is_known_by_the_mount_below_and_any_other_bi
     monkeypatch.setattr(mounts, "MOUNTINFO", file)
     assert mounts.home_of(Path("/srv/scans/out/a")) == Mount("/srv", "nfs4")
     assert mounts.home_of(Path("/mnt/data/a")) == Mount("/mnt/data", "ext4")
+
+
+@pytest.mark.parametrize(
+    ("point", "path", "concerned"),
+    [
+        ("/srv/nas", "/srv/nas", True),
+        ("/srv/nas", "/srv/nas/in", True),
+        ("/srv/nas/in/camera", "/srv/nas/in", True),
+        ("/", "/srv/nas/in", True),
+        ("/srv/nas", "/srv/nasty", False),
+        ("/var/lib/docker/overlay2/0/merged", "/srv/nas/in", False),
+    ],
+)
+def test_a_mount_concerns_what_lies_at_its_point_above_and_below(point: str, path: str, concerned: bool) -> None:
+    assert mounts.concern([point, "/elsewhere"], path) is concerned
+    assert not mounts.concern([], path)
+
+
+def test_changes_are_told_by_their_points_and_once(tmp_path: Path) -> None:
+    with mounted(tmp_path / "nas") as nas:
+        changes = mounts.MountChanges()
+        assert changes.points() == frozenset()
+        mount(nas)
+        assert changes.points() >= {str(nas)}
+        umount(nas)
+        umount(nas)
+        assert changes.points() >= {str(nas)}
+        mount(nas)
+        changes.points()
+        mount(nas)
+        umount(nas)
+        assert str(nas) not in changes.points()
+        changes.close()
