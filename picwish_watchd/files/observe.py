@@ -69,6 +69,7 @@ class Walked:
     mount: Mount | None = None  #: where the inbox lies, if that is known
     polling: str | None = None  #: why the walks are on their own; None: the kernel tells of changes too
     place: str = ""  #: where the inbox's path leads, its links followed
+    partial: str | None = None  #: why the kernel tells of changes in some of its folders only
 
 
 Report = Callable[[str, "list[Sighting] | Walked"], None]
@@ -146,16 +147,18 @@ class Watcher(threading.Thread):
             # Watch, then walk: what comes between the two is seen by one of them.
             warning = self._ear.listen(self.inbox)
             away = self._look(touched)
+            warning = warning or self._ear.compare(self.inbox, self._walker.folders)
         if away is not None:
             self._ear.close()
         self._owed = away is not None  # what was changed in place meanwhile, nobody has heard
         mount = home_of(self.inbox.path) if away is None else None
         place = os.path.realpath(self.inbox.path)
         spent = time.monotonic() - began
-        self._report(
-            self.inbox.rule,
-            Walked(self.inbox.rule, away, spent, warning, self._walker.unread, mount, self._ear.polling, place),
-        )
+        walked = Walked(
+            self.inbox.rule, away, spent, warning, self._walker.unread, mount, self._ear.polling, place,
+            self._ear.partial,
+        )  # fmt: skip
+        self._report(self.inbox.rule, walked)
 
     def _look(self, touched: Iterable[str]) -> str | None:
         """Walks and reports; why that could not be done to its end, and then nothing was seen that lies elsewhere."""
@@ -226,7 +229,9 @@ class _Ear(FileSystemEventHandler):
         self._observer: BaseObserver | None = None
         self._root: tuple[int, int] | None = None
         self._warned = False
+        self._fewer: int | None = None  # watches at the last walk, if those were fewer than folders
         self.polling: str | None = None  #: why the kernel is not listened to
+        self.partial: str | None = None  #: why it is listened to in some of the folders only
 
     def listen(self, inbox: Inbox) -> str | None:
         """Listens to the folder that stands at the path now; answers a warning the first time that it cannot."""
@@ -235,26 +240,56 @@ class _Ear(FileSystemEventHandler):
         if root is None or self.polling is not None:
             self.close()
             return None
-        if self._observer is not None and root == self._root and self._observer.is_alive():
+        if self._observer is not None and root == self._root and self._observer.is_alive() and self._watches() != 0:
             return None
         self.close()
         try:
             self._observer, self._root = self._started(inbox), root
         except OSError as error:
             self.polling = f"the kernel grants no more watches ({error.strerror or error})"
-            if self._warned:
-                return None
-            self._warned = True
-            return (
-                f"{self.polling}; the folder is walked every "
-                f"{inbox.rescan_interval:g} s instead (sysctl fs.inotify.max_user_watches, max_user_instances)"
-            )
+            return self._warn_once(inbox, "the folder is walked", "max_user_watches, max_user_instances")
         return None
 
     @property
     def listening(self) -> bool:
-        """Whether the kernel tells of changes, as far as one can know."""
-        return self._observer is not None
+        """Whether the kernel tells of all changes, as far as one can know."""
+        return self._observer is not None and self.partial is None
+
+    def compare(self, inbox: Inbox, folders: int) -> str | None:
+        """After a walk that read so many folders: a warning the first time that not all of them are listened to.
+
+        watchdog says nothing where the kernel refuses a watch on a subfolder. One that is new may get its watch yet;
+        so only a number that stands still between two walks counts.
+        """
+        before, self._fewer, self.partial = self._fewer, None, None
+        watches = self._watches()
+        if not watches or watches >= folders or inbox.follow_symlinks or not inbox.recursive:
+            return None
+        self._fewer = watches
+        if watches != before:
+            return None
+        self.partial = f"the kernel grants watches on only {watches:,} of {folders:,} folders"
+        return self._warn_once(inbox, "all are walked", "max_user_watches, then restart the daemon")
+
+    def _watches(self) -> int | None:
+        """How many folders the kernel watches for us: 0 without the inbox itself, as after an unmount; None: who knows.
+
+        Its own list tells (proc(5): fdinfo), and there the first watch of an observer is that of its root.
+        """
+        fd = getattr(getattr(self._observer, "_inotify_fd", None), "_inotify_fd", None)
+        try:
+            with open(f"/proc/self/fdinfo/{fd}", encoding="ascii") as told:
+                watches = [line.startswith("inotify wd:1 ") for line in told if line.startswith("inotify wd:")]
+        except OSError:
+            return None
+        return len(watches) if any(watches) else 0
+
+    def _warn_once(self, inbox: Inbox, how: str, limits: str) -> str | None:
+        if self._warned:
+            return None
+        self._warned = True
+        reason = self.polling or self.partial
+        return f"{reason}; {how} every {inbox.rescan_interval:g} s instead (sysctl fs.inotify.{limits})"
 
     def close(self) -> None:
         """Stops listening."""
@@ -262,6 +297,7 @@ class _Ear(FileSystemEventHandler):
             self._observer.stop()
             self._observer.join(5)
             self._observer = None
+        self._fewer = self.partial = None
 
     def dispatch(self, event: FileSystemEvent) -> None:
         """Called by watchdog's thread: only takes a note."""

@@ -102,6 +102,7 @@ class Walker:
         self._recursive = recursive
         self._follow = follow_symlinks
         self.unread: tuple[str, ...] = ()  #: subfolders that the last walk could not read
+        self.folders = 0  #: number of folders that it did read, the inbox among them
         self._known: dict[str, Stamp] = {}
         self._forbidden = tuple(os.path.realpath(folder) for folder in forbidden)
 
@@ -140,7 +141,9 @@ class Walker:
         unread: list[str] = []
         folders: list[tuple[str, _Trail]] = []
         prefix = ""
+        self.folders = 0
         while True:
+            self.folders += 1
             try:
                 with entries:
                     for entry in self._unknown(entries, prefix, touched, seen, full):

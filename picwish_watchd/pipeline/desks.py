@@ -34,7 +34,7 @@ class Desk:
     away: str | None = None  #: why its inbox cannot be walked
     heard: float = 0.0  #: when the last walk ended (monotonic seconds)
     unread: tuple[str, ...] = ()  #: subfolders that could not be read
-    observer: str | None = None  #: "native" or "polling"; None: not walked yet
+    observer: str | None = None  #: "native", "partial" or "polling"; None: not walked yet
     place: str = ""  #: where the inbox's path leads
 
     @property
@@ -147,10 +147,10 @@ class Desks:
             self._changed()
 
     def _tell_observer(self, desk: Desk, news: Walked) -> None:
-        observer = "native" if news.polling is None else "polling"
+        observer = "polling" if news.polling else "partial" if news.partial else "native"
         if news.away is None and observer != desk.observer:
             desk.observer = observer
-            reason = news.polling or "the kernel tells of new files; walks look after it"
+            reason = news.polling or news.partial or "the kernel tells of new files; walks look after it"
             _log.info("inbox.observed", rule=desk.rule.name, path=desk.rule.inbox, observer=observer, reason=reason)
             if desk.walked:
                 self._changed()

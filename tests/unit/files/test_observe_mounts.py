@@ -27,20 +27,24 @@ def nas(tmp_path: Path) -> Iterator[Path]:
 
 
 class Watched:
-    """A watcher that only walks when told, and what it reports."""
+    """A watcher that walks when told, or with ``native`` by itself when the kernel tells, and what it reports."""
 
-    def __init__(self, inbox: Path) -> None:
+    def __init__(self, inbox: Path, *, native: bool = False) -> None:
         self.news: queue.Queue[list[Sighting] | Walked] = queue.Queue()
-        settings = Inbox("scans", inbox, NameFilter(["*.jpg"], []), True, False, False, 600.0)
+        settings = Inbox("scans", inbox, NameFilter(["*.jpg"], []), True, False, native, 600.0)
         self.watcher = Watcher(settings, [], lambda _rule, news: self.news.put(news), home_of(inbox))
 
     def walk(self) -> tuple[list[str], str | None]:
         """What a walk sees, and why it could not be done; the first one comes by itself."""
-        seen: list[str] = []
         if self.watcher.is_alive():
             self.watcher.walk_now()
         else:
             self.watcher.start()
+        return self.walked()
+
+    def walked(self) -> tuple[list[str], str | None]:
+        """The same of a walk that was begun already."""
+        seen: list[str] = []
         while not isinstance(news := self.news.get(timeout=DEADLINE), Walked):
             seen += [sighting.relative for sighting in news]
         return sorted(seen), news.away
@@ -81,6 +85,22 @@ def test_an_inbox_on_another_mount_is_looked_at_when_told_and_not_without_pause(
         assert away is not None
         with pytest.raises(queue.Empty):
             watched.news.get(timeout=0.3)
+    finally:
+        watched.watcher.stop()
+        watched.watcher.join(DEADLINE)
+
+
+def test_an_inbox_is_heard_again_after_its_file_system_was_unmounted_and_mounted_between_two_walks(nas: Path) -> None:
+    """A tmpfs has the same device and inode as the one before it, as a disk has: only the kernel's watch is gone."""
+    mount(nas)
+    watched = Watched(nas, native=True)
+    try:
+        assert watched.walk() == ([], None)
+        umount(nas)
+        mount(nas)
+        assert watched.walk() == ([], None)
+        (nas / "a.jpg").write_bytes(b"picture")
+        assert watched.walked() == (["a.jpg"], None)
     finally:
         watched.watcher.stop()
         watched.watcher.join(DEADLINE)
