@@ -3,6 +3,8 @@
 import os
 import re
 import select
+import threading
+import time
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -14,6 +16,7 @@ FDINFO = Path("/proc/self/fdinfo")
 #: Kinds whose changes the kernel does not see when another machine makes them, and on which SQLite's WAL is not
 #: safe (sqlite.org/wal.html: "WAL does not work over a network filesystem"). FUSE kinds are judged by prefix.
 NETWORK_KINDS = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "virtiofs"})
+PATIENCE = 3.0  #: seconds that a mount may take to say where a path leads
 _LOCAL_FUSE = frozenset({"fuse.fuse-overlayfs", "fuse.overlayfs", "fuseblk"})
 _OCTAL = re.compile(r"\\([0-7]{3})")
 _MOUNT_ID = re.compile(r"^mnt_id:\s*(\d+)$", re.MULTILINE)
@@ -106,6 +109,27 @@ def _unbound(mount: Mount | None, table: list[Mount]) -> Mount | None:
             break
         mount = above
     return mount
+
+
+def real_paths(paths: Iterable[Path]) -> dict[Path, str]:
+    """Where ``paths`` lead, their links followed as far as they exist.
+
+    By its letters alone where that is not told within `PATIENCE`, for all paths together: a mount that hangs keeps
+    whoever asks it waiting (here: a thread that is left behind).
+    """
+    told: dict[Path, str] = {}
+
+    def ask(path: Path) -> None:
+        told[path] = os.path.realpath(path)
+
+    wanted = set(paths)
+    threads = [threading.Thread(target=ask, args=(path,), daemon=True) for path in wanted]
+    for thread in threads:
+        thread.start()
+    until = time.monotonic() + PATIENCE
+    for thread in threads:
+        thread.join(max(0.0, until - time.monotonic()))
+    return {path: told.get(path) or os.path.normpath(path) for path in wanted}
 
 
 def moved(path: Path, before: Mount | None) -> str | None:

@@ -9,6 +9,9 @@ from picwish_watchd.config.messages import Where
 from picwish_watchd.config.schema import Api, OnFailure, OnSuccess, Rule
 from picwish_watchd.config.texts import is_plain_http_to_elsewhere
 from picwish_watchd.config.units import spell_duration
+from picwish_watchd.mounts import real_paths
+
+_FOLDERS = ("inbox", "outbox", "archive", "failed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +29,7 @@ class _Site:
 
     where: Where
     path: Path
-    forms: tuple[str, str]  #: by its letters, and with symbolic links followed as far as it exists
+    forms: tuple[str, str]  #: by its letters, and with symbolic links followed as far as it exists (and answers)
     rule: str  #: the rule's name, for messages
 
     def within(self, other: "_Site") -> bool:
@@ -42,14 +45,18 @@ def dangers(api: Api, journal: Path, rules: Mapping[int, Rule]) -> Iterator[Dang
     for index, rule in rules.items():
         yield from _moves_to_nowhere(index, rule)
         yield from _impatience(index, rule)
-    sites = {key: list(_sites(rules, key)) for key in ("inbox", "outbox", "archive", "failed")}
+    real = real_paths([journal, *(path for rule in rules.values() for path in _folders(rule).values())])
+    sites: dict[str, list[_Site]] = {key: [] for key in _FOLDERS}
+    for index, rule in rules.items():
+        for key, path in _folders(rule).items():
+            sites[key].append(_Site(("rules", index, key), path, (os.fspath(path), real[path]), rule.name))
     yield from _overlapping_inboxes(sites["inbox"])
     for key in ("outbox", "archive", "failed"):
         for site in sites[key]:
             yield from _circles(site, sites["inbox"])
     for site in (*sites["archive"], *sites["failed"]):
         yield from _originals_among_results(site, sites["outbox"])
-    yield from _journal_in_inbox(_site(("journal",), journal, ""), sites["inbox"])
+    yield from _journal_in_inbox(_Site(("journal",), journal, (os.fspath(journal), real[journal]), ""), sites["inbox"])
 
 
 def _exposed_key(api: Api) -> Iterator[Danger]:
@@ -136,12 +143,6 @@ def _relation(site: _Site, other: _Site, kind: str) -> str | None:
     return f"contains {owner}" if around else None
 
 
-def _sites(rules: Mapping[int, Rule], key: str) -> Iterator[_Site]:
-    for index, rule in rules.items():
-        path: Path | None = getattr(rule, key)
-        if path is not None:
-            yield _site(("rules", index, key), path, rule.name)
-
-
-def _site(where: Where, path: Path, rule: str) -> _Site:
-    return _Site(where, path, (os.fspath(path), os.path.realpath(path)), rule)
+def _folders(rule: Rule) -> dict[str, Path]:
+    found: dict[str, Path | None] = {key: getattr(rule, key) for key in _FOLDERS}
+    return {key: path for key, path in found.items() if path is not None}

@@ -181,8 +181,8 @@ class Watcher(threading.Thread):
         return self._elsewhere()
 
     def _elsewhere(self) -> str | None:
-        # what does not exist is told by the walk itself, in its own words
-        why = moved(self.inbox.path, self.home) if self.inbox.path.exists() else None
+        # what does not exist, or not answer, is told by the walk itself, in its own words
+        why = moved(self.inbox.path, self.home) if os.path.exists(self.inbox.path) else None
         return why and f"{self.inbox.path}: {why}"
 
     def _relative(self, touched: Iterable[str]) -> list[str]:

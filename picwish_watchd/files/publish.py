@@ -187,7 +187,7 @@ def existing_image(outbox: Path, names: Collection[PurePath]) -> Path | OutboxAw
                     default=None,
                 ) or _however_spelled(outbox / folder, wanted)
         except OSError as error:
-            if error.errno in (errno.ENOENT, errno.ENOTDIR) and outbox.is_dir():
+            if error.errno in (errno.ENOENT, errno.ENOTDIR) and os.path.isdir(outbox):
                 continue
             if not isinstance(verdict(error), Refused):
                 return OutboxAway(error.strerror or str(error))

@@ -10,8 +10,10 @@ import re
 import stat
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from picwish_watchd.job import Stamp
+from picwish_watchd.mounts import real_paths
 
 #: Left behind by NAS systems, desktops, browsers and copy programs; never somebody's picture.
 JUNK = (
@@ -104,7 +106,8 @@ class Walker:
         self.unread: tuple[str, ...] = ()  #: subfolders that the last walk could not read
         self.folders = 0  #: number of folders that it did read, the inbox among them
         self._known: dict[str, Stamp] = {}
-        self._forbidden = tuple(os.path.realpath(folder) for folder in forbidden)
+        self._barred = tuple(Path(folder) for folder in forbidden)
+        self._forbidden: tuple[str, ...] = ()  # where those lie now
 
     def learn(self, known: Iterable[tuple[str, Stamp]]) -> None:
         """Takes over what the journal knows: files that need no second look unless they change."""
@@ -127,6 +130,8 @@ class Walker:
             entries = os.scandir(self.root)
         except OSError as error:
             return Away(f"{self.root}: {error.strerror}")
+        if self._follow:
+            self._forbidden = tuple(real_paths(self._barred).values())
         return self._walk(entries, trail, frozenset(touched), full, intact)
 
     def _walk(

@@ -104,7 +104,7 @@ class Desks:
     @property
     def walked(self) -> bool:
         """Whether every inbox was walked at least once, or found to be away."""
-        return bool(self._desks) and all(desk.walked for desk in self._desks.values())
+        return bool(self._desks) and all(desk.walked or desk.away for desk in self._desks.values())
 
     @property
     def settling(self) -> int:

@@ -4,13 +4,18 @@ A folder that was there and is not any more lies on a mount that is away, more l
 on the wrong disk, and the next mount would hide what was put into it.
 """
 
+import errno
 import os
+import stat
 from pathlib import Path
 
 from picwish_watchd.config import Rule
 from picwish_watchd.files.place import NoRoom, OutboxAway, Refused, ensure_root
 from picwish_watchd.mounts import Mount, home_of, moved
 from picwish_watchd.pipeline.context import Context
+
+_GONE = "it is not there"
+_ABSENT = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 
 
 async def trouble_with(context: Context, rule: Rule, folder: Path) -> str | None:
@@ -34,7 +39,11 @@ async def trouble_with(context: Context, rule: Rule, folder: Path) -> str | None
 
 def absence(folder: Path, home: Mount | None) -> str | None:
     """In a thread: why ``folder``, which was last on ``home``, is not to be had now; None if it is."""
-    return moved(folder, home) if folder.is_dir() else "it is not there"
+    try:
+        found = os.stat(folder)
+    except OSError as error:
+        return _GONE if error.errno in _ABSENT else error.strerror or str(error)
+    return moved(folder, home) if stat.S_ISDIR(found.st_mode) else _GONE
 
 
 async def remember(context: Context, rule: Rule, folder: Path) -> None:
@@ -47,19 +56,23 @@ def reach(
     folder: Path, mode: int, *, seen: bool, mount: Mount | None = None, min_free: int = 0
 ) -> OutboxAway | NoRoom | Refused | None:
     """In a thread: the same for one that may have been ``seen`` before, on ``mount``."""
-    if seen and not folder.is_dir():
+    missing = absence(folder, mount) if seen else moved(folder, mount)
+    if missing == _GONE:
         return OutboxAway("it was there before and is away; mount it, or make it again if it is gone for good")
-    elsewhere = moved(folder, mount)
-    if elsewhere is not None:
-        return OutboxAway(elsewhere)
+    if missing is not None:
+        return OutboxAway(missing)
     away = None if seen else ensure_root(folder, mode)
     if away is None and not os.access(folder, os.W_OK | os.X_OK):
         return OutboxAway("it is not writable")
-    if away is None and min_free:
+    return _shortage(folder, min_free) if away is None and min_free else away
+
+
+def _shortage(folder: Path, min_free: int) -> OutboxAway | NoRoom | None:
+    try:
         found = os.statvfs(folder)
-        free = found.f_bavail * found.f_frsize
-        if free < min_free or found.f_favail == 0 < found.f_files:
-            return NoRoom(
-                f"only {free / 2**20:.0f} MiB and {found.f_favail} files free; min_free is {min_free / 2**20:.0f}"
-            )
-    return away
+    except OSError as error:
+        return OutboxAway(error.strerror or str(error))
+    free = found.f_bavail * found.f_frsize
+    if free >= min_free and (found.f_favail or not found.f_files):
+        return None
+    return NoRoom(f"only {free / 2**20:.0f} MiB and {found.f_favail} files free; min_free is {min_free / 2**20:.0f}")

@@ -2,12 +2,15 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+PATIENCE = 5.0  #: seconds after which a call counts as hanging
 
 
 class Lanes:
@@ -16,6 +19,7 @@ class Lanes:
     def __init__(self) -> None:
         self._lanes: dict[str, ThreadPoolExecutor] = {}
         self._running = 0
+        self._began: dict[str, float] = {}  # lane -> when its call that is under way was begun
         self._lock = threading.Lock()  # calls return in their own threads
 
     async def run(self, lane: str, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -25,13 +29,26 @@ class Lanes:
             pool = self._lanes[lane] = ThreadPoolExecutor(1, thread_name_prefix=lane)
         with self._lock:
             self._running += 1
-        future = pool.submit(function, *args, **kwargs)
+
+        def call() -> T:
+            self._began[lane] = time.monotonic()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                del self._began[lane]
+
+        future = pool.submit(call)
         future.add_done_callback(self._returned)
         return await asyncio.wrap_future(future)
 
     def _returned(self, _future: object) -> None:
         with self._lock:
             self._running -= 1
+
+    def hangs(self, lane: str) -> bool:
+        """Whether its call has been under way for longer than `PATIENCE`."""
+        began = self._began.get(lane)
+        return began is not None and time.monotonic() - began > PATIENCE
 
     @property
     def busy(self) -> bool:

@@ -13,7 +13,7 @@ from picwish_watchd.files.images import Inspected, Limits, read_exactly
 from picwish_watchd.files.kinds import Format
 from picwish_watchd.files.links import LinkFound
 from picwish_watchd.files.place import OutboxAway, obstacle
-from picwish_watchd.files.reading import look, stamp_of
+from picwish_watchd.files.reading import OpenFile, look, open_file, stamp_of
 from picwish_watchd.files.verdicts import Bad, Changed, Gone, NotWhole, Unreadable
 from picwish_watchd.job import ErrorCode, Job, Kind, Original, Problem, Sent, State
 from picwish_watchd.pipeline.context import Context
@@ -95,6 +95,11 @@ class Prepare:
         """The bytes that `read` brings into memory, at most."""
         limits = limits_of(self._context.config.api, rule)
         return limits.max_bytes if _exceeds(job, limits) else job.stamp.size
+
+    async def reach(self, job: Job, rule: Rule) -> None:
+        """Opens the image and no more: where its mount hangs it shall hang here, before it holds memory."""
+        follow = rule.follow_symlinks
+        await self._context.lanes.run(f"read:{rule.name}", _opened_and_closed, job.source, follow_symlinks=follow)
 
     async def read(self, job: Job, rule: Rule) -> Upload | None:
         """What is sent: the bytes that were hashed, or what is made of them where they are too many.
@@ -291,6 +296,12 @@ class Prepare:
     def _put_off(self, job: Job, note: str) -> None:
         later = self._context.clock.now() + _PAUSE
         self._context.journal.update(job, note if job.note != note else None, note=note, not_before=later)
+
+
+def _opened_and_closed(path: Path, *, follow_symlinks: bool) -> None:
+    opened = open_file(path, follow_symlinks=follow_symlinks)
+    if isinstance(opened, OpenFile):
+        os.close(opened.fd)
 
 
 def _exceeds(job: Job, limits: Limits) -> bool:

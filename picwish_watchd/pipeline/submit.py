@@ -60,7 +60,7 @@ class Submit:
         self._budget = budget
         self._collect = collect
         self._prepare = Prepare(context)
-        self._preparing: set[int] = set()  # on their way to the first byte; `queued` in the journal
+        self._preparing: dict[int, str] = {}  # job -> rule; on their way to the first byte, `queued` in the journal
         self._served: dict[str, int] = {}  # by rule: when its last turn was, in turns
         self._turn = 0
 
@@ -72,7 +72,7 @@ class Submit:
                 if job is None:
                     await self._context.bells.submit.wait(self._patience())
                     continue
-                self._preparing.add(job.id)
+                self._preparing[job.id] = job.rule
                 self._gate.begins(job.id)
                 group.create_task(guarded(self._context, job.id, self.submit(job)))
 
@@ -81,16 +81,18 @@ class Submit:
         context = self._context
         if not self._gate.may_submit() or self._pacer.wait > _PARKED_MAX / 2:
             return None
-        if len(self._preparing) >= max(2, min(16, int(context.config.api.qps / 8))):
+        hanging = {rule for rule in self._preparing.values() if self._hangs(rule)}
+        going = sum(rule not in hanging for rule in self._preparing.values())
+        if going >= max(2, min(16, int(context.config.api.qps / 8))):
             return None
-        if context.journal.unsaved() + len(self._preparing) >= self._collect.max_pending():
+        if context.journal.unsaved() + going >= self._collect.max_pending():
             return None
         shortage = None
         purse = Purse(context.config.budget, context.clock.now())
         turns = sorted(context.config.rules, key=lambda rule: (-rule.priority, self._served.get(rule.name, 0)))
         for rule in turns:
             job = context.journal.ready(rule.name, context.clock.now(), tuple(self._preparing))
-            if job is None:
+            if job is None or rule.name in hanging:
                 continue
             short = purse.shortage(context.journal, PRICES[rule.type] + _DEAREST * len(self._preparing))
             if short is None:
@@ -102,6 +104,10 @@ class Submit:
         self._gate.afford(shortage)
         return None
 
+    def _hangs(self, rule: str) -> bool:
+        """Whether a folder of the rule does not answer: its images then take no other rule's turn."""
+        return any(self._context.lanes.hangs(f"{way}:{rule}") for way in ("out", "read"))
+
     async def submit(self, job: Job) -> None:
         """One job's way to PicWish and the answer's way into the journal."""
         try:
@@ -111,7 +117,7 @@ class Submit:
                 await self._write_down(job.id, outcome, sink)
         finally:
             # whatever ended it: a trial that is never over would keep the gate closed for ever
-            self._preparing.discard(job.id)
+            self._preparing.pop(job.id, None)
             self._gate.ends(job.id)
             self._prepare.release(job.id)
             self._context.bells.submit.ring()
@@ -125,13 +131,14 @@ class Submit:
             if prepared is None:
                 return None
             if prepared.kind is Kind.FILE:
+                await self._prepare.reach(prepared, rule)
                 await lease.take(self._prepare.weight(prepared, rule))
             return await self._post(prepared, rule, sink, lease)
         except _NotNowError:
             return None
         finally:
             lease.release()
-            self._preparing.discard(job.id)
+            self._preparing.pop(job.id, None)
             self._context.bells.submit.ring()
 
     async def _post(self, job: Job, rule: Rule, sink: Path, lease: Lease) -> CreateOutcome | None:
@@ -175,7 +182,7 @@ class Submit:
             self._begin(job, rule, caps, sent)
         except BudgetReachedError:
             raise _NotNowError from None
-        self._preparing.discard(job.id)
+        self._preparing.pop(job.id, None)
         context.bells.submit.ring()
 
     def _begin(self, job: Job, rule: Rule, caps: list[tuple[float, int]], sent: Sent | None) -> None:

@@ -1,5 +1,6 @@
 """Real mounts, for tests that run as root with CAP_SYS_ADMIN; elsewhere they skip."""
 
+import ctypes
 import os
 import subprocess
 from collections.abc import Iterator
@@ -35,3 +36,30 @@ def mounted(folder: Path, source: Path | None = None) -> Iterator[Path]:
     finally:
         while subprocess.run(["umount", "-l", str(folder)], check=False, capture_output=True).returncode == 0:
             pass
+
+
+@contextmanager
+def hanging(folder: Path, *, dead: bool = False) -> Iterator[Path]:
+    """A mount at ``folder`` that answers nothing: whoever asks waits in the kernel. Skips like `mounted`.
+
+    It is a FUSE file system whose server never says hello. Where that has ended (``dead``), and here in the end,
+    whoever asks gets ENOTCONN, as of an sshfs whose line was cut.
+    """
+    try:
+        server = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        pytest.skip("a mount that hangs needs /dev/fuse")
+    try:
+        options = f"fd={server},rootmode=40000,user_id=0,group_id=0".encode()
+        if _libc.mount(b"hanging", os.fsencode(folder), b"fuse", 0, options) != 0:
+            pytest.skip("mounting needs root and CAP_SYS_ADMIN")
+        if dead:
+            os.close(server)
+        yield folder
+    finally:
+        if not dead:
+            os.close(server)
+        _libc.umount2(os.fsencode(folder), 2)  # MNT_DETACH
+
+
+_libc = ctypes.CDLL(None, use_errno=True)

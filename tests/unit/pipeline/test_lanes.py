@@ -37,7 +37,8 @@ async def test_a_lane_does_one_thing_after_the_other_in_a_thread_of_its_name() -
     lanes.close()
 
 
-async def test_a_lane_that_hangs_holds_up_no_other_and_no_closing() -> None:
+async def test_a_lane_that_hangs_holds_up_no_other_and_no_closing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("picwish_watchd.pipeline.lanes.PATIENCE", 0.05)
     lanes = Lanes()
     hanging = threading.Event()
     stuck = asyncio.create_task(lanes.run("nas", hanging.wait, 20))
@@ -45,6 +46,10 @@ async def test_a_lane_that_hangs_holds_up_no_other_and_no_closing() -> None:
     await asyncio.sleep(0)
     assert await lanes.run("disk", str, 1) == "1"
     assert busy(lanes)
+    assert not lanes.hangs("nas")
+    await asyncio.sleep(0.1)
+    assert lanes.hangs("nas")
+    assert not lanes.hangs("disk")
     lanes.close()
     assert not stuck.done()
     with pytest.raises(asyncio.CancelledError):
@@ -52,6 +57,7 @@ async def test_a_lane_that_hangs_holds_up_no_other_and_no_closing() -> None:
     hanging.set()
     assert await stuck
     assert not busy(lanes)
+    assert not lanes.hangs("nas")
 
 
 async def test_a_call_whose_waiter_gave_up_still_runs_to_its_end() -> None:

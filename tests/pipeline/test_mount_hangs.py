@@ -1,0 +1,92 @@
+"""A mount that answers nothing, as a dead server: it holds up its own rules and nothing else."""
+
+import asyncio
+import os
+import socket
+from contextlib import suppress
+
+import pytest
+
+from picwish_watchd import daemon as daemon_room
+from picwish_watchd import mounts
+from picwish_watchd.daemon import Daemon
+from picwish_watchd.job import State
+from picwish_watchd.pipeline import desks, lanes
+from tests.support.house import KEY, House, until
+from tests.support.mounting import hanging
+
+
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same waits, of tenths of a second."""
+    for room, name in ((mounts, "PATIENCE"), (lanes, "PATIENCE"), (desks, "_OVERDUE")):
+        monkeypatch.setattr(room, name, 0.2)
+    monkeypatch.setattr(daemon_room, "_READY_PATIENCE", 0.2)
+
+
+async def test_a_mount_that_hangs_holds_up_its_own_rules_only_and_systemd_hears_that_all_is_well(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both slots for images on their way to PicWish are asked for by the rule whose outbox hangs."""
+    (house.root / "nas").mkdir()
+    (house.root / "other").mkdir()
+    house.api = {"qps": 16}
+    house.more_rules = [
+        {"name": "from", "inbox": "nas/in", "rescan_interval": "100ms"},
+        {"name": "to", "inbox": "other", "outbox": "nas/out", "priority": 1},
+    ]
+    for number in range(4):
+        house.drop(f"{number}.jpg", seed=number, inbox="other")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager, hanging(house.root / "nas"):
+        manager.bind(f"\0picwish-hang-{os.getpid()}")
+        manager.setblocking(False)
+        monkeypatch.setenv("NOTIFY_SOCKET", f"@picwish-hang-{os.getpid()}")
+        monkeypatch.setenv("WATCHDOG_USEC", "3000000")
+        daemon = Daemon(house.config(), KEY)
+        running = asyncio.create_task(daemon.run())
+        await until(lambda: house.report().count('"watching": true') == 2)
+        house.drop("a.jpg", seed=9)
+        await until(lambda: len(house.jobs(State.DONE)) == 1)
+        await until(lambda: "does its mount hang?" in house.report())
+        heard: set[bytes] = set()
+        with suppress(BlockingIOError):
+            while True:
+                heard.add(manager.recv(4096))
+        daemon.stop()
+        daemon.stop()
+        async with asyncio.timeout(5):
+            await running
+        assert {b"READY=1", b"WATCHDOG=1"} <= heard
+        assert daemon.hanging
+    assert house.job("a.jpg").state is State.DONE
+    assert house.creates() == 1
+    assert {job.state for job in house.jobs()} == {State.DONE, State.QUEUED}
+
+
+async def test_a_mount_whose_server_has_died_is_waited_for_and_nothing_is_parked_or_ended(house: House) -> None:
+    """Whatever is asked there is answered "Transport endpoint is not connected"."""
+    (house.root / "nas").mkdir()
+    house.rule = {"inbox": "nas/in", "outbox": "nas/out", "on_success": "move", "archive": "nas/archive"}
+    house.more_rules = [
+        {"name": "to", "inbox": "inbox", "outbox": "nas/to"},
+        {"name": "well", "inbox": "well", "outbox": "outbox"},
+    ]
+    for folder in ("in", "out", "to", "archive"):
+        (house.root / "nas" / folder).mkdir()
+    house.drop("a.jpg", seed=1)
+    house.drop("b.jpg", seed=2, inbox="nas/in")
+    house.drop("c.jpg", seed=3, inbox="well")
+    assert await house.drain() == 0
+    house.drop("a2.jpg", seed=4)
+    house.drop("b2.jpg", seed=5, inbox="nas/in")
+    house.drop("c2.jpg", seed=6, inbox="well")
+    with hanging(house.root / "nas", dead=True):
+        assert await house.drain() == 1
+        assert "Transport endpoint is not connected" in house.report()
+        assert house.job("a2.jpg").state is State.QUEUED
+        assert "Transport endpoint is not connected" in (house.job("a2.jpg").note or "")
+        assert house.job("c2.jpg").state is State.DONE
+    assert await house.drain() == 0
+    assert {str(job.relative): job.state for job in house.jobs()} == dict.fromkeys(
+        ("a.jpg", "b.jpg", "c.jpg", "a2.jpg", "b2.jpg", "c2.jpg"), State.DONE
+    )
