@@ -165,11 +165,12 @@ class Process:
     arguments: tuple[str, ...] = ()
     die_after: int | None = None  #: acts, see `tests.support.crash`
     environ: dict[str, str] = field(default_factory=dict)
+    prefix: tuple[str, ...] = ()  #: the command that it is run by
 
     def start(self) -> "Process":
         file = self.house.configure()
         program = ["picwish_watchd"] if self.die_after is None else ["tests.support.crash", str(self.die_after)]
-        command = [sys.executable, "-m", *program, "run", "-c", str(file), *self.arguments]
+        command = [*self.prefix, sys.executable, "-m", *program, "run", "-c", str(file), *self.arguments]
         environ = {**os.environ, "PICWISH_API_KEY": KEY, **self.environ}
         self.errors = self.house.root / "stderr.log"
         with self.errors.open("ab") as sink:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from watchdog.observers.api import BaseObserver
 
 from picwish_watchd import mounts
 from picwish_watchd.files.observe import Inbox, Walked, Watcher
@@ -194,6 +195,19 @@ def test_an_inbox_that_is_a_link_is_heard(inbox: Path, start: Start) -> None:
     watched.idle()
     (inbox / "a.jpg").write_bytes(b"another picture")
     watched.until("a.jpg")
+
+
+def test_an_observer_whose_thread_has_died_is_replaced_at_the_next_walk(inbox: Path, start: Start) -> None:
+    watched = start()
+    watched.walked()
+    dead = [thread for thread in _watchdogs() if isinstance(thread, BaseObserver)]
+    for observer in dead:
+        observer.stop()
+        observer.join(DEADLINE)
+    watched.idle()
+    (inbox / "a.jpg").touch()
+    watched.until("a.jpg")
+    assert not set(dead) & set(_watchdogs())
 
 
 def test_a_hint_walks_at_once_and_looks_closely(inbox: Path, start: Start) -> None:
