@@ -3,12 +3,14 @@
 import asyncio
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from picwish_watchd.cli import main
 from picwish_watchd.daemon import Daemon
-from picwish_watchd.job import State
+from picwish_watchd.files.originals import move
+from picwish_watchd.job import Original, State
 from tests.support.house import KEY, House, Process, until
 from tests.support.mounting import mount, mounted, umount
 from tests.support.pictures import picture
@@ -142,3 +144,27 @@ async def test_a_change_of_mounts_walks_those_inboxes_that_it_concerns_and_no_ot
     umount(house.root / "to")
     assert after["scans"] == heard["scans"]
     assert after["linked"] > heard["linked"]
+
+
+async def test_an_original_whose_mount_goes_right_before_it_is_moved_is_not_taken_for_gone(
+    house: House, nas: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    umount(nas)
+    (house.root / "disk").mkdir()
+    mount(nas, house.root / "disk")
+    house.rule = {"inbox": "nas", "on_success": "move", "archive": "archive"}
+    house.drop("a.jpg", seed=1, inbox="disk")
+
+    def too_late(*args: Any, **kwargs: Any) -> Any:
+        umount(nas, lazily=True)
+        return move(*args, **kwargs)
+
+    with monkeypatch.context() as race:
+        race.setattr("picwish_watchd.pipeline.dispose.move", too_late)
+        await house.drain()
+    assert house.job("a.jpg").original is Original.WAITING
+    assert "is away" in (house.job("a.jpg").note or "")
+    mount(nas, house.root / "disk")
+    assert await house.drain() == 0
+    assert house.job("a.jpg").original is Original.MOVED
+    assert (house.root / "archive" / "a.jpg").exists()
