@@ -79,9 +79,11 @@ class Submit:
     def choose(self) -> Job | None:
         """The job whose turn it is, or None while none may be prepared."""
         context = self._context
+        hanging = {rule for rule in self._preparing.values() if self._hangs(rule)}
+        for stuck in (job for job, rule in self._preparing.items() if rule in hanging):
+            self._gate.ends(stuck)  # another one may try whether the gate may open
         if not self._gate.may_submit() or self._pacer.wait > _PARKED_MAX / 2:
             return None
-        hanging = {rule for rule in self._preparing.values() if self._hangs(rule)}
         going = sum(rule not in hanging for rule in self._preparing.values())
         if going >= max(2, min(16, int(context.config.api.qps / 8))):
             return None

@@ -12,6 +12,7 @@ from picwish_watchd import mounts
 from picwish_watchd.daemon import Daemon
 from picwish_watchd.job import State
 from picwish_watchd.pipeline import desks, lanes
+from picwish_watchd.pipeline.gate import Reason
 from tests.support.house import KEY, House, until
 from tests.support.mounting import hanging
 
@@ -24,10 +25,11 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(daemon_room, "_READY_PATIENCE", 0.2)
 
 
+@pytest.mark.parametrize("gate", ["open", "on trial"])
 async def test_a_mount_that_hangs_holds_up_its_own_rules_only_and_systemd_hears_that_all_is_well(
-    house: House, monkeypatch: pytest.MonkeyPatch
+    house: House, monkeypatch: pytest.MonkeyPatch, gate: str
 ) -> None:
-    """Both slots for images on their way to PicWish are asked for by the rule whose outbox hangs."""
+    """The rule whose outbox hangs asks first for both slots on the way to PicWish, or for the trial at the gate."""
     (house.root / "nas").mkdir()
     (house.root / "other").mkdir()
     house.api = {"qps": 16}
@@ -35,8 +37,6 @@ async def test_a_mount_that_hangs_holds_up_its_own_rules_only_and_systemd_hears_
         {"name": "from", "inbox": "nas/in", "rescan_interval": "100ms"},
         {"name": "to", "inbox": "other", "outbox": "nas/out", "priority": 1},
     ]
-    for number in range(4):
-        house.drop(f"{number}.jpg", seed=number, inbox="other")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager, hanging(house.root / "nas"):
         manager.bind(f"\0picwish-hang-{os.getpid()}")
         manager.setblocking(False)
@@ -45,6 +45,11 @@ async def test_a_mount_that_hangs_holds_up_its_own_rules_only_and_systemd_hears_
         daemon = Daemon(house.config(), KEY)
         running = asyncio.create_task(daemon.run())
         await until(lambda: house.report().count('"watching": true') == 2)
+        if gate == "on trial":
+            daemon.gate.close(Reason.API_DOWN, "it does not answer", trial=True)
+        for number in range(4):
+            house.drop(f"{number}.jpg", seed=number, inbox="other")
+        await until(lambda: daemon.context.lanes.hangs("out:to"))
         house.drop("a.jpg", seed=9)
         await until(lambda: len(house.jobs(State.DONE)) == 1)
         await until(lambda: "does its mount hang?" in house.report())
