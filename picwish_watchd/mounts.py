@@ -5,10 +5,13 @@ import re
 import select
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
+
+T = TypeVar("T")
 
 MOUNTINFO = Path("/proc/self/mountinfo")
 FDINFO = Path("/proc/self/fdinfo")
@@ -16,7 +19,7 @@ FDINFO = Path("/proc/self/fdinfo")
 #: Kinds whose changes the kernel does not see when another machine makes them, and on which SQLite's WAL is not
 #: safe (sqlite.org/wal.html: "WAL does not work over a network filesystem"). FUSE kinds are judged by prefix.
 NETWORK_KINDS = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "virtiofs"})
-PATIENCE = 3.0  #: seconds that a mount may take to say where a path leads
+PATIENCE = 3.0  #: seconds that a mount may take to answer where nobody can wait for it
 _LOCAL_FUSE = frozenset({"fuse.fuse-overlayfs", "fuse.overlayfs", "fuseblk"})
 _OCTAL = re.compile(r"\\([0-7]{3})")
 _MOUNT_ID = re.compile(r"^mnt_id:\s*(\d+)$", re.MULTILINE)
@@ -109,6 +112,15 @@ def _unbound(mount: Mount | None, table: list[Mount]) -> Mount | None:
             break
         mount = above
     return mount
+
+
+def patiently(ask: Callable[[], T]) -> T | None:
+    """What ``ask`` answers; None if it does not within `PATIENCE`, and then its thread is left behind."""
+    told: list[T] = []
+    thread = threading.Thread(target=lambda: told.append(ask()), daemon=True)
+    thread.start()
+    thread.join(PATIENCE)
+    return told[0] if told else None
 
 
 def real_paths(paths: Iterable[Path]) -> dict[Path, str]:

@@ -3,10 +3,12 @@
 import argparse
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+from picwish_watchd import mounts
 from picwish_watchd.cli.source import configuration
 from picwish_watchd.config import Config, OnFailure, OnSuccess, Rule, read_key
 from picwish_watchd.errors import ConfigError, JournalError
@@ -33,10 +35,10 @@ def run(args: argparse.Namespace) -> int:
     findings.append(_key(config))
     findings += _journal(config)
     for rule in config.rules:
-        findings.append(_inbox(rule))
-        findings.append(_target(f"outbox of {rule.name}", rule.outbox, config.min_free))
+        findings.append(_answer(f"inbox of {rule.name}", rule.inbox, partial(_inbox, rule)))
+        findings.append(_answered(f"outbox of {rule.name}", rule.outbox, config.min_free))
         findings += [
-            _target(f"{name} of {rule.name}", folder, 0)
+            _answered(f"{name} of {rule.name}", folder, 0)
             for name, folder in (("archive", rule.archive), ("failed", rule.failed))
             if folder is not None
         ]
@@ -72,6 +74,25 @@ def _journal(config: Config) -> Iterator[_Finding]:
     except JournalError as error:
         yield _Finding(error.exit_code, f"journal: {error.message}", error.hint)
     yield _target("folder of the journal", path.parent, config.min_free)
+
+
+def _answered(what: str, path: Path, least: int) -> _Finding:
+    return _answer(what, path, partial(_target, what, path, least))
+
+
+def _answer(what: str, path: Path, look: Callable[[], _Finding]) -> _Finding:
+    """What is found there; a mount that hangs would keep us waiting as long as it likes, and one may be broken."""
+
+    def ask() -> _Finding:
+        try:
+            return look()
+        except OSError as error:
+            return _Finding(1, f"{what}: {path}: {error.strerror or error}", "look after the mount that it lies on")
+
+    silent = _Finding(
+        1, f"{what}: {path}: no answer within {mounts.PATIENCE:g} s", "look after the server that it is mounted from"
+    )
+    return mounts.patiently(ask) or silent
 
 
 def _inbox(rule: Rule) -> _Finding:

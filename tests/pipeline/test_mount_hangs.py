@@ -9,6 +9,7 @@ import pytest
 
 from picwish_watchd import daemon as daemon_room
 from picwish_watchd import mounts
+from picwish_watchd.cli import main
 from picwish_watchd.daemon import Daemon
 from picwish_watchd.job import State
 from picwish_watchd.pipeline import desks, lanes
@@ -95,3 +96,21 @@ async def test_a_mount_whose_server_has_died_is_waited_for_and_nothing_is_parked
     assert {str(job.relative): job.state for job in house.jobs()} == dict.fromkeys(
         ("a.jpg", "b.jpg", "c.jpg", "a2.jpg", "b2.jpg", "c2.jpg"), State.DONE
     )
+
+
+@pytest.mark.parametrize("dead", [False, True])
+def test_check_tells_which_folders_do_not_answer_and_ends(
+    house: House, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, dead: bool
+) -> None:
+    (house.root / "nas").mkdir()
+    house.rule = {"inbox": "nas/in", "outbox": "nas/out"}
+    monkeypatch.setenv("PICWISH_API_KEY", KEY)
+    with hanging(house.root / "nas", dead=dead):
+        assert main(["check", "-c", str(house.configure())]) == 1
+    told = capsys.readouterr().out
+    if not dead:
+        assert f"FAIL  inbox of scans: {house.root}/nas/in: no answer within 0.2 s\n" in told
+        assert f"FAIL  outbox of scans: {house.root}/nas/out: no answer within 0.2 s\n" in told
+    else:
+        assert f"FAIL  inbox of scans: {house.root}/nas/in: Transport endpoint is not connected\n" in told
+    assert "ok    journal" in told
