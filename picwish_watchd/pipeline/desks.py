@@ -87,7 +87,8 @@ class Desks:
     def walk_now(self, points: Collection[str]) -> None:
         """At these points mounts have come or gone: the inboxes that are concerned are walked at once."""
         for desk in self._desks.values():
-            if concern(points, os.fspath(desk.rule.inbox)) or concern(points, desk.place):
+            inbox = os.fspath(desk.rule.inbox)
+            if concern(points, inbox) or concern(points, desk.place or inbox):
                 desk.watcher.walk_now()
 
     def look_again(self, job: Job) -> None:

@@ -51,22 +51,6 @@ async def test_approve_accepts_the_mount_that_an_outbox_lies_on_now(house: House
     assert (nas / "b.jpg").exists()
 
 
-async def test_an_inbox_whose_mount_is_away_is_paused_and_resumes_by_itself(house: House, nas: Path) -> None:
-    house.rule = {"inbox": "nas", "rescan_interval": "100ms", "observer": "polling"}
-    process = Process(house).start()
-    (nas / "a.jpg").write_bytes(picture("jpeg", seed=1))
-    await until(lambda: house.journal.exists() and len(house.jobs(State.DONE)) == 1)
-    umount(nas)
-    await until(lambda: "before on the tmpfs" in house.report())
-    (nas / "under.jpg").write_bytes(picture("jpeg", seed=2))
-    await until(lambda: len([line for line in process.log() if line["event"] == "inbox.away"]) == 1)
-    mount(nas)
-    (nas / "b.jpg").write_bytes(picture("jpeg", seed=3))
-    await until(lambda: len(house.jobs(State.DONE)) == 2)
-    assert await process.stop() == 0
-    assert sorted(str(job.relative) for job in house.jobs()) == ["a.jpg", "b.jpg"]
-
-
 async def test_a_queued_job_waits_while_the_mount_of_its_inbox_is_away(house: House, nas: Path) -> None:
     house.rule = {"inbox": "nas"}
     (nas / "a.jpg").write_bytes(picture("jpeg", seed=1))
