@@ -99,13 +99,15 @@ class Watcher(threading.Thread):
         self._stopping = threading.Event()
         self._forgotten: list[str] = []
         self._owed = False  # a close look at everything
+        self._doubtful = False  # whether the kernel still listens
 
     def hint(self, relative: str | None = None) -> None:
         """Asks for a walk now; with a path, for a close look at that file, without one at all. From any thread."""
         self._hints.add(relative)
 
     def walk_now(self) -> None:
-        """Asks for a walk now, with a close look at nothing that is known. From any thread."""
+        """Mounts have changed: asks for a walk now, with a close look at nothing that is known. From any thread."""
+        self._doubtful = True
         self._hints.wake()
 
     def forget(self, relative: str) -> None:
@@ -141,13 +143,14 @@ class Watcher(threading.Thread):
         began = time.monotonic()
         touched, everything = self._hints.take()  # whatever comes of this walk: a hint is asked for once
         self._owed |= full or everything
+        closely, self._doubtful = self._owed or self._doubtful, False
         warning = None
         away = self._elsewhere()
         if away is None:
             # Watch, then walk: what comes between the two is seen by one of them.
-            warning = self._ear.listen(self.inbox)
+            warning = self._ear.listen(self.inbox, closely=closely)
             away = self._look(touched)
-            warning = warning or self._ear.compare(self.inbox, self._walker.folders)
+            warning = warning or self._ear.compare(self.inbox, self._walker.folders, closely=closely)
         if away is not None:
             self._ear.close()
         self._owed = away is not None  # what was changed in place meanwhile, nobody has heard
@@ -233,14 +236,18 @@ class _Ear(FileSystemEventHandler):
         self.polling: str | None = None  #: why the kernel is not listened to
         self.partial: str | None = None  #: why it is listened to in some of the folders only
 
-    def listen(self, inbox: Inbox) -> str | None:
-        """Listens to the folder that stands at the path now; answers a warning the first time that it cannot."""
+    def listen(self, inbox: Inbox, *, closely: bool) -> str | None:
+        """Listens to the folder that stands at the path now; answers a warning the first time that it cannot.
+
+        ``closely``: asks the kernel whether it does, which takes it some microseconds a folder.
+        """
         root = _identity(inbox.path)
         self.polling = self._unwanted(inbox)
         if root is None or self.polling is not None:
             self.close()
             return None
-        if self._observer is not None and root == self._root and self._observer.is_alive() and self._watches() != 0:
+        alive = self._observer is not None and root == self._root and self._observer.is_alive()
+        if alive and not (closely and self._watches() == 0):
             return None
         self.close()
         try:
@@ -255,12 +262,14 @@ class _Ear(FileSystemEventHandler):
         """Whether the kernel tells of all changes, as far as one can know."""
         return self._observer is not None and self.partial is None
 
-    def compare(self, inbox: Inbox, folders: int) -> str | None:
+    def compare(self, inbox: Inbox, folders: int, *, closely: bool) -> str | None:
         """After a walk that read so many folders: a warning the first time that not all of them are listened to.
 
         watchdog says nothing where the kernel refuses a watch on a subfolder. One that is new may get its watch yet;
         so only a number that stands still between two walks counts.
         """
+        if not closely and self._fewer is None:
+            return None
         before, self._fewer, self.partial = self._fewer, None, None
         watches = self._watches()
         if not watches or watches >= folders or inbox.follow_symlinks or not inbox.recursive:
