@@ -25,7 +25,7 @@ from watchdog.events import (
 from watchdog.observers import Observer
 from watchdog.observers.api import BaseObserver
 
-from picwish_watchd.files.walk import Away, NameFilter, Sighting, Walker
+from picwish_watchd.files.walk import Away, CloseLooks, NameFilter, Sighting, Walker
 from picwish_watchd.job import Stamp
 from picwish_watchd.mounts import Mount, home_of, mount_of, moved
 
@@ -39,7 +39,6 @@ _EVENTS: list[type[FileSystemEvent]] = [
 ]
 _BATCH = 500  # sightings a report
 _TOUCHED_MAX = 10_000  # hinted paths; beyond that everything is looked at closely
-_FULL_EVERY = 10  # the first walk and each tenth look closely: files changed in place unheard
 _LOGGER = "watchdog.observers.inotify_c"  # where watchdog >= 7.1 tells of lost events, and nowhere else
 
 
@@ -98,6 +97,7 @@ class Watcher(threading.Thread):
         self._ear = _Ear(self._hints)
         self._stopping = threading.Event()
         self._forgotten: list[str] = []
+        self._close_looks = CloseLooks(inbox.rescan_interval)
         self._owed = False  # a close look at everything
         self._doubtful = False  # whether the kernel still listens
 
@@ -124,13 +124,12 @@ class Watcher(threading.Thread):
         handler = _OverflowHandler(self._hints)
         logging.getLogger(_LOGGER).addHandler(handler)
         try:
-            turn = 0
             while not self._stopping.is_set():
                 began = time.monotonic()
-                # without events, only a close look finds a file that was changed in place
-                self._walk(full=turn % _FULL_EVERY == 0 or not self._ear.listening)
-                turn += 1
+                full = self._close_looks.due(listening=self._ear.listening)
+                self._walk(full=full)
                 spent = time.monotonic() - began
+                self._close_looks.ended(spent if full else None)
                 # A stream of hints must not turn into walking without pause.
                 self._stopping.wait(min(5 * spent, self.inbox.rescan_interval))
                 if not self._stopping.is_set():

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from picwish_watchd.files.walk import JUNK, Away, NameFilter, Sighting, Walker
+from picwish_watchd.files.walk import JUNK, Away, CloseLooks, NameFilter, Sighting, Walker
 from picwish_watchd.job import Stamp
 
 PICTURES = NameFilter(["*.jpg", "*.png"], [])
@@ -303,3 +303,22 @@ def test_as_many_files_came_as_went_and_those_that_went_are_forgotten(inbox: Pat
     (inbox / "c.jpg").rename(inbox / "a.jpg")
     assert (inbox / "a.jpg").stat().st_ino == inode
     assert seen(walk) == ["a.jpg"]
+
+
+def close_looks(seconds: float, every: float, *, listening: bool) -> list[bool]:
+    """Which of 21 walks, one ``every`` so many seconds, look closely if that takes ``seconds``."""
+    looks, found = CloseLooks(every), []
+    for _ in range(21):
+        found.append(looks.due(listening=listening))
+        looks.ended(seconds if found[-1] else None)
+    return found
+
+
+def test_each_walk_looks_closely_where_nobody_tells_of_changes_unless_that_takes_a_twentieth_of_the_time() -> None:
+    assert close_looks(0.1, 10, listening=False) == [True] * 21
+    assert close_looks(0.6, 10, listening=False) == [walk % 2 == 0 for walk in range(21)]
+    assert close_looks(9.0, 10, listening=False) == [walk % 18 == 0 for walk in range(21)]
+
+
+def test_each_tenth_walk_looks_closely_where_the_kernel_tells_of_changes() -> None:
+    assert close_looks(0.1, 60, listening=True) == [walk % 10 == 0 for walk in range(21)]
