@@ -34,8 +34,8 @@ def run(args: argparse.Namespace) -> int:
     code = asyncio.run(_serve(daemon, progress))
     if daemon.hanging:
         # a thread waits for a dead mount in the kernel, and the interpreter would wait for it
+        log.drain()
         sys.stdout.flush()
-        sys.stderr.flush()
         os._exit(code)
     return code
 

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from collections import Counter
+from contextlib import suppress
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -216,18 +217,29 @@ async def test_the_key_appears_nowhere(house: House) -> None:
             assert b"test-key-0123456789" not in path.read_bytes(), path
 
 
-async def test_a_closed_output_does_not_stop_the_work(house: House) -> None:
+@pytest.mark.parametrize("read", ["closed", "never"])
+async def test_an_output_that_is_closed_or_never_read_does_not_stop_the_work(house: House, read: str) -> None:
     process = Process(house)
+    house.top["log"] = {"level": "debug"}
     file = house.configure()
     reader, writer = os.pipe()
+    if read == "never":
+        os.set_blocking(writer, False)
+        with suppress(BlockingIOError):
+            while True:
+                os.write(writer, b"x" * 4096)
+        os.set_blocking(writer, True)
     environ: dict[str, Any] = {**os.environ, "PICWISH_API_KEY": "k"}
     child = subprocess.Popen(
         [sys.executable, "-m", "picwish_watchd", "run", "-c", str(file)], stderr=writer, stdout=writer, env=environ
     )
     os.close(writer)
-    os.close(reader)
+    if read == "closed":
+        os.close(reader)
     process.child = child
     house.drop("a.jpg")
     await until(lambda: finished(house) == 1)
     child.send_signal(signal.SIGTERM)
     assert await process.ended() == 0
+    if read == "never":
+        os.close(reader)

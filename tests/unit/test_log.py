@@ -277,3 +277,35 @@ def test_a_stream_that_is_not_the_journal_gets_no_priority(tmp_path: Path, monke
 def test_a_wrong_level_is_a_bug_and_raises() -> None:
     with pytest.raises(KeyError):
         log.setup("loud", "json", sys.stderr)
+
+
+@pytest.mark.parametrize("blocking", [True, False])
+def test_a_reader_that_stands_still_keeps_nobody_waiting_and_learns_how_much_it_missed(blocking: bool) -> None:
+    reading, writing = os.pipe()
+    os.set_blocking(writing, blocking)
+    lines = 40_000  # more than are kept and a pipe holds
+    with os.fdopen(writing, "w") as stream:
+        log.setup("info", "json", stream)
+        logger = structlog.get_logger()
+        for number in range(lines):
+            logger.info("found", number=number)
+        found: list[str] = []
+        with os.fdopen(reading) as reader:
+            for line in reader:
+                found.append(line)
+                if '"log.lost"' in line:
+                    break
+    told = [json.loads(line) for line in found]
+    numbers = [event["number"] for event in told[:-1]]
+    assert numbers == sorted(set(numbers))
+    assert len(numbers) + told[-1]["lines"] == lines
+
+
+def test_draining_waits_for_the_lines_that_are_on_their_way() -> None:
+    reading, writing = os.pipe()
+    with os.fdopen(writing, "w") as stream, os.fdopen(reading, "rb", buffering=0) as reader:
+        log.setup("info", "json", stream)
+        structlog.get_logger().info("found")
+        log.drain()
+        os.set_blocking(reading, False)
+        assert b"found" in (reader.read() or b"")

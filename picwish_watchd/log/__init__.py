@@ -11,7 +11,6 @@ import os
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import PurePath
@@ -20,6 +19,8 @@ from typing import Any, TextIO
 import structlog
 from structlog.stdlib import ProcessorFormatter
 from structlog.typing import EventDict, Processor, WrappedLogger
+
+from picwish_watchd.log.stream import LogStream
 
 #: Quieter than the rest: httpx logs URLs, which can be signed; Pillow and watchdog log each chunk and each event.
 _LEAST = {
@@ -41,8 +42,8 @@ def setup(level: str, format: str, stream: TextIO, *, secrets: Sequence[str] = (
     ``level`` is debug, info, warning or error. ``format`` is console, json, or auto: console if ``stream`` is a
     terminal. Each event has ``event``, ``level`` and ``timestamp`` (ISO 8601, UTC). Control characters and undecodable
     bytes in values are escaped, ``secrets`` become ``***``. An exception is one field, ``error``; with level debug
-    there is a ``traceback`` too. JSON lines to systemd's journal carry their priority. A stream that is closed or
-    broken loses lines, nothing else.
+    there is a ``traceback`` too. JSON lines to systemd's journal carry their priority. A stream that is closed, broken
+    or not read loses lines, nothing else (`LogStream`).
     """
     terminal = _is_terminal(stream)
     console = format == "console" or (format == "auto" and terminal)
@@ -52,19 +53,21 @@ def setup(level: str, format: str, stream: TextIO, *, secrets: Sequence[str] = (
         partial(_clean, _Cleaner(tuple(secret for secret in secrets if secret), _is_unicode(stream))),
         _console(terminal) if console else partial(_json, _is_journal(stream)),
     ]
-    lines = _Lines(stream)
+    root = logging.getLogger()
+    before = [handler for handler in root.handlers if isinstance(handler, _Lines)]
+    same = [handler.stream for handler in before if handler.stream.beneath is stream]
+    lines = _Lines(same[0] if same else LogStream(stream, _lost))
     lines.addFilter(_with_readable_message)
     lines.setFormatter(
         ProcessorFormatter(
             foreign_pre_chain=[_add_logger_name, *begin], processors=[ProcessorFormatter.remove_processors_meta, *end]
         )
     )
-    root = logging.getLogger()
-    root.handlers = [handler for handler in root.handlers if not isinstance(handler, _Lines)] + [lines]
+    root.handlers = [handler for handler in root.handlers if handler not in before] + [lines]
     # Our own events do not make the detour through logging's records: it would be half of what a file costs.
     structlog.configure(
         processors=[structlog.contextvars.merge_contextvars, *begin, *end],
-        logger_factory=lambda *_names: _Own(lines),
+        logger_factory=lambda *_names: _Own(lines.stream),
     )
     set_level(level)
 
@@ -78,17 +81,15 @@ def set_level(level: str) -> None:
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(least))
 
 
-class _Lines(logging.StreamHandler[TextIO]):
-    """Writes lines; what fails in writing one is nobody's business here."""
+def drain() -> None:
+    """Waits, but not for long, until all lines have left."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, _Lines):
+            handler.stream.drain()
 
-    def write(self, line: str) -> None:
-        """One line, whole, from any thread."""
-        try:
-            with self.lock or nullcontext():
-                self.stream.write(line + "\n")
-                self.flush()
-        except (OSError, ValueError):
-            pass  # as in handleError
+
+class _Lines(logging.StreamHandler[LogStream]):
+    """Writes lines; what fails in writing one is nobody's business here."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  # logging.Handler names it so
         """Nothing: the log is the last to tell of trouble, and a closed terminal must not end the daemon."""
@@ -97,8 +98,16 @@ class _Lines(logging.StreamHandler[TextIO]):
 class _Own:
     """Where structlog puts the finished line of one of our own events."""
 
-    def __init__(self, lines: _Lines) -> None:
-        self.debug = self.info = self.warning = self.error = self.critical = self.exception = lines.write
+    def __init__(self, stream: LogStream) -> None:
+        self._stream = stream
+        self.debug = self.info = self.warning = self.error = self.critical = self.exception = self._write
+
+    def _write(self, line: str) -> None:
+        self._stream.write(line + "\n")
+
+
+def _lost(lines: int) -> None:
+    structlog.get_logger().warning("log.lost", lines=lines, reason="nobody read the log")
 
 
 def _with_readable_message(record: logging.LogRecord) -> bool:
