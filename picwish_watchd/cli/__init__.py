@@ -23,6 +23,8 @@ COMMANDS = {
     "retry": "let jobs that ended badly go on; what must be paid again is paid again",
     "approve": "let a flood go that budget.burst holds; accept a rule's folders where they lie now",
     "spend": "show the credits used, by day, month or rule",
+    "manual": "print the manual page, for man(1)",
+    "completion": "print what makes a shell complete our commands and options",
     "demo": "make a complete round trip on this machine, with no key and no configuration",
     "simulate": "run the simulator alone: a stand-in for PicWish on this machine",
 }
@@ -44,8 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a name that this terminal cannot show is escaped, and no error
             stream.reconfigure(errors="backslashreplace")
-    parser = _parser()
-    args = parser.parse_args(argv)
+    args = parser().parse_args(argv)
     command = importlib.import_module(f"picwish_watchd.cli.{args.command}")
     try:
         code: int = command.run(args)
@@ -89,20 +90,21 @@ def _printable(text: str) -> str:
     return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """The command line: what `main` reads, and what the manual page and the completions are made from."""
+    top = argparse.ArgumentParser(
         prog="picwish-watchd",
         description=_DESCRIPTION,
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, title="commands")
+    top.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True, title="commands")
     for name, purpose in COMMANDS.items():
         sub = commands.add_parser(name, help=purpose, description=purpose[0].upper() + purpose[1:] + ".")
         sub.add_argument("-c", "--config", type=Path, metavar="FILE", help="the configuration file")
         _ARGUMENTS[name](sub)
-    return parser
+    return top
 
 
 def _run(sub: argparse.ArgumentParser) -> None:
@@ -153,6 +155,10 @@ def _simulate(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--port", type=int, default=0, metavar="N", help="the port to listen on (default: any free one)")
 
 
+def _completion(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("shell", choices=["bash", "zsh", "fish"], help="the shell to print it for")
+
+
 def _nothing(_sub: argparse.ArgumentParser) -> None:
     pass
 
@@ -168,6 +174,8 @@ _ARGUMENTS = {
     "retry": _retry,
     "approve": _approve,
     "spend": _spend,
+    "manual": _nothing,
+    "completion": _completion,
     "demo": _nothing,
     "simulate": _simulate,
 }
