@@ -155,6 +155,7 @@ class Daemon:
     async def _wind_up(self, workers: list[asyncio.Task[None]]) -> None:
         """Nothing new is begun; what has begun gets `_GRACE` seconds, or none after a second signal."""
         self._manager.stopping()
+        _log.info("daemon.stopping", reason="nothing new is begun; what runs gets some seconds to end")
         self.context.stopping = True
         self.desks.close_all()
         bells = self.context.bells

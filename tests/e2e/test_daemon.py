@@ -91,6 +91,24 @@ async def test_sigterm_ends_with_0_and_loses_nothing(house: House) -> None:
     assert len(house.results()) == 8
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_second_signal_ends_at_once_what_the_first_one_waits_for(house: House, number: signal.Signals) -> None:
+    house.simulator.settings = replace(house.simulator.settings, latency=60.0)
+    house.drop("a.jpg")
+    process = Process(house).start()
+    await until(lambda: house.creates() == 1)
+    process.child.send_signal(number)
+    await until(lambda: "daemon.stopping" in process.errors.read_text())
+    assert process.child.poll() is None
+    process.child.send_signal(number)
+    assert await process.ended(seconds=15) == 0  # 30 s are what the first one grants
+    house.simulator.settings = replace(house.simulator.settings, latency=0.0)
+    again = Process(house, ("--once",)).start()
+    assert await again.ended() == 1
+    assert house.creates() == 1
+    assert [job.state for job in house.jobs()] == [State.HELD]  # nobody can know whether it was taken
+
+
 async def test_many_kills_at_any_moment_never_pay_twice(house: House) -> None:
     house.simulator.settings = replace(house.simulator.settings, processing=(0.1, 0.5), latency=0.01)
     for number in range(24):
