@@ -1,12 +1,12 @@
 """Combinations of keys, each fine alone, that would lose images, pay in circles or give the key away."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from picwish_watchd.config.messages import Where
-from picwish_watchd.config.schema import Api, OnFailure, OnSuccess, Rule
+from picwish_watchd.config.schema import Api, IfExists, OnFailure, OnSuccess, Rule
 from picwish_watchd.config.texts import is_plain_http_to_elsewhere
 from picwish_watchd.config.units import spell_duration
 from picwish_watchd.mounts import real_paths
@@ -54,8 +54,9 @@ def dangers(api: Api, journal: Path, rules: Mapping[int, Rule]) -> Iterator[Dang
     for key in ("outbox", "archive", "failed"):
         for site in sites[key]:
             yield from _circles(site, sites["inbox"])
+    overwriting = {index for index, rule in rules.items() if rule.if_exists is IfExists.OVERWRITE}
     for site in (*sites["archive"], *sites["failed"]):
-        yield from _originals_among_results(site, sites["outbox"])
+        yield from _originals_among_results(site, sites["outbox"], overwriting)
     yield from _journal_in_inbox(_Site(("journal",), journal, (os.fspath(journal), real[journal]), ""), sites["inbox"])
 
 
@@ -117,13 +118,15 @@ def _circles(site: _Site, inboxes: list[_Site]) -> Iterator[Danger]:
             yield Danger((site.where, inbox.where), f"{site.path}, which {relation}", allowed)
 
 
-def _originals_among_results(site: _Site, outboxes: list[_Site]) -> Iterator[Danger]:
+def _originals_among_results(site: _Site, outboxes: list[_Site], overwriting: Collection[int]) -> Iterator[Danger]:
+    """Subfolders are mirrored: where one of the two lies in the other, a result and an original can get one name."""
     for outbox in outboxes:
-        if site.within(outbox) and outbox.within(site):
-            allowed = "a folder that is no outbox, else a result could overwrite an original"
-            yield Danger(
-                (site.where, outbox.where), f'{site.path}, which is the outbox of rule "{outbox.rule}"', allowed
-            )
+        same = site.within(outbox) and outbox.within(site)
+        relation = _relation(site, outbox, "outbox")
+        if relation and (same or outbox.where[1] in overwriting):
+            apart = "" if same else " with if_exists: overwrite, lies in none and contains none"
+            allowed = f"a folder that is no outbox{apart}, else a result could overwrite an original"
+            yield Danger((site.where, outbox.where), f"{site.path}, which {relation}", allowed)
 
 
 def _journal_in_inbox(journal: _Site, inboxes: list[_Site]) -> Iterator[Danger]:

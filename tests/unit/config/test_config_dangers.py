@@ -9,7 +9,7 @@ from picwish_watchd.config import Config
 
 
 def rules(*given: str) -> str:
-    """Rules r0, r1, ... on lines 2, 3, ..., each given as ``inbox outbox [KEY=FOLDER ...]``."""
+    """Rules r0, r1, ... on lines 2, 3, ..., each given as ``inbox outbox [KEY=VALUE ...]``."""
     lines = ["rules:"]
     for index, text in enumerate(given):
         inbox, outbox, *more = text.split()
@@ -36,8 +36,16 @@ def rules(*given: str) -> str:
         ),
         (rules("/a /o failed=/b", "/b /p"), '2: rules[0].failed: found /b, which is the inbox of rule "r1" (/b)'),
         (rules("/a/in /o archive=/a"), '2: rules[0].archive: found /a, which contains the inbox of rule "r0" (/a/in)'),
-        (rules("/a /o archive=/o"), '2: rules[0].archive: found /o, which is the outbox of rule "r0"'),
-        (rules("/a /o", "/b /p failed=/o"), '3: rules[1].failed: found /o, which is the outbox of rule "r0"'),
+        (rules("/a /o archive=/o"), '2: rules[0].archive: found /o, which is the outbox of rule "r0" (/o)'),
+        (rules("/a /o", "/b /p failed=/o"), '3: rules[1].failed: found /o, which is the outbox of rule "r0" (/o)'),
+        (
+            rules("/a /o if_exists=overwrite archive=/o/originals"),
+            '2: rules[0].archive: found /o/originals, which lies in the outbox of rule "r0" (/o)',
+        ),
+        (
+            rules("/a /d/o if_exists=overwrite", "/b /p failed=/d"),
+            '3: rules[1].failed: found /d, which contains the outbox of rule "r0" (/d/o)',
+        ),
         ("journal: /a/x/j.db\n" + rules("/a /o"), '1: journal: found /a/x/j.db, which lies in the inbox of rule "r0"'),
         ("journal: /a\n" + rules("/a /o"), '1: journal: found /a, which lies in the inbox of rule "r0"'),
         (
@@ -66,6 +74,7 @@ def test_circles_of_rules_are_refused(faults: Callable[..., list[str]]) -> None:
         rules("/a /ab", "/a-b /o"),
         rules("/a /o archive=/d failed=/d", "/b /o archive=/d"),
         rules("/a /o archive=/o/originals"),
+        rules("/a /o archive=/o/originals", "/b /p if_exists=overwrite"),
         "journal: /o/j.db\n" + rules("/a /o"),
     ],
 )
