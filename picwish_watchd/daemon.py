@@ -250,6 +250,8 @@ class Daemon:
         self._manager.reloading()
         try:
             config, key = self._reload()
+            for rule in config.rules:  # before anything is closed: a journal that is full or locked changes nothing
+                self.context.journal.remember_rule(rule.name, rule.to_json())
         except WatchdError as error:
             _log.error("config.refused", reason=error.message)
         else:

@@ -10,6 +10,7 @@ from pathlib import Path
 import structlog
 
 from picwish_watchd.config import Config, Observer, Rule
+from picwish_watchd.errors import JournalTemporaryError
 from picwish_watchd.files.observe import Inbox, Walked, Watcher
 from picwish_watchd.files.walk import NameFilter, Sighting
 from picwish_watchd.job import Job
@@ -161,8 +162,11 @@ class Desks:
         journal, path = self._context.journal, desk.rule.inbox
         home = journal.folder_mount(path)
         if home is None and news.away is None and news.mount is not None:
-            journal.remember_folder(path, news.mount)
-            home = news.mount
+            try:
+                journal.remember_folder(path, news.mount)
+                home = news.mount
+            except JournalTemporaryError as error:  # the next walk says it again
+                _log.error("journal.waits", rule=desk.rule.name, reason=error.message)
         approved = home is None and desk.watcher.home is not None
         desk.watcher.home = home
         if approved:

@@ -1,0 +1,57 @@
+"""A journal that another program keeps locked, or whose disk is full, leaves no inbox unwatched."""
+
+import asyncio
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from picwish_watchd.daemon import Daemon
+from picwish_watchd.job import State
+from picwish_watchd.journal import locks
+from tests.support.house import KEY, House, until
+
+
+@contextmanager
+def locked(house: House) -> Iterator[None]:
+    """Another process is in the middle of a transaction."""
+    with open(f"{house.journal}.write", "rb+") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(locks, "PATIENCE", 0.05)
+
+
+async def test_a_reload_that_cannot_be_written_down_changes_nothing_and_the_next_one_is_obeyed(house: House) -> None:
+    daemon = Daemon(house.config(), KEY, reload=lambda: (house.config(), KEY))
+    running = asyncio.create_task(daemon.run())
+    await until(lambda: '"watching": true' in house.report())
+    house.rule = {"type": 1}
+    with locked(house):
+        daemon.reload()
+    assert [desk.rule.type for desk in daemon.desks.all()] == [0]
+    daemon.reload()
+    assert [desk.rule.type for desk in daemon.desks.all()] == [1]
+    house.drop("a.jpg")
+    await until(lambda: bool(house.jobs(State.DONE)))
+    daemon.stop()
+    await running
+    assert house.job("a.jpg").credits == 4
+
+
+async def test_an_inbox_is_watched_though_the_mount_that_it_lies_on_cannot_be_written_down(house: House) -> None:
+    house.inbox.rmdir()
+    house.rule = {"rescan_interval": "100ms"}
+    daemon = Daemon(house.config(), KEY)
+    running = asyncio.create_task(daemon.run())
+    await until(lambda: "No such file" in house.report())
+    with locked(house):
+        house.inbox.mkdir()
+        await until(lambda: all(desk.watching for desk in daemon.desks.all()), 5)
+    await until(lambda: daemon.desks.all()[0].watcher.home is not None, 5)
+    daemon.stop()
+    await running
