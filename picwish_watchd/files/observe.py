@@ -64,7 +64,7 @@ class Walked:
     away: str | None
     seconds: float
     warning: str | None = None
-    unread: tuple[str, ...] = ()  #: subfolders that could not be read
+    unread: tuple[str, ...] = ()  #: subfolders that could not be read, or not all files of
     mount: Mount | None = None  #: where the inbox lies, if that is known
     polling: str | None = None  #: why the walks are on their own; None: the kernel tells of changes too
     place: str = ""  #: where the inbox's path leads, its links followed

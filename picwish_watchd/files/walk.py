@@ -4,6 +4,7 @@ A walk compares names (and the inode numbers that come with them for free) with 
 at what is new or was hinted at; so 100,000 finished files cost some hundredths of a second.
 """
 
+import errno
 import fnmatch
 import os
 import re
@@ -44,6 +45,7 @@ JUNK = (
 
 
 _PICTURE = re.compile(r"\.(jpe?g|bmp|png|webp|tiff?|url|webloc)$", re.IGNORECASE)
+_LEADS_NOWHERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 _Trail = tuple[tuple[int, int], ...]  # (st_dev, st_ino) of a folder and of those above it
 
 
@@ -103,7 +105,7 @@ class Walker:
         self._names = names
         self._recursive = recursive
         self._follow = follow_symlinks
-        self.unread: tuple[str, ...] = ()  #: subfolders that the last walk could not read
+        self.unread: tuple[str, ...] = ()  #: subfolders that the last walk could not read, or not all files of
         self.folders = 0  #: number of folders that it did read, the inbox among them
         self._known: dict[str, Stamp] = {}
         self._barred = tuple(Path(folder) for folder in forbidden)
@@ -159,7 +161,7 @@ class Walker:
                             folders.append((relative, trail))
                         if not self._takes(entry, relative):
                             continue
-                        stamp = self._look(entry, relative, close=full or relative in touched)
+                        stamp = self._look(entry, relative, unread, close=full or relative in touched)
                         if relative in self._known:
                             seen.append(relative)
                         if stamp is not None:
@@ -240,14 +242,18 @@ class Walker:
         except OSError:
             return False
 
-    def _look(self, entry: "os.DirEntry[str]", relative: str, *, close: bool) -> Stamp | None:
+    def _look(self, entry: "os.DirEntry[str]", relative: str, unread: list[str], *, close: bool) -> Stamp | None:
         """The file's stamp if it is new or has changed; from then on it is known."""
         known = self._known.get(relative)
         if known is not None and not close and known.inode == entry.inode():
             return None
         try:
             found = entry.stat(follow_symlinks=self._follow)
-        except OSError:
+        except OSError as error:
+            # a folder without x tells names and no more; and no path may be longer than PATH_MAX
+            folder = relative.removesuffix(entry.name)
+            if error.errno not in _LEADS_NOWHERE and folder not in unread:
+                unread.append(folder)
             return None
         if stat.S_ISDIR(found.st_mode):
             # A folder's size and time change with its contents; only its being there is news.

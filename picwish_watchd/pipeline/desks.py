@@ -20,6 +20,7 @@ from picwish_watchd.pipeline.intake import Intake
 
 _log = structlog.get_logger()
 
+_UNREAD = "it, or a file in it, cannot be read; passed over, and tried again at each walk"
 _OVERDUE = 60.0  # seconds beyond three intervals until a walk counts as hanging
 
 
@@ -34,7 +35,7 @@ class Desk:
     walked: bool = False  #: at least once
     away: str | None = None  #: why its inbox cannot be walked
     heard: float = 0.0  #: when the last walk ended (monotonic seconds)
-    unread: tuple[str, ...] = ()  #: subfolders that could not be read
+    unread: tuple[str, ...] = ()  #: subfolders that could not be read, or not all files of
     observer: str | None = None  #: "native", "partial" or "polling"; None: not walked yet
     place: str = ""  #: where the inbox's path leads
 
@@ -140,7 +141,7 @@ class Desks:
         if news.warning:
             _log.warning("inbox.not_watched", rule=name, path=path, reason=news.warning)
         for folder in set(news.unread) - set(desk.unread):
-            _log.warning("folder.unreadable", rule=name, path=path / folder, reason="it cannot be read; passed over")
+            _log.warning("folder.unreadable", rule=name, path=path / folder, reason=_UNREAD)
         self._learn_mount(desk, news)
         self._tell_observer(desk, news)
         desk.unread, desk.place, desk.heard = news.unread, news.place, self._context.clock.monotonic()

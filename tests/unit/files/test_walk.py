@@ -254,6 +254,22 @@ def test_a_subfolder_that_cannot_be_read_keeps_what_is_known_of_it(
     assert seen(walk) == ["a.jpg"]
 
 
+def test_a_file_whose_path_is_too_long_to_be_asked_for_is_not_missed_in_silence(inbox: Path) -> None:
+    """The same as in a folder that may be read and not entered (chmod -R 644), whose names are all that is told."""
+    folder, above = os.open(inbox, os.O_RDONLY), ""
+    while len(f"{inbox}/{above}") < 3900:  # limits.h: PATH_MAX is 4096
+        os.mkdir("d" * 100, dir_fd=folder)
+        folder, last = os.open("d" * 100, os.O_RDONLY, dir_fd=folder), folder
+        os.close(last)
+        above += "d" * 100 + "/"
+    for name in ("a.jpg", f"{'b' * 200}.jpg", f"{'c' * 200}.jpg"):
+        os.close(os.open(name, os.O_CREAT | os.O_WRONLY, dir_fd=folder))
+    os.close(folder)
+    walk = walker(inbox)
+    assert seen(walk) == [f"{above}a.jpg"]
+    assert walk.unread == (above,)
+
+
 def test_a_folder_that_vanishes_during_the_walk_is_passed_over(inbox: Path) -> None:
     put(inbox / "a.jpg")
     put(inbox / "sub" / "b.jpg")
