@@ -28,6 +28,7 @@ from picwish_watchd.pipeline.desks import Desks
 from picwish_watchd.pipeline.dispose import Dispose
 from picwish_watchd.pipeline.drain import Drain
 from picwish_watchd.pipeline.gate import Gate
+from picwish_watchd.pipeline.housekeeping import Housekeeping
 from picwish_watchd.pipeline.pacer import Pacer
 from picwish_watchd.pipeline.recover import recover
 from picwish_watchd.pipeline.submit import Submit
@@ -36,6 +37,7 @@ _log = structlog.get_logger()
 
 _GRACE = 30.0  # seconds that running requests get to end
 _UPLOAD_BYTES = 64 * 2**20  # of images in memory at once
+_TIDYING = 2.0  # seconds that `run --once` spends on the journal at its end
 _LOOK = 1.0  # seconds between looks at what other processes did to the journal
 _READY_PATIENCE = 30.0  # seconds that systemd is kept waiting for the first walk of every inbox
 
@@ -140,8 +142,7 @@ class Daemon:
             steps = [Deliver(context).run(), collect.run(), submit.run(), Dispose(context).run()]
             workers = [group.create_task(step) for step in steps]
             loops = [self._pacer.run(), self.gate.run(), self.gate.probe(), self._look(), self._feed()]
-            if once:
-                loops.append(self._finish())
+            loops.append(self._finish() if once else Housekeeping(context).run())
             helpers = [group.create_task(loop) for loop in loops]
             self._group, self._serving = group, True
             self._report()
@@ -169,6 +170,7 @@ class Daemon:
 
     async def _finish(self) -> None:
         await self._drain.run()
+        await Housekeeping(self.context).tidy(at_most=_TIDYING)
         self._ending = self._drain.exit_code()
         self.progress()
         self.stop()

@@ -103,6 +103,7 @@ class _Reading:
             min_free=general.min_free,
             max_attempts=general.max_attempts,
             retry_backoff=general.retry_backoff,
+            keep=general.keep,
             rules=tuple(rules.values()),
             log=log,
             path=path,

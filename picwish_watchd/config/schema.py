@@ -230,6 +230,7 @@ class General(Section):
     min_free: Size = 256 * 2**20  #: bytes that outbox and spool must have before anything is bought
     max_attempts: Count = 3  #: submissions of one image that PicWish itself failed
     retry_backoff: Annotated[float, _by(units.duration, most=300.0)] = 2.0  #: seconds; doubles up to 300
+    keep: Annotated[float | None, _by(units.keep)] = 400 * 86400.0  #: seconds that histories are kept; None: for ever
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,6 +244,7 @@ class Config:
     min_free: int  #: bytes
     max_attempts: int
     retry_backoff: float  #: seconds
+    keep: float | None  #: seconds that the history of a finished job is kept; None: for ever
     rules: tuple[Rule, ...]
     log: Log
     path: Path | None  #: the file that it was read from, absolute

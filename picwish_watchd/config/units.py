@@ -9,6 +9,7 @@ from typing import TypeVar
 Word = TypeVar("Word", bound=StrEnum)
 
 LARGEST = 10**18  #: of whole numbers; SQLite and the kernel count in 64 bits
+SHORTEST_KEEP = 32 * 86400.0  #: of a finished job's history, seconds: a whole month can be looked into
 LONGEST = 3650 * 86400.0  #: of durations, seconds; a timer takes no more than about 290 years
 
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -70,6 +71,20 @@ def none_or_whole(value: object) -> int | None:
         return whole(value, least=0)
     except RefusedError:
         raise RefusedError("a whole number of credits, 0 or more; or nothing for no limit") from None
+
+
+def keep(value: object) -> float | None:
+    """``forever`` or nothing, which become None, or a duration of at least `SHORTEST_KEEP`."""
+    if value is None or value == "forever":
+        return None
+    try:
+        seconds = duration(value)
+    except RefusedError:
+        seconds = 0.0
+    if seconds < SHORTEST_KEEP:
+        least, most = spell_duration(SHORTEST_KEEP), spell_duration(LONGEST)
+        raise RefusedError(f"forever, or a duration such as 400d; at least {least}, at most {most}")
+    return seconds
 
 
 def choice(value: object, among: tuple[int, ...]) -> int:

@@ -1,9 +1,10 @@
 """The journal: queue, history and ledger in one SQLite file; the only room that speaks SQL."""
 
 from picwish_watchd.journal.locks import DaemonLock
-from picwish_watchd.journal.reader import JournalReader, Running, Spending
+from picwish_watchd.journal.prune import Slice
+from picwish_watchd.journal.reader import JournalReader
 from picwish_watchd.journal.refusals import refuse_gone
-from picwish_watchd.journal.rows import Changes
+from picwish_watchd.journal.rows import Changes, Running, Spending
 from picwish_watchd.journal.store import (
     BudgetReachedError,
     Charge,
@@ -21,6 +22,7 @@ __all__ = [
     "Journal",
     "JournalReader",
     "Running",
+    "Slice",
     "Spending",
     "StaleJobError",
     "prepare_folder",

@@ -4,7 +4,6 @@ import os
 import sqlite3
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
@@ -12,11 +11,24 @@ from picwish_watchd.errors import JournalError
 from picwish_watchd.job import Job, JobEvent, Stamp, State
 from picwish_watchd.journal.faults import RESTORE, translated
 from picwish_watchd.journal.locks import DaemonLock, witnessed
-from picwish_watchd.journal.refusals import check_version, refuse_lost_events, refuse_lost_wal
-from picwish_watchd.journal.rows import SELECT_JOB, event_from, job_from, path_from, stamp_from, storable
+from picwish_watchd.journal.opening import connect_checked, require
+from picwish_watchd.journal.refusals import refuse_lost_wal
+from picwish_watchd.journal.rows import (
+    SELECT_CHARGE,
+    SELECT_JOB,
+    Running,
+    Spending,
+    event_from,
+    job_from,
+    path_from,
+    spending_from,
+    stamp_from,
+    storable,
+)  # fmt: skip
 from picwish_watchd.journal.schema import migrate
 from picwish_watchd.mounts import Mount
 
+_PAGE = 500  # rows that are read at once where there may be a million
 #: No pause lasts longer, in seconds.
 PAUSE_MAX = 300.0
 #: The pause is over. None lasts over 300 s: one that ends in more than 400 s was set by a clock that was ahead.
@@ -25,26 +37,6 @@ _OVER = "abs(coalesce(not_before, 0) - ? - 200) >= 200"
 _FIRST_IS_OVER = """AND flood = 0 AND NOT EXISTS (
   SELECT 1 FROM job AS first WHERE first.sha256 = job.sha256 AND first.rule = job.rule AND first.id < job.id
   AND first.state IN ('queued', 'submitting', 'pending', 'fetching', 'delivering'))"""
-
-
-@dataclass(frozen=True, slots=True)
-class Running:
-    """A task at PicWish, with just what the choice of the next query needs. Times are Unix seconds."""
-
-    id: int
-    type: int
-    submitted_at: float
-    not_before: float
-
-
-@dataclass(frozen=True, slots=True)
-class Spending:
-    """One row of the ledger."""
-
-    at: float  #: Unix seconds, of the submission
-    rule: str
-    credits: int
-    doubtful: bool
 
 
 class JournalReader:
@@ -61,17 +53,17 @@ class JournalReader:
 
         Raises `JournalError` if there is no journal, or it is damaged or newer than this program.
         """
-        _require(path)
+        require(path)
         refuse_lost_wal(path)
         with translated(path):
             witness = witnessed(path)
             try:
-                connection = _connect_checked(path, "mode=ro", witness)
+                connection = connect_checked(path, "mode=ro", witness)
             except sqlite3.OperationalError:
                 # A folder that this user may not write: without a daemon there is no -shm to share.
                 if DaemonLock(path).owner() is not None:
                     raise
-                connection = _connect_checked(path, "immutable=1")
+                connection = connect_checked(path, "immutable=1")
         return cls(connection, path)
 
     @classmethod
@@ -286,10 +278,26 @@ class JournalReader:
         sql = "SELECT rule, count(*) FROM job WHERE flood = 1 AND state = 'queued' GROUP BY rule"
         return {row[0]: row[1] for row in self._rows(sql)}
 
-    def spending(self) -> list[Spending]:
-        """Every submission that PicWish took or may have taken, oldest first."""
-        rows = self._rows("SELECT at, rule, credits, state FROM charge WHERE state <> 'released' ORDER BY at")
-        return [Spending(row[0], row[1], row[2], doubtful=row[3] == "doubtful") for row in rows]
+    def spending(self) -> Iterator[Spending]:
+        """Every submission up to now that PicWish took or may have taken, oldest first.
+
+        Read in pages: a slow reader needs no memory, and keeps no transaction open by which the WAL would grow.
+        """
+        done, end = 0, int(self._row("SELECT coalesce(max(id), 0) FROM charge")[0])
+        page = f"{SELECT_CHARGE} WHERE charge.id > ? AND charge.id <= ? ORDER BY charge.id LIMIT {_PAGE}"
+        while rows := self._rows(page, (done, end)):
+            yield from (spending_from(row) for row in rows if row["state"] != "released")
+            done = rows[-1]["id"]
+
+    def all_jobs(self, rule: str | None = None) -> Iterator[Job]:
+        """Every job up to now, oldest first, read in pages as `spending` is."""
+        done, end = 0, int(self._row("SELECT coalesce(max(id), 0) FROM job")[0])
+        while jobs := self.jobs(rule=rule, after=done, limit=_PAGE, oldest_first=True):
+            for job in jobs:
+                if job.id > end:
+                    return
+                yield job
+            done = jobs[-1].id
 
     def task_seconds(self, model: int, limit: int) -> list[float]:
         """How long PicWish worked on the last ``limit`` tasks of a ``type``, newest first."""
@@ -362,34 +370,3 @@ class JournalReader:
     def _row(self, sql: str, values: Sequence[object] = ()) -> sqlite3.Row:
         row: sqlite3.Row = self._rows(sql, values)[0]
         return row
-
-
-def _require(path: Path) -> None:
-    try:
-        os.stat(path)
-    except (FileNotFoundError, NotADirectoryError):
-        raise JournalError(
-            f"there is no journal at {path}", hint="it is made by the first `picwish-watchd run`"
-        ) from None
-    except OSError as error:
-        raise JournalError(
-            f"the journal {path} cannot be opened: {error.strerror}",
-            hint="run this as the user that runs picwish-watchd, or let this one into the folder",
-        ) from error
-
-
-def _connect_checked(path: Path, parameter: str, witness: int = 0) -> sqlite3.Connection:
-    connection = _connect(path, parameter)
-    try:
-        check_version(connection, path)
-        refuse_lost_events(connection, path, witness)
-    except BaseException:
-        connection.close()
-        raise
-    return connection
-
-
-def _connect(path: Path, parameter: str) -> sqlite3.Connection:
-    quoted = os.fsencode(path.absolute()).decode("latin-1")
-    address = "file:" + "".join(c if (c.isalnum() and c.isascii()) or c in "/._-" else f"%{ord(c):02X}" for c in quoted)
-    return sqlite3.connect(f"{address}?{parameter}", uri=True, isolation_level=None, timeout=5.0)

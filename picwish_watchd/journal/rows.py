@@ -3,7 +3,7 @@
 import json
 import os
 import sqlite3
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TypedDict
 
@@ -28,10 +28,41 @@ JOB_COLUMNS = """*,
     AS credits_in_doubt,
   (SELECT charge.state = 'spent' FROM charge WHERE charge.job = job.id ORDER BY charge.id DESC LIMIT 1) AS paid"""
 SELECT_JOB = f"SELECT {JOB_COLUMNS} FROM job "
-
+SELECT_CHARGE = (
+    "SELECT charge.id, charge.at, charge.rule, charge.credits, charge.state, charge.job, job.source"
+    " FROM charge JOIN job ON job.id = charge.job "
+)
 
 #: 63 bits end in 2262, but ext4 keeps times up to 2446: what is below this, in 1896, stands for a time after 2262.
 _EARLIEST = -(2**61)
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A task at PicWish, with just what the choice of the next query needs. Times are Unix seconds."""
+
+    id: int
+    type: int
+    submitted_at: float
+    not_before: float
+
+
+@dataclass(frozen=True, slots=True)
+class Spending:
+    """One row of the ledger."""
+
+    id: int
+    at: float  #: Unix seconds, of the submission
+    rule: str
+    credits: int
+    state: str  #: "reserved" (under way), "spent" or "doubtful"
+    job: int
+    source: Path
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether nobody can know if it was charged."""
+        return self.state == "doubtful"
 
 
 class Changes(TypedDict, total=False):
@@ -106,6 +137,11 @@ def job_from(row: sqlite3.Row) -> Job:
         completed_at=row["completed_at"],
         sent=None if sent is None else Sent(**json.loads(sent)),
     )
+
+
+def spending_from(row: sqlite3.Row) -> Spending:
+    """One row of `SELECT_CHARGE`."""
+    return Spending(**{**row, "source": path_from(row["source"])})
 
 
 def event_from(row: sqlite3.Row) -> JobEvent:

@@ -14,6 +14,7 @@ from picwish_watchd.errors import JournalError
 from picwish_watchd.job import LEGAL_MOVES, Job, NewJob, Stamp, State
 from picwish_watchd.journal.faults import RESTORE, translated
 from picwish_watchd.journal.locks import WriteLock, witnessed
+from picwish_watchd.journal.prune import Slice, look, remove
 from picwish_watchd.journal.reader import PAUSE_MAX, JournalReader
 from picwish_watchd.journal.refusals import (
     check_version,
@@ -216,6 +217,19 @@ class Journal(JournalReader):
                 " SET mount_point = excluded.mount_point, mount_kind = excluded.mount_kind WHERE mount_point IS NULL",
                 (os.fsencode(folder), point, kind),
             )
+
+    def prune(self, before: float, after: int = 0) -> Slice:
+        """Forgets, of the next few lines of history after line ``after``, those of jobs that ended ``before`` (Unix
+        seconds). A matter of milliseconds; a crash between two slices is harmless. See `picwish_watchd.journal.prune`.
+        """
+        with translated(self.path):
+            found = look(self._connection, before, after)
+        if found.lines:
+            with self._transaction() as cursor:
+                found = look(self._connection, before, after)  # `retry` may have come between
+                if found.lines:
+                    remove(cursor, found)
+        return Slice(found.upto, len(found.lines), found.last)
 
     def publish_report(self, text: str) -> None:
         """What the daemon says of itself, for `status`."""

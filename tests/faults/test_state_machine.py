@@ -249,7 +249,7 @@ class Machine(RuleBasedStateMachine):
     def the_ledger_knows_every_credit(self) -> None:
         if not hasattr(self, "life"):
             return
-        rows = self.life.journal.spending()
+        rows = list(self.life.journal.spending())
         assert all(row.credits > 0 for row in rows)
         known = sum(row.credits for row in rows)
         spent = sum(job.credits for job in self.jobs())

@@ -18,6 +18,7 @@ def test_the_example_loads_as_it_stands_and_shows_the_defaults() -> None:
     general = General()
     assert (config.journal, config.charging) == (general.journal, general.charging)
     assert (config.max_attempts, config.retry_backoff) == (general.max_attempts, general.retry_backoff)
+    assert config.keep == general.keep
 
 
 def test_the_example_names_every_key() -> None:

@@ -46,6 +46,7 @@ journal: ~/j.db
 charging: at-least-once
 max_attempts: 5
 retry_backoff: 500ms
+keep: 90d
 defaults:
   type: 1
   archive: done
@@ -85,6 +86,7 @@ def test_three_keys_of_one_rule_are_enough(loaded: Callable[..., Config], tmp_pa
         min_free=256 * 2**20,
         max_attempts=3,
         retry_backoff=2.0,
+        keep=400 * 86400.0,
         rules=(Rule(name="scans", inbox=tmp_path / "in", outbox=tmp_path / "out"),),
         log=Log(level=LogLevel.INFO, format=LogFormat.AUTO),
         path=tmp_path / "config.yaml",
@@ -109,7 +111,7 @@ def test_every_key_reaches_its_field(loaded: Callable[..., Config], tmp_path: Pa
     assert config.api.key is not None
     assert config.api.key.get_secret_value() == "s3cret"
     assert (config.journal, config.charging) == (Path("/home/ada/j.db"), Charging.AT_LEAST_ONCE)
-    assert (config.max_attempts, config.retry_backoff) == (5, 0.5)
+    assert (config.max_attempts, config.retry_backoff, config.keep) == (5, 0.5, 90 * 86400.0)
     assert config.log == Log(level=LogLevel.DEBUG, format=LogFormat.JSON)
     (rule,) = config.rules
     assert rule == Rule(
@@ -287,6 +289,11 @@ FAULTS = [
         'charging: found "at-most-one"; did you mean "at-most-once"? allowed: at-most-once, at-least-once',
     ),
     ("max_attempts: 0", 1, "max_attempts: found 0; allowed: a whole number of at least 1"),
+    (
+        "keep: 30d",
+        1,
+        'keep: found "30d"; allowed: forever, or a duration such as 400d; at least 32d, at most 3650d',
+    ),
     ("retry_backoff: 10m", 1, 'retry_backoff: found "10m"; allowed: a duration above 0, at most 5m'),
     ("budget: {per_day: -5}", 1, "budget.per_day: found -5; allowed: a whole number of credits, 0 or more"),
     ("budget: {per_month: 1e3}", 1, "budget.per_month: found"),

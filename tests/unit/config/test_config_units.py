@@ -156,3 +156,21 @@ def test_a_wrong_word_is_answered_with_the_words_and_the_likely_one(written: obj
     with pytest.raises(RefusedError, match=r"^rename, overwrite, skip$") as caught:
         units.word(written, IfExists)
     assert caught.value.meant == meant
+
+
+@pytest.mark.parametrize(
+    ("written", "seconds"), [("400d", 400 * 86400.0), ("32d", 32 * 86400.0), (2764800, 32 * 86400.0)]
+)
+def test_histories_are_kept_for_a_duration_of_at_least_a_month_and_a_day(written: object, seconds: float) -> None:
+    assert units.keep(written) == seconds
+
+
+@pytest.mark.parametrize("written", ["forever", None])
+def test_histories_may_be_kept_for_ever(written: object) -> None:
+    assert units.keep(written) is None
+
+
+@pytest.mark.parametrize("written", ["31d", "767h", 0, -1, "never", "for ever", True, [], "4000d", math.inf])
+def test_histories_cannot_be_kept_shorter_or_for_no_time_at_all(written: object) -> None:
+    with pytest.raises(RefusedError, match="forever, or a duration such as 400d; at least 32d, at most 3650d"):
+        units.keep(written)

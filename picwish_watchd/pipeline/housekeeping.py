@@ -1,0 +1,60 @@
+"""Once a day: forgets the histories that are older than `keep`, in slices that nobody else notices."""
+
+import structlog
+
+from picwish_watchd.errors import JournalTemporaryError
+from picwish_watchd.job import State
+from picwish_watchd.pipeline.context import Context
+
+_log = structlog.get_logger()
+
+_SETTLE_IN = 60.0  # seconds after the start: READY never takes as long
+_DAY = 86_400.0
+_LOOK = 10.0  # seconds between looks whether it is quiet
+_PATIENCE = 3600.0  # seconds that a quiet moment is waited for; a house that is never quiet is tidied, too
+_BREATH = 20.0  # a slice is followed by a pause that lasts so many times as long
+
+_BUSY = (State.SUBMITTING, State.PENDING, State.FETCHING, State.DELIVERING)
+
+
+class Housekeeping:
+    """Keeps the journal small. What was paid, and by what an image is recognised, is never forgotten."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    async def run(self) -> None:
+        """Serves until cancelled."""
+        clock = self._context.clock
+        await clock.sleep(_SETTLE_IN)
+        while True:
+            await self.tidy()
+            await clock.sleep(_DAY)
+
+    async def tidy(self, *, at_most: float | None = None) -> None:
+        """Forgets all that is old; with ``at_most``, what can be forgotten in so many seconds, and at once."""
+        keep = self._context.config.keep
+        if keep is None:
+            return
+        clock, journal = self._context.clock, self._context.journal
+        before, began = clock.now() - keep, clock.monotonic()
+        upto, removed = 0, 0
+        while at_most is None or clock.monotonic() < began + at_most:
+            if at_most is None and clock.monotonic() < began + _PATIENCE and self._busy():
+                await clock.sleep(_LOOK)
+                continue
+            started = clock.monotonic()
+            try:
+                piece = journal.prune(before, upto)
+            except JournalTemporaryError as error:
+                _log.warning("journal.not_pruned", reason=error.message)
+                break
+            upto, removed = piece.upto, removed + piece.removed
+            if piece.last:
+                break
+            await clock.sleep(0 if at_most else _BREATH * (clock.monotonic() - started))
+        if removed:
+            _log.info("journal.pruned", lines=removed)
+
+    def _busy(self) -> bool:
+        return self._context.journal.totals(_BUSY).total() > 0

@@ -1,0 +1,225 @@
+"""Pruning: what may be forgotten is, and nothing by which something could be bought again."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from picwish_watchd.job import ErrorCode as Code
+from picwish_watchd.job import Job, Original, Problem, Result, State
+from picwish_watchd.journal import Charge, Journal, JournalReader
+from picwish_watchd.journal.prune import SLICE
+from tests.support.clock import FakeClock
+from tests.unit.journal.journalkit import added, now
+
+DAY = 86_400.0
+RESULT = Result(format="jpeg", width=2, height=2, size=9, sha256="f" * 64)
+
+
+def finished(journal: Journal, name: str = "a.jpg", **facts: Any) -> Job:
+    """A picture that was paid for and delivered."""
+    job = journal.move(added(journal, name, **facts), State.SUBMITTING, "sending", reserve=5)
+    job = journal.move(job, State.PENDING, "took it", task_id=f"task-{job.id}", answer='{"status": 200}')
+    job = journal.move(job, State.FETCHING, "succeeded", charge=Charge.SPENT)
+    job = journal.move(job, State.DELIVERING, "in the spool", result=RESULT, output=Path("/outbox") / name)
+    return journal.move(job, State.DONE, "it stands there", completed_at=journal._clock.now())
+
+
+def prune_all(journal: Journal, before: float) -> int:
+    """All slices one after the other; the number of lines that went."""
+    upto, removed = 0, 0
+    while True:
+        piece = journal.prune(before, upto)
+        upto, removed = piece.upto, removed + piece.removed
+        if piece.last:
+            return removed
+
+
+def test_of_an_old_job_only_the_way_to_its_end_is_forgotten(journal: Journal, clock: FakeClock) -> None:
+    job = finished(journal)
+    clock.advance(400 * DAY)
+    assert prune_all(journal, clock.now() - 399 * DAY) == 5
+    assert now(journal, job.id) == replace(job, answer=None)
+    assert [event.state for event in journal.history(job.id)] == ["done"]
+    assert [(row.credits, row.state) for row in journal.spending()] == [(5, "spent")]
+
+
+def test_what_is_younger_stays_whole(journal: Journal, clock: FakeClock) -> None:
+    old = finished(journal, "old.jpg")
+    clock.advance(10 * DAY)
+    young = finished(journal, "young.jpg")
+    prune_all(journal, clock.now() - DAY)
+    assert len(journal.history(old.id)) == 1
+    assert len(journal.history(young.id)) == 6
+    assert now(journal, young.id) == young
+
+
+@pytest.mark.parametrize("state", [state for state in State if state not in ("done", "rejected", "failed")])
+def test_what_is_on_its_way_or_waits_for_a_person_stays_whole(journal: Journal, clock: FakeClock, state: State) -> None:
+    job = journal.move(added(journal), State.SUBMITTING, "sending", reserve=5)
+    if state is State.QUEUED:
+        job = journal.move(job, State.QUEUED, "429", charge=Charge.RELEASED)
+    for step in (State.PENDING, State.FETCHING, State.DELIVERING):
+        if state in (State.HELD, State.SUBMITTING, State.QUEUED) or job.state is state:
+            break
+        job = journal.move(job, step, "on", answer="{}")
+    if state is State.HELD:
+        job = journal.move(job, State.HELD, "in doubt", charge=Charge.DOUBTFUL, completed_at=clock.now())
+    lines = journal.history(job.id)
+    clock.advance(1000 * DAY)
+    assert prune_all(journal, clock.now()) == 0
+    assert now(journal, job.id) == job
+    assert journal.history(job.id) == lines
+
+
+def test_a_job_whose_original_is_still_to_be_moved_stays_whole(journal: Journal, clock: FakeClock) -> None:
+    job = journal.update(finished(journal), original=Original.WAITING)
+    clock.advance(1000 * DAY)
+    assert prune_all(journal, clock.now()) == 0
+    assert now(journal, job.id) == job
+
+
+def test_the_newest_line_is_never_forgotten_so_that_a_lost_journal_is_still_noticed(
+    journal: Journal, path: Path, clock: FakeClock
+) -> None:
+    finished(journal)
+    last = journal.last_event()
+    clock.advance(1000 * DAY)
+    prune_all(journal, clock.now())
+    assert journal.last_event() == last
+    JournalReader.open(path).close()
+    added(journal, "next.jpg")
+    assert journal.last_event() == last + 1
+
+
+def test_a_failed_job_can_be_retried_after_its_history_has_gone(journal: Journal, clock: FakeClock) -> None:
+    job = journal.move(added(journal), State.SUBMITTING, "sending", reserve=5)
+    problem = Problem(Code.TASK_FAILED, "PicWish could not do it")
+    journal.move(job, State.FAILED, "no", charge=Charge.RELEASED, problem=problem, completed_at=clock.now())
+    clock.advance(1000 * DAY)
+    assert prune_all(journal, clock.now()) == 2
+    again = journal.move(now(journal, job.id), State.QUEUED, "retry", problem=None, completed_at=None)
+    clock.advance(1000 * DAY)
+    assert prune_all(journal, clock.now()) == 0, "it is on its way again"
+    assert [event.state for event in journal.history(again.id)] == ["failed", "queued"]
+
+
+def test_slices_are_small_whatever_is_old_and_one_after_the_other_they_reach_all(
+    journal: Journal, clock: FakeClock
+) -> None:
+    held = journal.move(added(journal, "held.jpg"), State.HELD, "waits for a person")
+    jobs = [finished(journal, f"{number}.jpg") for number in range(100)]
+    clock.advance(1000 * DAY)
+    pieces = [journal.prune(clock.now())]
+    while not pieces[-1].last:
+        pieces.append(journal.prune(clock.now(), pieces[-1].upto))
+    assert all(piece.removed <= SLICE for piece in pieces)
+    assert sum(piece.removed for piece in pieces) == 500
+    assert all(len(journal.history(job.id)) == 1 for job in jobs)
+    assert len(journal.history(held.id)) == 2
+    assert prune_all(journal, clock.now()) == 0
+
+
+def test_a_slice_that_finds_nothing_writes_nothing(journal: Journal, path: Path) -> None:
+    finished(journal)
+    before = os.path.getsize(f"{path}-wal")
+    assert prune_all(journal, 1.0) == 0
+    assert os.path.getsize(f"{path}-wal") == before
+
+
+Names = st.sampled_from(["a.jpg", "b.jpg", "c.jpg"])
+Acts = st.lists(
+    st.one_of(
+        st.tuples(st.just("done"), Names, st.sampled_from(list("xyz"))),
+        st.tuples(st.just("copy"), Names, st.sampled_from(list("xyz"))),
+        st.tuples(st.just("held"), Names, st.sampled_from(list("xyz"))),
+        st.tuples(st.just("failed"), Names, st.sampled_from(list("xyz"))),
+        st.tuples(st.just("own"), Names, st.sampled_from(list("xyz"))),
+        st.tuples(st.just("time"), st.sampled_from([0.5, 40.0, 500.0])),
+        st.tuples(st.just("prune"), st.sampled_from([32.0, 400.0])),
+    ),
+    max_size=14,
+)
+
+
+@given(acts=Acts)
+@settings(max_examples=40, deadline=None)
+def test_whatever_was_lived_pruning_changes_no_answer_that_a_purchase_depends_on(acts: list[tuple[Any, ...]]) -> None:
+    clock = FakeClock()
+    with memory_journal(clock) as journal:
+        for act in acts:
+            if act[0] == "time":
+                clock.advance(act[1] * DAY)
+            elif act[0] == "prune":
+                before, newest = answers(journal), journal.last_event()
+                prune_all(journal, clock.now() - act[1] * DAY)
+                assert answers(journal) == before
+                assert journal.last_event() == newest
+            else:
+                live(journal, clock, *act)
+        before = answers(journal)
+        prune_all(journal, clock.now() + DAY)
+        assert answers(journal) == before
+
+
+@contextmanager
+def memory_journal(clock: FakeClock) -> Iterator[Journal]:
+    """A journal of its own for each example."""
+    parent = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    with tempfile.TemporaryDirectory(dir=parent, prefix="journal-") as folder:
+        journal = Journal.open_for_writing(Path(folder) / "state" / "journal.db", clock)
+        yield journal
+        journal.close()
+
+
+def live(journal: Journal, clock: FakeClock, act: str, name: str, content: str) -> None:
+    """One job of a picture, to its end."""
+    clock.advance(60)
+    sha = content * 64
+    if act == "own":
+        added(journal, name, sha256=sha, result_of=Path("/outbox") / name)
+    elif act == "done":
+        finished(journal, name, sha256=sha)
+    else:
+        job = journal.move(added(journal, name, sha256=sha), State.SUBMITTING, "sending", reserve=5)
+        if act == "copy":
+            job = journal.move(job, State.QUEUED, "429", charge=Charge.RELEASED)
+            journal.move(job, State.DONE, "from the first one's result", completed_at=clock.now())
+        else:
+            charge, to = (Charge.DOUBTFUL, State.HELD) if act == "held" else (Charge.RELEASED, State.FAILED)
+            problem = Problem(Code.SUBMIT_OUTCOME_UNKNOWN, "nobody knows")
+            journal.move(job, to, "it ended", charge=charge, problem=problem, completed_at=clock.now())
+
+
+def answers(journal: Journal) -> list[object]:
+    """All that intake, copies, deliveries, budgets and commands ask of the journal before anything is bought."""
+
+    def ids(jobs: list[Job]) -> list[int]:
+        return [job.id for job in jobs]
+
+    def bare(job: Job | None) -> Job | None:
+        return job and replace(job, answer=None)
+
+    jobs = [replace(job, answer=None) for job in journal.jobs()]
+    return [
+        jobs,
+        list(journal.known("scans")),
+        list(journal.spending()),
+        [journal.credits_since(moment) for moment in (0.0, journal._clock.now() - 31 * DAY)],
+        [ids(journal.contents(each * 64, "scans", 0)) for each in "xyz"],
+        [ids(journal.twins(job, 0)) for job in jobs],
+        ids(journal.makers_of(RESULT.sha256)),
+        journal.outputs_of([RESULT.sha256]),
+        [bare(journal.owner_of_output(Path("/outbox") / job.relative)) for job in jobs],
+        [bare(journal.owner_of_task(job.task_id or "")) for job in jobs],
+        [bare(journal.last_of(job.source)) for job in jobs],
+        journal.counts(),
+        [journal.history(job.id)[-1] for job in jobs],
+    ]
