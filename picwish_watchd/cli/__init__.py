@@ -25,6 +25,7 @@ COMMANDS = {
     "spend": "show the credits used, by day, month or rule",
     "manual": "print the manual page, for man(1)",
     "completion": "print what makes a shell complete our commands and options",
+    "vacuum": "give the room that old histories left in the journal back to the disk; not while the daemon runs",
     "demo": "make a complete round trip on this machine, with no key and no configuration",
     "simulate": "run the simulator alone: a stand-in for PicWish on this machine",
 }
@@ -176,6 +177,7 @@ _ARGUMENTS = {
     "spend": _spend,
     "manual": _nothing,
     "completion": _completion,
+    "vacuum": _nothing,
     "demo": _nothing,
     "simulate": _simulate,
 }

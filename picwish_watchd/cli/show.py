@@ -2,10 +2,12 @@
 
 import argparse
 import json
+import math
 
 from picwish_watchd.cli.source import journal
 from picwish_watchd.cli.table import print_table
 from picwish_watchd.errors import WatchdError
+from picwish_watchd.job import Job, JobEvent, State
 from picwish_watchd.pipeline.describe import described, described_event
 
 
@@ -15,10 +17,12 @@ def run(args: argparse.Namespace) -> int:
     job = reader.get(args.id)
     if job is None:
         raise WatchdError(f"there is no job {args.id}", hint="`picwish-watchd jobs` lists them")
-    history = [described_event(event) for event in reader.history(job.id)]
+    events = reader.history(job.id)
+    history = [described_event(event) for event in events]
     facts = described(job)
+    pruned = _pruned(job, events)
     if args.json:
-        print(json.dumps({**facts, "history": history}))
+        print(json.dumps({**facts, "history": history, "history_removed": pruned}))
         return 0
     error = facts.pop("error")
     print_table(
@@ -29,8 +33,16 @@ def run(args: argparse.Namespace) -> int:
         ],
     )
     print()
+    if pruned:
+        print(f"job {job.id} is older than `keep`: only the end of its history was kept; its charges all stay\n")
     print_table(("WHEN (UTC)", "STATE", "WHAT"), [tuple(event.values()) for event in history])
     return 0
+
+
+def _pruned(job: Job, events: list[JobEvent]) -> bool:
+    """Whether the beginning of the history is gone: that is `queued`, or an end at the moment of the finding."""
+    began = min(job.created_at + 1, job.submitted_at or math.inf)
+    return not events or (events[0].state is not State.QUEUED and events[0].at > began)
 
 
 def _plain(value: object) -> object:

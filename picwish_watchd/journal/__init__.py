@@ -13,6 +13,7 @@ from picwish_watchd.journal.store import (
     prepare_folder,
     refuse_network,
 )
+from picwish_watchd.journal.vacuum import vacuum
 
 __all__ = [
     "BudgetReachedError",
@@ -28,4 +29,5 @@ __all__ = [
     "prepare_folder",
     "refuse_gone",
     "refuse_network",
+    "vacuum",
 ]

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 #: Lines of history that one slice looks at; it takes some milliseconds with all of them removed.
 SLICE = 200
 
-#: A held job waits for a person, an original that waits is still to be moved.
+#: A held job waits for a person, an original that waits is still to be moved. `why` finds a moved original by its line.
 #: CROSS JOIN keeps SQLite from going through all jobs of those states instead (sqlite.org/optoverview.html#crossjoin).
 _OLD_LINES = """SELECT event.id, event.job FROM event CROSS JOIN job ON job.id = event.job
   WHERE event.id > :after AND event.id <= :upto
   AND job.state IN ('done', 'rejected', 'failed') AND job.completed_at < :before AND job.original <> 'waiting'
+  AND event.message NOT LIKE 'the original was moved to %'
   AND EXISTS (SELECT 1 FROM event AS later WHERE later.job = event.job AND later.id > event.id)"""
 
 

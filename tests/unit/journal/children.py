@@ -17,7 +17,7 @@ from typing import Any
 from picwish_watchd.clock import Clock
 from picwish_watchd.errors import WatchdError
 from picwish_watchd.job import State
-from picwish_watchd.journal import Charge, DaemonLock, Journal, JournalReader, refusals, schema, store
+from picwish_watchd.journal import Charge, DaemonLock, Journal, JournalReader, refusals, schema, store, vacuum
 from picwish_watchd.journal.locks import WriteLock
 from tests.unit.journal.journalkit import added, new_job, now
 
@@ -96,6 +96,18 @@ def write(path: str) -> None:
         print(error.exit_code, error.message)
     else:
         print(len(journal.jobs()), "jobs")
+
+
+def vacuum_with_little_room(path: str) -> None:
+    """What `vacuum` finds where the journal fits, and not two more of it."""
+    journal = Journal.open_for_writing(Path(path), Clock())
+    journal.add([new_job(f"{number}.jpg") for number in range(1000)])
+    journal.close()
+    try:
+        vacuum(Path(path), Clock())
+    except WatchdError as error:
+        print(error.exit_code, error.message)
+    print(len(JournalReader.open(Path(path)).jobs()), "jobs")
 
 
 def fill_and_free(path: str) -> None:

@@ -86,6 +86,16 @@ def test_a_job_whose_original_is_still_to_be_moved_stays_whole(journal: Journal,
     assert now(journal, job.id) == job
 
 
+def test_an_original_that_was_moved_is_found_by_its_new_place_for_ever(journal: Journal, clock: FakeClock) -> None:
+    job = journal.update(finished(journal), "the original was moved to /archive/a.jpg", original=Original.MOVED)
+    job = journal.update(job, "something that came later", note=None)
+    clock.advance(1000 * DAY)
+    prune_all(journal, clock.now())
+    found = journal.last_told("the original was moved to /archive/a.jpg")
+    assert found is not None
+    assert found.id == job.id
+
+
 def test_the_newest_line_is_never_forgotten_so_that_a_lost_journal_is_still_noticed(
     journal: Journal, path: Path, clock: FakeClock
 ) -> None:

@@ -1,0 +1,94 @@
+"""Gives room that pruning left in the journal's file back to the disk; only for a person, and without a daemon.
+
+New lines use that room by themselves (sqlite.org/pragma.html#pragma_freelist_count), so that a daemon that is pruned
+each day never needs this. SQLite's VACUUM writes the whole file anew in one transaction, during which nobody else can
+write: a daemon would stand still for it.
+"""
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from picwish_watchd.clock import Clock
+from picwish_watchd.errors import JournalBusyError, JournalTemporaryError
+from picwish_watchd.journal.faults import translated
+from picwish_watchd.journal.locks import PATIENCE, DaemonLock, WriteLock
+from picwish_watchd.journal.opening import require
+from picwish_watchd.journal.store import Journal
+
+_SPARE = 2**20  # bytes
+
+
+def vacuum(path: Path, clock: Clock) -> tuple[int, int]:
+    """Rewrites the journal; answers its size in bytes before and after. A crash in the middle changes nothing.
+
+    Raises `JournalError` where there is none or it is unusable, `JournalBusyError` while a daemon runs or an image is
+    on its way (its result lives an hour at PicWish), `JournalTemporaryError` where the disk has no room for it.
+    """
+    require(path)
+    lock = DaemonLock(path)
+    lock.acquire()
+    try:
+        Journal.open_for_writing(path, clock).close()  # all that it refuses, and an upgrade, come first
+        write = WriteLock(path)
+        try:
+            with translated(path), write.held(), closing(_connect(path)) as connection:
+                return _rewrite(connection, path)
+        finally:
+            write.close()
+    finally:
+        lock.release()
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(path, isolation_level=None, timeout=PATIENCE)
+
+
+def _rewrite(connection: sqlite3.Connection, path: Path) -> tuple[int, int]:
+    states = "'submitting', 'pending', 'fetching', 'delivering'"
+    under_way = connection.execute(f"SELECT count(*) FROM job WHERE state IN ({states})").fetchone()[0]
+    if under_way:
+        raise JournalBusyError(
+            f"{under_way} {'image is' if under_way == 1 else 'images are'} on the way to or from PicWish; "
+            "the journal was not touched",
+            hint="let `picwish-watchd run --once` bring them to their end first",
+        )
+    _refuse_little_room(connection, path)
+    connection.execute("PRAGMA synchronous = FULL")
+    before = os.path.getsize(path)
+    with _temporary_files_beside(path):
+        connection.execute("VACUUM")
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    return before, os.path.getsize(path)
+
+
+def _refuse_little_room(connection: sqlite3.Connection, path: Path) -> None:
+    """The new file is written twice before the old one is given up (sqlite.org/lang_vacuum.html)."""
+    pages, free, size = (
+        int(connection.execute(f"PRAGMA {name}").fetchone()[0])
+        for name in ("page_count", "freelist_count", "page_size")
+    )
+    needed = 2 * (pages - free) * size + _SPARE
+    disk = os.statvfs(path.parent)
+    there = disk.f_bavail * disk.f_frsize
+    if there < needed:
+        raise JournalTemporaryError(
+            f"{path.parent} has {there // 2**20} MiB free, and {-(-needed // 2**20)} MiB are needed while the journal "
+            "is written anew; it was not touched",
+            hint="make room there, then try again",
+        )
+
+
+@contextmanager
+def _temporary_files_beside(path: Path) -> Iterator[None]:
+    """Where the room was looked for, and where nobody else may read (sqlite.org/tempfiles.html)."""
+    before = os.environ.get("SQLITE_TMPDIR")
+    os.environ["SQLITE_TMPDIR"] = os.fspath(path.parent)
+    try:
+        yield
+    finally:
+        del os.environ["SQLITE_TMPDIR"]
+        if before is not None:
+            os.environ["SQLITE_TMPDIR"] = before
