@@ -23,9 +23,10 @@ COMMANDS = {
     "retry": "let jobs that ended badly go on; what must be paid again is paid again",
     "approve": "let a flood go that budget.burst holds; accept a rule's folders where they lie now",
     "spend": "show the credits used, by day, month or rule",
+    "export": "write jobs or credits as CSV or JSON lines, for accounting",
+    "vacuum": "give the room that old histories left in the journal back to the disk; not while the daemon runs",
     "manual": "print the manual page, for man(1)",
     "completion": "print what makes a shell complete our commands and options",
-    "vacuum": "give the room that old histories left in the journal back to the disk; not while the daemon runs",
     "demo": "make a complete round trip on this machine, with no key and no configuration",
     "simulate": "run the simulator alone: a stand-in for PicWish on this machine",
 }
@@ -152,6 +153,18 @@ def _spend(sub: argparse.ArgumentParser) -> None:
     _json(sub)
 
 
+def _export(sub: argparse.ArgumentParser) -> None:
+    form = sub.add_mutually_exclusive_group(required=True)
+    form.add_argument(
+        "--csv", action="store_true", help="RFC 4180, with a header; text like a formula gets an apostrophe"
+    )
+    form.add_argument("--json", action="store_true", help="one JSON object a line")
+    sub.add_argument("--what", choices=["jobs", "spend"], default="jobs", help="default: jobs")
+    sub.add_argument("--since", metavar="DATE", help="the first day, such as 2026-01-01: when found, or when submitted")
+    sub.add_argument("--until", metavar="DATE", help="the last day; days are local, and counted whole")
+    sub.add_argument("--rule", metavar="NAME", help="only those of this rule")
+
+
 def _simulate(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--port", type=int, default=0, metavar="N", help="the port to listen on (default: any free one)")
 
@@ -175,9 +188,10 @@ _ARGUMENTS = {
     "retry": _retry,
     "approve": _approve,
     "spend": _spend,
+    "export": _export,
+    "vacuum": _nothing,
     "manual": _nothing,
     "completion": _completion,
-    "vacuum": _nothing,
     "demo": _nothing,
     "simulate": _simulate,
 }
