@@ -102,7 +102,7 @@ def _cell(value: object) -> object:
     """
     if not isinstance(value, str):
         return value
-    text = shown(value)
+    text = value if value.isprintable() else shown(value)  # a million rows: escaping looks at every character
     return f"'{text}" if text.startswith(_FORMULA) else text
 
 
