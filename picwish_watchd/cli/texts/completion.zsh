@@ -14,6 +14,7 @@ _shtab_picwish_watchd_commands() {
     check:'Read the configuration and try folders, journal, key and disk; submit nothing.'
     completion:'Print what makes a shell complete our commands and options.'
     demo:'Make a complete round trip on this machine, with no key and no configuration.'
+    export:'Write jobs or credits as CSV or JSON lines, for accounting.'
     jobs:'List the jobs, newest first.'
     manual:'Print the manual page, for man(1).'
     plan:'Tell what the inboxes hold that is not done and what it would cost; submit nothing.'
@@ -23,6 +24,7 @@ _shtab_picwish_watchd_commands() {
     simulate:'Run the simulator alone: a stand-in for PicWish on this machine.'
     spend:'Show the credits used, by day, month or rule.'
     status:'Show whether the daemon runs, jobs, credits, and what is wrong.'
+    vacuum:'Give the room that old histories left in the journal back to the disk; not while the daemon runs.'
     why:'Tell what became of a file and why: its rule, its job, what it waits for, what to do.'
   )
   _describe 'picwish-watchd commands' _commands
@@ -69,6 +71,20 @@ _shtab_picwish_watchd_demo_options=(
 
 # guard to ensure default positional specs are added only once per session
 _shtab_picwish_watchd_demo_defaults_added=0
+
+_shtab_picwish_watchd_export_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  {-c,--config}"[the configuration file]:FILE:"
+  "--csv[RFC 4180, with a header\; text like a formula gets an apostrophe]"
+  "--json[one JSON object a line]"
+  "--what[default\: jobs]:what:(jobs spend)"
+  "--since[the first day, such as 2026-01-01\: when found, or when submitted]:DATE:"
+  "--until[the last day\; days are local, and counted whole]:DATE:"
+  "--rule[only those of this rule]:NAME:"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_picwish_watchd_export_defaults_added=0
 
 _shtab_picwish_watchd_jobs_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
@@ -156,6 +172,14 @@ _shtab_picwish_watchd_status_options=(
 # guard to ensure default positional specs are added only once per session
 _shtab_picwish_watchd_status_defaults_added=0
 
+_shtab_picwish_watchd_vacuum_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  {-c,--config}"[the configuration file]:FILE:"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_picwish_watchd_vacuum_defaults_added=0
+
 _shtab_picwish_watchd_why_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   {-c,--config}"[the configuration file]:FILE:"
@@ -189,6 +213,7 @@ _shtab_picwish_watchd() {
         check) _arguments -C -s $_shtab_picwish_watchd_check_options ;;
         completion) _arguments -C -s $_shtab_picwish_watchd_completion_options ;;
         demo) _arguments -C -s $_shtab_picwish_watchd_demo_options ;;
+        export) _arguments -C -s $_shtab_picwish_watchd_export_options ;;
         jobs) _arguments -C -s $_shtab_picwish_watchd_jobs_options ;;
         manual) _arguments -C -s $_shtab_picwish_watchd_manual_options ;;
         plan) _arguments -C -s $_shtab_picwish_watchd_plan_options ;;
@@ -198,6 +223,7 @@ _shtab_picwish_watchd() {
         simulate) _arguments -C -s $_shtab_picwish_watchd_simulate_options ;;
         spend) _arguments -C -s $_shtab_picwish_watchd_spend_options ;;
         status) _arguments -C -s $_shtab_picwish_watchd_status_options ;;
+        vacuum) _arguments -C -s $_shtab_picwish_watchd_vacuum_options ;;
         why) _arguments -C -s $_shtab_picwish_watchd_why_options ;;
       esac
   esac
