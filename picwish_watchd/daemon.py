@@ -7,6 +7,7 @@ import signal
 from collections import Counter
 from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
+from pathlib import Path
 
 import structlog
 
@@ -15,7 +16,7 @@ from picwish_watchd.clock import Clock
 from picwish_watchd.config import Config
 from picwish_watchd.errors import JournalTemporaryError, WatchdError
 from picwish_watchd.files.spool import Spool
-from picwish_watchd.job import UNFINISHED, Job, State
+from picwish_watchd.job import Job, State
 from picwish_watchd.journal import DaemonLock, Journal, prepare_folder, refuse_network
 from picwish_watchd.mounts import MountChanges
 from picwish_watchd.notify import ServiceManager
@@ -29,6 +30,7 @@ from picwish_watchd.pipeline.dispose import Dispose
 from picwish_watchd.pipeline.drain import Drain
 from picwish_watchd.pipeline.gate import Gate
 from picwish_watchd.pipeline.housekeeping import Housekeeping
+from picwish_watchd.pipeline.headline import headline
 from picwish_watchd.pipeline.pacer import Pacer
 from picwish_watchd.pipeline.recover import recover
 from picwish_watchd.pipeline.submit import Submit
@@ -39,6 +41,8 @@ _GRACE = 30.0  # seconds that running requests get to end
 _UPLOAD_BYTES = 64 * 2**20  # of images in memory at once
 _TIDYING = 2.0  # seconds that `run --once` spends on the journal at its end
 _LOOK = 1.0  # seconds between looks at what other processes did to the journal
+_LETTING_GO = 15.0  # seconds from the last request's end to the exit, at most
+_READING = 5e6  # bytes of a journal that even a slow disk reads and checks in a second
 _READY_PATIENCE = 30.0  # seconds that systemd is kept waiting for the first walk of every inbox
 
 Loader = Callable[[], tuple[Config, str]]  #: reads configuration and key again; raises WatchdError
@@ -60,6 +64,7 @@ class Daemon:
         self._serving = False
         self._started = self._clock.now()
         self._ending = 0  # the exit code
+        self._refused = ""  # why the last reload changed nothing
         self._progress: tuple[Counter[State], int] = (Counter(), 0)
         self.finished: list[Job] = []  #: after `run(once=True)`: what was done in this run
 
@@ -71,6 +76,7 @@ class Daemon:
         async with AsyncExitStack() as stack:
             self._handle_signals()
             lock = DaemonLock(self._config.journal)
+            self._manager.extend(_opening(self._config.journal))
             await self._open(stack, lock)
             self._ending = 1 if once else 0
             self._drain = Drain(self.context, gate=self.gate, desks=self.desks)
@@ -157,6 +163,7 @@ class Daemon:
         """Nothing new is begun; what has begun gets `_GRACE` seconds, or none after a second signal."""
         self._manager.stopping()
         _log.info("daemon.stopping", reason="nothing new is begun; what runs gets some seconds to end")
+        self._manager.extend(_GRACE + _LETTING_GO)
         self.context.stopping = True
         self.desks.close_all()
         bells = self.context.bells
@@ -184,38 +191,59 @@ class Daemon:
             await self._clock.sleep(_LOOK)
             if points := self._mounts.points():
                 self.desks.walk_now(points)
-            if (now := self.context.journal.data_version()) != version:
+            if (now := self._version(version)) != version:
                 version = now
                 for bell in (bells.submit, bells.collect, bells.deliver, bells.dispose):
                     bell.ring()
             self.desks.look_after()
             if self._clock.monotonic() > patient_until:
                 self._be_ready()  # an inbox whose walk hangs must not keep the others from being served
-            self._manager.status(self._summary())
+            self._summary()
 
     def _be_ready(self) -> None:
         if not self._ready:
             self._ready = True
             self._manager.ready()
-            self._manager.status(self._summary())
+            self._summary()
             _log.info("daemon.ready")
 
     async def _feed(self) -> None:
-        """Feeds systemd's watchdog for as long as this loop turns."""
-        if self._manager.watchdog is None:
-            return
-        while True:
-            self._manager.alive()
-            await self._clock.sleep(self._manager.watchdog / 3)
+        """Feeds systemd's watchdog for as long as the event loop, the journal, the watchers and all steps answer."""
+        period, told = self._manager.watchdog, ""
+        while period is not None:
+            stuck = self._stuck(period / 3)
+            if not stuck:
+                self._manager.alive()
+            elif stuck != told:
+                _log.error("daemon.stuck", reason=f"no progress: {stuck}; unless it goes on, systemd starts us again")
+            told = stuck
+            # soon again where something is late: after a pause of the whole machine everything is, for a moment
+            await self._clock.sleep(min(1.0, period / 10) if stuck else period / 3)
 
-    def _summary(self) -> str:
-        totals = self.context.journal.totals((*UNFINISHED, State.HELD))
-        parts = [f"{totals[state]} {state}" for state in UNFINISHED if totals[state]]
-        parts += [f"{totals[State.HELD]} held"] if totals[State.HELD] else []
-        if self.gate.told is not None:
-            parts.append(f"blocked: {self.gate.told.message}")
-        parts += [f"inbox of {desk.rule.name} away" for desk in self.desks.all() if desk.away]
-        return ", ".join(parts) or "idle"
+    def _stuck(self, grace: float) -> str:
+        """What should have turned more than ``grace`` seconds ago and has not; empty if all is well.
+
+        A walk that hangs is no reason: it blocks its own inbox only, and a new daemon would hang in it as well.
+        """
+        if self.context.stopping:
+            return ""  # bounded by `_GRACE`; the loops end one by one
+        late = self.context.pulse.late(grace)
+        late += ["pacer"] if self._pacer.overdue > grace else []
+        watchers = [desk.watcher.is_alive() for desk in self.desks.all()]
+        late += ["watchers"] if watchers and not any(watchers) else []
+        return ", ".join(late)
+
+    def _summary(self) -> None:
+        with suppress(JournalTemporaryError):
+            told = headline(self.context, gate=self.gate, desks=self.desks)
+            self._manager.status(f"{self._refused}{told}")
+
+    def _version(self, last: int) -> int:
+        """The journal's version, or the ``last`` one where it cannot answer at present."""
+        with suppress(JournalTemporaryError):
+            last = self.context.journal.data_version()
+            self.context.pulse.beat("journal")
+        return last
 
     def _report(self) -> None:
         """What `status` cannot see from outside; called whenever it changes."""
@@ -256,11 +284,14 @@ class Daemon:
                 self.context.journal.remember_rule(rule.name, rule.to_json())
         except WatchdError as error:
             _log.error("config.refused", reason=error.message)
+            self._refused = f"reload refused, the old configuration is in force ({error.message}); "
         else:
+            self._refused = ""
             self._take_over(config, key)
         finally:
             if self._ready:
                 self._manager.ready()
+            self._summary()
 
     def _take_over(self, config: Config, key: str) -> None:
         context = self.context
@@ -292,6 +323,13 @@ def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error
+
+
+def _opening(journal: Path) -> float:
+    """Seconds that systemd is asked for until READY, beyond its own limit: an unclean journal is read as a whole."""
+    with suppress(OSError):
+        return _READY_PATIENCE + _LETTING_GO + os.path.getsize(journal) / _READING
+    return _READY_PATIENCE + _LETTING_GO
 
 
 async def _all_ended(tasks: list[asyncio.Task[None]]) -> None:

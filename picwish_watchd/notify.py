@@ -6,6 +6,8 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 
+_LONGEST = 1000  # characters of a status
+
 
 class ServiceManager:
     """The socket that ``$NOTIFY_SOCKET`` names, by path or, with a leading "@", in the abstract namespace."""
@@ -31,9 +33,15 @@ class ServiceManager:
 
     def status(self, text: str) -> None:
         """One line for `systemctl status`; sent only when it has changed."""
-        if text != self._last_status:
-            self._last_status = text
-            self._send(f"STATUS={text}")
+        # a line break would begin another of systemd's words, and the text may quote what PicWish or a file said
+        line = "".join(c if c.isprintable() else " " for c in text)[:_LONGEST]
+        if line != self._last_status:
+            self._last_status = line
+            self._send(f"STATUS={line}")
+
+    def extend(self, seconds: float) -> None:
+        """The start or stop that is under way may take so long from now on, even beyond the unit's limit."""
+        self._send(f"EXTEND_TIMEOUT_USEC={round(seconds * 1e6)}")
 
     def alive(self) -> None:
         """Feeds the watchdog."""

@@ -1,5 +1,6 @@
 """What the documents show must work: the example configuration, the README's commands, the systemd unit."""
 
+import os
 import re
 import shlex
 import shutil
@@ -10,8 +11,10 @@ from pathlib import Path
 import pytest
 
 from picwish_watchd.cli import COMMANDS
+from picwish_watchd.cli.unit import SHIPPED, SHIPPED_TEMPLATE
 from picwish_watchd.config import load
 from picwish_watchd.config.schema import Api, Budget, Burst, General, Log, Rule
+from tests.support.units import check_unit
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -77,19 +80,44 @@ def test_every_command_that_the_readme_names_exists() -> None:
         assert command in COMMANDS
 
 
+UNITS = {"picwish-watchd.service": SHIPPED, "picwish-watchd@.service": SHIPPED_TEMPLATE}
+
+
+@pytest.mark.parametrize("name", UNITS)
+def test_the_shipped_units_are_what_the_template_says(name: str) -> None:
+    assert (ROOT / "systemd" / name).read_text() == UNITS[name].text()
+
+
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd on this machine")
-def test_the_unit_is_sound_and_exposes_little(tmp_path: Path) -> None:
-    unit = tmp_path / "picwish-watchd.service"
-    text = (ROOT / "systemd/picwish-watchd.service").read_text()
+@pytest.mark.parametrize("name", UNITS)
+def test_the_shipped_units_are_sound_and_expose_little(name: str, tmp_path: Path) -> None:
+    unit = tmp_path / name
+    text = (ROOT / "systemd" / name).read_text()
     unit.write_text(text.replace("/opt/picwish-watchd/bin/picwish-watchd", sys.executable))
-    # systemd-analyze verify answers 0 for unknown keys; only stderr speaks
+    check_unit(unit)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="systemd-tmpfiles gives files to root")
+@pytest.mark.skipif(shutil.which("systemd-tmpfiles") is None, reason="no systemd on this machine")
+def test_the_shipped_tmpfiles_close_the_keys_to_others(tmp_path: Path) -> None:
+    folder = tmp_path / "etc/picwish-watchd"
+    folder.mkdir(parents=True)
+    key = folder / "api.key"
+    key.write_text("k")
+    key.chmod(0o644)
     told = subprocess.run(
-        ["systemd-analyze", "verify", "--man=no", str(unit)], capture_output=True, text=True, check=False
-    )
-    ours = [line for line in told.stderr.splitlines() if "picwish" in line]
-    assert ours == []
-    exposed = subprocess.run(
-        ["systemd-analyze", "security", "--offline=true", "--threshold=20", str(unit)],
+        ["systemd-tmpfiles", f"--root={tmp_path}", "--create", str(ROOT / "systemd/picwish-watchd.tmpfiles.conf")],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
-    assert exposed.returncode == 0, exposed.stdout.splitlines()[-1]
+    assert (told.returncode, told.stderr) == (0, "")
+    assert key.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.skipif(shutil.which("systemd-sysusers") is None, reason="no systemd on this machine")
+def test_the_shipped_sysusers_file_is_sound(tmp_path: Path) -> None:
+    file = ROOT / "systemd/picwish-watchd.sysusers.conf"
+    told = subprocess.run(
+        ["systemd-sysusers", f"--root={tmp_path}", "--dry-run", str(file)], capture_output=True, text=True, check=False
+    )
+    assert told.returncode == 0, told.stderr
+    assert "picwish" in told.stderr

@@ -27,6 +27,7 @@ COMMANDS = {
     "vacuum": "give the room that old histories left in the journal back to the disk; not while the daemon runs",
     "manual": "print the manual page, for man(1)",
     "completion": "print what makes a shell complete our commands and options",
+    "service": "write the systemd unit of this installation and configuration, show it, or remove it",
     "demo": "make a complete round trip on this machine, with no key and no configuration",
     "simulate": "run the simulator alone: a stand-in for PicWish on this machine",
 }
@@ -165,6 +166,15 @@ def _export(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--rule", metavar="NAME", help="only those of this rule")
 
 
+def _service(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("action", choices=["install", "uninstall", "show"])
+    sub.add_argument("--user", default="picwish", metavar="NAME", help="who the service runs as (default: picwish)")
+    sub.add_argument("--group", metavar="NAME", help="the group that owns your shared folders (default: the user's)")
+    sub.add_argument("--name", default="picwish-watchd", metavar="NAME", help="the service (default: picwish-watchd)")
+    sub.add_argument("--unit-dir", type=Path, metavar="DIR", help="where units stand (default: /etc/systemd/system)")
+    sub.add_argument("--dry-run", action="store_true", help="tell what would be done and written; do nothing")
+
+
 def _simulate(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--port", type=int, default=0, metavar="N", help="the port to listen on (default: any free one)")
 
@@ -192,6 +202,7 @@ _ARGUMENTS = {
     "vacuum": _nothing,
     "manual": _nothing,
     "completion": _completion,
+    "service": _service,
     "demo": _nothing,
     "simulate": _simulate,
 }

@@ -71,6 +71,7 @@ class Collect:
         """Asks for tasks until the daemon stops; then returns when the running requests have ended."""
         async with asyncio.TaskGroup() as group:
             while not self._context.stopping:
+                self._context.pulse.beat("collect")
                 self.refresh()
                 wait = self._agenda.wait(self._context.clock.monotonic())
                 if wait is None or wait > 0:

@@ -12,6 +12,7 @@ from picwish_watchd.journal import Journal
 from picwish_watchd.picwish import PicwishClient
 from picwish_watchd.pipeline.bell import Bell
 from picwish_watchd.pipeline.lanes import Lanes
+from picwish_watchd.pipeline.pulse import Pulse
 
 #: Credits by `type` (API document, guideline 4).
 PRICES = {0: 5, 1: 4}
@@ -40,7 +41,11 @@ class Context:
     lanes: Lanes = field(default_factory=Lanes)
     bells: Bells = field(default_factory=Bells)
     stopping: bool = False  #: nothing new is begun any more
+    pulse: Pulse = field(init=False)
     look_again: Callable[[Job], None] = lambda _job: None  #: whatever lies at the job's source now is news
+
+    def __post_init__(self) -> None:
+        self.pulse = Pulse(self.clock)
 
     def rule_of(self, job: Job) -> Rule:
         """The rule of a job; for one that left the configuration, its last settings."""

@@ -58,6 +58,7 @@ class Deliver:
         """Delivers until the daemon stops; then returns when what had begun is done."""
         async with asyncio.TaskGroup() as group:
             while not self._context.stopping:
+                self._context.pulse.beat("deliver")
                 while (job := self._next()) is not None:
                     self._moving[job.id] = job.rule
                     group.create_task(self._serve(job))

@@ -37,6 +37,7 @@ class Dispose:
         """Disposes until the daemon stops."""
         async with asyncio.TaskGroup() as group:
             while not self._context.stopping:
+                self._context.pulse.beat("dispose")
                 for rule in self._context.journal.rules_with_originals(self._context.clock.now()):
                     if rule not in self._busy:
                         self._busy.add(rule)

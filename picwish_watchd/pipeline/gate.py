@@ -18,6 +18,7 @@ _log = structlog.get_logger()
 
 _PROBE_FIRST, _PROBE_MAX = 1.0, 30.0  # seconds between free queries while the gate is closed
 _TRIAL_FIRST, _TRIAL_MAX = 1.0, 300.0  # seconds before a single image may try what failed for the one before it
+_TURN_MAX = 900.0  # seconds that a turn may take: a pause, a slot and a probe, each of 5 minutes at most
 
 
 class Reason(StrEnum):
@@ -175,9 +176,11 @@ class Gate:
     async def run(self) -> None:
         """Probes while the gate is closed, less and less often, until cancelled."""
         while True:
+            self._context.pulse.beat("gate", within=_TURN_MAX)
             await self._closed.wait(_PROBE_MAX)
             pause = _PROBE_FIRST
             while self.blocked is not None:
+                self._context.pulse.beat("gate", within=_TURN_MAX)
                 if self._needs_trial and not self._trial_open and not self._at_once:
                     await self._pause(self._trial_pause)
                 if self._trial is None or self._at_once:

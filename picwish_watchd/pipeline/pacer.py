@@ -40,13 +40,16 @@ class Pacer:
         self._next = 0.0
         self._recent: deque[float] = deque()
         self._lowered = (qps, 0.0)  # the rate, and when it was so
+        self._turn = 0.0  # when the loop is to turn, as long as somebody waits
         self._courtesy = False  # after a 429 a query goes before the creates: refused creates must not starve them
 
     async def slot(self, urgency: Urgency) -> None:
         """Waits for a slot; it is spent when this returns. Cancelled while waiting, nothing is spent."""
         granted = asyncio.get_running_loop().create_future()
         heapq.heappush(self._waiting, (urgency, next(self._order), granted))
-        self._wanted.set()
+        if not self._wanted.is_set():
+            self._turn = self._clock.monotonic()
+            self._wanted.set()
         await granted
 
     def slow_down(self, retry_after: float | None) -> None:
@@ -81,6 +84,13 @@ class Pacer:
         """Seconds until the next slot can be granted at the earliest, at least 0."""
         return max(0.0, self._pause())
 
+    @property
+    def overdue(self) -> float:
+        """Seconds for which somebody has been waiting for a slot that could be granted, and was not; else 0."""
+        if all(waiter[2].done() for waiter in self._waiting):
+            return 0.0
+        return max(0.0, self._clock.monotonic() - self._turn)
+
     async def run(self) -> None:
         """Grants slots until cancelled."""
         while True:
@@ -90,6 +100,7 @@ class Pacer:
                 self._wanted.clear()
                 continue
             pause = self._pause()
+            self._turn = self._clock.monotonic() + max(0.0, pause)
             if pause > 0:
                 await self._clock.sleep(pause)
                 continue

@@ -68,6 +68,7 @@ class Submit:
         """Submits until the daemon stops; then returns when every POST that had begun has its outcome."""
         async with asyncio.TaskGroup() as group:
             while not self._context.stopping:
+                self._context.pulse.beat("submit")
                 job = self.choose()
                 if job is None:
                     await self._context.bells.submit.wait(self._patience())

@@ -1,0 +1,323 @@
+"""Boots a Debian 12, installs the service and tries on it what an administrator relies on; a line a check."""
+
+import argparse
+import asyncio
+import hashlib
+import os
+import shutil
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import yaml
+
+from picwish_watchd.simulator import Settings, Simulator
+from tests.support.pictures import picture
+from tests.systemd.machine import Machine
+
+KEY = "a-key-for-the-proof-7319"
+UNIT = "picwish-watchd"
+PROGRAM = "/opt/picwish-watchd/bin/picwish-watchd"
+CONFIG = "/etc/picwish-watchd/config.yaml"
+NAS = "/srv/nas"
+#: What would take minutes as shipped.
+QUICK = "[Unit]\nStartLimitIntervalSec=60\n[Service]\nRestartSec=1\nWatchdogSec=6\n"
+
+
+class Proof:
+    """The checks, in an order in which each leaves the service as the next one needs it."""
+
+    def __init__(self, machine: Machine, simulator: Simulator) -> None:
+        self._machine = machine
+        self._simulator = simulator
+        self._seed = 0
+        self.failed = 0
+
+    def run(self) -> None:
+        """All of it."""
+        for step in (
+            self.install, self.start, self.pictures, self.key, self.status, self.reload, self.stopped_process,
+            self.killed, self.stop, self.late_folder, self.wrong_configuration, self.crash_loop, self.instances,
+            self.uninstall, self.money,
+        ):  # fmt: skip
+            step()
+
+    def check(self, what: str, holds: object, found: object = "") -> None:
+        """Prints a line."""
+        self.failed += not holds
+        print(f"{'ok  ' if holds else 'FAIL'}  {what}{'' if holds or found == '' else f': {found}'}", flush=True)
+
+    def install(self) -> None:
+        machine = self._machine
+        machine.shell(
+            "python3 -m venv /opt/picwish-watchd;"
+            "/opt/picwish-watchd/bin/pip install --quiet --no-index --find-links /wheels picwish-watchd;"
+            "groupadd nas; useradd --system --gid nas --no-create-home picwish; useradd --gid nas anna;"
+            f"mkdir -p {NAS}/in {NAS}/out {NAS}/archive; chown -R anna:nas {NAS}; chmod -R 2775 {NAS}"
+        )
+        self._configure()
+        machine.write("/etc/picwish-watchd/api.key", KEY, mode="0600")
+        told = machine.run(PROGRAM, "service", "install", "--config", CONFIG, "--group", "nas")
+        self.check("service install writes the unit", "wrote /etc/systemd/system/picwish-watchd.service" in told, told)
+        file = f"/etc/systemd/system/{UNIT}.service"
+        told = machine.run("systemd-analyze", "verify", "--man=no", file, check=False)
+        self.check("systemd-analyze verify says nothing", told == "", told)
+        machine.write(f"{file}.d/quick.conf", QUICK)
+        machine.run("systemctl", "daemon-reload")
+        told = machine.run("systemd-analyze", "security", "--threshold=20", UNIT, check=False).splitlines()[-1]
+        self.check(f"systemd-analyze security: {told.removeprefix('→ ')}", " OK " in told)
+
+    def start(self) -> None:
+        began = time.monotonic()
+        self._machine.run("systemctl", "start", UNIT)
+        facts = self._facts("ActiveState", "SubState", "Type", "NRestarts")
+        good = facts == {"ActiveState": "active", "SubState": "running", "Type": "notify", "NRestarts": "0"}
+        self.check(f"READY=1 after {time.monotonic() - began:.1f} s", good, facts)
+
+    def pictures(self) -> None:
+        self.drop("one.jpg")
+        self.drop("Reise 2019/zwei.png", kind="png")
+        self.drop("large.jpg", width=5000, height=300)
+        self.check("images are processed, one made smaller before", self.until(lambda: self.done() == 3), self.log())
+        told = self._machine.shell(f"stat -c '%U %G %a' '{NAS}/out/Reise 2019' '{NAS}/out/Reise 2019/zwei.png'")
+        shared = told.split() == ["picwish", "nas", "2775", "picwish", "nas", "664"]
+        self.check("results and new folders are the group's", shared, told)
+        told = self._machine.shell(f"ls {NAS}/archive '{NAS}/archive/Reise 2019'; ls {NAS}/in", check=False)
+        self.check("originals of another user are moved to the archive", "one.jpg" in told.split("\n\n")[0], told)
+
+    def key(self) -> None:
+        machine, pid = self._machine, self.pid()
+        for place in ("environ", "cmdline"):
+            self.check(
+                f"the key is not in the process's {place}", KEY not in machine.run("cat", f"/proc/{pid}/{place}")
+            )
+        self.check("the key is not in the log", KEY not in self.log(lines=10_000))
+        self.check("the key is not in the unit", KEY not in machine.run("systemctl", "cat", UNIT))
+        told = machine.run("setpriv", "--reuid=picwish", "--regid=nas", "--clear-groups", "cat",
+                           "/etc/picwish-watchd/api.key", check=False)  # fmt: skip
+        self.check("the service's user cannot read the key's file", "Permission denied" in told, told)
+
+    def status(self) -> None:
+        good = self.until(lambda: self.told() == "idle; 15 of 500 credits today", seconds=5)
+        self.check(f"STATUS: {self.told()}", good)
+
+    def reload(self) -> None:
+        machine = self._machine
+        pid = self.pid()
+        self._configure(rules=[{"name": "scans", "inbocks": "x"}])
+        machine.run("systemctl", "reload", UNIT)
+        self.check(f"a faulty reload: {self.told()[:90]}...", "refused" in self.told() and self.pid() == pid)
+        self.drop("still.jpg")
+        good = self.until(lambda: "still.jpg" in machine.run("ls", f"{NAS}/archive"))
+        self.check("... and the old configuration goes on", good, self.log())
+        self._configure(more={"name": "more", "inbox": f"{NAS}/more"})
+        machine.shell(f"mkdir {NAS}/more; chown anna:nas {NAS}/more; chmod 2775 {NAS}/more")
+        machine.run("systemctl", "reload", UNIT)
+        self.drop("b.jpg", inbox="more")
+        self.check("a good reload takes a new rule", self.until(lambda: self.done() == 5) and self.pid() == pid)
+        self.check("... and the status forgets the refusal", "refused" not in self.told(), self.told())
+
+    def stopped_process(self) -> None:
+        self._slow()
+        for number in range(3):
+            self.drop(f"stopped {number}.jpg")
+        self.until(lambda: self._creates() >= 7)
+        pid = self.pid()
+        self._machine.shell(f"kill -STOP {pid}")
+        again = self.until(lambda: self.pid() not in (pid, "0"), seconds=30)
+        self.check("SIGSTOP: the watchdog starts it again", again, self._facts("Result", "NRestarts"))
+        self.check("... and it resumes", self.until(lambda: self.done() == 8), self.log())
+
+    def killed(self) -> None:
+        for round_ in range(2):
+            before = self._creates()
+            for number in range(3):
+                self.drop(f"killed {round_} {number}.jpg")
+            self.until(lambda before=before: self._creates() > before)  # type: ignore[misc]
+            self._machine.shell(f"kill -KILL {self.pid()}")
+        good = self.until(lambda: self.done() + self._count("held") == 14)
+        self.check("SIGKILL with jobs in flight: it starts again and resumes", good, self.log())
+        self._machine.run("systemctl", "reset-failed", UNIT)
+
+    def stop(self) -> None:
+        for number in range(4):
+            self.drop(f"stop {number}.jpg")
+        before = self._creates()
+        self.until(lambda: self._creates() > before)
+        began = time.monotonic()
+        self._machine.run("systemctl", "stop", UNIT)
+        facts = self._facts("Result", "ExecMainStatus", "ActiveState")
+        good = facts == {"Result": "success", "ExecMainStatus": "0", "ActiveState": "inactive"}
+        self.check(f"stop with jobs in flight takes {time.monotonic() - began:.1f} s and ends with 0", good, facts)
+        self._fast()
+
+    def late_folder(self) -> None:
+        """A reboot with a NAS that comes later: the folder is there, its mount is not."""
+        machine = self._machine
+        machine.shell(
+            f"mkdir /kept; mount -t tmpfs nas /kept; cp -a {NAS}/. /kept; chown anna:nas /kept; rm -r {NAS}/*"
+        )
+        machine.run("systemctl", "start", UNIT)
+        time.sleep(3)
+        text, facts = self.told(), self._facts("ActiveState", "NRestarts")
+        good = "away" in text and facts == {"ActiveState": "active", "NRestarts": "0"}
+        self.check("without the NAS it starts, waits and says so", good, (text, facts))
+        before = self.done()
+        machine.run("mount", "--bind", "/kept", NAS)
+        machine.run(PROGRAM, "approve", "scans", "-c", CONFIG, check=False)  # it is another mount here, for the proof
+        self.drop("late.jpg")
+        told = self.until(lambda: self.done() >= before + 1, seconds=30)
+        self.check("the NAS comes, and it goes on by itself", told, (self.told(), self.log()))
+        machine.run("systemctl", "stop", UNIT)
+
+    def wrong_configuration(self) -> None:
+        self._machine.run("systemctl", "reset-failed", UNIT, check=False)
+        self._configure(rules=[{"name": "scans", "inbocks": "x"}])
+        self._machine.run("systemctl", "start", UNIT, check=False)
+        time.sleep(3)
+        facts = self._facts("ExecMainStatus", "NRestarts", "ActiveState")
+        good = facts == {"ExecMainStatus": "78", "NRestarts": "0", "ActiveState": "failed"}
+        self.check("a wrong configuration ends with 78, without a restart loop", good, facts)
+        self._configure()
+
+    def crash_loop(self) -> None:
+        machine = self._machine
+        machine.write(
+            f"/etc/systemd/system/{UNIT}.service.d/z.conf",
+            "[Service]\nExecStart=\nExecStart=/bin/sh -c 'kill -9 $$$$'\n",
+        )
+        machine.shell(f"systemctl daemon-reload; systemctl reset-failed {UNIT}")
+        machine.run("systemctl", "start", UNIT, check=False)
+        good = self.until(lambda: self._facts("ActiveState")["ActiveState"] == "failed", seconds=20)
+        self.check("what dies at every start is left after five", good, self._facts("Result", "NRestarts"))
+        machine.shell(
+            f"rm /etc/systemd/system/{UNIT}.service.d/z.conf; systemctl daemon-reload; systemctl reset-failed {UNIT}"
+        )
+
+    def instances(self) -> None:
+        """The shipped template."""
+        machine = self._machine
+        shipped = Path(__file__).parent.parent.parent / "systemd"
+        for name in ("picwish-watchd@.service", "picwish-watchd.tmpfiles.conf"):
+            machine.write(f"/etc/systemd/system/{name}", (shipped / name).read_text())
+        machine.shell("groupadd picwish; usermod -a -G picwish picwish; systemctl daemon-reload")
+        rule = {"name": "b", "inbox": f"{NAS}/b/in", "outbox": f"{NAS}/b/out", "settle": "100ms"}
+        journal = "/var/lib/picwish-watchd/two/journal.db"
+        text = {"api": {"base_url": self._simulator.url, "qps": 100}, "journal": journal, "rules": [rule]}
+        machine.write("/etc/picwish-watchd/two.yaml", yaml.safe_dump(text))
+        machine.write("/etc/picwish-watchd/two.key", KEY)
+        machine.run("systemd-tmpfiles", "--create", "/etc/systemd/system/picwish-watchd.tmpfiles.conf")
+        machine.shell(f"mkdir -p {NAS}/b/in; chown -R picwish:picwish {NAS}/b")
+        machine.run("systemctl", "start", f"{UNIT}@two")
+        machine.write(f"{NAS}/b/in/two.jpg", picture(seed=4711))
+        good = self.until(lambda: "two.jpg" in machine.run("ls", f"{NAS}/b/out", check=False))
+        self.check("an instance of the template serves its own configuration", good, self.log(f"{UNIT}@two"))
+        machine.run("systemctl", "stop", f"{UNIT}@two")
+
+    def uninstall(self) -> None:
+        told = self._machine.run(PROGRAM, "service", "uninstall")
+        self.check("service uninstall removes the unit", f"removed /etc/systemd/system/{UNIT}.service" in told, told)
+
+    def money(self) -> None:
+        paid = Counter(charge.sha256 for charge in self._simulator.ledger)
+        self.check(f"{len(paid)} contents were paid, none of them twice", max(paid.values()) == 1, paid)
+
+    # What the checks are made of
+
+    def drop(self, name: str, *, inbox: str = "in", kind: str = "jpeg", width: int = 96, height: int = 64) -> None:
+        """Another picture, put into an inbox by the user anna."""
+        self._seed += 1
+        path = f"{NAS}/{inbox}/{name}"
+        self._machine.run(
+            "setpriv", "--reuid=anna", "--regid=nas", "--clear-groups", "mkdir", "-p", os.path.dirname(path)
+        )
+        self._machine.shell(f"chmod 2775 '{os.path.dirname(path)}'")
+        data = picture(kind, width, height, seed=self._seed)
+        assert hashlib.sha256(data)
+        self._machine.write(path, data, mode="0664", owner="anna:nas")
+
+    def until(self, holds: Callable[[], bool], seconds: float = 30) -> bool:
+        """Whether it holds within so long."""
+        end = time.monotonic() + seconds
+        while not holds():
+            if time.monotonic() > end:
+                return False
+            time.sleep(0.2)
+        return True
+
+    def done(self) -> int:
+        return self._count("done")
+
+    def _count(self, state: str) -> int:
+        told = self._machine.run(PROGRAM, "status", "--json", "-c", CONFIG, check=False)
+        found = yaml.safe_load(told) if told.startswith("{") else None
+        return int(found["jobs"][state]) if found else 0
+
+    def log(self, unit: str = UNIT, *, lines: int = 12) -> str:
+        return "\n" + self._machine.run("journalctl", "-u", unit, "-n", str(lines), "-o", "cat", "--no-pager")
+
+    def pid(self) -> str:
+        return self._facts("MainPID")["MainPID"]
+
+    def told(self) -> str:
+        return self._facts("StatusText")["StatusText"]
+
+    def _facts(self, *names: str) -> dict[str, str]:
+        return self._machine.facts(UNIT, *names)
+
+    def _creates(self) -> int:
+        return sum(seen.operation == "create" for seen in self._simulator.requests)
+
+    def _slow(self) -> None:
+        self._simulator.settings = replace(self._simulator.settings, processing=(2.0, 0.1))
+
+    def _fast(self) -> None:
+        self._simulator.settings = replace(self._simulator.settings, processing=(0.05, 0.1))
+
+    def _configure(self, rules: list[dict[str, str]] | None = None, more: dict[str, str] | None = None) -> None:
+        scans = {"name": "scans", "inbox": f"{NAS}/in", "on_success": "move", "archive": f"{NAS}/archive"}
+        text = {
+            "api": {"base_url": self._simulator.url, "qps": 100, "key_file": "api.key"},
+            "journal": "/var/lib/picwish-watchd/journal.db",
+            "budget": {"per_day": 500},
+            "defaults": {
+                "outbox": f"{NAS}/out", "settle": "100ms", "file_mode": "0664", "oversize": "downscale",
+                "rescan_interval": "2s",
+            },
+            "rules": rules or [scans, *([more] if more else [])],
+        }  # fmt: skip
+        self._machine.write(CONFIG, yaml.safe_dump(text))
+
+
+async def main() -> int:
+    """Exit code 0 if all holds, 1 if something does not, 2 where it cannot be tried."""
+    parser = argparse.ArgumentParser(prog="python -m tests.systemd", description=__doc__)
+    parser.add_argument(
+        "--base", type=Path, default=Path("/var/tmp/picwish-watchd-proof"), help="kept for the next time"
+    )
+    base: Path = parser.parse_args().base
+    missing = [tool for tool in ("debootstrap", "systemd-nspawn", "nsenter") if shutil.which(tool) is None]
+    if os.geteuid() != 0 or missing:
+        print(" and ".join(["this takes root", *missing]), file=sys.stderr)
+        return 2
+    machine = Machine(base)
+    print(f"a Debian 12 in {base} ...", flush=True)
+    await asyncio.to_thread(machine.prepare)
+    async with Simulator(Settings(qps=None, key=KEY, processing=(0.05, 0.1))) as simulator:
+
+        def prove() -> int:
+            with machine:
+                proof = Proof(machine, simulator)
+                proof.run()
+                return proof.failed
+
+        failed = await asyncio.to_thread(prove)
+    print(f"{failed} checks failed" if failed else "all of it holds")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(asyncio.run(main()))
