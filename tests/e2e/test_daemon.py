@@ -4,7 +4,6 @@ import asyncio
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections import Counter
@@ -185,21 +184,6 @@ async def test_a_missing_inbox_is_taken_up_when_it_comes(house: House) -> None:
     house.drop("a.jpg", inbox="late")
     await until(lambda: finished(house) == 1)
     assert await process.stop() == 0
-
-
-async def test_systemd_hears_that_it_is_ready_alive_and_stopping(house: House, tmp_path: Path) -> None:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
-        manager.bind(f"\0picwish-{os.getpid()}")
-        manager.settimeout(20)
-        environ = {"NOTIFY_SOCKET": f"@picwish-{os.getpid()}", "WATCHDOG_USEC": "300000"}
-        process = Process(house, environ=environ).start()
-        heard: list[str] = []
-        while not {"READY=1", "WATCHDOG=1"} <= set(heard):
-            heard.append((await asyncio.to_thread(manager.recv, 4096)).decode())
-        assert await process.stop() == 0
-        while "STOPPING=1" not in heard:
-            heard.append((await asyncio.to_thread(manager.recv, 4096)).decode())
-        assert any(word.startswith("STATUS=") for word in heard)
 
 
 @pytest.mark.parametrize(

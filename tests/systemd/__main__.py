@@ -25,6 +25,16 @@ CONFIG = "/etc/picwish-watchd/config.yaml"
 NAS = "/srv/nas"
 #: What would take minutes as shipped.
 QUICK = "[Unit]\nStartLimitIntervalSec=60\n[Service]\nRestartSec=1\nWatchdogSec=6\n"
+#: Mounts at its argument and answers nothing, until it is ended.
+HANG = """\
+import ctypes, os, sys, time
+server = os.open("/dev/fuse", os.O_RDWR)
+options = f"fd={server},rootmode=40000,user_id=0,group_id=0,allow_other".encode()
+libc = ctypes.CDLL(None, use_errno=True)
+if libc.mount(b"dead", os.fsencode(sys.argv[1]), b"fuse", 0, options):
+    sys.exit(os.strerror(ctypes.get_errno()))
+time.sleep(600)
+"""
 
 
 class Proof:
@@ -40,7 +50,7 @@ class Proof:
         """All of it."""
         for step in (
             self.install, self.start, self.pictures, self.key, self.status, self.reload, self.stopped_process,
-            self.killed, self.stop, self.late_folder, self.wrong_configuration, self.crash_loop, self.instances,
+            self.killed, self.hanging_mount, self.stop, self.late_folder, self.wrong_configuration, self.crash_loop, self.instances,
             self.uninstall, self.money,
         ):  # fmt: skip
             step()
@@ -141,6 +151,33 @@ class Proof:
         good = self.until(lambda: self.done() + self._count("held") == 14)
         self.check("SIGKILL with jobs in flight: it starts again and resumes", good, self.log())
         self._machine.run("systemctl", "reset-failed", UNIT)
+
+    def hanging_mount(self) -> None:
+        """An inbox whose server is dead: a FUSE file system that never says hello."""
+        machine, before = self._machine, self.done()
+        self._fast()
+        machine.shell(f"mkdir {NAS}/dead; chown anna:nas {NAS}/dead")
+        machine.write("/root/hang.py", HANG)
+        machine.run("systemd-run", "--unit=hang", "python3", "/root/hang.py", f"{NAS}/dead")
+        if not self.until(lambda: f"{NAS}/dead fuse" in machine.run("cat", "/proc/mounts"), seconds=5):
+            print(f"skip  a mount that hangs: {self.log('hang')}")
+            return
+        self._configure(more={"name": "dead", "inbox": f"{NAS}/dead"})
+        machine.run("systemctl", "reload", UNIT)
+        pid = self.pid()
+        time.sleep(15)  # two and a half times WatchdogSec
+        self.drop("beside.jpg")
+        good = self.until(lambda: self.done() == before + 1) and self.pid() == pid
+        self.check("an inbox that hangs starves neither the watchdog nor the other inbox", good, self.log())
+        began = time.monotonic()
+        machine.run("systemctl", "restart", UNIT, check=False)
+        self.drop("after.jpg")
+        good = self.until(lambda: self.done() == before + 2)
+        self.check(f"... and a restart beside it takes {time.monotonic() - began:.1f} s", good, self.log())
+        machine.shell(f"systemctl stop hang; umount -l {NAS}/dead; rmdir {NAS}/dead")
+        self._configure()
+        machine.run("systemctl", "reload", UNIT)
+        self._slow()
 
     def stop(self) -> None:
         for number in range(4):

@@ -100,3 +100,15 @@ def test_a_path_that_is_no_socket_is_passed_over(tmp_path: Path) -> None:
     file.write_text("mine", "utf-8")
     ServiceManager({"NOTIFY_SOCKET": str(file)}).ready()
     assert file.read_text("utf-8") == "mine"
+
+
+def test_a_line_break_in_a_status_is_no_other_word(listening: tuple[socket.socket, str]) -> None:
+    channel, address = listening
+    ServiceManager({"NOTIFY_SOCKET": address}).status("PicWish says: no\nMAINPID=1\udcff")
+    assert heard(channel) == ["STATUS=PicWish says: no MAINPID=1 "]
+
+
+def test_a_long_start_or_stop_asks_for_its_time(listening: tuple[socket.socket, str]) -> None:
+    channel, address = listening
+    ServiceManager({"NOTIFY_SOCKET": address}).extend(45.5)
+    assert heard(channel) == ["EXTEND_TIMEOUT_USEC=45500000"]

@@ -216,3 +216,33 @@ async def test_a_query_that_leaves_late_pushes_the_next_slot_back() -> None:
     await pacer.slot(Urgency.CREATE)
     assert clock.monotonic() - left >= 0.5
     running.cancel()
+
+
+async def test_a_pacer_that_grants_nothing_although_it_could_is_overdue() -> None:
+    clock = FakeClock()
+    pacer = Pacer(2, clock)
+    clock.advance(500)
+    assert pacer.overdue == 0  # nobody waits
+    waiting = asyncio.create_task(pacer.slot(Urgency.CREATE))
+    await asyncio.sleep(0)
+    clock.advance(50)
+    assert pacer.overdue == 50
+    waiting.cancel()
+    await asyncio.sleep(0)
+    assert pacer.overdue == 0
+
+
+def test_a_pacer_that_picwish_told_to_wait_is_not_overdue() -> None:
+    clock = FakeClock()
+    late: list[float] = []
+
+    async def act(pacer: Pacer, clock: FakeClock) -> None:
+        pacer.slow_down(120)
+        waiting = asyncio.create_task(pacer.slot(Urgency.CREATE))
+        while not waiting.done():
+            await clock.sleep(10)
+            late.append(pacer.overdue)
+
+    paced(2, act, clock)
+    assert len(late) >= 12
+    assert max(late) <= 10
