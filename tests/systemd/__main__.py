@@ -50,8 +50,8 @@ class Proof:
         """All of it."""
         for step in (
             self.install, self.start, self.pictures, self.key, self.status, self.reload, self.stopped_process,
-            self.killed, self.hanging_mount, self.stop, self.late_folder, self.wrong_configuration, self.crash_loop, self.instances,
-            self.uninstall, self.money,
+            self.killed, self.hanging_mount, self.stop, self.late_folder, self.wrong_configuration, self.crash_loop,
+            self.instances, self.uninstall, self.money,
         ):  # fmt: skip
             step()
 
