@@ -8,6 +8,7 @@ import re
 import shlex
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 from picwish_watchd.cli.source import configuration
@@ -15,6 +16,7 @@ from picwish_watchd.cli.unit import Unit, is_ours, signed, unit_for
 from picwish_watchd.config import Config
 from picwish_watchd.errors import UsageError
 from picwish_watchd.files.names import shown
+from picwish_watchd.mounts import patiently
 
 _UNITS = Path("/etc/systemd/system")
 _NAME = re.compile(r"[A-Za-z0-9_.-]+", re.ASCII)
@@ -151,7 +153,10 @@ def _notes(config: Config, unit: Unit) -> Iterator[str]:
     elif unit.key_file is not None and not os.path.exists(unit.key_file):
         yield f"there is no key file {unit.key_file} yet, and without it the service does not start"
     for folder in unit.folders:
-        if not os.path.isdir(folder):
+        there = patiently(partial(os.path.isdir, folder))
+        if there is None:
+            yield f"{folder} does not answer: look after the server that it is mounted from"
+        elif not there:
             yield f"{folder} is not there yet: unless it is a mount, it must be before the service starts"
     assert config.path is not None
     for path in (Path(sys.base_prefix), Path(_program()[0]), config.path):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from picwish_watchd.config import Config, Rule
 from picwish_watchd.errors import UsageError
+from picwish_watchd.mounts import real_paths
 
 _MARK = "# Written by `picwish-watchd service install`; sha256 of the lines below: "
 _STATES = Path("/var/lib")  # where systemd makes a StateDirectory (systemd.exec(5))
@@ -143,18 +144,19 @@ def unit_for(config: Config, program: Sequence[Path | str], *, user: str, group:
 
 
 def writable(rules: Sequence[Rule]) -> tuple[list[Path], str]:
-    """The folders that a service with these rules must be able to write to, as few as do, and why these.
+    """The folders that a service with these rules must be able to write to (links followed), as few as do, and why these.
 
     One common parent, for each entry is a mount of its own, and nothing can be renamed from one into another. Where
     that would be a folder of the system, one for each rule; raises `UsageError` where even that is one.
     """
-    whole = _common([folder for rule in rules for folder in _folders_of(rule)])
+    by_rule = [list(map(Path, real_paths(_folders_of(rule)).values())) for rule in rules]
+    whole = _common([folder for folders in by_rule for folder in folders])
     if str(whole) not in _TOO_WIDE:
         return [whole], "The one parent of all folders: renames between two entries would fail."
     entries: set[Path] = set()
-    for rule in rules:
-        parent = _common(_folders_of(rule))
-        entries.update(_folders_of(rule) if str(parent) in _TOO_WIDE else [parent])
+    for folders in by_rule:
+        parent = _common(folders)
+        entries.update(folders if str(parent) in _TOO_WIDE else [parent])
     for entry in entries:
         _refused_if_wide(entry)
     least = [entry for entry in entries if not any(entry != other and entry.is_relative_to(other) for other in entries)]
@@ -180,5 +182,6 @@ def _refused_if_wide(folder: Path) -> Path:
 
 
 def _any_below(paths: Iterable[Path], roots: Iterable[str]) -> bool:
-    real = {Path(os.path.realpath(path)) for path in paths} | set(paths)
-    return any(path.is_relative_to(root) for path in real for root in roots)
+    given = list(paths)
+    both = [*given, *map(Path, real_paths(given).values())]
+    return any(path.is_relative_to(root) for path in both for root in roots)

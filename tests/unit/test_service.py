@@ -75,6 +75,15 @@ def test_the_folders_are_one_common_parent_or_the_fewest_that_do(
     assert values(unit, "ReadWritePaths") == [entries]
 
 
+def test_a_link_is_followed_to_the_folder_that_is_written_to(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "scans").symlink_to(tmp_path / "disk")
+    rule = {"name": "a", "inbox": str(tmp_path / "scans/in"), "outbox": str(tmp_path / "scans/out")}
+    assert values(told(capsys, "show", "-c", str(configure(tmp_path, rule))), "ReadWritePaths") == [f"-{tmp_path}/disk"]
+
+
 def test_a_folder_of_the_system_is_refused_with_a_reason(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = configure(tmp_path, {"name": "a", "inbox": "/home", "outbox": "/srv/out"})
     assert main(["service", "show", "-c", str(config)]) == 2
