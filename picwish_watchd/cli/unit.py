@@ -38,7 +38,7 @@ class Unit:
     state: str | None = "picwish-watchd"  #: below /var/lib; None: the journal is elsewhere
     writable: tuple[str, ...] = ("-/srv/nas",)
     writable_note: str = (
-        "(*) ONE common parent of all inboxes, outboxes, archives: two entries would be two mounts, and renames\n"
+        "ONE common parent of all inboxes, outboxes, archives: two entries would be two mounts, and renames\n"
         "# between them fail. A folder that comes later than the service is writable only if it is a mount."
     )
     folders: tuple[Path, ...] = ()  #: the same as paths, for people
@@ -62,7 +62,7 @@ class Unit:
 
 
 #: What is shipped: a service as the README installs it, and one for several configurations, each with its name.
-SHIPPED = Unit('# Install: see "As a service" in README.md. Edit the lines marked with (*) to your folders.')
+SHIPPED = Unit('# Install: see "As a service" in README.md. Edit ReadWritePaths=, User= and Group= to your folders.')
 SHIPPED_TEMPLATE = replace(
     SHIPPED,
     header=f"{SHIPPED.header}\n"
@@ -144,7 +144,7 @@ def unit_for(config: Config, program: Sequence[Path | str], *, user: str, group:
 
 
 def writable(rules: Sequence[Rule]) -> tuple[list[Path], str]:
-    """The folders that a service with these rules must be able to write to (links followed), as few as do, and why these.
+    """The folders that a service with these rules must be able to write to, links followed, and why these.
 
     One common parent, for each entry is a mount of its own, and nothing can be renamed from one into another. Where
     that would be a folder of the system, one for each rule; raises `UsageError` where even that is one.
