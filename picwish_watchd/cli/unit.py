@@ -57,7 +57,7 @@ class Unit:
             "USER": self.user, "GROUP": self.group, "STATE": state, "KEY": key, "HOME": home, "TMP": tmp,
             "WRITABLE": f"# {self.writable_note}\nReadWritePaths={' '.join(self.writable)}",
         }  # fmt: skip
-        template = (files(__package__) / "service.unit").read_text("utf-8")
+        template = (files(__package__) / "texts/service.unit").read_text("utf-8")
         return re.sub(r"@([A-Z]+)@", lambda found: parts[found[1]], template)
 
 

@@ -50,8 +50,8 @@ function _shtab_picwish_watchd_using
   test "$_shtab_picwish_watchd_cmdpath" = "$argv"
 end
 
-set -g _shtab_picwish_watchd_commands run check status jobs show why plan retry approve spend export vacuum manual completion demo simulate
-set -g _shtab_picwish_watchd_opts_with_value --by --config --port --rule --since --state --until --what -c
+set -g _shtab_picwish_watchd_commands run check status jobs show why plan retry approve spend manual completion service demo simulate
+set -g _shtab_picwish_watchd_opts_with_value --by --config --group --name --port --rule --state --unit-dir --user -c
 
 complete -c picwish-watchd -e
 complete -c picwish-watchd -f
@@ -100,18 +100,6 @@ complete -c picwish-watchd -n '_shtab_picwish_watchd_using spend' -s h -l help -
 complete -c picwish-watchd -n '_shtab_picwish_watchd_using spend' -s c -l config -x -d 'the configuration file'
 complete -c picwish-watchd -n '_shtab_picwish_watchd_using spend' -l by -xka "day month rule" -d 'default: day'
 complete -c picwish-watchd -n '_shtab_picwish_watchd_using spend' -l json -d 'for scripts'
-complete -c picwish-watchd -n '_shtab_picwish_watchd_using; and test $_shtab_picwish_watchd_npos -eq 0' -a export -d 'Write jobs or credits as CSV or JSON lines, for accounting.'
-complete -c picwish-watchd -n '_shtab_picwish_watchd_using export' -s h -l help -d 'show this help message and exit'
-complete -c picwish-watchd -n '_shtab_picwish_watchd_using export' -s c -l config -x -d 'the configuration file'
-complete -c picwish-watchd -n '_shtab_picwish_watchd_using export' -l csv -d 'RFC 4180, with a header; text like a formula gets an apostrophe'
-complete -c picwish-watchd -n '_shtab_picwish_watchd_using export' -l json -d 'one JSON object a line'
-complete -c picwish-watchd -n '_shtab_picwish_watchd_using export' -l what -xka "jobs spend" -d 'default: jobs'
-complete -c picwish-watchd -n '_shtab_picwish_watchd_using export' -l since -x -d 'the first day, such as 2026-01-01: when found, or when submitted'
-complete -c picwish-watchd -n '_shtab_picwish_watchd_using export' -l until -x -d 'the last day; days are local, and counted whole'
-complete -c picwish-watchd -n '_shtab_picwish_watchd_using export' -l rule -x -d 'only those of this rule'
-complete -c picwish-watchd -n '_shtab_picwish_watchd_using; and test $_shtab_picwish_watchd_npos -eq 0' -a vacuum -d 'Give the room that old histories left in the journal back to the disk; not while the daemon runs.'
-complete -c picwish-watchd -n '_shtab_picwish_watchd_using vacuum' -s h -l help -d 'show this help message and exit'
-complete -c picwish-watchd -n '_shtab_picwish_watchd_using vacuum' -s c -l config -x -d 'the configuration file'
 complete -c picwish-watchd -n '_shtab_picwish_watchd_using; and test $_shtab_picwish_watchd_npos -eq 0' -a manual -d 'Print the manual page, for man(1).'
 complete -c picwish-watchd -n '_shtab_picwish_watchd_using manual' -s h -l help -d 'show this help message and exit'
 complete -c picwish-watchd -n '_shtab_picwish_watchd_using manual' -s c -l config -x -d 'the configuration file'
@@ -119,6 +107,15 @@ complete -c picwish-watchd -n '_shtab_picwish_watchd_using; and test $_shtab_pic
 complete -c picwish-watchd -n '_shtab_picwish_watchd_using completion' -s h -l help -d 'show this help message and exit'
 complete -c picwish-watchd -n '_shtab_picwish_watchd_using completion' -s c -l config -x -d 'the configuration file'
 complete -c picwish-watchd -n '_shtab_picwish_watchd_using completion; and test $_shtab_picwish_watchd_npos -eq 0' -ka "bash zsh fish" -d 'the shell to print it for'
+complete -c picwish-watchd -n '_shtab_picwish_watchd_using; and test $_shtab_picwish_watchd_npos -eq 0' -a service -d 'Write the systemd unit of this installation and configuration, show it, or remove it.'
+complete -c picwish-watchd -n '_shtab_picwish_watchd_using service' -s h -l help -d 'show this help message and exit'
+complete -c picwish-watchd -n '_shtab_picwish_watchd_using service' -s c -l config -x -d 'the configuration file'
+complete -c picwish-watchd -n '_shtab_picwish_watchd_using service' -l user -x -d 'who the service runs as (default: picwish)'
+complete -c picwish-watchd -n '_shtab_picwish_watchd_using service' -l group -x -d 'the group that owns your shared folders (default: the user'"'"'s)'
+complete -c picwish-watchd -n '_shtab_picwish_watchd_using service' -l name -x -d 'the service (default: picwish-watchd)'
+complete -c picwish-watchd -n '_shtab_picwish_watchd_using service' -l unit-dir -x -d 'where units stand (default: /etc/systemd/system)'
+complete -c picwish-watchd -n '_shtab_picwish_watchd_using service' -l dry-run -d 'tell what would be done and written; do nothing'
+complete -c picwish-watchd -n '_shtab_picwish_watchd_using service; and test $_shtab_picwish_watchd_npos -eq 0' -ka "install uninstall show" -d action
 complete -c picwish-watchd -n '_shtab_picwish_watchd_using; and test $_shtab_picwish_watchd_npos -eq 0' -a demo -d 'Make a complete round trip on this machine, with no key and no configuration.'
 complete -c picwish-watchd -n '_shtab_picwish_watchd_using demo' -s h -l help -d 'show this help message and exit'
 complete -c picwish-watchd -n '_shtab_picwish_watchd_using demo' -s c -l config -x -d 'the configuration file'

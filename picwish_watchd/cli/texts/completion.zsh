@@ -20,6 +20,7 @@ _shtab_picwish_watchd_commands() {
     plan:'Tell what the inboxes hold that is not done and what it would cost; submit nothing.'
     retry:'Let jobs that ended badly go on; what must be paid again is paid again.'
     run:'Watch the inboxes and enhance what is new, until stopped.'
+    service:'Write the systemd unit of this installation and configuration, show it, or remove it.'
     show:'Show one job with its whole history.'
     simulate:'Run the simulator alone: a stand-in for PicWish on this machine.'
     spend:'Show the credits used, by day, month or rule.'
@@ -134,6 +135,20 @@ _shtab_picwish_watchd_run_options=(
 # guard to ensure default positional specs are added only once per session
 _shtab_picwish_watchd_run_defaults_added=0
 
+_shtab_picwish_watchd_service_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  {-c,--config}"[the configuration file]:FILE:"
+  "--user[who the service runs as (default\: picwish)]:NAME:"
+  "--group[the group that owns your shared folders (default\: the user\'s)]:NAME:"
+  "--name[the service (default\: picwish-watchd)]:NAME:"
+  "--unit-dir[where units stand (default\: \/etc\/systemd\/system)]:DIR:"
+  "--dry-run[tell what would be done and written\; do nothing]"
+  ":action:(install uninstall show)"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_picwish_watchd_service_defaults_added=0
+
 _shtab_picwish_watchd_show_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   {-c,--config}"[the configuration file]:FILE:"
@@ -219,6 +234,7 @@ _shtab_picwish_watchd() {
         plan) _arguments -C -s $_shtab_picwish_watchd_plan_options ;;
         retry) _arguments -C -s $_shtab_picwish_watchd_retry_options ;;
         run) _arguments -C -s $_shtab_picwish_watchd_run_options ;;
+        service) _arguments -C -s $_shtab_picwish_watchd_service_options ;;
         show) _arguments -C -s $_shtab_picwish_watchd_show_options ;;
         simulate) _arguments -C -s $_shtab_picwish_watchd_simulate_options ;;
         spend) _arguments -C -s $_shtab_picwish_watchd_spend_options ;;
