@@ -29,8 +29,8 @@ from picwish_watchd.pipeline.desks import Desks
 from picwish_watchd.pipeline.dispose import Dispose
 from picwish_watchd.pipeline.drain import Drain
 from picwish_watchd.pipeline.gate import Gate
-from picwish_watchd.pipeline.housekeeping import Housekeeping
 from picwish_watchd.pipeline.headline import headline
+from picwish_watchd.pipeline.housekeeping import Housekeeping
 from picwish_watchd.pipeline.pacer import Pacer
 from picwish_watchd.pipeline.recover import recover
 from picwish_watchd.pipeline.submit import Submit

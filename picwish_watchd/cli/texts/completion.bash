@@ -5,7 +5,7 @@
 #    source ~/.local/share/bash_completion/picwish-watchd
 # See also: https://github.com/scop/bash-completion/blob/main/doc/configuration.md
 
-_shtab_picwish_watchd_subparsers=(run check status jobs show why plan retry approve spend manual completion service demo simulate)
+_shtab_picwish_watchd_subparsers=(run check status jobs show why plan retry approve spend export vacuum manual completion service demo simulate)
 
 _shtab_picwish_watchd_run_option_strings=(-h --help -c --config --once)
 _shtab_picwish_watchd_check_option_strings=(-h --help -c --config)
@@ -17,6 +17,8 @@ _shtab_picwish_watchd_plan_option_strings=(-h --help -c --config --json)
 _shtab_picwish_watchd_retry_option_strings=(-h --help -c --config --state --rule)
 _shtab_picwish_watchd_approve_option_strings=(-h --help -c --config)
 _shtab_picwish_watchd_spend_option_strings=(-h --help -c --config --by --json)
+_shtab_picwish_watchd_export_option_strings=(-h --help -c --config --csv --json --what --since --until --rule)
+_shtab_picwish_watchd_vacuum_option_strings=(-h --help -c --config)
 _shtab_picwish_watchd_manual_option_strings=(-h --help -c --config)
 _shtab_picwish_watchd_completion_option_strings=(-h --help -c --config)
 _shtab_picwish_watchd_service_option_strings=(-h --help -c --config --user --group --name --unit-dir --dry-run)
@@ -29,9 +31,10 @@ _shtab_picwish_watchd_option_strings=(-h --help --version)
 _shtab_picwish_watchd_jobs___state_choices=(queued submitting pending fetching delivering done rejected failed held)
 _shtab_picwish_watchd_retry___state_choices=(failed held rejected)
 _shtab_picwish_watchd_spend___by_choices=(day month rule)
+_shtab_picwish_watchd_export___what_choices=(jobs spend)
 _shtab_picwish_watchd_completion_pos_0_choices=(bash zsh fish)
 _shtab_picwish_watchd_service_pos_0_choices=(install uninstall show)
-_shtab_picwish_watchd_pos_0_choices=(run check status jobs show why plan retry approve spend manual completion service demo simulate)
+_shtab_picwish_watchd_pos_0_choices=(run check status jobs show why plan retry approve spend export vacuum manual completion service demo simulate)
 
 _shtab_picwish_watchd_run__h_nargs=0
 _shtab_picwish_watchd_run___help_nargs=0
@@ -61,6 +64,12 @@ _shtab_picwish_watchd_approve___help_nargs=0
 _shtab_picwish_watchd_spend__h_nargs=0
 _shtab_picwish_watchd_spend___help_nargs=0
 _shtab_picwish_watchd_spend___json_nargs=0
+_shtab_picwish_watchd_export__h_nargs=0
+_shtab_picwish_watchd_export___help_nargs=0
+_shtab_picwish_watchd_export___csv_nargs=0
+_shtab_picwish_watchd_export___json_nargs=0
+_shtab_picwish_watchd_vacuum__h_nargs=0
+_shtab_picwish_watchd_vacuum___help_nargs=0
 _shtab_picwish_watchd_manual__h_nargs=0
 _shtab_picwish_watchd_manual___help_nargs=0
 _shtab_picwish_watchd_completion__h_nargs=0

@@ -50,8 +50,8 @@ function _shtab_picwish_watchd_using
   test "$_shtab_picwish_watchd_cmdpath" = "$argv"
 end
 
-set -g _shtab_picwish_watchd_commands run check status jobs show why plan retry approve spend manual completion service demo simulate
-set -g _shtab_picwish_watchd_opts_with_value --by --config --group --name --port --rule --state --unit-dir --user -c
+set -g _shtab_picwish_watchd_commands run check status jobs show why plan retry approve spend export vacuum manual completion service demo simulate
+set -g _shtab_picwish_watchd_opts_with_value --by --config --group --name --port --rule --since --state --unit-dir --until --user --what -c
 
 complete -c picwish-watchd -e
 complete -c picwish-watchd -f
@@ -100,6 +100,18 @@ complete -c picwish-watchd -n '_shtab_picwish_watchd_using spend' -s h -l help -
 complete -c picwish-watchd -n '_shtab_picwish_watchd_using spend' -s c -l config -x -d 'the configuration file'
 complete -c picwish-watchd -n '_shtab_picwish_watchd_using spend' -l by -xka "day month rule" -d 'default: day'
 complete -c picwish-watchd -n '_shtab_picwish_watchd_using spend' -l json -d 'for scripts'
+complete -c picwish-watchd -n '_shtab_picwish_watchd_using; and test $_shtab_picwish_watchd_npos -eq 0' -a export -d 'Write jobs or credits as CSV or JSON lines, for accounting.'
+complete -c picwish-watchd -n '_shtab_picwish_watchd_using export' -s h -l help -d 'show this help message and exit'
+complete -c picwish-watchd -n '_shtab_picwish_watchd_using export' -s c -l config -x -d 'the configuration file'
+complete -c picwish-watchd -n '_shtab_picwish_watchd_using export' -l csv -d 'RFC 4180, with a header; text like a formula gets an apostrophe'
+complete -c picwish-watchd -n '_shtab_picwish_watchd_using export' -l json -d 'one JSON object a line'
+complete -c picwish-watchd -n '_shtab_picwish_watchd_using export' -l what -xka "jobs spend" -d 'default: jobs'
+complete -c picwish-watchd -n '_shtab_picwish_watchd_using export' -l since -x -d 'the first day, such as 2026-01-01: when found, or when submitted'
+complete -c picwish-watchd -n '_shtab_picwish_watchd_using export' -l until -x -d 'the last day; days are local, and counted whole'
+complete -c picwish-watchd -n '_shtab_picwish_watchd_using export' -l rule -x -d 'only those of this rule'
+complete -c picwish-watchd -n '_shtab_picwish_watchd_using; and test $_shtab_picwish_watchd_npos -eq 0' -a vacuum -d 'Give the room that old histories left in the journal back to the disk; not while the daemon runs.'
+complete -c picwish-watchd -n '_shtab_picwish_watchd_using vacuum' -s h -l help -d 'show this help message and exit'
+complete -c picwish-watchd -n '_shtab_picwish_watchd_using vacuum' -s c -l config -x -d 'the configuration file'
 complete -c picwish-watchd -n '_shtab_picwish_watchd_using; and test $_shtab_picwish_watchd_npos -eq 0' -a manual -d 'Print the manual page, for man(1).'
 complete -c picwish-watchd -n '_shtab_picwish_watchd_using manual' -s h -l help -d 'show this help message and exit'
 complete -c picwish-watchd -n '_shtab_picwish_watchd_using manual' -s c -l config -x -d 'the configuration file'
