@@ -7,6 +7,7 @@ import signal
 from collections import Counter
 from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import structlog
@@ -236,7 +237,7 @@ class Daemon:
     def _summary(self) -> None:
         with suppress(JournalTemporaryError):
             told = headline(self.context, gate=self.gate, desks=self.desks)
-            self._manager.status(f"{self._refused}{told}")
+            self._manager.status(f"{self._refused}; {told}" if self._refused else told)
 
     def _version(self, last: int) -> int:
         """The journal's version, or the ``last`` one where it cannot answer at present."""
@@ -259,6 +260,7 @@ class Daemon:
                 "pid": os.getpid(),
                 "version": __version__,
                 "started_at": self._started,
+                "refused": self._refused or None,
                 "blocked": None if blocked is None else {"code": blocked.code, "message": blocked.message},
                 "rules": {
                     desk.rule.name: {"watching": desk.watching, "reason": desk.away, "observer": desk.observer}
@@ -284,7 +286,8 @@ class Daemon:
                 self.context.journal.remember_rule(rule.name, rule.to_json())
         except WatchdError as error:
             _log.error("config.refused", reason=error.message)
-            self._refused = f"reload refused, the old configuration is in force ({error.message}); "
+            self._refused = f"reload refused, the old configuration is in force ({error.message})"
+            self._report()
         else:
             self._refused = ""
             self._take_over(config, key)
@@ -299,6 +302,7 @@ class Daemon:
         new = {rule.name: rule for rule in config.rules}
         if config.journal != context.config.journal:
             _log.warning("config.needs_restart", key="journal")
+            config = replace(config, journal=context.config.journal)  # and with it the spool
         if _address(config) == _address(context.config):
             context.client.replace_key(key)
         else:

@@ -1,5 +1,6 @@
 """What the documents show must work: the example configuration, the README's commands, the systemd unit."""
 
+import ast
 import os
 import re
 import shlex
@@ -35,6 +36,22 @@ def test_the_example_loads_as_it_stands_and_shows_every_key() -> None:
     for section in (Api, Budget, Burst, General, Log, Rule):
         for key in section.model_fields:
             assert re.search(rf"(^[\s#-]*|[{{,] ?){key}:", text, re.MULTILINE), f"{key} is not shown"
+
+
+def test_every_event_of_the_log_is_explained_in_the_readme() -> None:
+    levels = {"debug", "info", "warning", "error", "exception"}
+    calls = [
+        node
+        for file in (ROOT / "picwish_watchd").rglob("*.py")
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr in levels
+        and node.args
+    ]
+    names = {call.args[0].value for call in calls if isinstance(call.args[0], ast.Constant)}
+    assert len(names) > 30
+    assert not [name for name in names if f"`{name}`" not in README]
 
 
 def test_the_configuration_in_the_readme_loads(tmp_path: Path) -> None:

@@ -62,6 +62,7 @@ def standing(config: Config, reader: JournalReader, clock: Clock) -> dict[str, o
             "per_month": config.budget.per_month,
         },
         "blocked": told.get("blocked"),
+        "refused": told.get("refused"),
     }
 
 
@@ -82,6 +83,8 @@ def _tell(facts: dict[str, object]) -> None:
     if facts["blocked"]:
         assert isinstance(facts["blocked"], dict)
         print(f"blocked    {facts['blocked']['message']}")
+    if facts["refused"]:
+        print(f"config     {facts['refused']}")
     print()
     rules = facts["rules"]
     assert isinstance(rules, list)

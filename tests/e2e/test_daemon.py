@@ -168,6 +168,11 @@ async def test_the_configuration_is_read_again_on_sighup(house: House) -> None:
     (house.root / "watchd.yaml").write_text("rules: [{name: scans, inbocks: x}]")
     process.child.send_signal(signal.SIGHUP)
     await until(lambda: any(event["event"] == "config.refused" for event in process.log()))
+    house.configure()
+    told = command(house, "status").stdout
+    assert "reload refused, the old configuration is in force" in told
+    assert "inbocks" in told
+    house.top["journal"] = "elsewhere/journal.db"  # that takes a restart, and until then nothing of it counts
     house.more_rules = [{"name": "more", "inbox": "more"}]
     house.drop("a.jpg", inbox="more")
     house.configure()
@@ -175,6 +180,8 @@ async def test_the_configuration_is_read_again_on_sighup(house: House) -> None:
     await until(lambda: finished(house) == 1)
     assert await process.stop() == 0
     assert house.job("a.jpg").rule == "more"
+    assert not (house.root / "elsewhere").exists()
+    assert any(event["event"] == "config.needs_restart" for event in process.log())
 
 
 async def test_a_missing_inbox_is_taken_up_when_it_comes(house: House) -> None:
