@@ -49,7 +49,7 @@ def test_every_event_of_the_log_is_explained_in_the_readme() -> None:
         and node.func.attr in levels
         and node.args
     ]
-    names = {call.args[0].value for call in calls if isinstance(call.args[0], ast.Constant)}
+    names = {str(call.args[0].value) for call in calls if isinstance(call.args[0], ast.Constant)}
     assert len(names) > 30
     assert not [name for name in names if f"`{name}`" not in README]
 
