@@ -10,8 +10,7 @@ WORKERS = str(2 * (os.cpu_count() or 2))  # tests wait more than they work
 STEPS = (
     ("ruff", "format", "--check", "."),
     ("ruff", "check", "."),
-    ("mypy",),
-    ("mypy", "-p", "tests", "-p", "benchmarks"),
+    ("mypy", "-p", "picwish_watchd", "-p", "tests", "-p", "benchmarks"),
     ("coverage", "erase"),
     ("coverage", "run", "-m", "pytest", "-n", WORKERS, "--dist", "worksteal"),
     ("coverage", "combine", "--quiet"),
