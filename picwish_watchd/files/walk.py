@@ -192,11 +192,15 @@ class Walker:
         for entry in entries:
             relative = prefix + entry.name
             known = known_as(relative)
-            if (
-                known is None or follow or known.inode != entry.inode()
-                or relative in touched or entry.is_dir(follow_symlinks=False)
-                or (full and _changed(entry, known))
-            ):  # fmt: skip
+            try:
+                news = (
+                    known is None or follow or known.inode != entry.inode()
+                    or relative in touched or entry.is_dir(follow_symlinks=False)
+                    or (full and _changed(entry, known))
+                )  # fmt: skip
+            except OSError:  # of this file, and no reason to pass over those behind it
+                news = True
+            if news:
                 yield entry
             else:
                 seen.append(relative)
@@ -302,10 +306,7 @@ class CloseLooks:
 
 
 def _changed(entry: "os.DirEntry[str]", known: Stamp) -> bool:
-    try:
-        found = entry.stat(follow_symlinks=False)
-    except OSError:
-        return True
+    found = entry.stat(follow_symlinks=False)
     return found.st_mtime_ns != known.mtime_ns or found.st_size != known.size
 
 

@@ -1,10 +1,11 @@
 """A file system like a share of a NAS, a real mount of this kernel's (FUSE): it folds case and refuses names.
 
-    python -m tests.support.share BACKING MOUNT [fold] [refuse=ERRNO] [longest=BYTES]
+    python -m tests.support.share BACKING MOUNT [fold] [refuse=ERRNO] [longest=BYTES] [untyped] [ill=NAME]
 
 It serves the folder BACKING at MOUNT, speaking fuse(4)'s protocol (linux/fuse.h, 7.31) itself. Like vfat and many
 shares it knows neither hard links nor renameat2(2)'s flags. With "fold", names that differ in case only are one name,
 kept as it was first spelled; "refuse" answers so to names that Windows does not take; "longest" is a limit of names.
+"untyped" lists names without telling what they are (DT_UNKNOWN, readdir(3)); asking for "ill" is answered by EIO.
 """
 
 import ctypes
@@ -52,8 +53,9 @@ def shared(folder: Path, *options: str) -> Iterator[Path]:
 class Share:
     """The server: one request after the other, until it is unmounted."""
 
-    def __init__(self, backing: str, fold: bool, refuse: int, longest: int) -> None:
+    def __init__(self, backing: str, fold: bool, refuse: int, longest: int, untyped: bool, ill: str) -> None:
         self._paths = {_ROOT: backing}
+        self._untyped, self._ill = untyped, ill
         self._fold, self._refuse, self._longest = fold, refuse, longest
         self._next = _ROOT
 
@@ -86,6 +88,8 @@ class Share:
     def _path(self, node: int, name: bytes) -> str:
         """Where a name leads; as it is spelled there."""
         folder, text = self._paths[node], os.fsdecode(name)
+        if text == self._ill:
+            raise OSError(errno.EIO, "")
         if self._refuse and _FORBIDDEN.search(text):
             raise OSError(self._refuse, "")
         if len(name) > self._longest:
@@ -174,7 +178,8 @@ class Share:
                 continue
             raw = os.fsencode(name)
             found = os.lstat(os.path.join(self._paths[node], name))
-            entry = struct.pack("<QQII", found.st_ino, number, len(raw), found.st_mode >> 12) + raw
+            kind = 0 if self._untyped else found.st_mode >> 12
+            entry = struct.pack("<QQII", found.st_ino, number, len(raw), kind) + raw
             entry += bytes(-len(entry) % 8)
             if len(answer) + len(entry) > size:
                 break
@@ -219,7 +224,8 @@ def main(backing: str, mount: str, *options: str) -> None:
     sys.stdout.write("ready\n")
     sys.stdout.flush()
     refuse = getattr(errno, given.get("refuse", ""), 0)
-    Share(backing, "fold" in given, refuse, int(given.get("longest", 255))).serve(fuse)
+    longest, ill = int(given.get("longest", 255)), given.get("ill", "")
+    Share(backing, "fold" in given, refuse, longest, "untyped" in given, ill).serve(fuse)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import pytest
 
 from picwish_watchd.files.walk import JUNK, Away, CloseLooks, NameFilter, Sighting, Walker
 from picwish_watchd.job import Stamp
+from tests.support.share import shared
 
 PICTURES = NameFilter(["*.jpg", "*.png"], [])
 
@@ -319,6 +320,18 @@ def test_as_many_files_came_as_went_and_those_that_went_are_forgotten(inbox: Pat
     (inbox / "c.jpg").rename(inbox / "a.jpg")
     assert (inbox / "a.jpg").stat().st_ino == inode
     assert seen(walk) == ["a.jpg"]
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_a_known_file_that_nothing_can_be_learnt_of_hides_none_that_is_listed_after_it(
+    tmp_path: Path, full: bool
+) -> None:
+    with shared(tmp_path, "untyped", "ill=b.jpg") as inbox:
+        inodes = [put(tmp_path / "share-backing" / name).stat().st_ino for name in ("a.jpg", "b.jpg", "c.jpg")]
+        walk = walker(inbox)
+        walk.learn([("b.jpg", Stamp(inodes[1], 7, 1))])
+        assert seen(walk, full=full) == ["a.jpg", "c.jpg"]
+        assert walk.unread == (("",) if full else ())
 
 
 def close_looks(seconds: float, every: float, *, listening: bool) -> list[bool]:
