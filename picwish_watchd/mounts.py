@@ -5,7 +5,7 @@ import re
 import select
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -129,19 +129,30 @@ def real_paths(paths: Iterable[Path]) -> dict[Path, str]:
     By its letters alone where that is not told within `PATIENCE`, for all paths together: a mount that hangs keeps
     whoever asks it waiting (here: a thread that is left behind).
     """
-    told: dict[Path, str] = {}
-
-    def ask(path: Path) -> None:
-        told[path] = os.path.realpath(path)
-
     wanted = set(paths)
-    threads = [threading.Thread(target=ask, args=(path,), daemon=True) for path in wanted]
+    told = _answers(wanted, os.path.realpath)
+    return {path: told.get(path) or os.path.normpath(path) for path in wanted}
+
+
+def silent(paths: Iterable[Path]) -> frozenset[Path]:
+    """Those of ``paths`` that nobody should ask, for they do not answer within `PATIENCE`, all asked at once."""
+    wanted = frozenset(paths)
+    return wanted - _answers(wanted, os.path.exists).keys()
+
+
+def _answers(paths: Collection[Path], ask: Callable[[Path], T]) -> dict[Path, T]:
+    told: dict[Path, T] = {}
+
+    def note(path: Path) -> None:
+        told[path] = ask(path)
+
+    threads = [threading.Thread(target=note, args=(path,), daemon=True) for path in paths]
     for thread in threads:
         thread.start()
     until = time.monotonic() + PATIENCE
     for thread in threads:
         thread.join(max(0.0, until - time.monotonic()))
-    return {path: told.get(path) or os.path.normpath(path) for path in wanted}
+    return dict(told)
 
 
 def moved(path: Path, before: Mount | None) -> str | None:

@@ -17,7 +17,7 @@ def run(args: argparse.Namespace) -> int:
     if rule is None:
         names = ", ".join(rule.name for rule in config.rules)
         raise UsageError(f"there is no rule {args.rule!r} in {config.path}", hint=f"there are {names}")
-    folders = [folder for folder in (rule.inbox, rule.outbox, rule.archive, rule.failed) if folder is not None]
+    folders = list(rule.folders().values())
     journal = Journal.open_beside(config.journal, Clock())
     try:
         images = journal.approve(rule.name, folders)

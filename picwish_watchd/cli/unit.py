@@ -149,7 +149,7 @@ def writable(rules: Sequence[Rule]) -> tuple[list[Path], str]:
     One common parent, for each entry is a mount of its own, and nothing can be renamed from one into another. Where
     that would be a folder of the system, one for each rule; raises `UsageError` where even that is one.
     """
-    by_rule = [list(map(Path, real_paths(_folders_of(rule)).values())) for rule in rules]
+    by_rule = [list(map(Path, real_paths(rule.folders().values()).values())) for rule in rules]
     whole = _common([folder for folders in by_rule for folder in folders])
     if str(whole) not in _TOO_WIDE:
         return [whole], "The one parent of all folders: renames between two entries would fail."
@@ -162,10 +162,6 @@ def writable(rules: Sequence[Rule]) -> tuple[list[Path], str]:
     least = [entry for entry in entries if not any(entry != other and entry.is_relative_to(other) for other in entries)]
     note = f"Several, for their only common parent is {whole}; originals are copied from one to another, not renamed."
     return sorted(least), note
-
-
-def _folders_of(rule: Rule) -> list[Path]:
-    return [folder for folder in (rule.inbox, rule.outbox, rule.archive, rule.failed) if folder is not None]
 
 
 def _common(folders: Sequence[Path]) -> Path:

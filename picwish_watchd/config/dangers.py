@@ -45,10 +45,10 @@ def dangers(api: Api, journal: Path, rules: Mapping[int, Rule]) -> Iterator[Dang
     for index, rule in rules.items():
         yield from _moves_to_nowhere(index, rule)
         yield from _impatience(index, rule)
-    real = real_paths([journal, *(path for rule in rules.values() for path in _folders(rule).values())])
+    real = real_paths([journal, *(path for rule in rules.values() for path in rule.folders().values())])
     sites: dict[str, list[_Site]] = {key: [] for key in _FOLDERS}
     for index, rule in rules.items():
-        for key, path in _folders(rule).items():
+        for key, path in rule.folders().items():
             sites[key].append(_Site(("rules", index, key), path, (os.fspath(path), real[path]), rule.name))
     yield from _overlapping_inboxes(sites["inbox"])
     for key in ("outbox", "archive", "failed"):
@@ -144,8 +144,3 @@ def _relation(site: _Site, other: _Site, kind: str) -> str | None:
     if inside:
         return f"lies in {owner}"
     return f"contains {owner}" if around else None
-
-
-def _folders(rule: Rule) -> dict[str, Path]:
-    found: dict[str, Path | None] = {key: getattr(rule, key) for key in _FOLDERS}
-    return {key: path for key, path in found.items() if path is not None}

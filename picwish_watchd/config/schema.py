@@ -182,6 +182,11 @@ class Rule(Section):
     oversize: Annotated[Oversize, _by(units.word, kind=Oversize)] = Oversize.REJECT
     sidecar: Flag = False
 
+    def folders(self) -> dict[str, Path]:
+        """The folders that it names, by their keys: inbox, outbox, archive, failed."""
+        named = {"inbox": self.inbox, "outbox": self.outbox, "archive": self.archive, "failed": self.failed}
+        return {key: folder for key, folder in named.items() if folder is not None}
+
     def to_json(self) -> str:
         """All keys as one line of ASCII; `from_json` reads it back to an equal rule."""
         return json.dumps(self.model_dump(), default=os.fspath)

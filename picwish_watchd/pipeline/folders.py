@@ -7,6 +7,7 @@ on the wrong disk, and the next mount would hide what was put into it.
 import errno
 import os
 import stat
+from collections.abc import Collection
 from pathlib import Path
 
 from picwish_watchd.config import Rule
@@ -14,6 +15,7 @@ from picwish_watchd.files.place import NoRoom, OutboxAway, Refused, ensure_root
 from picwish_watchd.mounts import Mount, home_of, moved
 from picwish_watchd.pipeline.context import Context
 
+HANGS = "it does not answer; look after the server that it is mounted from"
 _GONE = "it is not there"
 _ABSENT = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 
@@ -44,6 +46,11 @@ def absence(folder: Path, home: Mount | None) -> str | None:
     except OSError as error:
         return _GONE if error.errno in _ABSENT else error.strerror or str(error)
     return moved(folder, home) if stat.S_ISDIR(found.st_mode) else _GONE
+
+
+def lies_in(path: Path, folders: Collection[Path]) -> bool:
+    """Whether ``path`` is, or lies below, one of ``folders``, by their letters."""
+    return any(path.is_relative_to(folder) for folder in folders)
 
 
 async def remember(context: Context, rule: Rule, folder: Path) -> None:

@@ -1,7 +1,7 @@
 """What the inboxes hold that is not done, and what it would cost. Nothing is submitted or written down."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from pathlib import Path
@@ -15,9 +15,10 @@ from picwish_watchd.files.verdicts import Changed, Gone, NotWhole, Unreadable
 from picwish_watchd.files.walk import Away, NameFilter, Walker
 from picwish_watchd.job import UNFINISHED, Job, NewJob, State
 from picwish_watchd.journal import JournalReader
+from picwish_watchd.mounts import silent
 from picwish_watchd.pipeline.context import PRICES
 from picwish_watchd.pipeline.desks import forbidden_to
-from picwish_watchd.pipeline.folders import absence
+from picwish_watchd.pipeline.folders import HANGS, absence, lies_in
 from picwish_watchd.pipeline.intake import is_known, new_job, without_own
 from picwish_watchd.pipeline.judge import judge
 from picwish_watchd.pipeline.purse import Purse
@@ -62,6 +63,7 @@ class _Ask:
     journal: JournalReader
     rule: Rule
     now: float
+    silent: frozenset[Path]  #: folders that do not answer
 
 
 def plan(config: Config, journal: JournalReader, now: float) -> list[Ahead]:
@@ -69,7 +71,8 @@ def plan(config: Config, journal: JournalReader, now: float) -> list[Ahead]:
 
     Files whose stamp the journal knows are not read.
     """
-    return [_of_rule(_Ask(config, journal, rule, now)) for rule in config.rules]
+    hanging = silent(folder for rule in config.rules for folder in rule.folders().values())
+    return [_of_rule(_Ask(config, journal, rule, now, hanging)) for rule in config.rules]
 
 
 def means(config: Config, journal: JournalReader, rules: Sequence[Ahead], now: float) -> Means:
@@ -115,10 +118,8 @@ def _last_day(budget: Budget, spent: int, waiting: list[int], now: float) -> dat
 def _of_rule(ask: _Ask) -> Ahead:
     config, journal, rule = ask.config, ask.journal, ask.rule
     ahead = Ahead(rule.name)
-    try:
-        ahead.away = absence(rule.inbox, journal.folder_mount(rule.inbox))
-    except OSError as error:  # a folder above it cannot be entered
-        ahead.away = error.strerror
+    hangs = HANGS if rule.inbox in ask.silent else None
+    ahead.away = hangs or absence(rule.inbox, journal.folder_mount(rule.inbox))
     if ahead.away is not None:
         ahead.away = f"the inbox {rule.inbox} is away: {ahead.away}".replace("approve RULE", f"approve {rule.name}")
     for job in journal.jobs(states=(*UNFINISHED, State.HELD), rule=rule.name, oldest_first=True):
@@ -182,7 +183,7 @@ def _queued(ask: _Ask, ahead: Ahead, job: Job) -> None:
 
 
 def _skipped(ask: _Ask, job: Job) -> bool:
-    if ask.rule.if_exists is not IfExists.SKIP:
+    if ask.rule.if_exists is not IfExists.SKIP or ask.rule.outbox in ask.silent:
         return False
     new = NewJob(job.rule, job.source, job.relative, job.stamp, width=job.width, height=job.height, type=job.type)
     return skipped_for(ask.rule, new, ask.now, job.id) is not None
@@ -214,7 +215,8 @@ def _look(ask: _Ask, ahead: Ahead, path: Path) -> bool:
     if new.result_of is not None:
         ahead.copies += 1
         return False
-    if _is_first(ask, ahead, new) and skipped_for(rule, new, ask.now) is not None:
+    looks = rule.outbox not in ask.silent and _is_first(ask, ahead, new)
+    if looks and skipped_for(rule, new, ask.now) is not None:
         ahead.skipped += 1
     else:
         _count(ask, ahead, new.sha256, None)
@@ -225,14 +227,14 @@ def _is_first(ask: _Ask, ahead: Ahead, new: NewJob) -> bool:
     """Whether no earlier job of this content is asked before `if_exists`."""
     if new.sha256 is None or new.sha256 in ahead.contents:
         return new.sha256 is None
-    return first_of(ask.journal, new.sha256, ask.rule) is None
+    return first_of(ask.journal, new.sha256, ask.rule, None, ask.silent) is None
 
 
 def _count(ask: _Ask, ahead: Ahead, sha256: str | None, job: Job | None) -> None:
     """One image, of a queued job or not yet one: paid for, a copy, or held with its first."""
     if sha256 is not None:
         if sha256 not in ahead.contents:
-            first = first_of(ask.journal, sha256, ask.rule, job)
+            first = first_of(ask.journal, sha256, ask.rule, job, ask.silent)
             held = first is not None and first.state is State.HELD and not (job and job.pay_again)
             ahead.contents[sha256] = held
             if first is None or (first.state is State.HELD and not held):
@@ -277,15 +279,18 @@ def skipped_for(rule: Rule, new: NewJob, now: float, job_id: int = 0) -> Path | 
     return found if isinstance(found, Path) else None
 
 
-def first_of(journal: JournalReader, sha256: str, rule: Rule, job: Job | None = None) -> Job | None:
+def first_of(
+    journal: JournalReader, sha256: str, rule: Rule, job: Job | None = None, silent: Collection[Path] = ()
+) -> Job | None:
     """The earlier job that an image of this content follows: its result stands unchanged, or it is under way or held.
 
-    ``job`` is its own job, if it has one.
+    ``job`` is its own job, if it has one. What lies in ``silent`` folders is not looked at, and counts as standing.
     """
     for other in journal.contents(sha256, rule.name, rule.type):
         if job is not None and (other.id == job.id or (other.state is not State.DONE and other.id > job.id)):
             continue
-        if other.state is not State.DONE or stands(other):
+        unseen = other.output is not None and lies_in(other.output, silent)
+        if other.state is not State.DONE or unseen or stands(other):
             return other
     return None
 

@@ -9,9 +9,10 @@ from typing import Any, Self
 from picwish_watchd.config import Config, Rule
 from picwish_watchd.files.names import shown
 from picwish_watchd.journal import DaemonLock, JournalReader
+from picwish_watchd.mounts import silent
 from picwish_watchd.pipeline.context import PRICES, spool_folder
 from picwish_watchd.pipeline.describe import counted
-from picwish_watchd.pipeline.folders import absence
+from picwish_watchd.pipeline.folders import HANGS, absence, lies_in
 from picwish_watchd.pipeline.purse import Purse
 
 
@@ -32,13 +33,19 @@ class Scene:
     now: float
     pid: int | None
     told: dict[str, Any]
+    silent: frozenset[Path]  #: paths that do not answer, as on a mount that hangs: whoever asks them hangs as well
 
     @classmethod
-    def of(cls, config: Config, journal: JournalReader, now: float) -> Self:
-        """The scene as it is now."""
+    def of(cls, config: Config, journal: JournalReader, now: float, asked: Path) -> Self:
+        """The scene as it is now, around the path that is ``asked`` for."""
         pid = DaemonLock(config.journal).owner()
         told = json.loads(journal.report() or "{}")
-        return cls(config, journal, now, pid, told if told.get("pid") == pid else {})
+        folders = silent([asked, *(folder for rule in config.rules for folder in rule.folders().values())])
+        return cls(config, journal, now, pid, told if told.get("pid") == pid else {}, folders)
+
+    def answers(self, path: Path) -> bool:
+        """Whether it may be asked what lies at ``path``."""
+        return not lies_in(path, self.silent)
 
     def rule(self, name: str) -> Rule | None:
         """The rule of that name, if the configuration still has it."""
@@ -46,10 +53,7 @@ class Scene:
 
     def absence(self, folder: Path) -> str | None:
         """Why the folder, where it was last, is not to be had now."""
-        try:
-            return absence(folder, self.journal.folder_mount(folder))
-        except OSError as error:  # a folder above it cannot be entered
-            return error.strerror or str(error)
+        return absence(folder, self.journal.folder_mount(folder)) if self.answers(folder) else HANGS
 
     def watching(self, rule: Rule) -> Stop | None:
         """Why nobody looks into the rule's inbox now."""
@@ -90,7 +94,7 @@ class Scene:
     def outbox_away(self, rule: Rule) -> str | None:
         """Why nothing can be put into the rule's outbox; nothing is made by looking."""
         outbox = rule.outbox
-        if os.path.isdir(outbox):
+        if not self.answers(outbox) or os.path.isdir(outbox):
             away = self.absence(outbox)
         elif self.journal.folder_seen(outbox):
             away = "it was there before and is away; mount it, or make it again if it is gone for good"
@@ -104,6 +108,8 @@ class Scene:
     def _no_room(self, rule: Rule) -> str | None:
         least = self.config.min_free
         for folder, what in ((rule.outbox, "outbox"), (spool_folder(self.config.journal), "spool")):
+            if not self.answers(folder):
+                continue
             try:
                 found = os.statvfs(folder)
             except OSError:  # not made yet, or shut to who asks

@@ -14,6 +14,7 @@ from picwish_watchd.files.reading import kind_of, look, stamp_of
 from picwish_watchd.files.verdicts import Bad, Changed, Gone, NotWhole, Unreadable
 from picwish_watchd.files.walk import NameFilter
 from picwish_watchd.job import Job, NewJob, State
+from picwish_watchd.mounts import real_paths
 from picwish_watchd.pipeline.context import PRICES
 from picwish_watchd.pipeline.desks import forbidden_to
 from picwish_watchd.pipeline.intake import is_known, new_job, without_own
@@ -126,12 +127,12 @@ def _of_new(scene: Scene, rule: Rule, new: NewJob) -> Sight:
 
 def _worth(scene: Scene, rule: Rule, new: NewJob) -> tuple[str, bool]:
     """What an image without a job will get, in words, and whether that costs anything."""
-    first = first_of(scene.journal, new.sha256, rule) if new.sha256 else None
+    first = first_of(scene.journal, new.sha256, rule, None, scene.silent) if new.sha256 else None
     if first is not None and first.state is State.HELD:
         return f"it has no job yet; as a copy of job {first.id}, which is held, it will be held too", False
     if first is not None:
         return f"it has no job yet; as a copy it gets the result of job {first.id}", False
-    there = skipped_for(rule, new, scene.now)
+    there = skipped_for(rule, new, scene.now) if scene.answers(rule.outbox) else None
     if there is not None:
         return f"it has no job yet; {shown(there)} is there already, so nothing is sent (if_exists: skip)", False
     return f"it has no job yet; it costs {PRICES[rule.type]} credits", True
@@ -175,8 +176,8 @@ def _ignored(scene: Scene, rule: Rule, relative: Path) -> NotTaken | None:
 def _circle(scene: Scene, rule: Rule, here: Path) -> str | None:
     """Where a link leads that no walk goes."""
     real = Path(os.path.realpath(here))
-    for folder in forbidden_to(scene.config, rule):
-        if real.is_relative_to(os.path.realpath(folder)):
+    for folder, place in real_paths(forbidden_to(scene.config, rule)).items():
+        if real.is_relative_to(place):
             return f"into {shown(folder)}: what lies there would be bought in a circle"
     if os.path.islink(here) and Path(os.path.realpath(here.parent)).is_relative_to(real):
         return "back to a folder above it"

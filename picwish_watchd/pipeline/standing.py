@@ -2,6 +2,7 @@
 
 import os
 from contextlib import suppress
+from pathlib import Path
 
 from picwish_watchd.files.names import shown
 from picwish_watchd.files.spool import Spool
@@ -19,7 +20,7 @@ def standing(scene: Scene, job: Job) -> tuple[str, str | None]:
     """What the job is, and why; and the advice, None where there is nothing to do."""
     match job.state:
         case State.DONE:
-            return _done(job), None
+            return _done(scene, job), None
         case State.REJECTED | State.FAILED | State.HELD:
             told = job.problem.message if job.problem else "see its history"
             return f"it is {job.state}: {told}", _way_back(scene, job)
@@ -50,11 +51,15 @@ def _delivering(scene: Scene, job: Job) -> tuple[str, str | None]:
     return reason, None if trouble is None else "mend that; it goes on by itself"
 
 
-def _done(job: Job) -> str:
+def _done(scene: Scene, job: Job) -> str:
     if job.output is None:
         return "it is done: no result" + (f" ({job.note})" if job.note else "")
-    gone = "" if os.path.lexists(job.output) else ", which does not stand there any more"
+    gone = ", which does not stand there any more" if _missing(scene, job.output) else ""
     return f"it is done: {shown(job.output)}{gone}" + (f" ({job.note})" if job.note else "")
+
+
+def _missing(scene: Scene, path: Path) -> bool:
+    return scene.answers(path) and not os.path.lexists(path)
 
 
 def _note(scene: Scene, job: Job) -> str:
@@ -80,7 +85,7 @@ def _stops(scene: Scene, job: Job) -> list[Stop]:
     shut = scene.shut(rule)
     if shut is not None:
         stops.append(shut)
-    first = first_of(scene.journal, job.sha256, rule, job) if job.sha256 else None
+    first = first_of(scene.journal, job.sha256, rule, job, scene.silent) if job.sha256 else None
     if first is not None and not (first.state is State.HELD and job.pay_again):
         stops.append(Stop(f"it is a copy: it gets the result of job {first.id}, which is {first.state}"))
     if (job.not_before or 0) > scene.now:
@@ -95,13 +100,15 @@ def _way_back(scene: Scene, job: Job) -> str:
     rule = scene.rule(job.rule)
     price = PRICES[rule.type if rule is not None else job.type]
     if job.problem is not None and job.problem.code is ErrorCode.DUPLICATE_OF_HELD:
-        first = first_of(scene.journal, job.sha256, rule, job) if rule is not None and job.sha256 else None
+        first = None
+        if rule is not None and job.sha256:
+            first = first_of(scene.journal, job.sha256, rule, job, scene.silent)
         if first is not None and first.state is State.HELD:
             return f"retry its first, job {first.id}: `picwish-watchd why {shown(first.source)}` tells how; {show}"
     way = None
     with suppress(OSError):  # the spool is the daemon's, and may be shut to who asks
         way = way_of(job, Spool(spool_folder(scene.config.journal)))
-    missing = "" if os.path.lexists(job.source) else "put the file back first; "
+    missing = "put the file back first; " if _missing(scene, job.source) else ""
     match way:
         case Way.DELIVER:
             return f"{retry} delivers what was paid for, at no cost; {show}"

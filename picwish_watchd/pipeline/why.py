@@ -6,7 +6,7 @@ Nothing is changed by asking: folders are looked at, the file itself is read at 
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,7 +16,9 @@ from picwish_watchd.files.reading import look, stamp_of
 from picwish_watchd.files.verdicts import Gone
 from picwish_watchd.job import Job, Original, State
 from picwish_watchd.journal import JournalReader
+from picwish_watchd.mounts import real_paths
 from picwish_watchd.pipeline.context import spool_folder
+from picwish_watchd.pipeline.folders import HANGS
 from picwish_watchd.pipeline.plan import stands
 from picwish_watchd.pipeline.scene import Scene
 from picwish_watchd.pipeline.sight import NotTaken, sight
@@ -60,7 +62,9 @@ def why(config: Config, journal: JournalReader, path: Path, now: float) -> Why:
 
     The path may lead through links: an inbox that is one is known by both of its names.
     """
-    scene = Scene.of(config, journal, now)
+    scene = Scene.of(config, journal, now, path)
+    if not scene.answers(path):
+        return _unanswered(scene, path)
     place = _place_of(config, path)
     names = tuple(dict.fromkeys([path, *([place.path] if place else []), _real(path)]))
     jobs = next((jobs for each in names if (jobs := journal.all_of(each))), [])
@@ -74,25 +78,34 @@ def why(config: Config, journal: JournalReader, path: Path, now: float) -> Why:
     return _in_our_own(config, journal, path) or _elsewhere(config, path, place)
 
 
+def _unanswered(scene: Scene, path: Path) -> Why:
+    """Nothing can be looked at: what the journal knows, and by what letters the path begins."""
+    place = _below(scene.config, path, {})
+    jobs = scene.journal.all_of(path)
+    reason = f"{HANGS}; the other rules go on" if place is None else f"the {place.what} {shown(place.root)}: {HANGS}"
+    advice = "it goes on by itself once it answers"
+    if not jobs:
+        return Why(path, place.rule.name if place else None, None, reason, advice, known=False)
+    told = _of_jobs(scene, path, jobs)
+    return replace(told, reason=f"{told.reason}; {reason}", advice=told.advice or advice)
+
+
 def _place_of(config: Config, path: Path) -> _Place | None:
     """The deepest folder of ours that the path lies in: by its letters, and else with links followed."""
-    for here, resolved in ((path, False), (path, True), (_real(path), True)):
-        found: list[tuple[int, _Place]] = []
-        for what, rule, folder in _folders(config):
-            root = Path(os.path.realpath(folder)) if resolved else folder
-            if here.is_relative_to(root):
-                found.append((len(root.parts), _Place(what, rule, folder, here.relative_to(root))))
-        if found:
-            return max(found, key=lambda each: each[0])[1]
-    return None
+    real = real_paths(folder for rule in config.rules for folder in rule.folders().values())
+    ways: tuple[tuple[Path, Mapping[Path, str]], ...] = ((path, {}), (path, real), (_real(path), real))
+    return next((place for here, roots in ways if (place := _below(config, here, roots)) is not None), None)
 
 
-def _folders(config: Config) -> Iterator[tuple[str, Rule, Path]]:
+def _below(config: Config, path: Path, real: Mapping[Path, str]) -> _Place | None:
+    found: list[tuple[int, _Place]] = []
     for rule in config.rules:
-        folders = (rule.inbox, rule.outbox, rule.archive, rule.failed)
-        for what, folder in zip(("inbox", "outbox", "archive", "failed folder"), folders, strict=True):
-            if folder is not None:
-                yield what, rule, folder
+        for key, folder in rule.folders().items():
+            root = Path(real.get(folder, folder))
+            if path.is_relative_to(root):
+                what = "failed folder" if key == "failed" else key
+                found.append((len(root.parts), _Place(what, rule, folder, path.relative_to(root))))
+    return max(found, key=lambda each: each[0])[1] if found else None
 
 
 def _real(path: Path) -> Path:

@@ -1,8 +1,10 @@
 """A mount that answers nothing, as a dead server: it holds up its own rules and nothing else."""
 
 import asyncio
+import json
 import os
 import socket
+import threading
 from contextlib import suppress
 
 import pytest
@@ -114,3 +116,49 @@ def test_check_tells_which_folders_do_not_answer_and_ends(
     else:
         assert f"FAIL  inbox of scans: {house.root}/nas/in: Transport endpoint is not connected\n" in told
     assert "ok    journal" in told
+
+
+async def test_why_and_plan_answer_beside_a_mount_that_does_not(
+    house: House, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nas = house.root / "nas"
+    (nas / "in").mkdir(parents=True)
+    house.rule = {"outbox": "nas/to"}
+    house.more_rules = [
+        {"name": "from", "inbox": "nas/in", "outbox": "nas/out", "if_exists": "skip"},
+        {"name": "well", "inbox": "well", "outbox": "outbox"},
+    ]
+    for seed, (name, inbox) in enumerate((("a.jpg", "inbox"), ("b.jpg", "nas/in"), ("c.jpg", "well"))):
+        house.drop(name, seed=seed, inbox=inbox)
+    assert await house.drain() == 0
+    house.drop("new.jpg", seed=7)
+    house.drop("copy.jpg", seed=0)
+    file = str(house.configure())
+
+    def told(*command: str) -> tuple[int, str]:
+        codes: list[int] = []
+        asking = threading.Thread(target=lambda: codes.append(main([*command, "-c", file])), daemon=True)
+        asking.start()
+        asking.join(20)
+        assert codes, f"{command} does not come back"
+        return codes[0], capsys.readouterr().out
+
+    with hanging(nas):
+        code, text = told("why", str(nas / "in" / "b.jpg"))
+        assert code == 0
+        assert "it is done" in text
+        assert f"the inbox {nas / 'in'}: it does not answer" in text
+        code, text = told("why", str(nas / "in" / "never.jpg"))
+        assert code == 1
+        assert "it does not answer; look after the server that it is mounted from" in text
+        assert "it is done" in told("why", str(house.inbox / "a.jpg"))[1]
+        assert (
+            f"the outbox {nas / 'to'} cannot be used: it does not answer"
+            in told("why", str(house.inbox / "new.jpg"))[1]
+        )
+        assert "as a copy it gets the result of job 1" in told("why", str(house.inbox / "copy.jpg"))[1]
+        code, text = told("plan", "--json")
+        assert code == 1
+        rows = {row["rule"]: row for row in json.loads(text)["rules"]}
+        assert "it does not answer" in rows["from"]["away"]
+        assert (rows["scans"]["images"], rows["scans"]["copies"], rows["well"]["images"]) == (1, 1, 0)
