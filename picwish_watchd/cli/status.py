@@ -12,7 +12,7 @@ from picwish_watchd.config import Config, Rule
 from picwish_watchd.job import State
 from picwish_watchd.journal import DaemonLock, JournalReader
 from picwish_watchd.pipeline.context import PRICES
-from picwish_watchd.pipeline.describe import counted
+from picwish_watchd.pipeline.describe import spent_of, waiting_for_approval
 
 
 def run(args: argparse.Namespace) -> int:
@@ -69,16 +69,14 @@ def standing(config: Config, reader: JournalReader, clock: Clock) -> dict[str, o
 def _flood(rule: Rule, images: int) -> dict[str, str] | None:
     if not images:
         return None
-    what = f"{counted(images, 'image')} ({images * PRICES[rule.type]} credits)"
-    text = f"{what} {'waits' if images == 1 else 'wait'} for `picwish-watchd approve {rule.name}`"
-    return {"code": "burst", "message": text}
+    return {"code": "burst", "message": waiting_for_approval(images, PRICES[rule.type], rule.name)}
 
 
 def _tell(facts: dict[str, object]) -> None:
     print(f"running    pid {facts['pid']}, version {facts['version']}" if facts["running"] else "running    no")
     spent = facts["credits"]
     assert isinstance(spent, dict)
-    today, month = _of(spent["today"], spent["per_day"]), _of(spent["month"], spent["per_month"])
+    today, month = spent_of(spent["today"], spent["per_day"]), spent_of(spent["month"], spent["per_month"])
     print(f"credits    {today} today, {month} this month")
     if facts["blocked"]:
         assert isinstance(facts["blocked"], dict)
@@ -101,7 +99,3 @@ def _tell(facts: dict[str, object]) -> None:
         for rule in rules
     ]
     print_table(("RULE", "INBOX", "WATCHED", "JOBS"), rows)
-
-
-def _of(spent: int, most: int | None) -> str:
-    return str(spent) if most is None else f"{spent} of {most}"

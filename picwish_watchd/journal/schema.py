@@ -97,6 +97,8 @@ ALTER TABLE job ADD COLUMN sent TEXT;
 -- The mount that a folder was last accepted on; NULL: not known yet.
 ALTER TABLE folder ADD COLUMN mount_point BLOB;
 ALTER TABLE folder ADD COLUMN mount_kind TEXT;
+-- Of a flood there are few or none; they are counted each second, beside any number of queued jobs.
+CREATE INDEX job_flood ON job (rule) WHERE flood = 1;
 """
 
 #: Step n leads from user_version n to n + 1.

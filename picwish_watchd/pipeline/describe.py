@@ -59,6 +59,17 @@ def counted(number: int, what: str) -> str:
     return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
+def spent_of(spent: int, most: int | None) -> str:
+    """Credits beside their limit, if there is one: "35", "35 of 500"."""
+    return str(spent) if most is None else f"{spent} of {most}"
+
+
+def waiting_for_approval(images: int, price: int, rule: str) -> str:
+    """A flood that `budget.burst` holds, in words."""
+    what = f"{counted(images, 'image')} ({counted(images * price, 'credit')})"
+    return f"{what} {'waits' if images == 1 else 'wait'} for `picwish-watchd approve {rule}`"
+
+
 def sidecar_text(job: Job) -> str:
     """What stands in NAME.EXT.json and NAME.EXT.error.json: the job, and in it PicWish's answer without the image."""
     return json.dumps(described(job), indent=2) + "\n"

@@ -2,7 +2,8 @@
 
 from picwish_watchd.clock import day_start, month_start
 from picwish_watchd.job import UNFINISHED, State
-from picwish_watchd.pipeline.context import Context
+from picwish_watchd.pipeline.context import PRICES, Context
+from picwish_watchd.pipeline.describe import spent_of, waiting_for_approval
 from picwish_watchd.pipeline.desks import Desks
 from picwish_watchd.pipeline.gate import Gate
 
@@ -15,9 +16,11 @@ def headline(context: Context, *, gate: Gate, desks: Desks) -> str:
     if gate.told is not None:
         parts.append(f"blocked: {gate.told.message}")
     parts += [f"inbox of {desk.rule.name} away: {desk.away}" for desk in desks.all() if desk.away]
+    prices = {rule.name: PRICES[rule.type] for rule in context.config.rules}
     parts += [
-        f"{images} images of {rule} wait for `picwish-watchd approve {rule}`"
+        waiting_for_approval(images, prices[rule], rule)
         for rule, images in context.journal.floods().items()
+        if rule in prices
     ]
     if totals[State.HELD]:
         parts.append(f"{totals[State.HELD]} held: see `picwish-watchd jobs --state held`")
@@ -27,11 +30,7 @@ def headline(context: Context, *, gate: Gate, desks: Desks) -> str:
 def _spent(context: Context) -> str:
     journal, budget, now = context.journal, context.config.budget, context.clock.now()
     today = journal.credits_since(day_start(now))
-    text = f"{_of(today, budget.per_day)} credits today"
+    text = f"{spent_of(today, budget.per_day)} credits today"
     if budget.per_month is None:
         return text
-    return f"{text}, {_of(journal.credits_since(month_start(now)), budget.per_month)} this month"
-
-
-def _of(spent: int, most: int | None) -> str:
-    return str(spent) if most is None else f"{spent} of {most}"
+    return f"{text}, {spent_of(journal.credits_since(month_start(now)), budget.per_month)} this month"

@@ -17,13 +17,13 @@ class Purse:
 
     def caps(self) -> list[tuple[float, int]]:
         """Each limit as (from this moment on, credits at most)."""
-        limits = ((day_start(self.now), self.budget.per_day), (month_start(self.now), self.budget.per_month))
-        return [(moment, most) for moment, most in limits if most is not None]
+        return [(moment, most) for moment, most in self._limits() if most is not None]
 
     def left(self, journal: JournalReader) -> tuple[int | None, int | None]:
         """Credits that may still be spent (today, this month); None where there is no limit."""
-        limits = ((day_start(self.now), self.budget.per_day), (month_start(self.now), self.budget.per_month))
-        day, month = (None if most is None else max(0, most - journal.credits_since(moment)) for moment, most in limits)
+        day, month = (
+            None if most is None else max(0, most - journal.credits_since(moment)) for moment, most in self._limits()
+        )
         return day, month
 
     def shortage(self, journal: JournalReader, price: int) -> str | None:
@@ -35,6 +35,9 @@ class Purse:
                 limit = f"the budget of {counted(most, 'credit')} a {name}"
                 return f"{limit} is reached ({spent} spent or reserved); it goes on {turn}"
         return None
+
+    def _limits(self) -> tuple[tuple[float, int | None], tuple[float, int | None]]:
+        return (day_start(self.now), self.budget.per_day), (month_start(self.now), self.budget.per_month)
 
     def _names(self) -> list[str]:
         return [
