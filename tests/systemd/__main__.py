@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import yaml
@@ -146,7 +147,7 @@ class Proof:
             before = self._creates()
             for number in range(3):
                 self.drop(f"killed {round_} {number}.jpg")
-            self.until(lambda before=before: self._creates() > before)  # type: ignore[misc]
+            self.until(partial(self._creates_beyond, before))
             self._machine.shell(f"kill -KILL {self.pid()}")
         good = self.until(lambda: self.done() + self._count("held") == 14)
         self.check("SIGKILL with jobs in flight: it starts again and resumes", good, self.log())
@@ -157,8 +158,8 @@ class Proof:
         machine, before = self._machine, self.done()
         self._fast()
         machine.shell(f"mkdir {NAS}/dead; chown anna:nas {NAS}/dead")
-        machine.write("/root/hang.py", HANG)
-        machine.run("systemd-run", "--unit=hang", "python3", "/root/hang.py", f"{NAS}/dead")
+        machine.write("/opt/hang.py", HANG)
+        machine.run("systemd-run", "--unit=hang", "python3", "/opt/hang.py", f"{NAS}/dead")
         if not self.until(lambda: f"{NAS}/dead fuse" in machine.run("cat", "/proc/mounts"), seconds=5):
             print(f"skip  a mount that hangs: {self.log('hang')}")
             return
@@ -307,6 +308,9 @@ class Proof:
 
     def _creates(self) -> int:
         return sum(seen.operation == "create" for seen in self._simulator.requests)
+
+    def _creates_beyond(self, number: int) -> bool:
+        return self._creates() > number
 
     def _slow(self) -> None:
         self._simulator.settings = replace(self._simulator.settings, processing=(2.0, 0.1))
