@@ -5,7 +5,6 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from enum import StrEnum
-from functools import cache
 from pathlib import Path
 from typing import Self, Unpack
 
@@ -13,6 +12,7 @@ from picwish_watchd.clock import Clock
 from picwish_watchd.errors import JournalError
 from picwish_watchd.job import LEGAL_MOVES, Job, NewJob, Stamp, State
 from picwish_watchd.journal.faults import RESTORE, translated
+from picwish_watchd.journal.found import insert, outlives_power_cuts
 from picwish_watchd.journal.locks import WriteLock, witnessed
 from picwish_watchd.journal.prune import Slice, look, remove
 from picwish_watchd.journal.reader import PAUSE_MAX, JournalReader
@@ -27,7 +27,6 @@ from picwish_watchd.journal.rows import (
     JOB_COLUMNS,
     Changes,
     changed_columns,
-    columns_of,
     job_from,
     stamp_columns,
     storable,
@@ -115,10 +114,12 @@ class Journal(JournalReader):
         self._lock.close()
 
     def add(self, found: Sequence[NewJob]) -> list[int]:
-        """Adds jobs, all in one transaction; answers their ids in the same order."""
-        now = self._clock.now()
-        with self._transaction() as cursor:
-            return [self._insert(cursor, new, now) for new in found]
+        """Adds jobs, all in one transaction; answers their ids in the same order.
+
+        A power cut may take back the last ones that only wait in the queue: the next walk finds them again.
+        """
+        with self._transaction(synced=outlives_power_cuts(found)) as cursor:
+            return insert(cursor, found, self._clock.now())
 
     def move(
         self,
@@ -236,19 +237,6 @@ class Journal(JournalReader):
         with self._transaction() as cursor:
             cursor.execute("INSERT OR REPLACE INTO report (id, text) VALUES (1, ?)", (text,))
 
-    def _insert(self, cursor: sqlite3.Cursor, new: NewJob, now: float) -> int:
-        columns = columns_of(new, now)
-        cursor.execute(_insert_into_job(tuple(columns)), columns)
-        job_id = cursor.lastrowid
-        assert job_id is not None
-        if new.problem is not None:
-            self._note_event(cursor, job_id, State.REJECTED, new.problem.message)
-        elif new.result_of is not None:
-            self._note_event(cursor, job_id, State.DONE, f"not sent: it is the result that stood at {new.result_of}")
-        else:
-            self._note_event(cursor, job_id, State.QUEUED, "found, whole and within the limits")
-        return job_id
-
     def _write(self, cursor: sqlite3.Cursor, job: Job, columns: dict[str, object]) -> Job:
         """The guarded statement; to be the last of its transaction, as it answers the job's new value."""
         names = ", ".join(f"{name} = :{name}" for name in columns)
@@ -266,20 +254,26 @@ class Journal(JournalReader):
         )
 
     @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Cursor]:
+    def _transaction(self, *, synced: bool = True) -> Iterator[sqlite3.Cursor]:
         self._check_place()
         with translated(self.path), self._lock.held():
             cursor = self._connection.cursor()
-            cursor.execute("BEGIN IMMEDIATE")
             try:
+                if not synced:
+                    cursor.execute("PRAGMA synchronous = NORMAL")
+                cursor.execute("BEGIN IMMEDIATE")
                 yield cursor
                 last = last_event(self._connection)
                 cursor.execute("COMMIT")
-                self._lock.testify(last)
+                if synced:  # the witness must not outlive what it has seen
+                    self._lock.testify(last)
             except BaseException:
                 if self._connection.in_transaction:
                     cursor.execute("ROLLBACK")
                 raise
+            finally:
+                if not synced:
+                    cursor.execute("PRAGMA synchronous = FULL")
 
     def _check_place(self) -> None:
         try:
@@ -291,12 +285,6 @@ class Journal(JournalReader):
                 f"the journal {self.path} was moved, replaced or deleted while picwish-watchd was running",
                 hint="put it back where it was, with its -wal, and start again; nothing more was submitted",
             )
-
-
-@cache
-def _insert_into_job(columns: tuple[str, ...]) -> str:
-    marks = ", ".join(f":{name}" for name in columns)
-    return f"INSERT INTO job ({', '.join(columns)}) VALUES ({marks})"
 
 
 def refuse_network(path: Path) -> None:

@@ -80,9 +80,9 @@ class MortalJournal(Journal):
     fate = 0  #: 0: lives on
 
     @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Cursor]:
+    def _transaction(self, *, synced: bool = True) -> Iterator[sqlite3.Cursor]:
         fate, self.fate = self.fate, max(0, self.fate - 2)
-        with super()._transaction() as cursor:
+        with super()._transaction(synced=synced) as cursor:
             yield cursor
             if fate == 1:
                 raise DeathError

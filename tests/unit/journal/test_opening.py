@@ -1,17 +1,20 @@
 """Opening: a journal is made once, brought up to date with a copy kept, and never silently made anew."""
 
 import os
+import shutil
 import sqlite3
 from contextlib import closing
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from picwish_watchd import mounts
 from picwish_watchd.errors import JournalError
-from picwish_watchd.job import State
+from picwish_watchd.job import ErrorCode, Problem, State
 from picwish_watchd.journal import Journal, JournalReader, prepare_folder, refusals, refuse_network, schema, store
+from picwish_watchd.journal.locks import witnessed
 from tests.support.clock import FakeClock
 from tests.unit.journal.journalkit import added, now
 
@@ -52,6 +55,35 @@ def test_commits_are_synced_so_that_a_power_cut_loses_none(journal: Journal, pat
     with closing(sqlite3.connect(path)) as other:
         assert other.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     assert journal._connection.execute("PRAGMA synchronous").fetchone()[0] == 2
+
+
+def test_a_power_cut_may_take_jobs_that_only_wait_and_what_is_left_of_the_journal_is_not_refused(
+    path: Path, clock: FakeClock
+) -> None:
+    journal = Journal.open_for_writing(path, clock)
+    sent = journal.move(added(journal, "sent.jpg"), State.SUBMITTING, "sending it", reserve=5)
+    left = path.with_name("left.db")
+    shutil.copyfile(path, left)
+    shutil.copyfile(f"{path}-wal", f"{left}-wal")
+    added(journal, "waits.jpg")
+    shutil.copyfile(f"{path}.write", f"{left}.write")  # it may have reached the disk by itself
+    journal.close()
+    after = Journal.open_for_writing(left, clock)
+    assert after.jobs() == [sent]
+    after.close()
+
+
+@pytest.mark.parametrize(
+    "end", [{"problem": Problem(ErrorCode.CORRUPT, "is corrupt")}, {"result_of": Path("/outbox/a.jpg")}]
+)
+def test_a_job_that_begins_with_its_end_is_synced_for_its_file_may_be_moved_next(
+    path: Path, clock: FakeClock, end: dict[str, Any]
+) -> None:
+    journal = Journal.open_for_writing(path, clock)
+    before = refusals.last_event(journal._connection)
+    added(journal, **end)
+    assert witnessed(path) == refusals.last_event(journal._connection) > before
+    journal.close()
 
 
 def test_a_folder_whose_parent_is_missing_is_not_made(tmp_path: Path, clock: FakeClock) -> None:
@@ -280,6 +312,9 @@ def test_a_journal_whose_last_events_went_away_is_refused_by_all(path: Path, clo
 
 def test_a_journal_that_is_gone_is_begun_anew_only_once_its_witness_is_gone_too(path: Path, clock: FakeClock) -> None:
     close_with(path, clock, 3)
+    journal = Journal.open_for_writing(path, clock)
+    journal.move(journal.jobs()[0], State.SUBMITTING, "sending it", reserve=5)
+    journal.close()
     path.rename(path.with_name("old.db"))
     for _ in range(2):
         with pytest.raises(JournalError, match=r"is gone: .* says that it was there"):
