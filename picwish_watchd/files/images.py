@@ -172,6 +172,7 @@ def inspect_result(path: Path) -> Result | str:
 
 
 def _judge(path: Path, file: OpenFile, limits: Limits, *, decode: bool) -> Inspected | NotWhole | Bad:
+    file = file.begun()
     head = file.at(0, HEAD)
     kind = recognise(head)
     if not isinstance(kind, Format):

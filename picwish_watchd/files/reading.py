@@ -15,7 +15,7 @@ from picwish_watchd.files.verdicts import Changed, Gone, Unreadable
 from picwish_watchd.job import Stamp
 
 BLOCK = 1 << 20  # bytes read at once
-_FIRST = 1 << 14  # bytes that tell nearly any two pictures apart
+_FIRST = 1 << 14  # bytes: what comes before most pictures' data, and tells nearly any two of them apart
 _FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 _ABSENT = frozenset({errno.ENOENT, errno.ENOTDIR})
 
@@ -44,6 +44,7 @@ class OpenFile:
     fd: int
     size: int  #: bytes
     stamp: Stamp
+    head: bytes = b""  #: its first bytes, where they were read already
 
     def __enter__(self) -> Self:
         return self
@@ -58,6 +59,8 @@ class OpenFile:
         length = min(length, self.size - offset)
         if length <= 0:
             return b""
+        if offset + length <= len(self.head):
+            return self.head[offset : offset + length]
         data = os.pread(self.fd, length, offset)
         while len(data) < length and (more := os.pread(self.fd, length - len(data), offset + len(data))):
             data += more
@@ -66,6 +69,10 @@ class OpenFile:
     def exactly(self, offset: int, length: int) -> bytes:
         """The same, but all of them; else FlawError."""
         return complete(self.at(offset, length), length)
+
+    def begun(self) -> "OpenFile":
+        """The same file, its first bytes read at once: structures are looked at in many small pieces."""
+        return replace(self, head=self.at(0, _FIRST))
 
     def until_hole(self) -> "OpenFile":
         """The same file as if it ended at its first hole (lseek(2): SEEK_HOLE), where nothing was ever written.
@@ -127,11 +134,11 @@ def open_file(path: Path, *, follow_symlinks: bool = False) -> OpenFile | NotAFi
         return Changed() if error.errno in (errno.ELOOP, errno.ENXIO) else missing_or_unreadable(error)
     try:
         found = os.fstat(fd)
+        if stat.S_ISREG(found.st_mode):
+            return OpenFile(fd, found.st_size, stamp_of(found))
     except OSError as error:
         os.close(fd)
         return missing_or_unreadable(error)
-    if stat.S_ISREG(found.st_mode):
-        return OpenFile(fd, found.st_size, stamp_of(found))
     os.close(fd)
     return Changed()
 

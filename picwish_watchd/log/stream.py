@@ -3,7 +3,6 @@
 import atexit
 import os
 import select
-import stat
 import threading
 import time
 from collections import deque
@@ -18,8 +17,8 @@ _PATIENCE = 2.0  # seconds that the end of the process waits for lines to leave
 class LogStream:
     """Lines to a stream, in order and whole, from any thread; never an error, and never a wait.
 
-    A stream that can keep its writer waiting (pipe, socket, terminal) is written to by a thread. While it does,
-    `_LINES_MAX` lines are kept, and what comes beyond that is counted.
+    What the system writes to (a file's disk may hang as well as a pipe, a socket or a terminal) is written to by a
+    thread. While that waits, `_LINES_MAX` lines are kept, and what comes beyond that is counted.
     """
 
     def __init__(self, beneath: TextIO, lost: Callable[[int], None]) -> None:
@@ -31,7 +30,7 @@ class LogStream:
         self._changed = threading.Condition()
         self._writing = False  # the thread holds lines that it has not got rid of yet
         self._thread: threading.Thread | None = None
-        if _may_block(beneath):
+        if _is_systems(beneath):
             self._thread = threading.Thread(target=self._run, name="log", daemon=True)
             self._thread.start()
             atexit.register(self.drain)
@@ -90,9 +89,9 @@ class LogStream:
                     select.select([], [fd], [])
 
 
-def _may_block(stream: TextIO) -> bool:
+def _is_systems(stream: TextIO) -> bool:
     try:
-        mode = os.fstat(stream.fileno()).st_mode
+        stream.fileno()
     except (OSError, ValueError, AttributeError):
         return False
-    return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or stat.S_ISCHR(mode)
+    return True

@@ -2,13 +2,23 @@
 
 import ctypes
 import os
+import shutil
 import subprocess
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+
+
+def system(*command: str | Path) -> bool:
+    """Whether the command is there and succeeds."""
+    return (
+        shutil.which(str(command[0])) is not None
+        and not subprocess.run(command, capture_output=True, check=False).returncode
+    )
 
 
 def mount(folder: Path, source: Path | None = None) -> None:
@@ -43,6 +53,42 @@ def mounted(folder: Path, source: Path | None = None) -> Iterator[Path]:
     finally:
         while subprocess.run(["umount", "-l", str(folder)], check=False, capture_output=True).returncode == 0:
             pass
+
+
+@contextmanager
+def small_disk(folder: Path) -> Iterator[Path]:
+    """A disk of 2 MB with 32 inodes, mounted at ``folder``: ext4 in a file. Skips where that cannot be."""
+    image = folder.with_suffix(".img")
+    folder.mkdir()
+    with image.open("wb") as file:
+        file.truncate(2 * 2**20)
+    made = system("mkfs.ext4", "-q", "-F", "-N", "32", "-O", "^has_journal", image)
+    if not made or not system("mount", "-o", "loop", image, folder):
+        pytest.skip("may not mount an ext4 image")
+    try:
+        yield folder
+    finally:
+        assert system("umount", "-l", folder)
+
+
+@contextmanager
+def frozen(disk: Path) -> Iterator[threading.Event]:
+    """fsfreeze(8): whoever writes to the disk waits; for 5 s at most, then the event is set and the disk goes on."""
+    if not system("fsfreeze", "-f", disk):
+        pytest.skip("this disk, or this user, knows no fsfreeze")
+    waited = threading.Event()
+
+    def thaw() -> None:
+        waited.set()
+        system("fsfreeze", "-u", disk)
+
+    timer = threading.Timer(5.0, thaw)
+    timer.start()
+    try:
+        yield waited
+    finally:
+        timer.cancel()
+        system("fsfreeze", "-u", disk)
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from picwish_watchd import log
+from tests.support.mounting import frozen, small_disk
 
 
 @pytest.fixture(autouse=True)
@@ -262,6 +263,7 @@ def test_lines_to_the_journal_of_systemd_carry_their_priority(tmp_path: Path, mo
         for level in ("debug", "info", "warning", "error", "critical"):
             getattr(logger, level)("a")
         logging.getLogger("library").log(25, "b")
+        log.drain()
     assert [line[:4] for line in file.read_text().splitlines()] == ["<7>{", "<6>{", "<4>{", "<3>{", "<2>{", "<5>{"]
 
 
@@ -271,6 +273,7 @@ def test_a_stream_that_is_not_the_journal_gets_no_priority(tmp_path: Path, monke
     with open(file, "w", encoding="utf-8") as stream:
         log.setup("info", "auto", stream)
         structlog.get_logger().info("a")
+        log.drain()
     assert file.read_text().startswith("{")
 
 
@@ -299,6 +302,16 @@ def test_a_reader_that_stands_still_keeps_nobody_waiting_and_learns_how_much_it_
     numbers = [event["number"] for event in told[:-1]]
     assert numbers == sorted(set(numbers))
     assert len(numbers) + told[-1]["lines"] == lines
+
+
+def test_a_log_file_on_a_disk_that_stands_still_keeps_nobody_waiting(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk") as disk, open(disk / "log", "w", encoding="utf-8") as stream:
+        log.setup("info", "json", stream)
+        with frozen(disk) as waited:
+            structlog.get_logger().info("found")
+            assert not waited.is_set()
+        log.drain()
+        assert json.loads((disk / "log").read_text())["event"] == "found"
 
 
 def test_draining_waits_for_the_lines_that_are_on_their_way() -> None:

@@ -3,7 +3,6 @@
 import ctypes
 import os
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ import pytest
 
 from picwish_watchd.files.originals import Deleted, Moved, Stuck, delete, move
 from picwish_watchd.files.reading import stamp_of
+from tests.support.mounting import small_disk, system
 
 DATA = b"original" * 10_000
 DIGEST = sha256(DATA).hexdigest()
@@ -22,25 +22,10 @@ DIGEST = sha256(DATA).hexdigest()
 Outcome = object
 
 
-def system(*command: str | Path) -> bool:
-    return (
-        shutil.which(str(command[0])) is not None
-        and not subprocess.run(command, capture_output=True, check=False).returncode
-    )
-
-
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 2 MB with 32 inodes: ext4 in a file."""
-    image, mount = tmp_path / "disk.img", tmp_path / "disk"
-    mount.mkdir()
-    with image.open("wb") as file:
-        file.truncate(2 * 2**20)
-    made = system("mkfs.ext4", "-q", "-F", "-N", "32", "-O", "^has_journal", image)
-    if not made or not system("mount", "-o", "loop", image, mount):
-        pytest.skip("may not mount an ext4 image")
-    yield mount
-    assert system("umount", "-l", mount)
+    with small_disk(tmp_path / "disk") as mount:
+        yield mount
 
 
 @pytest.fixture
