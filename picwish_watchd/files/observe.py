@@ -1,7 +1,8 @@
 """Watching an inbox: a thread a folder that walks it, at once on a hint and in any case every ``rescan_interval``.
 
 watchdog only gives the hints. It goes deaf in silence when a folder is renamed, unmounted, or has more subfolders than
-the kernel grants watches, and it loses events in a burst; so nothing here believes that no event means no file.
+the kernel grants watches, and it loses events in a burst; so nothing here believes that no event means no file. In a
+flood nobody listens at all until it is over: then walks, one after the other, are many times cheaper.
 """
 
 import logging
@@ -38,6 +39,9 @@ _EVENTS: list[type[FileSystemEvent]] = [
     DirMovedEvent,
 ]
 _BATCH = 500  # sightings a report
+_FLOOD = 1_000  # files between two walks: an event costs a hundred times as much as a file in a walk
+_EBB = 100  # files of a walk: fewer, and the flood is over
+_FLOOD_PAUSE = 1.0  # seconds between the walks of a flood
 _TOUCHED_MAX = 10_000  # hinted paths; beyond that everything is looked at closely
 _LOGGER = "watchdog.observers.inotify_c"  # where watchdog >= 7.1 tells of lost events, and nowhere else
 
@@ -100,6 +104,8 @@ class Watcher(threading.Thread):
         self._close_looks = CloseLooks(inbox.rescan_interval)
         self._owed = False  # a close look at everything
         self._doubtful = False  # whether the kernel still listens
+        self._flood = False  # the kernel is not asked: walks alone, one after the other
+        self._sighted = 0  # files of the last walk
 
     def hint(self, relative: str | None = None) -> None:
         """Asks for a walk now; with a path, for a close look at that file, without one at all. From any thread."""
@@ -126,13 +132,14 @@ class Watcher(threading.Thread):
         try:
             while not self._stopping.is_set():
                 began = time.monotonic()
-                full = self._close_looks.due(listening=self._ear.listening)
+                full = self._close_looks.due(listening=self._ear.listening or self._flood)
                 self._walk(full=full)
                 spent = time.monotonic() - began
                 self._close_looks.ended(spent if full else None)
                 # A stream of hints must not turn into walking without pause.
-                self._stopping.wait(min(5 * spent, self.inbox.rescan_interval))
-                if not self._stopping.is_set():
+                pause = max(5 * spent, _FLOOD_PAUSE if self._flood else 0.0)
+                self._stopping.wait(min(pause, self.inbox.rescan_interval))
+                if not self._stopping.is_set() and not self._flood:
                     self._hints.wait(self.inbox.rescan_interval - 5 * spent)
         finally:
             logging.getLogger(_LOGGER).removeHandler(handler)
@@ -141,13 +148,18 @@ class Watcher(threading.Thread):
     def _walk(self, *, full: bool) -> None:
         began = time.monotonic()
         touched, everything = self._hints.take()  # whatever comes of this walk: a hint is asked for once
-        self._owed |= full or everything
+        drowned, self._flood = self._flood, len(touched) >= _FLOOD or (self._flood and self._sighted >= _EBB)
+        self._sighted = 0
+        self._owed |= full or everything or (drowned and not self._flood)
         closely, self._doubtful = self._owed or self._doubtful, False
         warning = None
         away = self._elsewhere()
         if away is None:
             # Watch, then walk: what comes between the two is seen by one of them.
-            warning = self._ear.listen(self.inbox, closely=closely)
+            if self._flood:
+                self._ear.close()
+            else:
+                warning = self._ear.listen(self.inbox, closely=closely)
             away = self._look(touched)
             warning = warning or self._ear.compare(self.inbox, self._walker.folders, closely=closely)
         if away is not None:
@@ -179,6 +191,7 @@ class Watcher(threading.Thread):
                 for sighting in batch:
                     self._walker.forget(sighting.relative)
                 return elsewhere
+            self._sighted += len(batch)
             self._report(self.inbox.rule, batch)
         return self._elsewhere()
 

@@ -250,6 +250,29 @@ def test_more_hints_than_can_be_kept_look_at_everything(inbox: Path, start: Star
     watched.until("a.jpg")
 
 
+def test_in_a_flood_nobody_listens_and_what_changes_meanwhile_is_seen_once_it_is_over(
+    inbox: Path, start: Start
+) -> None:
+    (inbox / "a.jpg").touch()
+    watched = start()
+    watched.until("a.jpg")
+    watched.walked()
+    watched.gate.clear()
+    watched.watcher.hint("other.jpg")
+    watched.walked()
+    for number in range(1_000):
+        watched.watcher.hint(f"other-{number}.jpg")
+    watched.gate.set()
+    watched.walked()
+    assert _watchdogs() == []
+    (inbox / "a.jpg").write_bytes(b"changed in place, and known")
+    watched.until("a.jpg")
+    assert _watchdogs()
+    watched.walked()
+    (inbox / "a.jpg").write_bytes(b"changed in place once more, and heard")
+    watched.until("a.jpg")
+
+
 def test_what_watchdog_says_of_lost_events_looks_at_everything(inbox: Path, start: Start) -> None:
     (inbox / "a.jpg").touch()
     watched = start(native=False)
