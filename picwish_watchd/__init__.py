@@ -13,6 +13,7 @@ A tour of the house, along the path of one picture, from the ground up (imports 
 * ``pipeline`` is the story of one image, a file a step: ``intake``, ``gate``, ``prepare``, ``submit``, ``collect``,
   ``deliver``, ``dispose``; ``recover`` runs first at each start, and ``desks`` hold the rules at work. ``why`` (with
   ``scene``, ``sight`` and ``standing``) and ``plan`` only look.
+* ``metrics`` tells monitoring machines how all that goes, by HTTP; ``tally`` is what it counts.
 * ``daemon`` puts the steps together: lock, signals, systemd.
 * ``cli`` is what a person types; ``simulator`` stands in for PicWish in the demo and in the tests.
 """

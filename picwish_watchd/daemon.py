@@ -19,6 +19,7 @@ from picwish_watchd.errors import JournalTemporaryError, WatchdError
 from picwish_watchd.files.spool import Spool
 from picwish_watchd.job import Job, State
 from picwish_watchd.journal import DaemonLock, Journal, prepare_folder, refuse_network
+from picwish_watchd.metrics import Exporter
 from picwish_watchd.mounts import MountChanges
 from picwish_watchd.notify import ServiceManager
 from picwish_watchd.picwish import PicwishClient
@@ -35,6 +36,7 @@ from picwish_watchd.pipeline.housekeeping import Housekeeping
 from picwish_watchd.pipeline.pacer import Pacer
 from picwish_watchd.pipeline.recover import recover
 from picwish_watchd.pipeline.submit import Submit
+from picwish_watchd.tally import Tally
 
 _log = structlog.get_logger()
 
@@ -127,14 +129,18 @@ class Daemon:
         self._mounts = MountChanges()
         stack.callback(self._mounts.close)
         self._pacer = Pacer(self._config.api.qps, self._clock)
+        tally = Tally()
         self.context = Context(
-            config=self._config, journal=journal, spool=spool, clock=self._clock,
-            client=_client(self._config, self._key, self._pacer),
+            config=self._config, journal=journal, spool=spool, clock=self._clock, tally=tally,
+            client=_client(self._config, self._key, self._pacer, tally),
         )  # fmt: skip
         stack.callback(self.context.lanes.close)
         stack.push_async_callback(self._close_client)
         self.gate = Gate(self.context, pacer=self._pacer, changed=self._report)
         self.desks = Desks(self.context, changed=self._report)
+        self._exporter = Exporter(self.context, self.gate, self.desks)
+        stack.push_async_callback(self._exporter.aclose)
+        self._exporter.open(self._config.http)
 
     async def _close_client(self) -> None:
         for client in (*self._retired, self.context.client):
@@ -200,6 +206,7 @@ class Daemon:
             if self._clock.monotonic() > patient_until:
                 self._be_ready()  # an inbox whose walk hangs must not keep the others from being served
             self._summary()
+            self._exporter.tell()
 
     def _be_ready(self) -> None:
         if not self._ready:
@@ -248,6 +255,7 @@ class Daemon:
 
     def _report(self) -> None:
         """What `status` cannot see from outside; called whenever it changes."""
+        self._exporter.tell()
         if self.desks.walked:
             self._be_ready()
         with suppress(JournalTemporaryError):
@@ -307,7 +315,7 @@ class Daemon:
             context.client.replace_key(key)
         else:
             self._retired.append(context.client)
-            context.client = _client(config, key, self._pacer)
+            context.client = _client(config, key, self._pacer, context.tally)
         context.config = config
         self._pacer.set_qps(config.api.qps)
         for name in [name for name, rule in old.items() if new.get(name) != rule]:
@@ -315,6 +323,7 @@ class Daemon:
         for name, rule in new.items():
             if old.get(name) != rule:
                 self.desks.open(rule, self._group)
+        self._exporter.reopen(config.http)
         self._report()
         self.gate.look()
         _log.info("config.reloaded", rules=len(new))
@@ -344,8 +353,9 @@ def _address(config: Config) -> tuple[object, ...]:
     return config.api.base_url, config.api.timeout, config.api.allow_insecure
 
 
-def _client(config: Config, key: str, pacer: Pacer) -> PicwishClient:
+def _client(config: Config, key: str, pacer: Pacer, tally: Tally) -> PicwishClient:
     api = config.api
     return PicwishClient(
-        base_url=api.base_url, key=key, timeout=api.timeout, allow_insecure=api.allow_insecure, sending=pacer.sent
-    )
+        base_url=api.base_url, key=key, timeout=api.timeout, allow_insecure=api.allow_insecure,
+        sending=pacer.sent, counted=tally.request,
+    )  # fmt: skip

@@ -13,9 +13,10 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 #: Lower floors come first; rooms on one floor do not know each other.
 FLOORS = (
     {"job", "errors", "clock", "mounts"},
-    {"config", "log", "notify"},
+    {"config", "log", "notify", "tally"},
     {"journal", "picwish", "files"},
     {"pipeline"},
+    {"metrics"},
     {"daemon"},
     {"simulator"},
     {"cli"},
@@ -32,6 +33,8 @@ HOMES = {
     "pydantic": ("config",),
     "PIL": ("files/images.py", "files/shrink.py", "simulator"),
     "h11": ("simulator",),
+    "prometheus_client": ("metrics",),
+    "wsgiref": ("metrics",),
     "rich": ("cli",),
 }
 FORBIDDEN_NAMES = {"utils", "helpers", "common", "base", "manager", "misc"}

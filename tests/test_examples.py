@@ -14,7 +14,7 @@ import pytest
 from picwish_watchd.cli import COMMANDS
 from picwish_watchd.cli.unit import SHIPPED, SHIPPED_TEMPLATE
 from picwish_watchd.config import load
-from picwish_watchd.config.schema import Api, Budget, Burst, General, Log, Rule
+from picwish_watchd.config.schema import Api, Budget, Burst, General, Http, Log, Rule
 from tests.support.units import check_unit
 
 ROOT = Path(__file__).parent.parent
@@ -33,7 +33,7 @@ def test_the_example_loads_as_it_stands_and_shows_every_key() -> None:
     config = load(example, {})
     assert config.warnings == ()
     text = example.read_text()
-    for section in (Api, Budget, Burst, General, Log, Rule):
+    for section in (Api, Budget, Burst, General, Http, Log, Rule):
         for key in section.model_fields:
             assert re.search(rf"(^[\s#-]*|[{{,] ?){key}:", text, re.MULTILINE), f"{key} is not shown"
 

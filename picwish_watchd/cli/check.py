@@ -10,7 +10,7 @@ from pathlib import Path
 
 from picwish_watchd import mounts
 from picwish_watchd.cli.source import configuration
-from picwish_watchd.config import Config, OnFailure, OnSuccess, Rule, read_key
+from picwish_watchd.config import Config, OnFailure, OnSuccess, Rule, read_key, read_token
 from picwish_watchd.errors import ConfigError, JournalError
 from picwish_watchd.files.names import shown
 from picwish_watchd.journal import DaemonLock, JournalReader, refuse_gone, refuse_network
@@ -33,6 +33,7 @@ def run(args: argparse.Namespace) -> int:
     findings = [_Finding(0, f"configuration {config.path}: {counted(len(config.rules), 'rule')}")]
     findings += [_Finding(0, f"warning: {warning}") for warning in config.warnings]
     findings.append(_key(config))
+    findings += _token(config)
     findings += _journal(config)
     for rule in config.rules:
         findings.append(_answer(f"inbox of {rule.name}", rule.inbox, partial(_inbox, rule)))
@@ -55,6 +56,15 @@ def _key(config: Config) -> _Finding:
     except ConfigError as error:
         return _Finding(error.exit_code, f"API key: {error.message}", error.hint)
     return _Finding(0, "API key: there is one (PicWish was not asked whether it is good)")
+
+
+def _token(config: Config) -> Iterator[_Finding]:
+    if config.http is not None and config.http.token_file is not None:
+        try:
+            read_token(config.http)
+            yield _Finding(0, f"token of http: there is one in {config.http.token_file}")
+        except ConfigError as error:
+            yield _Finding(error.exit_code, f"token of http: {error.message}", error.hint)
 
 
 def _journal(config: Config) -> Iterator[_Finding]:

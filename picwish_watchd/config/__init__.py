@@ -1,11 +1,11 @@
 """The configuration: a YAML file becomes one frozen `Config`, or all of its faults at once.
 
-``find`` says which file, ``load`` reads it, ``read_key`` fetches the API key. Inside, from the ground up: ``units`` and
-``texts`` judge single values, ``schema`` names the keys, ``source`` reads YAML with its lines, ``dangers`` judges
-combinations, ``reading`` puts them together, ``messages`` words the faults.
+``find`` says which file, ``load`` reads it, ``read_key`` and ``read_token`` fetch the secrets. Inside, from the ground
+up: ``units`` and ``texts`` judge single values, ``schema`` names the keys, ``source`` reads YAML with its lines,
+``dangers`` judges combinations, ``reading`` puts them together, ``messages`` words the faults.
 """
 
-from picwish_watchd.config.key import read_key
+from picwish_watchd.config.key import read_key, read_token
 from picwish_watchd.config.reading import find, load
 from picwish_watchd.config.schema import (
     Api,
@@ -13,6 +13,7 @@ from picwish_watchd.config.schema import (
     Burst,
     Charging,
     Config,
+    Http,
     IfExists,
     Log,
     LogFormat,
@@ -23,13 +24,16 @@ from picwish_watchd.config.schema import (
     Oversize,
     Rule,
 )
+from picwish_watchd.config.texts import Address
 
 __all__ = [
+    "Address",
     "Api",
     "Budget",
     "Burst",
     "Charging",
     "Config",
+    "Http",
     "IfExists",
     "Log",
     "LogFormat",
@@ -42,4 +46,5 @@ __all__ = [
     "find",
     "load",
     "read_key",
+    "read_token",
 ]

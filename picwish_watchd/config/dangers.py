@@ -1,12 +1,13 @@
 """Combinations of keys, each fine alone, that would lose images, pay in circles or give the key away."""
 
+import importlib.util
 import os
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from picwish_watchd.config.messages import Where
-from picwish_watchd.config.schema import Api, IfExists, OnFailure, OnSuccess, Rule
+from picwish_watchd.config.schema import Api, Http, IfExists, OnFailure, OnSuccess, Rule
 from picwish_watchd.config.texts import is_plain_http_to_elsewhere
 from picwish_watchd.config.units import spell_duration
 from picwish_watchd.mounts import real_paths
@@ -58,6 +59,25 @@ def dangers(api: Api, journal: Path, rules: Mapping[int, Rule]) -> Iterator[Dang
     for site in (*sites["archive"], *sites["failed"]):
         yield from _originals_among_results(site, sites["outbox"], overwriting)
     yield from _journal_in_inbox(_Site(("journal",), journal, (os.fspath(journal), real[journal]), ""), sites["inbox"])
+
+
+def http_dangers(http: Http | None) -> Iterator[Danger]:
+    """Figures that everybody could read, or that cannot be served by what is installed; imports nothing."""
+    if http is None:
+        return
+    if not http.listen.loopback and http.token_file is None:
+        yield Danger(
+            (("http", "listen"), ("http", "token_file")),
+            f"{http.listen}, which other machines can reach, and no token_file",
+            "an address of this machine alone, such as 127.0.0.1:9107; others together with token_file: FILE",
+        )
+    if importlib.util.find_spec("prometheus_client") is None:
+        yield Danger(
+            (("http",),),
+            "a section that needs the package prometheus-client, which is not installed",
+            "no such section; or install it: pip install 'picwish-watchd[metrics]', "
+            "or pip install prometheus-client, into the environment of picwish-watchd",
+        )
 
 
 def _exposed_key(api: Api) -> Iterator[Danger]:

@@ -1,4 +1,7 @@
-"""The API key: where it may stand, and what it must look like. No message here ever quotes it."""
+"""Secrets: where the API key and the token of ``http`` may stand, and what they must look like.
+
+No message here ever quotes one.
+"""
 
 import os
 import re
@@ -6,7 +9,7 @@ import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from picwish_watchd.config.schema import Config
+from picwish_watchd.config.schema import Config, Http
 from picwish_watchd.errors import ConfigError
 
 CREDENTIAL = "picwish_api_key"
@@ -16,6 +19,7 @@ LARGEST_FILE = 4096  #: bytes
 #: Visible ASCII: what a field value may hold without quoting or folding (RFC 9110, 5.5), less white space.
 _KEY = re.compile(r"[\x21-\x7e]+")
 
+_PLACE = "put it alone into the file that http.token_file names, which others cannot read"
 _WAYS = (
     f"give it as the systemd credential {CREDENTIAL} (LoadCredential=), in the environment as {VARIABLE}, "
     "or in a file named by api.key_file that others cannot read"
@@ -36,59 +40,71 @@ def read_key(config: Config, environ: Mapping[str, str]) -> str:
     that cannot be read, is not a regular file, is larger than 4096 bytes or can be read by others (mode o+r).
     """
     for source, key in _candidates(config, environ):
-        return _checked(key, source)
+        return _checked(key, source, f"put the key there, or take it away and {_WAYS}")
     raise ConfigError("no API key", hint=_WAYS)
+
+
+def read_token(http: Http) -> str | None:
+    """What each request must bear, from ``http.token_file``; None without one.
+
+    The file is judged as that of the key is. Raises `ConfigError`.
+    """
+    if http.token_file is None:
+        return None
+    source = f"the token file {http.token_file}"
+    return _checked(_from_file(http.token_file, source, _PLACE), source, _PLACE)
 
 
 def _candidates(config: Config, environ: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     folder = environ.get("CREDENTIALS_DIRECTORY")
     if folder and os.path.lexists(os.path.join(folder, CREDENTIAL)):
         path = Path(folder, CREDENTIAL)
-        yield f"the credential {path}", _from_file(path)
+        yield f"the credential {path}", _from_file(path, f"the key file {path}", _WAYS)
     if VARIABLE in environ:
         yield f"${VARIABLE}", environ[VARIABLE]
     if config.api.key_file is not None:
-        yield f"the key file {config.api.key_file}", _from_file(config.api.key_file)
+        source = f"the key file {config.api.key_file}"
+        yield source, _from_file(config.api.key_file, source, _WAYS)
     if config.api.key is not None:
         yield "api.key", config.api.key.get_secret_value()
 
 
-def _from_file(path: Path) -> str:
+def _from_file(path: Path, name: str, ways: str) -> str:
     try:
         # O_NONBLOCK: a pipe that nobody writes to must not stop the daemon before it has said anything.
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     except OSError as error:
-        raise ConfigError(f"the key file {path} cannot be opened: {error.strerror}", hint=_WAYS) from None
+        raise ConfigError(f"{name} cannot be opened: {error.strerror}", hint=ways) from None
     try:
-        return _content(path, fd)
+        return _content(path, fd, name, ways)
     except OSError as error:
-        raise ConfigError(f"the key file {path} cannot be read: {error.strerror}", hint=_WAYS) from None
+        raise ConfigError(f"{name} cannot be read: {error.strerror}", hint=ways) from None
     finally:
         os.close(fd)
 
 
-def _content(path: Path, fd: int) -> str:
+def _content(path: Path, fd: int, name: str, ways: str) -> str:
     status = os.fstat(fd)
     if not stat.S_ISREG(status.st_mode):
-        raise ConfigError(f"the key file {path} is not a regular file", hint=_WAYS)
+        raise ConfigError(f"{name} is not a regular file", hint=ways)
     if status.st_mode & stat.S_IROTH:
         raise ConfigError(
-            f"the key file {path} can be read by others (mode {stat.S_IMODE(status.st_mode):04o})",
+            f"{name} can be read by others (mode {stat.S_IMODE(status.st_mode):04o})",
             hint=f"chmod 0640 {path}, or 0600",
         )
     content = os.read(fd, LARGEST_FILE + 1)
     if len(content) > LARGEST_FILE:
-        raise ConfigError(f"the key file {path} is larger than {LARGEST_FILE} bytes", hint="it holds the key alone")
+        raise ConfigError(f"{name} is larger than {LARGEST_FILE} bytes", hint=f"it holds nothing else; {ways}")
     return content.decode("latin-1")
 
 
-def _checked(key: str, source: str) -> str:
+def _checked(key: str, source: str, ways: str) -> str:
     key = key.rstrip("\r\n")
     if not key:
-        raise ConfigError(f"{source} is empty", hint=f"put the key there, or take it away and {_WAYS}")
+        raise ConfigError(f"{source} is empty", hint=ways)
     if not _KEY.fullmatch(key):
         raise ConfigError(
             f"{source} holds white space, control characters or characters outside ASCII",
-            hint="copy the key again, alone, without quotes or a byte order mark",
+            hint="copy it again, alone, without quotes or a byte order mark",
         )
     return key

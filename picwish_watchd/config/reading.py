@@ -8,9 +8,9 @@ from typing import TypeVar
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from picwish_watchd.config.dangers import Danger, dangers
+from picwish_watchd.config.dangers import Danger, dangers, http_dangers
 from picwish_watchd.config.messages import Fault, Where, refusal, spell
-from picwish_watchd.config.schema import Api, Budget, Burst, Config, General, Log, Rule, Section
+from picwish_watchd.config.schema import Api, Budget, Burst, Config, General, Http, Log, Rule, Section
 from picwish_watchd.config.source import Document, read
 from picwish_watchd.config.texts import Home, is_plain_http_to_elsewhere
 from picwish_watchd.config.units import RefusedError
@@ -21,11 +21,12 @@ Value = TypeVar("Value")
 
 SYSTEM_WIDE = Path("/etc/picwish-watchd/config.yaml")
 _PER_RULE = ("name", "inbox")  #: keys that cannot be the same for all rules
-_SECTIONS = ("api", "budget", "defaults", "log", "rules")
+_SECTIONS = ("api", "budget", "defaults", "http", "log", "rules")
 #: Stand in for required keys that are missing or refused, while the rest of their section is judged.
 _STAND_INS: Mapping[type[Section], Mapping[str, object]] = {
     Rule: {"name": "unnamed", "inbox": "/nowhere", "outbox": "/nowhere"},
     Burst: {"images": 1, "per": 1},
+    Http: {"listen": "127.0.0.1:0"},
 }
 
 
@@ -91,9 +92,10 @@ class _Reading:
         api = self._section(Api, self._mapping(top.pop("api", None), ("api",)) or {}, ("api",))
         log = self._section(Log, self._mapping(top.pop("log", None), ("log",)) or {}, ("log",))
         budget = self._budget(top.pop("budget", None))
+        http = self._http(top.pop("http", None))
         rules = self._rules(top.pop("rules", None), self._defaults(top.pop("defaults", None)))
         general = self._section(General, top, ())
-        for danger in dangers(api, general.journal, rules):
+        for danger in (*dangers(api, general.journal, rules), *http_dangers(http)):
             self._add_danger(danger)
         return Config(
             api=api,
@@ -108,6 +110,7 @@ class _Reading:
             log=log,
             path=path,
             warnings=tuple(self._warnings(api)),
+            http=http,
         )
 
     def _section(self, kind: type[SectionT], data: dict[str, object], where: Where) -> SectionT:
@@ -126,6 +129,10 @@ class _Reading:
         return (
             budget.model_copy(update={"burst": self._section(Burst, burst, ("budget", "burst"))}) if burst else budget
         )
+
+    def _http(self, data: object) -> Http | None:
+        given = self._mapping(data, ("http",))
+        return self._section(Http, given, ("http",)) if given else None
 
     def _mapping(self, data: object, where: Where) -> dict[str, object] | None:
         """A section whose keys are all commented out is as good as none."""

@@ -227,6 +227,13 @@ class Budget(Section):
     burst: Burst | None = None
 
 
+class Http(Section):
+    """Where the daemon serves its figures (`/metrics`) and its health (`/healthz`)."""
+
+    listen: Annotated[texts.Address, _by(texts.address)] = Field(description="where to listen, such as 127.0.0.1:9107")
+    token_file: OptionalPath = None  #: every request must bear what it holds
+
+
 class General(Section):
     """The keys that stand at the top of the file by themselves."""
 
@@ -254,3 +261,4 @@ class Config:
     log: Log
     path: Path | None  #: the file that it was read from, absolute
     warnings: tuple[str, ...]  #: what works and should not stay so, for a person to read
+    http: Http | None = None

@@ -18,6 +18,7 @@ FIELDS = ("stem", "ext", "name", "rule", "type", "task_id", "job_id", "width", "
 TELLING_APART = ("stem", "name", "job_id", "task_id")  #: two results of one rule differ in each of these
 
 _NAME = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
+_PORT = re.compile(r"[0-9]{1,5}", re.ASCII)
 _VARIABLE = re.compile(r"\$\{([^}]*)(\}?)")
 _VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 
@@ -108,6 +109,36 @@ def base_url(value: object, home: Home | None) -> str:
     if "?" in url or "#" in url:
         raise RefusedError("a URL without them", found="a URL with a query or a fragment")
     return url.rstrip("/")
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where to listen: an IP address and a port; 0 is any free one."""
+
+    host: str
+    port: int
+
+    @property
+    def loopback(self) -> bool:
+        """Whether only this machine can reach it."""
+        return ipaddress.ip_address(self.host).is_loopback
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def address(value: object) -> Address:
+    """``127.0.0.1:9107``, ``[::1]:9107`` or ``localhost:9107``; other names are refused, as they may lead anywhere."""
+    if isinstance(value, Address):
+        return value
+    host, colon, port = text(value).rpartition(":")
+    try:
+        bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+        if not colon or not _PORT.fullmatch(port) or int(port) > 65535 or (":" in host and bare == host):
+            raise ValueError(port)
+        return Address(str(ipaddress.ip_address("127.0.0.1" if bare == "localhost" else bare)), int(port))
+    except ValueError:
+        raise RefusedError("an address and a port, such as 127.0.0.1:9107 or [::1]:9107") from None
 
 
 def _split(url: str) -> SplitResult | None:

@@ -4,6 +4,7 @@ import hashlib
 import os
 import re
 from collections.abc import Collection
+from contextlib import suppress
 from pathlib import Path
 
 from picwish_watchd.files.place import sync_folder
@@ -79,6 +80,16 @@ class Spool:
                 (self.folder / name).unlink()
                 removed += 1
         return removed
+
+    def held(self) -> tuple[int, int]:
+        """Number of files that lie here, and their bytes in all; nothing while the folder is not there."""
+        files = size = 0
+        with suppress(FileNotFoundError), os.scandir(self.folder) as entries:
+            for entry in entries:
+                with suppress(FileNotFoundError):  # it has just been delivered
+                    size += entry.stat(follow_symlinks=False).st_size
+                    files += 1
+        return files, size
 
     def free(self) -> int:
         """Bytes that can still be written here by us (statvfs(3): f_bavail)."""

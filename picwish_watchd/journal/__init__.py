@@ -1,5 +1,6 @@
 """The journal: queue, history and ledger in one SQLite file; the only room that speaks SQL."""
 
+from picwish_watchd.journal.census import Census, Ledger, Totals
 from picwish_watchd.journal.locks import DaemonLock
 from picwish_watchd.journal.prune import Slice
 from picwish_watchd.journal.reader import JournalReader
@@ -17,15 +18,18 @@ from picwish_watchd.journal.vacuum import vacuum
 
 __all__ = [
     "BudgetReachedError",
+    "Census",
     "Changes",
     "Charge",
     "DaemonLock",
     "Journal",
     "JournalReader",
+    "Ledger",
     "Running",
     "Slice",
     "Spending",
     "StaleJobError",
+    "Totals",
     "prepare_folder",
     "refuse_gone",
     "refuse_network",

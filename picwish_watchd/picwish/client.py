@@ -65,6 +65,7 @@ class PicwishClient:
         patience: Patience = Patience(),
         max_result: int = MAX_RESULT,
         sending: Callable[[], None] = lambda: None,
+        counted: Callable[[str, str], None] = lambda _kind, _code: None,
     ) -> None:
         """Opens nothing yet.
 
@@ -78,6 +79,8 @@ class PicwishClient:
             max_result: the largest result that is taken, in bytes.
             sending: called when the first byte of a query leaves, which may be later than it was asked for: a
                 connection may have to be made first.
+            counted: told of each request that is over: its kind (create, query, probe, download) and what decided,
+                which is a code (of HTTP, or PicWish's ``status`` where that is graver) or, without an answer, a word.
 
         Raises:
             ValueError: the address is not fit for a key, or the key for a header.
@@ -89,6 +92,7 @@ class PicwishClient:
         self._patience = patience
         self._max_result = max_result
         self._sending = sending
+        self._counted = counted
         # a paid POST never takes a connection that was used before: a stale one makes doubt for nothing
         self._fresh = _transport(idle=0)
         self._kept = _transport(idle=8)
@@ -148,7 +152,9 @@ class PicwishClient:
                 body.drop()
             reply = await arrival.settle(fault)
             if reply is None:
+                self._counted("create", faults.word_of(_certain(fault)))
                 return faults.create_outcome(body.phase, _certain(fault))
+            self._counted("create", wire.create_code(reply))
             outcome = wire.create_outcome(reply, size=body.image_size)
             if isinstance(outcome, Finished) and outcome.spooled is not None:
                 arrival.keep()
@@ -160,7 +166,7 @@ class PicwishClient:
         A base64 result goes to ``sink``, which holds it only if the outcome has ``spooled``.
         """
         with self._arrival(sink) as arrival:
-            reply = await self._get(task_id, arrival)
+            reply = await self._get(task_id, arrival, "query")
             if isinstance(reply, Exception):
                 return faults.query_outcome(reply)
             outcome = wire.query_outcome(reply, task_id)
@@ -171,11 +177,13 @@ class PicwishClient:
     async def probe(self) -> ProbeOutcome:
         """Asks for a task that does not exist: tells for nothing whether API and key are well."""
         with self._arrival(None) as arrival:
-            reply = await self._get(NOBODYS_TASK, arrival)
+            reply = await self._get(NOBODYS_TASK, arrival, "probe")
             return faults.query_outcome(reply) if isinstance(reply, Exception) else wire.probe_outcome(reply)
 
     async def download(self, url: str, *, sink: Path) -> DownloadOutcome:
         """Fetches a result, without the key, into ``sink``, which holds it only if the outcome is `Downloaded`."""
+        codes: list[int] = []
+        word = None
         try:
             async with asyncio.timeout(self._patience.transfer):
                 return await download(
@@ -185,9 +193,14 @@ class PicwishClient:
                     headers=_COMMON,
                     timeouts=self._timeouts(self._timeout),
                     limit=self._max_result,
+                    answered=codes.append,
                 )
         except faults.CAUGHT as error:
+            word = faults.word_of(error)
             return faults.download_outcome(error)
+        finally:
+            if codes or word is not None:  # neither: it was cancelled, or no address to ask
+                self._counted("download", wire.spelled(codes[-1]) if codes else str(word))
 
     async def aclose(self) -> None:
         """Closes every connection."""
@@ -202,7 +215,7 @@ class PicwishClient:
     ) -> None:
         await self.aclose()
 
-    async def _get(self, task_id: str, arrival: Arrival) -> Reply | Exception:
+    async def _get(self, task_id: str, arrival: Arrival, kind: str) -> Reply | Exception:
         request = httpx.Request(
             "GET",
             f"{self._base_url}{PATH}/{_quoted(task_id)}",
@@ -216,6 +229,7 @@ class PicwishClient:
         except faults.CAUGHT as error:
             fault = error
         reply = await arrival.settle(fault)
+        self._counted(kind, faults.word_of(_certain(fault)) if reply is None else wire.query_code(reply))
         return _certain(fault) if reply is None else reply
 
     async def _trace_query(self, name: str, _info: dict[str, object]) -> None:

@@ -1,6 +1,6 @@
 """Fetching a result by its address: another host, and never with the key."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from pathlib import Path
 from typing import cast
@@ -31,6 +31,7 @@ async def download(
     headers: dict[str, str],
     timeouts: dict[str, float],
     limit: int,
+    answered: Callable[[int], None] = lambda _code: None,
 ) -> DownloadOutcome:
     """Brings what stands at ``url`` into ``sink``, a fresh file. The caller bounds the time of the whole.
 
@@ -41,6 +42,7 @@ async def download(
         headers: are sent to whatever host it is.
         timeouts: seconds for connect, read, write and pool.
         limit: the most that is taken, in bytes.
+        answered: told the HTTP code of the last answer, before that is taken in.
 
     Raises:
         faults.CAUGHT: what the transport ended with.
@@ -54,6 +56,7 @@ async def download(
         async with aclosing(response):
             location = response.headers.get("location")
             if response.status_code not in _REDIRECTS or location is None:
+                answered(response.status_code)
                 return await _receive(response, sink, limit)
         address = address.join(location)
     return Dead(f"more than {MAX_REDIRECTS} redirects")

@@ -219,6 +219,21 @@ def probe_outcome(reply: Reply) -> ProbeOutcome:
             return Unavailable(f"PicWish answered {_said(reply)}", reply.retry_after)
 
 
+def create_code(reply: Reply) -> str:
+    """The code that decided about a create, for statistics: HTTP's or that of the body's ``status``."""
+    return spelled(_worst(reply, _create_verdict))
+
+
+def query_code(reply: Reply) -> str:
+    """The code that decided about a query or a probe, for statistics."""
+    return spelled(_worst(reply, _query_verdict))
+
+
+def spelled(code: int) -> str:
+    """A code in a word of its own; whatever is none (RFC 9110, 15) shares one."""
+    return str(code) if 100 <= code <= 599 else "other"
+
+
 def retry_after(headers: Mapping[str, str]) -> float | None:
     """``Retry-After`` in seconds (RFC 9110, 10.2.3), from 0 to `LONGEST_PAUSE`; None where there is no readable one.
 

@@ -16,6 +16,7 @@ class Followed:
     born: float
     open_at: float = 0.0  #: the age at which it was last seen unfinished
     heard: float = 0.0  #: the age of its last answer
+    made_at: float | None = None  #: the age at which its result was made, as far as that can be known
     answered: float = 0.0  #: seconds in which PicWish answered, for task_timeout
     unknown: int = 0  #: 404s in a row
     failures: int = 0  #: failed queries and downloads in a row

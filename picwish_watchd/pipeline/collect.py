@@ -41,6 +41,7 @@ from picwish_watchd.pipeline.pacer import Pacer, Urgency
 
 _log = structlog.get_logger()
 
+_HOUR = 3600.0  # seconds for which PicWish keeps a result (API document)
 _DOWNLOADS = 4  # at a time
 _FRESH_URLS = 3  # tries for a fresh URL before a paid result counts as gone
 _UNKNOWN_MAX = 3  # 404s in a row before a task counts as gone; a service may need a moment to know its own task
@@ -145,6 +146,7 @@ class Collect:
             job, State.FETCHING, "PicWish is done with it",
             charge=Charge.SPENT, answer=answer.to_json(), task_seconds=seconds,
         )  # fmt: skip
+        followed.made_at = seconds if followed.made_at is None else followed.made_at
         self._laws[job.type].learn(seconds)
         context.bells.submit.ring()
         if spooled is not None:
@@ -241,6 +243,8 @@ class Collect:
         context.journal.move(
             job, State.DELIVERING, f"the result is in the spool: {size}", result=verdict, note=None, not_before=None
         )
+        followed = self._known(job)
+        context.tally.saved(_HOUR - self._age(followed) + (followed.made_at or 0.0))
         self._agenda.drop(job.id)
         context.bells.deliver.ring()
 

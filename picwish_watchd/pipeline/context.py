@@ -13,6 +13,7 @@ from picwish_watchd.picwish import PicwishClient
 from picwish_watchd.pipeline.bell import Bell
 from picwish_watchd.pipeline.lanes import Lanes
 from picwish_watchd.pipeline.pulse import Pulse
+from picwish_watchd.tally import Tally
 
 #: Credits by `type` (API document, guideline 4).
 PRICES = {0: 5, 1: 4}
@@ -40,6 +41,7 @@ class Context:
     client: PicwishClient  #: replaced when the configuration is read again
     lanes: Lanes = field(default_factory=Lanes)
     bells: Bells = field(default_factory=Bells)
+    tally: Tally = field(default_factory=Tally)
     stopping: bool = False  #: nothing new is begun any more
     pulse: Pulse = field(init=False)
     look_again: Callable[[Job], None] = lambda _job: None  #: whatever lies at the job's source now is news

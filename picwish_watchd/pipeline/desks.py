@@ -137,6 +137,8 @@ class Desks:
         if not isinstance(news, Walked):
             desk.intake.sighted(news)
             return
+        if news.away is None:
+            self._context.tally.walked(name, news.seconds)
         path = desk.rule.inbox
         if news.warning:
             _log.warning("inbox.not_watched", rule=name, path=path, reason=news.warning)

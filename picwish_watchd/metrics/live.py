@@ -1,0 +1,35 @@
+"""What only the event loop knows, as a frozen value that other threads can read."""
+
+from dataclasses import dataclass
+
+from picwish_watchd.config import Config
+from picwish_watchd.pipeline.context import Context
+from picwish_watchd.pipeline.desks import Desks
+from picwish_watchd.pipeline.gate import Blocked, Gate
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """The inbox of a rule."""
+
+    rule: str
+    watching: bool
+    away: str | None  #: why it cannot be walked
+    alive: bool  #: its thread is
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """The daemon at a moment."""
+
+    at: float  #: monotonic seconds
+    config: Config
+    stopping: bool
+    blocked: Blocked | None  #: why nothing is submitted
+    watches: tuple[Watch, ...]
+
+
+def look(context: Context, gate: Gate, desks: Desks) -> Live:
+    """The daemon now; to be called in the event loop."""
+    watches = tuple(Watch(desk.rule.name, desk.watching, desk.away, desk.watcher.is_alive()) for desk in desks.all())
+    return Live(context.clock.monotonic(), context.config, context.stopping, gate.told, watches)
