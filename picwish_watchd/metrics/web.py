@@ -113,7 +113,8 @@ class Server:
         self._thread = threading.Thread(target=self._server.serve_forever, args=(_TURN,), name="http", daemon=True)
         self._thread.start()
         host, port = self._server.server_address[:2]
-        _log.info("http.listening", address=str(Address(str(host), int(port))), token=token is not None)
+        self.bound = Address(str(host), int(port))  #: where it listens indeed
+        _log.info("http.listening", address=str(self.bound), token=token is not None)
 
     def admit(self, token: str | None) -> None:
         """Another token from the next request on."""
@@ -129,7 +130,7 @@ class Server:
 class _Server(ThreadingMixIn, WSGIServer):
     daemon_threads = True
     allow_reuse_port = False
-    request_queue_size = 16
+    request_queue_size = 64
 
     def __init__(self, address: Address, application: Application) -> None:
         self.address_family = socket.AF_INET6 if ":" in address.host else socket.AF_INET

@@ -1,0 +1,51 @@
+"""What asks the daemon for its metrics and its health, by HTTP."""
+
+import json
+import socket
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from email.message import Message
+from typing import Any
+
+from prometheus_client.parser import text_string_to_metric_families
+
+
+def free_port() -> int:
+    """A port of loopback on which nobody listens."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+@dataclass(frozen=True)
+class Told:
+    """One answer."""
+
+    status: int
+    headers: Message
+    body: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    @property
+    def samples(self) -> dict[tuple[str, ...], float]:
+        """By name and the values of the labels, in the order of the labels' names."""
+        return {
+            (sample.name, *(value for _, value in sorted(sample.labels.items()))): sample.value
+            for family in text_string_to_metric_families(self.body)
+            for sample in family.samples
+        }
+
+
+def ask(port: int, path: str, *, method: str = "GET", **headers: str) -> Told:
+    """Asks at loopback; blocks, for 10 s at most."""
+    request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", method=method, headers=headers)
+    try:
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return Told(answer.status, answer.headers, answer.read().decode())
+    except urllib.error.HTTPError as answer:
+        with answer:
+            return Told(answer.code, answer.headers, answer.read().decode())

@@ -1,0 +1,293 @@
+"""The server of metrics and health: whatever comes in, it answers in short, to whom it should."""
+
+import fcntl
+import importlib.resources
+import json
+import re
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
+
+from picwish_watchd.clock import Clock
+from picwish_watchd.config import Address, Config, load
+from picwish_watchd.errors import ConfigError
+from picwish_watchd.job import State
+from picwish_watchd.journal import Charge, Journal
+from picwish_watchd.metrics.live import Live, Watch
+from picwish_watchd.metrics.survey import Survey
+from picwish_watchd.metrics.web import Server
+from picwish_watchd.pipeline.gate import Blocked, Reason
+from picwish_watchd.tally import Tally
+from tests.support.asking import Told, ask
+from tests.unit.journal.journalkit import added, job_in
+
+TOKEN = "s3cret-token"
+LOOPBACK = Address("127.0.0.1", 0)
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    file = tmp_path / "watchd.yaml"
+    file.write_text(
+        "journal: state/journal.db\nbudget: {per_day: 10}\nmin_free: 1\n"
+        "rules:\n- {name: scans, inbox: in, outbox: out}\n- {name: plates, inbox: in2, outbox: out2}\n"
+    )
+    return load(file, {})
+
+
+@pytest.fixture
+def journal(config: Config) -> Iterator[Journal]:
+    """With a job in each state, the done one paid for, and a spool beside it."""
+    journal = Journal.open_for_writing(config.journal, Clock())
+    for state in State:
+        job_in(journal, state, f"{state}.jpg")
+    job = added(journal, "paid.jpg", "plates")
+    job = journal.move(job, State.SUBMITTING, "sending", reserve=5)
+    journal.move(job, State.HELD, "nobody knows", charge=Charge.DOUBTFUL)
+    Path(f"{config.journal}.spool").mkdir()
+    yield journal
+    journal.close()
+
+
+@pytest.fixture(autouse=True)
+def _servers_end_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("picwish_watchd.metrics.web._TURN", 0.01)
+
+
+@pytest.fixture
+def survey(config: Config, journal: Journal) -> Survey:
+    return surveyed(config)
+
+
+def surveyed(config: Config) -> Survey:
+    """As if the event loop had just told that all is well."""
+    survey = Survey(Clock(), Tally())
+    watches = tuple(Watch(rule.name, watching=True, away=None, alive=True) for rule in config.rules)
+    survey.live = Live(time.monotonic(), config, stopping=False, blocked=None, watches=watches)
+    return survey
+
+
+@pytest.fixture
+def server(survey: Survey) -> Iterator[Server]:
+    server = Server(LOOPBACK, survey, None)
+    yield server
+    server.close()
+
+
+def get(server: Server, path: str, method: str = "GET", **headers: str) -> Told:
+    return ask(server.bound.port, path, method=method, **headers)
+
+
+def codes(told: Told) -> list[tuple[str, str | None]]:
+    assert (told.status == 200) == (told.json["status"] == "ok") == (not told.json["reasons"])
+    return [(reason["code"], reason.get("rule")) for reason in told.json["reasons"]]
+
+
+def test_metrics_tell_what_the_journal_says(server: Server, config: Config) -> None:
+    Path(f"{config.journal}.spool", "7.result").write_bytes(bytes(1000))
+    samples = get(server, "/metrics").samples
+    assert {state: samples["picwish_watchd_jobs", "scans", state] for state in State} == dict.fromkeys(State, 1)
+    assert samples["picwish_watchd_jobs", "plates", "held"] == 1
+    assert samples["picwish_watchd_doubtful_credits",] == 5
+    assert samples["picwish_watchd_used_credits", "day"] == samples["picwish_watchd_budget_left_credits", "day"] == 5
+    assert samples["picwish_watchd_budget_credits", "day"] == 10
+    assert ("picwish_watchd_budget_credits", "month") not in samples
+    assert 0 < samples["picwish_watchd_oldest_queued_job_age_seconds", "scans"] < 60
+    assert samples["picwish_watchd_oldest_queued_job_age_seconds", "plates"] == 0
+    assert (samples["picwish_watchd_spool_files",], samples["picwish_watchd_spool_bytes",]) == (1, 1000)
+
+
+def test_a_figure_is_right_right_after_the_journal_changed(server: Server, journal: Journal) -> None:
+    assert get(server, "/metrics").samples["picwish_watchd_jobs", "plates", "queued"] == 0
+    job = added(journal, "b.jpg", "plates")
+    assert get(server, "/metrics").samples["picwish_watchd_jobs", "plates", "queued"] == 1
+    journal.move(job, State.SUBMITTING, "sending", reserve=4)
+    assert get(server, "/metrics").samples["picwish_watchd_reserved_credits",] == 4
+
+
+def test_openmetrics_is_spoken_too_and_no_label_is_a_path(server: Server) -> None:
+    told = get(server, "/metrics", Accept="application/openmetrics-text; version=1.0.0")
+    families = list(text_string_to_metric_families(told.body))  # type: ignore[no-untyped-call]
+    labels = {pair for family in families for sample in family.samples for pair in sample.labels.items()}
+    assert {name for name, _ in labels} <= {"rule", "state", "kind", "code", "period", "le", "version", "python"}
+    assert not [value for _, value in labels if "/" in value or ":" in value]
+    assert all(family.documentation.endswith(".") for family in families)
+    assert all(family.name.startswith("picwish_watchd_") for family in families)
+
+
+def test_each_query_of_the_dashboard_names_a_metric_that_exists(server: Server, survey: Survey) -> None:
+    assert survey.live is not None
+    tally = Tally()
+    tally.request("create", "200")
+    tally.walked("scans", 0.1)
+    full = Survey(Clock(), tally)
+    full.live = survey.live
+    busy = Server(LOOPBACK, full, None)
+    try:
+        there = {name for name, *_ in get(busy, "/metrics").samples}
+    finally:
+        busy.close()
+    text = importlib.resources.files("picwish_watchd.metrics").joinpath("grafana-dashboard.json").read_text("utf-8")
+    board = json.loads(text)
+    queries = [target["expr"] for panel in board["panels"] for target in panel["targets"]]
+    assert len(queries) > 20
+    assert all(re.search(r"picwish_watchd_\w+", query) for query in queries)
+    assert set(re.findall(r"picwish_watchd_\w+", text)) <= there
+
+
+def test_what_is_not_asked_for_well_is_answered_in_short(server: Server) -> None:
+    head = get(server, "/metrics", "HEAD")
+    assert (head.status, head.body) == (200, "")
+    assert int(head.headers["Content-Length"]) > 1000
+    assert get(server, "/healthz", "HEAD").status == 200
+    for path in ("/", "/metrics/", "/favicon.ico", "/../etc/passwd"):
+        assert get(server, path).status == 404
+    for method in ("POST", "PUT", "DELETE", "OPTIONS", "TRACE"):
+        told = get(server, "/metrics", method)
+        assert (told.status, told.headers["Allow"]) == (405, "GET, HEAD")
+
+
+def test_with_a_token_every_request_must_bear_it(survey: Survey) -> None:
+    server = Server(LOOPBACK, survey, TOKEN)
+    try:
+        for given in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": TOKEN}, {"Authorization": "Bearer ü"}):
+            for path in ("/metrics", "/healthz", "/nothing"):
+                told = get(server, path, **given)
+                assert told.status == 401
+                assert told.headers["WWW-Authenticate"].startswith("Bearer")
+        assert get(server, "/metrics", Authorization=f"Bearer {TOKEN}").status == 200
+        server.admit("another")
+        assert get(server, "/metrics", Authorization=f"Bearer {TOKEN}").status == 401
+        assert get(server, "/metrics", Authorization="bearer another").status == 200
+    finally:
+        server.close()
+
+
+GARBAGE = (
+    b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(range(256)) + b"\r\n",
+    b"GET /metrics HTTP/9.9\r\n\r\n",
+    b"GET " + b"a" * 70_000 + b" HTTP/1.1\r\n\r\n",
+    b"GET /metrics HTTP/1.1\r\n" + b"X: y\r\n" * 200 + b"\r\n",
+    b"GET /%ff%00?name[]=%ff&\xff HTTP/1.1\r\nHost: \xff\r\n\r\n",
+    b"",
+)
+
+
+def test_garbage_is_answered_or_dropped_and_nothing_else_happens(
+    server: Server, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for garbage in GARBAGE:
+        with socket.create_connection(("127.0.0.1", server.bound.port), timeout=10) as sock, suppress(OSError):
+            sock.sendall(garbage)
+            sock.shutdown(socket.SHUT_WR)
+            while sock.recv(65536):
+                pass
+        assert get(server, "/metrics").status == 200
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_clients_that_say_nothing_keep_nobody_out(server: Server) -> None:
+    idle = [socket.create_connection(("127.0.0.1", server.bound.port)) for _ in range(30)]
+    try:
+        for sock in idle:
+            sock.sendall(b"GET /metr")
+        began = time.monotonic()
+        assert get(server, "/metrics").status == 200
+        assert time.monotonic() - began < 3
+    finally:
+        for sock in idle:
+            sock.close()
+
+
+def test_a_connection_is_cut_when_its_time_is_over(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("picwish_watchd.metrics.web._DEADLINE", 0.1)
+    with socket.create_connection(("127.0.0.1", server.bound.port), timeout=10) as sock:
+        sock.sendall(b"GET /metrics HTTP/1.1\r\n")
+        assert sock.recv(1) == b""
+
+
+def test_a_journal_that_others_lock_is_read_all_the_same(server: Server, config: Config) -> None:
+    other = sqlite3.connect(config.journal, isolation_level=None)
+    with open(f"{config.journal}.write", "rb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        other.execute("BEGIN EXCLUSIVE")
+        began = time.monotonic()
+        assert get(server, "/metrics").samples["picwish_watchd_journal_up",] == 1
+        assert get(server, "/healthz").status == 200
+        assert time.monotonic() - began < 3
+        other.execute("ROLLBACK")
+    other.close()
+
+
+@pytest.mark.parametrize("fate", ["gone", "damaged"])
+def test_without_a_journal_the_rest_is_told(config: Config, fate: str) -> None:
+    Journal.open_for_writing(config.journal, Clock()).close()
+    Path(f"{config.journal}.spool").mkdir()
+    if fate == "gone":
+        config.journal.unlink()
+    else:
+        config.journal.write_bytes(bytes(5000))
+    server = Server(LOOPBACK, surveyed(config), None)
+    try:
+        samples = get(server, "/metrics").samples
+        assert samples["picwish_watchd_journal_up",] == 0
+        assert samples["picwish_watchd_inbox_watched", "scans"] == 1
+        assert not [name for name, *_ in samples if name == "picwish_watchd_jobs"]
+        assert codes(get(server, "/healthz")) == [("journal", None)]
+    finally:
+        server.close()
+
+
+def test_all_that_stands_in_the_way_is_told(server: Server, survey: Survey, config: Config, journal: Journal) -> None:
+    assert get(server, "/healthz").status == 200
+    live = survey.live
+    assert live is not None
+    survey.live = replace(
+        live,
+        at=time.monotonic() - 60,
+        blocked=Blocked(Reason.API_DOWN, "PicWish does not answer"),
+        watches=(
+            Watch("scans", watching=False, away="it is not there", alive=True),
+            Watch("plates", watching=False, away=None, alive=False),
+        ),
+        config=replace(config, min_free=10**18),
+    )
+    added(journal, "flood.jpg", "plates", flood=True)
+    job = added(journal, "dear.jpg", "plates")
+    journal.move(job, State.SUBMITTING, "sending", reserve=5)
+    config.rules[0].outbox.mkdir()
+    assert codes(get(server, "/healthz")) == [
+        ("stuck", None),
+        ("api_down", None),
+        ("budget", None),
+        ("spool", None),
+        ("inbox_away", "scans"),
+        ("inbox_not_walked", "plates"),
+        ("watcher_dead", "plates"),
+        ("outbox_away", "scans"),
+        ("burst", "plates"),
+    ]
+    survey.live = None
+    assert codes(get(server, "/healthz")) == [("starting", None)]
+
+
+def test_a_port_that_is_taken_is_told_with_what_to_do(server: Server, survey: Survey) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Server(server.bound, survey, None)
+    assert caught.value.exit_code == 78
+    assert str(server.bound) in caught.value.message
+    assert caught.value.hint
+
+
+def test_without_http_the_library_is_not_even_imported() -> None:
+    code = "import picwish_watchd.daemon, picwish_watchd.cli.run, sys; sys.exit('prometheus_client' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
