@@ -42,11 +42,11 @@ class Families(Collector):
         if live is None:
             return
         yield from _live(live)
-        if (spool := survey.spool(live.config.journal)) is not None:
+        if (spool := survey.spool(live.journal)) is not None:
             yield _gauge("spool_files", "Files in the spool: paid results on their way to an outbox.", spool[0])
             yield _gauge("spool_bytes", "Bytes in the spool.", spool[1])
         try:
-            figures = survey.figures(live.config.journal)
+            figures = survey.figures(live.journal)
         except JournalError:
             yield _gauge("journal_up", "1 if the journal answers.", 0)
             return

@@ -1,6 +1,7 @@
 """What only the event loop knows, as a frozen value that other threads can read."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from picwish_watchd.config import Config
 from picwish_watchd.pipeline.context import Context
@@ -24,6 +25,7 @@ class Live:
 
     at: float  #: monotonic seconds
     config: Config
+    journal: Path  #: the one that is open, whatever the configuration says since
     stopping: bool
     blocked: Blocked | None  #: why nothing is submitted
     watches: tuple[Watch, ...]
@@ -32,4 +34,4 @@ class Live:
 def look(context: Context, gate: Gate, desks: Desks) -> Live:
     """The daemon now; to be called in the event loop."""
     watches = tuple(Watch(desk.rule.name, desk.watching, desk.away, desk.watcher.is_alive()) for desk in desks.all())
-    return Live(context.clock.monotonic(), context.config, context.stopping, gate.told, watches)
+    return Live(context.clock.monotonic(), context.config, context.journal.path, context.stopping, gate.told, watches)

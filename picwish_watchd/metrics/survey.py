@@ -74,11 +74,11 @@ class Survey:
         except OSError:
             return None
 
-    def obstacles(self, config: Config) -> Obstacles:
+    def obstacles(self, config: Config, journal: Path) -> Obstacles:
         """What stands in the way, whatever the gate says."""
-        spool = self._spool_trouble(config)
+        spool = _spool_trouble(journal, config.min_free)
         try:
-            census = Census.open(config.journal)
+            census = Census.open(journal)
             try:
                 cheapest = min(PRICES[rule.type] for rule in config.rules)
                 shortage = Purse(config.budget, self._clock.now()).shortage(census, cheapest)
@@ -103,15 +103,14 @@ class Survey:
         self._known = (key, totals)
         return totals
 
-    def _spool_trouble(self, config: Config) -> str | None:
-        folder = spool_folder(config.journal)
-        try:
-            free = Spool(folder).free()
-        except OSError as error:
-            return f"{folder}: {error.strerror or error}"
-        if free >= config.min_free:
-            return None
-        return f"{folder} has only {free / 2**20:.0f} MiB free; min_free is {config.min_free / 2**20:.0f}"
+
+def _spool_trouble(journal: Path, least: int) -> str | None:
+    folder = spool_folder(journal)
+    try:
+        free = Spool(folder).free()
+    except OSError as error:
+        return f"{folder}: {error.strerror or error}"
+    return None if free >= least else f"{folder} has only {free / 2**20:.0f} MiB free; min_free is {least / 2**20:.0f}"
 
 
 def _place(journal: JournalReader, folder: Path, mode: int, config: Config) -> Place:

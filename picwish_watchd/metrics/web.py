@@ -89,7 +89,7 @@ class Application:
         if live is None:
             found = health.starting()
         else:
-            found = health.reasons(live, survey.silence(live), survey.obstacles(live.config))
+            found = health.reasons(live, survey.silence(live), survey.obstacles(live.config, live.journal))
         body = json.dumps(health.answer(found), indent=2).encode() + b"\n"
         status = "503 Service Unavailable" if found else "200 OK"
         return status, [("Content-Type", "application/json")], body

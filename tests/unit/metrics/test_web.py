@@ -72,7 +72,7 @@ def surveyed(config: Config) -> Survey:
     """As if the event loop had just told that all is well."""
     survey = Survey(Clock(), Tally())
     watches = tuple(Watch(rule.name, watching=True, away=None, alive=True) for rule in config.rules)
-    survey.live = Live(time.monotonic(), config, stopping=False, blocked=None, watches=watches)
+    survey.live = Live(time.monotonic(), config, config.journal, stopping=False, blocked=None, watches=watches)
     return survey
 
 
