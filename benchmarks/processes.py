@@ -111,11 +111,12 @@ class Place:
             raise BenchmarkError(f"{len(bad)} of {len(jobs)} jobs did not reach done, the first is {bad[0]}")
         return jobs
 
-    def configure(self, url: str, api: Mapping[str, object], rule: Mapping[str, object]) -> None:
-        """Writes the configuration: one rule from inbox to outbox."""
+    def configure(self, url: str, api: Mapping[str, object], rule: Mapping[str, object], **top: object) -> None:
+        """Writes the configuration: one rule from inbox to outbox; ``top`` are keys that stand at the top."""
         config = {
             "api": {"base_url": url, **api},
             "journal": "state/journal.db",
+            **top,
             "rules": [{"name": "bench", "inbox": "inbox", "outbox": "outbox", **rule}],
         }
         self._file.write_text(json.dumps(config))  # JSON is YAML

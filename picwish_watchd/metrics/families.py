@@ -104,9 +104,9 @@ def _jobs(figures: Figures, rules: set[str], now: float) -> Iterator[Metric]:
     """Also of rules that left the configuration, as long as the journal has jobs of them."""
     found = figures.totals.jobs
     jobs = GaugeMetricFamily(f"{_P}jobs", "Jobs by rule and state.", labels=("rule", "state"))
-    for rule in sorted(rules | set(found)):
+    for rule in sorted(rules | {rule for rule, _ in found}):
         for state in State:
-            jobs.add_metric((rule, state.value), found.get(rule, {}).get(state, 0))
+            jobs.add_metric((rule, state.value), found.get((rule, state), 0))
     yield jobs
     text = "Age of the rule's oldest queued job, since it was taken in; 0 if none is queued."
     oldest = GaugeMetricFamily(f"{_P}oldest_queued_job_age_seconds", text, labels=("rule",))

@@ -43,7 +43,7 @@ class Survey:
         self._clock = clock
         self._tally = tally
         self._outboxes = Outboxes()
-        self._known: tuple[tuple[Path, int, float, float], Totals] | None = None
+        self._known: Totals | None = None
         self.started = clock.now()  #: Unix seconds
         self.live: Live | None = None  #: set by the event loop; None until it turns
 
@@ -80,8 +80,7 @@ class Survey:
         try:
             census = Census.open(journal)
             try:
-                cheapest = min(PRICES[rule.type] for rule in config.rules)
-                shortage = Purse(config.budget, self._clock.now()).shortage(census, cheapest)
+                shortage = self._shortage(census, config)
                 floods = census.floods()
                 places = {rule.outbox: _place(census, rule.outbox, rule.file_mode, config) for rule in config.rules}
             finally:
@@ -93,15 +92,18 @@ class Survey:
         return Obstacles(None, shortage, floods, outboxes, spool)
 
     def _totals(self, census: Census) -> Totals:
-        """Counting all takes a while; as long as nothing happens and the day does not turn, it is done once."""
         now = self._clock.now()
-        key = (census.path, census.last_event(), day_start(now), month_start(now))
-        known = self._known
-        if known is not None and known[0] == key:
-            return known[1]
-        totals = census.totals_of_all(key[2], key[3])
-        self._known = (key, totals)
+        # other threads may do the same meanwhile: what either leaves behind is right
+        totals = self._known = census.totals_of_all(day_start(now), month_start(now), self._known)
         return totals
+
+    def _shortage(self, census: Census, config: Config) -> str | None:
+        """Why not even the cheapest image can be paid for; the exact words cost more than the known totals."""
+        price, ledger = min(PRICES[rule.type] for rule in config.rules), self._totals(census).ledger
+        limits = ((ledger.today, config.budget.per_day), (ledger.month, config.budget.per_month))
+        if all(most is None or spent + price <= most for spent, most in limits):
+            return None
+        return Purse(config.budget, self._clock.now()).shortage(census, price)
 
 
 def _spool_trouble(journal: Path, least: int) -> str | None:

@@ -185,6 +185,7 @@ class _Server(ThreadingMixIn, WSGIServer):
 
 class _Handler(WSGIRequestHandler):
     timeout = _SILENCE
+    disable_nagle_algorithm = True  # head and body are two writes; the second would wait 40 ms for an ACK
     server_version = "picwish-watchd"
     sys_version = ""
 

@@ -1,0 +1,69 @@
+"""How long a scrape takes with a long past, and how often it keeps the daemon's event loop from turning."""
+
+import argparse
+import json
+import socket
+import statistics
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+
+from benchmarks.figures import Figure, tell
+from benchmarks.past import fill
+from benchmarks.processes import BenchmarkError, Place, SimulatorProcess, place
+from picwish_watchd.clock import Clock
+from picwish_watchd.journal import Journal
+
+
+def measure(args: argparse.Namespace) -> Iterator[Figure]:
+    """Asks a daemon with ``--finished`` jobs ``--scrapes`` times, with and without something that has happened."""
+    with place() as here, SimulatorProcess(qps=None) as simulator:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            address = f"127.0.0.1:{free.getsockname()[1]}"
+        budget = {"per_day": 10**7, "per_month": 10**8}
+        here.configure(simulator.url, {"qps": 2}, {}, http={"listen": address}, budget=budget)
+        fill(here, args.finished, 0, lying=False)
+        with here.running_daemon("benchmarks.heartbeat") as daemon:
+            yield from _scrapes(here, daemon, address, args.scrapes)
+        late = json.loads(here.printed())["long"]
+        yield Figure("turns of the event loop that came over 50 ms late, start included", len(late), "")
+
+
+def _scrapes(here: Place, daemon: "subprocess.Popen[bytes]", address: str, number: int) -> Iterator[Figure]:
+    journal = Journal.open_beside(here.folder / "state" / "journal.db", Clock())
+    first, last = journal.jobs(oldest_first=True, limit=1)[0], journal.jobs(limit=1)[0]
+    _ask(daemon, address, "/metrics")
+    still = [_ask(daemon, address, "/metrics") for _ in range(number)]
+    ways: dict[str, list[float]] = {"something new has happened": [], "an old job has moved": []}
+    for job, found in zip((last, first), ways.values(), strict=True):
+        for _ in range(number):
+            journal.update(job, "a line of history", note=None)
+            found.append(_ask(daemon, address, "/metrics"))
+    health = [_ask(daemon, address, "/healthz") for _ in range(number)]
+    journal.close()
+    for name, found in ways.items():
+        yield from _figures(f"/metrics, {name}", found)
+    yield from _figures("/metrics, nothing has happened", still)
+    yield from _figures("/healthz", health)
+
+
+def _figures(name: str, found: list[float]) -> Iterator[Figure]:
+    goal = None if "old" in name else 50.0
+    yield Figure(f"{name}, median", statistics.median(found), "ms", goal)
+    yield Figure("  the same, p95", statistics.quantiles(found, n=20, method="inclusive")[-1], "ms")
+
+
+def _ask(daemon: "subprocess.Popen[bytes]", address: str, path: str) -> float:
+    began = time.perf_counter()
+    try:
+        with urllib.request.urlopen(f"http://{address}{path}", timeout=30) as answer:
+            answer.read()
+    except urllib.error.URLError as error:
+        raise BenchmarkError(f"pid {daemon.pid} did not answer well: {error}") from error
+    return (time.perf_counter() - began) * 1000
+
+
+if __name__ == "__main__":
+    tell(__doc__, measure, finished=100_000, scrapes=40)

@@ -1,0 +1,87 @@
+"""What is counted with the help of an earlier count is what counting everything would give."""
+
+import random
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from picwish_watchd.clock import Clock
+from picwish_watchd.job import LEGAL_MOVES, ErrorCode, Problem, State
+from picwish_watchd.journal import Census, Charge, Journal, Ledger, Totals
+from picwish_watchd.journal import census as census_room
+from tests.unit.journal.journalkit import added, now
+
+DAY, MONTH = 1000.0, 500.0
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Iterator[Journal]:
+    journal = Journal.open_for_writing(tmp_path / "journal.db", Clock())
+    yield journal
+    journal.close()
+
+
+def counted(journal: Journal, before: Totals | None = None, day: float = DAY) -> Totals:
+    census = Census.open(journal.path)
+    try:
+        return census.totals_of_all(day, MONTH, before)
+    finally:
+        census.close()
+
+
+def some_move(journal: Journal, job_id: int, chance: random.Random) -> None:
+    job = now(journal, job_id)
+    if not LEGAL_MOVES[job.state]:
+        return
+    to = chance.choice(sorted(LEGAL_MOVES[job.state]))
+    problem = Problem(ErrorCode.TASK_FAILED, "so it is") if to in ("rejected", "failed", "held") else None
+    if to is State.SUBMITTING:
+        journal.move(job, to, "sending", reserve=chance.choice((4, 5)), problem=problem)
+    else:
+        journal.move(job, to, "on its way", charge=chance.choice((None, *Charge)), problem=problem)
+
+
+def test_a_count_that_builds_on_another_is_the_same_as_a_fresh_one(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(census_room, "_NEW", 3)
+    monkeypatch.setattr(census_room, "_NEW_MAX", 6)
+    chance, before, last = random.Random(7), None, 0
+    for turn in range(250):
+        if turn % 8 == 0:
+            last = added(journal, f"{turn}.jpg", chance.choice(("scans", "plates"))).id
+        some_move(journal, chance.randint(1, last), chance)
+        if turn % 2:
+            before, fresh = counted(journal, before), counted(journal)
+            assert before.jobs == fresh.jobs
+            assert before.ledger == fresh.ledger
+    jobs = Counter((job.rule, job.state) for job in journal.jobs())
+    assert fresh.jobs == jobs
+    spending = list(journal.spending())
+    assert fresh.ledger.today == fresh.ledger.month == sum(row.credits for row in spending)
+    assert fresh.ledger.doubtful == sum(row.credits for row in spending if row.doubtful) > 0
+
+
+def test_when_the_day_turns_nothing_of_it_is_spent(journal: Journal) -> None:
+    job = added(journal)
+    journal.move(job, State.SUBMITTING, "sending", reserve=5)
+    before = counted(journal)
+    assert before.ledger == Ledger(reserved=5, today=5, month=5)
+    assert counted(journal, before, day=Clock().now() + 60).ledger == Ledger(reserved=5, today=0, month=5)
+
+
+def test_an_empty_journal_counts_nothing(journal: Journal) -> None:
+    assert (counted(journal).jobs, counted(journal).ledger) == ({}, Ledger())
+
+
+def test_all_that_a_census_tells_is_of_one_moment(journal: Journal) -> None:
+    census = Census.open(journal.path)
+    assert census.oldest_queued() == {}
+    job = added(journal)
+    assert census.oldest_queued() == {}
+    census.close()
+    census = Census.open(journal.path)
+    assert census.oldest_queued() == {"scans": job.created_at}
+    census.close()
