@@ -21,7 +21,6 @@ from picwish_watchd.job import Job, State
 from picwish_watchd.journal import DaemonLock, Journal, prepare_folder, refuse_network
 from picwish_watchd.metrics import Exporter
 from picwish_watchd.mounts import MountChanges
-from picwish_watchd.notify import ServiceManager
 from picwish_watchd.picwish import PicwishClient
 from picwish_watchd.pipeline.budget import ByteBudget
 from picwish_watchd.pipeline.collect import Collect
@@ -36,6 +35,7 @@ from picwish_watchd.pipeline.housekeeping import Housekeeping
 from picwish_watchd.pipeline.pacer import Pacer
 from picwish_watchd.pipeline.recover import recover
 from picwish_watchd.pipeline.submit import Submit
+from picwish_watchd.sd_notify import ServiceManager
 from picwish_watchd.tally import Tally
 
 _log = structlog.get_logger()

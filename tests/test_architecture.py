@@ -13,7 +13,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 #: Lower floors come first; rooms on one floor do not know each other.
 FLOORS = (
     {"job", "errors", "clock", "mounts"},
-    {"config", "log", "notify", "tally"},
+    {"config", "log", "sd_notify", "tally"},
     {"journal", "picwish", "files"},
     {"pipeline"},
     {"metrics"},
