@@ -14,7 +14,8 @@ A tour of the house, along the path of one picture, from the ground up (imports 
   ``deliver``, ``dispose``; ``recover`` runs first at each start, and ``desks`` hold the rules at work. ``why`` (with
   ``scene``, ``sight`` and ``standing``) and ``plan`` only look.
 * ``metrics`` tells monitoring machines how all that goes, by HTTP; ``tally`` is what it counts.
-* ``daemon`` puts the steps together: lock, signals, systemd.
+* ``notify`` tells people of what they should know: it looks on, and never gets in the way.
+* ``daemon`` puts the steps together: lock, signals, systemd (``sd_notify``).
 * ``cli`` is what a person types; ``simulator`` stands in for PicWish in the demo and in the tests.
 """
 

@@ -21,6 +21,7 @@ from picwish_watchd.job import Job, State
 from picwish_watchd.journal import DaemonLock, Journal, prepare_folder, refuse_network
 from picwish_watchd.metrics import Exporter
 from picwish_watchd.mounts import MountChanges
+from picwish_watchd.notify.herald import Herald
 from picwish_watchd.picwish import PicwishClient
 from picwish_watchd.pipeline.budget import ByteBudget
 from picwish_watchd.pipeline.collect import Collect
@@ -41,6 +42,7 @@ from picwish_watchd.tally import Tally
 _log = structlog.get_logger()
 
 _GRACE = 30.0  # seconds that running requests get to end
+_LAST_WORDS = 5.0  # seconds that messages to people get to end
 _UPLOAD_BYTES = 64 * 2**20  # of images in memory at once
 _TIDYING = 2.0  # seconds that `run --once` spends on the journal at its end
 _LOOK = 1.0  # seconds between looks at what other processes did to the journal
@@ -141,6 +143,7 @@ class Daemon:
         self._exporter = Exporter(self.context, self.gate, self.desks)
         stack.push_async_callback(self._exporter.aclose)
         self._exporter.open(self._config.http)
+        self._herald = Herald(self.context, self.gate, self.desks)
 
     async def _close_client(self) -> None:
         for client in (*self._retired, self.context.client):
@@ -156,6 +159,7 @@ class Daemon:
             workers = [group.create_task(step) for step in steps]
             loops = [self._pacer.run(), self.gate.run(), self.gate.probe(), self._look(), self._feed()]
             loops.append(self._finish() if once else Housekeeping(context).run())
+            loops.append(self._herald.run())
             helpers = [group.create_task(loop) for loop in loops]
             self._group, self._serving = group, True
             self._report()
@@ -163,6 +167,7 @@ class Daemon:
                 self.desks.open(rule, group)
             await self._stop.wait()
             await self._wind_up(workers)
+            await self._herald.close(0.0 if self._at_once.is_set() else _LAST_WORDS)
             for helper in helpers:
                 helper.cancel()
 

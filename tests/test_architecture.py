@@ -16,7 +16,7 @@ FLOORS = (
     {"config", "log", "sd_notify", "tally"},
     {"journal", "picwish", "files"},
     {"pipeline"},
-    {"metrics"},
+    {"metrics", "notify"},  # beside the daemon's work, not in it: pipeline does not know that anybody is told
     {"daemon"},
     {"simulator"},
     {"cli"},
@@ -26,7 +26,8 @@ GROUND = ("clock", "errors", "mounts", "job")
 #: The one room, or files, in which a library is known.
 HOMES = {
     "sqlite3": ("journal",),
-    "httpx": ("picwish",),
+    "httpx": ("picwish", "notify/webhook.py"),  # a webhook is no call of the API: nothing of picwish is about it
+    "smtplib": ("notify/mail.py",),
     "httpcore": ("picwish",),
     "watchdog": ("files/observe.py",),
     "yaml": ("config",),

@@ -14,7 +14,8 @@ import pytest
 from picwish_watchd.cli import COMMANDS
 from picwish_watchd.cli.unit import SHIPPED, SHIPPED_TEMPLATE
 from picwish_watchd.config import load
-from picwish_watchd.config.schema import Api, Budget, Burst, General, Http, Log, Rule
+from picwish_watchd.config.notifiers import KINDS
+from picwish_watchd.config.schema import Api, Budget, Burst, General, Http, Log, Rule, Section
 from tests.support.units import check_unit
 
 ROOT = Path(__file__).parent.parent
@@ -33,7 +34,8 @@ def test_the_example_loads_as_it_stands_and_shows_every_key() -> None:
     config = load(example, {})
     assert config.warnings == ()
     text = example.read_text()
-    for section in (Api, Budget, Burst, General, Http, Log, Rule):
+    sections: tuple[type[Section], ...] = (Api, Budget, Burst, General, Http, Log, Rule, *KINDS.values())
+    for section in sections:
         for key in section.model_fields:
             assert re.search(rf"(^[\s#-]*|[{{,] ?){key}:", text, re.MULTILINE), f"{key} is not shown"
 

@@ -28,6 +28,7 @@ COMMANDS = {
     "manual": "print the manual page, for man(1)",
     "completion": "print what makes a shell complete our commands and options",
     "service": "write the systemd unit of this installation and configuration, show it, or remove it",
+    "notify": "send a test message to those whom notify: names",
     "demo": "make a complete round trip on this machine, with no key and no configuration",
     "simulate": "run the simulator alone: a stand-in for PicWish on this machine",
 }
@@ -175,6 +176,11 @@ def _service(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--dry-run", action="store_true", help="tell what would be done and written; do nothing")
 
 
+def _notify(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("action", choices=["test"], metavar="test", help="send a message through each notifier")
+    sub.add_argument("--to", type=int, metavar="N", help="only through the N-th one of the configuration")
+
+
 def _simulate(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--port", type=int, default=0, metavar="N", help="the port to listen on (default: any free one)")
 
@@ -203,6 +209,7 @@ _ARGUMENTS = {
     "manual": _nothing,
     "completion": _completion,
     "service": _service,
+    "notify": _notify,
     "demo": _nothing,
     "simulate": _simulate,
 }

@@ -10,7 +10,20 @@ from pathlib import Path
 
 from picwish_watchd import mounts
 from picwish_watchd.cli.source import configuration
-from picwish_watchd.config import Config, OnFailure, OnSuccess, Rule, read_key, read_token
+from picwish_watchd.config import (
+    Apprise,
+    Command,
+    Config,
+    Email,
+    Notifier,
+    OnFailure,
+    OnSuccess,
+    Rule,
+    Webhook,
+    read_key,
+    read_private,
+    read_token,
+)
 from picwish_watchd.errors import ConfigError, JournalError
 from picwish_watchd.files.names import shown
 from picwish_watchd.journal import DaemonLock, JournalReader, refuse_gone, refuse_network
@@ -43,6 +56,7 @@ def run(args: argparse.Namespace) -> int:
             for name, folder in (("archive", rule.archive), ("failed", rule.failed))
             if folder is not None
         ]
+    findings += [_notifier(number, notifier) for number, notifier in enumerate(config.notify, 1)]
     for finding in findings:
         print(f"{'FAIL' if finding.code else 'ok  '}  {shown(finding.what)}")
         if finding.code and finding.hint:
@@ -65,6 +79,26 @@ def _token(config: Config) -> Iterator[_Finding]:
             yield _Finding(0, f"token of http: there is one in {config.http.token_file}")
         except ConfigError as error:
             yield _Finding(error.exit_code, f"token of http: {error.message}", error.hint)
+
+
+def _notifier(number: int, notifier: Notifier) -> _Finding:
+    """What can be said without sending anything."""
+    what = f"notifier {number}, {notifier.label}"
+    try:
+        match notifier:
+            case Command(run=(program, *_)) if shutil.which(program) is None:
+                return _Finding(
+                    1, f"{what}: {program} is no program that can be run", "correct its path, or chmod +x it"
+                )
+            case Webhook(headers_file=Path() as file):
+                read_private(file, "the headers file", 'one "Name: value" a line')
+            case Email(password_file=Path() as file):
+                read_private(file, "the password file", "put the password alone into it")
+            case Apprise(urls_file=file):
+                read_private(file, "the file of apprise URLs", "one URL a line")
+    except ConfigError as error:
+        return _Finding(1, f"{what}: {error.message}", error.hint)
+    return _Finding(0, f"{what}: `picwish-watchd notify test --to {number}` sends a test")
 
 
 def _journal(config: Config) -> Iterator[_Finding]:

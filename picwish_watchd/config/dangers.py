@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from picwish_watchd.config.messages import Where
+from picwish_watchd.config.notifiers import Email, Notifier, Security, Webhook
 from picwish_watchd.config.schema import Api, Http, IfExists, OnFailure, OnSuccess, Rule
 from picwish_watchd.config.texts import is_plain_http_to_elsewhere
 from picwish_watchd.config.units import spell_duration
@@ -78,6 +79,33 @@ def http_dangers(http: Http | None) -> Iterator[Danger]:
             "no such section; or install it: pip install 'picwish-watchd[metrics]', "
             "or pip install prometheus-client, into the environment of picwish-watchd",
         )
+
+
+def indiscretions(notify: Mapping[int, Notifier]) -> Iterator[Danger]:
+    """Entries of `notify:`, by their place in the file, that would tell a secret to whoever listens."""
+    for index, notifier in notify.items():
+        where: Where = ("notify", index)
+        match notifier:
+            case Webhook(allow_insecure=False) if is_plain_http_to_elsewhere(notifier.url.get_secret_value()):
+                yield Danger(
+                    ((*where, "url"), (*where, "allow_insecure")),
+                    "http to another host, which sends names of images unencrypted",
+                    "https; http for localhost, 127.0.0.0/8 and [::1], or everywhere with allow_insecure: true",
+                )
+            case Email() if (notifier.user is None) != (notifier.password_file is None):
+                there, missing = ("password_file", "user") if notifier.user is None else ("user", "password_file")
+                yield Danger(((*where, there), (*where, missing)), f"no {missing}", f"{there} together with {missing}")
+            case Email(security=Security.NONE, allow_insecure=False, password_file=Path()) if not _is_here(notifier):
+                yield Danger(
+                    ((*where, "security"), (*where, "allow_insecure"), (*where, "password_file")),
+                    "none, with a password for another host, which sends it unencrypted",
+                    "starttls or tls; none for this machine, or everywhere with allow_insecure: true",
+                )
+
+
+def _is_here(mail: Email) -> bool:
+    bracketed = f"[{mail.server}]" if ":" in mail.server else mail.server
+    return not is_plain_http_to_elsewhere(f"http://{bracketed}")
 
 
 def _exposed_key(api: Api) -> Iterator[Danger]:

@@ -51,51 +51,60 @@ def read_token(http: Http) -> str | None:
     """
     if http.token_file is None:
         return None
-    source = f"the token file {http.token_file}"
-    return _checked(_from_file(http.token_file, source, _PLACE), source, _PLACE)
+    what = "the token file"
+    token = read_private(http.token_file, what, _PLACE).decode("latin-1")
+    return _checked(token, f"{what} {http.token_file}", _PLACE)
 
 
 def _candidates(config: Config, environ: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     folder = environ.get("CREDENTIALS_DIRECTORY")
     if folder and os.path.lexists(os.path.join(folder, CREDENTIAL)):
         path = Path(folder, CREDENTIAL)
-        yield f"the credential {path}", _from_file(path, f"the key file {path}", _WAYS)
+        yield f"the credential {path}", _from_file(path)
     if VARIABLE in environ:
         yield f"${VARIABLE}", environ[VARIABLE]
     if config.api.key_file is not None:
-        source = f"the key file {config.api.key_file}"
-        yield source, _from_file(config.api.key_file, source, _WAYS)
+        yield f"the key file {config.api.key_file}", _from_file(config.api.key_file)
     if config.api.key is not None:
         yield "api.key", config.api.key.get_secret_value()
 
 
-def _from_file(path: Path, name: str, ways: str) -> str:
+def read_private(path: Path, what: str, hint: str) -> bytes:
+    """The content of a file that holds a secret; ``what`` names it in messages ("the key file").
+
+    Raises `ConfigError`, with ``hint`` where that may help, if it cannot be read, is not a regular file, is larger than
+    4096 bytes or can be read by others (mode o+r).
+    """
     try:
         # O_NONBLOCK: a pipe that nobody writes to must not stop the daemon before it has said anything.
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     except OSError as error:
-        raise ConfigError(f"{name} cannot be opened: {error.strerror}", hint=ways) from None
+        raise ConfigError(f"{what} {path} cannot be opened: {error.strerror}", hint=hint) from None
     try:
-        return _content(path, fd, name, ways)
+        return _content(path, fd, what, hint)
     except OSError as error:
-        raise ConfigError(f"{name} cannot be read: {error.strerror}", hint=ways) from None
+        raise ConfigError(f"{what} {path} cannot be read: {error.strerror}", hint=hint) from None
     finally:
         os.close(fd)
 
 
-def _content(path: Path, fd: int, name: str, ways: str) -> str:
+def _content(path: Path, fd: int, what: str, hint: str) -> bytes:
     status = os.fstat(fd)
     if not stat.S_ISREG(status.st_mode):
-        raise ConfigError(f"{name} is not a regular file", hint=ways)
+        raise ConfigError(f"{what} {path} is not a regular file", hint=hint)
     if status.st_mode & stat.S_IROTH:
         raise ConfigError(
-            f"{name} can be read by others (mode {stat.S_IMODE(status.st_mode):04o})",
+            f"{what} {path} can be read by others (mode {stat.S_IMODE(status.st_mode):04o})",
             hint=f"chmod 0640 {path}, or 0600",
         )
     content = os.read(fd, LARGEST_FILE + 1)
     if len(content) > LARGEST_FILE:
-        raise ConfigError(f"{name} is larger than {LARGEST_FILE} bytes", hint=f"it holds nothing else; {ways}")
-    return content.decode("latin-1")
+        raise ConfigError(f"{what} {path} is larger than {LARGEST_FILE} bytes", hint="it holds the secret alone")
+    return content
+
+
+def _from_file(path: Path) -> str:
+    return read_private(path, "the key file", _WAYS).decode("latin-1")
 
 
 def _checked(key: str, source: str, ways: str) -> str:

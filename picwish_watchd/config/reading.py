@@ -8,12 +8,13 @@ from typing import TypeVar
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from picwish_watchd.config.dangers import Danger, dangers, http_dangers
+from picwish_watchd.config.dangers import Danger, dangers, http_dangers, indiscretions
 from picwish_watchd.config.messages import Fault, Where, refusal, spell
+from picwish_watchd.config.notifiers import KINDS, STAND_INS, Notifier
 from picwish_watchd.config.schema import Api, Budget, Burst, Config, General, Http, Log, Rule, Section
 from picwish_watchd.config.source import Document, read
 from picwish_watchd.config.texts import Home, is_plain_http_to_elsewhere
-from picwish_watchd.config.units import RefusedError
+from picwish_watchd.config.units import RefusedError, closest
 from picwish_watchd.errors import ConfigError
 
 SectionT = TypeVar("SectionT", bound=Section)
@@ -21,12 +22,14 @@ Value = TypeVar("Value")
 
 SYSTEM_WIDE = Path("/etc/picwish-watchd/config.yaml")
 _PER_RULE = ("name", "inbox")  #: keys that cannot be the same for all rules
-_SECTIONS = ("api", "budget", "defaults", "http", "log", "rules")
+_SECTIONS = ("api", "budget", "defaults", "http", "log", "notify", "rules")
+_LISTS = (("notify",), ("rules",))  #: sections of many entries
 #: Stand in for required keys that are missing or refused, while the rest of their section is judged.
 _STAND_INS: Mapping[type[Section], Mapping[str, object]] = {
     Rule: {"name": "unnamed", "inbox": "/nowhere", "outbox": "/nowhere"},
     Burst: {"images": 1, "per": 1},
     Http: {"listen": "127.0.0.1:0"},
+    **STAND_INS,
 }
 
 
@@ -94,8 +97,9 @@ class _Reading:
         budget = self._budget(top.pop("budget", None))
         http = self._http(top.pop("http", None))
         rules = self._rules(top.pop("rules", None), self._defaults(top.pop("defaults", None)))
+        notify = self._notify(top.pop("notify", None))
         general = self._section(General, top, ())
-        for danger in (*dangers(api, general.journal, rules), *http_dangers(http)):
+        for danger in (*dangers(api, general.journal, rules), *http_dangers(http), *indiscretions(notify)):
             self._add_danger(danger)
         return Config(
             api=api,
@@ -111,6 +115,7 @@ class _Reading:
             path=path,
             warnings=tuple(self._warnings(api)),
             http=http,
+            notify=tuple(notify.values()),
         )
 
     def _section(self, kind: type[SectionT], data: dict[str, object], where: Where) -> SectionT:
@@ -178,13 +183,29 @@ class _Reading:
         self._refused |= {(*where, key) for key in told if key not in given}
         return self._section(Rule, {**defaults, **given}, where)
 
+    def _notify(self, data: object) -> dict[int, Notifier]:
+        """The entries that can be judged, by their place in the list."""
+        if data is not None and not isinstance(data, list):
+            self._add(("notify",), RefusedError('a list, "- to: ..."', found="something else"))
+        found = {}
+        for index, entry in enumerate(data if isinstance(data, list) else []):
+            mapping = self._mapping(entry, ("notify", index))
+            if mapping is None:
+                continue
+            way = str(mapping.get("to"))
+            if way in KINDS:
+                found[index] = self._section(KINDS[way], mapping, ("notify", index))
+            else:
+                self._add(("notify", index, "to"), RefusedError(", ".join(KINDS), meant=closest(way, list(KINDS))))
+        return found
+
     def _add_error(self, error: ErrorDetails, kind: type[Section], where: Where, known: list[str]) -> None:
         at = (*where, *error["loc"])
         if error["type"] != "missing" or at not in self._refused:
             self._add(at, refusal(error, kind, known))
 
     def _add(self, where: Where, refused: RefusedError) -> None:
-        self._refused.add(where[:3] if where[:1] == ("rules",) else where[:2])
+        self._refused.add(where[:3] if where[:1] in _LISTS else where[:2])
         self._tell(where, refused)
 
     def _add_danger(self, danger: Danger) -> None:

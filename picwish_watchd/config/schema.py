@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from pydantic import (
     AfterValidator,
@@ -21,6 +21,9 @@ from pydantic import (
 
 from picwish_watchd.config import texts, units
 from picwish_watchd.errors import ConfigError
+
+if TYPE_CHECKING:
+    from picwish_watchd.config.notifiers import Notifier  # it stands on this file
 
 _PICTURES = ("*.jpg", "*.jpeg", "*.bmp", "*.png", "*.webp", "*.tif", "*.tiff")
 
@@ -262,3 +265,4 @@ class Config:
     path: Path | None  #: the file that it was read from, absolute
     warnings: tuple[str, ...]  #: what works and should not stay so, for a person to read
     http: Http | None = None
+    notify: "tuple[Notifier, ...]" = ()  #: whom the daemon tells of trouble

@@ -2,6 +2,7 @@
 
 from picwish_watchd.journal.census import Census, Ledger, Totals
 from picwish_watchd.journal.locks import DaemonLock
+from picwish_watchd.journal.news import Ending, came_through, endings, tally
 from picwish_watchd.journal.prune import Slice
 from picwish_watchd.journal.reader import JournalReader
 from picwish_watchd.journal.refusals import refuse_gone
@@ -22,6 +23,7 @@ __all__ = [
     "Changes",
     "Charge",
     "DaemonLock",
+    "Ending",
     "Journal",
     "JournalReader",
     "Ledger",
@@ -30,8 +32,11 @@ __all__ = [
     "Spending",
     "StaleJobError",
     "Totals",
+    "came_through",
+    "endings",
     "prepare_folder",
     "refuse_gone",
     "refuse_network",
+    "tally",
     "vacuum",
 ]

@@ -22,13 +22,16 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 
 from picwish_watchd.log.stream import LogStream
 
-#: Quieter than the rest: httpx logs URLs, which can be signed; Pillow and watchdog log each chunk and each event.
+#: Quieter than the rest: httpx logs URLs, which can be secret; Pillow and watchdog log each chunk and each event.
 _LEAST = {
     "httpx": logging.WARNING,
     "httpcore": logging.WARNING,
     "PIL": logging.INFO,
     "watchdog": logging.INFO,
     "asyncio": logging.INFO,
+    "apprise": logging.CRITICAL,  # it logs URLs with their passwords, and so do those that it uses
+    "urllib3": logging.WARNING,
+    "requests": logging.WARNING,
 }
 #: sd-daemon(3): a line that begins with <N> has that syslog priority in the journal.
 _PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}

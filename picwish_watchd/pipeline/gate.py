@@ -68,6 +68,11 @@ class Gate:
         return next(reversed(self._grounds.values()), None)
 
     @property
+    def grounds(self) -> tuple[Blocked, ...]:
+        """All reasons that hold, the last one told last; the budget is none of them."""
+        return tuple(self._grounds.values())
+
+    @property
     def told(self) -> Blocked | None:
         """Why nothing is being submitted, for people."""
         return self.blocked or self.short

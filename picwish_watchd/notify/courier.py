@@ -1,0 +1,190 @@
+"""Bringing messages to one notifier: one after the other, in a thread of its own, with patience that ends."""
+
+import asyncio
+import hashlib
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+
+import structlog
+
+from picwish_watchd.clock import Clock
+from picwish_watchd.config import Apprise, Command, Email, Notifier, Webhook
+from picwish_watchd.errors import ConfigError
+from picwish_watchd.notify import command, mail, services, webhook
+from picwish_watchd.notify.notice import SUMMARY, Failed, Notice, Outcome, Sent
+from picwish_watchd.pipeline.bell import Bell
+from picwish_watchd.pipeline.describe import counted
+from picwish_watchd.pipeline.lanes import Lanes
+
+_log = structlog.get_logger()
+
+MOST_WAITING = 100  #: messages for one notifier
+_PAUSES = (5.0, 30.0, 120.0, 600.0)  # seconds between tries of one message
+_HANGS = 15.0  # seconds beyond its own timeout after which a try is given up, whatever its thread does
+_HOUR = 3600.0
+_NAMED = 20  # messages of a summary that are told by their subjects
+
+
+def mark(notifier: Notifier) -> str:
+    """By what a notifier is recognised after a restart or a reload; tells nothing about it."""
+    match notifier:
+        case Webhook():
+            facts: Sequence[str] = [notifier.url.get_secret_value()]
+        case Command():
+            facts = notifier.run
+        case Email():
+            facts = [notifier.server, notifier.sender, *notifier.recipients]
+        case Apprise():
+            facts = [str(notifier.urls_file)]
+        case _:
+            raise AssertionError(notifier)
+    return hashlib.sha256("\0".join((notifier.to, *facts)).encode()).hexdigest()[:16]
+
+
+def marks(notify: Sequence[Notifier]) -> dict[str, Notifier]:
+    """Each with a mark of its own, also where two lead to the same place."""
+    found: dict[str, Notifier] = {}
+    for notifier in notify:
+        place = mark(notifier)
+        number = sum(known.startswith(place) for known in found)
+        found[f"{place}-{number}" if number else place] = notifier
+    return found
+
+
+def send(notifier: Notifier, notice: Notice) -> Outcome:
+    """One try, in a thread; blocks for about the notifier's `timeout`."""
+    try:
+        match notifier:
+            case Webhook():
+                return webhook.send(notifier, notice)
+            case Command():
+                return command.send(notifier, notice)
+            case Email():
+                return mail.send(notifier, notice)
+            case Apprise():
+                return services.send(notifier, notice)
+    except ConfigError as error:
+        return Failed(error.message, again=False)
+    except webhook.HeaderError as error:
+        return Failed(str(error), again=False)
+    raise AssertionError(notifier)
+
+
+async def attempt(lanes: Lanes, notifier: Notifier, notice: Notice) -> Outcome:
+    """One try that ends in time, also where its thread hangs, and whatever goes wrong in it."""
+    call = asyncio.ensure_future(lanes.run(f"notify:{mark(notifier)}", send, notifier, notice))
+    try:
+        await asyncio.wait([call], timeout=notifier.timeout + _HANGS)
+        if not call.done():
+            return Failed(f"it hangs: no answer for {notifier.timeout + _HANGS:g} s", again=True)
+        error = call.exception()
+        if error is not None:  # nobody foresaw it, and its words may be secret
+            return Failed(f"an unexpected error, which is a bug: {type(error).__name__}", again=False)
+        return call.result()
+    finally:
+        call.cancel()
+
+
+class Courier:
+    """One notifier, and the messages that wait for it. ``done`` is called for each that is sent or given up."""
+
+    def __init__(self, notifier: Notifier, *, lanes: Lanes, clock: Clock, done: Callable[[Notice], None]) -> None:
+        self.notifier = notifier
+        self.resting = True  #: nothing is under way: no message, or one that is tried again later
+        self._lanes = lanes
+        self._clock = clock
+        self._done = done
+        self._queue: deque[Notice] = deque()
+        self._bell = Bell()
+        self._times: deque[float] = deque()  # of the messages of the last hour, monotonic
+        self._overflowing = False
+
+    def take(self, notice: Notice) -> None:
+        """Brings it when it is its turn; drops it, with one line in the log, while too many wait."""
+        if len(self._queue) >= MOST_WAITING:
+            if not self._overflowing:
+                self._tell(notice, f"{MOST_WAITING} messages wait already; what comes now is dropped")
+            self._overflowing = True
+            self._done(notice)
+            return
+        self._queue.append(notice)
+        self.resting = False
+        self._bell.ring()
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            if not self._queue:
+                self.resting, self._overflowing = True, False
+                await self._bell.wait(_HOUR)
+                continue
+            if (pause := self._full_for()) > 0:
+                self.resting = True
+                await self._clock.sleep(pause)
+                if len(self._queue) > 1:
+                    await self._bring(*self._drained())
+                    continue
+            self.resting = False
+            await self._bring(self._queue.popleft())
+
+    def _full_for(self) -> float:
+        """Seconds until one more message fits into the hour."""
+        now = self._clock.monotonic()
+        while self._times and now - self._times[0] >= _HOUR:
+            self._times.popleft()
+        if len(self._times) < self.notifier.at_most:
+            return 0.0
+        return self._times[len(self._times) - self.notifier.at_most] + _HOUR - now
+
+    def _drained(self) -> list[Notice]:
+        found = list(self._queue)
+        self._queue.clear()
+        return found
+
+    async def _bring(self, *notices: Notice) -> None:
+        """One message, or one for all of several: tried a few times, then dropped with a line in the log."""
+        notice = notices[0] if len(notices) == 1 else summed_up(notices, self.notifier.at_most)
+        self._times.append(self._clock.monotonic())
+        for pause in (*_PAUSES, None):
+            self.resting = False
+            outcome = await attempt(self._lanes, self.notifier, notice)
+            if isinstance(outcome, Sent):
+                _log.info("notify.sent", to=self.notifier.label, notice=notice.id, subject=notice.subject)
+                break
+            if pause is None or not outcome.again:
+                self._tell(notice, outcome.reason)
+                break
+            _log.debug("notify.tried", to=self.notifier.label, notice=notice.id, reason=outcome.reason, again_in=pause)
+            self.resting = True
+            await self._clock.sleep(pause)
+        for each in notices:
+            self._done(each)
+
+    def _tell(self, notice: Notice, reason: str) -> None:
+        label = self.notifier.label
+        _log.error("notify.failed", to=label, notice=notice.id, subject=notice.subject, reason=reason)
+
+
+def summed_up(notices: Sequence[Notice], at_most: int) -> Notice:
+    """One message for all that had to wait."""
+    ids = hashlib.sha256("\0".join(notice.id for notice in notices).encode()).hexdigest()[:16]
+    kinds = Counter(notice.event for notice in notices)
+    told = [f"- {notice.subject}" for notice in notices[:_NAMED]]
+    if len(notices) > _NAMED:
+        told.append(f"- and {len(notices) - _NAMED} more")
+    return Notice(
+        id=f"summary-{ids}",
+        event=SUMMARY,
+        at=notices[-1].at,
+        subject=f"{counted(len(notices), 'message')} in one",
+        text="\n".join(
+            [
+                f"These {len(notices)} messages had to wait, as more than {at_most} an hour are not sent (at_most):",
+                "",
+                *told,
+                "",
+                "`picwish-watchd status` shows how things stand.",
+            ]
+        ),
+        facts={"messages": dict(kinds), "notices": [notice.id for notice in notices]},
+    )

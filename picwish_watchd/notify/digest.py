@@ -1,0 +1,89 @@
+"""Once a day: what was done, what it cost, what is wrong."""
+
+import time
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+
+from picwish_watchd.clock import day_start, month_start
+from picwish_watchd.config import Budget, Event
+from picwish_watchd.job import State
+from picwish_watchd.journal import JournalReader, tally
+from picwish_watchd.notify.memory import Digested, Memory
+from picwish_watchd.notify.notice import Notice
+from picwish_watchd.notify.troubles import Trouble
+from picwish_watchd.pipeline.describe import counted
+
+_WORDS = {State.DONE: "done", State.FAILED: "failed", State.HELD: "held", State.REJECTED: "refused"}
+
+
+@dataclass(frozen=True, slots=True)
+class Digest:
+    """The digest of one time of day; ``empty``: nothing happened and nothing is wrong."""
+
+    at: str
+    notice: Notice
+    empty: bool
+
+
+def due(
+    memory: Memory,
+    journal: JournalReader,
+    times: Collection[str],
+    budget: Budget,
+    troubles: Sequence[Trouble],
+    now: float,
+) -> Iterator[Digest]:
+    """Those whose local time of day has come, once a day; one that was missed is made up for on the same day."""
+    for gone in memory.digests.keys() - set(times):
+        del memory.digests[gone]
+    local = time.localtime(now)
+    today, clock = time.strftime("%Y-%m-%d", local), time.strftime("%H:%M", local)
+    for at in times:
+        last = memory.digests.get(at)
+        if last is None:
+            # the first one comes the next time that the hour strikes, and tells of what has been since now
+            day = today if clock >= at else ""
+            memory.digests[at] = Digested(day, now, journal.last_event())
+        elif last.day != today and clock >= at:
+            memory.digests[at] = Digested(today, now, journal.last_event())
+            yield _made(journal, at, last, budget, troubles, now)
+
+
+def _made(
+    journal: JournalReader, at: str, last: Digested, budget: Budget, troubles: Sequence[Trouble], now: float
+) -> Digest:
+    ended = tally(journal, min(last.event, journal.last_event()))
+    held = journal.totals((State.HELD,))[State.HELD]
+    credits = journal.credits_since(last.at)
+    month, today = journal.credits_since(month_start(now)), journal.credits_since(day_start(now))
+    said = [f"{ended[state]:,} {word}" for state, word in _WORDS.items() if ended[state]]
+    since = time.strftime("%d.%m. %H:%M", time.localtime(last.at))
+    summary = ", ".join(said) or "nothing new"
+    lines = [
+        f"Since {since}: {summary}.",
+        f"Credits: {credits:,} since then; {_of(today, budget.per_day)} today, "
+        f"{_of(month, budget.per_month)} this month.",
+        "",
+    ]
+    wrong = [trouble.subject for trouble in troubles]
+    if held:
+        wrong.append(
+            f"{counted(held, 'image')} {'is' if held == 1 else 'are'} held: `picwish-watchd jobs --state held`"
+        )
+    lines += ["What is wrong:", *(f"- {each}" for each in wrong)] if wrong else ["Nothing is wrong."]
+    facts: dict[str, object] = {
+        **{str(state): ended[state] for state in _WORDS},
+        "held_now": held,
+        "credits": credits,
+        "credits_today": today,
+        "credits_month": month,
+        "wrong": wrong,
+    }
+    subject = f"the day: {summary}" + (f"; {counted(len(wrong), 'thing')} wrong" if wrong else "")
+    subject = subject[0].upper() + subject[1:]
+    notice = Notice(f"digest-{now:.0f}-{at}", Event.DIGEST, now, subject, "\n".join(lines), facts)
+    return Digest(at, notice, empty=not (said or credits or wrong))
+
+
+def _of(spent: int, most: int | None) -> str:
+    return f"{spent:,}" if most is None else f"{spent:,} of {most:,}"

@@ -1,0 +1,197 @@
+"""Finds out what people should be told, and hands it to the couriers; the work never waits for it."""
+
+import asyncio
+from contextlib import suppress
+from functools import partial
+
+import structlog
+
+from picwish_watchd.config import Event, Notifier
+from picwish_watchd.errors import JournalTemporaryError
+from picwish_watchd.journal import came_through, endings
+from picwish_watchd.notify import digest, memory, spent
+from picwish_watchd.notify.courier import Courier, marks
+from picwish_watchd.notify.endings import QUIET, due, gather
+from picwish_watchd.notify.episodes import follow
+from picwish_watchd.notify.memory import Memory, Waiting
+from picwish_watchd.notify.notice import Notice
+from picwish_watchd.notify.troubles import Lookout, View, view_of
+from picwish_watchd.pipeline.context import PRICES, Context
+from picwish_watchd.pipeline.desks import Desks
+from picwish_watchd.pipeline.gate import Gate
+
+_log = structlog.get_logger()
+
+_LOOK = 1.0  # seconds between looks
+_SUMS = 10.0  # seconds between counts of credits
+_AT_ONCE = 1000  # images that ended badly in one look; a flood takes several
+
+
+class Herald:
+    """Looks at the journal, the gate and the folders once a second, while somebody is to be told.
+
+    What is told, and to whom not yet, is kept beside the journal before it is sent, so that a restart loses nothing and
+    repeats only what was just being sent, with the same id. A file that cannot be kept costs that, and no more.
+    """
+
+    def __init__(self, context: Context, gate: Gate, desks: Desks) -> None:
+        self._context = context
+        self._gate = gate
+        self._desks = desks
+        self._lookout = Lookout(context)
+        self._path = memory.place_of(context.journal.path)
+        self._memory: Memory | None = None  # None: nobody is to be told
+        self._kept = b""
+        self._couriers: dict[str, Courier] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._notify: tuple[Notifier, ...] | None = None
+        self._seen = 0  # the history was looked at up to this line
+        self._began = 0  # the last line before this run
+        self._unproved: set[str] = set()
+        self._next_sums = 0.0  # when what takes a while to count is counted again (monotonic)
+        self._unkept = False  # the file could not be written, and that was told
+
+    async def run(self) -> None:
+        """Until cancelled. A fault in here is told in the log and ends the telling, never the work."""
+        looking = asyncio.create_task(self._keep_looking())
+        try:
+            await asyncio.wait([looking])
+            _log.error("notify.stopped", error=looking.exception(), reason="nobody is told any more until a restart")
+        finally:
+            looking.cancel()
+            self._lookout.close()
+            for mark in list(self._tasks):
+                self._dismiss(mark)
+
+    async def close(self, patience: float) -> None:
+        """A last look; then what is under way has ``patience`` seconds. What is left is sent by the next run."""
+        if self._memory is None:
+            return
+        with suppress(JournalTemporaryError):
+            self.look(at_once=True)
+        give_up = asyncio.get_running_loop().time() + patience
+        while not all(courier.resting for courier in self._couriers.values()):
+            if asyncio.get_running_loop().time() >= give_up:
+                break
+            await asyncio.sleep(0.02)
+        self._kept = b""  # also where nothing is to be told: from here on is news
+        self._keep(self._memory)
+
+    async def _keep_looking(self) -> None:
+        while True:
+            with suppress(JournalTemporaryError):  # its disk is full, or it is locked: later
+                self.look()
+            await self._context.clock.sleep(_LOOK)
+
+    def look(self, *, at_once: bool = False) -> None:
+        """One look; ``at_once``: images that ended badly are told without waiting for more of them."""
+        self._take_over(self._context.config.notify)
+        kept = self._memory
+        if kept is None:
+            return
+        now = self._context.clock.now()
+        view = view_of(self._context, self._gate, self._desks, self._lookout)
+        told = [
+            (notice, [mark for mark, each in self._couriers.items() if notice.event in each.notifier.events])
+            for notice in self._found(kept, view, now, at_once=at_once)
+        ]
+        told += self._digests(kept, view, now)
+        kept.waiting += [Waiting(notice, list(to)) for notice, to in told if to]
+        self._keep(kept)
+        for notice, to in told:
+            for mark in to:
+                self._couriers[mark].take(notice)
+
+    def _found(self, kept: Memory, view: View, now: float, *, at_once: bool) -> list[Notice]:
+        journal, config = self._context.journal, self._context.config
+        last = journal.last_event()
+        if last > self._seen:
+            found = endings(journal, self._seen, _AT_ONCE)
+            self._seen = last if len(found) < _AT_ONCE else found[-1].event
+            gather(kept, found, now)
+            if self._unproved and came_through(journal, self._began):
+                self._unproved.clear()
+        kept.told = {key: at for key, at in kept.told.items() if 0 <= now - at < QUIET}
+        notices = [*due(kept, now, at_once=at_once), *follow(kept, view, self._unproved, now)]
+        if at_once or self._context.clock.monotonic() >= self._next_sums:
+            self._next_sums = self._context.clock.monotonic() + _SUMS
+            cheapest = min(PRICES[rule.type] for rule in config.rules)
+            notices += spent.crossed(kept, journal, config.budget, cheapest, now)
+        return notices
+
+    def _digests(self, kept: Memory, view: View, now: float) -> list[tuple[Notice, list[str]]]:
+        listeners = {m: c.notifier for m, c in self._couriers.items() if Event.DIGEST in c.notifier.events}
+        times = {each.digest_at for each in listeners.values()}
+        made = digest.due(kept, self._context.journal, times, self._context.config.budget, view.troubles, now)
+        return [
+            (
+                each.notice,
+                [m for m, to in listeners.items() if to.digest_at == each.at and (to.digest_always or not each.empty)],
+            )
+            for each in made
+        ]
+
+    def _done(self, mark: str, notice: Notice) -> None:
+        """Sent, or given up."""
+        if self._memory is not None:
+            for waiting in self._memory.waiting:
+                if waiting.notice.id == notice.id and mark in waiting.to:
+                    waiting.to.remove(mark)
+            self._memory.waiting = [waiting for waiting in self._memory.waiting if waiting.to]
+
+    def _keep(self, kept: Memory) -> None:
+        """Writes it where it has changed; that more history was looked at in vain is no change."""
+        if memory.dumped(kept) == self._kept:
+            return
+        kept.event = self._seen
+        content = memory.dumped(kept)
+        try:
+            memory.save(self._path, content)
+        except OSError as error:
+            if not self._unkept:
+                reason = f"it cannot be written: {error.strerror or error}; after a restart some may be told again"
+                _log.warning("notify.not_kept", path=self._path, reason=reason)
+            self._unkept = True
+        else:
+            self._kept, self._unkept = content, False
+
+    def _take_over(self, notify: tuple[Notifier, ...]) -> None:
+        """The configuration as it is now; what waits for a notifier that stays is not lost."""
+        if notify == self._notify:
+            return
+        self._notify = notify
+        if not notify:
+            self._memory = None
+            memory.forget(self._path)
+        elif self._memory is None:
+            self._remember()
+        marked = marks(notify)
+        for mark in [mark for mark in self._couriers if mark not in marked]:
+            self._dismiss(mark)
+        for mark, notifier in marked.items():
+            if mark in self._couriers:
+                self._couriers[mark].notifier = notifier
+            else:
+                self._engage(mark, notifier)
+
+    def _remember(self) -> None:
+        """What an earlier run left; without it, what happens from now on is news."""
+        self._began = self._context.journal.last_event()
+        kept = memory.load(self._path) or Memory(event=self._began)
+        kept.event = min(kept.event, self._began)  # an older journal may have been put back
+        self._memory, self._seen = kept, kept.event
+        self._unproved = {key for key in kept.open if key.startswith("blocked:")}
+
+    def _engage(self, mark: str, notifier: Notifier) -> None:
+        courier = Courier(
+            notifier, lanes=self._context.lanes, clock=self._context.clock, done=partial(self._done, mark)
+        )
+        self._couriers[mark] = courier
+        self._tasks[mark] = asyncio.create_task(courier.run())
+        for waiting in self._memory.waiting if self._memory is not None else []:
+            if mark in waiting.to:
+                courier.take(waiting.notice)
+
+    def _dismiss(self, mark: str) -> None:
+        self._tasks.pop(mark).cancel()
+        del self._couriers[mark]

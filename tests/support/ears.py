@@ -1,0 +1,196 @@
+"""Those who are told: a real HTTP server, a real mail server and a real program, that keep what they hear."""
+
+import base64
+import json
+import socketserver
+import ssl
+import sys
+import threading
+import time
+from dataclasses import dataclass, field
+from email import message_from_bytes
+from email.message import EmailMessage
+from email.policy import default
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+
+class _Serving:
+    """Serves in threads until the block ends."""
+
+    server: socketserver.TCPServer
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+
+    @property
+    def port(self) -> int:
+        return int(self.server.server_address[1])
+
+
+class Hook(_Serving):
+    """A webhook's other end. ``codes``: what the first requests are answered; later ones 204. ``pause``: seconds."""
+
+    def __init__(self, *codes: int, pause: float = 0.0, headers: dict[str, str] | None = None) -> None:
+        self.heard: list[dict[str, Any]] = []  #: the JSON bodies
+        self.heads: list[dict[str, str]] = []
+        left = list(codes)
+        hook = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                hook.heads.append({name.lower(): value for name, value in self.headers.items()})
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                time.sleep(pause)
+                code = left.pop(0) if left else 204
+                hook.heard.append(body | {"answered": code})
+                self.send_response(code)
+                for name, value in (headers or {}).items():
+                    self.send_header(name, value)
+                self.end_headers()
+
+            def log_message(self, *_args: Any) -> None:
+                pass
+
+        self.server = _Quiet(("127.0.0.1", 0), Handler)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/services/very-secret"
+
+    def taken(self) -> list[dict[str, Any]]:
+        """What was answered well."""
+        return [each for each in self.heard if each["answered"] < 300]
+
+    def subjects(self) -> list[str]:
+        return [each["subject"] for each in self.taken()]
+
+
+class _Quiet(ThreadingHTTPServer):
+    daemon_threads = True
+    block_on_close = False
+
+    def handle_error(self, *_args: Any) -> None:
+        pass  # the client went away
+
+
+@dataclass
+class Mail:
+    """A mail as the server took it."""
+
+    sender: str
+    recipients: list[str]
+    message: EmailMessage
+    raw: bytes
+    encrypted: bool
+
+
+@dataclass
+class Post(_Serving):
+    """A mail server of the words that smtplib needs. ``replies``: what it says to a word instead of the usual."""
+
+    replies: dict[str, bytes] = field(default_factory=dict)
+    tls: ssl.SSLContext | None = None  #: offers STARTTLS
+    mails: list[Mail] = field(default_factory=list)
+    logins: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        post = self
+
+        class Handler(socketserver.StreamRequestHandler):
+            def handle(self) -> None:
+                talk = _Talk(post, self)
+                try:
+                    talk.hold()
+                except (OSError, ValueError):
+                    pass  # the client went away
+                finally:
+                    talk.close()
+
+        class Server(socketserver.ThreadingTCPServer):
+            allow_reuse_address = True
+            daemon_threads = True
+            block_on_close = False
+
+        self.server = Server(("127.0.0.1", 0), Handler)
+
+
+class _Talk:
+    """One conversation."""
+
+    def __init__(self, post: Post, handler: socketserver.StreamRequestHandler) -> None:
+        self._post = post
+        self._socket: Any = handler.connection
+        self._file: Any = handler.rfile
+        self._encrypted = False
+        self._sender = ""
+        self._recipients: list[str] = []
+
+    def hold(self) -> None:
+        self._say(self._post.replies.get("GREETING", b"220 ears\r\n"))
+        while line := self._file.readline(65536):
+            word, _, rest = line.decode("utf-8").rstrip("\r\n").partition(" ")
+            word = word.upper()
+            if word in self._post.replies:
+                self._say(self._post.replies[word])
+            else:
+                self._answer(word, rest)
+            if word == "QUIT":
+                return
+
+    def close(self) -> None:
+        """Also what was encrypted on the way."""
+        self._file.close()
+        self._socket.close()
+
+    def _answer(self, word: str, rest: str) -> None:
+        match word:
+            case "EHLO":
+                starttls = b"250-STARTTLS\r\n" if self._post.tls and not self._encrypted else b""
+                self._say(b"250-ears\r\n" + starttls + b"250 AUTH PLAIN\r\n")
+            case "STARTTLS" if self._post.tls:
+                self._say(b"220 go on\r\n")
+                self._socket = self._post.tls.wrap_socket(self._socket, server_side=True)
+                self._file.close()
+                self._file, self._encrypted = self._socket.makefile("rb"), True
+            case "AUTH":
+                self._post.logins.append(base64.b64decode(rest.split()[1]).decode())
+                self._say(b"235 welcome\r\n")
+            case "MAIL":
+                self._sender = rest
+                self._say(b"250 ok\r\n")
+            case "RCPT":
+                self._recipients.append(rest)
+                self._say(b"250 ok\r\n")
+            case "DATA":
+                self._say(b"354 go on\r\n")
+                lines = []
+                while (line := self._file.readline()) not in (b".\r\n", b""):
+                    lines.append(line.removeprefix(b"."))
+                raw = b"".join(lines)
+                message = message_from_bytes(raw, policy=default)
+                assert isinstance(message, EmailMessage)
+                self._post.mails.append(Mail(self._sender, self._recipients, message, raw, self._encrypted))
+                self._say(b"250 taken\r\n")
+            case _:
+                self._say(b"250 ok\r\n" if word in ("RSET", "NOOP") else b"221 bye\r\n")
+
+    def _say(self, words: bytes) -> None:
+        self._socket.sendall(words)
+
+
+def program(folder: Path, body: str) -> Path:
+    """A program of a few lines of Python, which finds ``folder`` as FOLDER."""
+    path = folder / "tell"
+    path.write_text(f"#!{sys.executable} -S\nimport os, sys, time\nFOLDER = {str(folder)!r}\n{body}")
+    path.chmod(0o755)
+    return path

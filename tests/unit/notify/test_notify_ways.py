@@ -1,0 +1,289 @@
+"""Each way of telling: what goes out, what is told of a failure, and what is never told."""
+
+import json
+import os
+import shutil
+import socket
+import ssl
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from picwish_watchd.config import Apprise, Command, Email, Webhook
+from picwish_watchd.notify.courier import send
+from picwish_watchd.notify.notice import Failed, Notice, Outcome, Sent
+from tests.support.ears import Hook, Post, program
+
+NOTICE = Notice(
+    id="held-7-9",
+    event="held",
+    at=1_800_000_000.0,
+    subject="Été \\x1b[31m.jpg is held",
+    text="one line\nand another\n.\nafter a dot",
+    facts={"count": 1},
+)
+
+
+def hook(url: str, **more: Any) -> Webhook:
+    return Webhook.model_validate({"to": "webhook", "url": url, "timeout": 2, **more})
+
+
+def mail(post: Post, **more: Any) -> Email:
+    usual = {"server": "127.0.0.1", "port": post.port, "security": "none", "sender": "watchd@studio.example"}
+    return Email.model_validate({"to": "email", "recipients": ["ada@studio.example"], "timeout": 2, **usual, **more})
+
+
+def command(*run: object, timeout: float = 5) -> Command:
+    return Command.model_validate({"to": "command", "run": [str(each) for each in run], "timeout": timeout})
+
+
+def private(path: Path, text: str) -> Path:
+    path.write_text(text)
+    path.chmod(0o600)
+    return path
+
+
+def reason(outcome: Outcome) -> str:
+    assert isinstance(outcome, Failed), outcome
+    return outcome.reason
+
+
+def again(outcome: Outcome) -> bool:
+    assert isinstance(outcome, Failed), outcome
+    return outcome.again
+
+
+def test_a_webhook_gets_the_whole_notice_as_json(tmp_path: Path) -> None:
+    headers = private(tmp_path / "headers", "# for the gateway\nAuthorization: Bearer abc\nX-Room:  7\n")
+    with Hook() as heard:
+        assert send(hook(heard.url, headers_file=headers), NOTICE) == Sent()
+    [body] = heard.heard
+    assert (body["id"], body["event"], body["over"], body["count"]) == ("held-7-9", "held", False, 1)
+    assert (body["subject"], body["text"], body["at"]) == (NOTICE.subject, NOTICE.text, "2027-01-15T08:00:00.000Z")
+    assert body["host"] == socket.gethostname()
+    assert (heard.heads[0]["authorization"], heard.heads[0]["x-room"]) == ("Bearer abc", "7")
+    assert heard.heads[0]["content-type"] == "application/json"
+
+
+@pytest.mark.parametrize(("code", "tried_again"), [(500, True), (429, True), (400, False), (404, False), (302, False)])
+def test_what_a_webhook_answers_decides_whether_it_is_tried_again(code: int, tried_again: bool) -> None:
+    with Hook(code, headers={"Location": "/elsewhere"}) as heard:
+        outcome = send(hook(heard.url), NOTICE)
+    assert str(code) in reason(outcome)
+    assert again(outcome) is tried_again
+    assert len(heard.heard) == 1, "a redirect is not followed"
+
+
+def test_a_webhook_that_cannot_be_reached_is_told_without_its_secret_path(tmp_path: Path) -> None:
+    with Hook(pause=1.0) as heard:
+        slow = send(hook(heard.url, timeout=0.2), NOTICE)
+    gone = send(hook(heard.url), NOTICE)
+    for outcome in (slow, gone):
+        assert again(outcome)
+        assert "127.0.0.1" in reason(outcome)
+        assert "very-secret" not in reason(outcome)
+    assert "did not answer within 0.2 s" in reason(slow)
+
+
+@pytest.mark.parametrize("text", ["Authorization Bearer abc-secret", "X-A: b\x01-secret", "Na me: secret"])
+def test_a_line_that_is_no_header_is_told_by_its_number_and_not_quoted(tmp_path: Path, text: str) -> None:
+    told = reason(send(hook("http://127.0.0.1:9", headers_file=private(tmp_path / "h", text)), NOTICE))
+    assert "line 1 of the headers file" in told
+    assert "secret" not in told
+
+
+def test_a_file_of_secrets_that_others_can_read_is_refused_everywhere(tmp_path: Path) -> None:
+    file = private(tmp_path / "file", "X: y")
+    file.chmod(0o644)
+    with Post() as post:
+        by_mail = send(mail(post, user="ada", password_file=file), NOTICE)
+    for outcome in (send(hook("http://127.0.0.1:9", headers_file=file), NOTICE), by_mail):
+        assert "can be read by others (mode 0644)" in reason(outcome)
+
+
+def test_a_mail_is_a_plain_one_whose_subject_is_one_line() -> None:
+    with Post() as post:
+        assert send(mail(post, recipients=["ada@studio.example", "bob@studio.example"]), NOTICE) == Sent()
+    [taken] = post.mails
+    assert taken.message["Subject"] == f"[picwish-watchd {socket.gethostname()}] {NOTICE.subject}"
+    assert taken.message["To"] == "ada@studio.example, bob@studio.example"
+    assert taken.message["Auto-Submitted"] == "auto-generated"
+    assert "held-7-9" in taken.message["Message-ID"]
+    assert taken.message.get_content().replace("\r\n", "\n") == NOTICE.text + "\n"
+    assert [each.split(">")[0] for each in taken.recipients] == ["TO:<ada@studio.example", "TO:<bob@studio.example"]
+
+
+def test_a_mail_logs_in_with_the_password_of_its_file(tmp_path: Path) -> None:
+    password = tmp_path / "password"
+    with Post() as post:
+        login = mail(post, user="ada", password_file=password)
+        private(password, "pass word \r\n")
+        assert send(login, NOTICE) == Sent()
+        private(password, "pässword")
+        assert "outside ASCII" in reason(send(login, NOTICE))
+    assert post.logins == ["\0ada\0pass word "]
+
+
+@pytest.mark.parametrize(
+    ("replies", "told", "tried_again"),
+    [
+        ({"GREETING": b"554 no mail here\r\n"}, "554 no mail here", False),
+        ({"GREETING": b"421 later\r\n"}, "421 later", True),
+        ({"MAIL": b"452 full\r\n"}, "452 full", True),
+        ({"RCPT": b"550 no such \x1b[31muser\r\n"}, "ada@studio.example (550", False),
+        ({"RCPT": b"450 greylisted\r\n"}, "greylisted", True),
+        ({"DATA": b"554 spam\r\n"}, "554 spam", False),
+        ({"EHLO": b"nonsense without end" * 2000}, "500 Line too long", False),
+    ],
+)
+def test_what_a_mail_server_says_is_told_and_decides_whether_it_is_tried_again(
+    replies: dict[str, bytes], told: str, tried_again: bool
+) -> None:
+    with Post(replies) as post:
+        outcome = send(mail(post), NOTICE)
+    assert told in reason(outcome)
+    assert reason(outcome).isprintable()
+    assert again(outcome) is tried_again
+
+
+def test_a_farewell_that_goes_wrong_does_not_send_the_mail_twice() -> None:
+    with Post({"QUIT": b"500 what\r\n"}) as post:
+        assert send(mail(post), NOTICE) == Sent()
+    assert len(post.mails) == 1
+
+
+def test_a_mail_server_that_never_stops_talking_is_left() -> None:
+    with Post({"GREETING": b"220-and then\r\n" * 40_000}) as post:
+        told = reason(send(mail(post), NOTICE))
+    assert "says more than any mail server has to say" in told
+
+
+def test_a_mail_server_that_says_nothing_is_left_after_the_timeout() -> None:
+    with Post({"GREETING": b""}) as post:
+        outcome = send(mail(post, timeout=0.2), NOTICE)
+    assert again(outcome)
+
+
+def test_a_wrong_password_is_told_without_it(tmp_path: Path) -> None:
+    with Post({"AUTH": b"535 hunter2 is wrong\r\n"}) as post:
+        outcome = send(mail(post, user="ada", password_file=private(tmp_path / "p", "hunter2\n")), NOTICE)
+    assert "refuses user or password (535)" in reason(outcome)
+    assert "hunter2" not in reason(outcome)
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A key and a self-signed certificate for 127.0.0.1, in one file."""
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("needs the openssl command")
+    file = tmp_path_factory.mktemp("tls") / "both.pem"
+    made = [openssl, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    made += ["-days", "1", "-subj", "/CN=x", "-addext", "subjectAltName=IP:127.0.0.1"]
+    subprocess.run([*made, "-keyout", str(file), "-out", f"{file}.crt"], check=True, capture_output=True)
+    file.write_bytes(file.read_bytes() + Path(f"{file}.crt").read_bytes())
+    return file
+
+
+def test_starttls_comes_before_the_password_and_the_mail(
+    certificate: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(certificate)
+    file = private(tmp_path / "p", "hunter2\n")
+    with Post(tls=tls) as post:
+        safe = mail(post, security="starttls", user="ada", password_file=file)
+        assert "certificate of 127.0.0.1 cannot be trusted" in reason(send(safe, NOTICE))
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+        assert send(safe, NOTICE) == Sent()
+    assert post.logins == ["\0ada\0hunter2"]
+    assert [taken.encrypted for taken in post.mails] == [True]
+
+
+def test_a_server_without_starttls_gets_neither_password_nor_mail(tmp_path: Path) -> None:
+    with Post() as post:
+        safe = mail(post, security="starttls", user="ada", password_file=private(tmp_path / "p", "hunter2"))
+        assert "STARTTLS" in reason(send(safe, NOTICE))
+    assert (post.logins, post.mails) == ([], [])
+
+
+def test_a_command_hears_json_and_a_few_facts_and_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("PICWISH_API_KEY", "NOTIFY_SOCKET", "CREDENTIALS_DIRECTORY", "MY_SECRET"):
+        monkeypatch.setenv(name, "secret")
+    tell = program(
+        tmp_path,
+        "import json\n"
+        "told = {'stdin': json.load(sys.stdin), 'env': dict(os.environ), 'args': sys.argv[1:],"
+        " 'group': os.getpgid(0) == os.getpid()}\n"
+        "open(FOLDER + '/heard', 'w').write(json.dumps(told))",
+    )
+    assert send(command(tell, "--urgent", "$HOME; echo *"), NOTICE) == Sent()
+    heard = json.loads((tmp_path / "heard").read_text())
+    assert heard["args"] == ["--urgent", "$HOME; echo *"]
+    assert heard["group"] is True
+    assert heard["stdin"]["id"] == "held-7-9"
+    facts = {name: value for name, value in heard["env"].items() if name.startswith("PICWISH_")}
+    assert facts == {
+        "PICWISH_NOTICE_ID": "held-7-9", "PICWISH_EVENT": "held", "PICWISH_OVER": "0",
+        "PICWISH_SUBJECT": NOTICE.subject,
+    }  # fmt: skip
+    assert "secret" not in heard["env"].values()
+
+
+def test_a_command_that_hangs_is_killed_with_all_that_it_started(tmp_path: Path) -> None:
+    tell = program(
+        tmp_path,
+        "child = os.fork()\n"
+        "if child: open(FOLDER + '/child', 'w').write(str(child))\n"
+        "while True: os.write(1, b'noise' * 10000) if child else time.sleep(60)",
+    )
+    began = time.monotonic()
+    outcome = send(command(tell, timeout=0.5), NOTICE)
+    assert time.monotonic() - began < 4
+    assert "did not end within 0.5 s, and was killed" in reason(outcome)
+    child = int((tmp_path / "child").read_text())
+    for _ in range(100):
+        if not alive(child):
+            break
+        time.sleep(0.02)
+    assert not alive(child)
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_what_goes_wrong_with_a_command_is_told(tmp_path: Path) -> None:
+    assert "ended with 3" in reason(send(command(program(tmp_path, "sys.exit(3)")), NOTICE))
+    assert "was killed by signal 9" in reason(send(command(program(tmp_path, "os.kill(os.getpid(), 9)")), NOTICE))
+    missing = send(command(tmp_path / "nothing"), NOTICE)
+    assert "nothing cannot be run: No such file" in reason(missing)
+    assert not again(missing)
+    os.chmod(program(tmp_path, ""), 0o644)
+    assert "cannot be run: Permission denied" in reason(send(command(tmp_path / "tell"), NOTICE))
+
+
+def test_without_apprise_it_is_told_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "apprise", None)
+    services = Apprise.model_validate({"to": "apprise", "urls_file": tmp_path / "urls"})
+    assert "pip install 'picwish-watchd[notify]'" in reason(send(services, NOTICE))
+
+
+def test_apprise_gets_title_and_text(tmp_path: Path) -> None:
+    pytest.importorskip("apprise", reason="apprise is not installed")
+    with Hook() as heard:
+        urls = private(tmp_path / "urls", f"# ours\njson://127.0.0.1:{heard.port}/secret\n")
+        services = Apprise.model_validate({"to": "apprise", "urls_file": urls})
+        assert send(services, NOTICE) == Sent()
+        private(urls, "nonsense://secret")
+        assert "URL 1 of" in reason(send(services, NOTICE))
+        private(urls, "json://127.0.0.1:9/secret")
+        assert "secret" not in reason(send(services, NOTICE))
+    assert heard.heard[0]["message"] == NOTICE.text
