@@ -90,7 +90,6 @@ class Courier:
 
     def __init__(self, notifier: Notifier, *, lanes: Lanes, clock: Clock, done: Callable[[Notice], None]) -> None:
         self.notifier = notifier
-        self.resting = True  #: nothing is under way: no message, or one that is tried again later
         self._lanes = lanes
         self._clock = clock
         self._done = done
@@ -98,6 +97,17 @@ class Courier:
         self._bell = Bell()
         self._times: deque[float] = deque()  # of the messages of the last hour, monotonic
         self._overflowing = False
+        self._rests = asyncio.Event()
+        self._rests.set()
+
+    @property
+    def resting(self) -> bool:
+        """Whether nothing is under way: there is no message, or one that is tried again later."""
+        return self._rests.is_set()
+
+    async def rested(self) -> None:
+        """Returns once nothing is under way."""
+        await self._rests.wait()
 
     def take(self, notice: Notice) -> None:
         """Brings it when it is its turn; drops it, with one line in the log, while too many wait."""
@@ -108,23 +118,24 @@ class Courier:
             self._done(notice)
             return
         self._queue.append(notice)
-        self.resting = False
+        self._rests.clear()
         self._bell.ring()
 
     async def run(self) -> None:
         """Until cancelled."""
         while True:
             if not self._queue:
-                self.resting, self._overflowing = True, False
+                self._overflowing = False
+                self._rests.set()
                 await self._bell.wait(_HOUR)
                 continue
             if (pause := self._full_for()) > 0:
-                self.resting = True
+                self._rests.set()
                 await self._clock.sleep(pause)
                 if len(self._queue) > 1:
                     await self._bring(*self._drained())
                     continue
-            self.resting = False
+            self._rests.clear()
             await self._bring(self._queue.popleft())
 
     def _full_for(self) -> float:
@@ -146,7 +157,7 @@ class Courier:
         notice = notices[0] if len(notices) == 1 else summed_up(notices, self.notifier.at_most)
         self._times.append(self._clock.monotonic())
         for pause in (*_PAUSES, None):
-            self.resting = False
+            self._rests.clear()
             outcome = await attempt(self._lanes, self.notifier, notice)
             if isinstance(outcome, Sent):
                 _log.info("notify.sent", to=self.notifier.label, notice=notice.id, subject=notice.subject)
@@ -155,7 +166,7 @@ class Courier:
                 self._tell(notice, outcome.reason)
                 break
             _log.debug("notify.tried", to=self.notifier.label, notice=notice.id, reason=outcome.reason, again_in=pause)
-            self.resting = True
+            self._rests.set()
             await self._clock.sleep(pause)
         for each in notices:
             self._done(each)

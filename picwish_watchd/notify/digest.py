@@ -57,12 +57,12 @@ def _made(
     credits = journal.credits_since(last.at)
     month, today = journal.credits_since(month_start(now)), journal.credits_since(day_start(now))
     said = [f"{ended[state]:,} {word}" for state, word in _WORDS.items() if ended[state]]
+    said += [counted(credits, "credit")] if credits else []
     since = time.strftime("%d.%m. %H:%M", time.localtime(last.at))
     summary = ", ".join(said) or "nothing new"
     lines = [
         f"Since {since}: {summary}.",
-        f"Credits: {credits:,} since then; {_of(today, budget.per_day)} today, "
-        f"{_of(month, budget.per_month)} this month.",
+        f"Credits: {_of(today, budget.per_day)} today, {_of(month, budget.per_month)} this month.",
         "",
     ]
     wrong = [trouble.subject for trouble in troubles]
@@ -82,7 +82,7 @@ def _made(
     subject = f"the day: {summary}" + (f"; {counted(len(wrong), 'thing')} wrong" if wrong else "")
     subject = subject[0].upper() + subject[1:]
     notice = Notice(f"digest-{now:.0f}-{at}", Event.DIGEST, now, subject, "\n".join(lines), facts)
-    return Digest(at, notice, empty=not (said or credits or wrong))
+    return Digest(at, notice, empty=not (said or wrong))
 
 
 def _of(spent: int, most: int | None) -> str:

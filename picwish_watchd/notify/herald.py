@@ -59,9 +59,14 @@ class Herald:
             _log.error("notify.stopped", error=looking.exception(), reason="nobody is told any more until a restart")
         finally:
             looking.cancel()
-            self._lookout.close()
-            for mark in list(self._tasks):
-                self._dismiss(mark)
+            self.stop()
+
+    def stop(self) -> None:
+        """Nobody is told any more; what waits is kept for the next run."""
+        self._memory = None
+        self._lookout.close()
+        for mark in list(self._tasks):
+            self._dismiss(mark)
 
     async def close(self, patience: float) -> None:
         """A last look; then what is under way has ``patience`` seconds. What is left is sent by the next run."""
@@ -69,13 +74,17 @@ class Herald:
             return
         with suppress(JournalTemporaryError):
             self.look(at_once=True)
-        give_up = asyncio.get_running_loop().time() + patience
-        while not all(courier.resting for courier in self._couriers.values()):
-            if asyncio.get_running_loop().time() >= give_up:
-                break
-            await asyncio.sleep(0.02)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(patience):
+                for courier in self._couriers.values():
+                    await courier.rested()
         self._kept = b""  # also where nothing is to be told: from here on is news
         self._keep(self._memory)
+
+    @property
+    def resting(self) -> bool:
+        """Whether nothing is under way: all is sent, or tried again later."""
+        return all(courier.resting for courier in self._couriers.values())
 
     async def _keep_looking(self) -> None:
         while True:

@@ -1,0 +1,452 @@
+"""What is told, when, and how often: a real journal, gate and webhook; the clock is given."""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from picwish_watchd.config import Config
+from picwish_watchd.files.spool import Spool
+from picwish_watchd.job import ErrorCode, Job, NewJob, Problem, Stamp, State
+from picwish_watchd.journal import Journal
+from picwish_watchd.notify.herald import Herald
+from picwish_watchd.notify.memory import place_of
+from picwish_watchd.picwish import PicwishClient
+from picwish_watchd.pipeline.context import Context
+from picwish_watchd.pipeline.desks import Desks
+from picwish_watchd.pipeline.gate import Gate, Reason
+from picwish_watchd.pipeline.pacer import Pacer
+from tests.support.clock import FakeClock
+from tests.support.ears import Hook
+from tests.support.house import KEY, House, until
+
+
+class Scene:
+    """A herald at work on a journal that nothing else happens in."""
+
+    def __init__(self, context: Context, clock: FakeClock) -> None:
+        self.context, self.clock = context, clock
+        self.journal = context.journal
+        self.gate = Gate(context, pacer=Pacer(2, clock))
+        self.desks = Desks(context, changed=lambda: None)
+        self.herald = Herald(context, self.gate, self.desks)
+
+    def add(self, *names: str, problem: Problem | None = None) -> list[Job]:
+        rule = self.context.config.rules[0]
+        new = [
+            NewJob(rule.name, rule.inbox / name, Path(name), Stamp(n, 1, 1), sha256=name, problem=problem)
+            for n, name in enumerate(names)
+        ]
+        return [job for job in map(self.journal.get, self.journal.add(new)) if job is not None]
+
+    def hold(self, *names: str, code: ErrorCode = ErrorCode.SUBMIT_OUTCOME_UNKNOWN, message: str = "in doubt") -> None:
+        for job in self.add(*names):
+            self.journal.move(job, State.HELD, message, problem=Problem(code, message))
+
+    async def look(self, after: float = 0.0, *, at_once: bool = False) -> None:
+        self.clock.advance(after)
+        self.herald.look(at_once=at_once)
+        for _ in range(5):
+            await asyncio.sleep(0)  # what it asked for may answer
+
+    async def rest(self) -> None:
+        """Until all that was told has arrived, or is tried again later."""
+        await until(lambda: self.herald.resting, 10)
+
+
+def configured(house: House, *notify: dict[str, Any]) -> Config:
+    house.top = {**house.top, "notify": list(notify)}
+    return house.config()
+
+
+def to(hook: Hook, **more: Any) -> dict[str, Any]:
+    return {"to": "webhook", "url": hook.url, "timeout": 5, **more}
+
+
+@asynccontextmanager
+async def at_work(
+    house: House, config: Config, clock: FakeClock | None = None, *, crash: bool = False
+) -> AsyncIterator[Scene]:
+    clock = clock or FakeClock()
+    journal = Journal.open_for_writing(config.journal, clock)
+    async with PicwishClient(base_url=config.api.base_url, key=KEY, timeout=5) as client:
+        spool = Spool(house.root / "spool")
+        spool.prepare()
+        context = Context(config, journal, spool, clock, client)
+        scene = Scene(context, clock)
+        await scene.look()
+        try:
+            yield scene
+        finally:
+            if not crash:
+                await scene.herald.close(0.0)
+            scene.herald.stop()
+            await asyncio.sleep(0)
+            context.lanes.close()
+            journal.close()
+
+
+@pytest.fixture
+def hook() -> Iterator[Hook]:
+    with Hook() as listening:
+        yield listening
+
+
+async def test_five_hundred_images_in_a_minute_are_one_message_with_the_first_names(house: House, hook: Hook) -> None:
+    async with at_work(house, configured(house, to(hook))) as scene:
+        problem = Problem(ErrorCode.TRUNCATED, "it ends too early")
+        scene.add(*(f"{n}.jpg" for n in range(300)), problem=problem)
+        await scene.look(after=30)
+        scene.add(*(f"{n}.jpg" for n in range(300, 500)), problem=problem)
+        await scene.look(after=29)
+        await scene.rest()
+        assert hook.heard == []
+        await scene.look(after=2)
+        await scene.look(after=120)
+        await scene.rest()
+    [told] = hook.heard
+    assert told["subject"] == "500 images are refused"
+    assert (told["event"], told["count"], told["codes"]) == ("rejected", 500, {"truncated": 500})
+    assert [each["file"] for each in told["jobs"]] == [f"{n}.jpg" for n in range(5)]
+    assert "- 0.jpg (job 1, rule scans): it ends too early" in told["text"]
+    assert "- and 495 more" in told["text"]
+    assert "`picwish-watchd jobs --state rejected`" in told["text"]
+
+
+async def test_a_held_image_is_told_with_what_and_where_and_what_to_do(house: House, hook: Hook) -> None:
+    async with at_work(house, configured(house, to(hook))) as scene:
+        scene.hold("Été \n\x1b[31m.jpg", message="see https://cdn.example.org/r?sig=secret\nfor it")
+        await scene.look()
+        await scene.look(after=61)
+        await scene.rest()
+    [told] = hook.heard
+    assert told["subject"] == "Été \\n\\x1b[31m.jpg is held"
+    assert told["event"] == "held"
+    for words in ("submit_outcome_unknown", "see (an address) for it", "`picwish-watchd show 1`", "retry 1`"):
+        assert words in told["text"]
+    assert all(line.isprintable() for line in told["text"].splitlines())
+
+
+async def test_the_same_trouble_within_an_hour_is_told_once_and_a_new_one_at_once(house: House, hook: Hook) -> None:
+    async with at_work(house, configured(house, to(hook))) as scene:
+        scene.hold("a.jpg")
+        await scene.look()
+        await scene.look(after=61)
+        for name in ("b.jpg", "c.jpg"):
+            scene.hold(name)
+            await scene.look(after=600)
+        scene.hold("d.jpg", code=ErrorCode.RESULT_EXPIRED)
+        await scene.look()
+        await scene.look(after=61)
+        await scene.look(after=3600)
+        await scene.look(after=3600)
+        await scene.rest()
+    assert hook.subjects() == ["a.jpg is held", "d.jpg is held", "2 images are held"]
+
+
+async def test_a_note_on_a_job_that_has_ended_is_no_news(house: House, hook: Hook) -> None:
+    async with at_work(house, configured(house, to(hook))) as scene:
+        scene.hold("a.jpg")
+        await scene.look()
+        await scene.look(after=61)
+        [job] = scene.journal.jobs()
+        scene.journal.update(job, "its original was moved", note="moved")
+        await scene.look(after=7200)
+        await scene.look(after=7200)
+        await scene.rest()
+    assert hook.subjects() == ["a.jpg is held"]
+
+
+async def test_a_closed_gate_is_told_once_and_its_end_once(house: House, hook: Hook) -> None:
+    async with at_work(house, configured(house, to(hook))) as scene:
+        scene.gate.close(Reason.API_DOWN, "not accepted: 503", trial=True)
+        for _ in range(10):
+            await scene.look(after=60)
+        scene.gate.close(Reason.RESULTS_UNREACHABLE, "no download", trial=True)  # the first reason still holds
+        await scene.look(after=7200)
+        scene.gate.succeeded(Reason.API_DOWN)
+        await scene.look()
+        await scene.look(after=61)
+        await scene.look(after=7200)
+        await scene.rest()
+    down, results, up = hook.taken()
+    assert down["subject"] == "PicWish does not answer; nothing is being sent"
+    assert "Not accepted: 503." in down["text"]
+    assert (down["event"], down["over"], down["code"], down["trouble"]) == (
+        "blocked", False, "api_down", "blocked:api_down",
+    )  # fmt: skip
+    assert results["subject"].startswith("Results cannot be downloaded")
+    assert up["subject"] == "PicWish answers again, after 2 h 9 min"
+    assert (up["event"], up["over"], up["trouble"]) == ("blocked", True, "blocked:api_down")
+
+
+async def test_a_gate_that_closes_for_a_moment_is_no_news(house: House, hook: Hook) -> None:
+    async with at_work(house, configured(house, to(hook))) as scene:
+        for _ in range(20):
+            scene.gate.close(Reason.API_DOWN, "reset")
+            await scene.look(after=30)
+            scene.gate.succeeded(Reason.API_DOWN)
+            await scene.look(after=30)
+        await scene.rest()
+    assert hook.heard == []
+
+
+async def test_what_comes_and_goes_is_told_once_an_hour(house: House, hook: Hook) -> None:
+    async with at_work(house, configured(house, to(hook))) as scene:
+        for _ in range(11):  # of five minutes each
+            scene.gate.close(Reason.API_DOWN, "reset")
+            await scene.look(after=1)
+            await scene.look(after=119)
+            scene.gate.succeeded(Reason.API_DOWN)
+            await scene.look(after=1)
+            await scene.look(after=179)
+        await scene.rest()
+        assert [each["over"] for each in hook.taken()] == [False, True]
+        scene.gate.close(Reason.API_DOWN, "reset")
+        await scene.look(after=3600)
+        await scene.look(after=61)
+        await scene.rest()
+    assert [each["over"] for each in hook.taken()] == [False, True, False]
+
+
+async def test_the_budget_is_told_at_80_and_at_100_per_cent_and_anew_tomorrow(house: House, hook: Hook) -> None:
+    house.top = {"budget": {"per_day": 100}}
+    async with at_work(house, configured(house, to(hook, events=["budget"]))) as scene:
+
+        async def spend(images: int) -> None:
+            for job in scene.add(*(f"{time.monotonic_ns()}-{n}" for n in range(images))):
+                scene.journal.move(job, State.SUBMITTING, "sending", reserve=5)
+            await scene.look(after=11)
+
+        await spend(15)
+        await spend(1)
+        await spend(1)
+        await spend(3)
+        await spend(0)
+        await scene.look(after=86400)
+        await spend(16)
+        await scene.rest()
+    assert hook.subjects() == [
+        "80 % of the budget of 100 credits a day are used",
+        "The budget of 100 credits a day is used up",
+        "80 % of the budget of 100 credits a day are used",
+    ]
+    assert "100 of 100 credits are spent or reserved" in hook.taken()[1]["text"]
+    assert hook.taken()[1]["percent"] == 100
+
+
+async def test_the_digest_comes_once_a_day_and_only_if_there_is_something_to_tell(house: House, hook: Hook) -> None:
+    with Hook() as always:
+        clock = FakeClock(time.mktime((2027, 3, 1, 12, 0, 0, 0, 0, -1)))
+        usual = to(hook, events=["digest"])
+        config = configured(house, usual, {**usual, "url": always.url, "digest_always": True})
+        async with at_work(house, config, clock) as scene:
+            await scene.look(after=19 * 3600)  # 07:00
+            await scene.look(after=3600)
+            await scene.look(after=3600)
+            await scene.rest()
+            assert (hook.heard, [each["subject"] for each in always.heard]) == ([], ["The day: nothing new"])
+            scene.hold("a.jpg")
+            [job] = scene.add("b.jpg")
+            scene.journal.move(job, State.SUBMITTING, "sending", reserve=5)
+            await scene.look(after=23 * 3600)
+            await scene.look(after=60)
+            await scene.rest()
+    [told] = hook.heard
+    assert told["subject"] == "The day: 1 held, 5 credits; 1 thing wrong"
+    assert "Since 02.03. 08:00: 1 held, 5 credits." in told["text"]
+    assert "Credits: 0 today, 5 this month." in told["text"]
+    assert "- 1 image is held: `picwish-watchd jobs --state held`" in told["text"]
+    assert (told["held"], told["done"], told["credits"]) == (1, 0, 5)
+
+
+async def test_above_at_most_messages_an_hour_the_others_become_one(house: House, hook: Hook) -> None:
+    codes = list(ErrorCode)[:6]
+    async with at_work(house, configured(house, to(hook, at_most=3))) as scene:
+        for code in codes:
+            scene.hold(f"{code}.jpg", code=code)
+            await scene.look(at_once=True)
+        await until(lambda: len(hook.heard) == 4, 10)  # the courier's own sleep turns the clock
+        await scene.rest()
+    summary = hook.heard[-1]
+    assert (summary["event"], summary["subject"]) == ("summary", "3 messages in one")
+    assert summary["messages"] == {"held": 3}
+    assert [f"- {code}.jpg is held" in summary["text"] for code in codes] == [False] * 3 + [True] * 3
+
+
+async def test_events_that_are_not_asked_for_are_not_told(house: House, hook: Hook) -> None:
+    async with at_work(house, configured(house, to(hook, events=["blocked"]))) as scene:
+        scene.hold("a.jpg")
+        await scene.look(at_once=True)
+        scene.gate.close(Reason.UNAUTHORIZED, "401")
+        await scene.look()
+        await scene.look(after=61)
+        await scene.rest()
+    assert hook.subjects() == ["PicWish refuses the key; nothing is being sent"]
+
+
+async def test_a_restart_repeats_nothing_and_loses_nothing(house: House, hook: Hook) -> None:
+    config = configured(house, to(hook))
+    clock = FakeClock()
+    async with at_work(house, config, clock) as scene:
+        scene.hold("a.jpg")
+        await scene.look(at_once=True)
+        await scene.rest()
+        scene.hold("b.jpg", code=ErrorCode.RESULT_EXPIRED)
+        await scene.look()
+        scene.hold("c.jpg", code=ErrorCode.TASK_UNKNOWN)  # nobody has looked yet
+        scene.gate.close(Reason.API_DOWN, "503")
+        await scene.look(after=61)
+        await scene.rest()
+    async with at_work(house, config, clock) as scene:
+        await scene.look(after=600)
+        await scene.look(after=61)
+        await scene.rest()
+    assert hook.subjects()[0] == "a.jpg is held"
+    names = [each["file"] for notice in hook.heard if notice["event"] == "held" for each in notice["jobs"]]
+    assert names == ["a.jpg", "b.jpg", "c.jpg"]
+    assert len({each["id"] for each in hook.heard}) == len(hook.heard)
+
+
+async def test_after_a_restart_the_end_of_a_trouble_is_told_when_it_is_proved(house: House, hook: Hook) -> None:
+    config, clock = configured(house, to(hook)), FakeClock()
+    async with at_work(house, config, clock) as scene:
+        scene.gate.close(Reason.API_DOWN, "503")
+        await scene.look()
+        await scene.look(after=61)
+        await scene.rest()
+    async with at_work(house, config, clock) as scene:
+        await scene.look(after=300)
+        await scene.look(after=300)
+        await scene.rest()
+        assert len(hook.heard) == 1, "a gate that nobody has tried is no proof"
+        [job] = scene.add("a.jpg")
+        scene.journal.move(job, State.DELIVERING, "its result is here")
+        await scene.look()
+        await scene.look(after=61)
+        await scene.rest()
+    assert hook.subjects()[1].startswith("PicWish answers again, after 11 min")
+
+
+async def test_what_could_not_be_sent_is_sent_by_the_next_run_with_the_same_id(house: House, hook: Hook) -> None:
+    with Hook(500, 500, 500, 500, 500, 500) as broken:
+        config, clock = configured(house, to(broken)), FakeClock()
+        async with at_work(house, config, clock, crash=True) as scene:
+            scene.hold("a.jpg")
+            await scene.look(at_once=True)
+            await until(lambda: broken.heard, 10)
+        kept = json.loads(place_of(config.journal).read_text())["waiting"]
+        assert [each["notice"]["subject"] for each in kept] == ["a.jpg is held"]
+        async with at_work(house, config, clock) as scene:
+            await until(lambda: broken.taken(), 10)
+    assert len({each["id"] for each in broken.heard}) == 1
+
+
+async def test_a_message_that_never_goes_is_dropped_with_one_line_in_the_log(house: House) -> None:
+    with Hook(*[503] * 99) as broken, capture_logs() as logs:
+        async with at_work(house, configured(house, to(broken))) as scene:
+            scene.hold("a.jpg")
+            await scene.look(at_once=True)
+            await until(lambda: any(line["event"] == "notify.failed" for line in logs), 10)
+            await scene.look()
+        assert len(broken.heard) == 5
+    failed = [line for line in logs if line["event"].startswith("notify.") and line["log_level"] != "debug"]
+    assert [line["event"] for line in failed] == ["notify.failed"]
+    assert "very-secret" not in str(logs)
+    assert json.loads(place_of(house.config().journal).read_text())["waiting"] == []
+
+
+async def test_a_notifier_that_hangs_delays_no_other_and_keeps_no_more_than_a_hundred(house: House, hook: Hook) -> None:
+    with Hook(pause=2.0) as slow, capture_logs() as logs:
+        many = {"at_most": 1000, "events": ["held"]}
+        both = configured(house, to(slow, **many), to(hook, **many))
+        async with at_work(house, both) as scene:
+            for number in range(110):
+                scene.hold(f"{number}.jpg")
+                await scene.look(after=3601, at_once=True)
+            await until(lambda: len(hook.heard) == 110, 10)
+    assert len(slow.heard) <= 1
+    failed = [line for line in logs if line["event"] == "notify.failed"]
+    assert len(failed) == 1
+    assert "100 messages wait already" in failed[0]["reason"]
+
+
+async def test_a_reload_adds_and_removes_notifiers_and_keeps_what_waits_for_those_that_stay(
+    house: House, hook: Hook
+) -> None:
+    with Hook() as second:
+        async with at_work(house, configured(house, to(hook))) as scene:
+            scene.context.config = configured(house, to(second), to(hook, events=["held"]))
+            scene.hold("a.jpg")
+            await scene.look(at_once=True)
+            await scene.rest()
+            scene.context.config = configured(house, to(second))
+            scene.hold("b.jpg", code=ErrorCode.TASK_TIMEOUT)
+            await scene.look(at_once=True)
+            await scene.rest()
+            assert (hook.subjects(), second.subjects()) == (["a.jpg is held"], ["a.jpg is held", "b.jpg is held"])
+            scene.context.config = configured(house)
+            await scene.look()
+            assert not place_of(house.config().journal).exists()
+            scene.hold("c.jpg")
+            scene.context.config = configured(house, to(hook))
+            await scene.look(at_once=True)
+            await scene.rest()
+        assert hook.subjects() == ["a.jpg is held"], "what was before is no news"
+
+
+async def test_without_notifiers_nothing_is_kept_and_nothing_looked_at(house: House) -> None:
+    async with at_work(house, configured(house)) as scene:
+        scene.hold("a.jpg")
+        await scene.look(at_once=True)
+        assert scene.herald.resting
+        assert not place_of(house.config().journal).exists()
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"event": "x"}', '{"event": 1, "groups": {"a": {"b": 1}}}'])
+async def test_a_file_that_cannot_be_read_begins_anew(house: House, hook: Hook, content: str) -> None:
+    config = configured(house, to(hook))
+    place = place_of(config.journal)
+    place.parent.mkdir()
+    place.write_text(content)
+    async with at_work(house, config) as scene:
+        scene.hold("a.jpg")
+        await scene.look(at_once=True)
+        await scene.rest()
+    assert hook.subjects() == ["a.jpg is held"]
+    assert place.stat().st_mode & 0o777 == 0o600
+
+
+async def test_a_file_that_cannot_be_kept_costs_no_message(house: House, hook: Hook) -> None:
+    config = configured(house, to(hook))
+    place = place_of(config.journal)
+    with capture_logs() as logs:
+        async with at_work(house, config) as scene:
+            place.unlink(missing_ok=True)
+            place.mkdir()
+            scene.hold("a.jpg")
+            await scene.look(at_once=True)
+            await scene.look(after=1)
+            await scene.rest()
+    assert hook.subjects() == ["a.jpg is held"]
+    assert [line["event"] for line in logs if line["log_level"] == "warning"] == ["notify.not_kept"]
+
+
+async def test_an_older_journal_that_was_put_back_is_told_of_from_where_it_is(house: House, hook: Hook) -> None:
+    config = configured(house, to(hook))
+    async with at_work(house, config):
+        pass
+    place = place_of(config.journal)
+    kept = json.loads(place.read_text())
+    place.write_text(json.dumps({**kept, "event": 10**6}))
+    async with at_work(house, config) as scene:
+        scene.hold("a.jpg")
+        await scene.look(at_once=True)
+        await scene.rest()
+    assert hook.subjects() == ["a.jpg is held"]
