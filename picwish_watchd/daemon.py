@@ -167,7 +167,7 @@ class Daemon:
                 self.desks.open(rule, group)
             await self._stop.wait()
             await self._wind_up(workers)
-            await self._herald.close(0.0 if self._at_once.is_set() else _LAST_WORDS)
+            await self._herald.close(_LAST_WORDS, self._at_once)
             for helper in helpers:
                 helper.cancel()
 

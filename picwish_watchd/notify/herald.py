@@ -68,18 +68,28 @@ class Herald:
         for mark in list(self._tasks):
             self._dismiss(mark)
 
-    async def close(self, patience: float) -> None:
-        """A last look; then what is under way has ``patience`` seconds. What is left is sent by the next run."""
+    async def close(self, patience: float, at_once: asyncio.Event) -> None:
+        """A last look; then what is under way has ``patience`` seconds, or less if ``at_once`` is set.
+
+        What is left is sent by the next run.
+        """
         if self._memory is None:
             return
-        with suppress(JournalTemporaryError):
-            self.look(at_once=True)
-        with suppress(TimeoutError):
-            async with asyncio.timeout(patience):
-                for courier in self._couriers.values():
-                    await courier.rested()
+        last = asyncio.create_task(self._last_words())
+        hurried = asyncio.create_task(at_once.wait())
+        await asyncio.wait([last, hurried], timeout=patience, return_when=asyncio.FIRST_COMPLETED)
+        if last.done() and last.exception() is not None:
+            _log.error("notify.stopped", error=last.exception(), reason="the last messages are told by the next run")
+        for task in (last, hurried):
+            task.cancel()
         self._kept = b""  # also where nothing is to be told: from here on is news
         self._keep(self._memory)
+
+    async def _last_words(self) -> None:
+        with suppress(JournalTemporaryError):
+            self.look(at_once=True)
+        for courier in list(self._couriers.values()):
+            await courier.rested()
 
     @property
     def resting(self) -> bool:

@@ -85,7 +85,7 @@ async def at_work(
             yield scene
         finally:
             if not crash:
-                await scene.herald.close(0.0)
+                await scene.herald.close(0.0, asyncio.Event())
             scene.herald.stop()
             await asyncio.sleep(0)
             context.lanes.close()

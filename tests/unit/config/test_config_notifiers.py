@@ -1,0 +1,71 @@
+"""Whom the daemon tells: what is taken, what is refused, and that no secret is quoted."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from picwish_watchd.config import Command, Config, Email, Event, Security, Webhook
+
+RULES = "rules:\n- {name: scans, inbox: /in, outbox: /out}\n"
+
+
+def test_each_kind_is_read_with_its_defaults(loaded: Callable[..., Config], tmp_path: Path) -> None:
+    text = (
+        "notify:\n- {to: webhook, url: 'https://hooks.example.org/${TOKEN}?a=b'}\n"
+        "- {to: command, run: [./tell, --urgent], events: [held], digest_at: 7:05}\n"
+        "- {to: email, server: smtp.example.org, sender: a@example.org, recipients: [b@example.org]}\n"
+    )
+    hook, command, mail = loaded(text + RULES, {"TOKEN": "s3cret"}).notify
+    assert isinstance(hook, Webhook)
+    assert isinstance(command, Command)
+    assert isinstance(mail, Email)
+    assert hook.url.get_secret_value() == "https://hooks.example.org/s3cret?a=b"
+    assert "s3cret" not in repr(hook) + str(hook) + hook.label
+    assert (hook.events, hook.at_most, hook.digest_at) == (tuple(Event), 20, "08:00")
+    assert (command.run, command.events, command.digest_at) == (
+        (f"{tmp_path}/tell", "--urgent"), (Event.HELD,), "07:05",
+    )  # fmt: skip
+    assert (mail.security, mail.port) == (Security.STARTTLS, None)
+
+
+@pytest.mark.parametrize(
+    ("entry", "told"),
+    [
+        ("{to: webhok, url: x}", 'notify[0].to: found "webhok"; did you mean "webhook"?'),
+        ("{to: webhook}", "notify[0].url: found nothing; allowed: a URL"),
+        ("{to: webhook, url: 'ftp://s3cret'}", "notify[0].url: found a URL that is not shown here"),
+        ("{to: webhook, url: 'https://a:s3cret@x.org'}", "notify[0].url: found a URL with a user name"),
+        ("{to: webhook, url: 'http://x.org/s3cret'}", "notify[0].url: found http to another host"),
+        ("{to: command, run: tell s3cret}", "notify[0].run: found"),
+        ("{to: command, run: [tell], timeout: 10m}", "notify[0].timeout: found"),
+        ("{to: command, run: [tell], events: [helt]}", 'did you mean "held"?'),
+        ("{to: command, run: [tell], digest_at: 24:00}", "notify[0].digest_at: found"),
+        ("{to: email, server: x, sender: 'a b@c', recipients: [a@b]}", "notify[0].sender: found"),
+        ("{to: email, server: x, sender: a@b, recipients: [a@b], user: u}", "notify[0].user: found no password_file"),
+        (
+            "{to: email, server: x.org, sender: a@b, recipients: [a@b], user: u, password_file: p, security: none}",
+            "notify[0].security: found none, with a password for another host",
+        ),
+        ("https://s3cret", "notify[0]: found a single value"),
+    ],
+)
+def test_what_is_wrong_is_told_at_its_line_without_secrets(
+    faults: Callable[..., list[str]], entry: str, told: str
+) -> None:
+    found = faults(f"notify:\n- {entry}\n{RULES}")
+    assert any(told in fault and fault.startswith("2: ") for fault in found), found
+    if "run:" not in entry:
+        assert not any("s3cret" in fault for fault in found)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "'::1'"])
+def test_this_machine_may_get_a_password_as_it_is(loaded: Callable[..., Config], host: str) -> None:
+    entry = f"{{to: email, server: {host}, sender: a@b, recipients: [a@b], user: u, password_file: p, security: none}}"
+    assert len(loaded(f"notify:\n- {entry}\n{RULES}").notify) == 1
+
+
+@pytest.mark.parametrize("text", ["notify: {to: webhook, url: 's3cret'}\n", "notify: s3cret\n"])
+def test_a_notify_that_is_no_list_is_refused(faults: Callable[..., list[str]], text: str) -> None:
+    [fault] = faults(text + RULES)
+    assert fault.startswith("1: notify: found something else")
