@@ -6,7 +6,6 @@ import socketserver
 import ssl
 import sys
 import threading
-import time
 from dataclasses import dataclass, field
 from email import message_from_bytes
 from email.message import EmailMessage
@@ -38,11 +37,15 @@ class _Serving:
 
 
 class Hook(_Serving):
-    """A webhook's other end. ``codes``: what the first requests are answered; later ones 204. ``pause``: seconds."""
+    """A webhook's other end. ``codes``: what the first requests are answered; later ones 204.
+
+    It answers after ``pause`` seconds, or once ``let_go`` is set.
+    """
 
     def __init__(self, *codes: int, pause: float = 0.0, headers: dict[str, str] | None = None) -> None:
         self.heard: list[dict[str, Any]] = []  #: the JSON bodies
         self.heads: list[dict[str, str]] = []
+        self.let_go = threading.Event()
         left = list(codes)
         hook = self
 
@@ -50,7 +53,7 @@ class Hook(_Serving):
             def do_POST(self) -> None:
                 hook.heads.append({name.lower(): value for name, value in self.headers.items()})
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                time.sleep(pause)
+                hook.let_go.wait(pause)
                 code = left.pop(0) if left else 204
                 hook.heard.append(body | {"answered": code})
                 self.send_response(code)
@@ -62,6 +65,12 @@ class Hook(_Serving):
                 pass
 
         self.server = _Quiet(("127.0.0.1", 0), Handler)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.let_go.set()
+        super().__exit__(kind, error, trace)
 
     @property
     def url(self) -> str:
