@@ -5,7 +5,7 @@
 #    source ~/.local/share/bash_completion/picwish-watchd
 # See also: https://github.com/scop/bash-completion/blob/main/doc/configuration.md
 
-_shtab_picwish_watchd_subparsers=(run check status jobs show why plan retry approve spend export vacuum manual completion service demo simulate)
+_shtab_picwish_watchd_subparsers=(run check status jobs show why plan retry approve spend export vacuum manual completion service notify demo simulate)
 
 _shtab_picwish_watchd_run_option_strings=(-h --help -c --config --once)
 _shtab_picwish_watchd_check_option_strings=(-h --help -c --config)
@@ -22,6 +22,7 @@ _shtab_picwish_watchd_vacuum_option_strings=(-h --help -c --config)
 _shtab_picwish_watchd_manual_option_strings=(-h --help -c --config)
 _shtab_picwish_watchd_completion_option_strings=(-h --help -c --config)
 _shtab_picwish_watchd_service_option_strings=(-h --help -c --config --user --group --name --unit-dir --dry-run)
+_shtab_picwish_watchd_notify_option_strings=(-h --help -c --config --to)
 _shtab_picwish_watchd_demo_option_strings=(-h --help -c --config)
 _shtab_picwish_watchd_simulate_option_strings=(-h --help -c --config --port)
 _shtab_picwish_watchd_option_strings=(-h --help --version)
@@ -34,7 +35,8 @@ _shtab_picwish_watchd_spend___by_choices=(day month rule)
 _shtab_picwish_watchd_export___what_choices=(jobs spend)
 _shtab_picwish_watchd_completion_pos_0_choices=(bash zsh fish)
 _shtab_picwish_watchd_service_pos_0_choices=(install uninstall show)
-_shtab_picwish_watchd_pos_0_choices=(run check status jobs show why plan retry approve spend export vacuum manual completion service demo simulate)
+_shtab_picwish_watchd_notify_pos_0_choices=(test)
+_shtab_picwish_watchd_pos_0_choices=(run check status jobs show why plan retry approve spend export vacuum manual completion service notify demo simulate)
 
 _shtab_picwish_watchd_run__h_nargs=0
 _shtab_picwish_watchd_run___help_nargs=0
@@ -77,6 +79,8 @@ _shtab_picwish_watchd_completion___help_nargs=0
 _shtab_picwish_watchd_service__h_nargs=0
 _shtab_picwish_watchd_service___help_nargs=0
 _shtab_picwish_watchd_service___dry_run_nargs=0
+_shtab_picwish_watchd_notify__h_nargs=0
+_shtab_picwish_watchd_notify___help_nargs=0
 _shtab_picwish_watchd_demo__h_nargs=0
 _shtab_picwish_watchd_demo___help_nargs=0
 _shtab_picwish_watchd_simulate__h_nargs=0

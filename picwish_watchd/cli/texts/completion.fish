@@ -50,8 +50,8 @@ function _shtab_picwish_watchd_using
   test "$_shtab_picwish_watchd_cmdpath" = "$argv"
 end
 
-set -g _shtab_picwish_watchd_commands run check status jobs show why plan retry approve spend export vacuum manual completion service demo simulate
-set -g _shtab_picwish_watchd_opts_with_value --by --config --group --name --port --rule --since --state --unit-dir --until --user --what -c
+set -g _shtab_picwish_watchd_commands run check status jobs show why plan retry approve spend export vacuum manual completion service notify demo simulate
+set -g _shtab_picwish_watchd_opts_with_value --by --config --group --name --port --rule --since --state --to --unit-dir --until --user --what -c
 
 complete -c picwish-watchd -e
 complete -c picwish-watchd -f
@@ -128,6 +128,11 @@ complete -c picwish-watchd -n '_shtab_picwish_watchd_using service' -l name -x -
 complete -c picwish-watchd -n '_shtab_picwish_watchd_using service' -l unit-dir -x -d 'where units stand (default: /etc/systemd/system)'
 complete -c picwish-watchd -n '_shtab_picwish_watchd_using service' -l dry-run -d 'tell what would be done and written; do nothing'
 complete -c picwish-watchd -n '_shtab_picwish_watchd_using service; and test $_shtab_picwish_watchd_npos -eq 0' -ka "install uninstall show" -d action
+complete -c picwish-watchd -n '_shtab_picwish_watchd_using; and test $_shtab_picwish_watchd_npos -eq 0' -a notify -d 'Send a test message to those whom notify: names.'
+complete -c picwish-watchd -n '_shtab_picwish_watchd_using notify' -s h -l help -d 'show this help message and exit'
+complete -c picwish-watchd -n '_shtab_picwish_watchd_using notify' -s c -l config -x -d 'the configuration file'
+complete -c picwish-watchd -n '_shtab_picwish_watchd_using notify' -l to -x -d 'only through the N-th one of the configuration'
+complete -c picwish-watchd -n '_shtab_picwish_watchd_using notify; and test $_shtab_picwish_watchd_npos -eq 0' -ka "test" -d 'send a message through each notifier'
 complete -c picwish-watchd -n '_shtab_picwish_watchd_using; and test $_shtab_picwish_watchd_npos -eq 0' -a demo -d 'Make a complete round trip on this machine, with no key and no configuration.'
 complete -c picwish-watchd -n '_shtab_picwish_watchd_using demo' -s h -l help -d 'show this help message and exit'
 complete -c picwish-watchd -n '_shtab_picwish_watchd_using demo' -s c -l config -x -d 'the configuration file'

@@ -17,6 +17,7 @@ _shtab_picwish_watchd_commands() {
     export:'Write jobs or credits as CSV or JSON lines, for accounting.'
     jobs:'List the jobs, newest first.'
     manual:'Print the manual page, for man(1).'
+    notify:'Send a test message to those whom notify: names.'
     plan:'Tell what the inboxes hold that is not done and what it would cost; submit nothing.'
     retry:'Let jobs that ended badly go on; what must be paid again is paid again.'
     run:'Watch the inboxes and enhance what is new, until stopped.'
@@ -105,6 +106,16 @@ _shtab_picwish_watchd_manual_options=(
 
 # guard to ensure default positional specs are added only once per session
 _shtab_picwish_watchd_manual_defaults_added=0
+
+_shtab_picwish_watchd_notify_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  {-c,--config}"[the configuration file]:FILE:"
+  "--to[only through the N-th one of the configuration]:N:"
+  ":send a message through each notifier:(test)"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_picwish_watchd_notify_defaults_added=0
 
 _shtab_picwish_watchd_plan_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
@@ -231,6 +242,7 @@ _shtab_picwish_watchd() {
         export) _arguments -C -s $_shtab_picwish_watchd_export_options ;;
         jobs) _arguments -C -s $_shtab_picwish_watchd_jobs_options ;;
         manual) _arguments -C -s $_shtab_picwish_watchd_manual_options ;;
+        notify) _arguments -C -s $_shtab_picwish_watchd_notify_options ;;
         plan) _arguments -C -s $_shtab_picwish_watchd_plan_options ;;
         retry) _arguments -C -s $_shtab_picwish_watchd_retry_options ;;
         run) _arguments -C -s $_shtab_picwish_watchd_run_options ;;

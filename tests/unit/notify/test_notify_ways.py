@@ -276,6 +276,7 @@ def test_without_apprise_it_is_told_how_to_get_it(tmp_path: Path, monkeypatch: p
     assert "pip install 'picwish-watchd[notify]'" in reason(send(services, NOTICE))
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # those of apprise and of what it imports
 def test_apprise_gets_title_and_text(tmp_path: Path) -> None:
     pytest.importorskip("apprise", reason="apprise is not installed")
     with Hook() as heard:
