@@ -41,7 +41,7 @@ async def _beat(gaps: list[float]) -> None:
 def main() -> None:
     """Runs the daemon of the configuration that is named on the command line."""
     config, key = configuration_and_key(argparse.Namespace(config=Path(sys.argv[3])))
-    log.setup(config.log.level, config.log.format, sys.stderr, secrets=[key])
+    log.setup(config.log.level, config.log.format, sys.stderr)
     gc.freeze()  # as the command does
     gaps = asyncio.run(_serve(Daemon(config, key)))
     print(json.dumps({"longest": max(gaps), "long": [gap for gap in gaps if gap > _LONG]}), flush=True)

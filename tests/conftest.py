@@ -32,6 +32,12 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
+@pytest.fixture(autouse=True)
+def _no_secrets_from_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a process has read as a secret it hides for ever; here, until the end of the test."""
+    monkeypatch.setattr("picwish_watchd.secrecy._secrets", ())
+
+
 @pytest.fixture
 async def house(tmp_path: Path) -> AsyncIterator[House]:
     """A house against a fast simulator; at the end the laws are asserted."""

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from picwish_watchd import __version__
 from picwish_watchd.errors import WatchdError
+from picwish_watchd.secrecy import hide
 
 #: Command -> what it does; the module of that name has ``run(args) -> exit code``.
 COMMANDS = {
@@ -91,7 +92,7 @@ def _give_up(error: Exception) -> int:
 
 
 def _printable(text: str) -> str:
-    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
+    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in hide(text))
 
 
 def parser() -> argparse.ArgumentParser:

@@ -11,18 +11,14 @@ from pathlib import Path
 from picwish_watchd import mounts
 from picwish_watchd.cli.source import configuration
 from picwish_watchd.config import (
-    Apprise,
     Command,
     Config,
-    Email,
     Notifier,
     OnFailure,
     OnSuccess,
     Rule,
     Webhook,
     read_key,
-    read_private,
-    read_token,
 )
 from picwish_watchd.errors import ConfigError, JournalError
 from picwish_watchd.files.names import shown
@@ -73,9 +69,9 @@ def _key(config: Config) -> _Finding:
 
 
 def _token(config: Config) -> Iterator[_Finding]:
-    if config.http is not None and config.http.token_file is not None:
+    if config.http is not None and config.http.token is not None:
         try:
-            read_token(config.http)
+            config.http.token.word()
             yield _Finding(0, f"token of http: there is one in {config.http.token_file}")
         except ConfigError as error:
             yield _Finding(error.exit_code, f"token of http: {error.message}", error.hint)
@@ -84,18 +80,14 @@ def _token(config: Config) -> Iterator[_Finding]:
 def _notifier(number: int, notifier: Notifier) -> _Finding:
     """What can be said without sending anything."""
     what = f"notifier {number}, {notifier.label}"
+    if isinstance(notifier, Command) and shutil.which(notifier.run[0]) is None:
+        hint = "correct its path, or chmod +x it"
+        return _Finding(1, f"{what}: {notifier.run[0]} is no program that can be run", hint)
     try:
-        match notifier:
-            case Command(run=(program, *_)) if shutil.which(program) is None:
-                return _Finding(
-                    1, f"{what}: {program} is no program that can be run", "correct its path, or chmod +x it"
-                )
-            case Webhook(headers_file=Path() as file):
-                read_private(file, "the headers file", 'one "Name: value" a line')
-            case Email(password_file=Path() as file):
-                read_private(file, "the password file", "put the password alone into it")
-            case Apprise(urls_file=file):
-                read_private(file, "the file of apprise URLs", "one URL a line")
+        for file in notifier.private:
+            file.read()
+        if isinstance(notifier, Webhook):
+            notifier.read_url()
     except ConfigError as error:
         return _Finding(1, f"{what}: {error.message}", error.hint)
     return _Finding(0, f"{what}: `picwish-watchd notify test --to {number}` sends a test")

@@ -20,13 +20,13 @@ def run(args: argparse.Namespace) -> int:
     config, key = configuration_and_key(args)
     progress = Progress(sys.stderr) if args.once else None
     stream = sys.stderr if progress is None else progress.stream
-    log.setup(config.log.level, config.log.format, stream, secrets=[key])
+    log.setup(config.log.level, config.log.format, stream)
     for warning in config.warnings:
         structlog.get_logger().warning("config.warning", reason=warning)
 
     def reload() -> tuple[Config, str]:
         fresh, fresh_key = configuration_and_key(args)
-        log.setup(fresh.log.level, fresh.log.format, stream, secrets=[key, fresh_key])
+        log.setup(fresh.log.level, fresh.log.format, stream)
         return fresh, fresh_key
 
     daemon = Daemon(config, key, reload=reload)

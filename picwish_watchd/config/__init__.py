@@ -1,13 +1,14 @@
 """The configuration: a YAML file becomes one frozen `Config`, or all of its faults at once.
 
-``find`` says which file, ``load`` reads it, ``read_key`` and ``read_token`` fetch the secrets. Inside, from the ground
-up: ``units`` and ``texts`` judge single values, ``schema`` names the keys (``notifiers`` those of `notify:`),
-``source`` reads YAML with its lines, ``dangers`` judges combinations, ``reading`` puts them together, ``messages`` words
-the faults.
+``find`` says which file, ``load`` reads it, ``read_key`` fetches the API key. Inside, from the ground up: ``units`` and
+``texts`` judge single values, ``private`` reads files of secrets, ``extras`` knows what must be installed besides,
+``schema`` names the keys (``notifiers`` those of `notify:`), ``source`` reads YAML with its lines, ``dangers`` judges
+combinations, ``reading`` puts them together, ``messages`` words the faults.
 """
 
-from picwish_watchd.config.key import read_key, read_private, read_token
+from picwish_watchd.config.key import read_key
 from picwish_watchd.config.notifiers import Apprise, Command, Email, Event, Notifier, Security, Way, Webhook
+from picwish_watchd.config.private import PrivateFile
 from picwish_watchd.config.reading import find, load
 from picwish_watchd.config.schema import (
     Api,
@@ -49,6 +50,7 @@ __all__ = [
     "OnFailure",
     "OnSuccess",
     "Oversize",
+    "PrivateFile",
     "Rule",
     "Security",
     "Way",
@@ -56,6 +58,4 @@ __all__ = [
     "find",
     "load",
     "read_key",
-    "read_private",
-    "read_token",
 ]

@@ -1,13 +1,16 @@
 """Combinations of keys, each fine alone, that would lose images, pay in circles or give the key away."""
 
-import importlib.util
 import os
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import SecretStr
+
+from picwish_watchd.config.extras import missing
 from picwish_watchd.config.messages import Where
-from picwish_watchd.config.notifiers import Email, Notifier, Security, Webhook
+from picwish_watchd.config.notifiers import HTTPS, Apprise, Email, Notifier, Security, Webhook
+from picwish_watchd.config.private import CREDENTIAL, PrivateFile
 from picwish_watchd.config.schema import Api, Http, IfExists, OnFailure, OnSuccess, Rule
 from picwish_watchd.config.texts import is_plain_http_to_elsewhere
 from picwish_watchd.config.units import spell_duration
@@ -72,13 +75,7 @@ def http_dangers(http: Http | None) -> Iterator[Danger]:
             f"{http.listen}, which other machines can reach, and no token_file",
             "an address of this machine alone, such as 127.0.0.1:9107; others together with token_file: FILE",
         )
-    if importlib.util.find_spec("prometheus_client") is None:
-        yield Danger(
-            (("http",),),
-            "a section that needs the package prometheus-client, which is not installed",
-            "no such section; or install it: pip install 'picwish-watchd[metrics]', "
-            "or pip install prometheus-client, into the environment of picwish-watchd",
-        )
+    yield from _missing("metrics", ("http",), "a section")
 
 
 def indiscretions(notify: Mapping[int, Notifier]) -> Iterator[Danger]:
@@ -86,21 +83,51 @@ def indiscretions(notify: Mapping[int, Notifier]) -> Iterator[Danger]:
     for index, notifier in notify.items():
         where: Where = ("notify", index)
         match notifier:
-            case Webhook(allow_insecure=False) if is_plain_http_to_elsewhere(notifier.url.get_secret_value()):
+            case Webhook(url=None, url_file=None):
+                yield Danger(((*where, "url"), (*where, "url_file")), "nothing", "a URL, or url_file: FILE")
+            case Webhook(url=SecretStr(), url_file=Path()):
+                yield Danger(((*where, "url"), (*where, "url_file")), "a url_file beside it", "one of the two")
+            case Webhook(url=SecretStr() as url, allow_insecure=False) if is_plain_http_to_elsewhere(
+                url.get_secret_value()
+            ):
                 yield Danger(
                     ((*where, "url"), (*where, "allow_insecure")),
                     "http to another host, which sends names of images unencrypted",
-                    "https; http for localhost, 127.0.0.0/8 and [::1], or everywhere with allow_insecure: true",
+                    HTTPS,
                 )
             case Email() if (notifier.user is None) != (notifier.password_file is None):
-                there, missing = ("password_file", "user") if notifier.user is None else ("user", "password_file")
-                yield Danger(((*where, there), (*where, missing)), f"no {missing}", f"{there} together with {missing}")
+                there, gone = ("password_file", "user") if notifier.user is None else ("user", "password_file")
+                yield Danger(((*where, there), (*where, gone)), f"no {gone}", f"{there} together with {gone}")
             case Email(security=Security.NONE, allow_insecure=False, password_file=Path()) if not _is_here(notifier):
                 yield Danger(
                     ((*where, "security"), (*where, "allow_insecure"), (*where, "password_file")),
                     "none, with a password for another host, which sends it unencrypted",
                     "starttls or tls; none for this machine, or everywhere with allow_insecure: true",
                 )
+            case Apprise():
+                yield from _missing("notify", (*where, "to"), "apprise")
+
+
+def namesakes(http: Http | None, notify: Mapping[int, Notifier]) -> Iterator[Danger]:
+    """Files of secrets with one name: systemd hands credentials over by name, and one could be taken for the other."""
+    files = [(("http",), http.token)] if http is not None and http.token is not None else []
+    found: list[tuple[Where, PrivateFile]] = [*files]
+    found += [(("notify", index), file) for index, notifier in notify.items() for file in notifier.private]
+    taken: dict[str, Path | None] = {CREDENTIAL: None}
+    for where, file in found:
+        first = taken.setdefault(file.path.name, file.path)
+        if first != file.path:
+            other = "the credential that holds the API key" if first is None else first
+            yield Danger(
+                ((*where, file.key),),
+                f"{file.path}, which has the name of {other}",
+                "another name: by its name systemd can hand the file over (LoadCredential=)",
+            )
+
+
+def _missing(extra: str, where: Where, found: str) -> Iterator[Danger]:
+    if (how := missing(extra)) is not None:
+        yield Danger((where,), f"{found} that needs a package which is not installed", f"nothing of it; or {how}")
 
 
 def _is_here(mail: Email) -> bool:

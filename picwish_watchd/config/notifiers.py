@@ -11,12 +11,17 @@ from urllib.parse import urlsplit
 from pydantic import Field, PlainValidator, SecretStr, ValidationInfo
 
 from picwish_watchd.config import texts, units
+from picwish_watchd.config.private import PrivateFile
 from picwish_watchd.config.schema import Count, Flag, Folder, OptionalPath, Section
+from picwish_watchd.errors import ConfigError
+from picwish_watchd.secrecy import keep
 
 _SERVER = re.compile(r"[A-Za-z0-9._:-]{1,255}", re.ASCII)
 _ADDRESS = re.compile(r"[^\s<>@,;:\"]{1,64}@[^\s<>@,;:\"]{1,255}")
+HTTPS = "https; http for localhost, 127.0.0.0/8 and [::1], or everywhere with allow_insecure: true"  #: allowed
 _MOMENT = re.compile(r"([01]?[0-9]|2[0-3]):([0-5][0-9])", re.ASCII)
 _NOT_SHOWN = "a URL that is not shown here"
+_A_URL = "a URL such as https://hooks.example.org/abc"
 
 
 class Event(StrEnum):
@@ -62,22 +67,28 @@ def _time_of_day(value: object) -> str:
     return f"{int(match[1]):02}:{match[2]}"
 
 
-def _url(value: object, info: ValidationInfo) -> SecretStr:
-    if isinstance(value, SecretStr):
+def _url(value: object, info: ValidationInfo) -> SecretStr | None:
+    if value is None or isinstance(value, SecretStr):
         return value
     try:
         url = texts.expanded(value, info.context)
-        parts = urlsplit(url)
-        _ = parts.port  # the property raises for a port that is none
     except units.RefusedError as refused:
         raise units.RefusedError(refused.allowed, found=_NOT_SHOWN) from None
+    return SecretStr(keep(_checked(url)))
+
+
+def _checked(url: str) -> str:
+    """An http(s) URL. Raises `RefusedError`, which does not quote it."""
+    try:
+        parts = urlsplit(url)
+        _ = parts.port  # the property raises for a port that is none
     except ValueError:
-        raise units.RefusedError("a URL such as https://hooks.example.org/abc", found=_NOT_SHOWN) from None
+        raise units.RefusedError(_A_URL, found=_NOT_SHOWN) from None
     if parts.scheme not in ("http", "https") or not parts.hostname or any(map(str.isspace, url)) or not url.isascii():
-        raise units.RefusedError("a URL such as https://hooks.example.org/abc", found=_NOT_SHOWN)
+        raise units.RefusedError(_A_URL, found=_NOT_SHOWN)
     if parts.username is not None or parts.password is not None:
         raise units.RefusedError("a URL without them; headers_file is the place", found="a URL with a user name")
-    return SecretStr(url)
+    return url
 
 
 def _program(value: object, info: ValidationInfo) -> tuple[str, ...]:
@@ -120,6 +131,10 @@ def _text_or_none(value: object) -> str | None:
     return None if value is None else texts.text(value)
 
 
+def _private(path: Path | None, key: str, what: str, hint: str) -> PrivateFile | None:
+    return None if path is None else PrivateFile(path, key, what, hint)
+
+
 class Notifier(Section):
     """What all ways have in common. ``label`` names one for people, without a secret."""
 
@@ -137,23 +152,53 @@ class Notifier(Section):
         """Which one this is, for people: its way and where it leads."""
         return self.to
 
+    @property
+    def private(self) -> tuple[PrivateFile, ...]:
+        """The files of secrets that it names."""
+        return ()
+
 
 class Webhook(Notifier):
     """A POST of JSON to a URL. The URL may be a secret by itself, as those of chat rooms are."""
 
     way = Way.WEBHOOK
-    url: Annotated[SecretStr, PlainValidator(_url)] = Field(repr=False, description="a URL")
+    url: Annotated[SecretStr | None, PlainValidator(_url)] = Field(default=None, repr=False)
+    url_file: OptionalPath = None  #: the URL alone, in its stead
     headers_file: OptionalPath = None  #: "Name: value" a line, such as Authorization
     allow_insecure: Flag = False  #: http to other hosts than this one
 
     @property
-    def host(self) -> str:
-        """Where it leads, without the path, which may be secret."""
-        return urlsplit(self.url.get_secret_value()).hostname or ""
+    def label(self) -> str:
+        if self.url is not None:
+            return f"webhook {urlsplit(self.url.get_secret_value()).hostname}"
+        return f"webhook {'' if self.url_file is None else self.url_file.name}"
 
     @property
-    def label(self) -> str:
-        return f"webhook {self.host}"
+    def address(self) -> PrivateFile | None:
+        """Where the URL stands, unless it stands in the configuration."""
+        return _private(self.url_file, "url_file", "the URL file", "put the URL alone into it")
+
+    @property
+    def headers(self) -> PrivateFile | None:
+        """Where the headers stand."""
+        return _private(self.headers_file, "headers_file", "the headers file", 'one "Name: value" a line')
+
+    @property
+    def private(self) -> tuple[PrivateFile, ...]:
+        return tuple(file for file in (self.address, self.headers) if file is not None)
+
+    def read_url(self) -> str:
+        """Where it leads. Raises `ConfigError` for a file that cannot be used, or holds no URL that can be."""
+        if self.address is None:
+            return "" if self.url is None else self.url.get_secret_value()
+        try:
+            url = _checked(self.address.word())
+        except units.RefusedError as refused:
+            where = f"{self.address.what} {self.address.path}"
+            raise ConfigError(f"{where} holds {refused.found}; allowed: {refused.allowed}") from None
+        if texts.is_plain_http_to_elsewhere(url) and not self.allow_insecure:
+            raise ConfigError(f"{self.address.what} {self.address.path} leads by http to another host", hint=HTTPS)
+        return url
 
 
 class Command(Notifier):
@@ -184,6 +229,16 @@ class Email(Notifier):
     def label(self) -> str:
         return f"email {self.server}"
 
+    @property
+    def password(self) -> PrivateFile | None:
+        """Where the password stands."""
+        hint = "put the password alone into it, readable for the daemon only"
+        return _private(self.password_file, "password_file", "the password file", hint)
+
+    @property
+    def private(self) -> tuple[PrivateFile, ...]:
+        return () if self.password is None else (self.password,)
+
 
 class Apprise(Notifier):
     """Whatever the library apprise knows; needs the extra `notify`."""
@@ -195,12 +250,21 @@ class Apprise(Notifier):
     def label(self) -> str:
         return f"apprise {self.urls_file.name}"
 
+    @property
+    def urls(self) -> PrivateFile:
+        """Where the URLs stand."""
+        return PrivateFile(self.urls_file, "urls_file", "the file of apprise URLs", "one URL a line")
+
+    @property
+    def private(self) -> tuple[PrivateFile, ...]:
+        return (self.urls,)
+
 
 KINDS: Mapping[str, type[Notifier]] = {str(kind.way): kind for kind in (Webhook, Command, Email, Apprise)}
 
 #: Stand in for required keys that are missing or refused, while the rest of an entry is judged.
 STAND_INS: Mapping[type[Section], Mapping[str, object]] = {
-    Webhook: {"to": Way.WEBHOOK, "url": SecretStr("https://nowhere")},
+    Webhook: {"to": Way.WEBHOOK},
     Command: {"to": Way.COMMAND, "run": ("/nowhere",)},
     Email: {"to": Way.EMAIL, "server": "nowhere", "sender": "a@nowhere", "recipients": ("a@nowhere",)},
     Apprise: {"to": Way.APPRISE, "urls_file": "/nowhere"},

@@ -8,7 +8,7 @@ from typing import TypeVar
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from picwish_watchd.config.dangers import Danger, dangers, http_dangers, indiscretions
+from picwish_watchd.config.dangers import Danger, dangers, http_dangers, indiscretions, namesakes
 from picwish_watchd.config.messages import Fault, Where, refusal, spell
 from picwish_watchd.config.notifiers import KINDS, STAND_INS, Notifier
 from picwish_watchd.config.schema import Api, Budget, Burst, Config, General, Http, Log, Rule, Section
@@ -99,7 +99,8 @@ class _Reading:
         rules = self._rules(top.pop("rules", None), self._defaults(top.pop("defaults", None)))
         notify = self._notify(top.pop("notify", None))
         general = self._section(General, top, ())
-        for danger in (*dangers(api, general.journal, rules), *http_dangers(http), *indiscretions(notify)):
+        found = [*dangers(api, general.journal, rules), *http_dangers(http)]
+        for danger in (*found, *indiscretions(notify), *namesakes(http, notify)):
             self._add_danger(danger)
         return Config(
             api=api,

@@ -20,6 +20,7 @@ from pydantic import (
 )
 
 from picwish_watchd.config import texts, units
+from picwish_watchd.config.private import PrivateFile
 from picwish_watchd.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -235,6 +236,14 @@ class Http(Section):
 
     listen: Annotated[texts.Address, _by(texts.address)] = Field(description="where to listen, such as 127.0.0.1:9107")
     token_file: OptionalPath = None  #: every request must bear what it holds
+
+    @property
+    def token(self) -> PrivateFile | None:
+        """Where the token stands; None: everybody who reaches the address may ask."""
+        if self.token_file is None:
+            return None
+        hint = "put it alone into the file that http.token_file names, which others cannot read"
+        return PrivateFile(self.token_file, "token_file", "the token file", hint)
 
 
 class General(Section):

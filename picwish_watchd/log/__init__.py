@@ -10,7 +10,7 @@ import math
 import os
 import sys
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import PurePath
@@ -21,6 +21,7 @@ from structlog.stdlib import ProcessorFormatter
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 from picwish_watchd.log.stream import LogStream
+from picwish_watchd.secrecy import hide
 
 #: Quieter than the rest: httpx logs URLs, which can be secret; Pillow and watchdog log each chunk and each event.
 _LEAST = {
@@ -39,12 +40,12 @@ _ENCODER = json.JSONEncoder(ensure_ascii=False)
 _FIRST = ("timestamp", "level", "event")
 
 
-def setup(level: str, format: str, stream: TextIO, *, secrets: Sequence[str] = ()) -> None:
+def setup(level: str, format: str, stream: TextIO) -> None:
     """Sends all logging to ``stream`` from now on; a second call replaces the first.
 
     ``level`` is debug, info, warning or error. ``format`` is console, json, or auto: console if ``stream`` is a
     terminal. Each event has ``event``, ``level`` and ``timestamp`` (ISO 8601, UTC). Control characters and undecodable
-    bytes in values are escaped, ``secrets`` become ``***``. An exception is one field, ``error``; with level debug
+    bytes in values are escaped, secrets hidden (``secrecy``). An exception is one field, ``error``; with level debug
     there is a ``traceback`` too. JSON lines to systemd's journal carry their priority. A stream that is closed, broken
     or not read loses lines, nothing else (`LogStream`).
     """
@@ -53,7 +54,7 @@ def setup(level: str, format: str, stream: TextIO, *, secrets: Sequence[str] = (
     begin: list[Processor] = [structlog.processors.add_log_level, structlog.processors.TimeStamper(fmt="iso", utc=True)]
     end: list[Processor] = [
         _exception_as_field,
-        partial(_clean, _Cleaner(tuple(secret for secret in secrets if secret), _is_unicode(stream))),
+        partial(_clean, _Cleaner(_is_unicode(stream))),
         _console(terminal) if console else partial(_json, _is_journal(stream)),
     ]
     root = logging.getLogger()
@@ -143,7 +144,6 @@ def _exception_as_field(_logger: WrappedLogger, _method: str, event: EventDict) 
 class _Cleaner:
     """Turns values into what JSON knows, without secrets and without what would control a terminal."""
 
-    secrets: tuple[str, ...]
     unicode: bool  #: the stream takes characters outside ASCII
 
     def value(self, value: object) -> Any:
@@ -160,8 +160,7 @@ class _Cleaner:
         return self.text(_describe(value) if isinstance(value, BaseException) else str(value))
 
     def text(self, text: str) -> str:
-        for secret in self.secrets:
-            text = text.replace(secret, "***")
+        text = hide(text)
         if text.isprintable() and (self.unicode or text.isascii()):
             return text
         return "".join(map(self._character, text))

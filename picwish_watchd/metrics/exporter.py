@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from picwish_watchd.config import Http, read_token
+from picwish_watchd.config import Http
 from picwish_watchd.errors import ConfigError
 from picwish_watchd.metrics.live import look
 from picwish_watchd.metrics.survey import Survey
@@ -41,7 +41,7 @@ class Exporter:
         if http is None:
             self._close()
             return
-        token = read_token(http)
+        token = None if http.token is None else http.token.word()
         if self._server is None or self._server.address != http.listen:
             self._move(http, token)
         elif self._token != token:

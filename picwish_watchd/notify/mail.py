@@ -11,7 +11,7 @@ from email.policy import SMTP
 from email.utils import format_datetime
 from typing import Any
 
-from picwish_watchd.config import Email, Security, read_private
+from picwish_watchd.config import Email, Security
 from picwish_watchd.notify.notice import Failed, Notice, Outcome, Sent, host, tame, worded
 
 _PORTS = {Security.STARTTLS: 587, Security.TLS: 465, Security.NONE: 25}
@@ -25,9 +25,8 @@ class _BabblingError(OSError):
 def send(mail: Email, notice: Notice) -> Outcome:
     """Hands the message to the server. Raises `ConfigError` for a password file that cannot be used."""
     password = None
-    if mail.password_file is not None:
-        hint = "put the password alone into it, readable for the daemon only"
-        password = read_private(mail.password_file, "the password file", hint).decode("utf-8", "replace").rstrip("\r\n")
+    if mail.password is not None:
+        password = mail.password.read().rstrip("\r\n")
         if not password.isascii() or not (mail.user or "").isascii():
             reason = "user or password has characters outside ASCII, on which mail servers do not agree"
             return Failed(reason, again=False)
@@ -38,7 +37,7 @@ def send(mail: Email, notice: Notice) -> Outcome:
     except smtplib.SMTPRecipientsRefused as error:
         return _refused(mail, error.recipients)
     except smtplib.SMTPResponseException as error:
-        reason = f"{mail.server} refuses it: {error.smtp_code} {_said(error.smtp_error, password)}"
+        reason = f"{mail.server} refuses it: {error.smtp_code} {_said(error.smtp_error)}"
         return Failed(reason, again=not 500 <= error.smtp_code < 600)
     except smtplib.SMTPNotSupportedError as error:
         return Failed(f"{mail.server}: {tame(str(error))}", again=False)
@@ -47,7 +46,7 @@ def send(mail: Email, notice: Notice) -> Outcome:
     except TimeoutError:
         return Failed(f"{mail.server} did not answer within {mail.timeout:g} s", again=True)
     except (OSError, smtplib.SMTPException) as error:
-        return Failed(f"{mail.server} cannot be reached: {_said(worded(error), password)}", again=True)
+        return Failed(f"{mail.server} cannot be reached: {tame(worded(error))}", again=True)
     return _refused(mail, refused) if refused else Sent()
 
 
@@ -69,14 +68,13 @@ def _converse(mail: Email, password: str | None, message: EmailMessage) -> dict[
 
 def _refused(mail: Email, recipients: dict[str, tuple[int, bytes]]) -> Outcome:
     """What some recipients did not take is not sent again to the others."""
-    told = ", ".join(f"{address} ({code} {_said(said, None)})" for address, (code, said) in recipients.items())
+    told = ", ".join(f"{address} ({code} {_said(said)})" for address, (code, said) in recipients.items())
     passing = len(recipients) == len(mail.recipients) and all(code < 500 for code, _ in recipients.values())
     return Failed(f"{mail.server} does not take it for {told}", again=passing)
 
 
-def _said(text: bytes | str, password: str | None) -> str:
-    said = text.decode("utf-8", "replace") if isinstance(text, bytes) else text
-    return tame(said.replace(password, "***") if password else said)
+def _said(text: bytes | str) -> str:
+    return tame(text.decode("utf-8", "replace") if isinstance(text, bytes) else text)
 
 
 def _message(mail: Email, notice: Notice) -> EmailMessage:

@@ -11,6 +11,7 @@ from picwish_watchd import __version__
 from picwish_watchd.config import Event
 from picwish_watchd.files.names import shown
 from picwish_watchd.pipeline.describe import moment
+from picwish_watchd.secrecy import hide
 
 TEST = "test"
 SUMMARY = "summary"
@@ -73,8 +74,8 @@ def host() -> str:
 
 
 def tame(text: str) -> str:
-    """A sentence that came from elsewhere: one printable line, not too long, without addresses of results."""
-    text = shown(_URL.sub("(an address)", " ".join(text.split())))
+    """A sentence that came from elsewhere: one printable line, not too long, no secret, no address of a result."""
+    text = shown(_URL.sub("(an address)", " ".join(hide(text).split())))
     return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
 
 

@@ -3,10 +3,8 @@
 import importlib
 from typing import Any
 
-from picwish_watchd.config import Apprise, read_private
+from picwish_watchd.config import Apprise
 from picwish_watchd.notify.notice import Failed, Notice, Outcome, Sent, host
-
-_MISSING = "apprise is not installed: pip install 'picwish-watchd[notify]'"
 
 
 def send(services: Apprise, notice: Notice) -> Outcome:
@@ -17,13 +15,12 @@ def send(services: Apprise, notice: Notice) -> Outcome:
     try:
         apprise: Any = importlib.import_module("apprise")  # takes a tenth of a second and 20 MB, for those who want it
     except ImportError:
-        return Failed(_MISSING, again=False)
-    content = read_private(services.urls_file, "the file of apprise URLs", "one URL a line").decode("utf-8", "replace")
-    urls = [line.strip() for line in content.splitlines() if line.strip() and not line.startswith("#")]
+        return Failed("apprise cannot be imported; install it again, or take it out of notify:", again=False)
+    urls = services.urls.lines()
     room = apprise.Apprise()
-    for number, url in enumerate(urls, 1):
+    for number, url in urls:
         if not room.add(url):
-            return Failed(f"apprise does not know what to do with URL {number} of {services.urls_file}", again=False)
+            return Failed(f"apprise does not know what to do with line {number} of {services.urls_file}", again=False)
     if not urls:
         return Failed(f"there is no URL in {services.urls_file}", again=False)
     if room.notify(title=f"[picwish-watchd {host()}] {notice.subject}", body=notice.text):

@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from picwish_watchd import log
+from picwish_watchd.secrecy import keep
 from tests.support.mounting import frozen, small_disk
 
 
@@ -35,7 +36,9 @@ def events(stream: io.StringIO) -> list[dict[str, Any]]:
 
 def as_json(level: str = "info", *secrets: str) -> io.StringIO:
     stream = io.StringIO()
-    log.setup(level, "json", stream, secrets=secrets)
+    for secret in secrets:
+        keep(secret)
+    log.setup(level, "json", stream)
     return stream
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from picwish_watchd.config import Address, Config, Http, read_token
+from picwish_watchd.config import Address, Config, Http
 from picwish_watchd.errors import ConfigError
 
 RULES = "rules:\n- {name: scans, inbox: /in, outbox: /out}\n"
@@ -34,7 +34,7 @@ def test_an_address_of_this_machine_needs_no_token(
     found = http(loaded, f"{{listen: {written}}}")
     assert (found.listen, found.token_file) == (address, None)
     assert str(found.listen) == shown
-    assert read_token(found) is None
+    assert found.token is None
 
 
 @pytest.mark.parametrize("written", ["0.0.0.0:9107", '"[::]:9107"', "192.168.1.5:80", '"[fe80::1]:9107"'])
@@ -95,8 +95,9 @@ def test_a_token_file_is_judged_as_that_of_the_key(
     if content is not None:
         (tmp_path / "t").write_text(content)
         (tmp_path / "t").chmod(mode)
+    assert found.token is not None
     with pytest.raises(ConfigError, match=told) as caught:
-        read_token(found)
+        found.token.word()
     assert caught.value.message.startswith(f"the token file {tmp_path}/t")
     assert caught.value.hint
     assert "s3cret" not in caught.value.message + caught.value.hint
@@ -105,4 +106,6 @@ def test_a_token_file_is_judged_as_that_of_the_key(
 def test_a_token_is_read_without_its_line_break(loaded: Callable[..., Config], tmp_path: Path) -> None:
     (tmp_path / "t").write_text("s3cret\n")
     (tmp_path / "t").chmod(0o640)
-    assert read_token(http(loaded, "{listen: 127.0.0.1:1, token_file: t}")) == "s3cret"
+    token = http(loaded, "{listen: 127.0.0.1:1, token_file: t}").token
+    assert token is not None
+    assert token.word() == "s3cret"

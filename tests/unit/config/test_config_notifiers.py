@@ -1,11 +1,14 @@
 """Whom the daemon tells: what is taken, what is refused, and that no secret is quoted."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from picwish_watchd.config import Command, Config, Email, Event, Security, Webhook
+from picwish_watchd.errors import ConfigError
+from picwish_watchd.secrecy import hide
 
 RULES = "rules:\n- {name: scans, inbox: /in, outbox: /out}\n"
 
@@ -20,7 +23,7 @@ def test_each_kind_is_read_with_its_defaults(loaded: Callable[..., Config], tmp_
     assert isinstance(hook, Webhook)
     assert isinstance(command, Command)
     assert isinstance(mail, Email)
-    assert hook.url.get_secret_value() == "https://hooks.example.org/s3cret?a=b"
+    assert hook.read_url() == "https://hooks.example.org/s3cret?a=b"
     assert "s3cret" not in repr(hook) + str(hook) + hook.label
     assert (hook.events, hook.at_most, hook.digest_at) == (tuple(Event), 20, "08:00")
     assert (command.run, command.events, command.digest_at) == (
@@ -33,7 +36,10 @@ def test_each_kind_is_read_with_its_defaults(loaded: Callable[..., Config], tmp_
     ("entry", "told"),
     [
         ("{to: webhok, url: x}", 'notify[0].to: found "webhok"; did you mean "webhook"?'),
-        ("{to: webhook}", "notify[0].url: found nothing; allowed: a URL"),
+        ("{to: webhook}", "notify[0].url: found nothing; allowed: a URL, or url_file: FILE"),
+        ("{to: webhook, url: 'https://x.org/s3cret', url_file: f}", "notify[0].url: found a url_file beside it"),
+        ("{to: webhook, url_file: f, headers_file: d/f}", "notify[0].headers_file: found"),
+        ("{to: webhook, url_file: picwish_api_key}", "the name of the credential that holds the API key"),
         ("{to: webhook, url: 'ftp://s3cret'}", "notify[0].url: found a URL that is not shown here"),
         ("{to: webhook, url: 'https://a:s3cret@x.org'}", "notify[0].url: found a URL with a user name"),
         ("{to: webhook, url: 'http://x.org/s3cret'}", "notify[0].url: found http to another host"),
@@ -69,3 +75,41 @@ def test_this_machine_may_get_a_password_as_it_is(loaded: Callable[..., Config],
 def test_a_notify_that_is_no_list_is_refused(faults: Callable[..., list[str]], text: str) -> None:
     [fault] = faults(text + RULES)
     assert fault.startswith("1: notify: found something else")
+
+
+def test_without_apprise_it_is_told_how_to_install_it(
+    faults: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "apprise", None)
+    [fault] = faults(f"notify:\n- {{to: apprise, urls_file: u}}\n{RULES}")
+    assert fault.startswith("2: notify[0].to: ")
+    assert "pip install 'picwish-watchd[notify]'" in fault
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("https://hooks.example.org/s3cret\n", None),
+        ("http://127.0.0.1:8/s3cret", None),
+        ("http://hooks.example.org/s3cret", "by http to another host"),
+        ("https://a:s3cret@x.org", "a URL with a user name"),
+        ("s3cret", "a URL that is not shown here"),
+        ("https://x.org/s3cret and more", "white space"),
+        ("", "is empty"),
+    ],
+)
+def test_a_url_of_a_file_is_judged_as_one_of_the_configuration(
+    loaded: Callable[..., Config], tmp_path: Path, content: str, told: str | None
+) -> None:
+    (tmp_path / "hook.url").write_text(content)
+    (tmp_path / "hook.url").chmod(0o600)
+    [hook] = loaded(f"notify:\n- {{to: webhook, url_file: hook.url}}\n{RULES}").notify
+    assert isinstance(hook, Webhook)
+    assert hook.label == "webhook hook.url"
+    if told is None:
+        assert hook.read_url() == content.rstrip()
+    else:
+        with pytest.raises(ConfigError, match=told) as caught:
+            hook.read_url()
+        assert "s3cret" not in f"{caught.value.message} {caught.value.hint}"
+    assert not content or hide(f"it said {content.strip()}") == "it said ***"

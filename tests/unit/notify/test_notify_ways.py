@@ -270,21 +270,21 @@ def test_what_goes_wrong_with_a_command_is_told(tmp_path: Path) -> None:
     assert "cannot be run: Permission denied" in reason(send(command(tmp_path / "tell"), NOTICE))
 
 
-def test_without_apprise_it_is_told_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_apprise_that_is_gone_since_the_start_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "apprise", None)
     services = Apprise.model_validate({"to": "apprise", "urls_file": tmp_path / "urls"})
-    assert "pip install 'picwish-watchd[notify]'" in reason(send(services, NOTICE))
+    assert "apprise cannot be imported" in reason(send(services, NOTICE))
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # those of apprise and of what it imports
 def test_apprise_gets_title_and_text(tmp_path: Path) -> None:
     pytest.importorskip("apprise", reason="apprise is not installed")
     with Hook() as heard:
-        urls = private(tmp_path / "urls", f"# ours\njson://127.0.0.1:{heard.port}/secret\n")
+        urls = private(tmp_path / "urls", f"json://127.0.0.1:{heard.port}/secret\n")
         services = Apprise.model_validate({"to": "apprise", "urls_file": urls})
         assert send(services, NOTICE) == Sent()
         private(urls, "nonsense://secret")
-        assert "URL 1 of" in reason(send(services, NOTICE))
+        assert "line 1 of" in reason(send(services, NOTICE))
         private(urls, "json://127.0.0.1:9/secret")
         assert "secret" not in reason(send(services, NOTICE))
     assert heard.heard[0]["message"] == NOTICE.text

@@ -1,0 +1,14 @@
+"""What works only with a package that is not always installed."""
+
+import importlib.util
+
+_PACKAGES = {"metrics": "prometheus_client", "notify": "apprise"}  # extra (pyproject.toml) -> what it brings
+
+
+def missing(extra: str) -> str | None:
+    """How to install what an extra brings; None where it is there. Imports nothing."""
+    module = _PACKAGES[extra]
+    if importlib.util.find_spec(module) is not None:
+        return None
+    package = module.replace("_", "-")
+    return f"pip install 'picwish-watchd[{extra}]', or pip install {package}, into the environment of picwish-watchd"

@@ -1,0 +1,65 @@
+"""Files of secrets: read by one way, hidden from then on, and handed over by systemd where it does that."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from picwish_watchd.config import PrivateFile
+from picwish_watchd.errors import ConfigError
+from picwish_watchd.secrecy import hide, keep
+
+
+def private(path: Path, text: str, mode: int = 0o600) -> PrivateFile:
+    path.write_text(text)
+    path.chmod(mode)
+    return PrivateFile(path, "password_file", "the password file", "put the password alone into it")
+
+
+@pytest.mark.parametrize("fate", ["missing", "a folder", "a pipe", "open to others", "large"])
+def test_what_is_no_private_file_is_refused_with_what_to_do(tmp_path: Path, fate: str) -> None:
+    path = tmp_path / "p"
+    file = private(path, "s3cret" * (1000 if fate == "large" else 1), 0o644 if fate == "open to others" else 0o600)
+    if fate in ("missing", "a folder", "a pipe"):
+        path.unlink()
+    if fate == "a folder":
+        path.mkdir(mode=0o700)
+    if fate == "a pipe":
+        os.mkfifo(path, 0o600)
+    with pytest.raises(ConfigError) as caught:
+        file.read({})
+    assert caught.value.message.startswith(f"the password file {path} ")
+    assert caught.value.hint
+    assert "s3cret" not in f"{caught.value.message} {caught.value.hint}"
+
+
+def test_what_was_read_is_hidden_whole_and_in_the_midst_of_others(tmp_path: Path) -> None:
+    file = private(tmp_path / "p", "hunter2\nhunter2-longer\n# note\n\nab\n")
+    assert file.lines({}) == [(1, "hunter2"), (2, "hunter2-longer"), (5, "ab")]
+    assert hide("535 hunter2-longer or hunter2 is wrong, about") == "535 *** or *** is wrong, about"
+
+
+def test_a_word_is_one_and_no_more(tmp_path: Path) -> None:
+    assert private(tmp_path / "p", "s3cret\r\n").word({}) == "s3cret"
+    for text in ("two words", "", "pässword", "\ufeffs3cret"):
+        with pytest.raises(ConfigError):
+            private(tmp_path / "p", text).word({})
+
+
+def test_a_credential_of_the_files_name_is_read_in_its_stead(tmp_path: Path) -> None:
+    handed = tmp_path / "credentials"
+    handed.mkdir()
+    file = private(tmp_path / "p", "from the file")
+    environ = {"CREDENTIALS_DIRECTORY": str(handed)}
+    assert file.read(environ) == "from the file"
+    private(handed / "p", "from systemd", 0o400)
+    assert file.read(environ) == "from systemd"
+    file.path.unlink()
+    assert file.read(environ) == "from systemd"
+
+
+def test_what_is_hidden_stays_hidden_and_short_words_do_not() -> None:
+    assert keep("abc") == "abc"
+    keep("first-key")
+    keep("second-key")
+    assert hide("abc first-key second-key") == "abc *** ***"
