@@ -140,7 +140,7 @@ class Daemon:
         stack.push_async_callback(self._close_client)
         self.gate = Gate(self.context, pacer=self._pacer, changed=self._report)
         self.desks = Desks(self.context, changed=self._report)
-        self._exporter = Exporter(self.context, self.gate, self.desks)
+        self._exporter = Exporter(self.context, self.gate, self.desks, late=self._late)
         stack.push_async_callback(self._exporter.aclose)
         self._exporter.open(self._config.http)
         self._herald = Herald(self.context, self.gate, self.desks)
@@ -240,11 +240,14 @@ class Daemon:
         """
         if self.context.stopping:
             return ""  # bounded by `_GRACE`; the loops end one by one
-        late = self.context.pulse.late(grace)
-        late += ["pacer"] if self._pacer.overdue > grace else []
+        late = self._late(grace)
         watchers = [desk.watcher.is_alive() for desk in self.desks.all()]
         late += ["watchers"] if watchers and not any(watchers) else []
         return ", ".join(late)
+
+    def _late(self, grace: float) -> list[str]:
+        """The loops that should have turned more than ``grace`` seconds ago and have not."""
+        return self.context.pulse.late(grace) + (["pacer"] if self._pacer.overdue > grace else [])
 
     def _summary(self) -> None:
         with suppress(JournalTemporaryError):

@@ -2,7 +2,7 @@
 
 from picwish_watchd.journal.census import Census, Ledger, Totals
 from picwish_watchd.journal.locks import DaemonLock
-from picwish_watchd.journal.news import Ending, came_through, endings, tally
+from picwish_watchd.journal.news import Ending, came_through, ended_since, endings
 from picwish_watchd.journal.prune import Slice
 from picwish_watchd.journal.reader import JournalReader
 from picwish_watchd.journal.refusals import refuse_gone
@@ -33,10 +33,10 @@ __all__ = [
     "StaleJobError",
     "Totals",
     "came_through",
+    "ended_since",
     "endings",
     "prepare_folder",
     "refuse_gone",
     "refuse_network",
-    "tally",
     "vacuum",
 ]

@@ -37,7 +37,7 @@ def endings(journal: JournalReader, after: int, limit: int) -> list[Ending]:
     return [Ending(row[0], row[1], row[2], path_from(row[3]), State(row[4]), row[5] or "", row[6]) for row in rows]
 
 
-def tally(journal: JournalReader, after: int) -> Counter[State]:
+def ended_since(journal: JournalReader, after: int) -> Counter[State]:
     """Number of jobs that came to each end after line ``after`` of the history."""
     rows = journal._rows(
         "SELECT event.state, count(DISTINCT event.job) FROM event"

@@ -1,12 +1,15 @@
 """What the daemon holds: serves metrics and health where the configuration asks for it."""
 
 import asyncio
+from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import structlog
 
-from picwish_watchd.config import Http
+from picwish_watchd.config import Address, Http
 from picwish_watchd.errors import ConfigError
+from picwish_watchd.metrics.health import STEPS_LATE
 from picwish_watchd.metrics.live import look
 from picwish_watchd.metrics.survey import Survey
 from picwish_watchd.pipeline.context import Context
@@ -19,63 +22,82 @@ if TYPE_CHECKING:
 _log = structlog.get_logger()
 
 
+_AGAIN = 30.0  # seconds until an address that could not be had is tried again
+
+
 class Exporter:
     """Lives as long as the daemon. Its methods belong to the event loop; whoever asks is answered by other threads."""
 
-    def __init__(self, context: Context, gate: Gate, desks: Desks) -> None:
-        self._context, self._gate, self._desks = context, gate, desks
+    def __init__(self, context: Context, gate: Gate, desks: Desks, *, late: Callable[[float], list[str]]) -> None:
+        """``late``: which of the daemon's loops should have turned more than so many seconds ago and have not."""
+        self._context, self._gate, self._desks, self._late = context, gate, desks, late
         self._survey = Survey(context.clock, context.tally)
         self._server: Server | None = None
-        self._token: str | None = None
+        self._wanted: tuple[Address, str | None] | None = None  # where, and with which token
+        self._again = 0.0  # when an address that could not be had is tried again (monotonic)
 
     def tell(self) -> None:
         """Shows how things stand now; to be called at least once a second, and whenever something changes."""
+        if self._server is None and self._wanted is not None and self._context.clock.monotonic() >= self._again:
+            self._serve(*self._wanted, told=True)
         if self._server is not None:
-            self._survey.live = look(self._context, self._gate, self._desks)
+            self._survey.live = look(self._context, self._gate, self._desks, self._late(STEPS_LATE))
 
     def open(self, http: Http | None) -> None:
         """Serves as configured; nothing without ``http``.
 
-        Raises `ConfigError` if that cannot be; what was served before is served on.
+        Raises `ConfigError` for a token that cannot be used; what was served before is served on. Images do not wait
+        for an address that cannot be had: that is told in the log, and tried again until it can.
         """
         if http is None:
+            self._wanted = None
             self._close()
             return
         token = None if http.token is None else http.token.word()
-        if self._server is None or self._server.address != http.listen:
-            self._move(http, token)
-        elif self._token != token:
+        self._wanted = http.listen, token
+        if self._server is not None and self._server.address == http.listen:
             self._server.admit(token)
-        self._token = token
+        else:
+            self._serve(http.listen, token)
 
     def reopen(self, http: Http | None) -> None:
         """The same for a configuration that was read again: what cannot be is told in the log."""
         try:
             self.open(http)
         except ConfigError as error:
-            kept = "nothing is served" if self._server is None else f"{self._server.address} is served on, as before"
-            _log.error("http.refused", reason=f"{error.message}; {kept}")
+            self._refused(error)
         self.tell()
 
     async def aclose(self) -> None:
         """Ends it."""
         await asyncio.to_thread(self._close)
 
-    def _move(self, http: Http, token: str | None) -> None:
+    def _serve(self, address: Address, token: str | None, *, told: bool = False) -> None:
         from picwish_watchd.metrics.web import Server
 
         old = self._server
-        same_port = old is not None and old.address.port == http.listen.port
-        if old is not None and same_port:  # 127.0.0.1 and 0.0.0.0 cannot both have it
+        moves = old is not None and old.address.port == address.port  # 127.0.0.1 and 0.0.0.0 cannot both have it
+        if moves:
             self._close()
         try:
-            fresh = Server(http.listen, self._survey, token)
-        except ConfigError:
-            if old is not None and same_port:
-                self._server = Server(old.address, self._survey, self._token)
-            raise
-        self._close()
-        self._server = fresh
+            fresh = Server(address, self._survey, token)
+        except ConfigError as error:
+            self._again = self._context.clock.monotonic() + _AGAIN
+            if old is not None and moves:
+                with suppress(ConfigError):  # somebody else was quick
+                    self._server = Server(old.address, self._survey, old.token)
+            if not told:
+                self._refused(error)
+        else:
+            self._close()
+            self._server = fresh
+
+    def _refused(self, error: ConfigError) -> None:
+        if self._server is not None:
+            meanwhile = f"{self._server.address} is served on, as before"
+        else:
+            meanwhile = "neither metrics nor health are served meanwhile; images go on, and it is tried again by itself"
+        _log.error("http.refused", reason=f"{error.message}; {meanwhile}", advice=error.hint)
 
     def _close(self) -> None:
         if self._server is not None:

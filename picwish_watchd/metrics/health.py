@@ -11,6 +11,8 @@ from picwish_watchd.pipeline.gate import Reason as Closed
 
 #: A turn of the event loop may wait 5 s for the journal's lock, and it tells of itself once a second.
 _SILENCE = 15.0
+#: Seconds beyond its own word after which a loop counts as late: what systemd's watchdog looks at too, told sooner.
+STEPS_LATE = 15.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +30,7 @@ class Reason:
 
 
 #: All that is looked at, in the order in which it is told.
-CHECKS = ("loop", "journal", "gate", "budget", "inboxes", "watchers", "outboxes", "spool", "floods")
+CHECKS = ("loop", "steps", "journal", "gate", "budget", "inboxes", "watchers", "outboxes", "spool", "floods")
 
 
 def starting() -> list[Reason]:
@@ -57,6 +59,8 @@ def _of_the_loop(live: Live, silence: float) -> Iterator[Reason]:
         yield Reason("loop", "stuck", f"the daemon has not turned for {silence:.0f} s")
     if live.stopping:
         yield Reason("loop", "stopping", "the daemon is stopping")
+    elif live.late:
+        yield Reason("steps", "late", f"no progress: {', '.join(live.late)}")
 
 
 def _of_all(live: Live, obstacles: Obstacles) -> Iterator[Reason]:

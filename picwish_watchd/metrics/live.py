@@ -1,5 +1,6 @@
 """What only the event loop knows, as a frozen value that other threads can read."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,9 +30,18 @@ class Live:
     stopping: bool
     blocked: Blocked | None  #: why nothing is submitted
     watches: tuple[Watch, ...]
+    late: tuple[str, ...] = ()  #: loops that should have turned long ago
 
 
-def look(context: Context, gate: Gate, desks: Desks) -> Live:
+def look(context: Context, gate: Gate, desks: Desks, late: Iterable[str]) -> Live:
     """The daemon now; to be called in the event loop."""
     watches = tuple(Watch(desk.rule.name, desk.watching, desk.away, desk.watcher.is_alive()) for desk in desks.all())
-    return Live(context.clock.monotonic(), context.config, context.journal.path, context.stopping, gate.told, watches)
+    return Live(
+        context.clock.monotonic(),
+        context.config,
+        context.journal.path,
+        context.stopping,
+        gate.told,
+        watches,
+        tuple(late),
+    )

@@ -4,6 +4,7 @@ A connection serves one request and is cut when that is not over in time; only a
 in, be it slow, endless or no HTTP at all, costs one of these few threads for some seconds, and never the event loop.
 """
 
+import errno
 import hmac
 import json
 import socket
@@ -33,6 +34,12 @@ _SILENCE = 5.0  # seconds for which a client may say, or take, nothing
 _DEADLINE = 10.0  # seconds for a connection as a whole
 _TURN = 0.2  # seconds between looks at deadlines, and until a server that is told to has ended
 _LINE_MAX = 65536  # bytes of a request line (http.server)
+_ADVICE = {
+    errno.EADDRINUSE: "another program, or another picwish-watchd, may have that port: `ss -ltnp` tells; choose "
+    "another one under http.listen",
+    errno.EACCES: "ports below 1024 are not for a service without privileges: choose a higher one under http.listen",
+    errno.EADDRNOTAVAIL: "this machine has no such address, or not yet: `ip address` tells",
+}
 
 Answer = tuple[str, list[tuple[str, str]], bytes]  #: status, headers, body
 
@@ -105,16 +112,18 @@ class Server:
         try:
             self._server = _Server(address, self._application)
         except OSError as error:
-            raise ConfigError(
-                f"http.listen: {address} cannot be listened on: {error.strerror or error}",
-                hint="another program, or another picwish-watchd, may have that port: "
-                "`ss -ltnp` tells; choose another one under http.listen",
-            ) from None
+            reason = f"http.listen: {address} cannot be listened on: {error.strerror or error}"
+            raise ConfigError(reason, hint=_ADVICE.get(error.errno or 0, _ADVICE[errno.EADDRINUSE])) from None
         self._thread = threading.Thread(target=self._server.serve_forever, args=(_TURN,), name="http", daemon=True)
         self._thread.start()
         host, port = self._server.server_address[:2]
         self.bound = Address(str(host), int(port))  #: where it listens indeed
         _log.info("http.listening", address=str(self.bound), token=token is not None)
+
+    @property
+    def token(self) -> str | None:
+        """What each request must bear."""
+        return self._application.token
 
     def admit(self, token: str | None) -> None:
         """Another token from the next request on."""
@@ -144,6 +153,13 @@ class _Server(ThreadingMixIn, WSGIServer):
         TCPServer.server_bind(self)  # HTTPServer's would ask the DNS for our name
         self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
         self.setup_environ()
+
+    def get_request(self) -> Any:
+        try:
+            return super().get_request()
+        except OSError:
+            time.sleep(_TURN)  # no file descriptors are left: whoever waits at the door would keep a core busy
+            raise
 
     def process_request(self, request: Any, client_address: Any) -> None:
         with self._lock:

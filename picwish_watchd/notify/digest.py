@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from picwish_watchd.clock import day_start, month_start
 from picwish_watchd.config import Budget, Event
 from picwish_watchd.job import State
-from picwish_watchd.journal import JournalReader, tally
+from picwish_watchd.journal import JournalReader, ended_since
 from picwish_watchd.notify.memory import Digested, Memory
 from picwish_watchd.notify.notice import Notice
 from picwish_watchd.notify.troubles import Trouble
@@ -52,7 +52,7 @@ def due(
 def _made(
     journal: JournalReader, at: str, last: Digested, budget: Budget, troubles: Sequence[Trouble], now: float
 ) -> Digest:
-    ended = tally(journal, min(last.event, journal.last_event()))
+    ended = ended_since(journal, min(last.event, journal.last_event()))
     held = journal.totals((State.HELD,))[State.HELD]
     credits = journal.credits_since(last.at)
     month, today = journal.credits_since(month_start(now)), journal.credits_since(day_start(now))

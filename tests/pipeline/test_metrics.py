@@ -174,12 +174,43 @@ async def test_an_outbox_that_hangs_keeps_one_thread_however_often_somebody_asks
             assert sum(thread.name.startswith("look-") for thread in threading.enumerate()) == 1
 
 
-async def test_a_taken_port_is_a_wrong_configuration_at_start(house: House) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as other:
-        house.top["http"] = {"listen": f"127.0.0.1:{other.getsockname()[1]}"}
-        with pytest.raises(ConfigError, match="cannot be listened on") as caught:
-            await Daemon(house.config(), KEY).run()
+async def test_images_do_not_wait_for_a_port_that_is_taken_and_it_is_served_once_it_is_free(
+    house: House, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("picwish_watchd.metrics.exporter._AGAIN", 0.02)
+    house.drop("a.jpg")
+    port = free_port()
+    with socket.create_server(("127.0.0.1", port)) as other:
+        async with watched(house, port=port) as it:
+            await until(lambda: len(house.jobs(State.DONE)) == 1)
+            told = capsys.readouterr().out
+            assert told.count("http.refused") == 1
+            assert "cannot be listened on: Address already in use; neither metrics nor health are served" in told
+            assert "another picwish-watchd, may have that port" in told
+            other.close()
+            await until(lambda: "http.listening" in capsys.readouterr().out)
+            assert (await it.ask("/healthz", port=port)).status == 200
+
+
+async def test_a_token_that_others_can_read_is_a_wrong_configuration_at_start(house: House) -> None:
+    (house.root / "token").write_text("s3cret")
+    house.top["http"] = {"listen": "127.0.0.1:0", "token_file": "token"}
+    with pytest.raises(ConfigError, match="can be read by others") as caught:
+        await Daemon(house.config(), KEY).run()
     assert caught.value.exit_code == 78
+
+
+async def test_a_loop_that_does_not_turn_is_told_before_systemd_loses_patience(house: House) -> None:
+    async with watched(house) as it:
+        await it.healthy()
+        it.daemon.context.pulse.beat("polish", within=-60)
+        async with asyncio.timeout(20):
+            while (told := await it.ask("/healthz")).status == 200:
+                await asyncio.sleep(0.02)
+        assert not told.json["checks"]["steps"]
+        assert told.json["reasons"] == [{"code": "late", "message": "no progress: polish"}]
+        it.daemon.context.pulse.beat("polish")
+        await it.healthy()
 
 
 async def test_a_reload_moves_it_and_what_cannot_be_leaves_it_where_it_was(
