@@ -30,9 +30,9 @@ _LEAST = {
     "PIL": logging.INFO,
     "watchdog": logging.INFO,
     "asyncio": logging.INFO,
-    "apprise": logging.CRITICAL,  # it logs URLs with their passwords, and so do those that it uses
-    "urllib3": logging.WARNING,
-    "requests": logging.WARNING,
+    "apprise": logging.CRITICAL,  # it logs URLs with their passwords, and so do those that it alone uses
+    "urllib3": logging.CRITICAL,
+    "requests": logging.CRITICAL,
 }
 #: sd-daemon(3): a line that begins with <N> has that syslog priority in the journal.
 _PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}

@@ -36,12 +36,5 @@ class Live:
 def look(context: Context, gate: Gate, desks: Desks, late: Iterable[str]) -> Live:
     """The daemon now; to be called in the event loop."""
     watches = tuple(Watch(desk.rule.name, desk.watching, desk.away, desk.watcher.is_alive()) for desk in desks.all())
-    return Live(
-        context.clock.monotonic(),
-        context.config,
-        context.journal.path,
-        context.stopping,
-        gate.told,
-        watches,
-        tuple(late),
-    )
+    now = context.clock.monotonic()
+    return Live(now, context.config, context.journal.path, context.stopping, gate.told, watches, tuple(late))

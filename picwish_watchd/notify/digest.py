@@ -58,7 +58,7 @@ def _made(
     month, today = journal.credits_since(month_start(now)), journal.credits_since(day_start(now))
     said = [f"{ended[state]:,} {word}" for state, word in _WORDS.items() if ended[state]]
     said += [counted(credits, "credit")] if credits else []
-    since = time.strftime("%d.%m. %H:%M", time.localtime(last.at))
+    since = time.strftime("%Y-%m-%d %H:%M", time.localtime(last.at))
     summary = ", ".join(said) or "nothing new"
     lines = [
         f"Since {since}: {summary}.",

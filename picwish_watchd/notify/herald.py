@@ -124,12 +124,15 @@ class Herald:
     def _found(self, kept: Memory, view: View, now: float, *, at_once: bool) -> list[Notice]:
         journal, config = self._context.journal, self._context.config
         last = journal.last_event()
-        if last > self._seen:
+        news = last > self._seen
+        while last > self._seen:
             found = endings(journal, self._seen, _AT_ONCE)
             self._seen = last if len(found) < _AT_ONCE else found[-1].event
             gather(kept, found, now)
-            if self._unproved and came_through(journal, self._began):
-                self._unproved.clear()
+            if not at_once:
+                break  # the rest of a flood in the next look
+        if news and self._unproved and came_through(journal, self._began):
+            self._unproved.clear()
         kept.told = {key: at for key, at in kept.told.items() if 0 <= now - at < QUIET}
         notices = [*due(kept, now, at_once=at_once), *follow(kept, view, self._unproved, now)]
         if at_once or self._context.clock.monotonic() >= self._next_sums:

@@ -260,10 +260,70 @@ async def test_the_digest_comes_once_a_day_and_only_if_there_is_something_to_tel
             await scene.rest()
     [told] = hook.heard
     assert told["subject"] == "The day: 1 held, 5 credits; 1 thing wrong"
-    assert "Since 02.03. 08:00: 1 held, 5 credits." in told["text"]
+    assert "Since 2027-03-02 08:00: 1 held, 5 credits." in told["text"]
     assert "Credits: 0 today, 5 this month." in told["text"]
     assert "- 1 image is held: `picwish-watchd jobs --state held`" in told["text"]
     assert (told["held"], told["done"], told["credits"]) == (1, 0, 5)
+
+
+@pytest.fixture
+def berlin(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Where the clock skips from 02:00 to 03:00 on 2027-03-28, and repeats that hour on 2027-10-31."""
+    with monkeypatch.context() as there:
+        there.setenv("TZ", "Europe/Berlin")
+        time.tzset()
+        yield
+    time.tzset()
+
+
+@pytest.mark.parametrize("day", [(2027, 3, 27), (2027, 10, 30)])
+async def test_the_digest_comes_once_on_a_day_that_skips_or_repeats_its_hour(
+    house: House, hook: Hook, berlin: None, day: tuple[int, int, int]
+) -> None:
+    clock = FakeClock(time.mktime((*day, 12, 0, 0, 0, 0, -1)))
+    config = configured(house, to(hook, events=["digest"], digest_at="02:30", digest_always=True, at_most=100))
+    async with at_work(house, config, clock) as scene:
+        told = []
+        for _ in range(48):
+            await scene.look(after=1800)
+            await scene.rest()
+            told.append(len(hook.heard))
+    assert told[-1] == 1
+
+
+async def test_a_digest_that_was_missed_is_made_up_for_once_and_tells_of_all_days(house: House, hook: Hook) -> None:
+    clock = FakeClock(time.mktime((2027, 3, 1, 12, 0, 0, 0, 0, -1)))
+    config = configured(house, to(hook, events=["digest"]))
+    async with at_work(house, config, clock) as scene:
+        scene.hold("a.jpg")
+        await scene.look(after=60)
+    clock.advance(4 * 86400)
+    async with at_work(house, config, clock) as scene:
+        for _ in range(3):
+            await scene.look(after=60)
+            await scene.rest()
+    [told] = hook.heard
+    assert "Since 2027-03-01 12:00: 1 held." in told["text"]
+
+
+async def test_thousands_of_images_that_end_badly_are_few_messages_and_hold_nobody_up(house: House, hook: Hook) -> None:
+    problem = Problem(ErrorCode.TRUNCATED, "it ends too early")
+    async with at_work(house, configured(house, to(hook))) as scene:
+        scene.add(*(f"{n}.jpg" for n in range(2_500)), problem=problem)
+        longest = 0.0
+        for _ in range(120):
+            began = time.process_time()
+            await scene.look(after=1)
+            longest = max(longest, time.process_time() - began)
+        await scene.rest()
+        scene.add(*(f"{n}.png" for n in range(1_500)), problem=problem)
+        await scene.look(after=3600, at_once=True)
+        await scene.rest()
+    assert [(each["subject"], each["count"]) for each in hook.heard] == [
+        ("2,500 images are refused", 2_500),
+        ("1,500 images are refused", 1_500),
+    ]
+    assert longest < 0.3
 
 
 async def test_above_at_most_messages_an_hour_the_others_become_one(house: House, hook: Hook) -> None:
