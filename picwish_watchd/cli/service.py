@@ -13,7 +13,7 @@ from pathlib import Path
 
 from picwish_watchd.cli.source import configuration
 from picwish_watchd.cli.unit import Unit, is_ours, signed, unit_for
-from picwish_watchd.config import Config
+from picwish_watchd.config import Command, Config
 from picwish_watchd.errors import UsageError
 from picwish_watchd.files.names import shown
 from picwish_watchd.mounts import patiently
@@ -42,7 +42,13 @@ def _unit(args: argparse.Namespace, config: Config) -> Unit:
     for account in (args.user, group):
         if not _ACCOUNT.fullmatch(account):
             raise UsageError(f"{account!a} is no name of a user or group", hint="the default is picwish")
-    return unit_for(config, _program(), user=args.user, group=group, seen=[Path(sys.prefix), Path(sys.base_prefix)])
+    seen = [Path(sys.prefix), Path(sys.base_prefix), *_programs(config), *(file.path for file in config.private())]
+    return unit_for(config, _program(), user=args.user, group=group, seen=seen)
+
+
+def _programs(config: Config) -> list[Path]:
+    """What `notify:` runs, where it is named by its path."""
+    return [Path(each.run[0]) for each in config.notify if isinstance(each, Command) and "/" in each.run[0]]
 
 
 def _program() -> list[Path | str]:
@@ -159,10 +165,16 @@ def _notes(config: Config, unit: Unit) -> Iterator[str]:
         elif not there:
             yield f"{folder} is not there yet: unless it is a mount, it must be before the service starts"
     assert config.path is not None
-    for path in (Path(sys.base_prefix), Path(_program()[0]), config.path):
+    for path in (Path(sys.base_prefix), Path(_program()[0]), config.path, *_programs(config)):
         closed = _closed(path, unit)
         if closed is not None:
             yield f"the user {unit.user} cannot reach {path}: {closed} is closed to others"
+    for file in config.private():
+        if _closed(file.path, unit) is not None:
+            yield (
+                f"the user {unit.user} cannot read {file.path} ({file.key}): chgrp {unit.group} it and chmod 0640 it, "
+                f"or let systemd hand it over, by `systemctl edit`: LoadCredential={file.path.name}:{file.path}"
+            )
 
 
 def _closed(path: Path, unit: Unit) -> Path | None:

@@ -275,3 +275,8 @@ class Config:
     warnings: tuple[str, ...]  #: what works and should not stay so, for a person to read
     http: Http | None = None
     notify: "tuple[Notifier, ...]" = ()  #: whom the daemon tells of trouble
+
+    def private(self) -> list[PrivateFile]:
+        """The files of secrets that it names, besides that of the API key."""
+        token = None if self.http is None else self.http.token
+        return [*([token] if token else []), *(file for notifier in self.notify for file in notifier.private)]

@@ -16,14 +16,28 @@ from pathlib import Path
 import yaml
 
 from picwish_watchd.simulator import Settings, Simulator
+from tests.support.asking import ask, free_port
+from tests.support.ears import Hook
 from tests.support.pictures import picture
 from tests.systemd.machine import Machine
 
 KEY = "a-key-for-the-proof-7319"
+TOKEN = "a-token-for-the-proof-2204"
 UNIT = "picwish-watchd"
 PROGRAM = "/opt/picwish-watchd/bin/picwish-watchd"
 CONFIG = "/etc/picwish-watchd/config.yaml"
 NAS = "/srv/nas"
+#: Run by `notify:`; tells who it is and what it may.
+TELL = f"""\
+#!/bin/sh
+exec >{NAS}/in/.told 2>/dev/null
+id -un
+test -n "$PICWISH_SUBJECT" && test -z "$CREDENTIALS_DIRECTORY" && echo told
+touch /etc/nope && echo writes-etc || echo no-etc
+chown root {NAS}/in/.told && echo chowns || echo no-chown
+grep -q 'NoNewPrivs:.1' /proc/self/status && echo no-new-privileges
+"""
+CONFINED = ["picwish", "told", "no-etc", "no-chown", "no-new-privileges"]
 #: What would take minutes as shipped.
 QUICK = "[Unit]\nStartLimitIntervalSec=60\n[Service]\nRestartSec=1\nWatchdogSec=6\n"
 #: Mounts at its argument and answers nothing, until it is ended.
@@ -51,8 +65,8 @@ class Proof:
         """All of it."""
         for step in (
             self.install, self.start, self.pictures, self.key, self.status, self.reload, self.stopped_process,
-            self.killed, self.hanging_mount, self.stop, self.late_folder, self.wrong_configuration, self.crash_loop,
-            self.instances, self.uninstall, self.money,
+            self.killed, self.hanging_mount, self.stop, self.told_and_asked, self.late_folder, self.wrong_configuration,
+            self.crash_loop, self.instances, self.uninstall, self.money,
         ):  # fmt: skip
             step()
 
@@ -65,7 +79,7 @@ class Proof:
         machine = self._machine
         machine.shell(
             "python3 -m venv /opt/picwish-watchd;"
-            "/opt/picwish-watchd/bin/pip install --quiet --no-index --find-links /wheels picwish-watchd;"
+            "/opt/picwish-watchd/bin/pip install --quiet --no-index --find-links /wheels 'picwish-watchd[metrics]';"
             "groupadd nas; useradd --system --gid nas --no-create-home picwish; useradd --gid nas anna;"
             f"mkdir -p {NAS}/in {NAS}/out {NAS}/archive; chown -R anna:nas {NAS}; chmod -R 2775 {NAS}"
         )
@@ -191,6 +205,49 @@ class Proof:
         good = facts == {"Result": "success", "ExecMainStatus": "0", "ActiveState": "inactive"}
         self.check(f"stop with jobs in flight takes {time.monotonic() - began:.1f} s and ends with 0", good, facts)
         self._fast()
+
+    def told_and_asked(self) -> None:
+        """Metrics, health and notifications under the confinement of the unit; their secrets root alone can read."""
+        machine, port, dropin = self._machine, free_port(), f"/etc/systemd/system/{UNIT}.service.d/secrets.conf"
+        with Hook() as hook:
+            for name, secret in (("http.token", TOKEN), ("hook.url", hook.url)):
+                machine.write(f"/etc/picwish-watchd/{name}", secret, mode="0600")
+            files = ("http.token", "hook.url")
+            lines = "".join(f"LoadCredential={name}:/etc/picwish-watchd/{name}\n" for name in files)
+            machine.write(dropin, f"[Service]\n{lines}")
+            machine.write("/usr/local/bin/tell", TELL, mode="0755")
+            self._configure(
+                top={
+                    "http": {"listen": f"127.0.0.1:{port}", "token_file": "http.token"},
+                    "notify": [
+                        {"to": "webhook", "url_file": "hook.url"},
+                        {"to": "command", "run": ["/usr/local/bin/tell"]},
+                    ],
+                }
+            )
+            machine.run("systemctl", "daemon-reload")
+            machine.run("systemctl", "start", UNIT)
+            bearer = f"Bearer {TOKEN}"
+            healthy = self.until(lambda: ask(port, "/healthz", Authorization=bearer).status == 200)
+            self.check("/healthz answers 200 to who bears the token", healthy, self.log())
+            self.check("... and 401 to others", ask(port, "/healthz").status == 401)
+            self.check("/metrics is served", "picwish_watchd_jobs" in ask(port, "/metrics", Authorization=bearer).body)
+            told = machine.run(PROGRAM, "notify", "test", "--to", "1", "-c", CONFIG, check=False)
+            self.check("`notify test` reaches the webhook", "sent  1" in told and hook.taken(), told)
+            machine.write(f"{NAS}/in/notes.jpg", "no picture at all" * 50)
+            self.until(lambda: self._count("rejected") == 1)
+            began = time.monotonic()
+            machine.run("systemctl", "stop", UNIT)
+            self.check(
+                f"what happened is told by a stop, which takes {time.monotonic() - began:.1f} s",
+                hook.subjects()[1:] == ["notes.jpg is refused"], hook.heard,
+            )  # fmt: skip
+            told = machine.shell(f"cat {NAS}/in/.told", check=False)
+            self.check("a command runs, as confined as the daemon", told.split() == CONFINED, told)
+            log = self.log(lines=10_000)
+            self.check("neither secret is in the log", TOKEN not in log and "very-secret" not in log)
+        machine.shell(f"rm {dropin} {NAS}/in/.told {NAS}/in/notes.jpg; systemctl daemon-reload")
+        self._configure()
 
     def late_folder(self) -> None:
         """A reboot with a NAS that comes later: the folder is there, its mount is not."""
@@ -318,7 +375,12 @@ class Proof:
     def _fast(self) -> None:
         self._simulator.settings = replace(self._simulator.settings, processing=(0.05, 0.1))
 
-    def _configure(self, rules: list[dict[str, str]] | None = None, more: dict[str, str] | None = None) -> None:
+    def _configure(
+        self,
+        rules: list[dict[str, str]] | None = None,
+        more: dict[str, str] | None = None,
+        top: dict[str, object] | None = None,
+    ) -> None:
         scans = {"name": "scans", "inbox": f"{NAS}/in", "on_success": "move", "archive": f"{NAS}/archive"}
         text = {
             "api": {"base_url": self._simulator.url, "qps": 100, "key_file": "api.key"},
@@ -326,9 +388,10 @@ class Proof:
             "budget": {"per_day": 500},
             "defaults": {
                 "outbox": f"{NAS}/out", "settle": "100ms", "file_mode": "0664", "oversize": "downscale",
-                "rescan_interval": "2s",
+                "rescan_interval": "2s", "settle_timeout": "1s",
             },
             "rules": rules or [scans, *([more] if more else [])],
+            **(top or {}),
         }  # fmt: skip
         self._machine.write(CONFIG, yaml.safe_dump(text))
 

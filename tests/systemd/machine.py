@@ -38,7 +38,7 @@ class Machine:
         subprocess.run([*pip, "wheel", "--quiet", "--no-deps", "--wheel-dir", str(wheels), str(ROOT)], check=True)
         [ours] = wheels.glob("picwish*.whl")
         fetch = ["download", "-qq", "--only-binary=:all:", "--python-version=3.11", "--dest", str(wheels)]
-        subprocess.run([*pip, *fetch, str(ours)], check=True)
+        subprocess.run([*pip, *fetch, f"{ours}[metrics]"], check=True)
 
     def __enter__(self) -> "Machine":
         self._log = (self._base / "console.log").open("wb")

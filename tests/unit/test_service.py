@@ -104,6 +104,27 @@ def test_a_journal_elsewhere_and_homes_are_opened_as_far_as_needed(
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd on this machine")
+def test_what_metrics_and_notifications_need_is_seen_and_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    notify = [
+        {"to": "command", "run": ["/home/anna/bin/tell"]},
+        {"to": "webhook", "url_file": str(tmp_path / "closed.url")},
+    ]
+    (tmp_path / "closed.url").write_text("https://x.org")
+    (tmp_path / "closed.url").chmod(0o600)
+    config = configure(tmp_path, notify=notify)
+    folder = tmp_path / "units"
+    folder.mkdir()
+    assert main(["service", "install", "-c", str(config), "--unit-dir", str(folder), "--user", "nobody"]) == 0
+    notes = capsys.readouterr().err
+    assert f"cannot read {tmp_path}/closed.url (url_file): chgrp nobody it and chmod 0640 it" in notes
+    assert f"LoadCredential=closed.url:{tmp_path}/closed.url" in notes
+    assert "cannot reach /home/anna/bin/tell" in notes
+    unit = (folder / "picwish-watchd.service").read_text()
+    assert values(unit, "ProtectHome") == ["read-only"]
+
+
 def test_what_is_installed_is_sound_and_exposes_little(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rule = {"name": "a", "inbox": '/srv/my "odd" $nas;/100%/in', "outbox": '/srv/my "odd" $nas;/100%/out'}
     odd = tmp_path / 'a $b "c" 5%'
