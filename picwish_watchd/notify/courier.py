@@ -19,7 +19,8 @@ from picwish_watchd.pipeline.lanes import Lanes
 _log = structlog.get_logger()
 
 MOST_WAITING = 100  #: messages for one notifier
-_PAUSES = (5.0, 30.0, 120.0, 600.0)  # seconds between tries of one message
+_PAUSES = (5.0, 30.0, 120.0, *[600.0] * 24)  # seconds between tries of one message: a network may be out for hours
+_FEW = 5  # tries of a message that may have been heard
 _HANGS = 15.0  # seconds beyond its own timeout after which a try is given up, whatever its thread does
 _HOUR = 3600.0
 _NAMED = 20  # messages of a summary that are told by their subjects
@@ -155,13 +156,13 @@ class Courier:
         """One message, or one for all of several: tried a few times, then dropped with a line in the log."""
         notice = notices[0] if len(notices) == 1 else summed_up(notices, self.notifier.at_most)
         self._times.append(self._clock.monotonic())
-        for pause in (*_PAUSES, None):
+        for tries, pause in enumerate((*_PAUSES, None), 1):
             self._rests.clear()
             outcome = await attempt(self._lanes, self.notifier, notice)
             if isinstance(outcome, Sent):
                 _log.info("notify.sent", to=self.notifier.label, notice=notice.id, subject=notice.subject)
                 break
-            if pause is None or not outcome.again:
+            if pause is None or not outcome.again or (tries >= _FEW and not outcome.unheard):
                 self._tell(notice, outcome.reason)
                 break
             _log.debug("notify.tried", to=self.notifier.label, notice=notice.id, reason=outcome.reason, again_in=pause)

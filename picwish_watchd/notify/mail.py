@@ -18,6 +18,10 @@ _PORTS = {Security.STARTTLS: 587, Security.TLS: 465, Security.NONE: 25}
 _MOST = 2**18  # bytes that a server may say in one conversation
 
 
+class _AwayError(Exception):
+    """There was no conversation at all."""
+
+
 class _BabblingError(OSError):
     """The server talks too much, or too slowly."""
 
@@ -32,13 +36,15 @@ def send(mail: Email, notice: Notice) -> Outcome:
             return Failed(reason, again=False)
     try:
         refused = _converse(mail, password, _message(mail, notice))
+    except _AwayError as error:
+        return Failed(f"{mail.server} cannot be reached: {tame(str(error))}", again=True, unheard=True)
     except smtplib.SMTPAuthenticationError as error:
         return Failed(f"{mail.server} refuses user or password ({error.smtp_code})", again=False)
     except smtplib.SMTPRecipientsRefused as error:
         return _refused(mail, error.recipients)
     except smtplib.SMTPResponseException as error:
         reason = f"{mail.server} refuses it: {error.smtp_code} {_said(error.smtp_error)}"
-        return Failed(reason, again=not 500 <= error.smtp_code < 600)
+        return Failed(reason, again=not 500 <= error.smtp_code < 600, unheard=400 <= error.smtp_code < 500)
     except smtplib.SMTPNotSupportedError as error:
         return Failed(f"{mail.server}: {tame(str(error))}", again=False)
     except ssl.SSLCertVerificationError as error:
@@ -46,13 +52,18 @@ def send(mail: Email, notice: Notice) -> Outcome:
     except TimeoutError:
         return Failed(f"{mail.server} did not answer within {mail.timeout:g} s", again=True)
     except (OSError, smtplib.SMTPException) as error:
-        return Failed(f"{mail.server} cannot be reached: {tame(worded(error))}", again=True)
+        return Failed(f"{mail.server} broke off: {tame(worded(error))}", again=True)
     return _refused(mail, refused) if refused else Sent()
 
 
 def _converse(mail: Email, password: str | None, message: EmailMessage) -> dict[str, tuple[int, bytes]]:
     """From the greeting to the farewell; answers who was refused."""
-    server = _connect(mail)
+    try:
+        server = _connect(mail)
+    except (smtplib.SMTPResponseException, ssl.SSLCertVerificationError, _BabblingError):
+        raise  # it has answered
+    except OSError as error:
+        raise _AwayError(worded(error)) from None
     try:
         if mail.security is Security.STARTTLS:
             server.starttls(context=ssl.create_default_context())
@@ -70,7 +81,7 @@ def _refused(mail: Email, recipients: dict[str, tuple[int, bytes]]) -> Outcome:
     """What some recipients did not take is not sent again to the others."""
     told = ", ".join(f"{address} ({code} {_said(said)})" for address, (code, said) in recipients.items())
     passing = len(recipients) == len(mail.recipients) and all(code < 500 for code, _ in recipients.values())
-    return Failed(f"{mail.server} does not take it for {told}", again=passing)
+    return Failed(f"{mail.server} does not take it for {told}", again=passing, unheard=passing)
 
 
 def _said(text: bytes | str) -> str:

@@ -58,10 +58,14 @@ class Sent:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """It did not go; ``reason`` holds no secret. ``again``: another try may go better."""
+    """It did not go; ``reason`` holds no secret. ``again``: another try may go better.
+
+    ``unheard``: the other side did not take it, for sure; else too many tries might tell a person the same too often.
+    """
 
     reason: str
     again: bool
+    unheard: bool = False
 
 
 Outcome = Sent | Failed

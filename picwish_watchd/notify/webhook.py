@@ -11,6 +11,7 @@ from picwish_watchd.notify.notice import Failed, Notice, Outcome, Sent, tame, wo
 from picwish_watchd.secrecy import keep
 
 _AGAIN = frozenset({408, 425, 429})
+_UNHEARD = frozenset({425, 429, 503})
 _HEADER = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([\x20-\x7e]*)")
 
 
@@ -30,12 +31,14 @@ def send(webhook: Webhook, notice: Notice) -> Outcome:
             client.stream("POST", url, content=notice.to_json(), headers=headers) as answer,
         ):
             return _judged(host, answer.status_code)
+    except (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError) as error:
+        return Failed(f"{host} cannot be reached: {tame(worded(error))}", again=True, unheard=True)
     except httpx.TimeoutException:
         return Failed(f"{host} did not answer within {webhook.timeout:g} s", again=True)
     except httpx.InvalidURL:
         return Failed("its url is none", again=False)
     except (httpx.HTTPError, OSError) as error:
-        return Failed(f"{host} cannot be reached: {tame(worded(error))}", again=True)
+        return Failed(f"{host} broke off: {tame(worded(error))}", again=True)
 
 
 def _judged(host: str | None, code: int) -> Outcome:
@@ -43,7 +46,7 @@ def _judged(host: str | None, code: int) -> Outcome:
         return Sent()
     if 300 <= code < 400:
         return Failed(f"{host} answers with a redirect ({code}), which is not followed: correct url", again=False)
-    return Failed(f"{host} answers {code}", again=code >= 500 or code in _AGAIN)
+    return Failed(f"{host} answers {code}", again=code >= 500 or code in _AGAIN, unheard=code in _UNHEARD)
 
 
 def _headers(webhook: Webhook) -> dict[str, str]:

@@ -177,6 +177,9 @@ GARBAGE = (
     b"GET /metrics HTTP/9.9\r\n\r\n",
     b"GET " + b"a" * 70_000 + b" HTTP/1.1\r\n\r\n",
     b"GET /metrics HTTP/1.1\r\n" + b"X: y\r\n" * 200 + b"\r\n",
+    b"GET /metrics HTTP/1.1\r\n" + (b"X: " + b"y" * 60_000 + b"\r\n") * 99 + b"\r\n",
+    b"GET /metrics HTTP/1.1\r\nX: " + b"y" * 70_000 + b"\r\n\r\n",
+    b"POST /metrics HTTP/1.1\r\nContent-Length: 999999999\r\nTransfer-Encoding: chunked\r\n\r\n",
     b"GET /%ff%00?name[]=%ff&\xff HTTP/1.1\r\nHost: \xff\r\n\r\n",
     b"",
 )
@@ -193,6 +196,27 @@ def test_garbage_is_answered_or_dropped_and_nothing_else_happens(
                 pass
         assert get(server, "/metrics").status == 200
     assert "Traceback" not in capfd.readouterr().err
+
+
+def test_ipv6_loopback_is_served(survey: Survey) -> None:
+    try:
+        server = Server(Address("::1", 0), survey, None)
+    except ConfigError:
+        pytest.skip("this machine has no IPv6")
+    try:
+        assert server.bound.loopback
+        with socket.create_connection(("::1", server.bound.port), timeout=10) as sock:
+            sock.sendall(b"GET /healthz HTTP/1.1\r\n\r\n")
+            assert sock.recv(15) == b"HTTP/1.0 200 OK"
+    finally:
+        server.close()
+
+
+def test_an_address_that_cannot_be_had_is_told_with_what_to_do(survey: Survey) -> None:
+    with pytest.raises(ConfigError, match=r"192\.0\.2\.1:9107 cannot be listened on") as caught:
+        Server(Address("192.0.2.1", 9107), survey, None)
+    assert caught.value.hint is not None
+    assert "no such address, or not yet" in caught.value.hint
 
 
 def test_clients_that_say_nothing_keep_nobody_out(server: Server) -> None:

@@ -57,6 +57,11 @@ def again(outcome: Outcome) -> bool:
     return outcome.again
 
 
+def unheard(outcome: Outcome) -> bool:
+    assert isinstance(outcome, Failed), outcome
+    return outcome.unheard
+
+
 def test_a_webhook_gets_the_whole_notice_as_json(tmp_path: Path) -> None:
     headers = private(tmp_path / "headers", "# for the gateway\nAuthorization: Bearer abc\nX-Room:  7\n")
     with Hook() as heard:
@@ -82,6 +87,7 @@ def test_a_webhook_that_cannot_be_reached_is_told_without_its_secret_path(tmp_pa
     with Hook(pause=1.0) as heard:
         slow = send(hook(heard.url, timeout=0.2), NOTICE)
     gone = send(hook(heard.url), NOTICE)
+    assert [unheard(outcome) for outcome in (slow, gone)] == [False, True]
     for outcome in (slow, gone):
         assert again(outcome)
         assert "127.0.0.1" in reason(outcome)
@@ -165,7 +171,10 @@ def test_a_mail_server_that_never_stops_talking_is_left() -> None:
 def test_a_mail_server_that_says_nothing_is_left_after_the_timeout() -> None:
     with Post({"GREETING": b""}) as post:
         outcome = send(mail(post, timeout=0.2), NOTICE)
+    gone = send(mail(post), NOTICE)
     assert again(outcome)
+    assert (unheard(outcome), unheard(gone)) == (True, True)
+    assert "127.0.0.1 cannot be reached: Connection refused" in reason(gone)
 
 
 def test_a_wrong_password_is_told_without_it(tmp_path: Path) -> None:
