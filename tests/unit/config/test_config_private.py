@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from picwish_watchd.cli import complain
 from picwish_watchd.config import PrivateFile
 from picwish_watchd.errors import ConfigError
 from picwish_watchd.secrecy import hide, keep
@@ -63,3 +64,9 @@ def test_what_is_hidden_stays_hidden_and_short_words_do_not() -> None:
     keep("first-key")
     keep("second-key")
     assert hide("abc first-key second-key") == "abc *** ***"
+
+
+def test_no_error_that_is_told_quotes_a_secret(capsys: pytest.CaptureFixture[str]) -> None:
+    keep("s3cret-key")
+    assert complain(ConfigError("it said s3cret-key", hint="look for s3cret-key")) == 78
+    assert "s3cret" not in capsys.readouterr().err
