@@ -68,7 +68,7 @@ async def test_a_notifier_that_fails_costs_no_image_and_no_time(house: House, tm
     with Hook(*[500] * 99) as hook:
         entry = to(hook) if trouble == "refuses" else to(hook) | {"url": "http://127.0.0.1:9/"}
         if body:
-            entry = {"to": "command", "run": [str(program(tmp_path, body))], "timeout": "1s"}
+            entry = {"to": "command", "run": [str(program(tmp_path, body))], "timeout": "300ms"}
         notify(house, entry)
         for number in range(4):
             house.drop(f"{number}.jpg", seed=number)
