@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
     findings = [_Finding(0, f"configuration {config.path}: {counted(len(config.rules), 'rule')}")]
     findings += [_Finding(0, f"warning: {warning}") for warning in config.warnings]
     findings.append(_key(config))
-    findings += _token(config)
+    findings += _http(config)
     findings += _journal(config)
     for rule in config.rules:
         findings.append(_answer(f"inbox of {rule.name}", rule.inbox, partial(_inbox, rule)))
@@ -68,13 +68,24 @@ def _key(config: Config) -> _Finding:
     return _Finding(0, "API key: there is one (PicWish was not asked whether it is good)")
 
 
-def _token(config: Config) -> Iterator[_Finding]:
-    if config.http is not None and config.http.token is not None:
+def _http(config: Config) -> Iterator[_Finding]:
+    http = config.http
+    if http is None:
+        return
+    if http.token is not None:
         try:
-            config.http.token.word()
-            yield _Finding(0, f"token of http: there is one in {config.http.token_file}")
+            http.token.word()
+            yield _Finding(0, f"token of http: there is one in {http.token_file}")
         except ConfigError as error:
             yield _Finding(error.exit_code, f"token of http: {error.message}", error.hint)
+    if DaemonLock(config.journal).owner() is None:  # else it has the address
+        from picwish_watchd.metrics.web import try_address
+
+        try:
+            try_address(http.listen)
+            yield _Finding(0, f"address of http: {http.listen} can be listened on")
+        except ConfigError as error:
+            yield _Finding(1, error.message, error.hint)
 
 
 def _notifier(number: int, notifier: Notifier) -> _Finding:

@@ -7,6 +7,7 @@ in, be it slow, endless or no HTTP at all, costs one of these few threads for so
 import errno
 import hmac
 import json
+import os
 import socket
 import sys
 import threading
@@ -112,8 +113,7 @@ class Server:
         try:
             self._server = _Server(address, self._application)
         except OSError as error:
-            reason = f"http.listen: {address} cannot be listened on: {error.strerror or error}"
-            raise ConfigError(reason, hint=_ADVICE.get(error.errno or 0, _ADVICE[errno.EADDRINUSE])) from None
+            raise _refusal(address, error) from None
         self._thread = threading.Thread(target=self._server.serve_forever, args=(_TURN,), name="http", daemon=True)
         self._thread.start()
         host, port = self._server.server_address[:2]
@@ -136,13 +136,31 @@ class Server:
         self._thread.join()
 
 
+def try_address(address: Address) -> None:
+    """Listens there for a moment. Raises `ConfigError` where that cannot be."""
+    family = _family(address)
+    try:
+        socket.create_server((address.host, address.port), family=family).close()
+    except OSError as error:
+        raise _refusal(address, error) from None
+
+
+def _refusal(address: Address, error: OSError) -> ConfigError:
+    reason = f"http.listen: {address} cannot be listened on: {os.strerror(error.errno) if error.errno else error}"
+    return ConfigError(reason, hint=_ADVICE.get(error.errno or 0, _ADVICE[errno.EADDRINUSE]))
+
+
+def _family(address: Address) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in address.host else socket.AF_INET
+
+
 class _Server(ThreadingMixIn, WSGIServer):
     daemon_threads = True
     allow_reuse_port = False
     request_queue_size = 64
 
     def __init__(self, address: Address, application: Application) -> None:
-        self.address_family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+        self.address_family = _family(address)
         self._lock = threading.Lock()
         self._open: dict[socket.socket, float] = {}  # when it was opened (monotonic), oldest first
         self._cut: set[socket.socket] = set()

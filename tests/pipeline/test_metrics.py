@@ -12,6 +12,7 @@ import pytest
 
 from picwish_watchd import daemon as daemon_room
 from picwish_watchd import mounts
+from picwish_watchd.cli import main
 from picwish_watchd.config import Config, load
 from picwish_watchd.daemon import Daemon
 from picwish_watchd.errors import ConfigError
@@ -190,6 +191,23 @@ async def test_images_do_not_wait_for_a_port_that_is_taken_and_it_is_served_once
             other.close()
             await until(lambda: "http.listening" in capsys.readouterr().out)
             assert (await it.ask("/healthz", port=port)).status == 200
+
+
+async def test_check_tells_of_the_address_and_not_while_the_daemon_has_it(
+    house: House, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PICWISH_API_KEY", KEY)
+    port = free_port()
+    house.top["http"] = {"listen": f"127.0.0.1:{port}"}
+    words = ["check", "-c", str(house.configure())]
+    assert await asyncio.to_thread(main, words) == 0
+    assert f"ok    address of http: 127.0.0.1:{port} can be listened on" in capsys.readouterr().out
+    with socket.create_server(("127.0.0.1", port)):
+        assert await asyncio.to_thread(main, words) == 1
+        assert f"FAIL  http.listen: 127.0.0.1:{port} cannot be listened on: Address" in capsys.readouterr().out
+    async with watched(house, port=port):
+        assert await asyncio.to_thread(main, ["check", "-c", str(house.configure())]) == 0
+        assert "address of http" not in capsys.readouterr().out
 
 
 async def test_a_token_that_others_can_read_is_a_wrong_configuration_at_start(house: House) -> None:
