@@ -17,6 +17,8 @@ _KEPT = (
 )  # fmt: skip
 _GRACE = 5.0  # seconds in which a killed process must be gone
 
+_running: set[subprocess.Popen[bytes]] = set()  # who would outlive a daemon that does not wait for them
+
 
 def send(command: Command, notice: Notice) -> Outcome:
     """Runs it in a process group of its own, which is killed after `timeout`; what it prints is not read.
@@ -31,16 +33,27 @@ def send(command: Command, notice: Notice) -> Outcome:
     except OSError as error:
         reason = f"{command.run[0]} cannot be run: {error.strerror or error}"
         return Failed(reason, again=not isinstance(error, FileNotFoundError | PermissionError))
+    _running.add(child)
     try:
         child.communicate(notice.to_json() + b"\n", timeout=command.timeout)
     except subprocess.TimeoutExpired:
         _kill(child)
         return Failed(f"{command.run[0]} did not end within {command.timeout:g} s, and was killed", again=True)
+    finally:
+        _running.discard(child)
     code = child.returncode
     if code == 0:
         return Sent()
     ended = f"was killed by signal {-code}" if code < 0 else f"ended with {code}"
     return Failed(f"{command.run[0]} {ended}", again=True)
+
+
+def end_all() -> None:
+    """Kills those that are under way, at the daemon's end: nobody would be left to do it after `timeout`."""
+    for child in list(_running):
+        with suppress(OSError):  # it has just ended by itself
+            if child.poll() is None:
+                os.killpg(child.pid, signal.SIGKILL)
 
 
 def _environment(ours: Mapping[str, str], notice: Notice) -> dict[str, str]:

@@ -9,7 +9,7 @@ import structlog
 from picwish_watchd.config import Event, Notifier
 from picwish_watchd.errors import JournalTemporaryError
 from picwish_watchd.journal import came_through, endings
-from picwish_watchd.notify import digest, memory, spent
+from picwish_watchd.notify import command, digest, memory, spent
 from picwish_watchd.notify.courier import Courier, marks
 from picwish_watchd.notify.endings import QUIET, due, gather
 from picwish_watchd.notify.episodes import follow
@@ -63,6 +63,7 @@ class Herald:
 
     def stop(self) -> None:
         """Nobody is told any more; what waits is kept for the next run."""
+        command.end_all()
         self._memory = None
         self._lookout.close()
         for mark in list(self._tasks):

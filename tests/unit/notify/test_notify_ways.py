@@ -8,12 +8,14 @@ import ssl
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from picwish_watchd.config import Apprise, Command, Email, Webhook
+from picwish_watchd.notify.command import end_all
 from picwish_watchd.notify.courier import send
 from picwish_watchd.notify.notice import Failed, Notice, Outcome, Sent
 from tests.support.ears import Hook, Post, program
@@ -260,6 +262,19 @@ def test_a_command_that_hangs_is_killed_with_all_that_it_started(tmp_path: Path)
             break
         time.sleep(0.02)
     assert not alive(child)
+
+
+def test_no_command_outlives_the_daemon_that_would_have_to_end_it(tmp_path: Path) -> None:
+    tell = program(tmp_path, "open(FOLDER + '/pid', 'w').write(str(os.getpid()))\ntime.sleep(60)")
+    with ThreadPoolExecutor(1) as thread:
+        telling = thread.submit(send, command(tell, timeout=60), NOTICE)
+        for _ in range(500):
+            if (tmp_path / "pid").exists() and (tmp_path / "pid").read_text():
+                break
+            time.sleep(0.02)
+        end_all()
+        assert "was killed by signal 9" in reason(telling.result(10))
+    assert not alive(int((tmp_path / "pid").read_text()))
 
 
 def alive(pid: int) -> bool:
