@@ -19,6 +19,7 @@ from picwish_watchd.mounts import Mount, strayed
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 PART_PREFIX, PART_SUFFIX = ".picwish-", ".part"
+_START = os.urandom(4).hex()
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,12 +126,12 @@ def open_folder(root: Path, parts: Sequence[str], mode: int, *, home: Mount | No
 def write_part(
     folder: int, blocks: Iterable[bytes], *, tag: str, mode: int, mtime_ns: int | None = None
 ) -> tuple[str, str]:
-    """Writes a new file ``.picwish-TAG-RANDOM.part`` and syncs it: its name, and the SHA-256 of what was written.
+    """Writes a new file ``.picwish-TAG-OURS-RANDOM.part`` and syncs it: its name, and the SHA-256 of what was written.
 
     Random, because two daemons may share an outbox. Leaves nothing behind if it raises. ``mode`` is not subject
     to umask; ``mtime_ns`` is the time of change that it gets.
     """
-    name = f"{PART_PREFIX}{tag}-{os.urandom(4).hex()}{PART_SUFFIX}"
+    name = f"{PART_PREFIX}{tag}-{_ours()}-{os.urandom(4).hex()}{PART_SUFFIX}"
     digest = hashlib.sha256()
     fd = os.open(name, _NEW_FILE, 0o600, dir_fd=folder)
     try:
@@ -150,8 +151,18 @@ def write_part(
     return name, digest.hexdigest()
 
 
+def is_own_part(name: str) -> bool:
+    """Whether a part of this name was made by this process: it may just be written, by another thread."""
+    return f"-{_ours()}-" in name
+
+
+def _ours() -> str:
+    """A word of this process alone: its number comes again after a restart, the rest in a fork."""
+    return f"{_START}{os.getpid():x}"
+
+
 def discard(folder: int, name: str) -> None:
-    """Removes a part if it is still there; a folder that has gone read-only keeps it until `sweep`."""
+    """Removes a part if it is still there; a folder that has gone read-only keeps it until the next start."""
     with suppress(OSError):
         os.unlink(name, dir_fd=folder)
 
@@ -176,7 +187,7 @@ def settle_name(source: int, name: str, target: int, final: str, *, replace: boo
         except LinkedError:
             if source != target:
                 raise
-            # a part beside its final name: left to `sweep`
+            # a part beside its final name: swept at the next start
     sync_folder(target)
     return True
 

@@ -18,6 +18,7 @@ from picwish_watchd.files.place import (
     OutboxAway,
     Refused,
     discard,
+    is_own_part,
     open_folder,
     settle_name,
     sync_folder,
@@ -197,24 +198,40 @@ def existing_image(outbox: Path, names: Collection[PurePath]) -> Path | OutboxAw
     return None
 
 
-def sweep(root: Path) -> int:
-    """Removes the parts that a crash left below ``root``; answers how many.
+def sweep(root: Path) -> bool:
+    """Removes the parts that a crash left below ``root``; False where that did not go to its end: to be tried again.
 
-    Only files named ``.picwish-*.part`` are touched, links are not followed, and folders that cannot be read are left.
+    Only files named ``.picwish-*.part`` are touched, and none that this process has made. Links below the root are not
+    followed, and folders that are shut to us are left: no part of ours is in them.
     """
-    removed = 0
-    with suppress(OSError):  # of the root; what goes wrong below it only keeps a part or a folder from being swept
-        for _, _, files, folder in os.fwalk(root):
-            removed += sum(_sweep_one(folder, name) for name in filter(_PART.fullmatch, files))
-    return removed
+    failed: list[OSError] = []
+
+    def shut_or_failed(error: OSError) -> None:
+        if not isinstance(error, PermissionError):
+            failed.append(error)
+
+    try:
+        top = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        for _, _, files, folder in os.fwalk(".", dir_fd=top, onerror=shut_or_failed):
+            for name in files:
+                if _PART.fullmatch(name) and not is_own_part(name):
+                    _sweep_one(folder, name, failed)
+    except OSError as error:
+        failed.append(error)
+    finally:
+        os.close(top)
+    return all(isinstance(error, FileNotFoundError) for error in failed)
 
 
-def _sweep_one(folder: int, name: str) -> bool:
-    with suppress(OSError):
+def _sweep_one(folder: int, name: str, failed: list[OSError]) -> None:
+    try:
         if stat.S_ISREG(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
             os.unlink(name, dir_fd=folder)
-            return True
-    return False
+    except OSError as error:
+        failed.append(error)
 
 
 def _open_existing(path: Path) -> OpenFile | OutboxAway | None:

@@ -249,6 +249,11 @@ class JournalReader:
         rows = self._rows(f"{SELECT_JOB} WHERE output = ? ORDER BY id DESC LIMIT 1", (os.fsencode(output),))
         return job_from(rows[0]) if rows else None
 
+    def is_planned(self, output: Path, *, but_for: int) -> bool:
+        """Whether the result of a job, other than job ``but_for``, is to stand at ``output`` and may not do so yet."""
+        sql = "SELECT 1 FROM job WHERE output = ? AND id <> ? AND state <> 'done' LIMIT 1"
+        return bool(self._rows(sql, (os.fsencode(output), but_for)))
+
     def last_told(self, message: str) -> Job | None:
         """The newest job with this line in its history."""
         rows = self._rows("SELECT job FROM event WHERE message = ? ORDER BY id DESC LIMIT 1", (storable(message),))

@@ -29,7 +29,6 @@ from picwish_watchd.files.publish import (
     publish,
     standing,
     stands_durably,
-    sweep,
     write_sidecar,
 )
 from picwish_watchd.job import ErrorCode, Job, Original, Problem, Stamp, State
@@ -37,7 +36,7 @@ from picwish_watchd.mounts import Mount
 from picwish_watchd.pipeline.border import guarded
 from picwish_watchd.pipeline.context import Context
 from picwish_watchd.pipeline.describe import sidecar_text
-from picwish_watchd.pipeline.folders import reach, remember
+from picwish_watchd.pipeline.folders import Sweeper, reach, remember
 
 _log = structlog.get_logger()
 
@@ -52,7 +51,8 @@ class Deliver:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._moving: dict[int, str] = {}  # job -> rule
-        self._swept: set[Path] = set()
+        self._places: dict[Path, Job] = {}  # where a result is just being put, and whose
+        self._sweeper = Sweeper(context)
 
     async def run(self) -> None:
         """Delivers until the daemon stops; then returns when what had begun is done."""
@@ -78,6 +78,7 @@ class Deliver:
             await guarded(self._context, job.id, self.deliver(job))
         finally:
             del self._moving[job.id]
+            self._places = {path: holder for path, holder in self._places.items() if holder.id != job.id}
             self._context.bells.deliver.ring()
 
     async def deliver(self, job: Job) -> None:
@@ -86,9 +87,7 @@ class Deliver:
         rule = context.rule_of(job)
         result = job.result
         assert result is not None
-        if rule.outbox not in self._swept:
-            self._swept.add(rule.outbox)
-            await context.lanes.run(f"out:{job.rule}", sweep, rule.outbox)  # what a crash left of a copy
+        await self._sweeper.sweep(rule, rule.outbox)
         if job.output is not None and job.output.is_relative_to(rule.outbox):
             stands = await context.lanes.run(f"out:{job.rule}", stands_durably, job.output, result.sha256)
             if isinstance(stands, OutboxAway):
@@ -131,7 +130,7 @@ class Deliver:
             self._hold(job, ErrorCode.OUTPUT_FAILED, what)
             return
         _log.warning("delivery.renamed", job=job.id, rule=job.rule, path=job.source, output=plain, reason=what)
-        self._context.journal.update(job, f"{what}; it is delivered as {plain}", output=rule.outbox / plain)
+        self._context.journal.update(job, f"{what}; it is delivered as {plain}")
         await self._put(job, rule, ways_out(plain))
 
     async def _try(
@@ -139,7 +138,7 @@ class Deliver:
     ) -> Published | Taken | OutboxAway | NoRoom | Refused | Damaged:
         """One name; with `if_exists: overwrite` what bears it is looked at before it is replaced."""
         context, path = self._context, rule.outbox / name
-        if not self._free_for(job, rule, path):
+        if not await self._is_free(job, rule, path):
             return Taken()
         context.journal.update(job, output=path)
         seen, mount = context.journal.folder_seen(rule.outbox), context.journal.folder_mount(rule.outbox)
@@ -176,12 +175,28 @@ class Deliver:
             replace=examined is not None, tag=str(job.id), sha256=job.result.sha256, home=mount,
         )  # fmt: skip
 
-    def _free_for(self, job: Job, rule: Rule, path: Path) -> bool:
-        """With `if_exists: overwrite`, no result replaces that of another source, or of newer content of its own."""
-        if rule.if_exists is not IfExists.OVERWRITE:
+    async def _is_free(self, job: Job, rule: Rule, path: Path) -> bool:
+        """Whether the result may go there. From then on it is this job's place: what is found there is its result.
+
+        With `if_exists: overwrite`, no result replaces that of another source, or of newer content of its own.
+        Otherwise nothing may stand there, nor be on its way there, by whichever rule: two rules may share an outbox.
+        """
+        journal = self._context.journal
+        overwriting = rule.if_exists is IfExists.OVERWRITE
+        holder = self._places.get(path, job)
+        if holder.id != job.id and not (overwriting and _may_replace(job, holder)):
+            return False
+        if overwriting:
+            owner = journal.owner_of_output(path)
+            if owner is not None and not _may_replace(job, owner):
+                return False
+        elif journal.is_planned(path, but_for=job.id):
+            return False
+        self._places[path] = job
+        if overwriting or not await self._context.lanes.run(f"out:{job.rule}", os.path.lexists, path):
             return True
-        owner = self._context.journal.owner_of_output(path)
-        return owner is None or _may_replace(job, owner)
+        del self._places[path]
+        return False
 
     async def _finish(self, job: Job, rule: Rule, path: Path) -> None:
         """The result is durable in the outbox: now the journal says so, and only then the original may go."""

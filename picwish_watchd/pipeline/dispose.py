@@ -8,14 +8,14 @@ import structlog
 
 from picwish_watchd.config import OnSuccess, Rule
 from picwish_watchd.files.originals import Deleted, Moved, Replaced, Stuck, delete, move
-from picwish_watchd.files.publish import sweep, write_sidecar
+from picwish_watchd.files.publish import write_sidecar
 from picwish_watchd.files.verdicts import Gone
 from picwish_watchd.job import Job, Kind, Original, State
 from picwish_watchd.mounts import Mount
 from picwish_watchd.pipeline.border import guarded
 from picwish_watchd.pipeline.context import Context
 from picwish_watchd.pipeline.describe import sidecar_text
-from picwish_watchd.pipeline.folders import absence, reach, remember
+from picwish_watchd.pipeline.folders import Sweeper, absence, reach, remember
 
 _log = structlog.get_logger()
 
@@ -31,7 +31,7 @@ class Dispose:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._busy: set[str] = set()
-        self._swept: set[Path] = set()
+        self._sweeper = Sweeper(context)
 
     async def run(self) -> None:
         """Disposes until the daemon stops."""
@@ -66,9 +66,8 @@ class Dispose:
             return
         seen = root is not None and context.journal.folder_seen(root)
         homes = (context.journal.folder_mount(rule.inbox), context.journal.folder_mount(root) if root else None)
-        if root is not None and root not in self._swept:
-            self._swept.add(root)
-            await context.lanes.run(f"out:{job.rule}", sweep, root)  # what a crash left of a copy
+        if root is not None:
+            await self._sweeper.sweep(rule, root)
         outcome = await context.lanes.run(f"out:{job.rule}", _dispose, job, rule, root, homes, seen=seen)
         match outcome:
             case Moved(path=path):

@@ -5,6 +5,7 @@ on the wrong disk, and the next mount would hide what was put into it.
 """
 
 import errno
+import math
 import os
 import stat
 from collections.abc import Collection
@@ -12,12 +13,40 @@ from pathlib import Path
 
 from picwish_watchd.config import Rule
 from picwish_watchd.files.place import NoRoom, OutboxAway, Refused, ensure_root
+from picwish_watchd.files.publish import sweep
 from picwish_watchd.mounts import Mount, home_of, moved
 from picwish_watchd.pipeline.context import Context
 
 HANGS = "it does not answer; look after the server that it is mounted from"
 _GONE = "it is not there"
+_SWEEP_AGAIN = 300.0  # seconds until a folder is swept again that could not be swept to its end
 _ABSENT = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
+
+
+class Sweeper:
+    """Removes what a crash left of copies, once for each folder: when it is there, and until that has gone well."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._due: dict[Path, float] = {}  # monotonic; math.inf: it is swept
+
+    async def sweep(self, rule: Rule, folder: Path) -> None:
+        """Sweeps ``folder``, of ``rule``, if it was not yet and is there; what is being written meanwhile stays."""
+        now = self._context.clock.monotonic()
+        if now < self._due.get(folder, -math.inf):
+            return
+        self._due[folder] = now + _SWEEP_AGAIN
+        mount = self._context.journal.folder_mount(folder)
+        swept = await self._context.lanes.run(f"out:{rule.name}", _swept, folder, mount)
+        if swept is None:
+            del self._due[folder]
+        elif swept:
+            self._due[folder] = math.inf
+
+
+def _swept(folder: Path, mount: Mount | None) -> bool | None:
+    """In a thread: whether all is swept; None while the folder is away."""
+    return None if absence(folder, mount) is not None else sweep(folder)
 
 
 async def trouble_with(context: Context, rule: Rule, folder: Path) -> str | None:

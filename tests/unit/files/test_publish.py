@@ -9,7 +9,7 @@ from pathlib import Path, PurePath
 
 import pytest
 
-from picwish_watchd.files.place import NoRoom, OutboxAway, Refused
+from picwish_watchd.files.place import NoRoom, OutboxAway, Refused, open_folder, settle_name, write_part
 from picwish_watchd.files.publish import (
     Damaged,
     Published,
@@ -196,7 +196,8 @@ def test_only_own_parts_are_swept_away(outbox: Path, tmp_path: Path) -> None:
     (outbox / ".picwish-9.part").mkdir()
     (outbox / ".picwish-.part").write_text("")
     (outbox / "movie.part").write_text("")
-    assert sweep(outbox) == 2
+    assert sweep(outbox)
+    assert not os.listdir(below)
     assert tree(outside) == [".picwish-7-0a1b.part"]
     assert sorted(os.listdir(outbox)) == [
         ".picwish-.part",
@@ -206,4 +207,16 @@ def test_only_own_parts_are_swept_away(outbox: Path, tmp_path: Path) -> None:
         "link",
         "movie.part",
     ]
-    assert sweep(outbox / "away") == 0
+    assert not sweep(outbox / "away")
+
+
+def test_what_is_just_being_written_is_not_swept_away(outbox: Path) -> None:
+    def blocks() -> Iterator[bytes]:
+        yield b"half"
+        assert sweep(outbox)  # for another rule, which has just begun
+        yield b"and half"
+
+    with open_folder(outbox, (), 0o644) as folder:
+        part, _ = write_part(folder, blocks(), tag="7", mode=0o644)
+        assert settle_name(folder, part, folder, "cat.jpg")
+    assert tree(outbox) == ["cat.jpg"]
