@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 import os
 import signal
 from collections import Counter
@@ -46,6 +47,7 @@ _LAST_WORDS = 5.0  # seconds that messages to people get to end
 _UPLOAD_BYTES = 64 * 2**20  # of images in memory at once
 _TIDYING = 2.0  # seconds that `run --once` spends on the journal at its end
 _LOOK = 1.0  # seconds between looks at what other processes did to the journal
+_TELL_AGAIN = 10.0  # seconds until the journal is tried again that did not take what `status` should know
 _LETTING_GO = 15.0  # seconds from the last request's end to the exit, at most
 _READING = 5e6  # bytes of a journal that even a slow disk reads and checks in a second
 _READY_PATIENCE = 30.0  # seconds that systemd is kept waiting for the first walk of every inbox
@@ -69,6 +71,7 @@ class Daemon:
         self._serving = False
         self._started = self._clock.now()
         self._ending = 0  # the exit code
+        self._tell_again = math.inf  # when a report that the journal did not take is to be repeated (monotonic)
         self._refused = ""  # why the last reload changed nothing
         self._progress: tuple[Counter[State], int] = (Counter(), 0)
         self.finished: list[Job] = []  #: after `run(once=True)`: what was done in this run
@@ -208,6 +211,8 @@ class Daemon:
                 for bell in (bells.submit, bells.collect, bells.deliver, bells.dispose):
                     bell.ring()
             self.desks.look_after()
+            if self._clock.monotonic() > self._tell_again:
+                self._report()
             if self._clock.monotonic() > patient_until:
                 self._be_ready()  # an inbox whose walk hangs must not keep the others from being served
             self._summary()
@@ -266,8 +271,12 @@ class Daemon:
         self._exporter.tell()
         if self.desks.walked:
             self._be_ready()
-        with suppress(JournalTemporaryError):
+        try:
             self.context.journal.publish_report(self._told())
+        except JournalTemporaryError:  # full, or locked: that may keep the loop for seconds, so not at each look
+            self._tell_again = self._clock.monotonic() + _TELL_AGAIN
+        else:
+            self._tell_again = math.inf
 
     def _told(self) -> str:
         blocked = self.gate.told
@@ -314,8 +323,6 @@ class Daemon:
 
     def _take_over(self, config: Config, key: str) -> None:
         context = self.context
-        old = {rule.name: rule for rule in context.config.rules}
-        new = {rule.name: rule for rule in config.rules}
         if config.journal != context.config.journal:
             _log.warning("config.needs_restart", key="journal")
             config = replace(config, journal=context.config.journal)  # and with it the spool
@@ -326,15 +333,11 @@ class Daemon:
             context.client = _client(config, key, self._pacer, context.tally)
         context.config = config
         self._pacer.set_qps(config.api.qps)
-        for name in [name for name, rule in old.items() if new.get(name) != rule]:
-            self.desks.close(name)
-        for name, rule in new.items():
-            if old.get(name) != rule:
-                self.desks.open(rule, self._group)
+        self.desks.renew(self._group)
         self._exporter.reopen(config.http)
         self._report()
         self.gate.look()
-        _log.info("config.reloaded", rules=len(new))
+        _log.info("config.reloaded", rules=len(config.rules))
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:

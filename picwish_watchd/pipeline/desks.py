@@ -75,6 +75,22 @@ class Desks:
         self._desks[rule.name] = desk
         watcher.start()
 
+    def renew(self, group: asyncio.TaskGroup) -> None:
+        """The configuration was read again: what is new in it begins, what left it or is not as it was ends.
+
+        That goes also for a rule whose links may lead elsewhere by now because other rules' folders have changed.
+        """
+        rules = {rule.name: rule for rule in self._context.config.rules}
+        for name, desk in list(self._desks.items()):
+            rule = rules.get(name)
+            barred = desk.watcher.inbox.forbidden
+            moved = desk.rule.follow_symlinks and set(barred) != set(forbidden_to(self._context.config, desk.rule))
+            if rule != desk.rule or moved:
+                self.close(name)
+        for name, rule in rules.items():
+            if name not in self._desks:
+                self.open(rule, group)
+
     def close(self, name: str) -> None:
         """Takes nothing more in for this rule; its jobs go on."""
         desk = self._desks.pop(name)

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from picwish_watchd import daemon as daemon_module
 from picwish_watchd.daemon import Daemon
 from picwish_watchd.job import State
 from picwish_watchd.journal import locks
@@ -53,5 +54,22 @@ async def test_an_inbox_is_watched_though_the_mount_that_it_lies_on_cannot_be_wr
         house.inbox.mkdir()
         await until(lambda: all(desk.watching for desk in daemon.desks.all()), 5)
     await until(lambda: daemon.desks.all()[0].watcher.home is not None, 5)
+    daemon.stop()
+    await running
+
+
+async def test_status_hears_what_happened_while_the_journal_was_locked(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(daemon_module, "_TELL_AGAIN", 0.1)
+    house.inbox.rmdir()
+    house.rule = {"rescan_interval": "100ms"}
+    daemon = Daemon(house.config(), KEY)
+    running = asyncio.create_task(daemon.run())
+    await until(lambda: "No such file" in house.report())
+    with locked(house):
+        house.inbox.mkdir()
+        await until(lambda: all(desk.watching for desk in daemon.desks.all()), 5)
+    await until(lambda: '"watching": true' in house.report(), 5)
     daemon.stop()
     await running
