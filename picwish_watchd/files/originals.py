@@ -93,6 +93,24 @@ def delete(source: Path, stamp: Stamp, sha256: str | None) -> Deleted | Replaced
     return Deleted()
 
 
+def moved_before(stamp: Stamp, sha256: str | None, root: Path, relative: Path) -> Path | None:
+    """Where an earlier `move` has put the original, if nobody heard of that: a crash came, or more was to be done.
+
+    It has the same size and time of change there, and the hash ``sha256`` where that is known.
+    """
+    for name in dict.fromkeys((PurePath(relative), portable(relative))):
+        for target in (root / each for each in _ways_out(name)):
+            opened = open_file(target)
+            if isinstance(opened, Gone):
+                break
+            if isinstance(opened, OpenFile):
+                with opened:
+                    same = (opened.size, opened.stamp.mtime_ns) == (stamp.size, stamp.mtime_ns)
+                    if same and sha256 in (None, sha256_of(opened)):
+                        return target
+    return None
+
+
 @dataclass(frozen=True, slots=True)
 class _Original:
     """The file that a job was made of, found again."""
@@ -162,9 +180,7 @@ class _Errand:
         return self._no_name()
 
     def _targets(self) -> Iterator[PurePath]:
-        yield self.relative
-        for number in range(1, _NUMBERS_MAX):
-            yield numbered(self.relative, number)
+        return _ways_out(self.relative)
 
     def _no_name(self) -> Stuck:
         return Stuck(f"{self.root / self.relative} and its {_NUMBERS_MAX - 1:,} numbered names are taken")
@@ -198,6 +214,12 @@ class _Errand:
         if self.original.is_still():
             _remove(self.inbox, self.original.path.name)
         return Moved(self.root / target)
+
+
+def _ways_out(name: PurePath) -> Iterator[PurePath]:
+    yield name
+    for number in range(1, _NUMBERS_MAX):
+        yield numbered(name, number)
 
 
 def _same(source: Path, stamp: Stamp, sha256: str | None) -> _Original | Replaced | Gone | Stuck:

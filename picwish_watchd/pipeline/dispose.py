@@ -1,14 +1,15 @@
 """After the end: moves or deletes the originals whose rules ask for it, again and again until it is done."""
 
 import asyncio
+from dataclasses import dataclass
 from pathlib import Path
 from typing import assert_never
 
 import structlog
 
 from picwish_watchd.config import OnSuccess, Rule
-from picwish_watchd.files.originals import Deleted, Moved, Replaced, Stuck, delete, move
-from picwish_watchd.files.publish import write_sidecar
+from picwish_watchd.files.originals import Deleted, Moved, Replaced, Stuck, delete, move, moved_before
+from picwish_watchd.files.publish import Published, Taken, write_sidecar
 from picwish_watchd.files.verdicts import Gone
 from picwish_watchd.job import Job, Kind, Original, State
 from picwish_watchd.mounts import Mount
@@ -22,7 +23,16 @@ _log = structlog.get_logger()
 _IDLE = 5.0
 _PAUSE = 60.0  # seconds until an original that could not be moved is tried again
 
-Outcome = Moved | Deleted | Replaced | Gone | Stuck
+
+@dataclass(frozen=True, slots=True)
+class Untold:
+    """It was moved, and what was wrong with it does not stand beside it yet; to be tried again."""
+
+    path: Path
+    reason: str
+
+
+Outcome = Moved | Untold | Deleted | Replaced | Gone | Stuck
 
 
 class Dispose:
@@ -68,11 +78,17 @@ class Dispose:
         homes = (context.journal.folder_mount(rule.inbox), context.journal.folder_mount(root) if root else None)
         if root is not None:
             await self._sweeper.sweep(rule, root)
-        outcome = await context.lanes.run(f"out:{job.rule}", _dispose, job, rule, root, homes, seen=seen)
+        newest = context.journal.last_of(job.source)
+        outcome = await context.lanes.run(
+            f"out:{job.rule}", _dispose, job, rule, root, homes, seen=seen, last=newest is None or newest.id == job.id
+        )
+        await self._note(job, rule, root, outcome)
+
+    async def _note(self, job: Job, rule: Rule, root: Path | None, outcome: Outcome) -> None:
+        if root is not None and isinstance(outcome, Moved | Untold):
+            await remember(self._context, rule, root)
         match outcome:
             case Moved(path=path):
-                if root is not None:
-                    await remember(context, rule, root)
                 self._done(job, Original.MOVED, f"the original was moved to {path}")
             case Deleted():
                 self._done(job, Original.DELETED, "the original was deleted, as on_success: delete asks")
@@ -82,13 +98,22 @@ class Dispose:
                 text = "something else bears the original's name by now; it was not touched"
                 self._done(job, Original.REPLACED, text)
             case Stuck(reason=reason):
-                note = _stuck(job, rule, root, reason)
-                if job.note != note:
-                    _log.warning("original.stuck", job=job.id, rule=job.rule, path=job.source, reason=reason)
-                later = context.clock.now() + _PAUSE
-                context.journal.update(job, note if job.note != note else None, note=note, not_before=later)
+                self._later(job, _stuck(job, rule, root, reason), "original.stuck", reason)
+            case Untold(path=path, reason=reason):
+                note = (
+                    f"the original was moved to {path}, and what was wrong with it could not be written beside it "
+                    f"yet: {reason}; tried again every minute"
+                )
+                self._later(job, note, "original.untold", reason)
             case _:
                 assert_never(outcome)
+
+    def _later(self, job: Job, note: str, event: str, reason: str) -> None:
+        is_news = job.note != note
+        if is_news:
+            _log.warning(event, job=job.id, rule=job.rule, path=job.source, reason=reason)
+        later = self._context.clock.now() + _PAUSE
+        self._context.journal.update(job, note if is_news else None, note=note, not_before=later)
 
     def _done(self, job: Job, original: Original, message: str) -> None:
         _log.info(f"original.{original}", job=job.id, rule=job.rule, path=job.source, reason=message)
@@ -103,25 +128,41 @@ def _stuck(job: Job, rule: Rule, root: Path | None, reason: str) -> str:
 
 
 def _dispose(
-    job: Job, rule: Rule, root: Path | None, homes: tuple[Mount | None, Mount | None], *, seen: bool
+    job: Job, rule: Rule, root: Path | None, homes: tuple[Mount | None, Mount | None], *, seen: bool, last: bool
 ) -> Outcome:
-    """In a thread."""
+    """In a thread. Unless it is the ``last`` job of its source, what lies there is a later one's."""
     if (missing := absence(rule.inbox, homes[0])) is not None:
         return Stuck(f"the inbox {rule.inbox} is away: {missing}")
     sha256 = None if job.kind is Kind.LINK else job.sha256  # a link's is that of its address
     if job.state is State.DONE and rule.on_success is OnSuccess.DELETE:
-        return _unless_away(delete(job.source, job.stamp, sha256), rule, homes[0])
+        return _unless_away(delete(job.source, job.stamp, sha256) if last else Replaced(), rule, homes[0])
     if root is None:  # the rule was changed meanwhile
         return Stuck("the rule names no folder to move it to")
     away = reach(root, rule.file_mode, seen=seen, mount=homes[1])
     if away is not None:
         return Stuck(f"{root}: {away.reason}")
-    mode, tag = rule.file_mode, str(job.id)
-    done = move(job.source, job.stamp, sha256, root, job.relative, mode=mode, tag=tag, home=homes[1])
+    done: Outcome = Replaced()
+    if last:
+        done = move(
+            job.source, job.stamp, sha256, root, job.relative, mode=rule.file_mode, tag=str(job.id), home=homes[1]
+        )
+    if isinstance(done, Gone | Replaced) and (path := moved_before(job.stamp, sha256, root, job.relative)) is not None:
+        done = Moved(path)
     if isinstance(done, Moved) and job.state is not State.DONE:
-        name = done.path.relative_to(root)
-        write_sidecar(root, name, ".error.json", sidecar_text(job), mode=mode, tag=tag, home=homes[1])
+        return _told(job, rule, root, done, homes[1])
     return _unless_away(done, rule, homes[0])
+
+
+def _told(job: Job, rule: Rule, root: Path, moved: Moved, home: Mount | None) -> Moved | Untold:
+    """Writes beside the original what was wrong with it."""
+    written = write_sidecar(
+        root, moved.path.relative_to(root), ".error.json", sidecar_text(job),
+        mode=rule.file_mode, tag=str(job.id), home=home,
+    )  # fmt: skip
+    if isinstance(written, Published):
+        return moved
+    reason = "something else bears its name" if isinstance(written, Taken) else written.reason
+    return Untold(moved.path, reason)
 
 
 def _unless_away(outcome: Outcome, rule: Rule, home: Mount | None) -> Outcome:

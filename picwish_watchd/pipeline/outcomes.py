@@ -11,6 +11,9 @@ from picwish_watchd.pipeline.describe import counted
 
 _log = structlog.get_logger()
 
+#: What lay there is not there any more: what comes under its name is another file, and not to be moved.
+_LEFT = {ErrorCode.SOURCE_MISSING: Original.GONE, ErrorCode.SOURCE_CHANGED: Original.REPLACED}
+
 
 def fail(context: Context, job: Job, problem: Problem, *, charge: Charge | None = None) -> Job:
     """Ends a job as `failed`; its original is moved if the rule says so."""
@@ -76,11 +79,11 @@ def task_failed(context: Context, job: Job, outcome: TaskFailed) -> Job:
 
 def _end(context: Context, job: Job, state: State, problem: Problem, charge: Charge | None) -> Job:
     _log.warning(f"job.{state}", job=job.id, rule=job.rule, path=job.source, code=problem.code, reason=problem.message)
-    moving = context.rule_of(job).on_failure is OnFailure.MOVE
+    staying = Original.WAITING if context.rule_of(job).on_failure is OnFailure.MOVE else Original.PRESENT
     moved = context.journal.move(
         job, state, problem.message,
         charge=charge, problem=problem, completed_at=context.clock.now(), not_before=None,
-        original=Original.WAITING if moving else Original.PRESENT,
+        original=_LEFT.get(problem.code, staying),
     )  # fmt: skip
     context.bells.dispose.ring()
     return moved

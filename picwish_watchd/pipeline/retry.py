@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from picwish_watchd.files.spool import Spool
-from picwish_watchd.job import ErrorCode, Job, State
+from picwish_watchd.job import ErrorCode, Job, Original, State
 from picwish_watchd.journal import Changes, Journal
 from picwish_watchd.pipeline.context import PRICES
 
@@ -69,6 +69,8 @@ def _put_back(journal: Journal, job: Job, way: Way) -> Job:
         fresh |= Changes(task_id=None, result=None, output=None)
     if way is Way.LOOK:
         fresh |= Changes(sha256=None, format=None)
+        if job.original in (Original.GONE, Original.REPLACED):
+            fresh["original"] = Original.PRESENT  # what lies there now is what this job is about
     return journal.move(job, to, words, **fresh)
 
 
