@@ -78,6 +78,12 @@ def concern(points: Iterable[str], path: str) -> bool:
     return any(folder.startswith(each) or each.startswith(folder) for each in (p.rstrip("/") + "/" for p in points))
 
 
+def overlap(one: str, other: str) -> bool:
+    """Whether two paths (or `locations`) are one, or one lies in the other."""
+    longer, shorter = sorted((one.rstrip("/") + "/", other.rstrip("/") + "/"), key=len, reverse=True)
+    return longer.startswith(shorter)
+
+
 def mounts() -> list[Mount]:
     """All mounts of this process, in the kernel's order; empty where /proc is not to be had."""
     try:
@@ -132,6 +138,38 @@ def real_paths(paths: Iterable[Path]) -> dict[Path, str]:
     wanted = set(paths)
     told = _answers(wanted, os.path.realpath)
     return {path: told.get(path) or os.path.normpath(path) for path in wanted}
+
+
+def identities(paths: Iterable[Path]) -> dict[Path, str]:
+    """What folders ``paths`` are, in a word: one for all names of a folder, as "A" and "a" are on many shares.
+
+    Without those that do not exist, or do not answer within `PATIENCE`, all asked at once.
+    """
+
+    def identity(path: Path) -> str | None:
+        with suppress(OSError):
+            found = os.stat(path)
+            return f"inode {found.st_dev}:{found.st_ino}"
+        return None
+
+    return {path: word for path, word in _answers(set(paths), identity).items() if word is not None}
+
+
+def locations(real: Iterable[str]) -> dict[str, str]:
+    """Where paths lie in their file systems: one place for all paths that mounts bind to it. Asks no mount, only /proc.
+
+    ``real`` are paths without symbolic links; of two locations, one lies in the other if it begins with it and "/".
+    """
+    table = mounts()
+    return {path: _location(path, table) for path in real}
+
+
+def _location(real: str, table: list[Mount]) -> str:
+    mount = _over(table, real)
+    if mount is None:
+        return real
+    within = os.path.normpath(os.path.join(mount.root, os.path.relpath(real, mount.point)))
+    return f"device {mount.device}:{within}"
 
 
 def silent(paths: Iterable[Path]) -> frozenset[Path]:

@@ -14,7 +14,7 @@ from picwish_watchd.config.private import CREDENTIAL, PrivateFile
 from picwish_watchd.config.schema import Api, Http, IfExists, OnFailure, OnSuccess, Rule
 from picwish_watchd.config.texts import is_plain_http_to_elsewhere
 from picwish_watchd.config.units import spell_duration
-from picwish_watchd.mounts import real_paths
+from picwish_watchd.mounts import identities, locations, real_paths
 
 _FOLDERS = ("inbox", "outbox", "archive", "failed")
 
@@ -30,11 +30,11 @@ class Danger:
 
 @dataclass(frozen=True, slots=True)
 class _Site:
-    """One path of the configuration, in the two forms in which two paths can turn out to be the same place."""
+    """One path of the configuration, in the forms in which two paths can turn out to be the same place."""
 
     where: Where
     path: Path
-    forms: tuple[str, str]  #: by its letters, and with symbolic links followed as far as it exists (and answers)
+    forms: tuple[str, ...]  #: by its letters, by where its links lead, by where that lies on a disk, by its inode
     rule: str  #: the rule's name, for messages
 
     def within(self, other: "_Site") -> bool:
@@ -44,17 +44,17 @@ class _Site:
 
 
 def dangers(api: Api, journal: Path, rules: Mapping[int, Rule]) -> Iterator[Danger]:
-    """All of them. ``rules`` by their place in the file; reads no folder, only follows symbolic links."""
+    """All of them. ``rules`` by their place in the file; reads no folder, only follows links and looks at mounts."""
     yield from _exposed_key(api)
     yield from _same_names(rules)
     for index, rule in rules.items():
         yield from _moves_to_nowhere(index, rule)
         yield from _impatience(index, rule)
-    real = real_paths([journal, *(path for rule in rules.values() for path in rule.folders().values())])
+    forms = _forms([journal, *(path for rule in rules.values() for path in rule.folders().values())])
     sites: dict[str, list[_Site]] = {key: [] for key in _FOLDERS}
     for index, rule in rules.items():
         for key, path in rule.folders().items():
-            sites[key].append(_Site(("rules", index, key), path, (os.fspath(path), real[path]), rule.name))
+            sites[key].append(_Site(("rules", index, key), path, forms[path], rule.name))
     yield from _overlapping_inboxes(sites["inbox"])
     for key in ("outbox", "archive", "failed"):
         for site in sites[key]:
@@ -62,7 +62,14 @@ def dangers(api: Api, journal: Path, rules: Mapping[int, Rule]) -> Iterator[Dang
     overwriting = {index for index, rule in rules.items() if rule.if_exists is IfExists.OVERWRITE}
     for site in (*sites["archive"], *sites["failed"]):
         yield from _originals_among_results(site, sites["outbox"], overwriting)
-    yield from _journal_in_inbox(_Site(("journal",), journal, (os.fspath(journal), real[journal]), ""), sites["inbox"])
+    yield from _journal_in_inbox(_Site(("journal",), journal, forms[journal], ""), sites["inbox"])
+
+
+def _forms(paths: Collection[Path]) -> dict[Path, tuple[str, ...]]:
+    """Links are followed, and inodes known, as far as paths exist and answer; else its letters stand for a path."""
+    real, found = real_paths(paths), identities(paths)
+    lies = locations(real.values())
+    return {path: (os.fspath(path), real[path], lies[real[path]], found.get(path, os.fspath(path))) for path in paths}
 
 
 def http_dangers(http: Http | None) -> Iterator[Danger]:

@@ -58,6 +58,7 @@ class Inbox:
     native: bool | None  #: True: kernel events; False: walks alone; None: kernel events where they can be trusted
     rescan_interval: float  #: seconds
     forbidden: tuple[Path, ...] = ()  #: folders that no link may lead into
+    rival: Callable[[], str | None] = lambda: None  #: why what lies there is another rule's; asked from any thread
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +198,8 @@ class Watcher(threading.Thread):
 
     def _elsewhere(self) -> str | None:
         # what does not exist, or not answer, is told by the walk itself, in its own words
-        why = moved(self.inbox.path, self.home) if os.path.exists(self.inbox.path) else None
+        there = os.path.exists(self.inbox.path)
+        why = (moved(self.inbox.path, self.home) or self.inbox.rival()) if there else None
         return why and f"{self.inbox.path}: {why}"
 
     def _relative(self, touched: Iterable[str]) -> list[str]:

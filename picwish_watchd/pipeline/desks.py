@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -14,7 +15,7 @@ from picwish_watchd.errors import JournalTemporaryError
 from picwish_watchd.files.observe import Inbox, Walked, Watcher
 from picwish_watchd.files.walk import NameFilter, Sighting
 from picwish_watchd.job import Job
-from picwish_watchd.mounts import concern
+from picwish_watchd.mounts import concern, locations, overlap
 from picwish_watchd.pipeline.context import Context, spool_folder
 from picwish_watchd.pipeline.intake import Intake
 
@@ -142,7 +143,7 @@ class Desks:
             if not desk.watcher.is_alive():
                 raise RuntimeError(f"the watcher of rule {desk.rule.name} has died")
             overdue = now - desk.heard
-            if overdue > 3 * desk.rule.rescan_interval + _OVERDUE:
+            if overdue > 3 * desk.rule.rescan_interval + _OVERDUE and desk.away is None:
                 self._set_away(desk, f"{desk.rule.inbox}: no walk has ended for {overdue:.0f} s; does its mount hang?")
 
     def _heard(self, desk: Desk, news: list[Sighting] | Walked) -> None:
@@ -194,7 +195,7 @@ class Desks:
     def _set_away(self, desk: Desk, reason: str | None) -> bool:
         """Whether that was news."""
         before, desk.away = desk.away, reason
-        if (before is None) == (reason is None):
+        if before == reason:
             return False
         if reason is not None:
             _log.error("inbox.away", rule=desk.rule.name, path=desk.rule.inbox, reason=reason)
@@ -214,7 +215,32 @@ class Desks:
             native=native,
             rescan_interval=rule.rescan_interval,
             forbidden=forbidden_to(self._context.config, rule),
+            rival=partial(self._rival, rule),
         )
+
+    def _rival(self, rule: Rule) -> str | None:
+        """In the watcher's thread: why the rule has to wait: mounts have made its inbox one with another rule's.
+
+        The one that is watched already stays so; before that, the first in the configuration goes first.
+        """
+        rules = [each.name for each in self._context.config.rules]
+        earlier = set(rules[: rules.index(rule.name)] if rule.name in rules else ())
+        others = {
+            desk.rule: desk.place or os.fspath(desk.rule.inbox)
+            for desk in self.all()
+            if desk.rule != rule and desk.away is None and (desk.walked or desk.rule.name in earlier)
+        }
+        if not others:
+            return None
+        mine = os.path.realpath(rule.inbox)
+        lies = locations((mine, *others.values()))
+        for other, place in others.items():
+            if overlap(lies[mine], lies[place]):
+                return (
+                    f"it is one with the inbox of rule {other.name} ({other.inbox}), or one lies in the other, by a "
+                    "mount: what lies there would be paid twice; unmount one of them"
+                )
+        return None
 
 
 def forbidden_to(config: Config, rule: Rule) -> tuple[Path, ...]:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from picwish_watchd.config import Config
+from tests.support.mounting import mounted
 
 
 def rules(*given: str) -> str:
@@ -97,6 +98,34 @@ def test_folders_that_are_one_by_a_symbolic_link_are_seen(faults: Callable[..., 
         f'4: rules[2].outbox: found {tmp_path}/link/out, which lies in the inbox of rule "r0" ({tmp_path}/real)',
         f'4: rules[2].outbox: found {tmp_path}/link/out, which lies in the inbox of rule "r1" ({tmp_path}/link)',
     ]
+
+
+@pytest.mark.parametrize(
+    ("bound", "inboxes", "told"),
+    [
+        ("disk", "disk name", "{}/name, which is the inbox of rule"),
+        ("disk", "name disk", "{}/disk, which is the inbox of rule"),
+        ("disk", "disk name/sub", "{}/name/sub, which lies in the inbox of rule"),
+        ("disk/sub", "disk name", "{}/name, which lies in the inbox of rule"),
+        ("disk/sub", "name disk", "{}/disk, which contains the inbox of rule"),
+    ],
+)
+def test_folders_that_are_one_by_a_mount_are_seen(
+    faults: Callable[..., list[str]], tmp_path: Path, bound: str, inboxes: str, told: str
+) -> None:
+    (tmp_path / "disk" / "sub").mkdir(parents=True)
+    with mounted(tmp_path / "name", tmp_path / bound):
+        (fault,) = faults(rules(*(f"{inbox} /o" for inbox in inboxes.split())))
+        assert told.format(tmp_path) in fault
+        (fault,) = faults(rules(inboxes))
+        assert "rules[0].outbox" in fault
+
+
+def test_folders_beside_each_other_on_one_mount_are_fine(loaded: Callable[..., Config], tmp_path: Path) -> None:
+    for name in ("disk/a", "disk/ab"):
+        (tmp_path / name).mkdir(parents=True)
+    with mounted(tmp_path / "name", tmp_path / "disk" / "a"):
+        assert loaded(rules("name /o", "disk/ab /o"))
 
 
 @pytest.mark.parametrize("host", ["localhost:8080", "127.0.0.1", "127.1.2.3:1", "[::1]:80"])
