@@ -74,6 +74,7 @@ class Walked:
     polling: str | None = None  #: why the walks are on their own; None: the kernel tells of changes too
     place: str = ""  #: where the inbox's path leads, its links followed
     partial: str | None = None  #: why the kernel tells of changes in some of its folders only
+    again: tuple[str, ...] = ()  #: links below it that lead into folders that were walked by another path
 
 
 Report = Callable[[str, "list[Sighting] | Walked"], None]
@@ -171,7 +172,7 @@ class Watcher(threading.Thread):
         spent = time.monotonic() - began
         walked = Walked(
             self.inbox.rule, away, spent, warning, self._walker.unread, mount, self._ear.polling, place,
-            self._ear.partial,
+            self._ear.partial, self._walker.again,
         )  # fmt: skip
         self._report(self.inbox.rule, walked)
 

@@ -6,6 +6,7 @@ at what is new or was hinted at; so 100,000 finished files cost some hundredths 
 
 import errno
 import fnmatch
+import heapq
 import os
 import re
 import stat
@@ -46,7 +47,7 @@ JUNK = (
 
 _PICTURE = re.compile(r"\.(jpe?g|bmp|png|webp|tiff?|url|webloc)$", re.IGNORECASE)
 _LEADS_NOWHERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
-_Trail = tuple[tuple[int, int], ...]  # (st_dev, st_ino) of a folder and of those above it
+_Identity = tuple[int, int]  # st_dev and st_ino of a folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +108,7 @@ class Walker:
         self._follow = follow_symlinks
         self.unread: tuple[str, ...] = ()  #: subfolders that the last walk could not read, or not all files of
         self.folders = 0  #: number of folders that it did read, the inbox among them
+        self.again: tuple[str, ...] = ()  #: links that it did not enter, for it had read the folders that they lead to
         self._known: dict[str, Stamp] = {}
         self._barred = tuple(Path(folder) for folder in forbidden)
         self._forbidden: tuple[str, ...] = ()  # where those lie now
@@ -128,25 +130,27 @@ class Walker:
         ``intact`` is asked in the end: unless the inbox is what it was in the beginning, nothing in it counts as gone.
         """
         try:
-            trail: _Trail = (_identity(self.root),) if self._follow else ()
+            read = {_identity(self.root)} if self._follow else set()
             entries = os.scandir(self.root)
         except OSError as error:
             return Away(f"{self.root}: {error.strerror}")
         if self._follow:
             self._forbidden = tuple(real_paths(self._barred).values())
-        return self._walk(entries, trail, frozenset(touched), full, intact)
+        return self._walk(entries, read, frozenset(touched), full, intact)
 
     def _walk(
         self,
         entries: "os._ScandirIterator[str]",
-        trail: _Trail,
+        read: set[_Identity],
         touched: frozenset[str],
         full: bool,
         intact: Callable[[], bool],
     ) -> Iterator[Sighting]:
         seen: list[str] = []  # of the known names, each once
         unread: list[str] = []
-        folders: list[tuple[str, _Trail]] = []
+        folders: list[str] = []
+        links: list[str] = []  # to folders, a heap
+        again: list[str] = []
         prefix = ""
         self.folders = 0
         while True:
@@ -158,7 +162,10 @@ class Walker:
                         if self._names.ignores(entry.name, relative):
                             continue
                         if self._recursive and self._is_folder(entry):
-                            folders.append((relative, trail))
+                            if self._follow and entry.is_symlink():
+                                heapq.heappush(links, relative)
+                            else:
+                                folders.append(relative)
                         if not self._takes(entry, relative):
                             continue
                         stamp = self._look(entry, relative, unread, close=full or relative in touched)
@@ -168,11 +175,11 @@ class Walker:
                             yield Sighting(relative, stamp)
             except OSError:
                 unread.append(prefix)
-            following = self._enter(folders, unread)
+            following = self._enter(folders, links, read, again, unread)
             if following is None:
                 break
-            entries, prefix, trail = following
-        self.unread = tuple(unread)
+            entries, prefix = following
+        self.unread, self.again = tuple(unread), tuple(again)
         if intact():
             self._drop_gone(seen, self.unread)
 
@@ -206,21 +213,25 @@ class Walker:
                 seen.append(relative)
 
     def _enter(
-        self, folders: list[tuple[str, _Trail]], unread: list[str]
-    ) -> "tuple[os._ScandirIterator[str], str, _Trail] | None":
-        """Opens the next folder; a link that leads back to where we came from is not entered again."""
-        while folders:
-            relative, trail = folders.pop()
+        self, folders: list[str], links: list[str], read: set[_Identity], again: list[str], unread: list[str]
+    ) -> "tuple[os._ScandirIterator[str], str] | None":
+        """Opens the next folder. Where links are followed each is read once, by its own path rather than by a link.
+
+        Else folders that are linked to one another would be walked by each way through them: of 8, 100,000 times.
+        """
+        while folders or links:
+            relative = folders.pop() if folders else heapq.heappop(links)
             path = os.path.join(self.root, relative)
             try:
                 if self._follow:
-                    identity = _identity(path)
-                    if identity in trail:
-                        continue
                     if self._lies_in_forbidden(path):
                         continue
-                    trail = (*trail, identity)
-                return os.scandir(path), relative + "/", trail
+                    identity = _identity(path)
+                    if identity in read:
+                        again.append(relative)
+                        continue
+                    read.add(identity)
+                return os.scandir(path), relative + "/"
             except OSError:
                 unread.append(relative + "/")
         return None
@@ -310,7 +321,7 @@ def _changed(entry: "os.DirEntry[str]", known: Stamp) -> bool:
     return found.st_mtime_ns != known.mtime_ns or found.st_size != known.size
 
 
-def _identity(folder: str) -> tuple[int, int]:
+def _identity(folder: str) -> _Identity:
     found = os.stat(folder)
     return found.st_dev, found.st_ino
 

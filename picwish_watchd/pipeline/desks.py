@@ -22,6 +22,7 @@ from picwish_watchd.pipeline.intake import Intake
 _log = structlog.get_logger()
 
 _UNREAD = "it, or a file in it, cannot be read; passed over, and tried again at each walk"
+_AGAIN = "what it leads to is looked into by another path already, and no file is taken twice"
 _OVERDUE = 60.0  # seconds beyond three intervals until a walk counts as hanging
 
 
@@ -37,6 +38,7 @@ class Desk:
     away: str | None = None  #: why its inbox cannot be walked
     heard: float = 0.0  #: when the last walk ended (monotonic seconds)
     unread: tuple[str, ...] = ()  #: subfolders that could not be read, or not all files of
+    again: bool = False  #: whether links in it lead into folders that are walked by another path
     observer: str | None = None  #: "native", "partial" or "polling"; None: not walked yet
     place: str = ""  #: where the inbox's path leads
 
@@ -161,8 +163,12 @@ class Desks:
             _log.warning("inbox.not_watched", rule=name, path=path, reason=news.warning)
         for folder in set(news.unread) - set(desk.unread):
             _log.warning("folder.unreadable", rule=name, path=path / folder, reason=_UNREAD)
+        if news.again and not desk.again:
+            example = path / min(news.again)
+            _log.warning("link.not_entered", rule=name, path=example, number=len(news.again), reason=_AGAIN)
         self._learn_mount(desk, news)
         self._tell_observer(desk, news)
+        desk.again = bool(news.again)
         desk.unread, desk.place, desk.heard = news.unread, news.place, self._context.clock.monotonic()
         first, desk.walked = not desk.walked, True
         if not self._set_away(desk, news.away) and first:

@@ -179,6 +179,14 @@ def _circle(scene: Scene, rule: Rule, here: Path) -> str | None:
     for folder, place in real_paths(forbidden_to(scene.config, rule)).items():
         if real.is_relative_to(place):
             return f"into {shown(folder)}: what lies there would be bought in a circle"
-    if os.path.islink(here) and Path(os.path.realpath(here.parent)).is_relative_to(real):
+    if not os.path.islink(here) or not os.path.isdir(here):
+        return None
+    if Path(os.path.realpath(here.parent)).is_relative_to(real):
         return "back to a folder above it"
-    return None
+    inbox, names = Path(os.path.realpath(rule.inbox)), NameFilter(rule.include, rule.exclude)
+    if not real.is_relative_to(inbox):
+        return None
+    own = real.relative_to(inbox)
+    if any(names.ignores(each.name, each.as_posix()) for each in (own, *own.parents)[:-1]):
+        return None
+    return f"to {shown(own)}, which is looked into by its own name"

@@ -4,7 +4,7 @@ import asyncio
 
 from picwish_watchd.daemon import Daemon
 from picwish_watchd.job import State
-from tests.support.house import KEY, House, until
+from tests.support.house import KEY, House, Process, until
 from tests.support.pictures import picture
 
 
@@ -27,3 +27,16 @@ async def test_a_link_is_not_followed_into_the_outbox_of_a_rule_that_came_with_a
     daemon.stop()
     await running
     assert [str(job.relative) for job in house.jobs()] == ["ours.jpg"]
+
+
+async def test_a_picture_that_links_lead_to_by_several_paths_is_taken_once_and_that_is_told(house: House) -> None:
+    house.rule = {"follow_symlinks": True}
+    house.drop("jobs/a.jpg")
+    for name in ("2026", "latest", "today"):
+        (house.inbox / name).symlink_to("jobs")
+    process = Process(house, ("--once",)).start()
+    assert await process.ended() == 0
+    [told] = [line for line in process.log() if line["event"] == "link.not_entered"]
+    assert (told["path"], told["number"]) == (str(house.inbox / "2026"), 3)
+    assert [str(job.relative) for job in house.jobs()] == ["jobs/a.jpg"]
+    assert house.results() == {"jobs/a.jpg"}

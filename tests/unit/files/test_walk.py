@@ -195,6 +195,38 @@ def test_links_that_lead_in_circles_are_not_gone_round(inbox: Path) -> None:
     assert seen(walker(inbox, follow=True)) == ["sub/a.jpg"]
 
 
+def test_folders_that_are_linked_to_one_another_are_each_walked_once_by_their_own_name(inbox: Path) -> None:
+    """By each way through nine of them it would be a million folders."""
+    names = [f"folder{number}" for number in range(9)]
+    for name in names:
+        put(inbox / name / "a.jpg")
+        for other in names:
+            (inbox / name / f"0-to-{other}").symlink_to(f"../{other}")
+    linked = walker(inbox, follow=True)
+    assert seen(linked) == [f"{name}/a.jpg" for name in names]
+    assert linked.folders == 10
+    assert len(linked.again) == 81
+    assert seen(linked) == []
+
+
+def test_a_folder_elsewhere_is_walked_by_one_of_its_links_and_the_same_one_each_time(inbox: Path) -> None:
+    put(inbox.parent / "elsewhere" / "sub" / "a.jpg")
+    for name in ("c", "a", "b"):
+        (inbox / name).symlink_to("../elsewhere")
+    (inbox / "d").symlink_to("../elsewhere/sub")
+    linked = walker(inbox, follow=True)
+    assert seen(linked) == ["a/sub/a.jpg"]
+    assert sorted(linked.again) == ["b", "c", "d"]
+    put(inbox.parent / "elsewhere" / "b.jpg")
+    assert seen(linked) == ["a/b.jpg"]
+
+
+def test_a_link_into_a_folder_that_is_left_out_is_entered(inbox: Path) -> None:
+    put(inbox / ".hidden" / "a.jpg")
+    (inbox / "shown").symlink_to(".hidden")
+    assert seen(walker(inbox, follow=True)) == ["shown/a.jpg"]
+
+
 def test_an_inbox_that_is_itself_a_link_is_walked(inbox: Path) -> None:
     put(inbox / "a.jpg")
     (inbox.parent / "link").symlink_to("inbox")
