@@ -206,8 +206,10 @@ class Daemon:
             await self._clock.sleep(_LOOK)
             if points := self._mounts.points():
                 self.desks.walk_now(points)
+                self.context.journal.end_pauses()  # an outbox may have come
             if (now := self._version(version)) != version:
                 version = now
+                self.context.journal.end_pauses()  # a person may have said retry
                 for bell in (bells.submit, bells.collect, bells.deliver, bells.dispose):
                     bell.ring()
             self.desks.look_after()

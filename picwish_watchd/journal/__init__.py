@@ -5,7 +5,7 @@ from picwish_watchd.journal.locks import DaemonLock
 from picwish_watchd.journal.news import Ending, came_through, ended_since, endings
 from picwish_watchd.journal.prune import Slice
 from picwish_watchd.journal.reader import JournalReader
-from picwish_watchd.journal.refusals import refuse_gone
+from picwish_watchd.journal.refusals import refuse_gone, refuse_network
 from picwish_watchd.journal.rows import Changes, Running, Spending
 from picwish_watchd.journal.store import (
     BudgetReachedError,
@@ -13,7 +13,6 @@ from picwish_watchd.journal.store import (
     Journal,
     StaleJobError,
     prepare_folder,
-    refuse_network,
 )
 from picwish_watchd.journal.vacuum import vacuum
 

@@ -3,7 +3,7 @@
 import os
 import sqlite3
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -14,6 +14,7 @@ from picwish_watchd.journal.locks import DaemonLock, witnessed
 from picwish_watchd.journal.opening import connect_checked, require
 from picwish_watchd.journal.refusals import refuse_lost_wal
 from picwish_watchd.journal.rows import (
+    RULES_WITH,
     SELECT_CHARGE,
     SELECT_JOB,
     Running,
@@ -46,6 +47,7 @@ class JournalReader:
         self.path = path
         self._connection = connection
         connection.row_factory = sqlite3.Row
+        self._pauses: dict[tuple[State, str], float] = {}  # what is put off as a whole, and until when (Unix seconds)
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -118,6 +120,8 @@ class JournalReader:
 
         A queued job waits while an earlier one of the same content is under way.
         """
+        if self._is_put_off(state, rule, now):
+            return None
         skip = ",".join(map(str, leaving_out))
         rows = self._rows(
             f"{SELECT_JOB} WHERE state = ? AND rule = ? AND {_OVER}"
@@ -168,8 +172,10 @@ class JournalReader:
 
     def rules_with(self, state: State, now: float) -> list[str]:
         """The rules that have a job in ``state`` whose pause is over, also rules that left the configuration."""
-        sql = f"SELECT DISTINCT rule FROM job WHERE state = ? AND {_OVER}"
-        return [row[0] for row in self._rows(sql, (state, now))]
+        sql = f"SELECT 1 FROM job WHERE state = ? AND rule = ? AND {_OVER} LIMIT 1"
+        rules = [row[0] for row in self._rows(RULES_WITH, {"state": state})]
+        waiting = [rule for rule in rules if not self._is_put_off(state, rule, now)]
+        return [rule for rule in waiting if self._rows(sql, (state, rule, now))]
 
     def rules_with_originals(self, now: float) -> list[str]:
         """The rules that have an original to dispose of now."""
@@ -269,10 +275,10 @@ class JournalReader:
         sql = "SELECT coalesce(sum(credits), 0) FROM charge WHERE at >= ? AND state <> 'released'"
         return int(self._row(sql, (moment,))[0])
 
-    def arrived_since(self, rule: str, moment: float) -> int:
-        """Number of images of ``rule`` that were taken in from ``moment`` on and that may go."""
-        sql = "SELECT count(*) FROM job WHERE rule = ? AND created_at >= ? AND flood = 0 AND sha256 IS NOT NULL"
-        return int(self._row(sql, (rule, moment))[0])
+    def arrived_since(self, rule: str, moment: float, at_most: int) -> int:
+        """Number of images of ``rule`` that came from ``moment`` on and may go; up to ``at_most`` are counted."""
+        sql = "SELECT 1 FROM job WHERE rule = ? AND created_at >= ? AND flood = 0 AND sha256 IS NOT NULL LIMIT ?"
+        return len(self._rows(sql, (rule, moment, at_most)))
 
     def is_flood(self, job_id: int) -> bool:
         """Whether the job waits for `approve`."""
@@ -314,9 +320,16 @@ class JournalReader:
         return [row[0] for row in rows]
 
     def waiting_in_vain(self, state: State) -> int:
-        """Number of jobs in ``state`` that were tried, told why it did not go, and put off for a person to mend."""
-        sql = "SELECT count(*) FROM job WHERE state = ? AND note IS NOT NULL AND not_before IS NOT NULL"
-        return int(self._row(sql, (state,))[0])
+        """Number of jobs in ``state`` that were tried, told why it did not go, and put off for a person to mend.
+
+        Those that a flood holds are none of them.
+        """
+        sql = "SELECT rule, count(*) FROM job WHERE state = ? AND not_before IS NOT NULL AND note IS NOT NULL"
+        counts = {row[0]: int(row[1]) for row in self._rows(f"{sql} AND flood = 0 GROUP BY rule", (state,))}
+        whole = "SELECT count(*) FROM job WHERE state = ? AND rule = ? AND flood = 0"
+        for rule in [rule for put_off, rule in self._pauses if put_off is state]:
+            counts[rule] = int(self._row(whole, (state, rule))[0])
+        return sum(counts.values())
 
     def last_event(self) -> int:
         """The number of the newest line of history; 0 in an empty journal."""
@@ -324,10 +337,11 @@ class JournalReader:
 
     def counts_since(self, event: int) -> dict[State, int]:
         """Number of jobs by state, of those that are on their way or have a line of history after ``event``."""
+        moving = "('queued', 'submitting', 'pending', 'fetching', 'delivering')"
         rows = self._rows(
-            "SELECT state, count(*) FROM job"
-            " WHERE state IN ('queued', 'submitting', 'pending', 'fetching', 'delivering')"
-            " OR id IN (SELECT job FROM event WHERE id > ?) GROUP BY state",
+            f"SELECT state, count(*) FROM job WHERE state IN {moving} GROUP BY state UNION ALL"
+            f" SELECT state, count(*) FROM job WHERE id IN (SELECT job FROM event WHERE id > ?)"
+            f" AND state NOT IN {moving} GROUP BY state",
             (event,),
         )
         return {State(row[0]): row[1] for row in rows}
@@ -369,7 +383,11 @@ class JournalReader:
         """Changes when another process has changed the journal (PRAGMA data_version)."""
         return int(self._row("PRAGMA data_version")[0])
 
-    def _rows(self, sql: str, values: Sequence[object] = ()) -> list[sqlite3.Row]:
+    def _is_put_off(self, state: State, rule: str, now: float) -> bool:
+        until = self._pauses.get((state, rule), 0.0)
+        return now < until < now + PAUSE_MAX + 100
+
+    def _rows(self, sql: str, values: Sequence[object] | Mapping[str, object] = ()) -> list[sqlite3.Row]:
         with translated(self.path):
             return self._connection.execute(sql, values).fetchall()
 

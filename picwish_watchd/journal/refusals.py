@@ -7,6 +7,7 @@ from pathlib import Path
 from picwish_watchd.errors import JournalError
 from picwish_watchd.journal.locks import witnessed
 from picwish_watchd.journal.schema import APPLICATION_ID, VERSION
+from picwish_watchd.mounts import mount_of
 
 
 def check_version(connection: sqlite3.Connection, path: Path) -> int:
@@ -85,3 +86,13 @@ def _listed(folder: str) -> list[str]:
         return os.listdir(folder)
     except OSError:
         return []
+
+
+def refuse_network(path: Path) -> None:
+    """Raises `JournalError` where SQLite's locks and WAL cannot be trusted (sqlite.org/wal.html)."""
+    mount = mount_of(path.parent)
+    if mount is not None and mount.network:
+        raise JournalError(
+            f"the journal {path} lies on a network file system ({mount.kind} at {mount.point})",
+            hint="set `journal:` to a file on a local disk; SQLite is not safe on network file systems",
+        )

@@ -33,6 +33,12 @@ SELECT_CHARGE = (
     " FROM charge JOIN job ON job.id = charge.job "
 )
 
+#: Each rule that has a job in a state, found without a look at all of its jobs.
+RULES_WITH = """WITH RECURSIVE found (rule) AS (
+  SELECT min(rule) FROM job WHERE state = :state
+  UNION ALL SELECT (SELECT min(rule) FROM job WHERE state = :state AND rule > found.rule) FROM found
+  WHERE found.rule IS NOT NULL) SELECT rule FROM found WHERE rule IS NOT NULL"""
+
 #: 63 bits end in 2262, but ext4 keeps times up to 2446: what is below this, in 1896, stands for a time after 2262.
 _EARLIEST = -(2**61)
 

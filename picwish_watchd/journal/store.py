@@ -22,6 +22,7 @@ from picwish_watchd.journal.refusals import (
     refuse_gone,
     refuse_lost_events,
     refuse_lost_wal,
+    refuse_network,
 )
 from picwish_watchd.journal.rows import (
     JOB_COLUMNS,
@@ -31,8 +32,8 @@ from picwish_watchd.journal.rows import (
     stamp_columns,
     storable,
 )
-from picwish_watchd.journal.schema import VERSION, migrate
-from picwish_watchd.mounts import Mount, mount_of
+from picwish_watchd.journal.schema import VERSION, add_indexes, migrate
+from picwish_watchd.mounts import Mount
 
 #: With WAL and FULL a power cut loses no acknowledged commit (sqlite.org/pragma.html#pragma_synchronous).
 _PRAGMAS = (
@@ -41,6 +42,9 @@ _PRAGMAS = (
     "PRAGMA foreign_keys = ON",
     "PRAGMA journal_size_limit = 16777216",
 )
+
+
+_TOLD = 100  # jobs that tell why their whole rule waits
 
 
 class Charge(StrEnum):
@@ -155,7 +159,9 @@ class Journal(JournalReader):
                     "UPDATE charge SET state = ? WHERE id = (SELECT max(id) FROM charge WHERE job = ?)",
                     (charge, job.id),
                 )
-            return self._write(cursor, job, {"state": to, **changed_columns(changes)})
+            moved = self._write(cursor, job, {"state": to, **changed_columns(changes)})
+        self._pauses.pop((job.state, job.rule), None)
+        return moved
 
     def update(self, job: Job, message: str | None = None, **changes: Unpack[Changes]) -> Job:
         """Changes facts of a job that stays in its state; ``message`` makes it part of the history."""
@@ -166,26 +172,32 @@ class Journal(JournalReader):
 
     def forget_pauses(self) -> None:
         """A new start tries everything at once, queued jobs and originals that are still to be moved."""
+        sql = "UPDATE job SET not_before = NULL WHERE not_before IS NOT NULL"
         with self._transaction() as cursor:
-            cursor.execute(
-                "UPDATE job SET not_before = NULL WHERE not_before IS NOT NULL"
-                " AND (state = 'queued' OR original = 'waiting')"
-            )
+            cursor.execute(f"{sql} AND (state = 'queued' OR original = 'waiting')")
 
     def put_off(self, rule: str, state: State, note: str, until: float) -> None:
         """All jobs of ``rule`` in ``state`` wait for the same thing; none is tried before ``until`` (Unix seconds).
 
-        A pause of a job's own that lasts longer stays, but for one that a clock that was ahead has set.
+        That goes until a job of the rule leaves the state, or `end_pauses`. Only the first of them tell it, and have it
+        as a pause of their own (unless that lasts longer, and was not set by a clock that was ahead): to write it down
+        for each of 50,000 takes too long.
         """
         with self._transaction() as cursor:
             cursor.execute(
                 "UPDATE job SET note = :note, not_before = CASE WHEN not_before BETWEEN :until AND :now + :longest"
-                " THEN not_before ELSE :until END WHERE state = :state AND rule = :rule",
+                " THEN not_before ELSE :until END WHERE id IN (SELECT id FROM job WHERE state = :state AND rule = :rule"
+                " AND flood = 0 ORDER BY id LIMIT :told)",
                 {
                     "note": storable(note), "until": until, "now": self._clock.now(), "longest": PAUSE_MAX,
-                    "state": state, "rule": rule,
+                    "state": state, "rule": rule, "told": _TOLD,
                 },
             )  # fmt: skip
+        self._pauses[state, rule] = until
+
+    def end_pauses(self) -> None:
+        """What `put_off` has put off may be tried at once, but for the jobs that tell of it."""
+        self._pauses = dict.fromkeys(self._pauses, 0.0)
 
     def restamp(self, job: Job, stamp: Stamp) -> None:
         """The file of a job was touched, and still holds the same."""
@@ -287,16 +299,6 @@ class Journal(JournalReader):
             )
 
 
-def refuse_network(path: Path) -> None:
-    """Raises `JournalError` where SQLite's locks and WAL cannot be trusted (sqlite.org/wal.html)."""
-    mount = mount_of(path.parent)
-    if mount is not None and mount.network:
-        raise JournalError(
-            f"the journal {path} lies on a network file system ({mount.kind} at {mount.point})",
-            hint="set `journal:` to a file on a local disk; SQLite is not safe on network file systems",
-        )
-
-
 def prepare_folder(path: Path) -> None:
     """Makes the folder of the journal (mode 0700) if its parent is there; raises `JournalError` if it cannot."""
     try:
@@ -354,6 +356,7 @@ def _open(path: Path, *, verify: bool = True) -> sqlite3.Connection:
         refuse_lost_events(connection, path, witnessed(path))
         if version < VERSION:
             _upgrade(connection, path, version)
+        add_indexes(connection)
     except BaseException:
         connection.close()
         raise

@@ -158,7 +158,9 @@ class Intake:
         burst = self._context.config.budget.burst
         if burst is None:
             return new
-        arrived = self._context.journal.arrived_since(self._rule.name, self._context.clock.now() - burst.per)
+        arrived = self._context.journal.arrived_since(
+            self._rule.name, self._context.clock.now() - burst.per, burst.images
+        )
         braked = []
         for job in new:
             counts = job.problem is None and job.result_of is None

@@ -155,7 +155,7 @@ def _flood(ask: _Ask, new: int) -> int:
     burst, held = ask.config.budget.burst, ask.journal.floods().get(ask.rule.name, 0)
     if burst is None:
         return held
-    arrived = ask.journal.arrived_since(ask.rule.name, ask.now - burst.per)
+    arrived = ask.journal.arrived_since(ask.rule.name, ask.now - burst.per, burst.images)
     return held + min(new, max(0, arrived + new - burst.images))
 
 

@@ -84,7 +84,9 @@ class Scene:
     def flood(self, rule: Rule) -> Stop | None:
         """Whether one more new image of the rule would wait for a person."""
         burst = self.config.budget.burst
-        if burst is None or self.journal.arrived_since(rule.name, self.now - burst.per) < burst.images:
+        if burst is None:
+            return None
+        if self.journal.arrived_since(rule.name, self.now - burst.per, burst.images) < burst.images:
             return None
         held = (
             f"{counted(burst.images, 'image')} of {rule.name} came within {burst.per:g} s: budget.burst holds the rest"

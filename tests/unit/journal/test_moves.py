@@ -15,7 +15,7 @@ from picwish_watchd.job import (
     Stamp,
     State,
 )
-from picwish_watchd.journal import Journal, StaleJobError
+from picwish_watchd.journal import Journal, StaleJobError, store
 from tests.support.clock import FakeClock
 from tests.unit.journal.journalkit import added, job_in, new_job, now
 
@@ -152,3 +152,39 @@ def test_putting_a_rule_off_keeps_a_longer_pause_but_not_one_that_a_wrong_clock_
     left = [round((job.not_before or 0) - clock.now()) for job in journal.jobs(oldest_first=True)]
     assert left == [30, 250, 30, 30]
     assert journal.ready("scans", clock.now()) is None
+
+
+def test_a_rule_that_is_put_off_waits_as_a_whole_also_what_comes_later(journal: Journal, clock: FakeClock) -> None:
+    journal.add([new_job(f"{number}.jpg") for number in range(store._TOLD + 2)])
+    other = added(journal, "c.jpg", rule="other")
+    journal.put_off("scans", State.QUEUED, "the outbox is away", clock.now() + 30)
+    added(journal, "later.jpg")
+    held = added(journal, "flood.jpg", flood=True)
+    assert journal.ready("scans", clock.now() + 29) is None
+    assert journal.rules_with(State.QUEUED, clock.now() + 29) == ["other"]
+    assert journal.ready("other", clock.now()) == other
+    assert journal.waiting_in_vain(State.QUEUED) == store._TOLD + 3, "but for what a flood holds"
+    assert now(journal, held.id).note is None
+    first = journal.ready("scans", clock.now() + 31)
+    assert first is not None
+    assert (first.id, first.note) == (1, "the outbox is away")
+
+
+def test_a_clock_that_was_ahead_puts_no_rule_off_for_long(journal: Journal, clock: FakeClock) -> None:
+    added(journal)
+    journal.put_off("scans", State.QUEUED, "the outbox is away", clock.now() + 10_000)
+    assert journal.ready("scans", clock.now()) is not None
+
+
+def test_what_was_put_off_goes_on_once_one_of_it_could_or_when_the_pauses_end(
+    journal: Journal, clock: FakeClock
+) -> None:
+    journal.add([new_job(f"{number}.jpg") for number in range(store._TOLD + 2)])
+    untold = store._TOLD + 1
+    for end in (journal.end_pauses, lambda: journal.move(now(journal, 1), State.SUBMITTING, "sending")):
+        journal.put_off("scans", State.QUEUED, "the outbox is away", clock.now() + 30)
+        assert journal.ready("scans", clock.now()) is None
+        end()
+        ready = journal.ready("scans", clock.now())
+        assert ready is not None
+        assert ready.id == untold

@@ -283,6 +283,16 @@ def test_a_step_that_fails_leaves_the_older_journal_as_it_was(
     journal.close()
 
 
+def test_an_index_that_a_journal_lacks_is_made_when_it_is_opened(path: Path, clock: FakeClock) -> None:
+    Journal.open_for_writing(path, clock).close()
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("DROP INDEX job_next")
+    JournalReader.open(path).close()
+    Journal.open_for_writing(path, clock).close()
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("SELECT count(*) FROM sqlite_master WHERE name = 'job_next'").fetchone() == (1,)
+
+
 def test_a_new_journal_needs_no_copy(path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
     with_step(monkeypatch, STEP)
     close_with(path, clock, 1)

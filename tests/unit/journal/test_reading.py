@@ -1,6 +1,7 @@
 """Reading: what the steps pull, what commands show, and values that come back as they went in."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -205,3 +206,36 @@ def test_a_reader_sees_what_a_writer_committed_while_both_are_open(journal: Jour
         reader.verify()
     finally:
         reader.close()
+
+
+QUESTIONS: dict[str, Callable[[Journal, float], object]] = {
+    "the rules with queued jobs": lambda journal, now: journal.rules_with(State.QUEUED, now),
+    "the next job of another rule": lambda journal, now: journal.ready("other", now),
+    "the next job beside a flood": lambda journal, now: journal.ready("flooded", now),
+    "how many came lately": lambda journal, now: journal.arrived_since("scans", now - 600, 100),
+    "what waits in vain": lambda journal, now: journal.waiting_in_vain(State.QUEUED),
+    "a rule that is put off": lambda journal, now: journal.put_off("other", State.QUEUED, "away", now + 30),
+    "a start": lambda journal, _now: journal.forget_pauses(),
+}
+
+
+def test_what_the_loop_asks_all_the_time_costs_the_same_beside_any_number_of_queued_jobs(
+    journal: Journal, clock: FakeClock
+) -> None:
+    """Counted in SQLite's own steps: a look at each of the jobs here would take tens of thousands."""
+    for rule, flood in (("scans", False), ("flooded", True)):
+        journal.add([new_job(f"{rule}{number}.jpg", rule, flood=flood) for number in range(4_000)])
+    added(journal, "a.jpg", rule="other")
+    steps = [0]
+
+    def step() -> None:
+        steps[0] += 10
+
+    journal._connection.set_progress_handler(step, 10)
+    spent = {}
+    for name, ask in QUESTIONS.items():
+        steps[0] = 0
+        ask(journal, clock.now())
+        spent[name] = steps[0]
+    journal._connection.set_progress_handler(None, 0)
+    assert {name: number for name, number in spent.items() if number > 2_000} == {}

@@ -31,7 +31,7 @@ def test_the_file_gets_smaller_and_says_the_same(path: Path, clock: FakeClock) -
     told = answers(journal)
     journal.close()
     before, after = vacuum(path, clock)
-    assert after < 0.8 * before
+    assert after < 0.85 * before
     assert (os.path.getsize(path), os.listdir(path.parent).count("journal.db-wal")) == (after, 0)
     journal = Journal.open_for_writing(path, clock)
     journal.verify()
