@@ -137,7 +137,7 @@ class Daemon:
         tally = Tally()
         self.context = Context(
             config=self._config, journal=journal, spool=spool, clock=self._clock, tally=tally,
-            client=_client(self._config, self._key, self._pacer, tally),
+            client=_client(self._config, self._key, tally),
         )  # fmt: skip
         stack.callback(self.context.lanes.close)
         stack.push_async_callback(self._close_client)
@@ -332,7 +332,7 @@ class Daemon:
             context.client.replace_key(key)
         else:
             self._retired.append(context.client)
-            context.client = _client(config, key, self._pacer, context.tally)
+            context.client = _client(config, key, context.tally)
         context.config = config
         self._pacer.set_qps(config.api.qps)
         self.desks.renew(self._group)
@@ -366,9 +366,9 @@ def _address(config: Config) -> tuple[object, ...]:
     return config.api.base_url, config.api.timeout, config.api.allow_insecure
 
 
-def _client(config: Config, key: str, pacer: Pacer, tally: Tally) -> PicwishClient:
+def _client(config: Config, key: str, tally: Tally) -> PicwishClient:
     api = config.api
     return PicwishClient(
         base_url=api.base_url, key=key, timeout=api.timeout, allow_insecure=api.allow_insecure,
-        sending=pacer.sent, counted=tally.request,
+        counted=tally.request,
     )  # fmt: skip

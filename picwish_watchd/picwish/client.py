@@ -64,7 +64,6 @@ class PicwishClient:
         allow_insecure: bool = False,
         patience: Patience = Patience(),
         max_result: int = MAX_RESULT,
-        sending: Callable[[], None] = lambda: None,
         counted: Callable[[str, str], None] = lambda _kind, _code: None,
     ) -> None:
         """Opens nothing yet.
@@ -77,8 +76,6 @@ class PicwishClient:
             allow_insecure: the key may go over the network without encryption.
             patience: the other bounds.
             max_result: the largest result that is taken, in bytes.
-            sending: called when the first byte of a query leaves, which may be later than it was asked for: a
-                connection may have to be made first.
             counted: told of each request that is over: its kind (create, query, probe, download) and what decided,
                 which is a code (of HTTP, or PicWish's ``status`` where that is graver) or, without an answer, a word.
 
@@ -91,7 +88,6 @@ class PicwishClient:
         self._post_deadline = post_deadline
         self._patience = patience
         self._max_result = max_result
-        self._sending = sending
         self._counted = counted
         # a paid POST never takes a connection that was used before: a stale one makes doubt for nothing
         self._fresh = _transport(idle=0)
@@ -160,13 +156,14 @@ class PicwishClient:
                 arrival.keep()
             return outcome
 
-    async def query(self, task_id: str, *, sink: Path) -> QueryOutcome:
+    async def query(self, task_id: str, *, sink: Path, leaving: Callable[[], None] = lambda: None) -> QueryOutcome:
         """Asks for a task, which costs nothing.
 
-        A base64 result goes to ``sink``, which holds it only if the outcome has ``spooled``.
+        A base64 result goes to ``sink``, which holds it only if the outcome has ``spooled``. ``leaving`` is called when
+        the first byte leaves, which may be later than it was asked for: a connection may have to be made first.
         """
         with self._arrival(sink) as arrival:
-            reply = await self._get(task_id, arrival, "query")
+            reply = await self._get(task_id, arrival, "query", leaving)
             if isinstance(reply, Exception):
                 return faults.query_outcome(reply)
             outcome = wire.query_outcome(reply, task_id)
@@ -174,10 +171,10 @@ class PicwishClient:
                 arrival.keep()
             return outcome
 
-    async def probe(self) -> ProbeOutcome:
-        """Asks for a task that does not exist: tells for nothing whether API and key are well."""
+    async def probe(self, *, leaving: Callable[[], None] = lambda: None) -> ProbeOutcome:
+        """Asks for a task that does not exist: tells for nothing whether API and key are well; ``leaving`` as above."""
         with self._arrival(None) as arrival:
-            reply = await self._get(NOBODYS_TASK, arrival, "probe")
+            reply = await self._get(NOBODYS_TASK, arrival, "probe", leaving)
             return faults.query_outcome(reply) if isinstance(reply, Exception) else wire.probe_outcome(reply)
 
     async def download(self, url: str, *, sink: Path) -> DownloadOutcome:
@@ -215,12 +212,16 @@ class PicwishClient:
     ) -> None:
         await self.aclose()
 
-    async def _get(self, task_id: str, arrival: Arrival, kind: str) -> Reply | Exception:
+    async def _get(self, task_id: str, arrival: Arrival, kind: str, leaving: Callable[[], None]) -> Reply | Exception:
+        async def trace(name: str, _info: dict[str, object]) -> None:
+            if name == _STARTED:
+                leaving()
+
         request = httpx.Request(
             "GET",
             f"{self._base_url}{PATH}/{_quoted(task_id)}",
             headers=self._headers(),
-            extensions={"timeout": self._timeouts(self._timeout), "trace": self._trace_query},
+            extensions={"timeout": self._timeouts(self._timeout), "trace": trace},
         )
         fault = None
         try:
@@ -231,10 +232,6 @@ class PicwishClient:
         reply = await arrival.settle(fault)
         self._counted(kind, faults.word_of(_certain(fault)) if reply is None else wire.query_code(reply))
         return _certain(fault) if reply is None else reply
-
-    async def _trace_query(self, name: str, _info: dict[str, object]) -> None:
-        if name == _STARTED:
-            self._sending()
 
     async def _exchange(
         self,

@@ -37,7 +37,7 @@ from picwish_watchd.pipeline.context import Context
 from picwish_watchd.pipeline.gate import Gate, Reason
 from picwish_watchd.pipeline.law import Law
 from picwish_watchd.pipeline.outcomes import doubt, task_failed
-from picwish_watchd.pipeline.pacer import Pacer, Urgency
+from picwish_watchd.pipeline.pacer import Pacer, Slot, Urgency
 
 _log = structlog.get_logger()
 
@@ -81,12 +81,14 @@ class Collect:
                 expiring = self._agenda.expiring(self._context.clock.monotonic())
                 try:
                     async with asyncio.timeout(_SLOT_PATIENCE):
-                        await self._pacer.slot(Urgency.EXPIRING if expiring else Urgency.QUERY)
+                        slot = await self._pacer.slot(Urgency.EXPIRING if expiring else Urgency.QUERY)
                 except TimeoutError:
                     continue  # meanwhile a task may have begun to expire, or the daemon to stop
                 job = self.choose()
                 if job is not None and not self._context.stopping:
-                    group.create_task(guarded(self._context, job.id, self.ask(job)))
+                    group.create_task(guarded(self._context, job.id, self.ask(job, slot)))
+                else:
+                    slot.over()
 
     def refresh(self) -> None:
         """Takes up tasks that only the journal knows: those of an earlier run, and those that `retry` brought back."""
@@ -122,7 +124,7 @@ class Collect:
             self._agenda.drop(task.id)
         return None
 
-    async def ask(self, job: Job) -> None:
+    async def ask(self, job: Job, slot: Slot) -> None:
         """One query and what follows from it."""
         followed = self._known(job)
         sink = self._context.spool.fresh(job.id, "query")
@@ -130,9 +132,11 @@ class Collect:
             if job.task_id is None:
                 self._gone(job, ErrorCode.TASK_UNKNOWN, "PicWish gave no task_id to ask for the result again")
                 return
-            outcome = await self._context.client.query(job.task_id, sink=sink)
+            outcome = await self._context.client.query(job.task_id, sink=sink, leaving=slot.left)
+            slot.over()
             await self._settle(job, followed, outcome, sink)
         finally:
+            slot.over()
             if followed.due is None and followed.id in self._agenda:
                 self._agenda.schedule(followed, self._context.clock.monotonic())
             self._context.bells.collect.ring()

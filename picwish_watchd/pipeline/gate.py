@@ -160,8 +160,11 @@ class Gate:
 
     async def probe(self) -> None:
         """Asks PicWish, by a query that costs nothing, whether API and key are well, and sets the gate by it."""
-        await self._pacer.slot(Urgency.PROBE)
-        outcome = await self._context.client.probe()
+        slot = await self._pacer.slot(Urgency.PROBE)
+        try:
+            outcome = await self._context.client.probe(leaving=slot.left)
+        finally:
+            slot.over()
         match outcome:
             case Healthy():
                 if self._needs_trial and self.blocked is not None:

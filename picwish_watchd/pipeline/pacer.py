@@ -2,6 +2,7 @@
 
 import asyncio
 import heapq
+import math
 from collections import deque
 from enum import IntEnum
 from itertools import count
@@ -10,13 +11,16 @@ from picwish_watchd.clock import Clock
 
 #: Exactly 1/QPS let three requests into one second by the jitter of timers; 2 % more (10 ms at QPS 2) kept two.
 _MARGIN = 1.02
-_WINDOW = 1.01  # seconds in which never more than QPS requests start
-_SLACK = 0.05  # how far a fast key may catch up what late timers lost, in seconds
+_WINDOW = 1.02  # seconds in which never more than QPS requests leave: they may be 20 ms faster or slower on their way
+_SLACK = 0.05  # how late a slot may be for the next ones to catch up, in seconds; or a quarter of the beat
 _LOWERED = 0.7  # the rate after a 429, of what it was
 _LOWEST = 0.1  # of QPS
 _RECOVERY = 0.01  # of QPS, a second
 _PENALTY = 1.0  # seconds without a request after a 429 that names no Retry-After
 _PENALTY_MAX = 300.0
+_SAME = 1.0  # 429s within so many seconds are one lesson: they answer requests that left before it was learnt
+_TURN_MAX = 1.0  # seconds after which a new rate is looked at
+_LEAVING = 60.0  # seconds in which a request must have left or failed: connections are given up sooner
 
 
 class Urgency(IntEnum):
@@ -28,61 +32,101 @@ class Urgency(IntEnum):
     QUERY = 3  #: is it done?
 
 
+def crept_back(qps: float, lowered: float, seconds: float) -> float:
+    """The rate (requests a second), so many seconds after a 429 had it lowered; never above ``qps``."""
+    return min(qps, lowered + qps * _RECOVERY * max(0.0, seconds))
+
+
+class Slot:
+    """Leave for one request.
+
+    PicWish counts when a request comes, and a connection may have to be made first. So until `left` is called the slot
+    counts as if the request were just leaving.
+    """
+
+    __slots__ = ("_pacer", "beats")
+
+    def __init__(self, pacer: "Pacer", beats: tuple[float, float]) -> None:
+        """``beats`` are the pacer's: as it was, and as this slot made it."""
+        self._pacer = pacer
+        self.beats = beats
+
+    def left(self) -> None:
+        """The first byte leaves at this moment. To be called once, more does no harm."""
+        self._pacer._close(self, left=True)
+
+    def over(self) -> None:
+        """The request has ended. One that never left gives its slot back."""
+        self._pacer._close(self, left=False)
+
+
 class Pacer:
-    """Grants slots for requests, the most urgent first, never more than ``qps`` in any second."""
+    """Grants slots for requests, the most urgent first, never more than ``qps`` in any second.
+
+    Slots keep a beat of a little more than 1/rate; what a late timer loses the next ones catch up, as far as no second
+    then holds more than ``qps``.
+    """
 
     def __init__(self, qps: float, clock: Clock) -> None:
         self._qps = qps
         self._clock = clock
         self._order = count()
-        self._waiting: list[tuple[Urgency, int, asyncio.Future[None]]] = []
+        self._waiting: list[tuple[Urgency, int, asyncio.Future[Slot]]] = []
         self._wanted = asyncio.Event()
-        self._next = 0.0
-        self._recent: deque[float] = deque()
-        self._lowered = (qps, 0.0)  # the rate, and when it was so
+        self._freed = asyncio.Event()
+        self._beat = -math.inf  # when the last slot was due
+        self._rest_until = -math.inf
+        self._left: deque[float] = deque()  # of the last requests, when
+        self._leaving: set[Slot] = set()  # granted, and not known to have left
+        self._lowered = (qps, -math.inf)  # the rate, and when it was so
         self._turn = 0.0  # when the loop is to turn, as long as somebody waits
         self._courtesy = False  # after a 429 a query goes before the creates: refused creates must not starve them
 
-    async def slot(self, urgency: Urgency) -> None:
-        """Waits for a slot; it is spent when this returns. Cancelled while waiting, nothing is spent."""
-        granted = asyncio.get_running_loop().create_future()
+    async def slot(self, urgency: Urgency) -> Slot:
+        """Waits for a slot. Cancelled while waiting, nothing is spent."""
+        granted: asyncio.Future[Slot] = asyncio.get_running_loop().create_future()
         heapq.heappush(self._waiting, (urgency, next(self._order), granted))
         if not self._wanted.is_set():
             self._turn = self._clock.monotonic()
             self._wanted.set()
-        await granted
+        try:
+            return await granted
+        except asyncio.CancelledError:
+            if granted.done() and not granted.cancelled():
+                granted.result().over()
+            raise
 
     def slow_down(self, retry_after: float | None) -> None:
         """PicWish said 429: no request for a while (seconds), and fewer afterwards; the rate creeps back."""
         now = self._clock.monotonic()
-        self._lowered = (max(self._qps * _LOWEST, self.rate * _LOWERED), now)
+        if now - self._lowered[1] >= _SAME:
+            self._lowered = (max(self._qps * _LOWEST, self.rate * _LOWERED), now)
         self._courtesy = True
-        self._next = max(self._next, now + min(_PENALTY if retry_after is None else retry_after, _PENALTY_MAX))
-
-    def sent(self) -> None:
-        """A request that was granted a slot leaves only now: the next one keeps its distance from this moment.
-
-        A fast key does not need that: its window has room for such delays.
-        """
-        interval = _MARGIN / self.rate
-        if interval > _SLACK:
-            self._next = max(self._next, self._clock.monotonic() + interval)
+        rest = _PENALTY if retry_after is None else retry_after
+        self._rest_until = max(self._rest_until, now + min(rest, _PENALTY_MAX))
 
     def set_qps(self, qps: float) -> None:
         """Another configuration is in force."""
         self._qps = qps
-        self._lowered = (qps, self._clock.monotonic())
+        self._lowered = (qps, -math.inf)
 
     @property
     def rate(self) -> float:
         """Requests a second that are asked of PicWish at present."""
         rate, since = self._lowered
-        return min(self._qps, rate + self._qps * _RECOVERY * (self._clock.monotonic() - since))
+        return crept_back(self._qps, rate, self._clock.monotonic() - since)
+
+    @property
+    def lowered(self) -> tuple[float, float] | None:
+        """The rate after the last 429, and how many seconds ago that was; None once it has crept back."""
+        rate, since = self._lowered
+        return (rate, self._clock.monotonic() - since) if self.rate < self._qps else None
 
     @property
     def wait(self) -> float:
         """Seconds until the next slot can be granted at the earliest, at least 0."""
-        return max(0.0, self._pause())
+        pause = self._pause()
+        return max(0.0, pause) if math.isfinite(pause) else 0.0
 
     @property
     def overdue(self) -> float:
@@ -99,15 +143,17 @@ class Pacer:
             if not self._waiting:
                 self._wanted.clear()
                 continue
+            self._freed.clear()
             pause = self._pause()
-            self._turn = self._clock.monotonic() + max(0.0, pause)
-            if pause > 0:
-                await self._clock.sleep(pause)
-                continue
-            self._spend()
-            self._next_waiter().set_result(None)
+            self._turn = self._clock.monotonic() + min(_LEAVING, max(0.0, pause))
+            if pause == math.inf:
+                await self._freed.wait()
+            elif pause > 0:
+                await self._clock.sleep(min(pause, _TURN_MAX))
+            else:
+                self._next_waiter().set_result(self._spend())
 
-    def _next_waiter(self) -> asyncio.Future[None]:
+    def _next_waiter(self) -> asyncio.Future[Slot]:
         queries = [waiter for waiter in self._waiting if waiter[0] is Urgency.QUERY and not waiter[2].done()]
         if self._courtesy and queries:
             self._courtesy = False
@@ -122,15 +168,32 @@ class Pacer:
             heapq.heappop(self._waiting)
 
     def _pause(self) -> float:
-        now = self._clock.monotonic()
-        while self._recent and self._recent[0] <= now - _WINDOW:
-            self._recent.popleft()
-        full = len(self._recent) >= max(1, int(self._qps))
-        return max(self._next - now, self._recent[0] + _WINDOW - now if full else 0.0)
+        """Seconds until the next slot; infinite while as many requests as a second may hold are just leaving."""
+        now, most = self._clock.monotonic(), max(1, int(self._qps))
+        window = _WINDOW / min(1.0, self._qps)
+        while self._left and self._left[0] <= now - window:
+            self._left.popleft()
+        room = most - len(self._leaving)
+        if room <= 0:
+            return math.inf
+        full = self._left[-room] + window - now if len(self._left) >= room else 0.0
+        return max(full, self._beat + _MARGIN / self.rate - now, self._rest_until - now)
 
-    def _spend(self) -> None:
-        now = self._clock.monotonic()
-        interval = _MARGIN / self.rate
-        slack = _SLACK if interval < _SLACK else 0.0
-        self._next = max(self._next, now - slack) + interval
-        self._recent.append(now)
+    def _spend(self) -> Slot:
+        now, interval = self._clock.monotonic(), _MARGIN / self.rate
+        due = self._beat + interval
+        beat = due if now - due <= max(_SLACK, interval / 4) else now  # after a rest nothing is caught up
+        slot = Slot(self, (self._beat, beat))
+        self._leaving.add(slot)
+        self._beat = beat
+        return slot
+
+    def _close(self, slot: Slot, *, left: bool) -> None:
+        if slot not in self._leaving:
+            return
+        self._leaving.remove(slot)
+        if left:
+            self._left.append(self._clock.monotonic())
+        elif slot.beats[1] == self._beat:
+            self._beat = slot.beats[0]
+        self._freed.set()

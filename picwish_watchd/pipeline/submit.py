@@ -43,6 +43,9 @@ _log = structlog.get_logger()
 _PARKED_MAX = 5.0  # seconds that a connection may wait for its slot: a server may close an idle one
 _BUSY_PAUSE_MAX = 10.0  # seconds; the pacer slows down as well
 _DEAREST = max(PRICES.values())  # credits that an image on its way to the first byte may cost
+_READY = (
+    0.2  # seconds of requests that are kept ready: to prepare one takes time, and a connection cannot wait for long
+)
 _IDLE = 1.0  # seconds between looks at the journal when no bell rings
 
 
@@ -86,7 +89,7 @@ class Submit:
         if not self._gate.may_submit() or self._pacer.wait > _PARKED_MAX / 2:
             return None
         going = sum(rule not in hanging for rule in self._preparing.values())
-        if going >= max(2, min(16, int(context.config.api.qps / 8))):
+        if going >= max(2, min(16, round(context.config.api.qps * _READY))):
             return None
         if context.journal.unsaved() + going >= self._collect.max_pending():
             return None
@@ -175,16 +178,18 @@ class Submit:
         context = self._context
         try:
             async with asyncio.timeout(_PARKED_MAX):
-                await self._pacer.slot(Urgency.CREATE)
+                slot = await self._pacer.slot(Urgency.CREATE)
         except TimeoutError:
             raise _NotNowError from None
-        if not self._gate.admits(job.id) or context.stopping:
-            raise _NotNowError
-        caps = Purse(context.config.budget, context.clock.now()).caps()
         try:
-            self._begin(job, rule, caps, sent)
+            if not self._gate.admits(job.id) or context.stopping:
+                raise _NotNowError
+            self._begin(job, rule, Purse(context.config.budget, context.clock.now()).caps(), sent)
+            slot.left()
         except BudgetReachedError:
             raise _NotNowError from None
+        finally:
+            slot.over()
         self._preparing.pop(job.id, None)
         context.bells.submit.ring()
 

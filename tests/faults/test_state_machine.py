@@ -38,7 +38,7 @@ from picwish_watchd.pipeline.deliver import Deliver
 from picwish_watchd.pipeline.dispose import Dispose
 from picwish_watchd.pipeline.gate import Gate
 from picwish_watchd.pipeline.intake import Intake
-from picwish_watchd.pipeline.pacer import Pacer
+from picwish_watchd.pipeline.pacer import Pacer, Urgency
 from picwish_watchd.pipeline.recover import recover
 from picwish_watchd.pipeline.retry import Way, retry
 from picwish_watchd.pipeline.submit import Submit
@@ -102,7 +102,7 @@ class Life:
         self.context = Context(config=config, journal=self.journal, spool=spool, clock=clock, client=self.client)
         self.rule = config.rules[0]
         self.journal.remember_rule(self.rule.name, self.rule.to_json())
-        pacer = Pacer(config.api.qps, clock)
+        self.pacer = pacer = Pacer(config.api.qps, clock)
         self.pacing = asyncio.get_running_loop().create_task(pacer.run())
         self.gate = Gate(self.context, pacer=pacer)
         self.collect = Collect(self.context, gate=self.gate, pacer=pacer)
@@ -352,7 +352,7 @@ class Machine(RuleBasedStateMachine):
         self.life.collect.refresh()
         job = self.life.collect.choose()
         if job is not None:
-            await self.life.collect.ask(job)
+            await self.life.collect.ask(job, await self.life.pacer.slot(Urgency.QUERY))
 
     async def _deliver(self) -> None:
         self.clock.advance(20)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from picwish_watchd.pipeline.pacer import Pacer, Urgency
+from picwish_watchd.pipeline.pacer import Pacer, Urgency, crept_back
 from tests.support.clock import FakeClock
 
 
@@ -34,12 +34,17 @@ def paced(qps: float, act: Callable[[Pacer, FakeClock], Coroutine[Any, Any, None
     asyncio.run(both())
 
 
+async def request(pacer: Pacer, urgency: Urgency = Urgency.CREATE) -> None:
+    """A request that leaves at once."""
+    (await pacer.slot(urgency)).left()
+
+
 async def slots(pacer: Pacer, clock: FakeClock, number: int) -> list[float]:
     """So many slots as fast as they are granted; answers when, in seconds from now."""
     began = clock.monotonic()
     granted = []
     for _ in range(number):
-        await pacer.slot(Urgency.CREATE)
+        await request(pacer)
         granted.append(clock.monotonic() - began)
     return granted
 
@@ -50,40 +55,59 @@ WAITERS = st.lists(
         st.sampled_from(Urgency),
         st.none() | st.floats(0, 2),  # is cancelled so long after that
         st.none() | st.sampled_from([None, 0.0, 0.5, 2.0]).map(lambda seconds: (seconds,)),  # is told 429
+        st.none() | st.floats(0, 1.5),  # leaves so long after its slot; None: never, its connection could not be made
     ),
     max_size=25,
 )
+RATES = st.sampled_from([0.5, 1.0, 2.0, 2.7, 5.0, 30.0, 200.0]) | st.floats(0.5, 200)
 
 
 @settings(max_examples=200, deadline=None)
-@given(qps=st.sampled_from([0.4, 1.0, 2.0, 2.7, 5.0, 30.0]), late=st.booleans(), waiters=WAITERS)
-def test_no_second_ever_holds_more_than_qps_slots(qps: float, late: bool, waiters: list[Any]) -> None:
-    granted: list[float] = []
+@given(qps=RATES, reloaded=st.none() | RATES, late=st.booleans(), waiters=WAITERS)
+def test_no_second_ever_holds_more_than_qps_requests_and_none_is_lost(
+    qps: float, reloaded: float | None, late: bool, waiters: list[Any]
+) -> None:
+    left: list[float] = []
+    granted: list[int] = []
 
-    async def ask(pacer: Pacer, clock: FakeClock, urgency: Urgency, told: tuple[float | None] | None) -> None:
-        await pacer.slot(urgency)
-        granted.append(clock.monotonic())
+    async def ask(pacer: Pacer, clock: FakeClock, waiter: Any) -> None:
+        _, urgency, _, told, leaves = waiter
+        slot = await pacer.slot(urgency)
+        granted.append(1)
+        try:
+            await clock.sleep(leaves or 0.0)
+            if leaves is not None:
+                slot.left()
+                left.append(clock.monotonic())
+        finally:
+            slot.over()
         if told is not None:
             pacer.slow_down(told[0])
 
     async def wait(pacer: Pacer, clock: FakeClock, waiter: Any) -> None:
-        delay, urgency, patience, told = waiter
+        delay, _, patience, _, _ = waiter
         await clock.sleep(delay)
-        asking = asyncio.create_task(ask(pacer, clock, urgency, told))
+        asking = asyncio.create_task(ask(pacer, clock, waiter))
         if patience is not None:
             await clock.sleep(patience)
             asking.cancel()
         await asyncio.wait([asking])
 
     async def all_of_them(pacer: Pacer, clock: FakeClock) -> None:
-        await asyncio.gather(*(wait(pacer, clock, waiter) for waiter in waiters))
+        async with asyncio.TaskGroup() as group:
+            for waiter in waiters:
+                group.create_task(wait(pacer, clock, waiter))
+            if reloaded is not None:
+                await clock.sleep(1.0)
+                pacer.set_qps(reloaded)
 
     paced(qps, all_of_them, LateClock() if late else FakeClock())
-    assert len(granted) >= sum(patience is None for _, _, patience, _ in waiters)
-    granted.sort()
-    most = max(1, int(qps))
-    assert all(later - earlier > 1.0 for earlier, later in zip(granted, granted[most:], strict=False))
-    assert all(later - earlier >= 1 / qps for earlier, later in pairwise(granted) if qps < 1)
+    assert len(granted) >= sum(patience is None for _, _, patience, _, _ in waiters)
+    left.sort()
+    most = max(1, int(max(qps, reloaded or 0)))
+    assert all(later - earlier > 1.0 for earlier, later in zip(left, left[most:], strict=False))
+    if max(qps, reloaded or 0) < 1:
+        assert all(later - earlier >= 1 / max(qps, reloaded or 0) for earlier, later in pairwise(left))
 
 
 @settings(max_examples=50, deadline=None)
@@ -102,7 +126,7 @@ def test_the_most_urgent_goes_first_and_equals_in_the_order_of_asking() -> None:
     order: list[tuple[Urgency, int]] = []
 
     async def ask(pacer: Pacer, urgency: Urgency, number: int) -> None:
-        await pacer.slot(urgency)
+        await request(pacer, urgency)
         order.append((urgency, number))
 
     async def crowd(pacer: Pacer, clock: FakeClock) -> None:
@@ -184,10 +208,33 @@ def test_the_rate_creeps_back_and_never_beyond_qps() -> None:
 
 
 def test_many_429s_never_slow_down_to_a_standstill() -> None:
-    pacer = Pacer(2, FakeClock())
+    clock = FakeClock()
+    pacer = Pacer(2, clock)
     for _ in range(50):
+        clock.advance(1.0)
         pacer.slow_down(1.0)
     assert pacer.rate == pytest.approx(0.2)
+
+
+def test_429s_to_requests_that_left_together_are_one_lesson() -> None:
+    clock = FakeClock()
+    pacer = Pacer(200, clock)
+    for _ in range(20):
+        clock.advance(0.01)
+        pacer.slow_down(None)
+    assert pacer.rate == pytest.approx(140, rel=0.01)
+
+
+def test_it_tells_how_it_was_slowed_down_until_the_rate_has_crept_back() -> None:
+    clock = FakeClock()
+    pacer = Pacer(2, clock)
+    assert pacer.lowered is None
+    pacer.slow_down(None)
+    clock.advance(10)
+    assert pacer.lowered == (1.4, 10)
+    assert crept_back(2, *pacer.lowered) == pacer.rate == pytest.approx(1.6)
+    clock.advance(21)
+    assert pacer.lowered is None
 
 
 def test_another_qps_is_in_force_at_once() -> None:
@@ -204,18 +251,60 @@ def test_another_qps_is_in_force_at_once() -> None:
     paced(2, change, FakeClock())
 
 
-async def test_a_query_that_leaves_late_pushes_the_next_slot_back() -> None:
-    """A first connection takes its time; PicWish counts from when the request arrives."""
-    clock = FakeClock()
-    pacer = Pacer(2, clock)
-    running = asyncio.create_task(pacer.run())
-    await pacer.slot(Urgency.PROBE)
-    clock.advance(0.2)
-    pacer.sent()
-    left = clock.monotonic()
-    await pacer.slot(Urgency.CREATE)
-    assert clock.monotonic() - left >= 0.5
-    running.cancel()
+def test_a_request_counts_from_the_moment_at_which_it_leaves() -> None:
+    """A first connection takes its time; PicWish counts when the request arrives."""
+
+    async def late(pacer: Pacer, clock: FakeClock) -> None:
+        first = await pacer.slot(Urgency.PROBE)
+        await clock.sleep(0.4)
+        first.left()
+        following = await slots(pacer, clock, 2)
+        assert following == [pytest.approx(0.11), pytest.approx(1.02)]
+
+    paced(2, late, FakeClock())
+
+
+def test_as_many_as_a_second_may_hold_can_be_leaving_and_no_more() -> None:
+    async def stall(pacer: Pacer, clock: FakeClock) -> None:
+        stalled = [await pacer.slot(Urgency.QUERY) for _ in range(2)]
+        third = asyncio.create_task(pacer.slot(Urgency.CREATE))
+        await clock.sleep(20)
+        assert not third.done()
+        assert pacer.wait == 0.0
+        stalled[1].over()
+        await clock.sleep(0.1)
+        assert third.done()
+
+    paced(2, stall, FakeClock())
+
+
+def test_a_slot_whose_request_never_left_is_given_back() -> None:
+    async def fail(pacer: Pacer, clock: FakeClock) -> None:
+        for _ in range(20):
+            (await pacer.slot(Urgency.QUERY)).over()
+        assert await slots(pacer, clock, 2) == [0.0, pytest.approx(0.51)]
+
+    paced(2, fail, FakeClock())
+
+
+@pytest.mark.parametrize("turns", range(6))
+def test_a_slot_that_was_granted_to_somebody_who_is_being_cancelled_is_given_back(turns: int) -> None:
+    async def cancel(pacer: Pacer, clock: FakeClock) -> None:
+        async def hesitate() -> None:
+            slot = await pacer.slot(Urgency.CREATE)
+            try:
+                await clock.sleep(5)
+            finally:
+                slot.over()
+
+        impatient = asyncio.create_task(hesitate())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        impatient.cancel()
+        await asyncio.wait([impatient])
+        assert await slots(pacer, clock, 2) == [0.0, pytest.approx(0.51)]
+
+    paced(2, cancel, FakeClock())
 
 
 async def test_a_pacer_that_grants_nothing_although_it_could_is_overdue() -> None:
