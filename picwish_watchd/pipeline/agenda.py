@@ -1,7 +1,10 @@
 """Which task to ask for next, and when. Pure: times are given, in monotonic seconds."""
 
 import heapq
+from collections.abc import Callable
 from dataclasses import dataclass
+
+_CHOICE = 16  # of the tasks that are due so many, those that were due first, are compared
 
 #: A task so old (seconds since its submission) is asked for before all else: results live one hour (API document).
 EXPIRING = 45 * 60.0
@@ -28,7 +31,7 @@ class Followed:
 
 
 class Agenda:
-    """Tasks by the moment when they are due; the earliest due is the likeliest done."""
+    """Tasks by the moment when they are due."""
 
     def __init__(self) -> None:
         self._tasks: dict[int, Followed] = {}
@@ -63,16 +66,27 @@ class Agenda:
     def expiring(self, now: float) -> bool:
         """Whether the next task's hour is running out, or may be: nobody has asked for it since the start."""
         first = self._first()
-        return first is not None and (first.inherited or now - first.born > EXPIRING)
+        return first is not None and _presses(first, now)
 
-    def take(self, now: float) -> Followed | None:
-        """The task to ask for now, if one is due; it is not due again before it is scheduled again."""
-        first = self._first()
-        if first is None or first.due is None or first.due > now:
+    def take(self, now: float, likely: Callable[[Followed], float]) -> Followed | None:
+        """The task to ask for now, if one is due; it is not due again before it is scheduled again.
+
+        Of several, one whose hour is running out or may be, else the one that is done by what ``likely`` (0 to 1) says.
+        """
+        found: list[Followed] = []
+        while len(found) < _CHOICE and (first := self._first()) is not None and (first.due or 0.0) <= now:
+            heapq.heappop(self._heap)
+            found.append(first)
+        if not found:
             return None
-        heapq.heappop(self._heap)
-        first.due = None
-        return first
+        best = found[0]
+        if len(found) > 1 and not _presses(best, now):
+            best = max(found, key=lambda task: (_presses(task, now), likely(task)))
+        for task in found:
+            if task is not best:
+                heapq.heappush(self._heap, (task.due or 0.0, task.id))
+        best.due = None
+        return best
 
     def _first(self) -> Followed | None:
         while self._heap:
@@ -82,3 +96,7 @@ class Agenda:
                 return task
             heapq.heappop(self._heap)
         return None
+
+
+def _presses(task: Followed, now: float) -> bool:
+    return task.inherited or now - task.born > EXPIRING

@@ -43,6 +43,8 @@ _log = structlog.get_logger()
 
 _HOUR = 3600.0  # seconds for which PicWish keeps a result (API document)
 _DOWNLOADS = 4  # at a time
+_COLLECTABLE = 1200.0  # seconds; of tasks that take longer no more are made: their results live one hour
+_FEWEST, _MOST = 4, 5000  # tasks at PicWish
 _FRESH_URLS = 3  # tries for a fresh URL before a paid result counts as gone
 _UNKNOWN_MAX = 3  # 404s in a row before a task counts as gone; a service may need a moment to know its own task
 _UNKNOWN_PAUSE = 2.0  # seconds between them
@@ -105,8 +107,8 @@ class Collect:
         fixed = self._context.config.api.max_pending
         if fixed is not None:
             return fixed
-        longest = max(law.quantile(0.99) for law in self._laws.values())
-        return max(4, min(5000, round(self._context.config.api.qps * longest)))
+        longest = max(self._laws[model].quantile(0.99) for model in {rule.type for rule in self._context.config.rules})
+        return max(_FEWEST, min(_MOST, round(self._context.config.api.qps * min(longest, _COLLECTABLE))))
 
     def accepted(self, job: Job) -> None:
         """A task was just created: its age counts from now."""
@@ -117,7 +119,12 @@ class Collect:
 
     def choose(self) -> Job | None:
         """The task that is due and most likely done."""
-        while (task := self._agenda.take(self._context.clock.monotonic())) is not None:
+        now = self._context.clock.monotonic()
+
+        def likely(task: Followed) -> float:
+            return self._laws[task.type].likely(task.open_at, now - task.born)
+
+        while (task := self._agenda.take(now, likely)) is not None:
             job = self._context.journal.get(task.id)
             if job is not None and job.state is State.PENDING:
                 return job
@@ -340,11 +347,19 @@ class Collect:
         return self._context.clock.monotonic() - followed.born
 
     def _seconds(self, followed: Followed, answer: Answer) -> float:
-        """How long PicWish worked: what it says itself, as far as that agrees with what was seen from here."""
-        seen = self._age(followed)
-        if answer.created_at is None or answer.completed_at is None:
-            return seen
-        return min(seen, max(followed.open_at, answer.completed_at - answer.created_at))
+        """How long PicWish worked: what it says itself, as far as that agrees with what was seen from here.
+
+        Seen from here it took longer than until the last query that found it open, and no longer than until now. In a
+        backlog that says little, for a task is asked for long after its end: then the law itself says what is likely.
+        """
+        low, high = followed.open_at, max(followed.open_at, self._age(followed))
+        if answer.created_at is not None and answer.completed_at is not None:
+            told = answer.completed_at - answer.created_at
+            coarse = answer.created_at.is_integer() and answer.completed_at.is_integer()  # cut off to whole seconds
+            least, most = (told - 1.0, told + 1.0) if coarse else (told, told)
+            if told >= 0 and least <= high and most >= low:  # else its clocks do not agree with each other
+                low, high = max(low, least), min(high, most)
+        return self._laws[followed.type].within(low, high) if high > low else high
 
 
 def _judge_and_keep(spool: Spool, sink: Path, job_id: int) -> Result | str:

@@ -12,10 +12,14 @@ def followed(agenda: Agenda, number: int, due: float, born: float = 0.0) -> Foll
     return task
 
 
+def evenly(_task: Followed) -> float:
+    return 0.5
+
+
 def test_an_empty_agenda_has_nothing_to_wait_for() -> None:
     agenda = Agenda()
     assert agenda.wait(5.0) is None
-    assert agenda.take(5.0) is None
+    assert agenda.take(5.0, evenly) is None
     assert not agenda.expiring(5.0)
     assert agenda.get(1) is None
     agenda.drop(1)
@@ -25,23 +29,23 @@ def test_the_earliest_due_is_taken_once_it_is_due() -> None:
     agenda = Agenda()
     late, early = followed(agenda, 1, 20.0), followed(agenda, 2, 10.0)
     assert agenda.wait(4.0) == 6.0
-    assert agenda.take(9.9) is None
-    assert agenda.take(10.0) is early
+    assert agenda.take(9.9, evenly) is None
+    assert agenda.take(10.0, evenly) is early
     assert early.due is None
     assert agenda.wait(12.0) == 8.0
     assert agenda.wait(25.0) == 0.0
-    assert agenda.take(25.0) is late
+    assert agenda.take(25.0, evenly) is late
 
 
 def test_a_task_that_is_being_asked_for_is_not_due_until_it_is_scheduled_again() -> None:
     agenda = Agenda()
     task = followed(agenda, 1, 10.0)
-    assert agenda.take(10.0) is task
-    assert agenda.take(99.0) is None
+    assert agenda.take(10.0, evenly) is task
+    assert agenda.take(99.0, evenly) is None
     assert 1 in agenda
     agenda.schedule(task, 10.0)
-    assert agenda.take(99.0) is task
-    assert agenda.take(99.0) is None
+    assert agenda.take(99.0, evenly) is task
+    assert agenda.take(99.0, evenly) is None
 
 
 def test_a_task_scheduled_anew_is_due_at_its_last_time_only() -> None:
@@ -49,16 +53,16 @@ def test_a_task_scheduled_anew_is_due_at_its_last_time_only() -> None:
     task = followed(agenda, 1, 10.0)
     agenda.schedule(task, 5.0)
     agenda.schedule(task, 30.0)
-    assert agenda.take(29.0) is None
-    assert agenda.take(30.0) is task
-    assert agenda.take(99.0) is None
+    assert agenda.take(29.0, evenly) is None
+    assert agenda.take(30.0, evenly) is task
+    assert agenda.take(99.0, evenly) is None
 
 
 def test_a_dropped_task_is_neither_due_nor_known() -> None:
     agenda = Agenda()
     followed(agenda, 1, 10.0)
     agenda.drop(1)
-    assert agenda.take(99.0) is None
+    assert agenda.take(99.0, evenly) is None
     assert 1 not in agenda
     assert agenda.get(1) is None
 
@@ -69,6 +73,24 @@ def test_the_next_task_is_expiring_after_three_quarters_of_its_hour() -> None:
     assert not agenda.expiring(100.0 + EXPIRING)
     assert agenda.expiring(100.1 + EXPIRING)
     assert EXPIRING < 3600
+
+
+def test_of_those_that_are_due_the_likeliest_is_taken() -> None:
+    agenda = Agenda()
+    for number in range(1, 6):
+        followed(agenda, number, due=10.0 * number)
+    order = []
+    for now in (45.0, 45.0, 99.0, 99.0, 99.0):
+        task = agenda.take(now, lambda task: task.id % 3 + task.id / 10)
+        order.append(None if task is None else task.id)
+    assert order == [2, 4, 5, 1, 3]
+
+
+def test_a_task_whose_hour_is_running_out_goes_before_the_likeliest() -> None:
+    agenda = Agenda()
+    followed(agenda, 1, due=5000.0, born=4990.0)
+    old = followed(agenda, 2, due=5001.0, born=0.0)
+    assert agenda.take(5002.0, lambda task: 1.0 if task.id == 1 else 0.0) is old
 
 
 @given(st.lists(st.tuples(st.integers(1, 8), st.floats(0, 100)), max_size=60), st.sets(st.integers(1, 8)))
@@ -86,7 +108,7 @@ def test_tasks_come_in_the_order_of_their_last_times_and_each_once(
         agenda.drop(number)
     left = {number: due for number, due in plan if number not in dropped}
     taken = []
-    while (task := agenda.take(100.0)) is not None:
+    while (task := agenda.take(100.0, evenly)) is not None:
         taken.append(task.id)
     assert sorted(taken) == sorted(left)
     assert [left[number] for number in taken] == sorted(left.values())

@@ -44,7 +44,7 @@ def test_the_median_and_the_long_tail_are_learnt(middle: float, spread: float) -
         law.learn(seconds)
     assert law.quantile(0.5) == pytest.approx(median(seen), rel=0.01)
     assert law.quantile(0.99) == pytest.approx(median(seen) * math.exp(2.326 * spread), rel=0.4)
-    assert law.next_query(0.0) == pytest.approx(law.quantile(0.5), rel=0.01)
+    assert law.quantile(0.5) / 5 < law.next_query(0.0) < law.quantile(0.5)
 
 
 def test_a_few_very_slow_tasks_change_little() -> None:
@@ -105,13 +105,73 @@ def test_a_task_that_obeys_no_law_is_asked_for_ever_more_seldom_but_for_ever() -
     assert queries < 60
 
 
-def test_most_tasks_are_done_when_first_or_second_asked_for() -> None:
-    law = Law(lognormal(8, 0.3, 200))
-    asked = []
-    for seconds in lognormal(8, 0.3, 500, seed=2):
-        age, queries = 0.0, 0
+def cost(law: Law, tasks: list[float]) -> tuple[float, float]:
+    """(queries a task, added latency in seconds) where nothing else wants requests."""
+    queries, late = 0, 0.0
+    for seconds in tasks:
+        age = 0.0
         while age < seconds:
             age = law.next_query(age)
             queries += 1
-        asked.append(queries)
-    assert sum(asked) / len(asked) < 3
+        late += age - seconds
+    return queries / len(tasks), late / len(tasks)
+
+
+def test_a_lone_task_is_asked_for_half_as_often_as_every_second_for_the_same_latency() -> None:
+    """Every second: 8.9 queries, 0.5 s. The optimum for 0.5 s: 4.3 queries."""
+    queries, late = cost(Law(lognormal(8, 0.3, 200)), lognormal(8, 0.3, 2000, seed=2))
+    assert queries < 4.7
+    assert late < 0.55
+
+
+def test_a_slow_service_costs_little_more_queries_and_a_fast_one_little_latency() -> None:
+    queries, late = cost(Law(lognormal(80, 0.3, 200)), lognormal(80, 0.3, 500, seed=2))
+    assert queries < 9
+    assert late < 3.5
+    queries, late = cost(Law(lognormal(0.8, 0.3, 200)), lognormal(0.8, 0.3, 500, seed=2))
+    assert queries < 3
+    assert late < 0.11
+
+
+def test_a_slow_spell_is_learnt_from_eight_tasks_and_so_is_its_end() -> None:
+    law = Law(lognormal(8, 0.3, 200))
+    floods, _ = cost(law, lognormal(80, 0.3, 50, seed=5))
+    assert floods < 30  # a task that is ten times as slow; asking every second would be 84
+    for seconds in lognormal(80, 0.3, 16, seed=5):
+        law.learn(seconds)
+    assert law.quantile(0.5) == pytest.approx(80, rel=0.3)
+    assert law.quantile(0.99) < 80 * 3
+    for seconds in lognormal(8, 0.3, 16, seed=6):
+        law.learn(seconds)
+    assert law.quantile(0.5) == pytest.approx(8, rel=0.3)
+    assert law.quantile(0.99) < 8 * 3
+
+
+def test_after_the_first_task_none_is_asked_for_in_the_first_seconds_any_more() -> None:
+    law = Law()
+    law.learn(8.0)
+    assert law.next_query(0.0) == 4.0
+
+
+@given(HISTORY, SECONDS, SECONDS)
+def test_what_took_a_time_within_bounds_is_taken_to_lie_there(history: list[float], one: float, other: float) -> None:
+    low, high = sorted((one, other))
+    assert low <= Law(history).within(low, high) <= high
+
+
+def test_a_law_that_is_fed_with_its_own_guesses_stays_as_it_is() -> None:
+    """A service that tells no times, in a backlog: each task is found done, half a minute after it was made."""
+    law = Law(lognormal(8, 0.3, 200))
+    for _ in range(2000):
+        law.learn(law.within(0.0, 32.0))
+    assert law.quantile(0.5) == pytest.approx(8, rel=0.15)
+    assert law.quantile(0.99) == pytest.approx(16, rel=0.3)
+
+
+@given(HISTORY, SECONDS, SECONDS)
+def test_the_longer_ago_a_task_was_asked_for_the_likelier_it_is_done(
+    history: list[float], one: float, other: float
+) -> None:
+    law = Law(history)
+    young, old = sorted((one, other))
+    assert 0 <= law.likely(1.0, 1.0 + young) <= law.likely(1.0, 1.0 + old) <= 1
