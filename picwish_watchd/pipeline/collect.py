@@ -38,11 +38,11 @@ from picwish_watchd.pipeline.gate import Gate, Reason
 from picwish_watchd.pipeline.law import Law
 from picwish_watchd.pipeline.outcomes import doubt, task_failed
 from picwish_watchd.pipeline.pacer import Pacer, Slot, Urgency
+from picwish_watchd.pipeline.places import Places
 
 _log = structlog.get_logger()
 
 _HOUR = 3600.0  # seconds for which PicWish keeps a result (API document)
-_DOWNLOADS = 4  # at a time
 _COLLECTABLE = 1200.0  # seconds; of tasks that take longer no more are made: their results live one hour
 _FEWEST, _MOST = 4, 5000  # tasks at PicWish
 _FRESH_URLS = 3  # tries for a fresh URL before a paid result counts as gone
@@ -66,7 +66,7 @@ class Collect:
         self._pacer = pacer
         self._laws = {model: Law(context.journal.task_seconds(model, 200)) for model in (0, 1)}
         self._agenda = Agenda()
-        self._downloads = asyncio.Semaphore(_DOWNLOADS)
+        self._places = Places(context.clock)
         self._refresh_at = 0.0
         self._failed_downloads = 0  # in a row
 
@@ -216,7 +216,7 @@ class Collect:
 
     async def _fetch(self, job: Job, url: str) -> None:
         sink = self._context.spool.fresh(job.id, "result")
-        async with self._downloads:
+        async with self._places.one():
             outcome: DownloadOutcome = await self._context.client.download(url, sink=sink)
         self._count(job, outcome)
         match outcome:

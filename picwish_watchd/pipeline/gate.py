@@ -1,6 +1,7 @@
 """The gate: what stands before paying, and whether it is open."""
 
 import asyncio
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -58,6 +59,7 @@ class Gate:
         self._trial: int | None = None  # the job that tries
         self._trial_sent = False
         self._trial_pause = _TRIAL_FIRST
+        self._rest_until = -math.inf  # PicWish asked for that pause (monotonic seconds)
         self._at_once = False  # a probe is wanted now: whatever the last one said is old
         self._grounds: dict[Reason, Blocked] = {}  # all that is not yet proved wrong, the last one told last
         self.short: Blocked | None = None  #: the budget is reached, which is no fault: checked anew for each image
@@ -87,11 +89,16 @@ class Gate:
                 _log.warning("budget.reached", reason=shortage)
             self._changed()
 
-    def close(self, code: Reason, message: str, *, trial: bool = False, by: int | None = None) -> None:
+    def close(
+        self, code: Reason, message: str, *, trial: bool = False, by: int | None = None, rest: float | None = None
+    ) -> None:
         """Nothing is submitted until a probe succeeds, and with ``trial`` one image after it.
 
-        ``by`` is the job that found out: one that was bought before does not end the trial of another.
+        ``by`` is the job that found out: one that was bought before does not end the trial of another. ``rest``:
+        seconds that PicWish asks to be left alone; obeyed up to `_TRIAL_MAX`.
         """
+        if rest is not None:
+            self._rest_until = max(self._rest_until, self._context.clock.monotonic() + min(rest, _TRIAL_MAX))
         is_news = self.blocked is None or self.blocked.code is not code
         if trial:
             self._needs_trial = is_news = True
@@ -154,6 +161,7 @@ class Gate:
     def look(self) -> None:
         """Key or address may have changed: a closed gate is probed at once."""
         self._trial_pause = _TRIAL_FIRST
+        self._rest_until = -math.inf
         self._at_once = True
         self._hurry.ring()
         self._closed.ring()
@@ -190,7 +198,8 @@ class Gate:
             while self.blocked is not None:
                 self._context.pulse.beat("gate", within=_TURN_MAX)
                 if self._needs_trial and not self._trial_open and not self._at_once:
-                    await self._pause(self._trial_pause)
+                    rest = self._rest_until - self._context.clock.monotonic()
+                    await self._pause(max(self._trial_pause, rest))
                 if self._trial is None or self._at_once:
                     self._at_once = False
                     await self.probe()

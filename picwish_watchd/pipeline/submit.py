@@ -41,6 +41,7 @@ from picwish_watchd.pipeline.purse import Purse
 _log = structlog.get_logger()
 
 _PARKED_MAX = 5.0  # seconds that a connection may wait for its slot: a server may close an idle one
+_LATER_MAX = 300.0  # seconds; no Retry-After keeps a job back for longer
 _BUSY_PAUSE_MAX = 10.0  # seconds; the pacer slows down as well
 _DEAREST = max(PRICES.values())  # credits that an image on its way to the first byte may cost
 _READY = (
@@ -241,9 +242,10 @@ class Submit:
                 self._pacer.slow_down(retry_after)
                 pause = min(context.pause_after(job.refusals), _BUSY_PAUSE_MAX)
                 self._back(job, f"PicWish asked for fewer requests: {reason}", pause=pause)
-            case NotAccepted(reason=reason):
-                self._gate.close(Reason.API_DOWN, reason, trial=True)
-                self._back(job, f"not accepted: {reason}", pause=context.pause_after(job.refusals))
+            case NotAccepted(reason=reason, retry_after=retry_after):
+                self._gate.close(Reason.API_DOWN, reason, trial=True, rest=retry_after)
+                pause = max(context.pause_after(job.refusals), min(retry_after or 0.0, _LATER_MAX))
+                self._back(job, f"not accepted: {reason}", pause=pause)
             case Unauthorized(message=message):
                 self._gate.close(Reason.UNAUTHORIZED, message, trial=True)
                 self._back(job, message, pause=context.pause_after(job.refusals) if job.refusals else 0.0)

@@ -146,6 +146,18 @@ async def test_what_was_provably_not_accepted_is_sent_again_at_no_cost(house: Ho
     assert house.creates() == 3
 
 
+async def test_a_503_that_names_a_time_is_obeyed(house: House) -> None:
+    house.simulator.script.add(Fault("create", Reply(503, headers={"Retry-After": "2"})))
+    house.drop("a.jpg", seed=1)
+    daemon = asyncio.create_task(house.drain())
+    await until(lambda: "api_down" in house.report())
+    house.drop("b.jpg", seed=2)
+    assert await daemon == 0
+    refused, *others = [seen.at for seen in house.simulator.requests if seen.operation == "create"]
+    assert len(others) == 2
+    assert min(others) - refused >= 2.0, "no other image may try before, either"
+
+
 async def test_a_dead_api_leaves_the_jobs_queued_and_is_probed_with_free_queries(house: House) -> None:
     house.simulator.break_down(refuse=True)
     house.drop("a.jpg")
