@@ -9,13 +9,16 @@ from itertools import count
 
 from picwish_watchd.clock import Clock
 
-#: Exactly 1/QPS let three requests into one second by the jitter of timers; 2 % more (10 ms at QPS 2) kept two.
-_MARGIN = 1.02
-_WINDOW = 1.02  # seconds in which never more than QPS requests leave: they may be 20 ms faster or slower on their way
+#: Exactly 1/QPS let three requests into one second by the jitter of timers and lines. With 2.5 % more one may be 25 ms
+#: faster on its way than the one that it must not meet; as much again would cost a batch as much.
+_MARGIN = 1.025
+_WINDOW = _MARGIN  # seconds in which never more than QPS requests leave
 _SLACK = 0.05  # how late a slot may be for the next ones to catch up, in seconds; or a quarter of the beat
 _LOWERED = 0.7  # the rate after a 429, of what it was
 _LOWEST = 0.1  # of QPS
-_RECOVERY = 0.01  # of QPS, a second
+_RECOVERY = 0.01  # of QPS, a second, up to nearly the rate that was too much
+_NEARLY = 0.97
+_BEYOND = 3e-5  # of QPS, times the seconds squared: from there on carefully at first, then ever bolder
 _PENALTY = 1.0  # seconds without a request after a 429 that names no Retry-After
 _PENALTY_MAX = 300.0
 _SAME = 1.0  # 429s within so many seconds are one lesson: they answer requests that left before it was learnt
@@ -33,8 +36,15 @@ class Urgency(IntEnum):
 
 
 def crept_back(qps: float, lowered: float, seconds: float) -> float:
-    """The rate (requests a second), so many seconds after a 429 had it lowered; never above ``qps``."""
-    return min(qps, lowered + qps * _RECOVERY * max(0.0, seconds))
+    """The rate (requests a second), so many seconds after a 429 had it lowered; never above ``qps``.
+
+    It stays for a while just below what was too much: a jittery line, or another program, will hardly have changed.
+    """
+    nearly = lowered / _LOWERED * _NEARLY
+    reached = (nearly - lowered) / (qps * _RECOVERY)
+    if seconds < reached:
+        return min(qps, lowered + qps * _RECOVERY * max(0.0, seconds))
+    return min(qps, nearly + qps * _BEYOND * (seconds - reached) ** 2)
 
 
 class Slot:

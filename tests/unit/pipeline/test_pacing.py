@@ -1,6 +1,6 @@
 """The policy as a whole, in simulated time: what an image costs in requests, and how long its result lies there.
 
-Law and agenda are the real ones; a slot comes every 1.02/QPS seconds, as the pacer grants them, and goes to a create
+Law and agenda are the real ones; a slot comes every 1.025/QPS seconds, as the pacer grants them, and goes to a create
 while images wait and fewer than ``max_pending`` tasks are at PicWish, else to a query.
 """
 
@@ -61,7 +61,7 @@ def course(arrivals: list[float], *, seed: int = 1, max_pending: int = 32, learn
             slot_used = False
         pause = agenda.wait(now)
         soonest = min(waiting[0] - now if waiting else math.inf, math.inf if pause is None else pause)
-        now += 1.02 / QPS if slot_used else max(0.001, soonest)
+        now += 1.025 / QPS if slot_used else max(0.001, soonest)
     return Course(now - arrivals[0], queries / number, mean(late), mean(waits))
 
 
