@@ -74,6 +74,7 @@ class Daemon:
         self._tell_again = math.inf  # when a report that the journal did not take is to be repeated (monotonic)
         self._refused = ""  # why the last reload changed nothing
         self._progress: tuple[Counter[State], int] = (Counter(), 0)
+        self._told_rate: tuple[float, float] | None = None
         self.finished: list[Job] = []  #: after `run(once=True)`: what was done in this run
 
     async def run(self, *, once: bool = False) -> int:
@@ -115,6 +116,12 @@ class Daemon:
         if self._serving and not self._stop.is_set():
             self._progress = self._drain.totals(), self.desks.settling
         return self._progress
+
+    def forecast(self) -> str:
+        """How long what is left takes, and what it costs, in words; of a look at the journal every few seconds."""
+        if not self._serving or self._stop.is_set():
+            return ""
+        return self._drain.forecast(self._pacer.rate).text()
 
     @property
     def hanging(self) -> bool:
@@ -213,7 +220,7 @@ class Daemon:
                 for bell in (bells.submit, bells.collect, bells.deliver, bells.dispose):
                     bell.ring()
             self.desks.look_after()
-            if self._clock.monotonic() > self._tell_again:
+            if self._clock.monotonic() > self._tell_again or self._slowed() != self._told_rate:
                 self._report()
             if self._clock.monotonic() > patient_until:
                 self._be_ready()  # an inbox whose walk hangs must not keep the others from being served
@@ -280,14 +287,20 @@ class Daemon:
         else:
             self._tell_again = math.inf
 
+    def _slowed(self) -> tuple[float, float] | None:
+        """The rate after the last 429, and when that was (Unix seconds); None once it has crept back."""
+        lowered = self._pacer.lowered
+        return None if lowered is None else (lowered[0], round(self._clock.now() - lowered[1], 1))
+
     def _told(self) -> str:
-        blocked = self.gate.told
+        blocked, self._told_rate = self.gate.told, self._slowed()
         return json.dumps(
             {
                 "pid": os.getpid(),
                 "version": __version__,
                 "started_at": self._started,
                 "refused": self._refused or None,
+                "slowed": self._told_rate,
                 "blocked": None if blocked is None else {"code": blocked.code, "message": blocked.message},
                 "rules": {
                     desk.rule.name: {"watching": desk.watching, "reason": desk.away, "observer": desk.observer}

@@ -31,13 +31,13 @@ class Progress:
         try:
             while True:
                 await asyncio.sleep(_EVERY)
-                self._show(*daemon.progress())
+                self._show(*daemon.progress(), daemon.forecast())
         finally:
             self._show(*daemon.progress())
             if self._bar is not None:
                 self._bar.close()
 
-    def _show(self, totals: Counter[State], settling: int) -> None:
+    def _show(self, totals: Counter[State], settling: int, forecast: str = "") -> None:
         ended = totals[State.DONE] + sum(totals[state] for state in ENDED_BADLY)
         everything = totals.total() + settling
         words = [f"{totals[state]} {state}" for state in State if totals[state]]
@@ -45,9 +45,10 @@ class Progress:
             words.insert(0, f"{settling} settling")
         text = ", ".join(words) or "looking"
         if self._bar is not None:
-            self._bar.update(ended, everything, text)
+            self._bar.update(ended, everything, f"{text}; {forecast}" if forecast else text)
         elif text != self._last:
             self._last = text
+            text += f"; {forecast}" if forecast else ""
             print(f"{ended} of {everything}: {text}", file=self._out, flush=True)
 
 

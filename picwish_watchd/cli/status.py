@@ -3,6 +3,7 @@
 import argparse
 import json
 from collections import Counter
+from dataclasses import asdict
 
 from picwish_watchd import __version__
 from picwish_watchd.cli.source import journal
@@ -12,7 +13,9 @@ from picwish_watchd.config import Config, Rule
 from picwish_watchd.job import State
 from picwish_watchd.journal import DaemonLock, JournalReader
 from picwish_watchd.pipeline.context import PRICES
-from picwish_watchd.pipeline.describe import spent_of, waiting_for_approval
+from picwish_watchd.pipeline.describe import moment, spent_of, waiting_for_approval
+from picwish_watchd.pipeline.forecast import survey
+from picwish_watchd.pipeline.pacer import crept_back
 
 
 def run(args: argparse.Namespace) -> int:
@@ -37,6 +40,10 @@ def standing(config: Config, reader: JournalReader, clock: Clock) -> dict[str, o
     for states in counts.values():
         totals.update({str(state): number for state, number in states.items()})
     floods = reader.floods()
+    now, blocked = clock.now(), told.get("blocked")
+    rate = _rate(config, told.get("slowed"), now)
+    stopped = "the daemon does not run" if pid is None else blocked and blocked["message"]
+    ahead = survey(config, reader, now, counts=counts, rate=rate, stopped=stopped)
     watched = told.get("rules", {})
     return {
         "running": pid is not None,
@@ -56,14 +63,34 @@ def standing(config: Config, reader: JournalReader, clock: Clock) -> dict[str, o
             for rule in config.rules
         ],
         "credits": {
-            "today": reader.credits_since(day_start(clock.now())),
-            "month": reader.credits_since(month_start(clock.now())),
+            "today": reader.credits_since(day_start(now)),
+            "month": reader.credits_since(month_start(now)),
             "per_day": config.budget.per_day,
             "per_month": config.budget.per_month,
         },
-        "blocked": told.get("blocked"),
+        "blocked": blocked,
         "refused": told.get("refused"),
+        "rate": {"now": round(rate, 2), "qps": config.api.qps, "reason": _slowed(config, told.get("slowed"), rate)},
+        "forecast": {
+            **asdict(ahead),
+            "end": moment(now + ahead.seconds) if ahead.images and ahead.seconds is not None else None,
+            "text": ahead.text(),
+        },
     }
+
+
+def _rate(config: Config, slowed: tuple[float, float] | None, now: float) -> float:
+    """Requests a second that the daemon allows itself at this moment."""
+    return config.api.qps if slowed is None else crept_back(config.api.qps, slowed[0], now - slowed[1])
+
+
+def _slowed(config: Config, slowed: tuple[float, float] | None, rate: float) -> str | None:
+    if slowed is None or rate >= config.api.qps:
+        return None
+    return (
+        f"{rate:.2g} requests a second instead of {config.api.qps:g}, for PicWish said at {moment(slowed[1])} that "
+        "there were too many (429): another program may use the same key; the rate creeps back by itself"
+    )
 
 
 def _flood(rule: Rule, images: int) -> dict[str, str] | None:
@@ -81,6 +108,13 @@ def _tell(facts: dict[str, object]) -> None:
     if facts["blocked"]:
         assert isinstance(facts["blocked"], dict)
         print(f"blocked    {facts['blocked']['message']}")
+    rate, ahead = facts["rate"], facts["forecast"]
+    assert isinstance(rate, dict)
+    assert isinstance(ahead, dict)
+    if rate["reason"]:
+        print(f"rate       {rate['reason']}")
+    if ahead["text"]:
+        print(f"backlog    {ahead['text']}")
     if facts["refused"]:
         print(f"config     {facts['refused']}")
     print()

@@ -35,7 +35,7 @@ from picwish_watchd.pipeline.agenda import Agenda, Followed
 from picwish_watchd.pipeline.border import guarded
 from picwish_watchd.pipeline.context import Context
 from picwish_watchd.pipeline.gate import Gate, Reason
-from picwish_watchd.pipeline.law import Law
+from picwish_watchd.pipeline.law import Law, most_pending
 from picwish_watchd.pipeline.outcomes import doubt, task_failed
 from picwish_watchd.pipeline.pacer import Pacer, Slot, Urgency
 from picwish_watchd.pipeline.places import Places
@@ -43,8 +43,6 @@ from picwish_watchd.pipeline.places import Places
 _log = structlog.get_logger()
 
 _HOUR = 3600.0  # seconds for which PicWish keeps a result (API document)
-_COLLECTABLE = 1200.0  # seconds; of tasks that take longer no more are made: their results live one hour
-_FEWEST, _MOST = 4, 5000  # tasks at PicWish
 _FRESH_URLS = 3  # tries for a fresh URL before a paid result counts as gone
 _UNKNOWN_MAX = 3  # 404s in a row before a task counts as gone; a service may need a moment to know its own task
 _UNKNOWN_PAUSE = 2.0  # seconds between them
@@ -107,8 +105,8 @@ class Collect:
         fixed = self._context.config.api.max_pending
         if fixed is not None:
             return fixed
-        longest = max(self._laws[model].quantile(0.99) for model in {rule.type for rule in self._context.config.rules})
-        return max(_FEWEST, min(_MOST, round(self._context.config.api.qps * min(longest, _COLLECTABLE))))
+        longest = max(self._laws[model].longest for model in {rule.type for rule in self._context.config.rules})
+        return most_pending(self._context.config.api.qps, longest)
 
     def accepted(self, job: Job) -> None:
         """A task was just created: its age counts from now."""

@@ -7,11 +7,13 @@ import structlog
 from picwish_watchd.job import ENDED_BADLY, Job, State
 from picwish_watchd.pipeline.context import Context
 from picwish_watchd.pipeline.desks import Desks
+from picwish_watchd.pipeline.forecast import Forecast, survey
 from picwish_watchd.pipeline.gate import Gate, Reason
 
 _log = structlog.get_logger()
 
 _LOOK = 0.1
+_AFRESH = 2.0  # seconds
 _PATIENCE = 300.0  # seconds that a dead API, or a refused key with tasks at PicWish, is waited for
 
 _AT_PICWISH = (State.SUBMITTING, State.PENDING, State.FETCHING)
@@ -25,6 +27,8 @@ class Drain:
         self._gate = gate
         self._desks = desks
         self._since = context.journal.last_event()
+        self._forecast: Forecast | None = None
+        self._foretold = 0.0
 
     async def run(self) -> None:
         """Returns when all is done, or when all that is left waits for a person."""
@@ -41,6 +45,18 @@ class Drain:
     def totals(self) -> Counter[State]:
         """Number of jobs by state: those on their way, and those that ended in this run."""
         return Counter(self._context.journal.counts_since(self._since))
+
+    def forecast(self, rate: float) -> Forecast:
+        """What is left to do, at ``rate`` requests a second; looked at afresh every `_AFRESH` seconds."""
+        context, blocked = self._context, self._gate.told
+        now = context.clock.monotonic()
+        if self._forecast is None or now - self._foretold >= _AFRESH:
+            self._foretold = now
+            self._forecast = survey(
+                context.config, context.journal, context.clock.now(), counts=context.journal.counts(), rate=rate,
+                stopped=None if blocked is None else blocked.message,
+            )  # fmt: skip
+        return self._forecast
 
     def finished(self) -> list[Job]:
         """What was done in this run, oldest first."""

@@ -21,14 +21,18 @@ _PRIOR_MEDIAN = 8.0  # seconds
 _PRIOR_SIGMA = 0.3
 _MEMORY = 200  # tasks
 _ENOUGH = 8  # fewer say nothing yet about the spread; so many in a row that are unlike the law are a new one
+_MANY = 50
 _UNLIKE = 0.1  # the share of tasks, at either end, that are unlike the law
 _SIGMA_MIN, _SIGMA_MAX = 0.1, 1.0
 _NORMAL = NormalDist()
+_PRIOR_LONGEST = _PRIOR_MEDIAN * math.exp(_PRIOR_SIGMA * _NORMAL.inv_cdf(0.99))
 _PRICE = 0.15  # seconds of latency that a query is worth, at a median of `_PRIOR_MEDIAN`; grows with its square root
 _STRAYS = 0.05  # the share of tasks that follow a wider law: without them a slow one would be asked for without end
 _WIDER = 0.8  # by so much is their sigma
 _SELDOM = 1.15  # beyond the 99 % point each query comes at an age at least so much higher
 _FIRST = 0.25  # seconds; before anything is learnt
+_COLLECTABLE = 1200.0  # seconds; of tasks that take longer no more are made at once: their results live one hour
+_FEWEST, _MOST = 4, 5000  # tasks at PicWish at once
 
 
 class Law:
@@ -72,6 +76,15 @@ class Law:
         """The time by which ``share`` (0 to 1, exclusive) of all tasks are done."""
         return math.exp(self._mu + self._sigma * _NORMAL.inv_cdf(share))
 
+    @property
+    def longest(self) -> float:
+        """The time by which 99 % of all tasks are done; not less than it was taken for until many are known.
+
+        Of tasks that were begun together the quickest end first, and the law looks narrower than it is.
+        """
+        learnt = self.quantile(0.99)
+        return learnt if len(self._seconds) >= _MANY else max(learnt, _PRIOR_LONGEST)
+
     def done_by(self, age: float) -> float:
         """The share of tasks that are done ``age`` seconds after their submission."""
         return 0.0 if age <= 0 else _NORMAL.cdf((math.log(age) - self._mu) / self._sigma)
@@ -107,6 +120,11 @@ class Law:
         low, mid, high = quantiles(known, n=4)
         self._mu = mid
         self._sigma = min(_SIGMA_MAX, max(_SIGMA_MIN, (high - low) / 1.349))
+
+
+def most_pending(qps: float, longest: float) -> int:
+    """How many tasks at PicWish at once keep all requests busy, where 99 % of them end within ``longest`` seconds."""
+    return max(_FEWEST, min(_MOST, round(qps * min(longest, _COLLECTABLE))))
 
 
 def _open(age: float, sigma: float) -> float:

@@ -11,8 +11,8 @@ from picwish_watchd.clock import Clock
 
 #: Exactly 1/QPS let three requests into one second by the jitter of timers and lines. With 2.5 % more one may be 25 ms
 #: faster on its way than the one that it must not meet; as much again would cost a batch as much.
-_MARGIN = 1.025
-_WINDOW = _MARGIN  # seconds in which never more than QPS requests leave
+MARGIN = 1.025  #: the beat of slots, in 1/rate
+_WINDOW = MARGIN  # seconds in which never more than QPS requests leave
 _SLACK = 0.05  # how late a slot may be for the next ones to catch up, in seconds; or a quarter of the beat
 _LOWERED = 0.7  # the rate after a 429, of what it was
 _LOWEST = 0.1  # of QPS
@@ -187,10 +187,10 @@ class Pacer:
         if room <= 0:
             return math.inf
         full = self._left[-room] + window - now if len(self._left) >= room else 0.0
-        return max(full, self._beat + _MARGIN / self.rate - now, self._rest_until - now)
+        return max(full, self._beat + MARGIN / self.rate - now, self._rest_until - now)
 
     def _spend(self) -> Slot:
-        now, interval = self._clock.monotonic(), _MARGIN / self.rate
+        now, interval = self._clock.monotonic(), MARGIN / self.rate
         due = self._beat + interval
         beat = due if now - due <= max(_SLACK, interval / 4) else now  # after a rest nothing is caught up
         slot = Slot(self, (self._beat, beat))

@@ -4,14 +4,17 @@ import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from picwish_watchd.cli.status import standing
 from picwish_watchd.clock import Clock
+from picwish_watchd.daemon import Daemon
 from picwish_watchd.files.spool import Spool
 from picwish_watchd.job import ErrorCode, NewJob, Stamp, State
-from picwish_watchd.journal import Journal
+from picwish_watchd.journal import Journal, JournalReader
 from picwish_watchd.picwish import PicwishClient
 from picwish_watchd.pipeline.budget import ByteBudget
 from picwish_watchd.pipeline.collect import Collect
@@ -243,3 +246,28 @@ async def test_a_kill_while_posting_is_held_at_the_next_start(house: House, sync
     assert (job.state, job.problem.code) == (State.HELD, ErrorCode.SUBMIT_OUTCOME_UNKNOWN)
     assert house.creates() == 1
     assert os.listdir(house.root / "state/journal.db.spool") == []
+
+
+async def test_status_tells_the_rate_that_a_429_has_lowered_and_what_is_left_to_do(house: House) -> None:
+    house.api = {"qps": 2, "max_pending": 1}
+    house.simulator.settings = replace(house.simulator.settings, processing=(60.0, 0.1))
+    house.simulator.script.add(Fault("create", Reply(429, headers={"Retry-After": "0"})))
+    for number in range(3):
+        house.drop(f"{number}.jpg", seed=number)
+    config = house.config()
+    daemon = Daemon(config, KEY)
+    running = asyncio.create_task(daemon.run())
+    await until(lambda: house.creates() == 2 and '"slowed": [' in house.report())
+    reader = JournalReader.open(house.journal)
+    facts = standing(config, reader, Clock())
+    reader.close()
+    rate, ahead = facts["rate"], facts["forecast"]
+    assert isinstance(rate, dict)
+    assert isinstance(ahead, dict)
+    assert 1.4 <= rate["now"] < rate["qps"] == 2
+    assert "PicWish said" in rate["reason"]
+    assert (ahead["images"], ahead["credits"]) == (3, 10)
+    assert ahead["seconds"] > 10
+    assert ahead["end"] is not None
+    daemon.stop()
+    assert await running == 0

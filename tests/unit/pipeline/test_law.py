@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from picwish_watchd.pipeline.law import Law
+from picwish_watchd.pipeline.law import Law, most_pending
 
 SECONDS = st.floats(0, 1e6)
 HISTORY = st.lists(SECONDS, max_size=30)
@@ -151,6 +151,21 @@ def test_after_the_first_task_none_is_asked_for_in_the_first_seconds_any_more() 
     law = Law()
     law.learn(8.0)
     assert law.next_query(0.0) == 4.0
+
+
+def test_the_quickest_of_the_first_tasks_do_not_narrow_what_may_be_at_picwish_at_once() -> None:
+    law = Law()
+    before = law.longest
+    for seconds in sorted(lognormal(8, 0.3, 60))[:20]:
+        law.learn(seconds)
+    assert law.longest == before == pytest.approx(16, rel=0.01)
+    assert most_pending(2, law.longest) == 32
+
+
+def test_a_service_that_takes_hours_does_not_get_more_than_can_be_collected() -> None:
+    law = Law(lognormal(5000, 0.3, 200))
+    assert most_pending(2, law.longest) == 2400
+    assert most_pending(2, Law(lognormal(0.1, 0.3, 200)).longest) == 4
 
 
 @given(HISTORY, SECONDS, SECONDS)

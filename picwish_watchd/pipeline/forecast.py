@@ -1,0 +1,156 @@
+"""How long the backlog takes and what it costs: a promise from what is learnt, or what it waits for instead."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from picwish_watchd.config import Config, Rule
+from picwish_watchd.job import Job, State
+from picwish_watchd.journal import JournalReader
+from picwish_watchd.pipeline.context import PRICES
+from picwish_watchd.pipeline.describe import counted, waiting_for_approval
+from picwish_watchd.pipeline.law import Law, most_pending
+from picwish_watchd.pipeline.pacer import MARGIN
+from picwish_watchd.pipeline.purse import Purse
+
+_AT_PICWISH = (State.SUBMITTING, State.PENDING, State.FETCHING)
+_LEARNT_FROM = 50  # tasks
+_LOOKED_AT = 20  # queued images of a rule, the oldest: if none of them may go, the rule waits
+
+Counts = Mapping[str, Mapping[State, int]]  #: jobs by rule and state
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What is left to do, in images."""
+
+    polled: int  #: queued, of rules with ``sync: 0``
+    awaited: int  #: queued, of rules with ``sync: 1``
+    running: int  #: at PicWish
+    credits: int  #: that the queued ones cost at most; copies cost nothing
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """What limits it."""
+
+    rate: float  #: requests a second
+    typical: float  #: seconds that half of the tasks need
+    longest: float  #: seconds that nine tasks of ten need
+    at_once: int  #: tasks at PicWish, at most
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """A backlog's end. ``seconds`` is None where it waits for something that no time can be given for."""
+
+    images: int  #: queued or at PicWish; not those that wait for `approve`
+    per_hour: float  #: images, as long as there are enough of them
+    seconds: float | None  #: from now
+    credits: int  #: at most
+    waits_for: tuple[str, ...]  #: sentences
+
+    def text(self) -> str:
+        """For people; empty without a backlog."""
+        waits = "; ".join(self.waits_for)
+        if not self.images:
+            return waits
+        told = counted(self.images, "image")
+        if self.seconds is not None:
+            told += f", {_round(self.per_hour):,} an hour: done in about {lasting(self.seconds)}"
+        told += f", at most {counted(self.credits, 'credit')}" if self.credits else ""
+        if self.seconds is None:
+            return f"{told}; no end can be told, it waits: {waits}"
+        return f"{told}; {waits}" if waits else told
+
+
+def predict(work: Work, pace: Pace, waits_for: Sequence[str] = ()) -> Forecast:
+    """A create and a query for each queued image (a create alone with ``sync: 1``), a query for each at PicWish."""
+    beat = MARGIN / pace.rate
+    queued = work.polled + work.awaited
+    each = (2 * work.polled + work.awaited) / queued if queued else 2.0
+    each = max(each * beat, pace.typical / pace.at_once)
+    last = pace.longest if queued or work.running else 0.0
+    seconds = max(queued * each + work.running * beat, queued * beat + last)
+    promised = None if waits_for and queued else seconds
+    return Forecast(queued + work.running, 3600 / each, promised, work.credits, tuple(waits_for))
+
+
+def survey(
+    config: Config, journal: JournalReader, now: float, *, counts: Counts, rate: float, stopped: str | None
+) -> Forecast:
+    """The forecast for a journal at a moment (Unix seconds).
+
+    ``counts``: as the journal tells them. ``rate``: requests a second at present. ``stopped``: why nothing is sent.
+    """
+    floods = journal.floods()
+    queued = {rule: counts.get(rule.name, {}).get(State.QUEUED, 0) - floods.get(rule.name, 0) for rule in config.rules}
+    waits = [stopped] if stopped and any(queued.values()) else []
+    waits += [] if stopped else _put_off(journal, now, queued)
+    credits = sum(PRICES[rule.type] * images for rule, images in queued.items())
+    waits += [] if stopped else _short(config, journal, now, credits)
+    going = predict(
+        Work(
+            polled=sum(images for rule, images in queued.items() if not rule.sync),
+            awaited=sum(images for rule, images in queued.items() if rule.sync),
+            running=sum(states.get(state, 0) for states in counts.values() for state in _AT_PICWISH),
+            credits=credits,
+        ),
+        _pace(config, journal, rate),
+        waits,
+    )
+    return going if not floods else _with_floods(config, going, floods)
+
+
+def lasting(seconds: float) -> str:
+    """A time to wait, as exact as it can be meant: "20 s", "5 min", "3 h 20 min"."""
+    if seconds < 90:
+        return f"{max(10, round(seconds / 10) * 10)} s"
+    minutes = round(seconds / 60)
+    if minutes < 120:
+        return f"{minutes} min"
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+def _round(number: float) -> int:
+    """To two digits: the law is not known better."""
+    step = 10 ** max(0, len(str(int(number))) - 2)
+    return int(round(number / step) * step)
+
+
+def _pace(config: Config, journal: JournalReader, rate: float) -> Pace:
+    models = {rule.type for rule in config.rules}
+    laws = [Law(journal.task_seconds(model, _LEARNT_FROM)) for model in models]
+    longest = max(law.longest for law in laws)
+    at_once = config.api.max_pending or most_pending(config.api.qps, longest)
+    return Pace(rate, max(law.quantile(0.5) for law in laws), max(law.quantile(0.9) for law in laws), at_once)
+
+
+def _put_off(journal: JournalReader, now: float, queued: Mapping[Rule, int]) -> list[str]:
+    """The rules none of whose images may go, as while an outbox is away, and what the oldest one waits for."""
+    told = []
+    for rule in (rule for rule, images in queued.items() if images):
+        oldest = journal.jobs(states=[State.QUEUED], rule=rule.name, limit=_LOOKED_AT, oldest_first=True)
+        if oldest and all(_waits(job, now) for job in oldest):
+            told.append(f"{rule.name}: {oldest[0].note}")
+    return told
+
+
+def _waits(job: Job, now: float) -> bool:
+    return job.note is not None and (job.not_before or 0.0) > now
+
+
+def _short(config: Config, journal: JournalReader, now: float, credits: int) -> list[str]:
+    left = [most for most in Purse(config.budget, now).left(journal) if most is not None]
+    if not credits or not left or credits <= min(left):
+        return []
+    return [f"the budget has {counted(min(left), 'credit')} left; what goes beyond waits until it is renewed"]
+
+
+def _with_floods(config: Config, going: Forecast, floods: Mapping[str, int]) -> Forecast:
+    """What waits for `approve` is told, and is no part of the promise."""
+    told = tuple(
+        waiting_for_approval(floods[rule.name], PRICES[rule.type], rule.name)
+        for rule in config.rules
+        if rule.name in floods
+    )
+    return Forecast(going.images, going.per_hour, going.seconds, going.credits, going.waits_for + told)

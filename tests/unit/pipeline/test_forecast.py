@@ -1,0 +1,142 @@
+"""The forecast: a promise that is kept where one can be made, and the reason where none can."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from picwish_watchd.config import Config, load
+from picwish_watchd.job import NewJob, Stamp, State
+from picwish_watchd.journal import Journal
+from picwish_watchd.pipeline.forecast import Forecast, Pace, Work, lasting, predict, survey
+from tests.support.clock import FakeClock
+
+USUAL = Pace(rate=2.0, typical=8.0, longest=12.0, at_once=32)
+
+
+def test_a_backlog_takes_two_requests_an_image() -> None:
+    found = predict(Work(polled=120, awaited=0, running=0, credits=600), USUAL)
+    assert found.seconds == pytest.approx(123)
+    assert found.per_hour == pytest.approx(3512, rel=0.01)
+    assert (found.images, found.credits) == (120, 600)
+
+
+def test_sync_takes_one_and_the_wait_for_the_last_one() -> None:
+    found = predict(Work(polled=0, awaited=120, running=0, credits=600), USUAL)
+    assert found.seconds == pytest.approx(61.5 + 12)
+    assert found.per_hour == pytest.approx(7024, rel=0.01)
+
+
+def test_a_lone_image_takes_as_long_as_picwish_needs() -> None:
+    assert predict(Work(1, 0, 0, 5), USUAL).seconds == pytest.approx(12.5, abs=0.1)
+    assert predict(Work(0, 0, 1, 0), USUAL).seconds == 12
+
+
+def test_a_lowered_rate_and_too_few_tasks_at_once_take_longer() -> None:
+    work = Work(100, 0, 0, 500)
+    assert predict(work, replace(USUAL, rate=0.5)).seconds == pytest.approx(410)
+    assert predict(work, replace(USUAL, at_once=4)).per_hour == 1800
+
+
+def test_nothing_is_promised_for_what_waits_but_what_is_at_picwish_ends() -> None:
+    assert predict(Work(1, 0, 5, 5), USUAL, ["the key is refused"]).seconds is None
+    assert predict(Work(0, 0, 5, 0), USUAL, ["the key is refused"]).seconds is not None
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(0, "10 s"), (44, "40 s"), (100, "2 min"), (7100, "118 min"), (12_000, "3 h 20 min")]
+)
+def test_times_are_told_as_exactly_as_they_are_known(seconds: float, words: str) -> None:
+    assert lasting(seconds) == words
+
+
+class Books:
+    """A journal of two rules, and a forecast from it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.clock = FakeClock()
+        self.folder = folder
+        self.journal = Journal.open_for_writing(folder / "state" / "journal.db", self.clock)
+
+    def config(self, **top: Any) -> Config:
+        rules = [
+            {"name": "hd", "inbox": "hd", "outbox": "out", "type": 1},
+            {"name": "ultra", "inbox": "ultra", "outbox": "out", "sync": 1},
+        ]
+        file = self.folder / "watchd.yaml"
+        file.write_text(yaml.safe_dump({"journal": "state/journal.db", "rules": rules, **top}))
+        return load(file, {})
+
+    def queue(self, rule: str, number: int, *, flood: bool = False) -> None:
+        stamp = Stamp(1, 1, 1)
+        self.journal.add(
+            [
+                NewJob(rule, Path(f"/in/{each}"), Path(str(each)), stamp, sha256=f"{rule}{each}", flood=flood)
+                for each in range(number)
+            ]
+        )
+
+    def ahead(self, stopped: str | None = None, **top: Any) -> Forecast:
+        return survey(
+            self.config(**top), self.journal, self.clock.now(),
+            counts=self.journal.counts(), rate=2.0, stopped=stopped,
+        )  # fmt: skip
+
+
+@pytest.fixture
+def books(tmp_path: Path) -> Iterator[Books]:
+    made = Books(tmp_path)
+    yield made
+    made.journal.close()
+
+
+def test_each_rule_counts_as_it_is_sent_and_priced(books: Books) -> None:
+    books.queue("hd", 100)
+    books.queue("ultra", 100)
+    ahead = books.ahead()
+    assert (ahead.images, ahead.credits, ahead.waits_for) == (200, 900, ())
+    assert ahead.seconds == pytest.approx(300 * 0.5125)
+    assert ahead.text() == "200 images, 4,700 an hour: done in about 3 min, at most 900 credits"
+
+
+def test_an_empty_journal_has_nothing_to_say(books: Books) -> None:
+    assert books.ahead().text() == ""
+    assert books.ahead("the daemon does not run").text() == ""
+
+
+def test_a_closed_gate_is_told_instead_of_a_time(books: Books) -> None:
+    books.queue("hd", 1)
+    text = books.ahead("the key is refused").text()
+    assert text == "1 image, at most 4 credits; no end can be told, it waits: the key is refused"
+
+
+def test_a_budget_that_does_not_reach_is_told_instead_of_a_time(books: Books) -> None:
+    books.queue("hd", 10)
+    assert books.ahead(budget={"per_day": 40}).seconds is not None
+    short = books.ahead(budget={"per_day": 39, "per_month": 100})
+    assert short.seconds is None
+    assert short.waits_for == ("the budget has 39 credits left; what goes beyond waits until it is renewed",)
+
+
+def test_a_flood_is_no_part_of_the_promise(books: Books) -> None:
+    books.queue("hd", 10)
+    books.queue("ultra", 50, flood=True)
+    ahead = books.ahead()
+    assert (ahead.images, ahead.credits) == (10, 40)
+    assert ahead.seconds is not None
+    assert ahead.waits_for == ("50 images (250 credits) wait for `picwish-watchd approve ultra`",)
+
+
+def test_a_rule_whose_outbox_is_away_is_told_instead_of_a_time(books: Books) -> None:
+    books.queue("hd", 30)
+    books.journal.put_off("hd", State.QUEUED, "the outbox is away", books.clock.now() + 30)
+    ahead = books.ahead()
+    assert (ahead.seconds, ahead.waits_for) == (None, ("hd: the outbox is away",))
+
+
+def test_a_rule_that_left_the_configuration_is_no_part_of_it(books: Books) -> None:
+    books.queue("gone", 30)
+    assert books.ahead().images == 0
