@@ -336,9 +336,10 @@ class Collect:
         """What is known of a task; one that came by another way than `accepted` is as old as the wall clock says."""
         task = self._agenda.get(job.id)
         if task is None:
-            self._take_up(Running(job.id, job.type, job.submitted_at or 0.0, 0.0))
-            task = self._agenda.get(job.id)
-            assert task is not None
+            now = self._context.clock.monotonic()
+            age = max(0.0, self._context.clock.now() - (job.submitted_at or 0.0))
+            task = Followed(job.id, job.type, born=now - age, heard=age)
+            self._agenda.follow(task, now + _PAUSE_MAX)  # its answer is here: not to be asked for unless that is lost
         return task
 
     def _age(self, followed: Followed) -> float:

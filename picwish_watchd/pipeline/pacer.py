@@ -162,6 +162,7 @@ class Pacer:
                 await self._clock.sleep(min(pause, _TURN_MAX))
             else:
                 self._next_waiter().set_result(self._spend())
+                await asyncio.sleep(0)  # whoever has no use for it after all gives it back now, and nothing is lost
 
     def _next_waiter(self) -> asyncio.Future[Slot]:
         queries = [waiter for waiter in self._waiting if waiter[0] is Urgency.QUERY and not waiter[2].done()]

@@ -271,3 +271,12 @@ async def test_status_tells_the_rate_that_a_429_has_lowered_and_what_is_left_to_
     assert ahead["end"] is not None
     daemon.stop()
     assert await running == 0
+
+
+async def test_with_sync_nobody_asks_for_a_task_whose_answer_is_here(house: House) -> None:
+    house.rule = {"sync": 1}
+    for number in range(12):
+        house.drop(f"{number}.jpg", seed=number)
+    assert await house.drain() == 0
+    queries = [seen for seen in house.simulator.requests if seen.operation == "query"]
+    assert len(queries) == 1, "the probe at the start"

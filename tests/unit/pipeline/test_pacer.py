@@ -294,6 +294,19 @@ def test_a_slot_whose_request_never_left_is_given_back() -> None:
     paced(2, fail, FakeClock())
 
 
+def test_a_slot_that_nobody_has_a_use_for_goes_to_the_next_one_at_once() -> None:
+    async def decline(pacer: Pacer, clock: FakeClock) -> None:
+        async def needless() -> None:
+            (await pacer.slot(Urgency.EXPIRING)).over()
+
+        declining = [asyncio.create_task(needless()) for _ in range(5)]
+        await asyncio.sleep(0)
+        assert await slots(pacer, clock, 2) == [0.0, pytest.approx(0.5125)]
+        await asyncio.wait(declining)
+
+    paced(2, decline, FakeClock())
+
+
 @pytest.mark.parametrize("turns", range(6))
 def test_a_slot_that_was_granted_to_somebody_who_is_being_cancelled_is_given_back(turns: int) -> None:
     async def cancel(pacer: Pacer, clock: FakeClock) -> None:
