@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from picwish_watchd.job import ErrorCode, State
+from picwish_watchd.journal import JournalReader
 from picwish_watchd.simulator import Cut, Drip, Fault, Hang, NeverEnd, Raw, Refuse, Reply, Reset, nulls, without
 from picwish_watchd.simulator import numbers_as_strings as strings
 from picwish_watchd.simulator.script import Action
@@ -127,3 +128,20 @@ async def test_the_answer_is_kept_without_the_image(house: House) -> None:
     answer = json.loads(house.job("a.jpg").answer or "")
     assert answer["state"] == 1
     assert "image" not in answer
+
+
+@pytest.mark.parametrize("told", ["no times", "times", "texts"])
+async def test_what_is_learnt_of_a_task_agrees_with_what_was_seen(house: House, told: str) -> None:
+    """Whole seconds, or none at all: what PicWish tells is taken as far as it can be true."""
+    actions = {"no times": without("created_at", "completed_at"), "times": None, "texts": strings()}
+    if (action := actions[told]) is not None:
+        house.simulator.script.add(Fault("query", action, times=99))
+    house.simulator.settings = replace(house.simulator.settings, processing=(0.5, 0.01))
+    for number in range(3):
+        house.drop(f"{number}.jpg", seed=number)
+    assert await house.drain() == 0
+    reader = JournalReader.open(house.journal)
+    learnt = reader.task_seconds(0, 10)
+    reader.close()
+    assert len(learnt) == 3
+    assert all(0.2 < seconds < 5 for seconds in learnt)
