@@ -9,10 +9,10 @@ from itertools import count
 
 from picwish_watchd.clock import Clock
 
-#: Exactly 1/QPS let three requests into one second by the jitter of timers and lines. With 2.5 % more one may be 25 ms
-#: faster on its way than the one that it must not meet; as much again would cost a batch as much.
+#: Exactly 1/QPS let three requests into one second by the jitter of timers and lines. With 2 to 2.5 % more one may be
+#: 20 ms faster on its way than the one that it must not meet; as much again would cost a batch as much.
 MARGIN = 1.025  #: the beat of slots, in 1/rate
-_WINDOW = MARGIN  # seconds in which never more than QPS requests leave
+_WINDOW = 1.02  # seconds in which never more than QPS requests leave; the rest of the margin makes up for late timers
 _SLACK = 0.05  # how late a slot may be for the next ones to catch up, in seconds; or a quarter of the beat
 _LOWERED = 0.7  # the rate after a 429, of what it was
 _LOWEST = 0.1  # of QPS

@@ -5,10 +5,11 @@ byte leaves. What fails before that cost nothing and never left `queued`; what f
 provable, and everything else is doubt.
 
 There is no ``sync: auto``. It would send by ``sync: 1`` in a backlog, for one request an image instead of two: twice
-the pace at most. But such a POST is open for as long as PicWish works: QPS x 8 s = 17 at a time, and killed in the middle
-of a backlog the daemon left 15 images in doubt, where ``sync: 0`` left none (it has its task_id in a fraction of a
-second, and may ask again after any break). A gateway that ends silent connections after 60 s would make doubt of every
-image of a slow spell. That is never paying twice against hours: a person may choose so, by ``sync: 1``, and nothing else.
+the pace at most. But such a POST is open for as long as PicWish works: QPS x 8 s = 17 at a time, and killed in the
+middle of a backlog the daemon left 15 images in doubt, where ``sync: 0`` left none (it has its task_id in a fraction
+of a second, and may ask again after any break). A gateway that ends silent connections after 60 s would make doubt of
+every image of a slow spell. That is never paying twice against hours: a person may choose so, by ``sync: 1``, and
+nothing else.
 """
 
 import asyncio

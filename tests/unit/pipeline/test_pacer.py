@@ -266,7 +266,7 @@ def test_a_request_counts_from_the_moment_at_which_it_leaves() -> None:
         await clock.sleep(0.4)
         first.left()
         following = await slots(pacer, clock, 2)
-        assert following == [pytest.approx(0.1125), pytest.approx(1.025)]
+        assert following == [pytest.approx(0.1125), pytest.approx(1.02)]
 
     paced(2, late, FakeClock())
 
