@@ -121,7 +121,7 @@ class Daemon:
         """How long what is left takes, and what it costs, in words; of a look at the journal every few seconds."""
         if not self._serving or self._stop.is_set():
             return ""
-        return self._drain.forecast(self._pacer.rate).text()
+        return self._drain.forecast(self._pacer.rate).outlook()
 
     @property
     def hanging(self) -> bool:

@@ -13,7 +13,8 @@ from picwish_watchd.pipeline.gate import Gate, Reason
 _log = structlog.get_logger()
 
 _LOOK = 0.1
-_AFRESH = 2.0  # seconds
+_AFRESH = 2.0  # seconds between forecasts
+_FIRST = 0.5  # the same, until there is anything to foretell
 _PATIENCE = 300.0  # seconds that a dead API, or a refused key with tasks at PicWish, is waited for
 
 _AT_PICWISH = (State.SUBMITTING, State.PENDING, State.FETCHING)
@@ -47,10 +48,11 @@ class Drain:
         return Counter(self._context.journal.counts_since(self._since))
 
     def forecast(self, rate: float) -> Forecast:
-        """What is left to do, at ``rate`` requests a second; looked at afresh every `_AFRESH` seconds."""
+        """What is left to do, at ``rate`` requests a second; looked at afresh every 2 seconds."""
         context, blocked = self._context, self._gate.told
         now = context.clock.monotonic()
-        if self._forecast is None or now - self._foretold >= _AFRESH:
+        images = 0 if self._forecast is None else self._forecast.images
+        if self._forecast is None or now - self._foretold >= (_AFRESH if images else _FIRST):
             self._foretold = now
             self._forecast = survey(
                 context.config, context.journal, context.clock.now(), counts=context.journal.counts(), rate=rate,

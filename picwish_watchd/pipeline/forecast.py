@@ -51,16 +51,18 @@ class Forecast:
 
     def text(self) -> str:
         """For people; empty without a backlog."""
+        return f"{counted(self.images, 'image')}, {self.outlook()}" if self.images else self.outlook()
+
+    def outlook(self) -> str:
+        """The same beside a number that is told already."""
         waits = "; ".join(self.waits_for)
         if not self.images:
             return waits
-        told = counted(self.images, "image")
-        if self.seconds is not None:
-            told += f", {_round(self.per_hour):,} an hour: done in about {lasting(self.seconds)}"
-        told += f", at most {counted(self.credits, 'credit')}" if self.credits else ""
+        cost = f"at most {counted(self.credits, 'credit')}" if self.credits else ""
         if self.seconds is None:
-            return f"{told}; no end can be told, it waits: {waits}"
-        return f"{told}; {waits}" if waits else told
+            return f"{cost}; no end can be told, it waits: {waits}"
+        told = f"{_round(self.per_hour):,} an hour: done in about {lasting(self.seconds)}"
+        return "; ".join(filter(None, (f"{told}, {cost}" if cost else told, waits)))
 
 
 def predict(work: Work, pace: Pace, waits_for: Sequence[str] = ()) -> Forecast:
