@@ -1,12 +1,13 @@
-"""What a benchmark found: a table for people, JSON for scripts."""
+"""What a benchmark found: a table for people, JSON for scripts; several runs as medians with their spread."""
 
 import argparse
 import json
 import os
 import platform
+import statistics
 import sys
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from benchmarks.processes import BenchmarkError
@@ -15,44 +16,100 @@ from picwish_watchd.cli.table import print_table
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One number. ``below`` is the goal, where there is one."""
+    """One number. ``below`` is the goal, at most this, where there is one; ``bound`` what nothing could beat."""
 
     name: str
-    value: float
+    value: float  #: of several runs the median
     unit: str
     below: float | None = None
+    bound: float | None = None
+    low: float | None = None  #: the least of several runs
+    high: float | None = None  #: the largest of several runs
 
     @property
     def met(self) -> bool | None:
         """Whether the goal was reached."""
-        return None if self.below is None else self.value < self.below
+        return None if self.below is None else self.value <= self.below
+
+    def as_plain(self) -> dict[str, object]:
+        """What ``--json`` gives of it."""
+        return {**asdict(self), "met": self.met}
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, object]) -> "Figure":
+        """The figure that `as_plain` gave."""
+        return cls(**{key: value for key, value in plain.items() if key != "met"})  # type: ignore[arg-type]
 
 
-def tell(description: str, measure: Callable[[argparse.Namespace], Iterable[Figure]], **options: float) -> None:
+Measure = Callable[[argparse.Namespace], Iterable[Figure]]
+
+
+def tell(description: str | None, measure: Measure, **options: float) -> None:
     """The command line of a benchmark: ``options`` are numbers with their defaults. Exits 1 where a goal is missed."""
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--json", action="store_true", help="for scripts")
     for name, default in options.items():
         parser.add_argument(f"--{name}", type=type(default), default=default, metavar="N", help=f"default: {default}")
+    add_manner(parser)
     args = parser.parse_args()
-    before = _cpu_of_others()
     try:
-        figures = list(measure(args))
+        figures = median_of([_measured(measure, args) for _ in range(args.repeat)])
     except BenchmarkError as error:
         sys.exit(f"nothing was measured: {error}")
-    figures.append(Figure("CPU that other processes took meanwhile", _cpu_of_others() - before, "s"))
     if args.json:
-        print(json.dumps({"machine": _machine(), "figures": [{**asdict(each), "met": each.met} for each in figures]}))
+        print(json.dumps({"machine": machine(), "figures": [each.as_plain() for each in figures]}))
     else:
-        print(_machine())
-        print_table(("FIGURE", "VALUE", "UNIT", "GOAL", ""), map(_row, figures), right=("VALUE",))
+        print(machine())
+        print_figures([("", each) for each in figures])
     sys.exit(any(each.met is False for each in figures))
 
 
+def add_manner(parser: argparse.ArgumentParser) -> None:
+    """The options that are the same for all: ``--json`` and ``--repeat``."""
+    parser.add_argument("--json", action="store_true", help="for scripts")
+    parser.add_argument(
+        "--repeat", type=int, default=1, metavar="N", help="so many runs: the median of each figure, and its spread"
+    )
+
+
+def median_of(runs: Sequence[Sequence[Figure]]) -> list[Figure]:
+    """The figures of several runs as one: medians, with the least and the largest. Raises `BenchmarkError` if the
+    runs tell different things."""
+    if len(runs) == 1:
+        return list(runs[0])
+    if len({tuple(figure.name for figure in run) for run in runs}) != 1:
+        raise BenchmarkError("no two runs measured the same")
+    told = []
+    for same in zip(*runs, strict=True):
+        values = [figure.value for figure in same]
+        told.append(replace(same[0], value=statistics.median(values), low=min(values), high=max(values)))
+    return told
+
+
+def print_figures(figures: Sequence[tuple[str, Figure]]) -> None:
+    """The table for people: each figure with the benchmark that it is of; a column that has nothing is left out."""
+    headings = ("BENCHMARK", "FIGURE", "VALUE", "UNIT", "SPREAD", "GOAL", "BOUND", "")
+    rows = [(name, *_row(figure)) for name, figure in figures]
+    kept = [number for number in range(len(headings)) if any(row[number] for row in rows)]
+    print_table([headings[n] for n in kept], [[row[n] for n in kept] for row in rows], right=("VALUE",))
+
+
+def machine() -> str:
+    """Where it was measured, in one line."""
+    return f"Python {platform.python_version()}, {os.cpu_count()} cores, {platform.system()} {platform.release()}"
+
+
 def _row(figure: Figure) -> tuple[str, ...]:
-    goal = "" if figure.below is None else f"< {figure.below:g}"
+    goal = "" if figure.below is None else f"<= {figure.below:g}"
+    bound = "" if figure.bound is None else f"{figure.bound:.3g}"
+    spread = "" if figure.low is None or figure.high is None else f"{figure.low:.4g} to {figure.high:.4g}"
     verdict = {None: "", True: "met", False: "MISSED"}[figure.met]
-    return figure.name, f"{figure.value:.4g}", figure.unit, goal, verdict
+    return figure.name, f"{figure.value:.4g}", figure.unit, spread, goal, bound, verdict
+
+
+def _measured(measure: Measure, args: argparse.Namespace) -> list[Figure]:
+    before = _cpu_of_others()
+    figures = list(measure(args))
+    return [*figures, Figure("CPU that other processes took meanwhile", _cpu_of_others() - before, "s")]
 
 
 def _cpu_of_others() -> float:
@@ -60,7 +117,3 @@ def _cpu_of_others() -> float:
     ticks = [int(each) for each in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
     idle, waiting = ticks[3], ticks[4]
     return (sum(ticks) - idle - waiting) / os.sysconf("SC_CLK_TCK") - sum(os.times()[:4])
-
-
-def _machine() -> str:
-    return f"Python {platform.python_version()}, {os.cpu_count()} cores, {platform.system()} {platform.release()}"

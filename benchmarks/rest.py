@@ -16,7 +16,7 @@ def measure(args: argparse.Namespace) -> Iterator[Figure]:
     """Leaves a daemon alone for ``--seconds`` with ``--files`` finished files, by kernel events and by polling."""
     with place() as here, SimulatorProcess(qps=None) as simulator:
         fill(here, args.files, 0, lying=True)
-        ways = {"events, rescan_interval 60 s": ("native", 60, 1.0), "polling, every 10 s": ("polling", 10, 5.0)}
+        ways = {"events, rescan_interval 60 s": ("native", 60, 0.5), "polling, every 10 s": ("polling", 10, 5.0)}
         for name, (observer, interval, goal) in ways.items():
             here.configure(simulator.url, {"qps": 2}, {"observer": observer, "rescan_interval": interval})
             with here.running_daemon() as daemon:

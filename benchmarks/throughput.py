@@ -1,34 +1,101 @@
-"""How well the daemon uses the requests that PicWish allows: at QPS 2, with tasks of about 8 s."""
+"""How well the requests that PicWish allows are used: at QPS 2, with tasks of about 8 s, beside ordinary clients."""
 
 import argparse
 from collections.abc import Iterator
+from dataclasses import dataclass
 
+from benchmarks.clients import Client, Outcome, clients, outcome, run
 from benchmarks.figures import Figure, tell
 from benchmarks.pictures import noise, numbered
-from benchmarks.processes import SimulatorProcess, monotonic_at, place
+from benchmarks.processes import BenchmarkError, Place, SimulatorProcess, monotonic_at, place
 
 _QPS, _SECONDS = 2, 8.0
-_PENDING = 32  # what `max_pending: auto` comes to at QPS 2
+_PENDING = 32  # what `max_pending: auto` comes to at QPS 2, before anything is learnt
+_PATIENCE = 8  # times the ideal, for an ordinary client
+_ASYNC_GOAL, _SYNC_GOAL = 0.97, 1.07
+_SYNC_BOUND = 1.05  # by simulation: the slowest of the last tasks takes longer than the median one
+
+
+@dataclass(frozen=True, slots=True)
+class _Race:
+    """What all clients are given. Everything goes ``scale`` times as fast: the rate, PicWish's work, pauses."""
+
+    pictures: int
+    scale: float
+    sync: bool
+
+    @property
+    def ideal(self) -> float:
+        """Seconds for the requests that all pictures need, and the last one's work."""
+        return (1 if self.sync else 2) * self.pictures / (_QPS * self.scale) + _SECONDS / self.scale
+
+    @property
+    def bound(self) -> float:
+        """What nothing could beat, over the ideal."""
+        return _SYNC_BOUND if self.sync else 2 * self.pictures / (_QPS * self.scale) / self.ideal
+
+    def simulator(self) -> SimulatorProcess:
+        """It holds the rate."""
+        return SimulatorProcess(qps=_QPS * self.scale, processing=(_SECONDS / self.scale, 0.3))
+
+    def drop(self, here: Place) -> None:
+        """All pictures, as fast as the disk takes them."""
+        jpeg = noise(110, 110, quality=75)
+        for number in range(self.pictures):
+            (here.inbox / f"{number}.jpg").write_bytes(numbered(jpeg, number))
 
 
 def measure(args: argparse.Namespace) -> Iterator[Figure]:
-    """Everything goes ``scale`` times as fast: the rate, and PicWish's work; the simulator holds the rate."""
-    jpeg, qps, seconds = noise(110, 110, quality=75), _QPS * args.scale, _SECONDS / args.scale
+    """Asynchronous and synchronous; first the daemon, then each ordinary client with the same pictures."""
+    for sync in (False, True):
+        race = _Race(args.pictures, args.scale, sync)
+        mode = "sync" if sync else "async"
+        own = _daemon(race)
+        yield from _told(f"{mode}, daemon", race, own, _SYNC_GOAL if sync else _ASYNC_GOAL)
+        for client in clients(sync=sync) if args.ordinary else []:
+            theirs = _ordinary(race, client)
+            yield from _told(f"{mode}, {client.name}", race, theirs)
+            yield Figure(f"{mode}, {client.name}: time / the daemon's", theirs.seconds / own.seconds, "")
+
+
+def _told(who: str, race: _Race, found: Outcome, goal: float | None = None) -> Iterator[Figure]:
+    own = goal is not None
+    formula = "N/QPS + P" if race.sync else "2N/QPS + P"
+    a_picture = 1 if race.sync else 2
+    yield Figure(f"{who}: first POST to last result", found.seconds, "s")
+    yield Figure(f"{who}: the same / ({formula})", found.seconds / race.ideal, "", goal, race.bound if own else None)
+    requests = found.requests / race.pictures
+    yield Figure(f"{who}: requests an image", requests, "", a_picture * 1.025 if own else None, a_picture)
+    yield Figure(f"{who}: answers 429", found.refused, "", 0 if own else None, 0)
+    yield Figure(f"{who}: images lost", found.lost, "", 0 if own else None)
+    yield Figure(f"{who}: images paid twice", found.paid_twice, "", 0 if own else None)
+
+
+def _daemon(race: _Race) -> Outcome:
     with place() as here:
-        for number in range(args.pictures):
-            (here.inbox / f"{number}.jpg").write_bytes(numbered(jpeg, number))
-        with SimulatorProcess(qps=qps, processing=(seconds, 0.3)) as simulator:
-            here.configure(simulator.url, {"qps": qps, "max_pending": _PENDING}, {"settle": 0.2})
+        race.drop(here)
+        with race.simulator() as simulator:
+            api: dict[str, object] = {"qps": _QPS * race.scale}
+            if race.scale != 1:  # what is believed before anything is learnt is a task of 8 s
+                api["max_pending"] = _PENDING
+            here.configure(simulator.url, api, {"settle": 0.2, "sync": int(race.sync)})
             here.run_once()
-        first = min(request.at for request in simulator.creates().values())
-        last = max(monotonic_at(job.completed_at or 0.0) for job in here.jobs())
-    ideal = 2 * args.pictures / qps + seconds
-    paced = simulator.paced()
-    yield Figure("from the first POST to the last result", last - first, "s")
-    yield Figure("the same / (2 requests an image / QPS + P)", (last - first) / ideal, "")
-    yield Figure("requests an image", len(paced) / args.pictures, "")
-    yield Figure("answers 429", sum(request.status == 429 for request in paced), "")
+        jobs = here.jobs()
+        found = outcome(here, simulator)
+    if found.paid_twice:
+        raise BenchmarkError(f"{found.paid_twice} pictures were paid twice")
+    first = min(request.at for request in simulator.creates().values())
+    last = max(monotonic_at(job.completed_at or 0.0) for job in jobs)
+    return Outcome(last - first, found.requests, found.refused, found.lost, found.paid_twice)
+
+
+def _ordinary(race: _Race, client: Client) -> Outcome:
+    with place() as here:
+        with race.simulator() as simulator:
+            limit, every = _PATIENCE * race.ideal, 1.0 / race.scale
+            run(client, here, simulator, lambda: race.drop(here), sync=race.sync, every=every, limit=limit)
+        return outcome(here, simulator)
 
 
 if __name__ == "__main__":
-    tell(__doc__, measure, pictures=120, scale=10.0)
+    tell(__doc__, measure, pictures=120, scale=10.0, ordinary=1)

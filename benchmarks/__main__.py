@@ -1,0 +1,65 @@
+"""All benchmarks, one after the other, in one table: ``python -m benchmarks``."""
+
+import argparse
+import json
+import subprocess
+import sys
+
+from benchmarks.figures import Figure, add_manner, machine, print_figures
+
+#: Name -> what it tells; the short ones first. Each is a command of its own, ``python -m benchmarks.NAME``.
+BENCHMARKS = {
+    "walk": "one walk of an inbox of 100,000 known files",
+    "latency": "a picture dropped into an idle inbox: how long until its POST",
+    "drain": "run --once over 1,000 pictures, when PicWish allows 200 requests a second",
+    "downscale": "a JPEG and a PNG of 12000 x 9000 pixels, with oversize: downscale",
+    "journal": "commits a second; the start with a long past",
+    "throughput": "120 pictures at QPS 2, asynchronous and synchronous, beside two ordinary clients",
+    "rest": "at rest with 100,000 finished files: share of a core, memory",
+    "burst": "50,000 pictures dropped into new folders: how long until all are in the journal",
+}
+
+
+def main() -> int:
+    """Runs what is asked for; answers 1 if a goal was missed or something could not be measured."""
+    names = "\n".join(f"  {name:<12}{purpose}" for name, purpose in BENCHMARKS.items())
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description=f"{__doc__}\n\n{names}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument(
+        "--only", nargs="+", choices=BENCHMARKS, default=list(BENCHMARKS), metavar="NAME", help="these benchmarks alone"
+    )
+    add_manner(parser)
+    args = parser.parse_args()
+    figures: list[tuple[str, Figure]] = []
+    unmeasured: list[str] = []
+    for name in args.only:
+        print(f"{name}: {BENCHMARKS[name]} ...", file=sys.stderr, flush=True)
+        told = _run(name, args.repeat)
+        figures += [(name, figure) for figure in told]
+        unmeasured += [] if told else [name]
+    _print(figures, unmeasured, as_json=args.json)
+    return int(bool(unmeasured) or any(figure.met is False for _, figure in figures))
+
+
+def _run(name: str, repeat: int) -> list[Figure]:
+    """A process of its own, so that no benchmark pays for another's memory; what it complains of is shown."""
+    command = [sys.executable, "-m", f"benchmarks.{name}", "--json", "--repeat", str(repeat)]
+    told = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False).stdout
+    return [Figure.from_plain(each) for each in json.loads(told)["figures"]] if told else []
+
+
+def _print(figures: list[tuple[str, Figure]], unmeasured: list[str], *, as_json: bool) -> None:
+    if as_json:
+        plain = [{"benchmark": name, **figure.as_plain()} for name, figure in figures]
+        print(json.dumps({"machine": machine(), "figures": plain, "not_measured": unmeasured}))
+        return
+    print(machine())
+    print_figures(figures)
+    for name in unmeasured:
+        print(f"{name}: nothing was measured")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

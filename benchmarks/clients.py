@@ -1,0 +1,99 @@
+"""The ordinary clients at work: each a process of its own, for as long as it takes and no longer than a limit."""
+
+import hashlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.processes import BenchmarkError, Place, SimulatorProcess, monotonic_at
+
+_FOLDER = Path(__file__).parent / "ordinary"
+_BEGIN = 1.0  # seconds until it surely watches
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """One of them."""
+
+    name: str
+    command: tuple[str, ...]
+    at_once: int  #: pictures
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of the pictures."""
+
+    seconds: float  #: from the first POST to the last result in the outbox
+    requests: int  #: creates and queries, those that were refused included
+    refused: int  #: answers 429
+    lost: int  #: pictures without their result when the time was up
+    paid_twice: int  #: pictures that were taken more than once
+
+
+def clients(*, sync: bool) -> list[Client]:
+    """Both clients. Who waits for the answer takes twice as many threads, for they do nothing but wait.
+
+    Raises `BenchmarkError` where bash, curl or jq is missing.
+    """
+    missing = [tool for tool in ("bash", "curl", "jq") if shutil.which(tool) is None]
+    if missing:
+        raise BenchmarkError(f"the shell script needs {', '.join(missing)}; --ordinary 0 leaves both clients out")
+    watch = "inotifywait" if shutil.which("inotifywait") else "a loop of ls, for inotifywait is missing"
+    times = 2 if sync else 1
+    return [
+        Client(f"shell, {watch} + curl, {4 * times} at once", ("bash", str(_FOLDER / "watch.sh")), 4 * times),
+        Client(f"Python, watchdog + {8 * times} threads", (sys.executable, str(_FOLDER / "watch.py")), 8 * times),
+    ]
+
+
+def run(
+    client: Client, here: Place, simulator: SimulatorProcess, drop: Callable[[], None], *,
+    sync: bool, every: float, limit: float,
+) -> None:  # fmt: skip
+    """Starts it, drops the pictures, and ends it when all results are there or ``limit`` seconds are over."""
+    here.outbox.mkdir()
+    environ = {"API": simulator.url, "KEY": "benchmark", "SYNC": str(int(sync)), "EVERY": f"{every:g}"}
+    with (here.folder / "client.log").open("wb") as log:
+        process = subprocess.Popen(
+            [*client.command, str(here.inbox), str(here.outbox)], stdout=log, stderr=log, start_new_session=True,
+            env={**os.environ, **environ, "AT_ONCE": str(client.at_once)},
+        )  # fmt: skip
+    try:
+        time.sleep(_BEGIN)
+        drop()
+        pictures, until = len(os.listdir(here.inbox)), time.monotonic() + limit
+        while here.delivered() < pictures and time.monotonic() < until and process.poll() is None:
+            time.sleep(0.05)
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)  # with all its curls
+        process.wait(10)
+
+
+def outcome(here: Place, simulator: SimulatorProcess) -> Outcome:
+    """What the simulator saw and what the folders hold; the simulator has ended."""
+    creates = [seen for seen in simulator.paced() if seen.operation == "create"]
+    taken = Counter(seen.sha256 for seen in creates if seen.status == 200)
+    results = [here.outbox / name for name in os.listdir(here.outbox) if not name.startswith(".")]
+    if not results or not creates:
+        raise BenchmarkError(f"a client brought nothing: {(here.folder / 'client.log').read_text()[-300:]}")
+    dropped = {_hash(here.inbox / name) for name in os.listdir(here.inbox)}
+    last = max(monotonic_at(result.stat().st_mtime) for result in results)
+    return Outcome(
+        seconds=last - min(seen.at for seen in creates),
+        requests=len(simulator.paced()),
+        refused=sum(seen.status == 429 for seen in simulator.paced()),
+        lost=len(dropped - {_hash(result) for result in results}),
+        paid_twice=sum(times > 1 for times in taken.values()),
+    )
+
+
+def _hash(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,0 +1,71 @@
+"""``watch.py INBOX OUTBOX``: enhances each new picture; see __init__.py for where the shape comes from.
+
+From the environment: API, KEY, SYNC (0 or 1), EVERY (seconds between two tries), AT_ONCE (threads).
+"""
+
+import os
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+from watchdog.events import FileSystemEvent, FileSystemEventHandler
+from watchdog.observers import Observer
+
+TASKS = os.environ["API"] + "/api/tasks/visual/scale-pro"
+HEADERS = {"X-API-KEY": os.environ["KEY"]}
+FORM = {"sync": os.environ["SYNC"], "type": "0", "return_type": "1"}
+EVERY = float(os.environ["EVERY"])
+
+client = httpx.Client(headers=HEADERS, timeout=60)
+pool = ThreadPoolExecutor(int(os.environ["AT_ONCE"]))
+
+
+def submit(path: Path) -> dict[str, Any]:
+    """Answers the task; tries again while PicWish refuses it."""
+    while True:
+        with path.open("rb") as file:
+            response = client.post(TASKS, data=FORM, files={"image_file": file})
+        if response.status_code == 200:
+            return dict(response.json()["data"])
+        time.sleep(EVERY)
+
+
+def ask(task_id: str) -> dict[str, Any]:
+    """Answers the task as it is now, as far as PicWish tells."""
+    response = client.get(f"{TASKS}/{task_id}")
+    return dict(response.json()["data"]) if response.status_code == 200 else {}
+
+
+def enhance(path: Path, outbox: Path) -> None:
+    """One picture from the inbox to the outbox."""
+    time.sleep(EVERY)  # it may still be being written
+    task = submit(path)
+    task_id = task["task_id"]
+    while task.get("state", 0) != 1:
+        if task.get("state", 0) < 0:
+            raise RuntimeError(f"{path}: {task['state_detail']}")
+        time.sleep(EVERY)
+        task = ask(task_id)
+    (outbox / path.name).write_bytes(httpx.get(task["image"], timeout=60).content)
+
+
+class NewPicture(FileSystemEventHandler):
+    """Hands each new file to the pool."""
+
+    def __init__(self, outbox: Path) -> None:
+        self.outbox = outbox
+
+    def on_created(self, event: FileSystemEvent) -> None:
+        """A file has turned up."""
+        if not event.is_directory:
+            pool.submit(enhance, Path(str(event.src_path)), self.outbox)
+
+
+if __name__ == "__main__":
+    observer = Observer()
+    observer.schedule(NewPicture(Path(sys.argv[2])), sys.argv[1])
+    observer.start()
+    observer.join()
