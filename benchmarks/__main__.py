@@ -9,6 +9,7 @@ from benchmarks.figures import Figure, add_manner, machine, print_figures
 
 #: Name -> what it tells; the short ones first. Each is a command of its own, ``python -m benchmarks.NAME``.
 BENCHMARKS = {
+    "startup": "how long --help, status and the start of the daemon take, and what of it is imports",
     "walk": "one walk of an inbox of 100,000 known files",
     "latency": "a picture dropped into an idle inbox: how long until its POST",
     "drain": "run --once over 1,000 pictures, when PicWish allows 200 requests a second",

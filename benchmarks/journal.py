@@ -79,11 +79,12 @@ def _imports() -> float:
 def _start(here: Place, *, killed: bool) -> float:
     """Seconds from a process's start to READY=1. With ``killed`` the one before it was killed."""
     if killed:
-        _until_ready(here, kill=True)
-    return _until_ready(here, kill=False)
+        until_ready(here, kill=True)
+    return until_ready(here, kill=False)
 
 
-def _until_ready(here: Place, *, kill: bool) -> float:
+def until_ready(here: Place, *, kill: bool) -> float:
+    """Seconds from a daemon's start to READY=1; ends it, by SIGKILL or by SIGTERM."""
     address = f"picwish-bench-{os.getpid()}"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(f"\0{address}")

@@ -119,13 +119,13 @@ class Place:
             **top,
             "rules": [{"name": "bench", "inbox": "inbox", "outbox": "outbox", **rule}],
         }
-        self._file.write_text(json.dumps(config))  # JSON is YAML
+        self.file.write_text(json.dumps(config))  # JSON is YAML
 
     def daemon(
         self, *arguments: str, environ: Mapping[str, str] | None = None, module: str = "picwish_watchd"
     ) -> "subprocess.Popen[bytes]":
         """Starts ``python -m picwish_watchd run``; its log goes to daemon.log, what it prints to daemon.out."""
-        command = [sys.executable, "-m", module, "run", *arguments, "-c", str(self._file)]
+        command = [sys.executable, "-m", module, "run", *arguments, "-c", str(self.file)]
         with self._log.open("wb") as log, self._out.open("wb") as out:
             return subprocess.Popen(
                 command, stdout=out, stderr=log,
@@ -160,7 +160,8 @@ class Place:
         return Spent(time.monotonic() - began, cpu)
 
     @property
-    def _file(self) -> Path:
+    def file(self) -> Path:
+        """The configuration."""
         return self.folder / "picwish-watchd.yaml"
 
     @property

@@ -6,8 +6,8 @@ from picwish_watchd.cli.source import configuration
 from picwish_watchd.clock import Clock
 from picwish_watchd.errors import UsageError
 from picwish_watchd.journal import Journal
-from picwish_watchd.pipeline.context import PRICES
 from picwish_watchd.pipeline.describe import counted
+from picwish_watchd.pipeline.prices import PRICES
 
 
 def run(args: argparse.Namespace) -> int:

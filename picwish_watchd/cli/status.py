@@ -12,10 +12,10 @@ from picwish_watchd.clock import Clock, day_start, month_start
 from picwish_watchd.config import Config, Rule
 from picwish_watchd.job import State
 from picwish_watchd.journal import DaemonLock, JournalReader
-from picwish_watchd.pipeline.context import PRICES
 from picwish_watchd.pipeline.describe import moment, spent_of, waiting_for_approval
 from picwish_watchd.pipeline.forecast import survey
 from picwish_watchd.pipeline.pacer import crept_back
+from picwish_watchd.pipeline.prices import PRICES
 
 
 def run(args: argparse.Namespace) -> int:

@@ -12,11 +12,9 @@ from picwish_watchd.journal import Journal
 from picwish_watchd.picwish import PicwishClient
 from picwish_watchd.pipeline.bell import Bell
 from picwish_watchd.pipeline.lanes import Lanes
+from picwish_watchd.pipeline.prices import PRICES as PRICES
 from picwish_watchd.pipeline.pulse import Pulse
 from picwish_watchd.tally import Tally
-
-#: Credits by `type` (API document, guideline 4).
-PRICES = {0: 5, 1: 4}
 
 
 @dataclass(slots=True)

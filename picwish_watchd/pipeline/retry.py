@@ -7,7 +7,7 @@ from enum import StrEnum
 from picwish_watchd.files.spool import Spool
 from picwish_watchd.job import ErrorCode, Job, Original, State
 from picwish_watchd.journal import Changes, Journal
-from picwish_watchd.pipeline.context import PRICES
+from picwish_watchd.pipeline.prices import PRICES
 
 
 class Way(StrEnum):

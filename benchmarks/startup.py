@@ -1,0 +1,58 @@
+"""How long a person waits for a command, and a service for its daemon, with 100,000 finished jobs in the journal."""
+
+import argparse
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+from benchmarks.figures import Figure, tell
+from benchmarks.journal import until_ready
+from benchmarks.past import fill
+from benchmarks.processes import BenchmarkError, SimulatorProcess, place
+
+_MS = 1000.0
+
+
+def measure(args: argparse.Namespace) -> Iterator[Figure]:
+    """Each is a process of its own, from its start to its end, the interpreter's own start included."""
+    with place() as here, SimulatorProcess(qps=None) as simulator:
+        here.configure(simulator.url, {"qps": 2}, {"settle": 0.2})
+        fill(here, args.finished, 0, lying=False)
+        run, times = ("-m", "picwish_watchd"), args.times
+        asked = ("-c", str(here.file))
+        yield from _told("an empty interpreter", times, "-c", "pass")
+        yield from _told("--help", times, *run, "--help", goal=100.0)
+        yield from _told("status", times, *run, "status", *asked)
+        yield from _told("status --json", times, *run, "status", *asked, "--json", goal=100.0)
+        yield from _told("  of it interpreter and imports", times, "-c", "import picwish_watchd.cli.status")
+        ready = [until_ready(here, kill=False) for _ in range(max(1, times // 4))]
+        yield Figure("the daemon, to READY=1", statistics.median(ready) * _MS, "ms")
+        yield from _told("  of it interpreter and imports", times, "-c", "import picwish_watchd.cli.run")
+
+
+def _told(name: str, times: int, *arguments: str, goal: float | None = None) -> Iterator[Figure]:
+    seconds, cpu = zip(*(_spent(arguments) for _ in range(times)), strict=True)
+    yield Figure(name, statistics.median(seconds) * _MS, "ms", goal)
+    yield Figure(f"{name}: CPU", statistics.median(cpu) * _MS, "ms")
+
+
+def _spent(arguments: tuple[str, ...]) -> tuple[float, float]:
+    """Seconds on the clock and of CPU that one process takes."""
+    began, before = time.monotonic(), _cpu_of_children()
+    told = subprocess.run([sys.executable, *arguments], stdout=subprocess.DEVNULL, check=False)
+    spent = time.monotonic() - began, _cpu_of_children() - before
+    if told.returncode != 0:
+        raise BenchmarkError(f"{' '.join(arguments)} ended with {told.returncode}")
+    return spent
+
+
+def _cpu_of_children() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+if __name__ == "__main__":
+    tell(__doc__, measure, finished=100_000, times=11)
