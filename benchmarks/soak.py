@@ -1,0 +1,106 @@
+"""Whether the daemon stays as lean as it began: 10,000 pictures, one after the other, at QPS 200."""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from benchmarks.figures import Figure, tell
+from benchmarks.pictures import noise, numbered
+from benchmarks.processes import BenchmarkError, Place, SimulatorProcess, cpu_of, peak_memory, place, resident_memory
+
+_QPS, _SECONDS = 200, 0.1
+_ON_THEIR_WAY = 200  # pictures: there is always work, and what has to be taken in comes evenly
+_BATCH = 50
+_LOOK = 0.1  # seconds
+_WARM = 0.1  # of all pictures, after which memory must stay flat
+_SILENCE = 60.0  # seconds without a result that end the measurement
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """The daemon after so many pictures."""
+
+    done: int
+    memory: float  #: MB, resident
+    cpu: float  #: seconds since its start
+    at: float  #: monotonic seconds
+
+
+def measure(args: argparse.Namespace) -> Iterator[Figure]:
+    """Samples every twentieth of the way; ``--trail 1`` tells each sample on standard error."""
+    with place() as here:
+        with SimulatorProcess(qps=None, processing=(_SECONDS, 0.3)) as simulator:
+            here.configure(simulator.url, {"qps": _QPS}, {"settle": 0.2})
+            with here.running_daemon("benchmarks.heartbeat") as daemon:
+                samples = list(_feed(here, daemon, args.pictures, trail=bool(args.trail)))
+                peak = peak_memory(daemon.pid)
+        told = json.loads(here.printed())
+        here.jobs()
+    simulator.creates()  # none was paid twice
+    yield from _flatness(samples)
+    paced = simulator.paced()
+    yield Figure("images a second", (samples[-1].done - samples[0].done) / (samples[-1].at - samples[0].at), "/s")
+    yield Figure("peak memory", peak, "MB", 150.0)
+    yield Figure("requests an image", len(paced) / args.pictures, "", 2.05, 2.0)
+    yield Figure("answers 429", sum(request.status == 429 for request in paced), "", 0)
+    yield Figure("commits an image", told["commits"] / args.pictures, "")
+    yield Figure("longest standstill of the event loop", told["longest"] * 1000, "ms", 50.0)
+    yield Figure("standstills over 50 ms", len(told["long"]), "")
+
+
+def _feed(here: Place, daemon: "subprocess.Popen[bytes]", pictures: int, *, trail: bool) -> Iterator[Sample]:
+    """Drops pictures as fast as results come; a sample at the begin, and at every twentieth of the way."""
+    jpeg, step = noise(110, 110, quality=75), max(1, pictures // 20)
+    dropped, last, due, heard = 0, -1, 0, time.monotonic()
+    while last < pictures:
+        done = here.delivered()
+        now = time.monotonic()
+        heard = now if done > last else heard
+        last = done
+        if daemon.poll() is not None or now - heard > _SILENCE:
+            raise BenchmarkError(f"after {done} pictures the daemon brought no more")
+        while dropped < min(pictures, done + _ON_THEIR_WAY) and dropped - done + _BATCH <= _ON_THEIR_WAY:
+            dropped = _drop(here, jpeg, dropped, min(pictures, dropped + _BATCH))
+        if done >= due:
+            sample = Sample(done, resident_memory(daemon.pid), cpu_of(daemon.pid), now)
+            if trail:
+                print(sample, file=sys.stderr, flush=True)
+            due = done - done % step + step
+            yield sample
+        time.sleep(_LOOK)
+
+
+def _drop(here: Place, jpeg: bytes, begin: int, end: int) -> int:
+    for number in range(begin, end):
+        unseen = here.folder / "next.jpg"
+        unseen.write_bytes(numbered(jpeg, number))
+        os.rename(unseen, here.inbox / f"{number}.jpg")
+    return end
+
+
+def _flatness(samples: list[Sample]) -> Iterator[Figure]:
+    pictures = samples[-1].done
+    warm = [sample for sample in samples if sample.done >= pictures * _WARM]
+    slope, _ = statistics.linear_regression([s.done / 1000 for s in warm], [s.memory for s in warm])
+    yield Figure("memory gained in 1,000 images, after the first tenth", slope, "MB", 1.0)
+    yield Figure("memory at the end", samples[-1].memory, "MB")
+    quarters = [_cpu_an_image(samples, pictures * n / 4, pictures * (n + 1) / 4) for n in range(4)]
+    for n, cpu in enumerate(quarters):
+        yield Figure(f"CPU an image, quarter {n + 1}", cpu * 1000, "ms")
+    yield Figure("CPU an image, quarter 4 / quarter 2", quarters[3] / quarters[1], "", 1.1)
+
+
+def _cpu_an_image(samples: list[Sample], begin: float, end: float) -> float:
+    first = next(sample for sample in samples if sample.done >= begin)
+    last = next(sample for sample in samples if sample.done >= end)
+    return (last.cpu - first.cpu) / (last.done - first.done)
+
+
+if __name__ == "__main__":
+    tell(__doc__, measure, pictures=10_000, trail=0)
