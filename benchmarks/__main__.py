@@ -15,6 +15,7 @@ BENCHMARKS = {
     "drain": "run --once over 1,000 pictures, when PicWish allows 200 requests a second",
     "downscale": "a JPEG and a PNG of 12000 x 9000 pixels, with oversize: downscale",
     "journal": "commits a second; the start with a long past",
+    "bigfiles": "30 pictures of 25 MB up and down, by URL and as base64, beside curl",
     "throughput": "120 pictures at QPS 2, asynchronous and synchronous, beside two ordinary clients",
     "rest": "at rest with 100,000 finished files: share of a core, memory",
     "burst": "50,000 pictures dropped into new folders: how long until all are in the journal",
