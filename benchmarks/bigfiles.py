@@ -80,7 +80,7 @@ def _curl(jpeg: bytes, pictures: int, return_type: int, at_once: int) -> float:
         sizes = [os.stat(here.outbox / name).st_size for name in os.listdir(here.outbox)]
         if sizes != [len(numbered(jpeg, 0))] * pictures:
             raise BenchmarkError(
-                f"curl brought {len(sizes)} of {pictures}, pictures, or none that are whole: {told.stderr[-300:]}"
+                f"curl brought {len(sizes)} of {pictures} pictures, or none that are whole: {told.stderr[-300:]}"
             )
     return seconds
 

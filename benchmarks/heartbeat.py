@@ -11,6 +11,7 @@ import gc
 import json
 import sys
 import time
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from picwish_watchd import log
@@ -22,45 +23,53 @@ _BEAT = 0.005  # seconds
 _LONG = 0.05
 
 
-async def _serve(daemon: Daemon) -> list[float]:
-    gaps: list[float] = []
-    beating = asyncio.create_task(_beat(gaps))
+@dataclass(slots=True)
+class Noticed:
+    """What is told at the end; it must not grow while the daemon's memory is watched."""
+
+    longest: float = 0.0  #: gap, seconds
+    long: list[float] = field(default_factory=list)
+    commits: int = 0
+
+
+async def _serve(daemon: Daemon, noticed: Noticed) -> None:
+    beating = asyncio.create_task(_beat(noticed))
     await daemon.run()
     beating.cancel()
-    return gaps
 
 
-async def _beat(gaps: list[float]) -> None:
+async def _beat(noticed: Noticed) -> None:
     last = time.monotonic()
     while True:
         await asyncio.sleep(_BEAT)
         now = time.monotonic()
-        gaps.append(now - last - _BEAT)
+        gap = now - last - _BEAT
+        noticed.longest = max(noticed.longest, gap)
+        if gap > _LONG:
+            noticed.long.append(gap)
         last = now
 
 
-def _count_commits() -> list[int]:
-    """Gets an entry for each commit from now on: the journal testifies to every one of them."""
-    commits: list[int] = []
+def _count_commits(noticed: Noticed) -> None:
+    """From now on: the journal testifies to every one of them."""
     testify = WriteLock.testify
 
-    def counted(lock: WriteLock, last: int) -> None:
-        commits.append(last)
-        testify(lock, last)
+    def counted(self: WriteLock, event: int) -> None:
+        noticed.commits += 1
+        testify(self, event)
 
     WriteLock.testify = counted  # type: ignore[method-assign]
-    return commits
 
 
 def main() -> None:
     """Runs the daemon of the configuration that is named on the command line."""
     config, key = configuration_and_key(argparse.Namespace(config=Path(sys.argv[3])))
-    log.setup(config.log.level, config.log.format, sys.stderr)
+    log.setup(config.log.level, config.log.format, sys.stderr, secrets=[key])
     gc.freeze()  # as the command does
-    commits = _count_commits()
-    gaps = asyncio.run(_serve(Daemon(config, key)))
-    told = {"longest": max(gaps), "long": [gap for gap in gaps if gap > _LONG], "commits": len(commits)}
-    print(json.dumps(told), flush=True)
+    noticed = Noticed()
+    _count_commits(noticed)
+    asyncio.run(_serve(Daemon(config, key), noticed))
+    print(json.dumps(asdict(noticed)), flush=True)
 
 
 if __name__ == "__main__":
