@@ -1,8 +1,9 @@
 """The daemon with a heartbeat in its event loop: ``python -m benchmarks.heartbeat run -c CONFIG`` serves until SIGTERM.
 
 Its log goes to standard error as ever; at its end it prints one line of JSON with the gaps between beats, in seconds:
-the longest, and all over 50 ms; and the number of its commits. A gap is how long the loop was kept from turning, by
-work of its own thread, by another thread that holds the interpreter, or by the machine.
+the longest, and all over 50 ms; the most CPU that the loop's own thread took in one of them; the number of commits.
+A gap is how long the loop was kept from turning, by work of its own thread, a disk that syncs, another thread that
+holds the interpreter, or by the machine.
 """
 
 import argparse
@@ -28,6 +29,7 @@ class Noticed:
     """What is told at the end; it must not grow while the daemon's memory is watched."""
 
     longest: float = 0.0  #: gap, seconds
+    work: float = 0.0  #: the most CPU of the loop's thread from one beat to the next, seconds
     long: list[float] = field(default_factory=list)
     commits: int = 0
 
@@ -39,15 +41,16 @@ async def _serve(daemon: Daemon, noticed: Noticed) -> None:
 
 
 async def _beat(noticed: Noticed) -> None:
-    last = time.monotonic()
+    last, worked = time.monotonic(), time.thread_time()
     while True:
         await asyncio.sleep(_BEAT)
-        now = time.monotonic()
+        now, work = time.monotonic(), time.thread_time()
         gap = now - last - _BEAT
+        noticed.work = max(noticed.work, work - worked)
         noticed.longest = max(noticed.longest, gap)
         if gap > _LONG:
             noticed.long.append(gap)
-        last = now
+        last, worked = now, work
 
 
 def _count_commits(noticed: Noticed) -> None:
