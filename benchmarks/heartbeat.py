@@ -22,6 +22,7 @@ from picwish_watchd.journal.locks import WriteLock
 
 _BEAT = 0.005  # seconds
 _LONG = 0.05
+_BEGIN = 2.0  # seconds in which the first connection loads its libraries: once, and before any picture is there
 
 
 @dataclass(slots=True)
@@ -29,7 +30,7 @@ class Noticed:
     """What is told at the end; it must not grow while the daemon's memory is watched."""
 
     longest: float = 0.0  #: gap, seconds
-    work: float = 0.0  #: the most CPU of the loop's thread from one beat to the next, seconds
+    work: float = 0.0  #: the most CPU of the loop's thread from one beat to the next, seconds; after the begin
     long: list[float] = field(default_factory=list)
     commits: int = 0
 
@@ -42,11 +43,13 @@ async def _serve(daemon: Daemon, noticed: Noticed) -> None:
 
 async def _beat(noticed: Noticed) -> None:
     last, worked = time.monotonic(), time.thread_time()
+    begin = last + _BEGIN
     while True:
         await asyncio.sleep(_BEAT)
         now, work = time.monotonic(), time.thread_time()
         gap = now - last - _BEAT
-        noticed.work = max(noticed.work, work - worked)
+        if last > begin:
+            noticed.work = max(noticed.work, work - worked)
         noticed.longest = max(noticed.longest, gap)
         if gap > _LONG:
             noticed.long.append(gap)
