@@ -12,7 +12,7 @@ from pathlib import Path
 
 from benchmarks.figures import Figure, tell
 from benchmarks.past import fill
-from benchmarks.processes import BenchmarkError, Place, SimulatorProcess, place
+from benchmarks.processes import ENVIRON, BenchmarkError, Place, SimulatorProcess, place
 from picwish_watchd.clock import Clock
 from picwish_watchd.job import NewJob, Stamp, State
 from picwish_watchd.journal import Journal
@@ -72,7 +72,7 @@ def _new_job(here: Place, name: str, stamp: Stamp) -> NewJob:
 
 def _imports() -> float:
     began = time.monotonic()
-    subprocess.run([sys.executable, "-c", "import picwish_watchd.cli.run"], check=True)
+    subprocess.run([sys.executable, "-c", "import picwish_watchd.cli.run"], env=ENVIRON, check=True)
     return time.monotonic() - began
 
 

@@ -18,6 +18,8 @@ from picwish_watchd.job import Job, State
 from picwish_watchd.journal import JournalReader
 
 _PATIENCE = 600.0  # seconds until a benchmark gives up
+#: An installed package has its bytecode: no process is to compile it anew.
+ENVIRON = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 
 
 class BenchmarkError(Exception):
@@ -129,7 +131,7 @@ class Place:
         with self._log.open("wb") as log, self._out.open("wb") as out:
             return subprocess.Popen(
                 command, stdout=out, stderr=log,
-                env={**os.environ, "PICWISH_API_KEY": "benchmark", **(environ or {})},
+                env={**ENVIRON, "PICWISH_API_KEY": "benchmark", **(environ or {})},
             )  # fmt: skip
 
     @contextmanager
