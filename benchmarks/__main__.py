@@ -18,6 +18,7 @@ BENCHMARKS = {
     "bigfiles": "30 pictures of 25 MB up and down, by URL and as base64, beside curl",
     "throughput": "120 pictures at QPS 2, asynchronous and synchronous, beside two ordinary clients",
     "rest": "at rest with 100,000 finished files: share of a core, memory",
+    "scrape": "/metrics and /healthz with 100,000 finished jobs",
     "burst": "50,000 pictures dropped into new folders: how long until all are in the journal",
     "soak": "10,000 pictures at QPS 200: memory and CPU an image over time",
 }

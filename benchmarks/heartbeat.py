@@ -70,7 +70,7 @@ def _count_commits(noticed: Noticed) -> None:
 def main() -> None:
     """Runs the daemon of the configuration that is named on the command line."""
     config, key = configuration_and_key(argparse.Namespace(config=Path(sys.argv[3])))
-    log.setup(config.log.level, config.log.format, sys.stderr, secrets=[key])
+    log.setup(config.log.level, config.log.format, sys.stderr)
     gc.freeze()  # as the command does
     noticed = Noticed()
     _count_commits(noticed)

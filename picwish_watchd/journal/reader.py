@@ -27,6 +27,7 @@ from picwish_watchd.journal.rows import (
     storable,
 )  # fmt: skip
 from picwish_watchd.journal.schema import migrate
+from picwish_watchd.journal.sums import Sums
 from picwish_watchd.mounts import Mount
 
 _PAGE = 500  # rows that are read at once where there may be a million
@@ -48,6 +49,7 @@ class JournalReader:
         self._connection = connection
         connection.row_factory = sqlite3.Row
         self._pauses: dict[tuple[State, str], float] = {}  # what is put off as a whole, and until when (Unix seconds)
+        self._sums = Sums(connection, self._row)
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -272,8 +274,7 @@ class JournalReader:
 
     def credits_since(self, moment: float) -> int:
         """Credits of all submissions from ``moment`` on that PicWish took or may have taken."""
-        sql = "SELECT coalesce(sum(credits), 0) FROM charge WHERE at >= ? AND state <> 'released'"
-        return int(self._row(sql, (moment,))[0])
+        return self._sums.since(moment)
 
     def arrived_since(self, rule: str, moment: float, at_most: int) -> int:
         """Number of images of ``rule`` that came from ``moment`` on and may go; up to ``at_most`` are counted."""

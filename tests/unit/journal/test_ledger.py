@@ -1,9 +1,11 @@
 """The ledger: what each job cost, may have cost, and what counts against a budget."""
 
+from pathlib import Path
+
 import pytest
 
 from picwish_watchd.job import Job, State
-from picwish_watchd.journal import Charge, Journal
+from picwish_watchd.journal import BudgetReachedError, Charge, Journal
 from tests.support.clock import FakeClock
 from tests.unit.journal.journalkit import added, now
 
@@ -75,3 +77,40 @@ def test_a_charge_without_a_submission_writes_nothing(journal: Journal) -> None:
     job = journal.move(added(journal), State.FAILED, "never sent", charge=Charge.SPENT)
     assert job.credits == 0
     assert journal.credits_since(0) == 0
+
+
+def test_what_was_spent_is_added_up_anew_only_when_the_journal_has_changed(journal: Journal) -> None:
+    submitted(journal)
+    asked: list[str] = []
+    journal._connection.set_trace_callback(lambda sql: asked.append(sql) if "FROM charge" in sql else None)
+    assert [journal.credits_since(0) for _ in range(9)] == [5] * 9
+    assert len(asked) == 1
+    submitted(journal, 4, "b.jpg")
+    asked.clear()
+    assert [journal.credits_since(0) for _ in range(9)] == [9] * 9
+    assert len(asked) == 1
+
+
+def test_a_sum_knows_what_another_program_did_and_forgets_what_was_rolled_back(
+    journal: Journal, path: Path, clock: FakeClock
+) -> None:
+    job = submitted(journal)
+    assert journal.credits_since(0) == 5
+    other = Journal.open_beside(path, clock)
+    other.move(now(other, job.id), State.HELD, "so be it", charge=Charge.RELEASED)
+    assert (journal.credits_since(0), other.credits_since(0)) == (0, 0)
+    other.close()
+    connection = journal._connection
+    connection.execute("BEGIN IMMEDIATE")
+    connection.execute("UPDATE charge SET state = 'spent'")
+    assert journal.credits_since(0) == 5
+    connection.execute("ROLLBACK")
+    assert journal.credits_since(0) == 0
+
+
+def test_a_cap_counts_what_was_spent_a_moment_ago(journal: Journal) -> None:
+    assert journal.credits_since(0) == 0
+    submitted(journal)
+    with pytest.raises(BudgetReachedError):
+        journal.move(added(journal, "b.jpg"), State.SUBMITTING, "sending", reserve=5, caps=[(0.0, 9)])
+    assert journal.credits_since(0) == 5
