@@ -14,7 +14,7 @@ from benchmarks.pictures import noise, numbered
 from benchmarks.processes import BenchmarkError, Place, SimulatorProcess, cpu_of, peak_memory, place
 
 _IN_A_FOLDER = 100
-_BEGIN = 2.0  # seconds, until the daemon has loaded all that it needs
+_BEGIN = 5.0  # seconds, until the daemon has loaded all that it needs
 _LOOK = 0.2  # seconds between looks into the journal
 
 

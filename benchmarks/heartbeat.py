@@ -22,7 +22,7 @@ from picwish_watchd.journal.locks import WriteLock
 
 _BEAT = 0.005  # seconds
 _LONG = 0.05
-_BEGIN = 2.0  # seconds in which the first connection loads its libraries: once, and before any picture is there
+_BEGIN = 5.0  # seconds in which the first connection loads its libraries: once, and before any picture is there
 
 
 @dataclass(slots=True)
