@@ -14,8 +14,8 @@ from picwish_watchd.job import State
 from picwish_watchd.journal import DaemonLock, JournalReader
 from picwish_watchd.pipeline.describe import moment, spent_of, waiting_for_approval
 from picwish_watchd.pipeline.forecast import survey
-from picwish_watchd.pipeline.pacer import crept_back
 from picwish_watchd.pipeline.prices import PRICES
+from picwish_watchd.pipeline.rate import crept_back
 
 
 def run(args: argparse.Namespace) -> int:

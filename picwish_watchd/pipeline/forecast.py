@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from picwish_watchd.config import Config, Rule
 from picwish_watchd.job import Job, State
 from picwish_watchd.journal import JournalReader
-from picwish_watchd.pipeline.context import PRICES
 from picwish_watchd.pipeline.describe import counted, waiting_for_approval
 from picwish_watchd.pipeline.law import Law, most_pending
-from picwish_watchd.pipeline.pacer import MARGIN
+from picwish_watchd.pipeline.prices import PRICES
 from picwish_watchd.pipeline.purse import Purse
+from picwish_watchd.pipeline.rate import MARGIN
 
 _AT_PICWISH = (State.SUBMITTING, State.PENDING, State.FETCHING)
 _LEARNT_FROM = 50  # tasks

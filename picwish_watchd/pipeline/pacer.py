@@ -8,17 +8,11 @@ from enum import IntEnum
 from itertools import count
 
 from picwish_watchd.clock import Clock
+from picwish_watchd.pipeline.rate import LOWERED, MARGIN, crept_back
 
-#: Exactly 1/QPS let three requests into one second by the jitter of timers and lines. With 2 to 2.5 % more one may be
-#: 20 ms faster on its way than the one that it must not meet; as much again would cost a batch as much.
-MARGIN = 1.025  #: the beat of slots, in 1/rate
 _WINDOW = 1.02  # seconds in which never more than QPS requests leave; the rest of the margin makes up for late timers
 _SLACK = 0.05  # how late a slot may be for the next ones to catch up, in seconds; or a quarter of the beat
-_LOWERED = 0.7  # the rate after a 429, of what it was
 _LOWEST = 0.1  # of QPS
-_RECOVERY = 0.01  # of QPS, a second, up to nearly the rate that was too much
-_NEARLY = 0.97
-_BEYOND = 3e-5  # of QPS, times the seconds squared: from there on carefully at first, then ever bolder
 _PENALTY = 1.0  # seconds without a request after a 429 that names no Retry-After
 _PENALTY_MAX = 300.0
 _SAME = 1.0  # 429s within so many seconds are one lesson: they answer requests that left before it was learnt
@@ -33,18 +27,6 @@ class Urgency(IntEnum):
     PROBE = 1  #: is PicWish back?
     CREATE = 2  #: a new task: while images wait, nothing is won by asking early
     QUERY = 3  #: is it done?
-
-
-def crept_back(qps: float, lowered: float, seconds: float) -> float:
-    """The rate (requests a second), so many seconds after a 429 had it lowered; never above ``qps``.
-
-    It stays for a while just below what was too much: a jittery line, or another program, will hardly have changed.
-    """
-    nearly = lowered / _LOWERED * _NEARLY
-    reached = (nearly - lowered) / (qps * _RECOVERY)
-    if seconds < reached:
-        return min(qps, lowered + qps * _RECOVERY * max(0.0, seconds))
-    return min(qps, nearly + qps * _BEYOND * (seconds - reached) ** 2)
 
 
 class Slot:
@@ -110,7 +92,7 @@ class Pacer:
         """PicWish said 429: no request for a while (seconds), and fewer afterwards; the rate creeps back."""
         now = self._clock.monotonic()
         if now - self._lowered[1] >= _SAME:
-            self._lowered = (max(self._qps * _LOWEST, self.rate * _LOWERED), now)
+            self._lowered = (max(self._qps * _LOWEST, self.rate * LOWERED), now)
         self._courtesy = True
         rest = _PENALTY if retry_after is None else retry_after
         self._rest_until = max(self._rest_until, now + min(rest, _PENALTY_MAX))

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from picwish_watchd.pipeline.pacer import Pacer, Urgency, crept_back
+from picwish_watchd.pipeline.pacer import Pacer, Urgency
+from picwish_watchd.pipeline.rate import crept_back
 from picwish_watchd.simulator.limit import RateWindow
 from tests.support.clock import FakeClock
 

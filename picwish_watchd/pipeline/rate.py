@@ -1,0 +1,21 @@
+"""The rate at which requests are asked of PicWish: its beat, and how it comes back after a 429."""
+
+#: Exactly 1/QPS let three requests into one second by the jitter of timers and lines. With 2 to 2.5 % more one may be
+#: 20 ms faster on its way than the one that it must not meet; as much again would cost a batch as much.
+MARGIN = 1.025  #: the beat of slots, in 1/rate
+LOWERED = 0.7  #: the rate after a 429, of what it was
+_RECOVERY = 0.01  # of QPS, a second, up to nearly the rate that was too much
+_NEARLY = 0.97
+_BEYOND = 3e-5  # of QPS, times the seconds squared: from there on carefully at first, then ever bolder
+
+
+def crept_back(qps: float, lowered: float, seconds: float) -> float:
+    """The rate (requests a second), so many seconds after a 429 had it lowered; never above ``qps``.
+
+    It stays for a while just below what was too much: a jittery line, or another program, will hardly have changed.
+    """
+    nearly = lowered / LOWERED * _NEARLY
+    reached = (nearly - lowered) / (qps * _RECOVERY)
+    if seconds < reached:
+        return min(qps, lowered + qps * _RECOVERY * max(0.0, seconds))
+    return min(qps, nearly + qps * _BEYOND * (seconds - reached) ** 2)
