@@ -43,9 +43,10 @@ class LogStream:
         with self._changed:
             if len(self._lines) >= _LINES_MAX:
                 self._missing += 1
-            else:
-                self._lines.append(line)
-            self._changed.notify_all()
+                return
+            self._lines.append(line)
+            if len(self._lines) == 1:  # else the thread is on its way already
+                self._changed.notify_all()
 
     def flush(self) -> None:
         """Nothing: lines leave as soon as they can."""
