@@ -5,6 +5,7 @@ import re
 import select
 import threading
 import time
+import unicodedata
 from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -32,7 +33,9 @@ class Mount:
     point: str
     kind: str
     device: str = field(default="", compare=False)  #: major:minor; another one after each restart for NFS and the like
-    root: str = field(default="/", compare=False)  #: the folder of that file system that hangs here
+    root: str = field(
+        default="/", compare=False
+    )  #: the folder of that file system, or of NFS's server, that hangs here
     number: int = field(default=0, compare=False)  #: the kernel's own, for as long as it hangs there
 
     @property
@@ -143,13 +146,17 @@ def real_paths(paths: Iterable[Path]) -> dict[Path, str]:
 def identities(paths: Iterable[Path]) -> dict[Path, str]:
     """What folders ``paths`` are, in a word: one for all names of a folder, as "A" and "a" are on many shares.
 
-    Without those that do not exist, or do not answer within `PATIENCE`, all asked at once.
+    Without those that do not exist, or do not answer within `PATIENCE`, all asked at once. A share of several disks may
+    number the folders of each alike: there two names are one only if they differ in nothing but their spelling.
     """
 
     def identity(path: Path) -> str | None:
         with suppress(OSError):
             found = os.stat(path)
-            return f"inode {found.st_dev}:{found.st_ino}"
+            mount = mount_of(path)
+            spelled = mount is not None and mount.network
+            name = unicodedata.normalize("NFC", os.path.realpath(path)).casefold() if spelled else ""
+            return f"inode {found.st_dev}:{found.st_ino}:{name}"
         return None
 
     return {path: word for path, word in _answers(set(paths), identity).items() if word is not None}
@@ -251,8 +258,11 @@ def _parse(line: str) -> Mount | None:
     fields = left.split(" ")
     if not separator or len(fields) < 6 or not fields[0].isdecimal():
         return None
-    kind = right.split(" ", 1)[0]
-    return Mount(_unescaped(fields[4]), kind, fields[2], _unescaped(fields[3]), int(fields[0]))
+    kind, source = (*right.split(" "), "")[:2]
+    root = _unescaped(fields[3])
+    if kind in ("nfs", "nfs4"):  # says "/" of each folder of a server, though they may share one device
+        root = os.path.normpath("/" + _unescaped(source).partition(":/")[2])
+    return Mount(_unescaped(fields[4]), kind, fields[2], root, int(fields[0]))
 
 
 def _unescaped(text: str) -> str:

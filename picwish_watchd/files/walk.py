@@ -47,7 +47,6 @@ JUNK = (
 
 _PICTURE = re.compile(r"\.(jpe?g|bmp|png|webp|tiff?|url|webloc)$", re.IGNORECASE)
 _LEADS_NOWHERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
-_Identity = tuple[int, int]  # st_dev and st_ino of a folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +129,7 @@ class Walker:
         ``intact`` is asked in the end: unless the inbox is what it was in the beginning, nothing in it counts as gone.
         """
         try:
-            read = {_identity(self.root)} if self._follow else set()
+            read = {os.path.realpath(self.root)} if self._follow else set()
             entries = os.scandir(self.root)
         except OSError as error:
             return Away(f"{self.root}: {error.strerror}")
@@ -141,7 +140,7 @@ class Walker:
     def _walk(
         self,
         entries: "os._ScandirIterator[str]",
-        read: set[_Identity],
+        read: set[str],
         touched: frozenset[str],
         full: bool,
         intact: Callable[[], bool],
@@ -213,24 +212,25 @@ class Walker:
                 seen.append(relative)
 
     def _enter(
-        self, folders: list[str], links: list[str], read: set[_Identity], again: list[str], unread: list[str]
+        self, folders: list[str], links: list[str], read: set[str], again: list[str], unread: list[str]
     ) -> "tuple[os._ScandirIterator[str], str] | None":
         """Opens the next folder. Where links are followed each is read once, by its own path rather than by a link.
 
-        Else folders that are linked to one another would be walked by each way through them: of 8, 100,000 times.
+        Else folders that are linked to one another would be walked by each way through them: of 8, 100,000 times. They
+        are told apart by where they lie, for a share of several disks may number the folders of each alike.
         """
         while folders or links:
             relative = folders.pop() if folders else heapq.heappop(links)
             path = os.path.join(self.root, relative)
             try:
                 if self._follow:
-                    if self._lies_in_forbidden(path):
+                    real = os.path.realpath(path)
+                    if self._is_forbidden(real):
                         continue
-                    identity = _identity(path)
-                    if identity in read:
+                    if real in read:
                         again.append(relative)
                         continue
-                    read.add(identity)
+                    read.add(real)
                 return os.scandir(path), relative + "/"
             except OSError:
                 unread.append(relative + "/")
@@ -244,11 +244,10 @@ class Walker:
         return not self._leads_out(entry)
 
     def _leads_out(self, entry: "os.DirEntry[str]") -> bool:
-        return self._follow and entry.is_symlink() and self._lies_in_forbidden(entry.path)
+        return self._follow and entry.is_symlink() and self._is_forbidden(os.path.realpath(entry.path))
 
-    def _lies_in_forbidden(self, path: str) -> bool:
-        """Whether it is a way to our own results or to finished originals, which would be bought in a circle."""
-        real = os.path.realpath(path)
+    def _is_forbidden(self, real: str) -> bool:
+        """Whether our own results or finished originals lie there, which would be bought in a circle."""
         return any(real == folder or real.startswith(folder + "/") for folder in self._forbidden)
 
     def _is_folder(self, entry: "os.DirEntry[str]") -> bool:
@@ -319,11 +318,6 @@ class CloseLooks:
 def _changed(entry: "os.DirEntry[str]", known: Stamp) -> bool:
     found = entry.stat(follow_symlinks=False)
     return found.st_mtime_ns != known.mtime_ns or found.st_size != known.size
-
-
-def _identity(folder: str) -> _Identity:
-    found = os.stat(folder)
-    return found.st_dev, found.st_ino
 
 
 class _Globs:

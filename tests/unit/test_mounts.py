@@ -92,13 +92,31 @@ def test_a_folder_bound_onto_itself_is_known_by_the_mount_below_and_any_other_bi
     lines = (
         "20 1 8:1 / / rw - ext4 disk rw\n"
         "21 20 0:50 / /srv rw - nfs4 nas:/x rw\n"
-        "22 21 0:50 /scans/out /srv/scans/out rw - nfs4 nas:/x rw\n"  # as ReadWritePaths= does
+        "22 21 0:50 / /srv/scans/out rw - nfs4 nas:/x/scans/out rw\n"  # as ReadWritePaths= does
         "23 20 8:1 /data /mnt/data rw - ext4 disk rw\n"
     )
     file.write_text(lines)
     monkeypatch.setattr(mounts, "MOUNTINFO", file)
     assert mounts.home_of(Path("/srv/scans/out/a")) == Mount("/srv", "nfs4")
     assert mounts.home_of(Path("/mnt/data/a")) == Mount("/mnt/data", "ext4")
+
+
+def test_folders_of_one_nfs_server_that_are_mounted_one_by_one_lie_in_different_places(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where both lie on one disk of the server they share a device, and of each the kernel says that it is "/"."""
+    file = tmp_path / "mountinfo"
+    file.write_text(
+        "20 1 8:1 / / rw - ext4 disk rw\n"
+        "21 20 0:50 / /mnt/in rw - nfs4 nas:/volume1/my\\040scans/in rw\n"
+        "22 20 0:50 / /mnt/out rw - nfs4 nas:/volume1/my\\040scans/out rw\n"
+        "23 20 0:50 / /mnt/all rw - nfs4 [fe80::1]:/volume1 rw\n"
+    )
+    monkeypatch.setattr(mounts, "MOUNTINFO", file)
+    lies = mounts.locations(["/mnt/in", "/mnt/out", "/mnt/all/my scans/in", "/mnt/all"])
+    assert not mounts.overlap(lies["/mnt/in"], lies["/mnt/out"])
+    assert lies["/mnt/in"] == lies["/mnt/all/my scans/in"]
+    assert mounts.overlap(lies["/mnt/in"], lies["/mnt/all"])
 
 
 @pytest.mark.parametrize(

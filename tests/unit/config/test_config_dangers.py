@@ -1,12 +1,15 @@
 """Combinations of folders that would pay in circles or lose originals."""
 
+import os
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from picwish_watchd.config import Config
 from tests.support.mounting import mounted
+from tests.support.share import shared
 
 
 def rules(*given: str) -> str:
@@ -126,6 +129,19 @@ def test_folders_beside_each_other_on_one_mount_are_fine(loaded: Callable[..., C
         (tmp_path / name).mkdir(parents=True)
     with mounted(tmp_path / "name", tmp_path / "disk" / "a"):
         assert loaded(rules("name /o", "disk/ab /o"))
+
+
+def test_folders_of_a_share_that_numbers_them_alike_are_fine_and_their_other_spellings_are_not(
+    loaded: Callable[..., Config], faults: Callable[..., list[str]], tmp_path: Path
+) -> None:
+    """As virtiofs and 9p do where the host shares a folder with several disks in it."""
+    with shared(tmp_path, "fold") as share, ExitStack() as disks:
+        for name in ("scans", "photos"):
+            disks.enter_context(mounted(tmp_path / "share-backing" / name))
+        assert os.path.samefile(share / "scans", share / "photos")
+        assert loaded(rules("share/scans /o", "share/photos /o"))
+        (fault,) = faults(rules("share/scans /o", "share/SCANS /o"))
+        assert "share/SCANS, which is the inbox of rule" in fault
 
 
 @pytest.mark.parametrize("host", ["localhost:8080", "127.0.0.1", "127.1.2.3:1", "[::1]:80"])

@@ -2,12 +2,14 @@
 
 import os
 import socket
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from picwish_watchd.files.walk import JUNK, Away, CloseLooks, NameFilter, Sighting, Walker
 from picwish_watchd.job import Stamp
+from tests.support.mounting import mounted
 from tests.support.share import shared
 
 PICTURES = NameFilter(["*.jpg", "*.png"], [])
@@ -219,6 +221,14 @@ def test_a_folder_elsewhere_is_walked_by_one_of_its_links_and_the_same_one_each_
     assert sorted(linked.again) == ["b", "c", "d"]
     put(inbox.parent / "elsewhere" / "b.jpg")
     assert seen(linked) == ["a/b.jpg"]
+
+
+def test_folders_that_a_share_of_several_disks_numbers_alike_are_all_walked(tmp_path: Path) -> None:
+    with shared(tmp_path) as share, ExitStack() as disks:
+        for name in ("scans", "photos"):
+            put(disks.enter_context(mounted(tmp_path / "share-backing" / name)) / "a.jpg")
+        assert os.path.samefile(share / "scans", share / "photos")
+        assert seen(walker(share, follow=True)) == ["photos/a.jpg", "scans/a.jpg"]
 
 
 def test_a_link_into_a_folder_that_is_left_out_is_entered(inbox: Path) -> None:
