@@ -35,10 +35,12 @@ _PAGE = 500  # rows that are read at once where there may be a million
 PAUSE_MAX = 300.0
 #: The pause is over. None lasts over 300 s: one that ends in more than 400 s was set by a clock that was ahead.
 _OVER = "abs(coalesce(not_before, 0) - ? - 200) >= 200"
-#: One content, one charge: a copy waits for its first. What came in a flood waits for a person.
-_FIRST_IS_OVER = """AND flood = 0 AND NOT EXISTS (
-  SELECT 1 FROM job AS first WHERE first.sha256 = job.sha256 AND first.rule = job.rule AND first.id < job.id
-  AND first.state IN ('queued', 'submitting', 'pending', 'fetching', 'delivering'))"""
+#: One content, one charge: a copy waits for its first, and so does a first that comes back (`retry`) while its copy is
+#: on its way already. What came in a flood waits for a person.
+_NONE_IS_BEFORE = """AND flood = 0 AND NOT EXISTS (
+  SELECT 1 FROM job AS other WHERE other.sha256 = job.sha256 AND other.rule = job.rule AND other.id <> job.id
+  AND (other.state IN ('submitting', 'pending', 'fetching', 'delivering')
+    OR other.state = 'queued' AND (other.id < job.id OR other.id IN ({}))))"""
 
 
 class JournalReader:
@@ -120,14 +122,14 @@ class JournalReader:
     ) -> Job | None:
         """The oldest job of ``rule`` in ``state`` whose pause is over, except those that are on their way already.
 
-        A queued job waits while an earlier one of the same content is under way.
+        A queued job waits while another one of the same content is under way, or an earlier one is queued.
         """
         if self._is_put_off(state, rule, now):
             return None
         skip = ",".join(map(str, leaving_out))
+        waits = _NONE_IS_BEFORE.format(skip) if state is State.QUEUED else ""
         rows = self._rows(
-            f"{SELECT_JOB} WHERE state = ? AND rule = ? AND {_OVER}"
-            f" AND id NOT IN ({skip}) {_FIRST_IS_OVER if state is State.QUEUED else ''} ORDER BY id LIMIT 1",
+            f"{SELECT_JOB} WHERE state = ? AND rule = ? AND {_OVER} AND id NOT IN ({skip}) {waits} ORDER BY id LIMIT 1",
             (state, rule, now),
         )
         return job_from(rows[0]) if rows else None

@@ -50,8 +50,8 @@ class Prepare:
         """The job as it is to be submitted, or None: it has been dealt with, or waits."""
         if job.sha256 is None or self._is_too_large(job, rule):
             judged = await self._judged(job, rule)
-            if judged is None:
-                return None
+            if judged is None or judged.sha256 != job.sha256:
+                return None  # with what it turned out to hold it takes its turn among its copies
             job = judged
         if await self._waits(rule) or await self._obstructed(job, rule):
             return None

@@ -130,6 +130,33 @@ async def test_a_rejected_file_is_looked_at_again_on_retry(house: House) -> None
     assert house.results() == {"a.jpg"}
 
 
+async def test_copies_that_were_rejected_are_paid_once_when_they_are_retried_together(house: House) -> None:
+    house.api = {"max_side": 32}
+    for name in ("a.jpg", "b.jpg", "c.jpg"):
+        house.drop(name)
+    assert await house.drain() == 1
+    house.api = {}
+    house.configure()
+    assert retry(house, "--state", "rejected").returncode == 0
+    assert await house.drain() == 0
+    assert house.results() == {"a.jpg", "b.jpg", "c.jpg"}
+    assert house.creates() == 1
+
+
+async def test_a_failed_picture_that_is_retried_waits_for_its_copy_that_is_under_way(house: House) -> None:
+    house.simulator.script.add(Fault("create", EndIn(-7)))
+    house.drop("a.jpg")
+    assert await house.drain() == 1
+    house.simulator.settings = replace(house.simulator.settings, processing=lambda: 1.0)
+    house.drop("b.jpg")
+    process = Process(house).start()
+    await until(lambda: bool(house.jobs(State.PENDING)))
+    assert retry(house, "1").returncode == 0
+    await until(lambda: len(house.jobs(State.DONE)) == 2)
+    assert await process.stop() == 0
+    assert [job.credits for job in house.jobs()] == [0, 5]
+
+
 async def test_retry_refuses_what_makes_no_sense_and_changes_nothing(house: House) -> None:
     house.drop("a.jpg")
     await house.drain()

@@ -17,7 +17,7 @@ from picwish_watchd.job import (
 )
 from picwish_watchd.journal import Journal, StaleJobError, store
 from tests.support.clock import FakeClock
-from tests.unit.journal.journalkit import added, job_in, new_job, now
+from tests.unit.journal.journalkit import added, job_in, new_job, now, way_to
 
 PAIRS = list(product(State, State))
 LEGAL = [(here, there) for here, there in PAIRS if there in LEGAL_MOVES[here]]
@@ -174,6 +174,22 @@ def test_a_clock_that_was_ahead_puts_no_rule_off_for_long(journal: Journal, cloc
     added(journal)
     journal.put_off("scans", State.QUEUED, "the outbox is away", clock.now() + 10_000)
     assert journal.ready("scans", clock.now()) is not None
+
+
+@pytest.mark.parametrize("state", [State.SUBMITTING, State.PENDING, State.FETCHING, State.DELIVERING])
+def test_an_earlier_job_of_a_content_that_is_under_way_waits_as_a_later_one_does(
+    journal: Journal, clock: FakeClock, state: State
+) -> None:
+    failed = job_in(journal, State.FAILED)
+    copy = added(journal)
+    assert journal.ready("scans", clock.now()) == copy
+    journal.move(failed, State.QUEUED, "retry")
+    assert journal.ready("scans", clock.now(), [copy.id]) is None, "it is on its way to the first byte"
+    for step in way_to(state):
+        copy = journal.move(copy, step, "on its way")
+        assert journal.ready("scans", clock.now()) is None
+    journal.move(copy, State.HELD, "a person decides")
+    assert journal.ready("scans", clock.now()) == now(journal, failed.id)
 
 
 def test_what_was_put_off_goes_on_once_one_of_it_could_or_when_the_pauses_end(
