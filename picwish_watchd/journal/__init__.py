@@ -1,6 +1,7 @@
 """The journal: queue, history and ledger in one SQLite file; the only room that speaks SQL."""
 
 from picwish_watchd.journal.census import Census, Ledger, Totals
+from picwish_watchd.journal.copies import behind_another
 from picwish_watchd.journal.locks import DaemonLock
 from picwish_watchd.journal.news import Ending, came_through, ended_since, endings
 from picwish_watchd.journal.prune import Slice
@@ -31,6 +32,7 @@ __all__ = [
     "Spending",
     "StaleJobError",
     "Totals",
+    "behind_another",
     "came_through",
     "ended_since",
     "endings",

@@ -5,6 +5,7 @@ from collections import Counter
 import structlog
 
 from picwish_watchd.job import ENDED_BADLY, Job, State
+from picwish_watchd.journal import behind_another
 from picwish_watchd.pipeline.context import Context
 from picwish_watchd.pipeline.desks import Desks
 from picwish_watchd.pipeline.forecast import Forecast, survey
@@ -102,10 +103,16 @@ class Drain:
         if at_picwish:
             return weary
         delivering = totals[State.DELIVERING]
+        if delivering != self._context.journal.waiting_in_vain(State.DELIVERING):
+            return False
         blocked = self._gate.blocked
         shut = blocked is not None and (weary or blocked.code is Reason.UNAUTHORIZED)
-        in_vain = self._context.journal.waiting_in_vain
-        queued = self._left() - delivering
-        floods = sum(self._context.journal.floods().values())
-        waiting = shut or self._gate.short is not None or queued == in_vain(State.QUEUED) + floods
-        return delivering == in_vain(State.DELIVERING) and waiting
+        return shut or self._gate.short is not None or self._all_wait(self._left() - delivering, delivering)
+
+    def _all_wait(self, queued: int, delivering: int) -> bool:
+        """Whether each queued job was tried in vain, is held by a flood, or is a copy of one that waits so."""
+        journal = self._context.journal
+        waiting = journal.waiting_in_vain(State.QUEUED) + sum(journal.floods().values())
+        if waiting < queued and waiting + delivering > 0:
+            waiting += behind_another(journal)
+        return waiting == queued

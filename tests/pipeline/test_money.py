@@ -57,6 +57,21 @@ async def test_a_copy_of_a_held_picture_is_held_and_released_with_it(house: Hous
     assert house.results() == {"a.jpg", "b.jpg"}
 
 
+async def test_once_ends_where_the_first_of_two_copies_waits_for_a_person(house: House) -> None:
+    house.outbox.mkdir()
+    (house.outbox / "sub").touch()
+    house.drop("sub/a.jpg")
+    house.rule = {"exclude": ["b.jpg"]}
+    assert await house.drain() == 1
+    house.drop("b.jpg")
+    house.rule = {}
+    assert await house.drain() == 1
+    assert house.jobs(State.QUEUED) == house.jobs()
+    (house.outbox / "sub").unlink()
+    assert await house.drain() == 0
+    assert house.creates() == 1
+
+
 async def test_an_own_result_that_comes_back_into_an_inbox_is_not_sent(house: House) -> None:
     house.drop("a.jpg")
     await house.drain()

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from picwish_watchd.job import UNFINISHED, ErrorCode, Kind, Original, Problem, Stamp, State
-from picwish_watchd.journal import Journal, JournalReader, Running
+from picwish_watchd.journal import Journal, JournalReader, Running, behind_another
 from tests.support.clock import FakeClock
 from tests.unit.journal.journalkit import STAMP, added, job_in, new_job, now
 
@@ -206,6 +206,20 @@ def test_a_reader_sees_what_a_writer_committed_while_both_are_open(journal: Jour
         reader.verify()
     finally:
         reader.close()
+
+
+@pytest.mark.parametrize("state", [State.QUEUED, State.DELIVERING])
+def test_copies_that_wait_for_another_are_told_apart_from_what_was_tried_in_vain_itself(
+    journal: Journal, clock: FakeClock, state: State
+) -> None:
+    job_in(journal, state)
+    copies = [added(journal, rule=rule) for rule in ("scans", "scans", "other")]
+    added(journal, "b.jpg")
+    assert behind_another(journal) == 2
+    journal.update(copies[0], note="it cannot be read", not_before=clock.now() + 30)
+    assert behind_another(journal) == 1
+    journal.put_off("scans", State.QUEUED, "the outbox is away", clock.now() + 30)
+    assert behind_another(journal) == 0, "all of them are tried in vain"
 
 
 QUESTIONS: dict[str, Callable[[Journal, float], object]] = {
