@@ -271,8 +271,8 @@ class Journal(JournalReader):
         with translated(self.path), self._lock.held():
             cursor = self._connection.cursor()
             try:
-                if not synced:
-                    cursor.execute("PRAGMA synchronous = NORMAL")
+                # each one says it for itself: none can leave a payment to be committed as it was
+                cursor.execute(f"PRAGMA synchronous = {'FULL' if synced else 'NORMAL'}")
                 cursor.execute("BEGIN IMMEDIATE")
                 yield cursor
                 last = last_event(self._connection)
@@ -283,9 +283,6 @@ class Journal(JournalReader):
                 if self._connection.in_transaction:
                     cursor.execute("ROLLBACK")
                 raise
-            finally:
-                if not synced:
-                    cursor.execute("PRAGMA synchronous = FULL")
 
     def _check_place(self) -> None:
         try:

@@ -1,5 +1,7 @@
 """Moves: the legal ones, each guarded by the state that was seen, with its line of history; and no others."""
 
+import sqlite3
+from contextlib import suppress
 from itertools import product
 from pathlib import Path
 
@@ -174,6 +176,27 @@ def test_a_clock_that_was_ahead_puts_no_rule_off_for_long(journal: Journal, cloc
     added(journal)
     journal.put_off("scans", State.QUEUED, "the outbox is away", clock.now() + 10_000)
     assert journal.ready("scans", clock.now()) is not None
+
+
+def test_a_payment_is_synced_whatever_became_of_what_was_written_down_before_it(journal: Journal) -> None:
+    job = added(journal)
+    refused: list[str | None] = []
+
+    def refuse_once(_action: int, name: str | None, value: str | None, _db: str | None, _by: str | None) -> int:
+        if name == "synchronous" and value == "FULL" and not refused:
+            refused.append(value)
+            return sqlite3.SQLITE_DENY
+        return sqlite3.SQLITE_OK
+
+    journal._connection.set_authorizer(refuse_once)
+    with suppress(sqlite3.DatabaseError):
+        added(journal, "b.jpg")
+    with suppress(sqlite3.DatabaseError):
+        journal.move(job, State.SUBMITTING, "sending")
+    if now(journal, job.id).state is State.QUEUED:
+        assert refused, "a payment that could not be synced was not made"
+        journal.move(job, State.SUBMITTING, "sending")
+    assert journal._connection.execute("PRAGMA synchronous").fetchone()[0] == 2
 
 
 @pytest.mark.parametrize("state", [State.SUBMITTING, State.PENDING, State.FETCHING, State.DELIVERING])

@@ -51,7 +51,7 @@ def test_a_journal_is_made_and_found_again(path: Path, clock: FakeClock) -> None
 
 
 def test_commits_are_synced_so_that_a_power_cut_loses_none(journal: Journal, path: Path) -> None:
-    added(journal)
+    journal.move(added(journal), State.SUBMITTING, "sending it", reserve=5)
     with closing(sqlite3.connect(path)) as other:
         assert other.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     assert journal._connection.execute("PRAGMA synchronous").fetchone()[0] == 2
