@@ -44,6 +44,7 @@ _EBB = 100  # files of a walk: fewer, and the flood is over
 _FLOOD_PAUSE = 1.0  # seconds between the walks of a flood
 _TOUCHED_MAX = 10_000  # hinted paths; beyond that everything is looked at closely
 _LOGGER = "watchdog.observers.inotify_c"  # where watchdog >= 7.1 tells of lost events, and nowhere else
+_EMITTERS = "watchdog.observers.inotify"  # where it calls it an error that an event comes while it is being closed
 
 
 @dataclass(frozen=True, slots=True)
@@ -328,6 +329,7 @@ class _Ear(FileSystemEventHandler):
         self._hints.add(os.fsdecode(event.dest_path or event.src_path))
 
     def _started(self, inbox: Inbox) -> BaseObserver:
+        logging.getLogger(_EMITTERS).addFilter(_is_news)
         observer = Observer()  # opens its inotify instance and starts a thread at once
         try:
             # realpath: watchdog hears nothing of a root that is itself a symbolic link
@@ -357,6 +359,10 @@ class _OverflowHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:  # noqa: ARG002 - any warning of that logger means loss
         self._hints.add(None)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    return "when the thread is inactive" not in record.msg
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

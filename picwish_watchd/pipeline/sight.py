@@ -181,11 +181,11 @@ def _circle(scene: Scene, rule: Rule, here: Path) -> str | None:
             return f"into {shown(folder)}: what lies there would be bought in a circle"
     if not os.path.islink(here) or not os.path.isdir(here):
         return None
-    if Path(os.path.realpath(here.parent)).is_relative_to(real):
-        return "back to a folder above it"
     inbox, names = Path(os.path.realpath(rule.inbox)), NameFilter(rule.include, rule.exclude)
     if not real.is_relative_to(inbox):
         return None
+    if Path(os.path.realpath(here.parent)).is_relative_to(real):
+        return "back to a folder above it"
     own = real.relative_to(inbox)
     if any(names.ignores(each.name, each.as_posix()) for each in (own, *own.parents)[:-1]):
         return None

@@ -281,6 +281,9 @@ async def test_links_into_folders_of_ours_are_not_taken_whether_links_are_follow
             assert f"leads into {house.root / name}" in told["reason"], path
             assert told["advice"]
     assert "back to a folder above it" in ask.why(house.inbox / "loop/a.jpg")["reason"]
+    house.drop("c.jpg", seed=3, inbox=".")
+    (house.inbox / "up").symlink_to(house.root)
+    assert "it costs 5 credits" in ask.why(house.inbox / "up/c.jpg")["reason"], "as the walk takes it"
     house.drop("sub/b.jpg")
     (house.inbox / "beside").symlink_to("sub")
     assert "leads to sub, which is looked into by its own name" in ask.why(house.inbox / "beside/b.jpg")["reason"]

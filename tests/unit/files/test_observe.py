@@ -283,6 +283,16 @@ def test_what_watchdog_says_of_lost_events_looks_at_everything(inbox: Path, star
     watched.until("a.jpg")
 
 
+def test_an_event_that_comes_while_nobody_listens_any_more_is_told_as_no_error(
+    inbox: Path, start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    start().walked()
+    emitters = logging.getLogger("watchdog.observers.inotify")
+    emitters.error("InotifyEmitter.queue_events() called when the thread is inactive")
+    emitters.error("Unable to rebuild recursive inotify watches below %r", inbox)
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
+
+
 def test_a_folder_of_another_machine_is_walked_and_not_listened_to(
     inbox: Path, start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
