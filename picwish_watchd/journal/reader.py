@@ -37,10 +37,12 @@ PAUSE_MAX = 300.0
 _OVER = "abs(coalesce(not_before, 0) - ? - 200) >= 200"
 #: One content, one charge: a copy waits for its first, and so does a first that comes back (`retry`) while its copy is
 #: on its way already. What came in a flood waits for a person.
-_NONE_IS_BEFORE = """AND flood = 0 AND NOT EXISTS (
-  SELECT 1 FROM job AS other WHERE other.sha256 = job.sha256 AND other.rule = job.rule AND other.id <> job.id
-  AND (other.state IN ('submitting', 'pending', 'fetching', 'delivering')
-    OR other.state = 'queued' AND (other.id < job.id OR other.id IN ({}))))"""
+_NONE_IS_BEFORE = """AND flood = 0 AND NOT EXISTS (SELECT 1 FROM job AS first WHERE first.sha256 = job.sha256
+  AND first.rule = job.rule AND first.id < job.id AND first.state = 'queued')
+  AND NOT EXISTS (SELECT 1 FROM job AS other WHERE +other.sha256 = job.sha256 AND other.rule = job.rule
+  AND (other.state IN ('submitting', 'pending', 'fetching', 'delivering')))
+  AND NOT EXISTS (SELECT 1 FROM job AS other WHERE +other.sha256 = job.sha256 AND other.rule = job.rule
+  AND other.id IN ({}))"""
 
 
 class JournalReader:
