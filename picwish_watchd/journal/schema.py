@@ -114,6 +114,8 @@ INDEXES = {
     "job_arrival": "job (rule, created_at) WHERE flood = 0 AND sha256 IS NOT NULL",
     # what was tried and waits, of all that is queued
     "job_paused": "job (state, rule) WHERE not_before IS NOT NULL",
+    # a copy waits for the first of its content that is queued, however many of that content there are
+    "job_same": "job (sha256, rule, id) WHERE state = 'queued'",
 }
 
 
