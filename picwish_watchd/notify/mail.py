@@ -3,7 +3,6 @@
 import re
 import smtplib
 import ssl
-import time
 from contextlib import suppress
 from datetime import UTC, datetime
 from email.message import EmailMessage
@@ -12,6 +11,7 @@ from email.utils import format_datetime
 from typing import Any
 
 from picwish_watchd.config import Email, Security
+from picwish_watchd.notify.deadline import Deadline
 from picwish_watchd.notify.notice import Failed, Notice, Outcome, Sent, host, tame, worded
 
 _PORTS = {Security.STARTTLS: 587, Security.TLS: 465, Security.NONE: 25}
@@ -23,7 +23,7 @@ class _AwayError(Exception):
 
 
 class _BabblingError(OSError):
-    """The server talks too much, or too slowly."""
+    """The server talks too much."""
 
 
 def send(mail: Email, notice: Notice) -> Outcome:
@@ -34,8 +34,16 @@ def send(mail: Email, notice: Notice) -> Outcome:
         if not password.isascii() or not (mail.user or "").isascii():
             reason = "user or password has characters outside ASCII, on which mail servers do not agree"
             return Failed(reason, again=False)
+    with Deadline(mail.timeout) as deadline:
+        outcome = _handed(mail, password, notice, deadline)
+    if deadline.passed and isinstance(outcome, Failed):
+        return Failed(f"{mail.server} {deadline.reason}", again=True)
+    return outcome
+
+
+def _handed(mail: Email, password: str | None, notice: Notice, deadline: Deadline) -> Outcome:
     try:
-        refused = _converse(mail, password, _message(mail, notice))
+        refused = _converse(mail, password, _message(mail, notice), deadline)
     except _AwayError as error:
         return Failed(f"{mail.server} cannot be reached: {tame(str(error))}", again=True, unheard=True)
     except smtplib.SMTPAuthenticationError as error:
@@ -49,6 +57,8 @@ def send(mail: Email, notice: Notice) -> Outcome:
         return Failed(f"{mail.server}: {tame(str(error))}", again=False)
     except ssl.SSLCertVerificationError as error:
         return Failed(f"the certificate of {mail.server} cannot be trusted: {error.verify_message}", again=False)
+    except UnicodeError:  # what looks names up cannot spell it
+        return Failed(f"{mail.server} is no name that a host can have", again=False)
     except TimeoutError:
         return Failed(f"{mail.server} did not answer within {mail.timeout:g} s", again=True)
     except (OSError, smtplib.SMTPException) as error:
@@ -56,10 +66,12 @@ def send(mail: Email, notice: Notice) -> Outcome:
     return _refused(mail, refused) if refused else Sent()
 
 
-def _converse(mail: Email, password: str | None, message: EmailMessage) -> dict[str, tuple[int, bytes]]:
+def _converse(
+    mail: Email, password: str | None, message: EmailMessage, deadline: Deadline
+) -> dict[str, tuple[int, bytes]]:
     """From the greeting to the farewell; answers who was refused."""
     try:
-        server = _connect(mail)
+        server = _connect(mail, deadline)
     except (smtplib.SMTPResponseException, ssl.SSLCertVerificationError, _BabblingError):
         raise  # it has answered
     except OSError as error:
@@ -101,11 +113,12 @@ def _message(mail: Email, notice: Notice) -> EmailMessage:
     return message
 
 
-def _connect(mail: Email) -> smtplib.SMTP:
+def _connect(mail: Email, deadline: Deadline) -> smtplib.SMTP:
     port = mail.port or _PORTS[mail.security]
     if mail.security is Security.TLS:
-        return _OverTls(mail.server, port, timeout=mail.timeout, context=ssl.create_default_context())
-    return _Plain(mail.server, port, timeout=mail.timeout)
+        context = ssl.create_default_context()
+        return _OverTls(mail.server, port, timeout=mail.timeout, context=context, deadline=deadline)
+    return _Plain(mail.server, port, timeout=mail.timeout, deadline=deadline)
 
 
 class _Plain(smtplib.SMTP):
@@ -113,9 +126,14 @@ class _Plain(smtplib.SMTP):
 
     file: Any
 
+    def __init__(self, *args: Any, deadline: Deadline, **more: Any) -> None:
+        self._deadline = deadline
+        super().__init__(*args, **more)
+
     def getreply(self) -> tuple[int, bytes]:
         if self.file is None and self.sock is not None:
-            self.file = _Ear(self.sock.makefile("rb"), self.timeout)
+            self._deadline.watch(self.sock)
+            self.file = _Ear(self.sock.makefile("rb"))
         return super().getreply()
 
 
@@ -124,18 +142,17 @@ class _OverTls(_Plain, smtplib.SMTP_SSL):
 
 
 class _Ear:
-    """What the server says, up to a limit of bytes and of time."""
+    """What the server says, up to a limit."""
 
-    def __init__(self, file: Any, timeout: float) -> None:
+    def __init__(self, file: Any) -> None:
         self._file = file
         self._left = _MOST
-        self._until = time.monotonic() + 3 * timeout
 
     def readline(self, limit: int) -> bytes:
         line: bytes = self._file.readline(limit)
         self._left -= len(line)
-        if self._left < 0 or time.monotonic() > self._until:
-            raise _BabblingError("it says more than any mail server has to say, or too slowly")
+        if self._left < 0:
+            raise _BabblingError("it says more than any mail server has to say")
         return line
 
     def close(self) -> None:

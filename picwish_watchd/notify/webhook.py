@@ -1,12 +1,14 @@
 """A POST of JSON. The one place outside ``picwish`` that speaks HTTP: it has nothing of that room's care for money."""
 
 import re
+from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 import httpx
 
 from picwish_watchd.config import Webhook
 from picwish_watchd.errors import ConfigError
+from picwish_watchd.notify.deadline import Deadline
 from picwish_watchd.notify.notice import Failed, Notice, Outcome, Sent, tame, worded
 from picwish_watchd.secrecy import keep
 
@@ -21,14 +23,24 @@ def send(webhook: Webhook, notice: Notice) -> Outcome:
     Proxies are taken from the environment (HTTPS_PROXY, NO_PROXY), as a company's network may ask. Raises `ConfigError`
     for a file of headers, or of the URL, that cannot be used.
     """
-    headers = {"Content-Type": "application/json", "User-Agent": "picwish-watchd", **_headers(webhook)}
-    url = webhook.read_url()
+    url, headers = webhook.read_url(), _headers(webhook)
+    host = urlsplit(url).hostname
+    with Deadline(webhook.timeout) as deadline:
+        outcome = _posted(webhook, url, headers, notice, deadline)
+    if deadline.passed and isinstance(outcome, Failed):
+        return Failed(f"{host} {deadline.reason}", again=True)
+    return outcome
+
+
+def _posted(webhook: Webhook, url: str, more: Mapping[str, str], notice: Notice, deadline: Deadline) -> Outcome:
+    headers = {"Content-Type": "application/json", "User-Agent": "picwish-watchd", **more}
+    watched = {"trace": deadline.trace}
     host = urlsplit(url).hostname
     verify = url.startswith("https:")  # without TLS nothing is to be verified, and reading certificates takes a while
     try:
         with (
             httpx.Client(timeout=webhook.timeout, follow_redirects=False, verify=verify) as client,
-            client.stream("POST", url, content=notice.to_json(), headers=headers) as answer,
+            client.stream("POST", url, content=notice.to_json(), headers=headers, extensions=watched) as answer,
         ):
             return _judged(host, answer.status_code)
     except (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError) as error:
@@ -37,6 +49,8 @@ def send(webhook: Webhook, notice: Notice) -> Outcome:
         return Failed(f"{host} did not answer within {webhook.timeout:g} s", again=True)
     except httpx.InvalidURL:
         return Failed("its url is none", again=False)
+    except UnicodeError:  # what looks names up cannot spell it
+        return Failed(f"{host} is no name that a host can have", again=False)
     except (httpx.HTTPError, OSError) as error:
         return Failed(f"{host} broke off: {tame(worded(error))}", again=True)
 

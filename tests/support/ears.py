@@ -6,6 +6,7 @@ import socketserver
 import ssl
 import sys
 import threading
+from contextlib import suppress
 from dataclasses import dataclass, field
 from email import message_from_bytes
 from email.message import EmailMessage
@@ -82,6 +83,32 @@ class Hook(_Serving):
 
     def subjects(self) -> list[str]:
         return [each["subject"] for each in self.taken()]
+
+
+class Drip(_Serving):
+    """Says ``begin``, and then ``piece`` again and again with ``pause`` seconds between, until the block ends."""
+
+    def __init__(self, begin: bytes, piece: bytes, pause: float) -> None:
+        over = self._over = threading.Event()
+
+        class Handler(socketserver.BaseRequestHandler):
+            def handle(self) -> None:
+                with suppress(OSError):  # the client went away
+                    self.request.sendall(begin)
+                    while not over.wait(pause):
+                        self.request.sendall(piece)
+
+        class Server(socketserver.ThreadingTCPServer):
+            daemon_threads = True
+            block_on_close = False
+
+        self.server = Server(("127.0.0.1", 0), Handler)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._over.set()
+        super().__exit__(kind, error, trace)
 
 
 class _Quiet(ThreadingHTTPServer):

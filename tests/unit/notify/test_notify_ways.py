@@ -15,10 +15,11 @@ from typing import Any
 import pytest
 
 from picwish_watchd.config import Apprise, Command, Email, Webhook
+from picwish_watchd.notify import deadline
 from picwish_watchd.notify.command import end_all
 from picwish_watchd.notify.courier import send
 from picwish_watchd.notify.notice import Failed, Notice, Outcome, Sent
-from tests.support.ears import Hook, Post, program
+from tests.support.ears import Drip, Hook, Post, program
 
 NOTICE = Notice(
     id="held-7-9",
@@ -34,7 +35,7 @@ def hook(url: str, **more: Any) -> Webhook:
     return Webhook.model_validate({"to": "webhook", "url": url, "timeout": 2, **more})
 
 
-def mail(post: Post, **more: Any) -> Email:
+def mail(post: Post | Drip, **more: Any) -> Email:
     usual = {"server": "127.0.0.1", "port": post.port, "security": "none", "sender": "watchd@studio.example"}
     return Email.model_validate({"to": "email", "recipients": ["ada@studio.example"], "timeout": 2, **usual, **more})
 
@@ -282,6 +283,36 @@ def alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+@pytest.mark.parametrize(
+    ("way", "begin", "piece", "pause"),
+    [
+        ("http", b"HTTP/1.1 204 No Content\r\nX: ", b"a", 0.05),
+        ("http", b"", b"HTTP/1.1 102 Processing\r\n\r\n", 0.0),
+        ("mail", b"220-", b"a", 0.05),
+    ],
+)
+def test_who_is_never_silent_and_never_done_is_left_in_time(
+    way: str, begin: bytes, piece: bytes, pause: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deadline, "GRACE", 0.1)
+    with ThreadPoolExecutor(1) as thread, Drip(begin, piece, pause) as drip:
+        url = f"http://127.0.0.1:{drip.port}/very-secret"
+        slow = mail(drip, timeout=0.3) if way == "mail" else hook(url, timeout=0.3)
+        outcome = thread.submit(send, slow, NOTICE).result(5)
+    assert reason(outcome) == "127.0.0.1 was not done after 0.4 s, and was left"
+    assert (again(outcome), unheard(outcome)) == (True, False)
+
+
+@pytest.mark.parametrize("host", ["a..b", ".studio.example", "a" * 64 + ".example"])
+def test_a_name_that_no_host_can_have_is_told_in_words(host: str) -> None:
+    by_mail = Email.model_validate(
+        {"to": "email", "server": host, "sender": "watchd@studio.example", "recipients": ["ada@studio.example"]}
+    )
+    for outcome in (send(hook(f"http://{host}/very-secret", allow_insecure=True), NOTICE), send(by_mail, NOTICE)):
+        assert reason(outcome) == f"{host} is no name that a host can have"
+        assert not again(outcome)
 
 
 def test_what_goes_wrong_with_a_command_is_told(tmp_path: Path) -> None:

@@ -1,0 +1,65 @@
+"""The end of a conversation: who is never silent and never done would keep its thread for ever."""
+
+import os
+import socket
+import threading
+from collections.abc import Mapping
+from contextlib import suppress
+from types import TracebackType
+from typing import Any, Self
+
+GRACE = (
+    10.0  #: seconds beyond a notifier's `timeout` for a message as a whole; less than `courier` waits for its thread
+)
+
+
+class Deadline:
+    """Cuts the connections that it watches when ``timeout`` seconds and `GRACE` are over; then `passed` is true.
+
+    The timeout of a socket is one of silence: one byte now and then, or answers without end, never meet it.
+    """
+
+    def __init__(self, timeout: float) -> None:
+        self.seconds = timeout + GRACE
+        self.passed = False
+        self._lock = threading.Lock()
+        self._watched: list[socket.socket] = []
+        self._timer = threading.Timer(self.seconds, self._cut)
+        self._timer.daemon = True
+
+    def __enter__(self) -> Self:
+        self._timer.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._timer.cancel()
+        with self._lock:
+            for each in self._watched:
+                each.close()
+            self._watched.clear()
+
+    def watch(self, connection: socket.socket) -> None:
+        """From now on, whatever TLS is laid over it: by a descriptor of our own, which nobody takes away or closes."""
+        with self._lock:
+            self._watched.append(socket.socket(fileno=os.dup(connection.fileno())))
+        if self.passed:
+            self._cut()
+
+    def trace(self, event: str, info: Mapping[str, Any]) -> None:
+        """The same for httpcore (encode.io/httpcore/extensions/#trace)."""
+        if event.endswith("connect_tcp.complete"):
+            self.watch(info["return_value"].get_extra_info("socket"))
+
+    @property
+    def reason(self) -> str:
+        """What is told of who did not meet it, behind its name."""
+        return f"was not done after {self.seconds:g} s, and was left"
+
+    def _cut(self) -> None:
+        self.passed = True
+        with self._lock:
+            for each in self._watched:
+                with suppress(OSError):  # the other side was quicker
+                    each.shutdown(socket.SHUT_RDWR)
