@@ -4,6 +4,7 @@ import argparse
 import csv
 import io
 import json
+import re
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -18,6 +19,8 @@ Row = dict[str, object]
 
 #: A cell that begins like this is a formula to spreadsheets (owasp.org/www-community/attacks/CSV_Injection).
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
+#: Or behind a semicolon, at which spreadsheets split where the comma is the decimal mark, whatever is in quotes.
+_FORMULA_BEHIND = re.compile(r';(?=["\s]*[-=+@])')
 #: What `jobs --json` nests is a column for each part in CSV; PicWish's answer stays out of it.
 _NESTED = {
     "sent": ("format", "width", "height", "size"),
@@ -103,6 +106,8 @@ def _cell(value: object) -> object:
     if not isinstance(value, str):
         return value
     text = value if value.isprintable() else shown(value)  # a million rows: escaping looks at every character
+    if ";" in text:
+        text = _FORMULA_BEHIND.sub(";'", text)
     return f"'{text}" if text.startswith(_FORMULA) else text
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from picwish_watchd.config import Address, Http
+from picwish_watchd.config import Http
 from picwish_watchd.errors import ConfigError
 from picwish_watchd.metrics.health import STEPS_LATE
 from picwish_watchd.metrics.live import look
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _log = structlog.get_logger()
 
 
-_AGAIN = 30.0  # seconds until an address that could not be had is tried again
+_AGAIN = 30.0  # seconds until an address or a token that could not be had is tried again
 
 
 class Exporter:
@@ -33,13 +33,14 @@ class Exporter:
         self._context, self._gate, self._desks, self._late = context, gate, desks, late
         self._survey = Survey(context.clock, context.tally)
         self._server: Server | None = None
-        self._wanted: tuple[Address, str | None] | None = None  # where, and with which token
-        self._again = 0.0  # when an address that could not be had is tried again (monotonic)
+        self._wanted: Http | None = None
+        self._again = 0.0  # when what could not be had is tried again (monotonic)
 
     def tell(self) -> None:
         """Shows how things stand now; to be called at least once a second, and whenever something changes."""
         if self._server is None and self._wanted is not None and self._context.clock.monotonic() >= self._again:
-            self._serve(*self._wanted, told=True)
+            with suppress(ConfigError):
+                self._serve(self._wanted, told=True)
         if self._server is not None:
             self._survey.live = look(self._context, self._gate, self._desks, self._late(STEPS_LATE))
 
@@ -49,16 +50,11 @@ class Exporter:
         Raises `ConfigError` for a token that cannot be used; what was served before is served on. Images do not wait
         for an address that cannot be had: that is told in the log, and tried again until it can.
         """
+        self._wanted = http
         if http is None:
-            self._wanted = None
             self._close()
-            return
-        token = None if http.token is None else http.token.word()
-        self._wanted = http.listen, token
-        if self._server is not None and self._server.address == http.listen:
-            self._server.admit(token)
         else:
-            self._serve(http.listen, token)
+            self._serve(http)
 
     def reopen(self, http: Http | None) -> None:
         """The same for a configuration that was read again: what cannot be is told in the log."""
@@ -72,17 +68,21 @@ class Exporter:
         """Ends it."""
         await asyncio.to_thread(self._close)
 
-    def _serve(self, address: Address, token: str | None, *, told: bool = False) -> None:
+    def _serve(self, http: Http, *, told: bool = False) -> None:
         from picwish_watchd.metrics.web import Server
 
+        self._again = self._context.clock.monotonic() + _AGAIN
+        address, token = http.listen, None if http.token is None else http.token.word()
         old = self._server
+        if old is not None and old.address == address:
+            old.admit(token)
+            return
         moves = old is not None and old.address.port == address.port  # 127.0.0.1 and 0.0.0.0 cannot both have it
         if moves:
             self._close()
         try:
             fresh = Server(address, self._survey, token)
         except ConfigError as error:
-            self._again = self._context.clock.monotonic() + _AGAIN
             if old is not None and moves:
                 with suppress(ConfigError):  # somebody else was quick
                     self._server = Server(old.address, self._survey, old.token)

@@ -83,13 +83,21 @@ class Application:
         return right and scheme.lower() == "bearer"
 
     def _metrics(self, environ: WSGIEnvironment) -> Answer:
+        asked: WSGIEnvironment = {**environ, "REQUEST_METHOD": "GET"}
+        try:
+            return self._prometheus_answer(asked)
+        except (TypeError, ValueError):  # it stumbles over an Accept that names no version that there can be
+            asked.pop("HTTP_ACCEPT", None)
+            return self._prometheus_answer(asked)
+
+    def _prometheus_answer(self, environ: WSGIEnvironment) -> Answer:
         told: list[tuple[str, list[tuple[str, str]]]] = []
 
         def take(status: str, headers: list[tuple[str, str]], _error: object = None) -> Callable[[bytes], object]:
             told.append((status, headers))
             return lambda _piece: None
 
-        body = b"".join(self._prometheus({**environ, "REQUEST_METHOD": "GET"}, take))
+        body = b"".join(self._prometheus(environ, take))
         return *told[-1], body
 
     def _health(self, _environ: WSGIEnvironment) -> Answer:

@@ -193,6 +193,26 @@ async def test_images_do_not_wait_for_a_port_that_is_taken_and_it_is_served_once
             assert (await it.ask("/healthz", port=port)).status == 200
 
 
+async def test_a_token_that_is_missing_at_a_reload_is_waited_for_as_was_told(
+    house: House, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("picwish_watchd.metrics.exporter._AGAIN", 0.02)
+    async with watched(house) as it:
+        del house.top["http"]
+        it.daemon.reload()
+        moved = free_port()
+        it.listen(moved, token_file="token")
+        it.daemon.reload()
+        assert "tried again by itself" in capsys.readouterr().out
+        token = house.root / "fresh"
+        token.write_text("s3cret\n")
+        token.chmod(0o600)
+        token.rename(house.root / "token")
+        await until(lambda: "http.listening" in capsys.readouterr().out)
+        assert (await it.ask("/healthz", port=moved)).status == 401
+        assert (await it.ask("/healthz", port=moved, Authorization="Bearer s3cret")).status == 200
+
+
 async def test_check_tells_of_the_address_and_not_while_the_daemon_has_it(
     house: House, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

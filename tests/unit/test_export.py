@@ -108,6 +108,22 @@ def test_csv_is_rfc_4180_in_utf_8_and_runs_nothing_in_a_spreadsheet(config: Path
     assert exported(config)[2]["error"]["message"] == '=HYPERLINK("http://evil"), "quoted"'
 
 
+def test_a_name_runs_nothing_where_a_spreadsheet_splits_lines_at_semicolons(tmp_path: Path) -> None:
+    journal = Journal.open_for_writing(tmp_path / "journal.db", FakeClock(NOON))
+    for name in ("a;=cmd|'x'!A0.jpg", 'b;""@SUM(1).jpg', "c; +1;-2.jpg", "d;e=f-g.jpg"):
+        finished(journal, name)
+    journal.close()
+    file = tmp_path / "watchd.yaml"
+    file.write_text("journal: journal.db\nrules: [{name: scans, inbox: in, outbox: out}]\n")
+    assert [row["source"] for row in as_csv(file)] == [
+        "/inbox/a;'=cmd|'x'!A0.jpg",
+        '/inbox/b;\'""@SUM(1).jpg',
+        "/inbox/c;' +1;'-2.jpg",
+        "/inbox/d;e=f-g.jpg",
+    ]
+    assert exported(file)[0]["source"] == "/inbox/a;=cmd|'x'!A0.jpg"
+
+
 def test_since_and_until_are_local_days_and_both_are_included(config: Path) -> None:
     days = {row["day"] for row in exported(config, "--what", "spend", "--since", "2026-01-31")}
     assert days == {"2026-01-31", "2026-02-01"}

@@ -144,6 +144,16 @@ def test_each_query_of_the_dashboard_names_a_metric_that_exists(server: Server, 
     assert set(re.findall(r"picwish_watchd_\w+", text)) <= there
 
 
+@pytest.mark.parametrize("version", ["abc", "1.x", "", "1..0", "-1"])
+def test_a_version_of_openmetrics_that_there_is_not_is_answered_all_the_same(
+    server: Server, capsys: pytest.CaptureFixture[str], version: str
+) -> None:
+    told = get(server, "/metrics", Accept=f"application/openmetrics-text; version={version}, */*")
+    assert told.status == 200
+    assert "picwish_watchd_jobs{" in told.body
+    assert "http.failed" not in capsys.readouterr().out
+
+
 def test_what_is_not_asked_for_well_is_answered_in_short(server: Server) -> None:
     head = get(server, "/metrics", "HEAD")
     assert (head.status, head.body) == (200, "")
