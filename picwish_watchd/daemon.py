@@ -69,6 +69,7 @@ class Daemon:
         self._retired: list[PicwishClient] = []  # of earlier configurations; their last requests may still run
         self._ready = False
         self._serving = False
+        self._reload_asked = False  # while it was not serving yet
         self._started = self._clock.now()
         self._ending = 0  # the exit code
         self._tell_again = math.inf  # when a report that the journal did not take is to be repeated (monotonic)
@@ -175,6 +176,8 @@ class Daemon:
             self._report()
             for rule in context.config.rules:
                 self.desks.open(rule, group)
+            if self._reload_asked:
+                self.reload()
             await self._stop.wait()
             await self._wind_up(workers)
             await self._herald.close(_LAST_WORDS, self._at_once)
@@ -317,6 +320,7 @@ class Daemon:
 
     def reload(self) -> None:
         """Reads the configuration and the key again; a faulty one changes nothing."""
+        self._reload_asked = not self._serving  # then it is made as soon as it can be
         if self._reload is None or self._stop.is_set() or not self._serving:
             return
         self._manager.reloading()

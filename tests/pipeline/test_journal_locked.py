@@ -27,6 +27,20 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(locks, "PATIENCE", 0.05)
 
 
+async def test_a_reload_that_is_asked_for_while_it_starts_is_made_once_it_serves(house: House) -> None:
+    daemon = Daemon(house.config(), KEY, reload=lambda: (house.config(), KEY))
+    house.more_rules = [{"name": "more", "inbox": "more"}]
+    house.drop("a.jpg", inbox="more")
+    daemon.reload()
+    running = asyncio.create_task(daemon.run())
+    try:
+        await until(lambda: running.done() or (house.journal.exists() and house.jobs(State.DONE)))
+    finally:
+        daemon.stop()
+    assert await running == 0
+    assert house.job("a.jpg").rule == "more"
+
+
 async def test_a_reload_that_cannot_be_written_down_changes_nothing_and_the_next_one_is_obeyed(house: House) -> None:
     daemon = Daemon(house.config(), KEY, reload=lambda: (house.config(), KEY))
     running = asyncio.create_task(daemon.run())
