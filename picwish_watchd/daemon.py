@@ -317,6 +317,7 @@ class Daemon:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop)
         loop.add_signal_handler(signal.SIGHUP, self.reload)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})  # one that came while we were loaded is obeyed
 
     def reload(self) -> None:
         """Reads the configuration and the key again; a faulty one changes nothing."""

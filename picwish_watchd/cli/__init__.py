@@ -4,6 +4,7 @@ import argparse
 import importlib
 import io
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -52,6 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):  # a name that this terminal cannot show is escaped, and no error
             stream.reconfigure(errors="backslashreplace")
     args = parser().parse_args(argv)
+    if args.command == "run":  # it would end a daemon that is still being loaded; that unblocks it once it can obey
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     command = importlib.import_module(f"picwish_watchd.cli.{args.command}")
     try:
         code: int = command.run(args)
