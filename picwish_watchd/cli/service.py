@@ -19,14 +19,16 @@ from picwish_watchd.files.names import shown
 from picwish_watchd.mounts import patiently
 
 _UNITS = Path("/etc/systemd/system")
-_NAME = re.compile(r"[A-Za-z0-9_.-]+", re.ASCII)
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}", re.ASCII)  # systemd takes 255 in all
 _ACCOUNT = re.compile(r"[a-z_][a-z0-9_-]*", re.ASCII)  # useradd(8)
 
 
 def run(args: argparse.Namespace) -> int:
     """Does what ``args.action`` says; with ``--dry-run`` only tells it."""
+    args.name = args.name.removesuffix(".service")
     if not _NAME.fullmatch(args.name):
-        raise UsageError(f"{args.name!a} is no name of a service", hint="use letters, digits, '_', '.' and '-'")
+        hint = "use letters, digits, '_', '.' and '-', at most 200, none of the last two in front"
+        raise UsageError(f"{args.name!a} is no name of a service", hint=hint)
     if args.action == "uninstall":
         return _uninstall(args)
     config = configuration(args)
@@ -112,7 +114,7 @@ def _refuse_foreign(file: Path) -> bool:
     if not os.path.lexists(file):
         return False
     try:
-        ours = not file.is_symlink() and is_ours(file.read_text("utf-8", "replace"))
+        ours = not file.is_symlink() and file.is_file() and is_ours(file.read_text("utf-8", "replace"))
     except OSError as error:
         raise UsageError(f"{file} cannot be read: {error.strerror}") from None
     if not ours:

@@ -1,5 +1,6 @@
 """`service`: a unit for this very installation and configuration, and nobody else's unit ever touched."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -169,6 +170,22 @@ def test_a_unit_that_is_not_ours_or_was_changed_is_left_alone(
     assert unit.read_text() == before
 
 
+def test_a_pipe_in_the_place_of_a_unit_is_left_alone_and_not_waited_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    os.mkfifo(tmp_path / "picwish-watchd.service")
+    assert main(["service", "install", "-c", str(configure(tmp_path)), "--unit-dir", str(tmp_path)]) == 2
+    assert "left as it is" in capsys.readouterr().err
+
+
+def test_a_service_may_be_named_as_its_file_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    place = ("--unit-dir", str(tmp_path), "--name", "two.service")
+    told(capsys, "install", "-c", str(configure(tmp_path)), *place)
+    assert (tmp_path / "two.service").exists()
+    told(capsys, "uninstall", *place)
+    assert not (tmp_path / "two.service").exists()
+
+
 def test_an_enabled_service_is_not_uninstalled(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     place = ("--unit-dir", str(tmp_path))
     told(capsys, "install", "-c", str(configure(tmp_path)), *place)
@@ -184,6 +201,9 @@ def test_an_enabled_service_is_not_uninstalled(tmp_path: Path, capsys: pytest.Ca
     [
         ["uninstall", "--unit-dir", "/nowhere"],
         ["uninstall", "--name", "../x"],
+        ["install", "--unit-dir", ".", "--name", "a" * 256],
+        ["install", "--unit-dir", ".", "--name=-now"],
+        ["install", "--unit-dir", ".", "--name", ".."],
         ["install", "--user", "a b"],
         ["install", "--unit-dir", "/nowhere"],
     ],
