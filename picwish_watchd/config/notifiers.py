@@ -102,7 +102,8 @@ def _program(value: object, info: ValidationInfo) -> tuple[str, ...]:
 
 def _server(value: object) -> str:
     if not _SERVER.fullmatch(texts.text(value)):
-        raise units.RefusedError("the name of a mail server, such as smtp.example.org")
+        found = "a value with a user name, which is not shown here" if "@" in texts.text(value) else None
+        raise units.RefusedError("the name of a mail server, such as smtp.example.org", found=found)
     return texts.text(value)
 
 

@@ -40,6 +40,7 @@ def test_each_kind_is_read_with_its_defaults(loaded: Callable[..., Config], tmp_
         ("{to: webhook, url: 'https://x.org/s3cret', url_file: f}", "notify[0].url: found a url_file beside it"),
         ("{to: webhook, url_file: f, headers_file: d/f}", "notify[0].headers_file: found"),
         ("{to: webhook, url_file: picwish_api_key}", "the name of the credential that holds the API key"),
+        ("{to: email, server: 'smtp://u:s3cret@h'}", "notify[0].server: found a value with a user name"),
         ("{to: webhook, url: 'ftp://s3cret'}", "notify[0].url: found a URL that is not shown here"),
         ("{to: webhook, url: 'https://a:s3cret@x.org'}", "notify[0].url: found a URL with a user name"),
         ("{to: webhook, url: 'http://x.org/s3cret'}", "notify[0].url: found http to another host"),
