@@ -2,9 +2,11 @@
 
 import json
 import os
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
+from typing import Any, get_args, get_type_hints
 
 from picwish_watchd.notify.notice import Notice
 
@@ -73,9 +75,10 @@ def place_of(journal: Path) -> Path:
 def load(path: Path) -> Memory | None:
     """What was kept; None if there is nothing, or nothing that can be read."""
     try:
-        with open(path, "rb") as file:
-            kept = json.loads(file.read(_LARGEST))
-        return Memory(
+        # O_NONBLOCK: a pipe that stands there must keep nobody waiting
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            kept = json.loads(file.read(_LARGEST) or b"")
+        memory = Memory(
             event=int(kept["event"]),
             groups={key: Group(**group) for key, group in kept["groups"].items()},
             told={key: float(at) for key, at in kept["told"].items()},
@@ -84,8 +87,26 @@ def load(path: Path) -> Memory | None:
             digests={key: Digested(**digested) for key, digested in kept["digests"].items()},
             waiting=[Waiting(Notice(**each["notice"]), list(each["to"])) for each in kept["waiting"]],
         )
+        return memory if _fits(memory, Memory) else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
+
+
+def _fits(value: object, kind: Any) -> bool:
+    """Whether it is, all the way down, what the fields say: else every run would stumble over it anew."""
+    parts = get_args(kind)
+    if kind is object:
+        return True
+    if isinstance(kind, type) and is_dataclass(kind):
+        hints = get_type_hints(kind)
+        return isinstance(value, kind) and all(_fits(getattr(value, name), each) for name, each in hints.items())
+    if isinstance(value, Mapping):
+        return len(parts) == 2 and all(_fits(name, parts[0]) and _fits(each, parts[1]) for name, each in value.items())
+    if isinstance(value, list):
+        return len(parts) == 1 and all(_fits(each, parts[0]) for each in value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return bool({int, float} & {kind, *parts})
+    return type(value) in (parts or (kind,))
 
 
 def dumped(memory: Memory) -> bytes:
@@ -96,7 +117,7 @@ def dumped(memory: Memory) -> bytes:
 def save(path: Path, content: bytes) -> None:
     """Keeps it, whole or not at all, and durably. Raises OSError."""
     fresh = path.with_name(path.name + ".new")
-    fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
     with open(fd, "wb") as file:
         file.write(content)
         file.flush()

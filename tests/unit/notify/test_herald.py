@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -478,7 +479,23 @@ async def test_without_notifiers_nothing_is_kept_and_nothing_looked_at(house: Ho
         assert not place_of(house.config().journal).exists()
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"event": "x"}', '{"event": 1, "groups": {"a": {"b": 1}}}'])
+def kept(**more: object) -> str:
+    """What the file would hold if somebody had meddled with it."""
+    none: dict[str, object] = {name: {} for name in ("groups", "told", "open", "spent", "digests")}
+    return json.dumps({"event": 0, **none, "waiting": [], **more})
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "", "{", "[]", '{"event": "x"}', '{"event": 1, "groups": {"a": {"b": 1}}}',
+        kept(groups={"held/x": {"since": "long", "first": 1, "last": 1}}),
+        kept(open={"blocked:x": {"since": None}}),
+        kept(digests={"08:00": {"day": 1, "at": 0, "event": 0}}),
+        kept(waiting=[{"notice": {"id": 1, "event": "held", "at": 0, "subject": "s", "text": "t"}, "to": ["a"]}]),
+        kept(waiting=[{"notice": {"id": "1", "event": "held", "at": 0, "subject": "s", "text": "t"}, "to": [1]}]),
+    ],
+)  # fmt: skip
 async def test_a_file_that_cannot_be_read_begins_anew(house: House, hook: Hook, content: str) -> None:
     config = configured(house, to(hook))
     place = place_of(config.journal)
@@ -490,6 +507,19 @@ async def test_a_file_that_cannot_be_read_begins_anew(house: House, hook: Hook, 
         await scene.rest()
     assert hook.subjects() == ["a.jpg is held"]
     assert place.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("suffix", ["", ".new"])
+async def test_a_pipe_in_its_place_keeps_nobody_waiting(house: House, hook: Hook, suffix: str) -> None:
+    config = configured(house, to(hook))
+    place = place_of(config.journal)
+    place.parent.mkdir()
+    os.mkfifo(f"{place}{suffix}")
+    async with at_work(house, config) as scene:
+        scene.hold("a.jpg")
+        await scene.look(at_once=True)
+        await scene.rest()
+    assert hook.subjects() == ["a.jpg is held"]
 
 
 async def test_a_file_that_cannot_be_kept_costs_no_message(house: House, hook: Hook) -> None:
