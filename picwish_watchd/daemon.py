@@ -35,7 +35,7 @@ from picwish_watchd.pipeline.gate import Gate
 from picwish_watchd.pipeline.headline import headline
 from picwish_watchd.pipeline.housekeeping import Housekeeping
 from picwish_watchd.pipeline.pacer import Pacer
-from picwish_watchd.pipeline.recover import recover
+from picwish_watchd.pipeline.recover import recover, tell_of_left_behind
 from picwish_watchd.pipeline.submit import Submit
 from picwish_watchd.sd_notify import ServiceManager
 from picwish_watchd.tally import Tally
@@ -358,6 +358,7 @@ class Daemon:
         self._report()
         self.gate.look()
         _log.info("config.reloaded", rules=len(config.rules))
+        tell_of_left_behind(context)
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -12,7 +12,7 @@ from picwish_watchd.clock import Clock, day_start, month_start
 from picwish_watchd.config import Config, Rule
 from picwish_watchd.job import State
 from picwish_watchd.journal import DaemonLock, JournalReader
-from picwish_watchd.pipeline.describe import moment, spent_of, waiting_for_approval
+from picwish_watchd.pipeline.describe import left_behind, moment, spent_of, waiting_for_approval
 from picwish_watchd.pipeline.forecast import survey
 from picwish_watchd.pipeline.prices import PRICES
 from picwish_watchd.pipeline.rate import crept_back
@@ -70,6 +70,7 @@ def standing(config: Config, reader: JournalReader, clock: Clock) -> dict[str, o
         },
         "blocked": blocked,
         "refused": told.get("refused"),
+        "left_behind": left_behind([rule.name for rule in config.rules], counts),
         "rate": {"now": round(rate, 2), "qps": config.api.qps, "reason": _slowed(config, told.get("slowed"), rate)},
         "forecast": {
             **asdict(ahead),
@@ -117,6 +118,9 @@ def _tell(facts: dict[str, object]) -> None:
         print(f"backlog    {ahead['text']}")
     if facts["refused"]:
         print(f"config     {facts['refused']}")
+    assert isinstance(facts["left_behind"], list)
+    for told in facts["left_behind"]:
+        print(f"waiting    {told}")
     print()
     rules = facts["rules"]
     assert isinstance(rules, list)

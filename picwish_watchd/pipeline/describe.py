@@ -1,10 +1,11 @@
 """A job as scripts read it: the object that `jobs --json`, `show --json` and the sidecars give."""
 
 import json
+from collections.abc import Collection, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 
-from picwish_watchd.job import Job, JobEvent
+from picwish_watchd.job import Job, JobEvent, State
 
 
 def described(job: Job) -> dict[str, object]:
@@ -57,6 +58,16 @@ def moment(seconds: float | None) -> str | None:
 def counted(number: int, what: str) -> str:
     """A number of things as people write it: "1 image", "2 images"."""
     return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
+def left_behind(rules: Collection[str], counts: Mapping[str, Mapping[State, int]]) -> list[str]:
+    """Sentences on queued images whose rule is none of ``rules`` any more; ``counts`` as `JournalReader.counts`."""
+    return [
+        f"{counted(states[State.QUEUED], 'queued image')} {'waits' if states[State.QUEUED] == 1 else 'wait'} for rule "
+        f"{rule}, which left the configuration: put it back"
+        for rule, states in sorted(counts.items())
+        if rule not in rules and states.get(State.QUEUED)
+    ]
 
 
 def spent_of(spent: int, most: int | None) -> str:

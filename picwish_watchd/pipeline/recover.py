@@ -1,10 +1,14 @@
 """The first step of every start: whatever an earlier run left in the middle goes to a state from which to go on."""
 
+from contextlib import suppress
+
 import structlog
 
+from picwish_watchd.errors import JournalTemporaryError
 from picwish_watchd.files.images import inspect_result
 from picwish_watchd.job import ErrorCode, Result, State
 from picwish_watchd.pipeline.context import Context
+from picwish_watchd.pipeline.describe import left_behind
 from picwish_watchd.pipeline.outcomes import doubt
 
 _log = structlog.get_logger()
@@ -40,3 +44,11 @@ def recover(context: Context) -> None:
     # what was paid for and could not be delivered stays: `retry` delivers it at no cost
     keep |= {job.id for job in journal.jobs(states=[State.HELD, State.FAILED]) if job.result is not None}
     context.spool.sweep(keep)
+    tell_of_left_behind(context)
+
+
+def tell_of_left_behind(context: Context) -> None:
+    """A line in the log for each rule that left the configuration, or was renamed, while images waited for it."""
+    with suppress(JournalTemporaryError):
+        for reason in left_behind([rule.name for rule in context.config.rules], context.journal.counts()):
+            _log.warning("config.warning", reason=reason)

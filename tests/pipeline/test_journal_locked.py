@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import pytest
 
 from picwish_watchd import daemon as daemon_module
+from picwish_watchd.cli import main
 from picwish_watchd.daemon import Daemon
 from picwish_watchd.job import State
 from picwish_watchd.journal import locks
@@ -39,6 +40,26 @@ async def test_a_reload_that_is_asked_for_while_it_starts_is_made_once_it_serves
         daemon.stop()
     assert await running == 0
     assert house.job("a.jpg").rule == "more"
+
+
+async def test_queued_images_of_a_rule_that_was_renamed_are_told_of(
+    house: House, capsys: pytest.CaptureFixture[str]
+) -> None:
+    house.top["budget"] = {"per_day": 0}
+    daemon = Daemon(house.config(), KEY, reload=lambda: (house.config(), KEY))
+    running = asyncio.create_task(daemon.run())
+    house.drop("a.jpg")
+    await until(lambda: running.done() or (house.journal.exists() and house.jobs(State.QUEUED)))
+    house.rule = {"name": "renamed"}
+    told = "1 queued image waits for rule scans, which left the configuration: put it back"
+    capsys.readouterr()
+    daemon.reload()
+    assert told in capsys.readouterr().out
+    daemon.stop()
+    assert await running == 0
+    for again in (["status"], ["status", "--json"]):
+        assert main([*again, "-c", str(house.root / "watchd.yaml")]) == 0
+        assert told in capsys.readouterr().out
 
 
 async def test_a_reload_that_cannot_be_written_down_changes_nothing_and_the_next_one_is_obeyed(house: House) -> None:
