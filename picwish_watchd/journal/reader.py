@@ -14,6 +14,7 @@ from picwish_watchd.journal.locks import DaemonLock, witnessed
 from picwish_watchd.journal.opening import connect_checked, require
 from picwish_watchd.journal.refusals import refuse_lost_wal
 from picwish_watchd.journal.rows import (
+    NONE_IS_BEFORE,
     RULES_WITH,
     SELECT_CHARGE,
     SELECT_JOB,
@@ -35,14 +36,6 @@ _PAGE = 500  # rows that are read at once where there may be a million
 PAUSE_MAX = 300.0
 #: The pause is over. None lasts over 300 s: one that ends in more than 400 s was set by a clock that was ahead.
 _OVER = "abs(coalesce(not_before, 0) - ? - 200) >= 200"
-#: One content, one charge: a copy waits for its first, and so does a first that comes back (`retry`) while its copy is
-#: on its way already. What came in a flood waits for a person.
-_NONE_IS_BEFORE = """AND flood = 0 AND NOT EXISTS (SELECT 1 FROM job AS first WHERE first.sha256 = job.sha256
-  AND first.rule = job.rule AND first.id < job.id AND first.state = 'queued')
-  AND NOT EXISTS (SELECT 1 FROM job AS other WHERE +other.sha256 = job.sha256 AND other.rule = job.rule
-  AND (other.state IN ('submitting', 'pending', 'fetching', 'delivering')))
-  AND NOT EXISTS (SELECT 1 FROM job AS other WHERE +other.sha256 = job.sha256 AND other.rule = job.rule
-  AND other.id IN ({}))"""
 
 
 class JournalReader:
@@ -129,7 +122,7 @@ class JournalReader:
         if self._is_put_off(state, rule, now):
             return None
         skip = ",".join(map(str, leaving_out))
-        waits = _NONE_IS_BEFORE.format(skip) if state is State.QUEUED else ""
+        waits = NONE_IS_BEFORE.format(skip) if state is State.QUEUED else ""
         rows = self._rows(
             f"{SELECT_JOB} WHERE state = ? AND rule = ? AND {_OVER} AND id NOT IN ({skip}) {waits} ORDER BY id LIMIT 1",
             (state, rule, now),

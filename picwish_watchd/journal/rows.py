@@ -33,6 +33,15 @@ SELECT_CHARGE = (
     " FROM charge JOIN job ON job.id = charge.job "
 )
 
+#: One content, one charge: a copy waits for its first, and so does a first that comes back (`retry`) while its copy is
+#: on its way already. What came in a flood waits for a person.
+NONE_IS_BEFORE = """AND flood = 0 AND NOT EXISTS (SELECT 1 FROM job AS first WHERE first.sha256 = job.sha256
+  AND first.rule = job.rule AND first.id < job.id AND first.state = 'queued')
+  AND NOT EXISTS (SELECT 1 FROM job AS other WHERE +other.sha256 = job.sha256 AND other.rule = job.rule
+  AND (other.state IN ('submitting', 'pending', 'fetching', 'delivering')))
+  AND NOT EXISTS (SELECT 1 FROM job AS other WHERE +other.sha256 = job.sha256 AND other.rule = job.rule
+  AND other.id IN ({}))"""
+
 #: Each rule that has a job in a state, found without a look at all of its jobs.
 RULES_WITH = """WITH RECURSIVE found (rule) AS (
   SELECT min(rule) FROM job WHERE state = :state
