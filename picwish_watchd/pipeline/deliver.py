@@ -130,7 +130,7 @@ class Deliver:
             self._hold(job, ErrorCode.OUTPUT_FAILED, what)
             return
         _log.warning("delivery.renamed", job=job.id, rule=job.rule, path=job.source, output=plain, reason=what)
-        self._context.journal.update(job, f"{what}; it is delivered as {plain}")
+        self._context.journal.update(job, f"{what}; it is delivered as {plain}", output=None)
         await self._put(job, rule, ways_out(plain))
 
     async def _try(

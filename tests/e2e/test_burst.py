@@ -3,6 +3,8 @@
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
+
 from benchmarks.pictures import numbered
 from tests.support.house import House, Process, until
 from tests.support.pictures import picture
@@ -10,6 +12,7 @@ from tests.support.pictures import picture
 FILES, WRITERS = 1200, 3
 
 
+@pytest.mark.untraced
 async def test_a_burst_into_new_nested_folders_makes_one_job_of_each_file(house: House) -> None:
     house.api["qps"] = 1
     jpeg = picture("jpeg")

@@ -108,6 +108,7 @@ async def test_a_second_signal_ends_at_once_what_the_first_one_waits_for(house: 
     assert [job.state for job in house.jobs()] == [State.HELD]  # nobody can know whether it was taken
 
 
+@pytest.mark.untraced
 async def test_many_kills_at_any_moment_never_pay_twice(house: House) -> None:
     house.simulator.settings = replace(house.simulator.settings, processing=(0.1, 0.5), latency=0.01)
     for number in range(24):

@@ -20,6 +20,8 @@ from tests.support.crash import DIED
 from tests.support.house import FAST, House
 from tests.support.lane import Lanes, lanes
 
+pytestmark = pytest.mark.untraced
+
 _WIDTH = 3  # lives at a time
 _VARIANTS = list(product((0, 1), ("at-most-once", "at-least-once")))
 

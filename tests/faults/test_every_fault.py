@@ -43,6 +43,8 @@ from picwish_watchd.simulator.script import Action, Stage
 from tests.support.house import FAST, KEY, House
 from tests.support.pictures import encode, picture, pixels
 
+pytestmark = pytest.mark.untraced
+
 ONCE, LEAST = "at-most-once", "at-least-once"
 CODES = (400, 401, 402, 403, 404, 408, 413, 422, 429, 500, 502, 503, 504)
 _HASTE = 20.0

@@ -24,6 +24,8 @@ from picwish_watchd.journal import Journal
 from picwish_watchd.simulator import Simulator
 from tests.support.house import FAST, KEY, House, Process, until
 
+pytestmark = pytest.mark.untraced
+
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to mount file systems")
 _STARTED: list[Process] = []
 

@@ -30,6 +30,8 @@ from picwish_watchd.journal import JournalReader
 from picwish_watchd.simulator import Settings, Simulator
 from tests.support.house import House, Process, until
 
+pytestmark = pytest.mark.untraced
+
 _SETTINGS = Settings(qps=None, processing=(0.15, 0.5), latency=0.002, enlarge=1.5)
 _MKFS = ("mkfs.ext4", "-q", "-F", "-b", "4096", "-J", "size=4", "-E", "lazy_itable_init=0,lazy_journal_init=0")
 _WITNESS = "written-and-not-synced"

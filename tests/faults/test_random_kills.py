@@ -18,6 +18,8 @@ from picwish_watchd.job import State
 from picwish_watchd.simulator import Cut, EndIn, Fault, Hang, Reply, Reset, Settings, Simulator, Trim
 from tests.support.house import House, Process
 
+pytestmark = pytest.mark.untraced
+
 _SETTINGS = Settings(qps=None, processing=(0.15, 0.5), latency=0.004, enhance="echo")
 
 

@@ -48,6 +48,8 @@ from tests.support.clock import FakeClock
 from tests.support.house import KEY, House
 from tests.support.pictures import picture
 
+pytestmark = pytest.mark.untraced
+
 _SHM = Path("/dev/shm")
 
 #: What becomes of a paid POST. The first four leave a task behind.

@@ -480,6 +480,7 @@ VALUES = st.sampled_from(
 KEYS: dict[str, type[Section]] = {"api.": Api, "log.": Log, "rules": Rule, "defaults": Rule, "": General}
 
 
+@pytest.mark.untraced
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_value_of_any_key_is_taken_or_told_in_our_own_words(tmp_path: Path, data: st.DataObject) -> None:
@@ -503,6 +504,7 @@ def test_any_value_of_any_key_is_taken_or_told_in_our_own_words(tmp_path: Path, 
             assert "Input should" not in line
 
 
+@pytest.mark.untraced
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_no_mangled_file_raises_anything_but_a_config_error(tmp_path: Path, data: st.DataObject) -> None:

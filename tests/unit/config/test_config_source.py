@@ -132,6 +132,7 @@ def test_only_mappings_can_be_merged(parse: Callable[..., source.Document], merg
     assert (fault.line, fault.key, fault.found) == (2, "a.<<", "5")
 
 
+@pytest.mark.untraced
 @pytest.mark.parametrize(
     "text",
     [

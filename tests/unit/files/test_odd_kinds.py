@@ -52,6 +52,7 @@ def test_an_odd_picture_is_one_that_a_decoder_reads_and_is_taken(kind: str, tmp_
             assert (found.format, found.width, found.height) == (Format(format), *SIZE)
 
 
+@pytest.mark.untraced
 @pytest.mark.parametrize("kind", sorted(KINDS.keys() - {"MPO"}))
 def test_every_cut_of_an_odd_picture_is_noticed_unless_it_takes_nothing_away(kind: str) -> None:
     format, data = KINDS[kind]

@@ -13,6 +13,8 @@ import pytest
 from picwish_watchd.files.publish import Published, publish, stands_durably
 from tests.support.refusing import KNOWN_HERE, Order, dump
 
+pytestmark = pytest.mark.untraced
+
 DATA = b"result" * 40_000
 DIGEST = sha256(DATA).hexdigest()
 AWAY, ROOM, REFUSED, DONE = "OutboxAway", "NoRoom", "Refused", "Published"

@@ -1,5 +1,6 @@
 """Settling: stillness is measured by what was seen, and no candidate is ever lost."""
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
@@ -156,5 +157,5 @@ class SettlingMachine(RuleBasedStateMachine):
         assert (self.settling.next_due() is None) is (self.out == set(self.seen))
 
 
-TestSettlingMachine = SettlingMachine.TestCase
+TestSettlingMachine = pytest.mark.untraced(SettlingMachine.TestCase)
 TestSettlingMachine.settings = settings(max_examples=60, stateful_step_count=30, deadline=None, database=None)

@@ -71,6 +71,7 @@ def test_every_cut_of_a_small_picture_is_noticed(kind: str) -> None:
     assert cuts(data, range(12, len(data)), format_of(kind)) == []
 
 
+@pytest.mark.untraced
 @pytest.mark.parametrize("kind", KINDS)
 def test_cuts_all_over_a_larger_picture_are_noticed(kind: str) -> None:
     data = picture(kind, 1200, 900)

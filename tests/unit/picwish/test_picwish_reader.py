@@ -43,6 +43,7 @@ def spelled(value: str, style: int) -> str:
     return text
 
 
+@pytest.mark.untraced
 @settings(max_examples=80, deadline=None)
 @given(
     before=st.dictionaries(texts.filter(lambda k: k != "image"), plain_json, max_size=4),
