@@ -15,7 +15,7 @@ import structlog
 
 from picwish_watchd import __version__
 from picwish_watchd.clock import Clock
-from picwish_watchd.config import Config
+from picwish_watchd.config import Config, outline
 from picwish_watchd.errors import JournalTemporaryError, WatchdError
 from picwish_watchd.files.spool import Spool
 from picwish_watchd.job import Job, State
@@ -304,6 +304,7 @@ class Daemon:
                 "started_at": self._started,
                 "refused": self._refused or None,
                 "slowed": self._told_rate,
+                "config": outline.told(self.context.config),
                 "blocked": None if blocked is None else {"code": blocked.code, "message": blocked.message},
                 "rules": {
                     desk.rule.name: {"watching": desk.watching, "reason": desk.away, "observer": desk.observer}

@@ -6,10 +6,10 @@ from collections import Counter
 from dataclasses import asdict
 
 from picwish_watchd import __version__
-from picwish_watchd.cli.source import journal
+from picwish_watchd.cli.source import outlined, report_of
 from picwish_watchd.cli.table import print_table
 from picwish_watchd.clock import Clock, day_start, month_start
-from picwish_watchd.config import Config, Rule
+from picwish_watchd.config.outline import Outline, RuleOutline
 from picwish_watchd.job import State
 from picwish_watchd.journal import DaemonLock, JournalReader
 from picwish_watchd.pipeline.describe import left_behind, moment, spent_of, waiting_for_approval
@@ -20,8 +20,8 @@ from picwish_watchd.pipeline.rate import crept_back
 
 def run(args: argparse.Namespace) -> int:
     """Tells it."""
-    config, reader = journal(args)
-    facts = standing(config, reader, Clock())
+    outline, reader = outlined(args)
+    facts = standing(outline, reader, Clock())
     if args.json:
         print(json.dumps(facts))
         return 0
@@ -29,21 +29,19 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def standing(config: Config, reader: JournalReader, clock: Clock) -> dict[str, object]:
+def standing(outline: Outline, reader: JournalReader, clock: Clock) -> dict[str, object]:
     """All of it as plain values, as `status --json` prints them."""
-    pid = DaemonLock(config.journal).owner()
-    told = json.loads(reader.report() or "{}")
-    if told.get("pid") != pid:
-        told = {}  # of an earlier daemon
+    pid = DaemonLock(reader.path).owner()
+    told = report_of(pid, reader)
     counts = reader.counts()
     totals: Counter[str] = Counter()
     for states in counts.values():
         totals.update({str(state): number for state, number in states.items()})
     floods = reader.floods()
     now, blocked = clock.now(), told.get("blocked")
-    rate = _rate(config, told.get("slowed"), now)
+    rate = _rate(outline, told.get("slowed"), now)
     stopped = "the daemon does not run" if pid is None else blocked and blocked["message"]
-    ahead = survey(config, reader, now, counts=counts, rate=rate, stopped=stopped)
+    ahead = survey(outline, reader, now, counts=counts, rate=rate, stopped=stopped)
     watched = told.get("rules", {})
     return {
         "running": pid is not None,
@@ -53,25 +51,25 @@ def standing(config: Config, reader: JournalReader, clock: Clock) -> dict[str, o
         "rules": [
             {
                 "name": rule.name,
-                "inbox": str(rule.inbox),
+                "inbox": rule.inbox,
                 "watching": watched.get(rule.name, {}).get("watching", False),
                 "observer": watched.get(rule.name, {}).get("observer"),
                 "reason": watched.get(rule.name, {}).get("reason"),
                 "jobs": {str(state): number for state, number in counts.get(rule.name, {}).items()},
                 "blocked": _flood(rule, floods.get(rule.name, 0)),
             }
-            for rule in config.rules
+            for rule in outline.rules
         ],
         "credits": {
             "today": reader.credits_since(day_start(now)),
             "month": reader.credits_since(month_start(now)),
-            "per_day": config.budget.per_day,
-            "per_month": config.budget.per_month,
+            "per_day": outline.per_day,
+            "per_month": outline.per_month,
         },
         "blocked": blocked,
         "refused": told.get("refused"),
-        "left_behind": left_behind([rule.name for rule in config.rules], counts),
-        "rate": {"now": round(rate, 2), "qps": config.api.qps, "reason": _slowed(config, told.get("slowed"), rate)},
+        "left_behind": left_behind([rule.name for rule in outline.rules], counts),
+        "rate": {"now": round(rate, 2), "qps": outline.qps, "reason": _slowed(outline, told.get("slowed"), rate)},
         "forecast": {
             **asdict(ahead),
             "end": moment(now + ahead.seconds) if ahead.images and ahead.seconds is not None else None,
@@ -80,21 +78,21 @@ def standing(config: Config, reader: JournalReader, clock: Clock) -> dict[str, o
     }
 
 
-def _rate(config: Config, slowed: tuple[float, float] | None, now: float) -> float:
+def _rate(outline: Outline, slowed: tuple[float, float] | None, now: float) -> float:
     """Requests a second that the daemon allows itself at this moment."""
-    return config.api.qps if slowed is None else crept_back(config.api.qps, slowed[0], now - slowed[1])
+    return outline.qps if slowed is None else crept_back(outline.qps, slowed[0], now - slowed[1])
 
 
-def _slowed(config: Config, slowed: tuple[float, float] | None, rate: float) -> str | None:
-    if slowed is None or rate >= config.api.qps:
+def _slowed(outline: Outline, slowed: tuple[float, float] | None, rate: float) -> str | None:
+    if slowed is None or rate >= outline.qps:
         return None
     return (
-        f"{rate:.2g} requests a second instead of {config.api.qps:g}, for PicWish said at {moment(slowed[1])} that "
+        f"{rate:.2g} requests a second instead of {outline.qps:g}, for PicWish said at {moment(slowed[1])} that "
         "there were too many (429): another program may use the same key; the rate creeps back by itself"
     )
 
 
-def _flood(rule: Rule, images: int) -> dict[str, str] | None:
+def _flood(rule: RuleOutline, images: int) -> dict[str, str] | None:
     if not images:
         return None
     return {"code": "burst", "message": waiting_for_approval(images, PRICES[rule.type], rule.name)}

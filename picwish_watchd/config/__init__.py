@@ -2,32 +2,61 @@
 
 ``find`` says which file, ``load`` reads it, ``read_key`` fetches the API key. Inside, from the ground up: ``units`` and
 ``texts`` judge single values, ``private`` reads files of secrets, ``extras`` knows what must be installed besides,
-``schema`` names the keys (``notifiers`` those of `notify:`), ``source`` reads YAML with its lines, ``dangers`` judges
-combinations, ``reading`` puts them together, ``messages`` words the faults.
+``source`` reads YAML with its lines, ``places`` finds file and journal, ``schema`` names the keys (``notifiers`` those
+of `notify:`), ``dangers`` judges combinations, ``reading`` puts them together, ``messages`` words the faults.
+``outline`` is what the running daemon tells of its configuration, so that `status` need not judge the file once more.
+
+Each name is fetched when it is first asked for: pydantic and the schema take 0.2 s, more than most commands do.
 """
 
-from picwish_watchd.config.key import read_key
-from picwish_watchd.config.notifiers import Apprise, Command, Email, Event, Notifier, Security, Way, Webhook
-from picwish_watchd.config.private import PrivateFile
-from picwish_watchd.config.reading import find, load
-from picwish_watchd.config.schema import (
-    Api,
-    Budget,
-    Burst,
-    Charging,
-    Config,
-    Http,
-    IfExists,
-    Log,
-    LogFormat,
-    LogLevel,
-    Observer,
-    OnFailure,
-    OnSuccess,
-    Oversize,
-    Rule,
-)
-from picwish_watchd.config.texts import Address
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from picwish_watchd.config.key import read_key
+    from picwish_watchd.config.notifiers import Apprise, Command, Email, Event, Notifier, Security, Way, Webhook
+    from picwish_watchd.config.places import find
+    from picwish_watchd.config.private import PrivateFile
+    from picwish_watchd.config.reading import load
+    from picwish_watchd.config.schema import (
+        Api,
+        Budget,
+        Burst,
+        Charging,
+        Config,
+        Http,
+        IfExists,
+        Log,
+        LogFormat,
+        LogLevel,
+        Observer,
+        OnFailure,
+        OnSuccess,
+        Oversize,
+        Rule,
+    )
+    from picwish_watchd.config.texts import Address
+else:
+    _SCHEMA = (
+        "Api", "Budget", "Burst", "Charging", "Config", "Http", "IfExists", "Log", "LogFormat", "LogLevel",
+        "Observer", "OnFailure", "OnSuccess", "Oversize", "Rule",
+    )  # fmt: skip
+    _NOTIFIERS = ("Apprise", "Command", "Email", "Event", "Notifier", "Security", "Way", "Webhook")
+    _HOMES = {
+        "Address": "texts",
+        "PrivateFile": "private",
+        "find": "places",
+        "load": "reading",
+        "read_key": "key",
+        **dict.fromkeys(_SCHEMA, "schema"),
+        **dict.fromkeys(_NOTIFIERS, "notifiers"),
+    }
+
+    def __getattr__(name: str) -> object:  # PEP 562
+        if name not in _HOMES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+
 
 __all__ = [
     "Address",

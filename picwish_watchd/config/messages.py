@@ -1,11 +1,13 @@
 """How a fault is told: file, line, key, what was found, what is allowed."""
 
 from dataclasses import dataclass
-
-from pydantic import BaseModel
-from pydantic_core import ErrorDetails
+from typing import TYPE_CHECKING
 
 from picwish_watchd.config.units import RefusedError, closest
+
+if TYPE_CHECKING:  # `source` speaks these words too, and a command that only looks does not wait for pydantic
+    from pydantic import BaseModel
+    from pydantic_core import ErrorDetails
 
 Where = tuple[str | int, ...]  #: the way to a value: ("rules", 0, "settle")
 
@@ -37,7 +39,7 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in shown)
 
 
-def refusal(error: ErrorDetails, section: type[BaseModel], known: list[str]) -> RefusedError:
+def refusal(error: "ErrorDetails", section: "type[BaseModel]", known: list[str]) -> RefusedError:
     """What one error of the schema means to a person; ``known``: the keys that may stand there.
 
     None of pydantic's own words is passed on. The kinds of errors are those that `picwish_watchd.config.schema` can

@@ -20,7 +20,6 @@ from picwish_watchd.errors import ConfigError
 SectionT = TypeVar("SectionT", bound=Section)
 Value = TypeVar("Value")
 
-SYSTEM_WIDE = Path("/etc/picwish-watchd/config.yaml")
 _PER_RULE = ("name", "inbox")  #: keys that cannot be the same for all rules
 _SECTIONS = ("api", "budget", "defaults", "http", "log", "notify", "rules")
 _LISTS = (("notify",), ("rules",))  #: sections of many entries
@@ -31,36 +30,6 @@ _STAND_INS: Mapping[type[Section], Mapping[str, object]] = {
     Http: {"listen": "127.0.0.1:0"},
     **STAND_INS,
 }
-
-
-def find(explicit: Path | None, environ: Mapping[str, str], cwd: Path) -> Path:
-    """The configuration file to load, absolute.
-
-    ``explicit`` (``-c``) or else ``$PICWISH_WATCHD_CONFIG`` is the file, whether it exists or not. Otherwise the first
-    that exists of ``./picwish-watchd.yaml``, ``$XDG_CONFIG_HOME/picwish-watchd/config.yaml`` (``~/.config`` where the
-    variable is unset or relative, as the XDG Base Directory Specification says) and
-    ``/etc/picwish-watchd/config.yaml``. Raises `ConfigError` that names the places if there is none.
-    """
-    cwd = Path(os.path.abspath(cwd))
-    named = explicit or environ.get("PICWISH_WATCHD_CONFIG")
-    if named:
-        return Path(os.path.normpath(cwd / named))
-    places = [cwd / "picwish-watchd.yaml"]
-    if own := _own_folder(environ):
-        places.append(own / "picwish-watchd" / "config.yaml")
-    places.append(SYSTEM_WIDE)
-    for place in places:
-        if os.path.lexists(place):
-            return place
-    looked = ", ".join(map(str, places))
-    raise ConfigError(f"no configuration file; looked for -c FILE, $PICWISH_WATCHD_CONFIG, {looked}")
-
-
-def _own_folder(environ: Mapping[str, str]) -> Path | None:
-    configured = environ.get("XDG_CONFIG_HOME", "")
-    if os.path.isabs(configured):
-        return Path(configured)
-    return Path(environ["HOME"], ".config") if environ.get("HOME") else None
 
 
 def load(path: Path, environ: Mapping[str, str]) -> Config:
@@ -114,6 +83,7 @@ class _Reading:
             rules=tuple(rules.values()),
             log=log,
             path=path,
+            sha256=self._document.sha256,
             warnings=tuple(self._warnings(api)),
             http=http,
             notify=tuple(notify.values()),

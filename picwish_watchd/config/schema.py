@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Self
@@ -20,6 +20,7 @@ from pydantic import (
 )
 
 from picwish_watchd.config import texts, units
+from picwish_watchd.config.places import JOURNAL
 from picwish_watchd.config.private import PrivateFile
 from picwish_watchd.errors import ConfigError
 
@@ -249,7 +250,7 @@ class Http(Section):
 class General(Section):
     """The keys that stand at the top of the file by themselves."""
 
-    journal: Folder = Path("/var/lib/picwish-watchd/journal.db")
+    journal: Folder = JOURNAL
     charging: Annotated[Charging, _by(units.word, kind=Charging)] = Charging.AT_MOST_ONCE
     min_free: Size = 256 * 2**20  #: bytes that outbox and spool must have before anything is bought
     max_attempts: Count = 3  #: submissions of one image that PicWish itself failed
@@ -275,6 +276,8 @@ class Config:
     warnings: tuple[str, ...]  #: what works and should not stay so, for a person to read
     http: Http | None = None
     notify: "tuple[Notifier, ...]" = ()  #: whom the daemon tells of trouble
+    #: Of that file's bytes; None where they do not say all: ``~`` and ``${VAR}`` come from outside.
+    sha256: str | None = field(default=None, compare=False)
 
     def private(self) -> list[PrivateFile]:
         """The files of secrets that it names, besides that of the API key."""

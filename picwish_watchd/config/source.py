@@ -4,6 +4,7 @@ YAML 1.1 takes ``12:30`` for 750, ``010`` for 8 and ``0644`` for 420. Here only 
 such spellings stay text, and the key's own reader judges them.
 """
 
+import hashlib
 import os
 import re
 import stat
@@ -47,6 +48,7 @@ class Document:
     data: dict[str, object]
     spots: Mapping[Where, Spot]
     faults: tuple[Fault, ...]  #: keys that stand twice, tags
+    sha256: str | None  #: of the file's bytes; None where they do not say all: ``~`` and ``${VAR}`` come from outside
 
     def line(self, where: Where) -> int:
         """The line of a key, or of what is nearest around it."""
@@ -65,7 +67,8 @@ def read(file: Path) -> Document:
     Raises `ConfigError`, in a sentence that names the file, if it cannot be opened, is not text in UTF-8, not YAML, no
     mapping, or larger, deeper or more winding than any configuration is.
     """
-    text = _decoded(file, _bytes(file))
+    content = _bytes(file)
+    text = _decoded(file, content)
     try:
         _check_depth(file, text)
         node = yaml.compose(text, Loader=_LOADER)
@@ -77,7 +80,7 @@ def read(file: Path) -> Document:
         raise ConfigError(
             f"{file}:{_line(node)}: found {_shown(node)} at the top; allowed: keys such as api: and rules:"
         )
-    return _Walk(file).document(node)
+    return _Walk(file).document(node, hashlib.sha256(content).hexdigest())
 
 
 def _bytes(file: Path) -> bytes:
@@ -144,10 +147,11 @@ class _Walk:
         self._spots: dict[Where, Spot] = {}
         self._faults: list[Fault] = []
         self._visited = 0
+        self._says_all = True
 
-    def document(self, root: yaml.MappingNode) -> Document:
+    def document(self, root: yaml.MappingNode, sha256: str) -> Document:
         data = self._mapping(root, ())
-        return Document(self._file, data, self._spots, tuple(self._faults))
+        return Document(self._file, data, self._spots, tuple(self._faults), sha256 if self._says_all else None)
 
     def _value(self, node: yaml.Node, where: Where, line: int) -> object:
         self._count(line)
@@ -161,6 +165,7 @@ class _Walk:
         if isinstance(node, yaml.SequenceNode):
             return [self._value(item, (*where, i), _line(item)) for i, item in enumerate(node.value)]
         assert isinstance(node, yaml.ScalarNode)
+        self._says_all &= not node.value.startswith("~") and "${" not in node.value
         return _scalar(node)
 
     def _count(self, line: int) -> None:

@@ -4,6 +4,7 @@ from collections import Counter
 
 import structlog
 
+from picwish_watchd.config.outline import Outline
 from picwish_watchd.job import ENDED_BADLY, Job, State
 from picwish_watchd.journal import behind_another
 from picwish_watchd.pipeline.context import Context
@@ -56,7 +57,8 @@ class Drain:
         if self._forecast is None or now - self._foretold >= (_AFRESH if images else _FIRST):
             self._foretold = now
             self._forecast = survey(
-                context.config, context.journal, context.clock.now(), counts=context.journal.counts(), rate=rate,
+                Outline.of(context.config), context.journal, context.clock.now(),
+                counts=context.journal.counts(), rate=rate,
                 stopped=None if blocked is None else blocked.message,
             )  # fmt: skip
         return self._forecast

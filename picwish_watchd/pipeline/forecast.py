@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from picwish_watchd.config import Config, Rule
+from picwish_watchd.config.outline import Outline, RuleOutline
 from picwish_watchd.job import Job, State
 from picwish_watchd.journal import JournalReader
 from picwish_watchd.pipeline.describe import counted, waiting_for_approval
@@ -78,18 +78,18 @@ def predict(work: Work, pace: Pace, waits_for: Sequence[str] = ()) -> Forecast:
 
 
 def survey(
-    config: Config, journal: JournalReader, now: float, *, counts: Counts, rate: float, stopped: str | None
+    outline: Outline, journal: JournalReader, now: float, *, counts: Counts, rate: float, stopped: str | None
 ) -> Forecast:
     """The forecast for a journal at a moment (Unix seconds).
 
     ``counts``: as the journal tells them. ``rate``: requests a second at present. ``stopped``: why nothing is sent.
     """
     floods = journal.floods()
-    queued = {rule: counts.get(rule.name, {}).get(State.QUEUED, 0) - floods.get(rule.name, 0) for rule in config.rules}
+    queued = {rule: counts.get(rule.name, {}).get(State.QUEUED, 0) - floods.get(rule.name, 0) for rule in outline.rules}
     waits = [stopped] if stopped and any(queued.values()) else []
     waits += [] if stopped else _put_off(journal, now, queued)
     credits = sum(PRICES[rule.type] * images for rule, images in queued.items())
-    waits += [] if stopped else _short(config, journal, now, credits)
+    waits += [] if stopped else _short(outline, journal, now, credits)
     going = predict(
         Work(
             polled=sum(images for rule, images in queued.items() if not rule.sync),
@@ -97,10 +97,10 @@ def survey(
             running=sum(states.get(state, 0) for states in counts.values() for state in _AT_PICWISH),
             credits=credits,
         ),
-        _pace(config, journal, rate),
+        _pace(outline, journal, rate),
         waits,
     )
-    return going if not floods else _with_floods(config, going, floods)
+    return going if not floods else _with_floods(outline, going, floods)
 
 
 def lasting(seconds: float) -> str:
@@ -119,15 +119,15 @@ def _round(number: float) -> int:
     return int(round(number / step) * step)
 
 
-def _pace(config: Config, journal: JournalReader, rate: float) -> Pace:
-    models = {rule.type for rule in config.rules}
+def _pace(outline: Outline, journal: JournalReader, rate: float) -> Pace:
+    models = {rule.type for rule in outline.rules}
     laws = [Law(journal.task_seconds(model, _LEARNT_FROM)) for model in models]
     longest = max(law.longest for law in laws)
-    at_once = config.api.max_pending or most_pending(config.api.qps, longest)
+    at_once = outline.max_pending or most_pending(outline.qps, longest)
     return Pace(rate, max(law.quantile(0.5) for law in laws), max(law.quantile(0.9) for law in laws), at_once)
 
 
-def _put_off(journal: JournalReader, now: float, queued: Mapping[Rule, int]) -> list[str]:
+def _put_off(journal: JournalReader, now: float, queued: Mapping[RuleOutline, int]) -> list[str]:
     """The rules none of whose images may go, as while an outbox is away, and what the oldest one waits for."""
     told = []
     for rule in (rule for rule, images in queued.items() if images):
@@ -141,18 +141,18 @@ def _waits(job: Job, now: float) -> bool:
     return job.note is not None and (job.not_before or 0.0) > now
 
 
-def _short(config: Config, journal: JournalReader, now: float, credits: int) -> list[str]:
-    left = [most for most in Purse(config.budget, now).left(journal) if most is not None]
+def _short(outline: Outline, journal: JournalReader, now: float, credits: int) -> list[str]:
+    left = [most for most in Purse(outline, now).left(journal) if most is not None]
     if not credits or not left or credits <= min(left):
         return []
     return [f"the budget has {counted(min(left), 'credit')} left; what goes beyond waits until it is renewed"]
 
 
-def _with_floods(config: Config, going: Forecast, floods: Mapping[str, int]) -> Forecast:
+def _with_floods(outline: Outline, going: Forecast, floods: Mapping[str, int]) -> Forecast:
     """What waits for `approve` is told, and is no part of the promise."""
     told = tuple(
         waiting_for_approval(floods[rule.name], PRICES[rule.type], rule.name)
-        for rule in config.rules
+        for rule in outline.rules
         if rule.name in floods
     )
     return Forecast(going.images, going.per_hour, going.seconds, going.credits, going.waits_for + told)

@@ -1,18 +1,30 @@
 """The budget: how much may still be spent today and this month. Exact, for the price is known before."""
 
 from dataclasses import dataclass
+from typing import Protocol
 
 from picwish_watchd.clock import day_start, month_start
-from picwish_watchd.config import Budget
 from picwish_watchd.journal import JournalReader
 from picwish_watchd.pipeline.describe import counted
+
+
+class Limits(Protocol):
+    """Credits that may be spent, by local day and month; None: no limit."""
+
+    @property
+    def per_day(self) -> int | None:
+        """In one day."""
+
+    @property
+    def per_month(self) -> int | None:
+        """In one month."""
 
 
 @dataclass(frozen=True, slots=True)
 class Purse:
     """A budget at a moment (Unix seconds). Pending and doubtful submissions count as spent, on the day of sending."""
 
-    budget: Budget
+    budget: Limits
     now: float
 
     def caps(self) -> list[tuple[float, int]]:

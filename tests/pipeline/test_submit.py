@@ -11,6 +11,7 @@ import pytest
 
 from picwish_watchd.cli.status import standing
 from picwish_watchd.clock import Clock
+from picwish_watchd.config.outline import Outline
 from picwish_watchd.daemon import Daemon
 from picwish_watchd.files.spool import Spool
 from picwish_watchd.job import ErrorCode, NewJob, Stamp, State
@@ -259,7 +260,7 @@ async def test_status_tells_the_rate_that_a_429_has_lowered_and_what_is_left_to_
     running = asyncio.create_task(daemon.run())
     await until(lambda: house.creates() == 2 and '"slowed": [' in house.report())
     reader = JournalReader.open(house.journal)
-    facts = standing(config, reader, Clock())
+    facts = standing(Outline.of(config), reader, Clock())
     reader.close()
     rate, ahead = facts["rate"], facts["forecast"]
     assert isinstance(rate, dict)

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from picwish_watchd.config import Config, load
+from picwish_watchd.config.outline import Outline
 from picwish_watchd.job import NewJob, Stamp, State
 from picwish_watchd.journal import Journal
 from picwish_watchd.pipeline.forecast import Forecast, Pace, Work, lasting, predict, survey
@@ -81,7 +82,7 @@ class Books:
 
     def ahead(self, stopped: str | None = None, **top: Any) -> Forecast:
         return survey(
-            self.config(**top), self.journal, self.clock.now(),
+            Outline.of(self.config(**top)), self.journal, self.clock.now(),
             counts=self.journal.counts(), rate=2.0, stopped=stopped,
         )  # fmt: skip
 

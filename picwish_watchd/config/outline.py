@@ -1,0 +1,57 @@
+"""What `status` needs of a configuration. The running daemon tells it in its report, for to read and judge the file
+anew takes longer than all else that `status` does."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+if TYPE_CHECKING:  # whoever asks for an outline wants to be spared the schema
+    from picwish_watchd.config.places import Glance
+    from picwish_watchd.config.schema import Config
+
+
+@dataclass(frozen=True, slots=True)
+class RuleOutline:
+    """Of a rule, as `picwish_watchd.config.Rule` has it."""
+
+    name: str
+    inbox: str
+    type: int
+    sync: int
+
+
+@dataclass(frozen=True, slots=True)
+class Outline:
+    """Of the whole, as `picwish_watchd.config.Config` has it."""
+
+    rules: tuple[RuleOutline, ...]
+    qps: float  #: requests a second
+    max_pending: int | None
+    per_day: int | None  #: credits
+    per_month: int | None
+
+    @classmethod
+    def of(cls, config: "Config") -> Self:
+        """That of a configuration."""
+        return cls(
+            rules=tuple(RuleOutline(rule.name, str(rule.inbox), rule.type, rule.sync) for rule in config.rules),
+            qps=config.api.qps,
+            max_pending=config.api.max_pending,
+            per_day=config.budget.per_day,
+            per_month=config.budget.per_month,
+        )
+
+
+def told(config: "Config") -> dict[str, object] | None:
+    """The outline and what it is an outline of, as JSON knows it; None where the file alone does not say all."""
+    if config.sha256 is None:
+        return None
+    return {"file": str(config.path), "sha256": config.sha256, **asdict(Outline.of(config))}
+
+
+def recalled(told: Mapping[str, Any] | None, seen: "Glance") -> Outline | None:
+    """The outline that was told by the same version, if it is that of the file as it was seen now."""
+    if told is None or (told["file"], told["sha256"]) != (str(seen.file), seen.sha256):
+        return None
+    rules = tuple(RuleOutline(**rule) for rule in told["rules"])
+    return Outline(rules, told["qps"], told["max_pending"], told["per_day"], told["per_month"])
