@@ -14,6 +14,7 @@ from benchmarks.past import fill
 from benchmarks.processes import ENVIRON, BenchmarkError, SimulatorProcess, place
 
 _MS = 1000.0
+_SETTLING = 3.0  # seconds from a daemon's readiness until it is at rest
 
 
 def measure(args: argparse.Namespace) -> Iterator[Figure]:
@@ -25,8 +26,13 @@ def measure(args: argparse.Namespace) -> Iterator[Figure]:
         asked = ("-c", str(here.file))
         yield from _told("an empty interpreter", times, "-c", "pass")
         yield from _told("--help", times, *run, "--help", goal=100.0)
-        yield from _told("status", times, *run, "status", *asked)
-        yield from _told("status --json", times, *run, "status", *asked, "--json", goal=100.0)
+        yield from _told("status --json, no daemon running", times, *run, "status", *asked, "--json")
+        with here.running_daemon():
+            time.sleep(_SETTLING)
+            yield from _told("status, beside a daemon at rest", times, *run, "status", *asked, goal=100.0)
+            yield from _told(
+                "status --json, beside a daemon at rest", times, *run, "status", *asked, "--json", goal=100.0
+            )
         yield from _told("  of it interpreter and imports", times, "-c", "import picwish_watchd.cli.status")
         ready = [until_ready(here, kill=False) for _ in range(max(1, times // 4))]
         yield Figure("the daemon, to READY=1", statistics.median(ready) * _MS, "ms")

@@ -14,6 +14,7 @@ from picwish_watchd.journal.locks import DaemonLock, witnessed
 from picwish_watchd.journal.opening import connect_checked, require
 from picwish_watchd.journal.refusals import refuse_lost_wal
 from picwish_watchd.journal.rows import (
+    COUNTS,
     NONE_IS_BEFORE,
     RULES_WITH,
     SELECT_CHARGE,
@@ -204,7 +205,7 @@ class JournalReader:
     def counts(self) -> dict[str, dict[State, int]]:
         """Number of jobs by rule and state."""
         found: dict[str, dict[State, int]] = {}
-        for row in self._rows("SELECT rule, state, count(*) AS n FROM job GROUP BY state, rule"):
+        for row in self._rows(COUNTS):
             found.setdefault(row["rule"], {})[State(row["state"])] = row["n"]
         return found
 

@@ -42,6 +42,20 @@ NONE_IS_BEFORE = """AND flood = 0 AND NOT EXISTS (SELECT 1 FROM job AS first WHE
   AND NOT EXISTS (SELECT 1 FROM job AS other WHERE +other.sha256 = job.sha256 AND other.rule = job.rule
   AND other.id IN ({}))"""
 
+#: Number of jobs by rule and state. Each pair is sought in the index and counted by itself: to group all rows of the
+#: index takes more than twice as long (16 ms, not 7, with 100,000 jobs).
+COUNTS = f"""
+WITH RECURSIVE
+  known (state) AS (VALUES {", ".join(f"('{state}')" for state in State)}),
+  pair (state, rule) AS (
+    SELECT state, (SELECT min(rule) FROM job WHERE job.state = known.state) FROM known
+    UNION ALL
+    SELECT state, (SELECT min(rule) FROM job WHERE job.state = pair.state AND job.rule > pair.rule)
+    FROM pair WHERE rule IS NOT NULL
+  )
+SELECT rule, state, (SELECT count(*) FROM job WHERE job.state = pair.state AND job.rule = pair.rule) AS n
+FROM pair WHERE rule IS NOT NULL ORDER BY state, rule"""
+
 #: Each rule that has a job in a state, found without a look at all of its jobs.
 RULES_WITH = """WITH RECURSIVE found (rule) AS (
   SELECT min(rule) FROM job WHERE state = :state

@@ -1,9 +1,10 @@
 """What was spent since a moment: the status line asks each second, and a day may have tens of thousands of rows."""
 
+import math
 import sqlite3
 from collections.abc import Callable
 
-_SUM = "SELECT coalesce(sum(credits), 0) FROM charge WHERE at >= ? AND state <> 'released'"
+_SUM = "SELECT coalesce(sum(credits), 0) FROM charge WHERE at >= ? AND at < ? AND state <> 'released'"
 
 
 class Sums:
@@ -25,8 +26,10 @@ class Sums:
         if self._state != state:
             self._state, self._known = state, {}
         if moment not in self._known:
-            self._known[moment] = self._added_up(moment)
+            # of a month, the day that was just added up need not be added up again
+            until = min((later for later in self._known if later > moment), default=math.inf)
+            self._known[moment] = self._added_up(moment, until) + self._known.get(until, 0)
         return self._known[moment]
 
-    def _added_up(self, moment: float) -> int:
-        return int(self._row(_SUM, (moment,))[0])
+    def _added_up(self, moment: float, until: float = math.inf) -> int:
+        return int(self._row(_SUM, (moment, until))[0])

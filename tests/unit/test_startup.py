@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-_OF_THE_DAEMON = ("asyncio", "httpx", "PIL", "watchdog", "structlog")
+_OF_THE_DAEMON = ("asyncio", "httpx", "PIL", "watchdog", "structlog", "pydantic")
 
 
 @pytest.mark.parametrize("command", ["status", "jobs", "show", "spend"])

@@ -73,6 +73,18 @@ def test_credits_count_from_the_moment_of_submission(journal: Journal, clock: Fa
     assert journal.credits_since(midnight + 0.001) == 0
 
 
+def test_a_month_that_is_asked_for_after_its_day_has_both_parts(journal: Journal, clock: FakeClock) -> None:
+    month = clock.now()
+    submitted(journal)
+    clock.advance(86_400)
+    midnight = clock.now()
+    submitted(journal, 4, "b.jpg")
+    assert (journal.credits_since(midnight), journal.credits_since(month)) == (4, 9)
+    released = journal.move(submitted(journal, 4, "c.jpg"), State.FAILED, "400", charge=Charge.RELEASED)
+    assert released.credits == 0
+    assert (journal.credits_since(midnight), journal.credits_since(month - 1)) == (4, 9)
+
+
 def test_a_charge_without_a_submission_writes_nothing(journal: Journal) -> None:
     job = journal.move(added(journal), State.FAILED, "never sent", charge=Charge.SPENT)
     assert job.credits == 0

@@ -1,0 +1,76 @@
+"""`status` beside a real daemon: quick, and the same facts whoever is asked about the configuration."""
+
+import asyncio
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from picwish_watchd.cli import main
+from picwish_watchd.config import Config, load
+from picwish_watchd.daemon import Daemon
+from picwish_watchd.errors import ConfigError
+from tests.support.house import KEY, House, until
+
+_RUN = """import sys
+from picwish_watchd.cli import main
+code = main(sys.argv[1:])
+print("pydantic" in sys.modules, file=sys.stderr)
+sys.exit(code)"""
+
+
+async def _status(file: Path) -> tuple[str, bool]:
+    """What `status --json` prints, and whether it judged the file."""
+    command = [sys.executable, "-c", _RUN, "status", "--json", "-c", str(file)]
+    done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, check=True)
+    return done.stdout, done.stderr.endswith("True\n")
+
+
+async def test_the_facts_are_the_same_whether_the_daemon_or_the_file_is_asked(house: House) -> None:
+    house.top = {"budget": {"per_day": 500}}
+    house.more_rules = [{"name": "Fotos", "inbox": "Müller ☃", "type": 1, "sync": 1}]
+    (house.root / "Müller ☃").mkdir()
+    house.drop("a.jpg")
+    daemon = Daemon(house.config(), KEY)
+    running = asyncio.create_task(daemon.run())
+    await until(lambda: len(house.results()) == 1 and house.report().count('"watching": true') == 2)
+    file = house.root / "watchd.yaml"
+    await until(lambda: house.jobs()[0].state == "done")
+    short, judged_short = await _status(file)
+    with file.open("a") as opened:
+        opened.write("\n")
+    full, judged_full = await _status(file)
+    daemon.stop()
+    assert await running == 0
+    assert (judged_short, judged_full) == (False, True)
+    assert short == full
+    assert json.loads(short)["credits"]["today"] == 5
+
+
+async def test_after_a_reload_the_new_file_is_known_and_a_refused_one_is_not(
+    house: House, capsys: pytest.CaptureFixture[str]
+) -> None:
+    allowed = True
+
+    def read_again() -> tuple[Config, str]:
+        if not allowed:
+            raise ConfigError("no API key")
+        return load(file, {}), KEY
+
+    daemon = Daemon(house.config(), KEY, reload=read_again)
+    file = house.root / "watchd.yaml"
+    running = asyncio.create_task(daemon.run())
+    await until(lambda: '"watching": true' in house.report())
+    file.write_text(file.read_text().replace("qps: 500", "qps: 400"))
+    daemon.reload()
+    told, judged = await _status(file)
+    assert (json.loads(told)["rate"]["qps"], judged) == (400, False)
+    allowed = False
+    file.write_text(file.read_text().replace("qps: 400", "qps: 300"))
+    daemon.reload()
+    assert main(["status", "-c", str(file)]) == 0
+    assert "reload refused, the old configuration is in force (no API key)" in capsys.readouterr().out
+    daemon.stop()
+    assert await running == 0

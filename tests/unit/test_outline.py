@@ -1,0 +1,158 @@
+"""When `status` believes the running daemon about the configuration, and when it judges the file itself."""
+
+import argparse
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from picwish_watchd import __version__
+from picwish_watchd.cli import main
+from picwish_watchd.cli.source import outlined
+from picwish_watchd.clock import Clock
+from picwish_watchd.config import load
+from picwish_watchd.config.outline import Outline, recalled, told
+from picwish_watchd.config.places import glance
+from picwish_watchd.errors import ConfigError, JournalError
+from picwish_watchd.journal import DaemonLock, Journal
+
+_FILE = """\
+api: {qps: 3}
+journal: state/journal.db
+rules:
+  - {name: scans, inbox: in, outbox: out}
+"""
+_TOLD = 77.0  # the QPS that only the daemon tells of: it says whom an outline is from
+
+
+class Scene:
+    """A configuration, and a daemon on its journal that tells of another QPS than stands there."""
+
+    def __init__(self, folder: Path) -> None:
+        self.file = folder / "watchd.yaml"
+        self.file.write_text(_FILE)
+        self.path = folder / "state" / "journal.db"
+        self.journal = Journal.open_for_writing(self.path, Clock())
+        self.lock = DaemonLock(self.path)
+        self.lock.acquire()
+        outline = told(load(self.file, {}))
+        assert outline is not None
+        self.report = {"pid": os.getpid(), "version": __version__, "config": {**outline, "qps": _TOLD}}
+        self.tell()
+
+    def tell(self, **changed: Any) -> None:
+        self.journal.publish_report(json.dumps({**self.report, **changed}))
+
+    def outline(self, file: Path | None = None) -> Outline:
+        outline, reader = outlined(argparse.Namespace(config=file or self.file))
+        reader.close()
+        return outline
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Iterator[Scene]:
+    made = Scene(tmp_path)
+    yield made
+    made.lock.release()
+    made.journal.close()
+
+
+def test_the_running_daemon_is_believed_about_the_file_that_it_read(scene: Scene) -> None:
+    assert scene.outline().qps == _TOLD
+    assert [rule.name for rule in scene.outline().rules] == ["scans"]
+
+
+def test_a_file_that_changed_by_one_byte_is_judged_anew(scene: Scene) -> None:
+    scene.file.write_text(_FILE + "\n")
+    assert scene.outline().qps == 3
+    scene.file.write_text(_FILE.replace("qps: 3", "qps: 0"))
+    with pytest.raises(ConfigError, match=r"watchd.yaml:1: api.qps: found 0"):
+        scene.outline()
+    scene.file.write_text(_FILE)
+    assert scene.outline().qps == _TOLD
+
+
+def test_the_same_bytes_at_another_place_are_judged_anew(scene: Scene) -> None:
+    copy = scene.file.with_name("copy.yaml")
+    copy.write_bytes(scene.file.read_bytes())
+    assert scene.outline(copy).qps == 3
+
+
+def test_without_a_running_daemon_the_file_is_judged(scene: Scene) -> None:
+    scene.lock.release()
+    assert scene.outline().qps == 3
+
+
+@pytest.mark.parametrize("changed", [{"pid": 1}, {"version": "0.0.9"}, {"config": None}])
+def test_the_report_of_another_daemon_or_version_is_not_believed(scene: Scene, changed: dict[str, Any]) -> None:
+    scene.tell(**changed)
+    assert scene.outline().qps == 3
+
+
+def test_a_report_from_before_there_were_outlines_is_as_good_as_none(scene: Scene) -> None:
+    del scene.report["config"]
+    scene.tell()
+    assert scene.outline().qps == 3
+
+
+def test_a_journal_that_cannot_be_read_is_told_after_what_is_wrong_with_the_configuration(scene: Scene) -> None:
+    other = scene.path.with_name("other")
+    other.write_bytes(b"no journal at all" * 100)
+    other.replace(scene.path)
+    with pytest.raises(JournalError):
+        scene.outline()
+    scene.file.write_text(_FILE + "typo: 1\n")
+    with pytest.raises(ConfigError, match="typo"):
+        scene.outline()
+
+
+def test_the_outline_that_is_told_is_that_of_the_configuration(tmp_path: Path) -> None:
+    file = tmp_path / "watchd.yaml"
+    file.write_text(
+        "api: {qps: 0.5, max_pending: 7}\nbudget: {per_day: 40, per_month: 900}\n"
+        "rules:\n  - {name: a, inbox: 'Müller ☃', outbox: out, type: 1}\n"
+        "  - {name: b, inbox: b, outbox: out, sync: 1}\n"
+    )
+    config, seen = load(file, {}), glance(file)
+    assert seen is not None
+    assert seen.journal == config.journal
+    assert recalled(json.loads(json.dumps(told(config))), seen) == Outline.of(config)
+
+
+@pytest.mark.parametrize("inbox", ["~/in", '"${NAS}/in"', '"\\x7e/in"', '"\\x24{NAS}/in"'])
+def test_a_file_that_says_something_else_elsewhere_is_not_told(tmp_path: Path, inbox: str) -> None:
+    file = tmp_path / "watchd.yaml"
+    file.write_text(f"rules:\n  - {{name: a, inbox: {inbox}, outbox: out}}\n")
+    assert told(load(file, {"HOME": "/home/ada", "NAS": "/srv/nas"})) is None
+    assert glance(file) is None
+
+
+@pytest.mark.parametrize("text", ["journal: 7\n", "journal:\n", "journal: a\njournal: b\n", "journal: !!python/x a\n"])
+def test_a_file_at_fault_is_no_matter_for_a_glance(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "watchd.yaml"
+    file.write_text(text)
+    assert glance(file) is None
+
+
+@pytest.mark.parametrize("text", ["", "a: [", "- a list\n"])
+def test_a_glance_refuses_what_is_no_mapping_as_load_does(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "watchd.yaml"
+    file.write_text(text)
+    with pytest.raises(ConfigError) as loaded:
+        load(file, {})
+    with pytest.raises(ConfigError) as glanced:
+        glance(file)
+    assert glanced.value.message == loaded.value.message
+
+
+def test_why_a_reload_was_refused_is_told_whoever_is_believed(scene: Scene, capsys: pytest.CaptureFixture[str]) -> None:
+    scene.tell(refused="reload refused, the old configuration is in force (no API key)")
+    for text, inboxes in ((_FILE, ["scans"]), (_FILE.replace("scans", "photos"), ["photos"])):
+        scene.file.write_text(text)
+        assert main(["status", "--json", "-c", str(scene.file)]) == 0
+        facts = json.loads(capsys.readouterr().out)
+        assert facts["refused"] == "reload refused, the old configuration is in force (no API key)"
+        assert [rule["name"] for rule in facts["rules"]] == inboxes
