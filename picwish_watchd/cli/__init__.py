@@ -52,7 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a name that this terminal cannot show is escaped, and no error
             stream.reconfigure(errors="backslashreplace")
-    args = parser().parse_args(argv)
+    words = sys.argv[1:] if argv is None else argv
+    args = parser(next(iter(words), None)).parse_args(words)
     if args.command == "run":  # it would end a daemon that is still being loaded; that unblocks it once it can obey
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     command = importlib.import_module(f"picwish_watchd.cli.{args.command}")
@@ -98,8 +99,11 @@ def _printable(text: str) -> str:
     return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in hide(text))
 
 
-def parser() -> argparse.ArgumentParser:
-    """The command line: what `main` reads, and what the manual page and the completions are made from."""
+def parser(first: str | None = None) -> argparse.ArgumentParser:
+    """The command line: what `main` reads, and what the manual page and the completions are made from.
+
+    ``first``: its first word, where only what that one needs is to be made: all of it takes longer than most commands.
+    """
     top = argparse.ArgumentParser(
         prog="picwish-watchd",
         description=_DESCRIPTION,
@@ -108,10 +112,12 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True, title="commands")
-    for name, purpose in COMMANDS.items():
+    for name in [first] if first in COMMANDS else COMMANDS:
+        purpose = COMMANDS[name]
         sub = commands.add_parser(name, help=purpose, description=purpose[0].upper() + purpose[1:] + ".")
-        sub.add_argument("-c", "--config", type=Path, metavar="FILE", help="the configuration file")
-        _ARGUMENTS[name](sub)
+        if first not in ("-h", "--help"):
+            sub.add_argument("-c", "--config", type=Path, metavar="FILE", help="the configuration file")
+            _ARGUMENTS[name](sub)
     return top
 
 

@@ -4,7 +4,7 @@ import argparse
 
 from picwish_watchd.cli.source import configuration
 from picwish_watchd.clock import Clock
-from picwish_watchd.journal import vacuum
+from picwish_watchd.journal.vacuum import vacuum
 
 
 def run(args: argparse.Namespace) -> int:

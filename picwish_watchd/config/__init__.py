@@ -37,25 +37,24 @@ if TYPE_CHECKING:
     )
     from picwish_watchd.config.texts import Address
 else:
-    _SCHEMA = (
-        "Api", "Budget", "Burst", "Charging", "Config", "Http", "IfExists", "Log", "LogFormat", "LogLevel",
-        "Observer", "OnFailure", "OnSuccess", "Oversize", "Rule",
-    )  # fmt: skip
-    _NOTIFIERS = ("Apprise", "Command", "Email", "Event", "Notifier", "Security", "Way", "Webhook")
     _HOMES = {
-        "Address": "texts",
-        "PrivateFile": "private",
-        "find": "places",
-        "load": "reading",
-        "read_key": "key",
-        **dict.fromkeys(_SCHEMA, "schema"),
-        **dict.fromkeys(_NOTIFIERS, "notifiers"),
-    }
+        "key": ("read_key",),
+        "notifiers": ("Apprise", "Command", "Email", "Event", "Notifier", "Security", "Way", "Webhook"),
+        "places": ("find",),
+        "private": ("PrivateFile",),
+        "reading": ("load",),
+        "schema": (
+            "Api", "Budget", "Burst", "Charging", "Config", "Http", "IfExists", "Log", "LogFormat", "LogLevel",
+            "Observer", "OnFailure", "OnSuccess", "Oversize", "Rule",
+        ),
+        "texts": ("Address",),
+    }  # fmt: skip
+    _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
     def __getattr__(name: str) -> object:  # PEP 562
-        if name not in _HOMES:
+        if name not in _HOME_OF:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+        return getattr(importlib.import_module(f"{__name__}.{_HOME_OF[name]}"), name)
 
 
 __all__ = [

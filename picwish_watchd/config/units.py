@@ -2,7 +2,6 @@
 
 import math
 import re
-from difflib import get_close_matches
 from enum import StrEnum
 from typing import TypeVar
 
@@ -43,6 +42,8 @@ class RefusedError(ValueError):
 
 def closest(word: str, known: list[str]) -> str | None:
     """The known word that was probably meant, or None."""
+    from difflib import get_close_matches  # here: only what is wrong needs it
+
     return next(iter(get_close_matches(word, known, n=1)), None)
 
 

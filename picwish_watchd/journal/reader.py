@@ -5,10 +5,10 @@ import sqlite3
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from picwish_watchd.errors import JournalError
-from picwish_watchd.job import Job, JobEvent, Stamp, State
+from picwish_watchd.job import UNFINISHED, Job, JobEvent, Stamp, State
 from picwish_watchd.journal.faults import RESTORE, translated
 from picwish_watchd.journal.locks import DaemonLock, witnessed
 from picwish_watchd.journal.opening import connect_checked, require
@@ -23,18 +23,20 @@ from picwish_watchd.journal.rows import (
     Spending,
     event_from,
     job_from,
+    mount_from,
     path_from,
     spending_from,
     stamp_from,
     storable,
-)  # fmt: skip
+)
 from picwish_watchd.journal.schema import migrate
 from picwish_watchd.journal.sums import Sums
-from picwish_watchd.mounts import Mount
+
+if TYPE_CHECKING:
+    from picwish_watchd.mounts import Mount
 
 _PAGE = 500  # rows that are read at once where there may be a million
-#: No pause lasts longer, in seconds.
-PAUSE_MAX = 300.0
+PAUSE_MAX = 300.0  #: seconds; no pause lasts longer
 #: The pause is over. None lasts over 300 s: one that ends in more than 400 s was set by a clock that was ahead.
 _OVER = "abs(coalesce(not_before, 0) - ? - 200) >= 200"
 
@@ -81,9 +83,7 @@ class JournalReader:
 
     def get(self, job_id: int) -> Job | None:
         """One job."""
-        if not 0 < job_id < 2**63:
-            return None
-        rows = self._rows(SELECT_JOB + "WHERE id = ?", (job_id,))
+        rows = self._rows(SELECT_JOB + "WHERE id = ?", (job_id,)) if 0 < job_id < 2**63 else []
         return job_from(rows[0]) if rows else None
 
     def jobs(
@@ -174,8 +174,9 @@ class JournalReader:
         """The rules that have a job in ``state`` whose pause is over, also rules that left the configuration."""
         sql = f"SELECT 1 FROM job WHERE state = ? AND rule = ? AND {_OVER} LIMIT 1"
         rules = [row[0] for row in self._rows(RULES_WITH, {"state": state})]
-        waiting = [rule for rule in rules if not self._is_put_off(state, rule, now)]
-        return [rule for rule in waiting if self._rows(sql, (state, rule, now))]
+        return [
+            rule for rule in rules if not self._is_put_off(state, rule, now) and self._rows(sql, (state, rule, now))
+        ]
 
     def rules_with_originals(self, now: float) -> list[str]:
         """The rules that have an original to dispose of now."""
@@ -216,8 +217,7 @@ class JournalReader:
 
     def unfinished(self) -> int:
         """Number of jobs that are still on their way."""
-        states = "'queued', 'submitting', 'pending', 'fetching', 'delivering'"
-        return int(self._row(f"SELECT count(*) FROM job WHERE state IN ({states})")[0])
+        return self.totals(UNFINISHED).total()
 
     def unsaved(self) -> int:
         """Number of tasks that PicWish works on, may work on, or holds the result of."""
@@ -366,12 +366,10 @@ class JournalReader:
         """Whether the folder was there before and was written to."""
         return bool(self._rows("SELECT 1 FROM folder WHERE path = ?", (os.fsencode(folder),)))
 
-    def folder_mount(self, folder: Path) -> Mount | None:
+    def folder_mount(self, folder: Path) -> "Mount | None":
         """The mount that the folder was last accepted on; None if that is not known yet."""
         rows = self._rows("SELECT mount_point, mount_kind FROM folder WHERE path = ?", (os.fsencode(folder),))
-        if not rows or rows[0][0] is None:
-            return None
-        return Mount(os.fsdecode(rows[0][0]), str(rows[0][1]))
+        return mount_from(rows[0]) if rows else None
 
     def report(self) -> str | None:
         """What the daemon last said of itself, as JSON."""

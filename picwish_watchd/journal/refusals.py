@@ -7,7 +7,6 @@ from pathlib import Path
 from picwish_watchd.errors import JournalError
 from picwish_watchd.journal.locks import witnessed
 from picwish_watchd.journal.schema import APPLICATION_ID, VERSION
-from picwish_watchd.mounts import mount_of
 
 
 def check_version(connection: sqlite3.Connection, path: Path) -> int:
@@ -90,6 +89,8 @@ def _listed(folder: str) -> list[str]:
 
 def refuse_network(path: Path) -> None:
     """Raises `JournalError` where SQLite's locks and WAL cannot be trusted (sqlite.org/wal.html)."""
+    from picwish_watchd.mounts import mount_of  # here: who only reads the journal is never refused so
+
     mount = mount_of(path.parent)
     if mount is not None and mount.network:
         raise JournalError(

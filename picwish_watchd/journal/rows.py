@@ -5,7 +5,7 @@ import os
 import sqlite3
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TypedDict
+from typing import TYPE_CHECKING, TypedDict
 
 from picwish_watchd.job import (
     ErrorCode,
@@ -20,6 +20,9 @@ from picwish_watchd.job import (
     Stamp,
     State,
 )
+
+if TYPE_CHECKING:
+    from picwish_watchd.mounts import Mount
 
 #: What a job is read with; the ledger is summed up in the same breath.
 JOB_COLUMNS = """*,
@@ -250,6 +253,13 @@ def changed_columns(changes: Changes) -> dict[str, object]:
 def path_from(raw: bytes) -> Path:
     """A path as the file system spells it."""
     return Path(os.fsdecode(raw))
+
+
+def mount_from(row: sqlite3.Row) -> "Mount | None":
+    """The mount that a folder was accepted on, as its row tells; None where it does not."""
+    from picwish_watchd.mounts import Mount  # here: who only counts jobs needs none of it
+
+    return None if row["mount_point"] is None else Mount(os.fsdecode(row["mount_point"]), str(row["mount_kind"]))
 
 
 def storable(text: str) -> str:

@@ -1,30 +1,22 @@
 """The budget: how much may still be spent today and this month. Exact, for the price is known before."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from picwish_watchd.clock import day_start, month_start
 from picwish_watchd.journal import JournalReader
 from picwish_watchd.pipeline.describe import counted
 
-
-class Limits(Protocol):
-    """Credits that may be spent, by local day and month; None: no limit."""
-
-    @property
-    def per_day(self) -> int | None:
-        """In one day."""
-
-    @property
-    def per_month(self) -> int | None:
-        """In one month."""
+if TYPE_CHECKING:  # `status` knows a budget from the outline, and does without the schema
+    from picwish_watchd.config import Budget
+    from picwish_watchd.config.outline import Outline
 
 
 @dataclass(frozen=True, slots=True)
 class Purse:
     """A budget at a moment (Unix seconds). Pending and doubtful submissions count as spent, on the day of sending."""
 
-    budget: Limits
+    budget: "Budget | Outline"
     now: float
 
     def caps(self) -> list[tuple[float, int]]:

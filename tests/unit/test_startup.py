@@ -2,8 +2,12 @@
 
 import subprocess
 import sys
+from types import ModuleType
 
 import pytest
+
+from picwish_watchd import config, journal
+from picwish_watchd.cli import COMMANDS, main, parser
 
 _OF_THE_DAEMON = ("asyncio", "httpx", "PIL", "watchdog", "structlog", "pydantic")
 
@@ -14,3 +18,36 @@ def test_a_command_that_only_looks_does_not_wait_for_the_libraries_of_the_daemon
     loaded = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True).stdout.split()
     assert f"picwish_watchd.cli.{command}" in loaded
     assert [library for library in _OF_THE_DAEMON if library in loaded] == []
+
+
+@pytest.mark.parametrize("room", [config, journal])
+def test_every_name_that_a_room_offers_is_there_when_it_is_asked_for(room: ModuleType) -> None:
+    assert [name for name in room.__all__ if getattr(room, name).__name__ != name] == []
+    with pytest.raises(AttributeError):
+        _ = room.nonsense
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_line_that_is_made_for_one_command_says_of_it_what_the_whole_one_says(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = []
+    for made in (parser(), parser(command)):
+        with pytest.raises(SystemExit):
+            made.parse_args([command, "--help"])
+        told.append(capsys.readouterr())
+    assert told[0] == told[1]
+
+
+@pytest.mark.parametrize(
+    "words", [["--help"], ["-h"], ["nonsense"], ["-c", "x", "status"], ["status", "--nonsense"], []]
+)
+def test_what_is_told_of_all_commands_does_not_depend_on_how_much_was_made(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = []
+    for judge in (parser().parse_args, main):
+        with pytest.raises(SystemExit) as ended:
+            judge(words)
+        told.append((ended.value.code, capsys.readouterr()))
+    assert told[0] == told[1]

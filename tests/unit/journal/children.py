@@ -17,8 +17,9 @@ from typing import Any
 from picwish_watchd.clock import Clock
 from picwish_watchd.errors import WatchdError
 from picwish_watchd.job import State
-from picwish_watchd.journal import Charge, DaemonLock, Journal, JournalReader, refusals, schema, store, vacuum
+from picwish_watchd.journal import Charge, DaemonLock, Journal, JournalReader, refusals, schema, store
 from picwish_watchd.journal.locks import WriteLock
+from picwish_watchd.journal.vacuum import vacuum
 from tests.unit.journal.journalkit import added, new_job, now
 
 ROOT = Path(__file__).parents[3]
