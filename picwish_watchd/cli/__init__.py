@@ -4,7 +4,6 @@ import argparse
 import importlib
 import io
 import os
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -55,6 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = sys.argv[1:] if argv is None else argv
     args = parser(next(iter(words), None)).parse_args(words)
     if args.command == "run":  # it would end a daemon that is still being loaded; that unblocks it once it can obey
+        import signal
+
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     command = importlib.import_module(f"picwish_watchd.cli.{args.command}")
     try:
