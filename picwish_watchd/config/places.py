@@ -25,7 +25,7 @@ class Glance:
 
 
 def glance(file: Path) -> Glance | None:
-    """The file at a glance, in a twentieth of the time that `load` takes; None where nothing but `load` will do.
+    """The file at a glance, without the schema; None where nothing but `load` will do.
 
     That is where ``~`` or ``${VAR}`` stand in it, or where even this much is at fault. Raises `ConfigError` as `load`
     does where there is no file to be read, or no YAML in it.
