@@ -12,8 +12,7 @@ STEPS = (
     ("ruff", "check", "."),
     ("mypy", "-p", "picwish_watchd", "-p", "tests", "-p", "benchmarks"),
     ("coverage", "erase"),
-    ("coverage", "run", "-m", "pytest", "-n", WORKERS, "--dist", "worksteal", "-m", "not untraced"),
-    ("pytest", "-n", WORKERS, "--dist", "worksteal", "-m", "untraced"),
+    ("coverage", "run", "-m", "pytest", "-n", WORKERS, "--dist", "worksteal"),
     ("coverage", "combine", "--quiet"),
     ("coverage", "report"),
 )

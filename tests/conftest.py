@@ -1,8 +1,10 @@
 """What all tests share."""
 
+import os
 from collections.abc import AsyncIterator, Generator
 from pathlib import Path
 
+import coverage
 import pytest
 
 from picwish_watchd.simulator import Simulator
@@ -11,7 +13,22 @@ from tests.support.house import FAST, House
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest first (they have a limit of their own), so that none of them is what all the others wait for."""
-    items.sort(key=lambda item: item.get_closest_marker("timeout") is None)
+    items.sort(key=lambda item: not any(item.get_closest_marker(name) for name in ("timeout", "untraced")))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
+    """What is marked so is not measured, nor are the processes that it starts."""
+    tracer = coverage.Coverage.current() if item.get_closest_marker("untraced") else None
+    if tracer is None:
+        return (yield)
+    outside = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("COVERAGE_PROCESS")}
+    tracer.stop()
+    try:
+        return (yield)
+    finally:
+        tracer.start()
+        os.environ.update(outside)
 
 
 @pytest.hookimpl(wrapper=True)
