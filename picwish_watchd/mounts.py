@@ -143,23 +143,26 @@ def real_paths(paths: Iterable[Path]) -> dict[Path, str]:
     return {path: told.get(path) or os.path.normpath(path) for path in wanted}
 
 
-def identities(paths: Iterable[Path]) -> dict[Path, str]:
-    """What folders ``paths`` are, in a word: one for all names of a folder, as "A" and "a" are on many shares.
+def landings(paths: Iterable[Path]) -> dict[Path, tuple[str, str | None]]:
+    """Where ``paths`` lead, as `real_paths` tells, and what folders they are, in a word: one for all names of a folder,
+    as "A" and "a" are on many shares; None where there is none, or it does not answer.
 
-    Without those that do not exist, or do not answer within `PATIENCE`, all asked at once. A share of several disks may
+    All are asked at once, so that a mount that hangs costs `PATIENCE` and not twice that. A share of several disks may
     number the folders of each alike: there two names are one only if they differ in nothing but their spelling.
     """
+    wanted = set(paths)
+    told = _answers(wanted, lambda path: (os.path.realpath(path), _identity(path)))
+    return {path: told.get(path) or (os.path.normpath(path), None) for path in wanted}
 
-    def identity(path: Path) -> str | None:
-        with suppress(OSError):
-            found = os.stat(path)
-            mount = mount_of(path)
-            spelled = mount is not None and mount.network
-            name = unicodedata.normalize("NFC", os.path.realpath(path)).casefold() if spelled else ""
-            return f"inode {found.st_dev}:{found.st_ino}:{name}"
-        return None
 
-    return {path: word for path, word in _answers(set(paths), identity).items() if word is not None}
+def _identity(path: Path) -> str | None:
+    with suppress(OSError):
+        found = os.stat(path)
+        mount = mount_of(path)
+        spelled = mount is not None and mount.network
+        name = unicodedata.normalize("NFC", os.path.realpath(path)).casefold() if spelled else ""
+        return f"inode {found.st_dev}:{found.st_ino}:{name}"
+    return None
 
 
 def locations(real: Iterable[str]) -> dict[str, str]:

@@ -14,7 +14,7 @@ from picwish_watchd.config.private import CREDENTIAL, PrivateFile
 from picwish_watchd.config.schema import Api, Http, IfExists, OnFailure, OnSuccess, Rule
 from picwish_watchd.config.texts import is_plain_http_to_elsewhere
 from picwish_watchd.config.units import spell_duration
-from picwish_watchd.mounts import identities, locations, real_paths
+from picwish_watchd.mounts import landings, locations
 
 _FOLDERS = ("inbox", "outbox", "archive", "failed")
 
@@ -67,9 +67,9 @@ def dangers(api: Api, journal: Path, rules: Mapping[int, Rule]) -> Iterator[Dang
 
 def _forms(paths: Collection[Path]) -> dict[Path, tuple[str, ...]]:
     """Links are followed, and inodes known, as far as paths exist and answer; else its letters stand for a path."""
-    real, found = real_paths(paths), identities(paths)
-    lies = locations(real.values())
-    return {path: (os.fspath(path), real[path], lies[real[path]], found.get(path, os.fspath(path))) for path in paths}
+    found = landings(paths)
+    lies = locations(real for real, _ in found.values())
+    return {path: (os.fspath(path), real, lies[real], what or os.fspath(path)) for path, (real, what) in found.items()}
 
 
 def http_dangers(http: Http | None) -> Iterator[Danger]:
