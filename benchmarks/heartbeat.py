@@ -1,7 +1,7 @@
 """The daemon with a heartbeat in its event loop: ``python -m benchmarks.heartbeat run -c CONFIG`` serves until SIGTERM.
 
 Its log goes to standard error as ever; at its end it prints one line of JSON with the gaps between beats, in seconds:
-the longest, and all over 50 ms; the most CPU that the loop's own thread took in one of them; the number of commits.
+the longest, and all over 50 ms; the most CPU that the loop's own thread took in one of them; synced commits.
 A gap is how long the loop was kept from turning, by work of its own thread, a disk that syncs, another thread that
 holds the interpreter, or by the machine.
 """

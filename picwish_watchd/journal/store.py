@@ -251,7 +251,7 @@ class Journal(JournalReader):
 
     def _write(self, cursor: sqlite3.Cursor, job: Job, columns: dict[str, object]) -> Job:
         """The guarded statement; to be the last of its transaction, as it answers the job's new value."""
-        names = ", ".join(f"{name} = :{name}" for name in columns)
+        names = ", ".join(f"{name} = :{name}" for name in columns) or "id = id"  # a line of history may be all
         values = {**columns, "_id": job.id, "_state": job.state}
         sql = f"UPDATE job SET {names} WHERE id = :_id AND state = :_state RETURNING {JOB_COLUMNS}"
         row = cursor.execute(sql, values).fetchone()

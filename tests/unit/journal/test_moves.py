@@ -112,6 +112,8 @@ def test_an_update_keeps_the_state_and_is_history_only_with_a_message(journal: J
     assert journal.history(job.id) == before
     job = journal.update(job, "the server was away", not_before=12.0)
     assert journal.history(job.id)[-1] == JobEvent(job.created_at, State.PENDING, "the server was away")
+    assert journal.update(job, "a line of history alone") == job
+    assert journal.history(job.id)[-1].message == "a line of history alone"
 
 
 def test_an_update_of_a_job_that_moved_on_is_refused(journal: Journal) -> None:
