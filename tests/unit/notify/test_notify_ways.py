@@ -2,10 +2,8 @@
 
 import json
 import os
-import shutil
 import socket
 import ssl
-import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -185,20 +183,6 @@ def test_a_wrong_password_is_told_without_it(tmp_path: Path) -> None:
         outcome = send(mail(post, user="ada", password_file=private(tmp_path / "p", "hunter2\n")), NOTICE)
     assert "refuses user or password (535)" in reason(outcome)
     assert "hunter2" not in reason(outcome)
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A key and a self-signed certificate for 127.0.0.1, in one file."""
-    openssl = shutil.which("openssl")
-    if openssl is None:
-        pytest.skip("needs the openssl command")
-    file = tmp_path_factory.mktemp("tls") / "both.pem"
-    made = [openssl, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-    made += ["-days", "1", "-subj", "/CN=x", "-addext", "subjectAltName=IP:127.0.0.1"]
-    subprocess.run([*made, "-keyout", str(file), "-out", f"{file}.crt"], check=True, capture_output=True)
-    file.write_bytes(file.read_bytes() + Path(f"{file}.crt").read_bytes())
-    return file
 
 
 def test_starttls_comes_before_the_password_and_the_mail(

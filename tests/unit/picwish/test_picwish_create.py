@@ -5,9 +5,7 @@ import base64
 import gzip
 import json
 import os
-import shutil
 import ssl
-import subprocess
 import weakref
 from pathlib import Path
 from typing import Any
@@ -125,20 +123,6 @@ async def test_an_unknown_host_means_that_nothing_was_sent(tmp_path: Path) -> No
 async def test_a_host_name_that_cannot_be_looked_up_means_that_nothing_was_sent(tmp_path: Path) -> None:
     async with client("https://" + "a" * 64 + ".com") as picwish:
         assert isinstance(await create(picwish, tmp_path), NotSent)
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A key and a self-signed certificate for 127.0.0.1, in one file."""
-    openssl = shutil.which("openssl")
-    if openssl is None:
-        pytest.skip("needs the openssl command")
-    file = tmp_path_factory.mktemp("tls") / "both.pem"
-    command = [openssl, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-    command += ["-days", "1", "-subj", "/CN=x", "-addext", "subjectAltName=IP:127.0.0.1"]
-    subprocess.run([*command, "-keyout", str(file), "-out", f"{file}.crt"], check=True, capture_output=True)
-    file.write_bytes(file.read_bytes() + Path(f"{file}.crt").read_bytes())
-    return file
 
 
 @pytest.fixture
