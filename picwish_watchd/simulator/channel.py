@@ -166,6 +166,22 @@ class Channel:
                     left -= len(data)
 
 
+def _bound(port: int) -> socket.socket:
+    """Holds a port while nobody listens on it: connections are refused, and the kernel gives it to nobody else.
+
+    Two sockets with SO_REUSEADDR may have one port unless both listen (socket(7)); a port for which the kernel
+    is asked, by bind(2) with 0 or by connect(2), is never one that is bound.
+    """
+    keeper = socket.socket()
+    try:
+        keeper.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        keeper.bind((LOOPBACK, port))
+    except OSError:
+        keeper.close()
+        raise
+    return keeper
+
+
 class Listener:
     """A port of 127.0.0.1 and the connections on it; never any other address."""
 
@@ -174,13 +190,16 @@ class Listener:
         self._clock = clock
         self._server: asyncio.Server | None = None
         self._connections: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
-        self.port = 0  #: kept for the next ``open``
+        self._keeper: socket.socket | None = None
+        self.port = 0  #: tried again after ``close``
 
     async def open(self, port: int = 0) -> None:
         """Takes connections; port 0 is the last port, or at first any free one. OSError: the port is taken."""
+        if self._keeper is None:
+            self._keeper = _bound(port or self.port)
+            self.port = self._keeper.getsockname()[1]
         if self._server is None:
-            self._server = await asyncio.start_server(self._connected, LOOPBACK, port or self.port, backlog=1024)
-            self.port = self._server.sockets[0].getsockname()[1]
+            self._server = await asyncio.start_server(self._connected, LOOPBACK, self.port, backlog=1024)
 
     def shut(self) -> None:
         """From now on connections are refused; those that stand are broken."""
@@ -191,8 +210,11 @@ class Listener:
             writer.transport.abort()
 
     async def close(self) -> None:
-        """``shut``, and waits until every connection's task has ended."""
+        """``shut``, gives the port away, and waits until every connection's task has ended."""
         self.shut()
+        if self._keeper is not None:
+            self._keeper.close()
+            self._keeper = None
         tasks = list(self._connections)
         for task in tasks:
             task.cancel()

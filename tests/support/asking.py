@@ -1,6 +1,8 @@
 """What asks the daemon for its metrics and its health, by HTTP."""
 
+import itertools
 import json
+import os
 import socket
 import urllib.error
 import urllib.request
@@ -10,12 +12,20 @@ from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
+_ports = itertools.count()
+
 
 def free_port() -> int:
-    """A port of loopback on which nobody listens."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
+    """A port of loopback on which nobody listens, nor will: below those that the kernel gives, one test run a part."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
+    while True:
+        port = 20_000 + worker % 10 * 1_000 + (os.getpid() + next(_ports)) % 1_000
+        with socket.socket() as sock:
+            try:
+                sock.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import socket
 from dataclasses import replace
 
 import httpx
@@ -293,6 +294,8 @@ async def test_broken_down_and_refusing_no_connection_is_taken(call: Caller) -> 
     call.sim.break_down(refuse=True)
     with pytest.raises(httpx.ConnectError):
         await call.create()
+    with socket.socket() as other, pytest.raises(OSError, match="in use"):  # or whoever asks for any port might get it
+        other.bind(("127.0.0.1", httpx.URL(url).port))
     await call.sim.repair()
     assert call.sim.url == url
     assert (await call.create()).status_code == 200
