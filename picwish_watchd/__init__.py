@@ -8,7 +8,8 @@ A tour of the house, along the path of one picture, from the ground up (imports 
   ``secrecy`` hides what was read as a secret.
 * ``config`` reads the YAML file into one frozen value, or tells every fault at once; ``log`` sets up the log.
 * ``files`` is the only room that touches images and folders: ``observe`` finds a file, ``settle`` waits until it
-  stands still, ``images`` judges it, ``spool`` keeps what was paid for, ``publish`` puts it into the outbox.
+  stands still, ``images`` judges it (with ``inspector`` in a process of its own), ``spool`` keeps what was paid for,
+  ``publish`` puts it into the outbox.
 * ``journal`` is the only room that speaks SQL. It is the queue, the history and the ledger of credits.
 * ``picwish`` is the only room that calls the API. It turns every answer and every failure into a value.
 * ``pipeline`` is the story of one image, a file a step: ``intake``, ``gate``, ``prepare``, ``submit``, ``collect``,

@@ -147,7 +147,7 @@ class Daemon:
             config=self._config, journal=journal, spool=spool, clock=self._clock, tally=tally,
             client=_client(self._config, self._key, tally),
         )  # fmt: skip
-        stack.callback(self.context.lanes.close)
+        stack.callback(self.context.close)
         stack.push_async_callback(self._close_client)
         self.gate = Gate(self.context, pacer=self._pacer, changed=self._report)
         self.desks = Desks(self.context, changed=self._report)

@@ -12,6 +12,9 @@ from typing import TextIO
 
 _LINES_MAX = 10_000  # that wait; some 2 MB
 _PATIENCE = 2.0  # seconds that the end of the process waits for lines to leave
+_GATHER = (
+    0.005  # seconds in which more lines may come: in a flood, waking the thread for each costs as much as the line
+)
 
 
 class LogStream:
@@ -29,6 +32,7 @@ class LogStream:
         self._missing = 0
         self._changed = threading.Condition()
         self._writing = False  # the thread holds lines that it has not got rid of yet
+        self._asleep = False  # the thread waits to be woken
         self._thread: threading.Thread | None = None
         if _is_systems(beneath):
             self._thread = threading.Thread(target=self._run, name="log", daemon=True)
@@ -45,7 +49,7 @@ class LogStream:
                 self._missing += 1
                 return
             self._lines.append(line)
-            if len(self._lines) == 1:  # else the thread is on its way already
+            if self._asleep:  # else it is on its way already
                 self._changed.notify_all()
 
     def flush(self) -> None:
@@ -64,13 +68,16 @@ class LogStream:
                 self._writing = False
                 self._changed.notify_all()
                 while not self._lines:
+                    self._asleep = True
                     self._changed.wait()
+                    self._asleep = False
                 text, self._writing = "".join(self._lines), True
                 self._lines.clear()
                 missing, self._missing = self._missing, 0
             self._put_patiently(text)
             if missing:
                 self._lost(missing)
+            time.sleep(_GATHER)
 
     def _put(self, text: str) -> None:
         with suppress(OSError, ValueError):  # closed or broken: nobody to tell

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from picwish_watchd.clock import Clock
 from picwish_watchd.config import Config, Rule
+from picwish_watchd.files.inspector import Inspector
 from picwish_watchd.files.spool import Spool
 from picwish_watchd.job import Job
 from picwish_watchd.journal import Journal
@@ -38,6 +39,7 @@ class Context:
     clock: Clock
     client: PicwishClient  #: replaced when the configuration is read again
     lanes: Lanes = field(default_factory=Lanes)
+    inspector: Inspector = field(default_factory=Inspector)
     bells: Bells = field(default_factory=Bells)
     tally: Tally = field(default_factory=Tally)
     stopping: bool = False  #: nothing new is begun any more
@@ -46,6 +48,11 @@ class Context:
 
     def __post_init__(self) -> None:
         self.pulse = Pulse(self.clock)
+
+    def close(self) -> None:
+        """Lets go of threads and processes without waiting for one that hangs."""
+        self.inspector.close()
+        self.lanes.close()
 
     def rule_of(self, job: Job) -> Rule:
         """The rule of a job; for one that left the configuration, its last settings."""

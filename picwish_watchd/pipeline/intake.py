@@ -1,9 +1,9 @@
 """From a file seen to a job `queued` or `rejected`: waits until it stands still, judges it, writes it down."""
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import takewhile
 from pathlib import Path
 from typing import assert_never
 
@@ -12,8 +12,9 @@ import structlog
 from picwish_watchd.config import OnFailure, Rule
 from picwish_watchd.errors import JournalTemporaryError
 from picwish_watchd.files.images import Inspected
+from picwish_watchd.files.inspector import answers_to
+from picwish_watchd.files.judging import Question
 from picwish_watchd.files.links import LinkFound
-from picwish_watchd.files.reading import look, stamp_of
 from picwish_watchd.files.settle import Due, Settling
 from picwish_watchd.files.verdicts import Bad, Changed, Gone, NotWhole, Unreadable
 from picwish_watchd.files.walk import Sighting
@@ -22,16 +23,17 @@ from picwish_watchd.journal import JournalReader
 from picwish_watchd.mounts import Mount, moved
 from picwish_watchd.pipeline.bell import Bell
 from picwish_watchd.pipeline.context import Context
-from picwish_watchd.pipeline.judge import judge
+from picwish_watchd.pipeline.judge import limits_of
 
 _log = structlog.get_logger()
 
 #: What came of looking at a file: a job, no job yet and why, or its stamp where it has changed.
 Judged = NewJob | NotWhole | Changed | Gone | Unreadable | Stamp
 
-_AT_ONCE = 32  # files a turn: what is written down of them keeps the loop for some ms
-_SLICE = 0.25  # seconds of judging before the journal hears of it
+_AT_ONCE = 64  # files a turn: what is written down of them keeps the loop for some ms
+_FLOOD = 500  # files that wait, from which on they are judged by a process of its own
 _IDLE = 30.0
+_JOBS = (Inspected, LinkFound, Bad)
 
 
 class Intake:
@@ -68,49 +70,59 @@ class Intake:
         while not self._context.stopping:
             if await self.step():
                 continue
+            self._context.inspector.rest(_IDLE)
             due = self._settling.next_due()
-            await self._bell.wait(_IDLE if due is None else due - self._context.clock.monotonic())
+            await self._bell.wait(_IDLE if due is None else min(_IDLE, due - self._context.clock.monotonic()))
 
     async def step(self) -> bool:
-        """Judges the files that are due now; whether there were any."""
-        due = self._settling.due(self._context.clock.monotonic(), _AT_ONCE)
-        rest = due
-        while rest:
-            judged = await self._context.lanes.run(
-                f"in:{self._rule.name}", self._judge, rest, self._context.journal.folder_mount(self._rule.inbox)
-            )
-            rest = rest[len(judged) :]
+        """Judges the files that are due now, and writes some down while the next are judged; whether there were any."""
+        rest, judged, some = list[Due](), list[tuple[Due, Judged]](), False
+        while True:
+            rest = rest or self._settling.due(self._context.clock.monotonic(), _AT_ONCE)
+            flood = len(self._settling) >= _FLOOD
+            ahead = None
+            if rest and not self._context.stopping:
+                home = self._context.journal.folder_mount(self._rule.inbox)
+                ahead = self._context.lanes.begin(f"in:{self._rule.name}", self._judge, rest, home, flood)
             try:
-                self._write_down(judged)
-            except JournalTemporaryError as error:
-                _log.error("journal.waits", rule=self._rule.name, reason=error.message)
-                for one, _ in judged:
-                    self._settling.see_again(one, self._context.clock.monotonic())
-        return bool(due)
+                self._write_down_or_wait(judged)
+            except BaseException:
+                if ahead is not None:
+                    ahead.cancel()
+                raise
+            if ahead is None:
+                return some
+            judged, some = await ahead, True
+            rest = rest[len(judged) :]
 
-    def _judge(self, due: list[Due], home: Mount | None) -> list[tuple[Due, Judged]]:
+    def _judge(self, due: list[Due], home: Mount | None, flood: bool) -> list[tuple[Due, Judged]]:
         """In the rule's thread: as many as fit into a slice of time."""
-        judged: list[tuple[Due, Judged]] = []
         if moved(self._rule.inbox, home) is not None:
             return [(one, Gone()) for one in due]  # what lies under a mount that is away is none of ours
-        until = time.monotonic() + _SLICE
-        for one in due:
-            judged.append((one, self._verdict(one)))
-            if time.monotonic() > until:
-                break
-        return judged
+        inspector, questions = self._context.inspector, [self._question(one) for one in due]
+        if questions[0].final:
+            answers = [inspector.decide(questions[0])]
+        else:
+            questions = list(takewhile(lambda question: not question.final, questions))
+            answers = inspector.judge(questions) if flood else answers_to(questions)
+        return [
+            (one, new_job(self._rule, asked.path, one.stamp, found) if isinstance(found, _JOBS) else found)
+            for one, asked, found in zip(due, questions, answers, strict=False)
+        ]
 
-    def _verdict(self, due: Due) -> Judged:
-        path, follow = self._rule.inbox / due.relative, self._rule.follow_symlinks
-        found = look(path, follow_symlinks=follow)
-        if isinstance(found, (Gone, Unreadable)):
-            return found
-        if (stamp := stamp_of(found)) != due.stamp:
-            return stamp
-        verdict = judge(path, self._context.config.api, self._rule, final=due.decode)
-        if isinstance(verdict, Inspected | LinkFound | Bad):
-            return new_job(self._rule, path, due.stamp, verdict)
-        return verdict
+    def _question(self, due: Due) -> Question:
+        limits = limits_of(self._context.config.api, self._rule)
+        return Question(
+            self._rule.inbox / due.relative, due.stamp, limits, self._rule.follow_symlinks, final=due.decode
+        )
+
+    def _write_down_or_wait(self, judged: list[tuple[Due, Judged]]) -> None:
+        try:
+            self._write_down(judged)
+        except JournalTemporaryError as error:
+            _log.error("journal.waits", rule=self._rule.name, reason=error.message)
+            for one, _ in judged:
+                self._settling.see_again(one, self._context.clock.monotonic())
 
     def _write_down(self, judged: list[tuple[Due, Judged]]) -> None:
         new: list[NewJob] = []
@@ -140,13 +152,14 @@ class Intake:
         if not new:
             return
         new = self._braked(without_own(new, self._context.journal))
+        log = _log.bind()  # once for all of them: a logger that is not bound binds itself for each line
         for job_id, job in zip(self._context.journal.add(new), new, strict=True):
             if job.result_of is not None:
-                _log.info("job.own_result", job=job_id, rule=job.rule, path=job.source, output=job.result_of)
+                log.info("job.own_result", job=job_id, rule=job.rule, path=job.source, output=job.result_of)
             elif job.problem is None:
-                _log.info("job.queued", job=job_id, rule=job.rule, path=job.source)
+                log.info("job.queued", job=job_id, rule=job.rule, path=job.source)
             else:
-                _log.warning(
+                log.warning(
                     "job.rejected", job=job_id, rule=job.rule, path=job.source,
                     code=job.problem.code, reason=job.problem.message,
                 )  # fmt: skip

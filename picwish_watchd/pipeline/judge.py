@@ -1,21 +1,16 @@
-"""Judging one file of an inbox, in a thread: image or link, whole or not, within the limits or not."""
+"""Judging one file of an inbox by the settings of its rule."""
 
 from pathlib import Path
 
 from picwish_watchd.config import Api, Oversize, Rule
-from picwish_watchd.files.images import Inspected, Limits, inspect
-from picwish_watchd.files.links import LinkFound, inspect_link, is_link
-from picwish_watchd.files.verdicts import Bad, Changed, Gone, NotWhole, Unreadable
-
-Verdict = Inspected | LinkFound | NotWhole | Bad | Changed | Gone | Unreadable
+from picwish_watchd.files import judging
+from picwish_watchd.files.images import Limits
+from picwish_watchd.files.judging import Verdict
 
 
 def judge(path: Path, api: Api, rule: Rule, *, final: bool) -> Verdict:
     """What the file is. ``final``: its time to come whole is over, a full decode decides and nothing is `NotWhole`."""
-    follow_symlinks = rule.follow_symlinks
-    if is_link(path):
-        return inspect_link(path, follow_symlinks=follow_symlinks, final=final)
-    return inspect(path, limits_of(api, rule), follow_symlinks=follow_symlinks, decode=final)
+    return judging.judge(path, limits_of(api, rule), follow_symlinks=rule.follow_symlinks, final=final)
 
 
 def limits_of(api: Api, rule: Rule) -> Limits:

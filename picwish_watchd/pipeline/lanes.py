@@ -24,6 +24,10 @@ class Lanes:
 
     async def run(self, lane: str, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """What ``function`` answers or raises. Cancelled, a call that has begun still runs to its end."""
+        return await self.begin(lane, function, *args, **kwargs)
+
+    def begin(self, lane: str, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> "asyncio.Future[T]":
+        """The same, under way already: for what is done meanwhile."""
         pool = self._lanes.get(lane)
         if pool is None:
             pool = self._lanes[lane] = ThreadPoolExecutor(1, thread_name_prefix=lane)
@@ -39,7 +43,7 @@ class Lanes:
 
         future = pool.submit(call)
         future.add_done_callback(self._returned)
-        return await asyncio.wrap_future(future)
+        return asyncio.wrap_future(future)
 
     def _returned(self, _future: object) -> None:
         with self._lock:

@@ -8,7 +8,7 @@ import pytest
 
 from picwish_watchd.job import ErrorCode, State
 from picwish_watchd.simulator import HTML_PAGE, Fault, Reply, Trim
-from tests.support.house import House
+from tests.support.house import House, Process
 from tests.support.pictures import picture
 
 BAD = {
@@ -44,6 +44,24 @@ async def test_a_cut_picture_is_rejected_when_its_time_to_come_whole_is_over(hou
     assert problem is not None
     assert problem.code is ErrorCode.TRUNCATED
     assert house.creates() == 0
+
+
+async def test_a_picture_over_which_the_decoder_crashes_is_rejected_and_the_others_go_on(house: House) -> None:
+    house.rule = {"settle": "10ms", "settle_timeout": "300ms"}
+    house.drop("killer.jpg", picture("jpeg", 300, 200)[:-2000])
+    house.drop("good.jpg")
+    strange = house.root / "strange"
+    strange.mkdir()
+    crash = "import os\nfrom PIL import ImageFile\nImageFile.ImageFile.load = lambda self: os.abort()\n"
+    (strange / "sitecustomize.py").write_text(crash)
+    process = Process(house, ("--once",), environ={"PYTHONPATH": str(strange)}).start()
+    assert await process.ended() == 1
+    problem = house.job("killer.jpg").problem
+    assert problem is not None
+    assert problem.code is ErrorCode.CORRUPT
+    assert "killer.jpg" in problem.message
+    assert house.job("good.jpg").state is State.DONE
+    assert house.creates() == 1
 
 
 async def test_too_many_bytes_are_told_in_numbers(house: House) -> None:
