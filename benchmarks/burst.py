@@ -15,12 +15,13 @@ from benchmarks.processes import BenchmarkError, Place, SimulatorProcess, cpu_of
 
 _IN_A_FOLDER = 100
 _BEGIN = 5.0  # seconds, until the daemon has loaded all that it needs
+_BYTES_A_PIXEL = 1.0  # of noise at quality 50, without its headers
 _LOOK = 0.2  # seconds between looks into the journal
 
 
 def measure(args: argparse.Namespace) -> Iterator[Figure]:
-    """Writes ``--files`` small pictures as fast as the disk takes them, a hundred a folder, all folders new."""
-    jpeg = noise(32, 24, quality=50)
+    """Writes ``--files`` pictures of some ``--kilobytes`` as fast as can be, a hundred a folder, all folders new."""
+    jpeg = _picture(args.kilobytes)
     with place() as here, SimulatorProcess(qps=2) as simulator:
         here.configure(simulator.url, {"qps": 2}, {"settle": args.settle})
         with here.running_daemon("benchmarks.heartbeat") as daemon:
@@ -41,6 +42,11 @@ def measure(args: argparse.Namespace) -> Iterator[Figure]:
     yield Figure("longest standstill of the event loop", gaps["longest"] * 1000, "ms", 50.0)
     yield Figure("standstills over 50 ms", len(gaps["long"]), "")
     yield Figure("peak memory of the daemon", peak, "MB", 150.0)
+
+
+def _picture(kilobytes: int) -> bytes:
+    side = 8 * max(round((kilobytes * 1000 / _BYTES_A_PIXEL) ** 0.5 / 8), 2)
+    return noise(side, side, quality=50)
 
 
 def _drop(inbox: Path, jpeg: bytes, files: int) -> None:
@@ -73,4 +79,4 @@ def _check(here: Place, files: int) -> None:
 
 
 if __name__ == "__main__":
-    tell(__doc__, measure, files=50_000, settle=1.0)
+    tell(__doc__, measure, files=50_000, kilobytes=100, settle=1.0)
