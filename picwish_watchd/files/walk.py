@@ -10,7 +10,7 @@ import heapq
 import os
 import re
 import stat
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,6 +46,8 @@ JUNK = (
 
 
 _PICTURE = re.compile(r"\.(jpe?g|bmp|png|webp|tiff?|url|webloc)$", re.IGNORECASE)
+_NONE: frozenset[str] = frozenset()
+_NOTHING: Mapping[str, Stamp] = {}
 _LEADS_NOWHERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 
 
@@ -108,17 +110,18 @@ class Walker:
         self.unread: tuple[str, ...] = ()  #: subfolders that the last walk could not read, or not all files of
         self.folders = 0  #: number of folders that it did read, the inbox among them
         self.again: tuple[str, ...] = ()  #: links that it did not enter, for it had read the folders that they lead to
-        self._known: dict[str, Stamp] = {}
+        self._known = _Known()
         self._barred = tuple(Path(folder) for folder in forbidden)
         self._forbidden: tuple[str, ...] = ()  # where those lie now
 
     def learn(self, known: Iterable[tuple[str, Stamp]]) -> None:
         """Takes over what the journal knows: files that need no second look unless they change."""
-        self._known.update(known)
+        for relative, stamp in known:
+            self._known.put(relative, stamp)
 
     def forget(self, relative: str) -> None:
         """The file was moved or deleted by ourselves: whatever comes under its name is new."""
-        self._known.pop(relative, None)
+        self._known.drop(relative)
 
     def walk(
         self, touched: Collection[str] = (), *, full: bool = False, intact: Callable[[], bool] = lambda: True
@@ -135,17 +138,18 @@ class Walker:
             return Away(f"{self.root}: {error.strerror}")
         if self._follow:
             self._forbidden = tuple(real_paths(self._barred).values())
-        return self._walk(entries, read, frozenset(touched), full, intact)
+        return self._walk(entries, read, _by_folder(touched), full, intact)
 
     def _walk(
         self,
         entries: "os._ScandirIterator[str]",
         read: set[str],
-        touched: frozenset[str],
+        touched: dict[str, set[str]],
         full: bool,
         intact: Callable[[], bool],
     ) -> Iterator[Sighting]:
-        seen: list[str] = []  # of the known names, each once
+        gone: list[tuple[str, set[str]]] = []  # names of folders that were read
+        walked: set[str] = set()
         unread: list[str] = []
         folders: list[str] = []
         links: list[str] = []  # to folders, a heap
@@ -154,9 +158,12 @@ class Walker:
         self.folders = 0
         while True:
             self.folders += 1
+            walked.add(prefix)
+            seen: list[str] = []  # of the known names, each once
+            hinted = touched.get(prefix, _NONE)
             try:
                 with entries:
-                    for entry in self._unknown(entries, prefix, touched, seen, full):
+                    for entry in self._unknown(entries, prefix, hinted, seen, full):
                         relative = prefix + entry.name
                         if self._names.ignores(entry.name, relative):
                             continue
@@ -167,11 +174,13 @@ class Walker:
                                 folders.append(relative)
                         if not self._takes(entry, relative):
                             continue
-                        stamp = self._look(entry, relative, unread, close=full or relative in touched)
-                        if relative in self._known:
-                            seen.append(relative)
+                        stamp = self._look(entry, relative, unread, close=full or entry.name in hinted)
+                        if entry.name in self._known.inside(prefix):
+                            seen.append(entry.name)
                         if stamp is not None:
                             yield Sighting(relative, stamp)
+                if len(seen) < len(self._known.inside(prefix)):
+                    gone.append((prefix, self._known.inside(prefix).keys() - seen))
             except OSError:
                 unread.append(prefix)
             following = self._enter(folders, links, read, again, unread)
@@ -180,13 +189,14 @@ class Walker:
             entries, prefix = following
         self.unread, self.again = tuple(unread), tuple(again)
         if intact():
-            self._drop_gone(seen, self.unread)
+            self._known.drop_all(each for each in gone if not each[0].startswith(self.unread))
+            self._known.drop_folders(lambda folder: folder not in walked and not folder.startswith(self.unread))
 
     def _unknown(
         self,
         entries: "os._ScandirIterator[str]",
         prefix: str,
-        touched: frozenset[str],
+        hinted: Collection[str],
         seen: list[str],
         full: bool,
     ) -> "Iterator[os.DirEntry[str]]":
@@ -194,14 +204,14 @@ class Walker:
 
         This loop is what an inbox of finished files costs: unless ``full`` it asks nothing but the folder itself.
         """
-        known_as, follow = self._known.get, self._follow
+        known_as, follow = self._known.inside(prefix).get, self._follow
         for entry in entries:
-            relative = prefix + entry.name
-            known = known_as(relative)
+            name = entry.name
+            known = known_as(name)
             try:
                 news = (
                     known is None or follow or known.inode != entry.inode()
-                    or relative in touched or entry.is_dir(follow_symlinks=False)
+                    or name in hinted or entry.is_dir(follow_symlinks=False)
                     or (full and _changed(entry, known))
                 )  # fmt: skip
             except OSError:  # of this file, and no reason to pass over those behind it
@@ -209,7 +219,7 @@ class Walker:
             if news:
                 yield entry
             else:
-                seen.append(relative)
+                seen.append(name)
 
     def _enter(
         self, folders: list[str], links: list[str], read: set[str], again: list[str], unread: list[str]
@@ -276,15 +286,55 @@ class Walker:
             stamp = Stamp(found.st_ino, found.st_size, found.st_mtime_ns)
         if stamp == known:
             return None
-        self._known[relative] = stamp
+        self._known.put(relative, stamp)
         return stamp
 
-    def _drop_gone(self, seen: list[str], unread: tuple[str, ...]) -> None:
-        if len(seen) == len(self._known):
-            return
-        for name in self._known.keys() - set(seen):
-            if not name.startswith(unread):
-                del self._known[name]
+
+class _Known:
+    """Stamps of files by their paths, kept folder by folder: a walk need not put together the path of each file."""
+
+    def __init__(self) -> None:
+        self._folders: dict[str, dict[str, Stamp]] = {}  # "" or a path with a slash at its end, then names
+
+    def inside(self, folder: str) -> Mapping[str, Stamp]:
+        """What is known of one folder."""
+        return self._folders.get(folder, _NOTHING)
+
+    def get(self, relative: str) -> Stamp | None:
+        folder, name = _split(relative)
+        return self.inside(folder).get(name)
+
+    def put(self, relative: str, stamp: Stamp) -> None:
+        folder, name = _split(relative)
+        self._folders.setdefault(folder, {})[name] = stamp
+
+    def drop(self, relative: str) -> None:
+        folder, name = _split(relative)
+        self.drop_all([(folder, {name})])
+
+    def drop_all(self, gone: Iterable[tuple[str, Collection[str]]]) -> None:
+        for folder, names in gone:
+            files = self._folders.get(folder, {})
+            for name in names:
+                files.pop(name, None)
+            if not files:
+                self._folders.pop(folder, None)
+
+    def drop_folders(self, gone: Callable[[str], bool]) -> None:
+        for folder in [folder for folder in self._folders if gone(folder)]:
+            del self._folders[folder]
+
+
+def _split(relative: str) -> tuple[str, str]:
+    folder, slash, name = relative.rpartition("/")
+    return folder + slash, name
+
+
+def _by_folder(paths: Iterable[str]) -> dict[str, set[str]]:
+    folders: dict[str, set[str]] = {}
+    for folder, name in map(_split, paths):
+        folders.setdefault(folder, set()).add(name)
+    return folders
 
 
 class CloseLooks:
