@@ -242,7 +242,7 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     value = headers.get("retry-after", "").strip()
     try:
         seconds = float(value) if value.isdecimal() else (_date(value) - _date(headers.get("date", ""))).total_seconds()
-    except (ValueError, TypeError):  # TypeError: one moment with a zone and one without
+    except (ValueError, OverflowError, TypeError):  # TypeError: one moment with a zone and one without
         return None
     return min(max(seconds, 0.0), LONGEST_PAUSE)
 

@@ -192,6 +192,8 @@ def test_whatever_the_codes_say_a_task_id_ends_the_doubt() -> None:
         ({"retry-after": "Fri, 31 Dec 1999 23:59:59 -0000", "date": "Fri, 31 Dec 1999 23:59:29 GMT"}, None),
         ({"retry-after": "Fri, 99 Dec 1999 23:59:59 GMT", "date": "Fri, 31 Dec 1999 23:59:29 GMT"}, None),
         ({"retry-after": "²"}, None),
+        ({"retry-after": f"Fri, {10**20} Dec 1999 23:59:59 GMT", "date": "Fri, 31 Dec 1999 23:59:29 GMT"}, None),
+        ({"retry-after": "Fri, 31 Dec 1999 23:59:59 GMT", "date": f"Fri, 31 Dec 1999 23:59:29 +{10**20}"}, None),
     ],
 )
 def test_a_pause_is_read_in_seconds_or_by_the_servers_own_clock(
