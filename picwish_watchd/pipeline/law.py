@@ -33,6 +33,8 @@ _SELDOM = 1.15  # beyond the 99 % point each query comes at an age at least so m
 _FIRST = 0.25  # seconds; before anything is learnt
 _COLLECTABLE = 1200.0  # seconds; of tasks that take longer no more are made at once: their results live one hour
 _FEWEST, _MOST = 4, 5000  # tasks at PicWish at once
+_SLACK = 1.0  # seconds by which PicWish's clocks may differ from what is seen from here: a line, a whole second
+_PROOFS = 3  # tasks that were seen unfinished and agree with what PicWish tells of them, until it is believed again
 
 
 class Law:
@@ -44,6 +46,7 @@ class Law:
             maxlen=_ENOUGH
         )  # of the last ones: -1 faster than the law, 1 slower, 0 like it
         self._inside = 0  # how many times lay within a wide interval
+        self._mistrust = 0  # so many proofs are wanted
         self._fit()
         for seconds in [seconds for seconds, _ in zip(newest_first, range(_MEMORY), strict=False)][::-1]:
             self.learn(seconds)
@@ -57,6 +60,26 @@ class Law:
             self._seconds = deque(list(self._seconds)[-_ENOUGH:], maxlen=_MEMORY)
             self._strange.clear()
         self._fit()
+
+    def took(self, open_at: float, done_at: float, told: float | None) -> float:
+        """What a task took that was last seen unfinished at one age, and done at another; ``told`` is PicWish's word.
+
+        That is believed as far as it agrees with what was seen. Once it does not, it is not believed any more, for
+        where a task is seen only once and late nearly every word would agree.
+        """
+        if told is not None:
+            agrees = told >= 0 and told - _SLACK <= done_at and told + _SLACK >= open_at
+            if not agrees:
+                self._mistrust = _PROOFS
+            elif self._mistrust == 0:
+                coarse = _SLACK if told.is_integer() else 0.0  # cut off to whole seconds
+                low, high = max(open_at, told - coarse), min(done_at, told + coarse)
+                return self.within(low, high) if low < high else min(max(open_at, told), done_at)
+            elif open_at > 0:
+                self._mistrust -= 1
+        if done_at <= 0:
+            return self.quantile(0.5)  # nothing was seen: a clock was set back meanwhile
+        return self.within(open_at, done_at) if open_at < done_at else done_at
 
     def within(self, low: float, high: float) -> float:
         """What a task took of which only that is known: longer than ``low`` and not longer than ``high``.

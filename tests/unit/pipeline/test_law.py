@@ -190,3 +190,43 @@ def test_the_longer_ago_a_task_was_asked_for_the_likelier_it_is_done(
     law = Law(history)
     young, old = sorted((one, other))
     assert 0 <= law.likely(1.0, 1.0 + young) <= law.likely(1.0, 1.0 + old) <= 1
+
+
+def test_what_picwish_says_is_believed_as_far_as_it_agrees_with_what_was_seen() -> None:
+    assert Law().took(6.0, 20.0, 8.25) == 8.25
+    assert 7.0 <= Law().took(0.0, 20.0, 8.0) <= 9.0
+    assert Law().took(6.0, 8.0, 8.25) == 8.0, "its clock ran before ours, by what the line takes"
+    for nonsense in (None, -7200.0, 7200.0, 0.0):
+        assert 6.0 <= Law().took(6.0, 8.0, nonsense) <= 8.0
+
+
+def test_picwish_is_not_believed_in_a_backlog_once_it_was_seen_to_be_wrong() -> None:
+    """It gives the moment of the end for that of the creation, say: of a task that is asked for once that might be."""
+    law = Law()
+    law.learn(law.took(6.0, 8.0, 0.0))
+    for _ in range(200):
+        law.learn(law.took(0.0, 16.0, 0.0))
+    assert law.quantile(0.5) == pytest.approx(8, rel=0.3)
+    assert most_pending(2, law.longest) >= 24
+
+
+def test_picwish_is_believed_again_after_some_tasks_of_which_it_was_right() -> None:
+    law = Law()
+    law.took(6.0, 8.0, 7200.0)
+    for _ in range(3):
+        assert law.took(5.0, 20.0, 8.25) != 8.25
+    assert law.took(5.0, 20.0, 8.25) == 8.25
+
+
+def test_where_a_clock_was_set_back_nothing_odd_is_learnt() -> None:
+    assert Law().took(0.0, 0.0, None) == pytest.approx(8.0)
+    assert Law().took(0.0, 0.0, 8.0) == pytest.approx(8.0)
+
+
+@given(HISTORY, SECONDS, SECONDS, st.none() | st.floats(-1e9, 1e9))
+def test_whatever_picwish_says_a_task_took_what_was_seen(
+    history: list[float], one: float, other: float, told: float | None
+) -> None:
+    low, high = sorted((one, other))
+    took = Law(history).took(low, high, told)
+    assert low <= took <= high or high <= 0 < took
