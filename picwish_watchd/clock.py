@@ -7,7 +7,8 @@ class Clock:
     """The machine's clocks. Tests hand the steps another one.
 
     ``now`` is for what people read and what the API compares (Unix seconds, may jump); ``monotonic`` is for every
-    duration and deadline inside the process (seconds, never jumps).
+    duration and deadline inside the process (seconds, never jumps); ``since_boot`` is for what goes on elsewhere
+    while this machine sleeps.
     """
 
     def now(self) -> float:
@@ -17,6 +18,10 @@ class Clock:
     def monotonic(self) -> float:
         """Seconds since some moment in the past; only differences mean anything."""
         return time.monotonic()
+
+    def since_boot(self) -> float:
+        """As ``monotonic``, and goes on while the machine is suspended (CLOCK_BOOTTIME, clock_gettime(2))."""
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
 
     async def sleep(self, seconds: float) -> None:
         """Sleeps; at once back for zero and less."""

@@ -198,10 +198,10 @@ class JournalReader:
     def running(self) -> list[Running]:
         """The tasks at PicWish, oldest first."""
         rows = self._rows(
-            "SELECT id, type, coalesce(submitted_at, 0) AS submitted_at, coalesce(not_before, 0) AS not_before"
+            "SELECT id, rule, type, coalesce(submitted_at, 0) AS submitted_at, coalesce(not_before, 0) AS not_before"
             " FROM job WHERE state = 'pending' ORDER BY submitted_at",
         )
-        return [Running(row["id"], row["type"], row["submitted_at"], row["not_before"]) for row in rows]
+        return [Running(row["id"], row["rule"], row["type"], row["submitted_at"], row["not_before"]) for row in rows]
 
     def counts(self) -> dict[str, dict[State, int]]:
         """Number of jobs by rule and state."""

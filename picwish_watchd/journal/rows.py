@@ -74,6 +74,7 @@ class Running:
     """A task at PicWish, with just what the choice of the next query needs. Times are Unix seconds."""
 
     id: int
+    rule: str
     type: int
     submitted_at: float
     not_before: float

@@ -44,13 +44,14 @@ _log = structlog.get_logger()
 
 _HOUR = 3600.0  # seconds for which PicWish keeps a result (API document)
 _FRESH_URLS = 3  # tries for a fresh URL before a paid result counts as gone
-_UNKNOWN_MAX = 3  # 404s in a row before a task counts as gone; a service may need a moment to know its own task
-_UNKNOWN_PAUSE = 2.0  # seconds between them
+_UNKNOWN_MAX = 4  # 404s in a row before a task counts as gone; a service that is out of order may say so of all
+_UNKNOWN_PAUSE = 2.0  # seconds between them, where the hour is over
 _SLOT_PATIENCE = 2.0  # seconds
-_LOST = 2 * 3600.0  # a task of this age (seconds) that no query could tell anything of is gone: results live an hour
+_LOST = 2 * 3600.0  # a task of this age (seconds) that no query could tell anything of is gone: results live an hour,
+_UNTOLD = 900.0  # if that was tried for so long: at a start the network may come late, and the clock be wrong
 _RETRY_AFTER_MAX = 60.0  # seconds; a paid result cannot wait for as long as a server likes
 _UNREACHABLE = 3  # downloads that failed in a row, of whatever tasks, before nothing more is bought
-_ANSWER_GAP = 60.0  # a longer silence (seconds) between two answers does not count for task_timeout
+_ANSWER_GAP = 60.0  # an answer that is later than it was to come by more (seconds) tells of a silence: not counted
 _PAUSE_MAX = 30.0
 _IDLE = 1.0
 
@@ -66,6 +67,7 @@ class Collect:
         self._agenda = Agenda()
         self._places = Places(context.clock)
         self._refresh_at = 0.0
+        self._favour = True  # whether the next query goes to a higher priority: every second one goes to whoever is due
         self._failed_downloads = 0  # in a row
 
     async def run(self) -> None:
@@ -74,14 +76,13 @@ class Collect:
             while not self._context.stopping:
                 self._context.pulse.beat("collect")
                 self.refresh()
-                wait = self._agenda.wait(self._context.clock.monotonic())
+                wait = self._agenda.wait(self._now())
                 if wait is None or wait > 0:
                     await self._context.bells.collect.wait(_IDLE if wait is None else min(wait, _IDLE))
                     continue
-                expiring = self._agenda.expiring(self._context.clock.monotonic())
                 try:
                     async with asyncio.timeout(_SLOT_PATIENCE):
-                        slot = await self._pacer.slot(Urgency.EXPIRING if expiring else Urgency.QUERY)
+                        slot = await self._slot()
                 except TimeoutError:
                     continue  # meanwhile a task may have begun to expire, or the daemon to stop
                 job = self.choose()
@@ -90,9 +91,16 @@ class Collect:
                 else:
                     slot.over()
 
+    async def _slot(self) -> Slot:
+        """For the query that presses most: one for a higher priority goes before creates of a lower one."""
+        if self._agenda.expiring(self._now()):
+            return await self._pacer.slot(Urgency.EXPIRING)
+        favoured = self._favoured() if self._favour else None
+        return await self._pacer.slot(Urgency.QUERY, None if favoured is None else favoured[0])
+
     def refresh(self) -> None:
         """Takes up tasks that only the journal knows: those of an earlier run, and those that `retry` brought back."""
-        now = self._context.clock.monotonic()
+        now = self._now()
         if now < self._refresh_at:
             return
         self._refresh_at = now + _IDLE
@@ -110,24 +118,32 @@ class Collect:
 
     def accepted(self, job: Job) -> None:
         """A task was just created: its age counts from now."""
-        now = self._context.clock.monotonic()
+        now = self._now()
         first = self._laws[job.type].next_query(0.0)
-        self._agenda.follow(Followed(job.id, job.type, born=now), now + first)
+        self._agenda.follow(Followed(job.id, job.type, job.rule, born=now, expected=first), now + first)
         self._context.bells.collect.ring()
 
     def choose(self) -> Job | None:
-        """The task that is due and most likely done."""
-        now = self._context.clock.monotonic()
-
-        def likely(task: Followed) -> float:
-            return self._laws[task.type].likely(task.open_at, now - task.born)
-
-        while (task := self._agenda.take(now, likely)) is not None:
+        """The task that is due and most likely done; every second time one of a higher priority, if it is worth it."""
+        favoured = self._favoured() if self._favour else None
+        self._favour = favoured is None
+        prefer = None if favoured is None else favoured[1]
+        while (task := self._agenda.take(self._now(), self._likely, prefer)) is not None:
             job = self._context.journal.get(task.id)
             if job is not None and job.state is State.PENDING:
                 return job
             self._agenda.drop(task.id)
+            prefer = None
         return None
+
+    def _favoured(self) -> tuple[int, Followed] | None:
+        ranks = {rule.name: rule.priority for rule in self._context.config.rules}
+        if len(set(ranks.values())) < 2:
+            return None
+        return self._agenda.favoured(self._now(), self._likely, lambda rule: ranks.get(rule, 0))
+
+    def _likely(self, task: Followed) -> float:
+        return self._laws[task.type].likely(task.open_at, self._age(task))
 
     async def ask(self, job: Job, slot: Slot) -> None:
         """One query and what follows from it."""
@@ -143,7 +159,7 @@ class Collect:
         finally:
             slot.over()
             if followed.due is None and followed.id in self._agenda:
-                self._agenda.schedule(followed, self._context.clock.monotonic())
+                self._agenda.schedule(followed, self._now())
             self._context.bells.collect.ring()
 
     async def succeeded(self, job: Job, answer: Answer, image: str | None, spooled: Path | None) -> None:
@@ -182,7 +198,9 @@ class Collect:
                 if followed.unknown >= _UNKNOWN_MAX:
                     self._gone(job, ErrorCode.TASK_UNKNOWN, f"PicWish does not know task {job.task_id}: {message}")
                 else:
-                    self._agenda.schedule(followed, context.clock.monotonic() + _UNKNOWN_PAUSE)
+                    over = self._now() - followed.since > _HOUR
+                    pause = _UNKNOWN_PAUSE if over else context.pause_after(2 * followed.unknown)
+                    self._agenda.schedule(followed, self._now() + pause)
             case Busy(retry_after=retry_after):
                 self._pacer.slow_down(retry_after)
             case Unauthorized(message=message):
@@ -191,7 +209,7 @@ class Collect:
             case Unavailable(reason=reason, retry_after=retry_after):
                 self._gate.close(Reason.API_DOWN, f"PicWish does not answer: {reason}")
                 self._pause(followed, retry_after)
-                if self._age(followed) > _LOST:
+                if self._age(followed) > _LOST and self._age(followed) - followed.heard > _UNTOLD:
                     self._gone(job, ErrorCode.TASK_TIMEOUT, f"task {job.task_id} could not be asked for ({reason})")
             case NotStored(reason=reason):
                 self._unkept(job, followed, reason)
@@ -199,12 +217,13 @@ class Collect:
                 assert_never(outcome)
 
     def _still_open(self, job: Job, followed: Followed, answer: Answer) -> None:
-        age = self._age(followed)
-        followed.answered += min(age - followed.heard, _ANSWER_GAP)
+        age, limit = self._age(followed), self._context.config.api.task_timeout
+        followed.answered += min(age - followed.heard, max(0.0, followed.expected - followed.heard) + _ANSWER_GAP)
         followed.heard = followed.open_at = age
         followed.unknown, followed.inherited = 0, False
-        self._agenda.schedule(followed, followed.born + self._laws[job.type].next_query(age))
-        limit = self._context.config.api.task_timeout
+        last = age + limit - followed.answered  # then its time is over
+        followed.expected = max(age + 0.001, min(self._laws[job.type].next_query(age), last))
+        self._agenda.schedule(followed, followed.born + followed.expected)
         if followed.answered >= limit:
             text = (
                 f"PicWish has not finished task {job.task_id} in {limit:.0f} s "
@@ -264,7 +283,7 @@ class Collect:
         if followed.bad_results < _FRESH_URLS:
             # spread over minutes: what serves the results may be out of order for a while
             pause = self._context.pause_after(2 * followed.bad_results)
-            self._agenda.schedule(followed, self._context.clock.monotonic() + pause)
+            self._agenda.schedule(followed, self._now() + pause)
             self._ask_again(job, f"{reason}; PicWish is asked again", pause)
         elif code is ErrorCode.RESULT_INVALID:
             text = f"{reason} (asked {followed.bad_results} times); it was paid for: `retry` asks PicWish again"
@@ -323,27 +342,32 @@ class Collect:
         backoff = min(_PAUSE_MAX, self._context.pause_after(followed.failures))
         pause = backoff if retry_after is None else min(retry_after, _RETRY_AFTER_MAX)
         followed.failures += 1
-        self._agenda.schedule(followed, self._context.clock.monotonic() + pause)
+        self._agenda.schedule(followed, self._now() + pause)
         return pause
 
     def _take_up(self, task: Running) -> None:
-        now, wall = self._context.clock.monotonic(), self._context.clock.now()
+        now, wall = self._now(), self._context.clock.now()
         age = max(0.0, wall - task.submitted_at)
         due = now + max(0.0, min(task.not_before - wall, 300.0), self._laws[task.type].next_query(0.0) - age)
-        self._agenda.follow(Followed(task.id, task.type, born=now - age, heard=age, inherited=True), due)
+        followed = Followed(task.id, task.type, task.rule, born=now - age, heard=age, inherited=True)
+        self._agenda.follow(followed, due)
 
     def _known(self, job: Job) -> Followed:
         """What is known of a task; one that came by another way than `accepted` is as old as the wall clock says."""
         task = self._agenda.get(job.id)
         if task is None:
-            now = self._context.clock.monotonic()
+            now = self._now()
             age = max(0.0, self._context.clock.now() - (job.submitted_at or 0.0))
-            task = Followed(job.id, job.type, born=now - age, heard=age)
+            task = Followed(job.id, job.type, job.rule, born=now - age, heard=age)
             self._agenda.follow(task, now + _PAUSE_MAX)  # its answer is here: not to be asked for unless that is lost
         return task
 
+    def _now(self) -> float:
+        """PicWish works on while this machine sleeps, and its hours pass."""
+        return self._context.clock.since_boot()
+
     def _age(self, followed: Followed) -> float:
-        return self._context.clock.monotonic() - followed.born
+        return self._now() - followed.born
 
     def _seconds(self, followed: Followed, answer: Answer) -> float:
         """How long PicWish worked: what it says itself, as far as that agrees with what was seen from here.
@@ -351,14 +375,11 @@ class Collect:
         Seen from here it took longer than until the last query that found it open, and no longer than until now. In a
         backlog that says little, for a task is asked for long after its end: then the law itself says what is likely.
         """
-        low, high = followed.open_at, max(followed.open_at, self._age(followed))
+        told = None
         if answer.created_at is not None and answer.completed_at is not None:
             told = answer.completed_at - answer.created_at
-            coarse = answer.created_at.is_integer() and answer.completed_at.is_integer()  # cut off to whole seconds
-            least, most = (told - 1.0, told + 1.0) if coarse else (told, told)
-            if told >= 0 and least <= high and most >= low:  # else its clocks do not agree with each other
-                low, high = max(low, least), min(high, most)
-        return self._laws[followed.type].within(low, high) if high > low else high
+        seen = max(followed.open_at, self._age(followed))
+        return self._laws[followed.type].took(followed.open_at, seen, told)
 
 
 def _judge_and_keep(spool: Spool, sink: Path, job_id: int) -> Result | str:

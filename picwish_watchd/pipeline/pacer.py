@@ -6,6 +6,7 @@ import math
 from collections import deque
 from enum import IntEnum
 from itertools import count
+from typing import NamedTuple
 
 from picwish_watchd.clock import Clock
 from picwish_watchd.pipeline.rate import LOWERED, MARGIN, crept_back
@@ -23,10 +24,19 @@ _LEAVING = 60.0  # seconds in which a request must have left or failed: connecti
 class Urgency(IntEnum):
     """Who goes first when a slot is free."""
 
-    EXPIRING = 0  #: a query for a task whose hour is running out
-    PROBE = 1  #: is PicWish back?
+    PROBE = 0  #: is PicWish back? Seldom, and who asks for thousands of old tasks must not keep the gate closed
+    EXPIRING = 1  #: a query for a task whose hour is running out
     CREATE = 2  #: a new task: while images wait, nothing is won by asking early
     QUERY = 3  #: is it done?
+
+
+class _Turn(NamedTuple):
+    """The place of one that waits; the lowest goes first."""
+
+    urgency: Urgency  #: of a query with a priority that of a create
+    priority: float  #: the higher the lower
+    kind: Urgency
+    number: int
 
 
 class Slot:
@@ -63,7 +73,7 @@ class Pacer:
         self._qps = qps
         self._clock = clock
         self._order = count()
-        self._waiting: list[tuple[Urgency, int, asyncio.Future[Slot]]] = []
+        self._waiting: list[tuple[_Turn, asyncio.Future[Slot]]] = []
         self._wanted = asyncio.Event()
         self._freed = asyncio.Event()
         self._beat = -math.inf  # when the last slot was due
@@ -74,10 +84,14 @@ class Pacer:
         self._turn = 0.0  # when the loop is to turn, as long as somebody waits
         self._courtesy = False  # after a 429 a query goes before the creates: refused creates must not starve them
 
-    async def slot(self, urgency: Urgency) -> Slot:
-        """Waits for a slot. Cancelled while waiting, nothing is spent."""
+    async def slot(self, urgency: Urgency, priority: int | None = None) -> Slot:
+        """Waits for a slot. Cancelled while waiting, nothing is spent.
+
+        Creates of a higher ``priority`` go first, and so does a query that has one, before creates of a lower one.
+        """
         granted: asyncio.Future[Slot] = asyncio.get_running_loop().create_future()
-        heapq.heappush(self._waiting, (urgency, next(self._order), granted))
+        rank = urgency if priority is None else min(urgency, Urgency.CREATE)
+        heapq.heappush(self._waiting, (_Turn(rank, -(priority or 0), urgency, next(self._order)), granted))
         if not self._wanted.is_set():
             self._turn = self._clock.monotonic()
             self._wanted.set()
@@ -98,7 +112,9 @@ class Pacer:
         self._rest_until = max(self._rest_until, now + min(rest, _PENALTY_MAX))
 
     def set_qps(self, qps: float) -> None:
-        """Another configuration is in force."""
+        """Another configuration is in force. What a 429 has taught is forgotten only where the rate is another one."""
+        if qps == self._qps:
+            return
         self._qps = qps
         self._lowered = (qps, -math.inf)
 
@@ -123,7 +139,7 @@ class Pacer:
     @property
     def overdue(self) -> float:
         """Seconds for which somebody has been waiting for a slot that could be granted, and was not; else 0."""
-        if all(waiter[2].done() for waiter in self._waiting):
+        if all(granted.done() for _, granted in self._waiting):
             return 0.0
         return max(0.0, self._clock.monotonic() - self._turn)
 
@@ -147,17 +163,19 @@ class Pacer:
                 await asyncio.sleep(0)  # whoever has no use for it after all gives it back now, and nothing is lost
 
     def _next_waiter(self) -> asyncio.Future[Slot]:
-        queries = [waiter for waiter in self._waiting if waiter[0] is Urgency.QUERY and not waiter[2].done()]
+        queries = [
+            (turn, granted) for turn, granted in self._waiting if turn.kind is Urgency.QUERY and not granted.done()
+        ]
         if self._courtesy and queries:
             self._courtesy = False
             first = min(queries)
             self._waiting.remove(first)
             heapq.heapify(self._waiting)
-            return first[2]
-        return heapq.heappop(self._waiting)[2]
+            return first[1]
+        return heapq.heappop(self._waiting)[1]
 
     def _drop_cancelled(self) -> None:
-        while self._waiting and self._waiting[0][2].done():
+        while self._waiting and self._waiting[0][1].done():
             heapq.heappop(self._waiting)
 
     def _pause(self) -> float:

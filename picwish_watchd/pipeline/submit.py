@@ -186,7 +186,7 @@ class Submit:
         context = self._context
         try:
             async with asyncio.timeout(_PARKED_MAX):
-                slot = await self._pacer.slot(Urgency.CREATE)
+                slot = await self._pacer.slot(Urgency.CREATE, rule.priority)
         except TimeoutError:
             raise _NotNowError from None
         try:

@@ -9,9 +9,11 @@ import pytest
 
 from picwish_watchd.job import ErrorCode, State
 from picwish_watchd.journal import JournalReader
+from picwish_watchd.pipeline.pacer import Urgency
 from picwish_watchd.simulator import Cut, Drip, Fault, Hang, NeverEnd, Raw, Refuse, Reply, Reset, nulls, without
 from picwish_watchd.simulator import numbers_as_strings as strings
 from picwish_watchd.simulator.script import Action
+from tests.support.following import following
 from tests.support.house import House, Process, until
 
 QUERY_FAULTS: dict[str, Action] = {
@@ -97,6 +99,111 @@ async def test_a_task_that_never_ends_is_held_after_its_time(house: House) -> No
     job = house.job("a.jpg")
     assert job.problem is not None
     assert (job.state, job.problem.code) == (State.HELD, ErrorCode.TASK_TIMEOUT)
+
+
+async def test_task_timeout_is_kept_however_seldom_a_task_is_asked_for(house: House) -> None:
+    house.api = {"task_timeout": "2h"}
+    house.simulator.script.add(Fault("create", NeverEnd()))
+    async with following(house) as start:
+        job = await start.pending("a.jpg")
+        start.collect.accepted(job)
+        await start.wait(7150)
+        assert start.job(job).state is State.PENDING
+        await start.wait(60)
+        assert start.job(job).state is State.HELD
+    queries = [seen for seen in house.simulator.requests if seen.operation == "query"]
+    assert len(queries) < 60
+
+
+async def test_a_silence_does_not_count_for_task_timeout(house: House) -> None:
+    house.api = {"task_timeout": "15m"}
+    house.simulator.script.add(Fault("create", NeverEnd()))
+    async with following(house) as start:
+        job = await start.pending("a.jpg")
+        start.collect.accepted(job)
+        await start.wait(60)
+        start.clock.advance(3600)
+        assert await start.ask()
+        assert start.job(job).state is State.PENDING
+
+
+async def test_a_service_that_knows_nothing_for_two_minutes_loses_no_task(house: House) -> None:
+    house.top = {"retry_backoff": "2s"}
+    house.simulator.script.add(Fault("query", Reply(404), times=3))
+    async with following(house) as start:
+        job = await start.pending("a.jpg")
+        start.collect.accepted(job)
+        await until(lambda: house.simulator.credits == 5)
+        began = start.clock.monotonic()
+        while start.job(job).state is State.PENDING:
+            await start.wait(5)
+        assert start.job(job).state is State.DELIVERING
+        assert start.clock.monotonic() - began > 120
+
+
+async def test_what_lay_at_picwish_while_the_machine_slept_goes_before_new_tasks(house: House) -> None:
+    house.api = {"qps": 2}
+    async with following(house) as start:
+        job = await start.pending("a.jpg")
+        start.collect.accepted(job)
+        await until(lambda: house.simulator.credits == 5)
+        created: list[float] = []
+
+        async def creates() -> None:
+            for _ in range(20):
+                (await start.pacer.slot(Urgency.CREATE)).left()
+                created.append(start.clock.monotonic())
+
+        start.clock.suspend(50 * 60)
+        tasks = [asyncio.create_task(start.collect.run()), *(asyncio.create_task(creates()) for _ in range(3))]
+        await until(lambda: start.job(job).state is not State.PENDING)
+        assert len(created) < 10
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+
+
+async def test_at_a_start_without_a_network_and_with_a_clock_that_is_ahead_no_task_is_given_up(house: House) -> None:
+    async with following(house) as start:
+        job = await start.pending("a.jpg")
+    house.simulator.break_down(refuse=True)
+    async with following(house) as start:
+        start.clock.jump(3 * 3600)
+        start.collect.refresh()
+        await start.wait(600)
+        assert start.job(job).state is State.PENDING
+        await house.simulator.repair()
+        await start.wait(60)
+        assert start.job(job).state is State.DELIVERING
+
+
+async def test_a_task_that_nobody_could_be_asked_about_long_after_its_hour_is_given_up(house: House) -> None:
+    async with following(house) as start:
+        job = await start.pending("a.jpg")
+    house.simulator.break_down(refuse=True)
+    async with following(house) as start:
+        start.clock.jump(3 * 3600)
+        start.collect.refresh()
+        await start.wait(1000)
+        problem = start.job(job).problem
+        assert problem is not None
+        assert problem.code is ErrorCode.TASK_TIMEOUT
+
+
+async def test_a_task_of_a_higher_priority_is_asked_for_before_many_that_are_due_longer(house: House) -> None:
+    house.more_rules = [{"name": "urgent", "inbox": "urgent", "priority": 5}]
+    async with following(house) as start:
+        for number in range(20):
+            start.collect.accepted(await start.pending(f"{number}.jpg"))
+        start.clock.advance(60)
+        urgent = await start.pending("u.jpg", rule="urgent")
+        start.collect.accepted(urgent)
+        start.clock.advance(9)
+        asked = []
+        while (job := start.collect.choose()) is not None:
+            asked.append(job.rule)
+        assert asked.index("urgent") < 2
+        assert len(asked) == 21
 
 
 async def test_an_interrupted_download_is_begun_again_at_the_next_start(house: House) -> None:

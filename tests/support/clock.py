@@ -19,6 +19,7 @@ class FakeClock(Clock):
     def __init__(self, now: float = 1_800_000_000.0) -> None:
         self._now = now
         self._monotonic = 1000.0
+        self._slept = 5000.0
         self._sleepers: list[tuple[float, int]] = []
         self._order = count()
 
@@ -27,6 +28,14 @@ class FakeClock(Clock):
 
     def monotonic(self) -> float:
         return self._monotonic
+
+    def since_boot(self) -> float:
+        return self._monotonic + self._slept
+
+    def suspend(self, seconds: float) -> None:
+        """The machine sleeps, as a laptop does."""
+        self._now += seconds
+        self._slept += seconds
 
     def advance(self, seconds: float) -> None:
         """Time goes by while nobody sleeps."""

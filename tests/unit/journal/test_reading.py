@@ -110,7 +110,10 @@ def test_running_tasks_come_in_the_order_of_their_submission(journal: Journal) -
     late = journal.update(job_in(journal, State.PENDING, "a.jpg"), submitted_at=20.0, not_before=25.0)
     early = journal.update(job_in(journal, State.PENDING, "b.jpg"), submitted_at=10.0, type=1)
     job_in(journal, State.FETCHING, "c.jpg")
-    assert journal.running() == [Running(early.id, 1, 10.0, 0.0), Running(late.id, 0, 20.0, 25.0)]
+    assert journal.running() == [
+        Running(early.id, "scans", 1, 10.0, 0.0),
+        Running(late.id, "scans", 0, 20.0, 25.0),
+    ]
 
 
 def test_counts_are_by_rule_and_state_and_sums_by_what_is_left_to_do(journal: Journal) -> None:

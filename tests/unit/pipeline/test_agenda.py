@@ -6,8 +6,10 @@ from hypothesis import strategies as st
 from picwish_watchd.pipeline.agenda import EXPIRING, Agenda, Followed
 
 
-def followed(agenda: Agenda, number: int, due: float, born: float = 0.0) -> Followed:
-    task = Followed(number, 0, born=born)
+def followed(
+    agenda: Agenda, number: int, due: float, born: float = 0.0, *, rule: str = "scans", inherited: bool = False
+) -> Followed:
+    task = Followed(number, 0, rule, born=born, inherited=inherited)
     agenda.follow(task, due)
     return task
 
@@ -91,6 +93,68 @@ def test_a_task_whose_hour_is_running_out_goes_before_the_likeliest() -> None:
     followed(agenda, 1, due=5000.0, born=4990.0)
     old = followed(agenda, 2, due=5001.0, born=0.0)
     assert agenda.take(5002.0, lambda task: 1.0 if task.id == 1 else 0.0) is old
+
+
+def test_a_task_that_was_asked_for_in_vain_is_not_thrown_behind_younger_ones_that_are_due() -> None:
+    agenda = Agenda()
+    for number in range(2, 100):
+        followed(agenda, number, due=1010.0, born=1000.0)
+    old = followed(agenda, 1, due=10.0, born=0.0)
+    now = EXPIRING + 1
+    assert agenda.take(now, evenly) is old
+    agenda.schedule(old, now + 2)  # the answer was a 500
+    assert agenda.take(now + 1, evenly) is not old
+    assert agenda.expiring(now + 2)
+    assert agenda.take(now + 2, evenly) is old
+
+
+def test_a_task_that_was_seen_unfinished_has_an_hour_from_then_on() -> None:
+    agenda = Agenda()
+    task = followed(agenda, 1, due=10.0)
+    assert agenda.take(3000.0, evenly) is task
+    task.open_at = 3000.0
+    agenda.schedule(task, 3100.0)
+    assert not agenda.expiring(3200.0)
+    assert agenda.expiring(3001.0 + EXPIRING)
+
+
+def lost_of(ages: list[float]) -> int:
+    """Of tasks of an earlier run, so many seconds old, the number that is asked for after its hour."""
+    agenda = Agenda()
+    for number, age in enumerate(ages):
+        followed(agenda, number, due=10_000.0, born=10_000.0 - age, inherited=True)
+    now, lost = 10_000.0, 0
+    while (task := agenda.take(now, evenly)) is not None:
+        lost += now - task.born > 3600
+        agenda.drop(task.id)
+        now += 1.025 / 2
+    return lost
+
+
+def test_after_an_outage_five_thousand_tasks_are_asked_for_in_time_as_far_as_that_can_be() -> None:
+    sent = [1.025 / 2 * number for number in range(5000)]
+    assert lost_of([600.0 + age for age in sent]) == 0
+    ages = [3000.0 + age for age in sent]
+    too_late = sum(age > 3600 for age in ages)
+    in_time = len(ages) - too_late
+    assert lost_of(ages) <= too_late + in_time * 0.15, "those that are too late make few others too late"
+
+
+def test_a_higher_priority_is_worth_a_query_once_its_task_is_as_likely_done_as_not() -> None:
+    agenda = Agenda()
+    for number in range(1, 100):
+        followed(agenda, number, due=1.0)
+    urgent = followed(agenda, 100, due=50.0, rule="urgent")
+
+    def rank(rule: str) -> int:
+        return 5 if rule == "urgent" else 0
+
+    assert agenda.favoured(49.0, evenly, rank) is not None, "of the others one"
+    assert agenda.favoured(50.0, evenly, rank) == (5, urgent)
+    assert agenda.favoured(50.0, lambda task: 0.4 if task is urgent else 1.0, rank) is None
+    assert agenda.take(50.0, evenly, prefer=urgent) is urgent
+    assert agenda.favoured(0.5, evenly, rank) is not None
+    assert Agenda().favoured(50.0, evenly, rank) is None
 
 
 @given(st.lists(st.tuples(st.integers(1, 8), st.floats(0, 100)), max_size=60), st.sets(st.integers(1, 8)))

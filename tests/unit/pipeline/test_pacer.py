@@ -143,6 +143,38 @@ def test_the_most_urgent_goes_first_and_equals_in_the_order_of_asking() -> None:
     assert [urgency for urgency, _ in order] == [0, 1, 2, 2, 3, 3]
 
 
+def test_a_higher_priority_goes_first_and_a_query_that_has_one_before_lower_creates() -> None:
+    order: list[str] = []
+
+    async def ask(pacer: Pacer, urgency: Urgency, priority: int | None) -> None:
+        (await pacer.slot(urgency, priority)).left()
+        order.append(f"{urgency.name.lower()} {priority}")
+
+    async def crowd(pacer: Pacer, clock: FakeClock) -> None:
+        async with asyncio.TaskGroup() as group:
+            for urgency, priority in (
+                (Urgency.QUERY, None), (Urgency.CREATE, 0), (Urgency.QUERY, 5), (Urgency.CREATE, -1),
+                (Urgency.CREATE, 5), (Urgency.QUERY, 0), (Urgency.EXPIRING, None), (Urgency.PROBE, None),
+            ):  # fmt: skip
+                group.create_task(ask(pacer, urgency, priority))
+
+    paced(2, crowd, FakeClock())
+    assert order == [
+        "probe None", "expiring None", "create 5", "query 5", "create 0", "query 0", "create -1", "query None",
+    ]  # fmt: skip
+
+
+def test_a_reload_that_leaves_the_rate_as_it_was_forgets_no_429() -> None:
+    async def reload(pacer: Pacer, clock: FakeClock) -> None:
+        pacer.slow_down(None)
+        pacer.set_qps(2)
+        assert pacer.rate < 2
+        pacer.set_qps(3)
+        assert pacer.rate == 3
+
+    paced(2, reload, FakeClock())
+
+
 def test_a_waiter_that_was_cancelled_spends_no_slot() -> None:
     async def cancel(pacer: Pacer, clock: FakeClock) -> None:
         first = await slots(pacer, clock, 1)

@@ -44,7 +44,7 @@ def course(arrivals: list[float], *, seed: int = 1, max_pending: int = 32, learn
         slot_used = True
         if waiting and waiting[0] <= now and len(ends) < max_pending:
             waits.append(now - waiting.pop(0))
-            task = Followed(len(waits), 0, born=now)
+            task = Followed(len(waits), 0, "scans", born=now)
             ends[task.id] = now + chance.lognormvariate(math.log(MEDIAN), SIGMA)
             agenda.follow(task, now + law.next_query(0.0))
         elif asked := agenda.take(now, partial(likely, law, now)):

@@ -1,0 +1,84 @@
+"""`Collect` with a real journal, a real client and a clock that is turned by hand, and nothing that runs beside it."""
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from picwish_watchd.files.spool import Spool
+from picwish_watchd.job import Job, NewJob, Stamp, State
+from picwish_watchd.journal import Journal
+from picwish_watchd.picwish import Accepted, PicwishClient
+from picwish_watchd.pipeline.collect import Collect
+from picwish_watchd.pipeline.context import Context, spool_folder
+from picwish_watchd.pipeline.gate import Gate
+from picwish_watchd.pipeline.pacer import Pacer, Urgency
+from tests.support.clock import FakeClock
+from tests.support.house import KEY, House
+from tests.support.pictures import picture
+from tests.support.picwishkit import Witness, create
+
+_seeds = itertools.count()
+
+
+class Following:
+    """One start of the program, as far as it follows tasks. Made by `following`."""
+
+    def __init__(self, house: House, context: Context, clock: FakeClock) -> None:
+        self.clock = clock
+        self.pacer = Pacer(context.config.api.qps, clock)
+        self.collect = Collect(context, gate=Gate(context, pacer=self.pacer), pacer=self.pacer)
+        self._house = house
+        self._context = context
+
+    async def pending(self, name: str, *, rule: str = "scans") -> Job:
+        """A task that PicWish has just taken."""
+        journal, data = self._context.journal, picture(seed=next(_seeds))
+        new = NewJob(rule, Path("/in") / name, Path(name), Stamp(1, 1, 1), sha256=f"{rule} {name}", format="jpeg")
+        outcome = await create(self._context.client, self._house.root, witness=Witness(), image=data)
+        assert isinstance(outcome, Accepted)
+        job = journal.get(journal.add([new])[0])
+        assert job is not None
+        job = journal.move(job, State.SUBMITTING, "intent", reserve=5, submitted_at=self.clock.now())
+        return journal.move(job, State.PENDING, "taken", task_id=outcome.task_id)
+
+    async def ask(self) -> bool:
+        """One query and what follows from it, if a task is due."""
+        job = self.collect.choose()
+        if job is not None:
+            await self.collect.ask(job, await self.pacer.slot(Urgency.QUERY))
+        return job is not None
+
+    async def wait(self, seconds: float, *, step: float = 5.0) -> None:
+        """So long, in steps; what is due is asked for."""
+        until = self.clock.monotonic() + seconds
+        while self.clock.monotonic() < until:
+            self.clock.advance(step)
+            while await self.ask():
+                pass
+
+    def job(self, job: Job) -> Job:
+        """The same job as it is now."""
+        now = self._context.journal.get(job.id)
+        assert now is not None
+        return now
+
+
+@asynccontextmanager
+async def following(house: House) -> AsyncIterator[Following]:
+    """From a start to its end."""
+    clock, config = FakeClock(), house.config()
+    journal = Journal.open_for_writing(config.journal, clock)
+    spool = Spool(spool_folder(config.journal))
+    spool.prepare()
+    for rule in config.rules:
+        journal.remember_rule(rule.name, rule.to_json())
+    async with PicwishClient(base_url=config.api.base_url, key=KEY, timeout=5) as client:
+        context = Context(config=config, journal=journal, spool=spool, clock=clock, client=client)
+        found = Following(house, context, clock)
+        pacing = asyncio.create_task(found.pacer.run())
+        yield found
+        pacing.cancel()
+        context.lanes.close()
+    journal.close()
