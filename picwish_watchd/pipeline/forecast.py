@@ -10,7 +10,7 @@ from picwish_watchd.pipeline.describe import counted, waiting_for_approval
 from picwish_watchd.pipeline.law import Law, most_pending
 from picwish_watchd.pipeline.prices import PRICES
 from picwish_watchd.pipeline.purse import Purse
-from picwish_watchd.pipeline.rate import MARGIN
+from picwish_watchd.pipeline.rate import MARGIN, most_in_a_second
 
 _AT_PICWISH = (State.SUBMITTING, State.PENDING, State.FETCHING)
 _LEARNT_FROM = 50  # tasks
@@ -124,6 +124,7 @@ def _pace(outline: Outline, journal: JournalReader, rate: float) -> Pace:
     laws = [Law(journal.task_seconds(model, _LEARNT_FROM)) for model in models]
     longest = max(law.longest for law in laws)
     at_once = outline.max_pending or most_pending(outline.qps, longest)
+    rate = min(rate, most_in_a_second(outline.qps))
     return Pace(rate, max(law.quantile(0.5) for law in laws), max(law.quantile(0.9) for law in laws), at_once)
 
 

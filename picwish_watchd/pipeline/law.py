@@ -105,7 +105,8 @@ class Law:
 
         Of tasks that were begun together the quickest end first, and the law looks narrower than it is.
         """
-        learnt = self.quantile(0.99)
+        seen = max(self._seconds, default=_PRIOR_LONGEST)
+        learnt = min(self.quantile(0.99), 2 * max(seen, _PRIOR_MEDIAN))  # between two laws the spread looks huge
         return learnt if len(self._seconds) >= _MANY else max(learnt, _PRIOR_LONGEST)
 
     def done_by(self, age: float) -> float:

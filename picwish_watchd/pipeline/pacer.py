@@ -9,7 +9,7 @@ from itertools import count
 from typing import NamedTuple
 
 from picwish_watchd.clock import Clock
-from picwish_watchd.pipeline.rate import LOWERED, MARGIN, crept_back
+from picwish_watchd.pipeline.rate import LOWERED, MARGIN, crept_back, most_in_a_second
 
 _WINDOW = 1.02  # seconds in which never more than QPS requests leave; the rest of the margin makes up for late timers
 _SLACK = 0.05  # how late a slot may be for the next ones to catch up, in seconds; or a quarter of the beat
@@ -180,7 +180,7 @@ class Pacer:
 
     def _pause(self) -> float:
         """Seconds until the next slot; infinite while as many requests as a second may hold are just leaving."""
-        now, most = self._clock.monotonic(), max(1, int(self._qps))
+        now, most = self._clock.monotonic(), most_in_a_second(self._qps)
         window = _WINDOW / min(1.0, self._qps)
         while self._left and self._left[0] <= now - window:
             self._left.popleft()

@@ -9,6 +9,11 @@ _NEARLY = 0.97
 _BEYOND = 3e-5  # of QPS, times the seconds squared: from there on carefully at first, then ever bolder
 
 
+def most_in_a_second(qps: float) -> int:
+    """So many requests never exceed ``qps`` in any second; below 1, in 1/``qps`` seconds. Not 3 for 2.7."""
+    return max(1, int(qps))
+
+
 def crept_back(qps: float, lowered: float, seconds: float) -> float:
     """The rate (requests a second), so many seconds after a 429 had it lowered; never above ``qps``.
 

@@ -141,3 +141,9 @@ def test_a_rule_whose_outbox_is_away_is_told_instead_of_a_time(books: Books) -> 
 def test_a_rule_that_left_the_configuration_is_no_part_of_it(books: Books) -> None:
     books.queue("gone", 30)
     assert books.ahead().images == 0
+
+
+def test_a_rate_with_a_fraction_promises_what_no_second_exceeds(books: Books) -> None:
+    books.queue("hd", 100)
+    assert books.ahead(api={"qps": 1.5}).seconds == pytest.approx(200 * 1.025)
+    assert books.ahead(api={"qps": 2.9}).seconds == pytest.approx(100 * 1.025)

@@ -162,6 +162,15 @@ def test_the_quickest_of_the_first_tasks_do_not_narrow_what_may_be_at_picwish_at
     assert most_pending(2, law.longest) == 32
 
 
+@pytest.mark.parametrize("middle", [0.01, 2.0, 60.0, 150.0])
+def test_on_the_way_to_another_law_there_are_never_many_more_tasks_at_once_than_either_needs(middle: float) -> None:
+    for begun in (Law(), Law(lognormal(8, 0.3, 200))):
+        law = begun
+        for seconds in lognormal(middle, 0.3, 60):
+            law.learn(seconds)
+            assert most_pending(2, law.longest) <= 2 * most_pending(2, max(16.0, 2 * middle))
+
+
 def test_a_service_that_takes_hours_does_not_get_more_than_can_be_collected() -> None:
     law = Law(lognormal(5000, 0.3, 200))
     assert most_pending(2, law.longest) == 2400
