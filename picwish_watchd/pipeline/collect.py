@@ -94,7 +94,7 @@ class Collect:
 
     async def _slot(self) -> Slot:
         """For the query that presses most: one for a higher priority goes before creates of a lower one."""
-        if self._agenda.expiring(self._now()):
+        if self.presses():
             return await self._pacer.slot(Urgency.EXPIRING)
         favoured = self._favoured() if self._favour else None
         return await self._pacer.slot(Urgency.QUERY, None if favoured is None else favoured[0])
@@ -116,6 +116,10 @@ class Collect:
             return fixed
         longest = max(self._laws[model].longest for model in {rule.type for rule in self._context.config.rules})
         return most_pending(self._context.config.api.qps, longest)
+
+    def presses(self) -> bool:
+        """Whether a result may be lost if it is not asked for first: then no request is left for anything else."""
+        return self._agenda.expiring(self._now())
 
     def accepted(self, job: Job) -> None:
         """A task was just created: its age counts from now."""

@@ -99,6 +99,8 @@ class Submit:
         going = sum(rule not in hanging for rule in self._preparing.values())
         if going >= max(2, min(16, round(context.config.api.qps * _READY))):
             return None
+        if self._collect.presses():
+            return None  # it would get no slot, and its connection would wait for one in vain
         if context.journal.unsaved() + going >= self._collect.max_pending():
             return None
         shortage = None

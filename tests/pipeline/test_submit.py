@@ -94,6 +94,23 @@ async def test_a_closed_gate_and_a_full_desk_submit_nothing(context: Context) ->
     assert submit.choose() is None
 
 
+async def test_while_a_paid_result_presses_no_image_is_prepared_in_vain(context: Context) -> None:
+    pacer = Pacer(context.config.api.qps, context.clock)
+    gate = Gate(context, pacer=pacer)
+    collect = Collect(context, gate=gate, pacer=pacer)
+    submit = Submit(context, gate=gate, pacer=pacer, budget=ByteBudget(10**6), collect=collect)
+    queue(context, "scans", "a.jpg")
+    job = submit.choose()
+    assert job is not None
+    job = context.journal.move(job, State.SUBMITTING, "intent", submitted_at=context.clock.now() - 100)
+    context.journal.move(job, State.PENDING, "taken", task_id="of an earlier run")
+    queue(context, "scans", "b.jpg")
+    collect.refresh()
+    assert submit.choose() is None
+    assert collect.choose() is not None, "it is being asked for"
+    assert submit.choose() is not None
+
+
 DOUBTFUL: dict[str, Action] = {
     "reset after the body": Reset(at="work"),
     "silence": Hang(at="body"),
