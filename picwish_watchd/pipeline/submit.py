@@ -54,6 +54,8 @@ _DEAREST = max(PRICES.values())  # credits that an image on its way to the first
 _READY = (
     0.2  # seconds of requests that are kept ready: to prepare one takes time, and a connection cannot wait for long
 )
+_UNANSWERED = 5.0  # seconds of requests that may be without an answer: should it never come, so many are in doubt
+_FEWEST = 4  # POSTs that may be so at any rate
 _IDLE = 1.0  # seconds between looks at the journal when no bell rings
 
 
@@ -72,6 +74,7 @@ class Submit:
         self._collect = collect
         self._prepare = Prepare(context)
         self._preparing: dict[int, str] = {}  # job -> rule; on their way to the first byte, `queued` in the journal
+        self._unanswered: set[int] = set()  # jobs; of `sync: 0`, where an answer comes soon
         self._served: dict[str, int] = {}  # by rule: when its last turn was, in turns
         self._turn = 0
 
@@ -99,6 +102,8 @@ class Submit:
         going = sum(rule not in hanging for rule in self._preparing.values())
         if going >= max(2, min(16, round(context.config.api.qps * _READY))):
             return None
+        if len(self._unanswered) + going >= max(_FEWEST, round(context.config.api.qps * _UNANSWERED)):
+            return None  # PicWish may have gone silent
         if self._collect.presses():
             return None  # it would get no slot, and its connection would wait for one in vain
         if context.journal.unsaved() + going >= self._collect.max_pending():
@@ -154,6 +159,7 @@ class Submit:
             return None
         finally:
             lease.release()
+            self._unanswered.discard(job.id)
             self._preparing.pop(job.id, None)
             self._context.bells.submit.ring()
 
@@ -200,6 +206,8 @@ class Submit:
             raise _NotNowError from None
         finally:
             slot.over()
+        if not rule.sync:
+            self._unanswered.add(job.id)
         self._preparing.pop(job.id, None)
         context.bells.submit.ring()
 

@@ -13,6 +13,7 @@ from picwish_watchd.cli.status import standing
 from picwish_watchd.clock import Clock
 from picwish_watchd.config.outline import Outline
 from picwish_watchd.daemon import Daemon
+from picwish_watchd.files.reading import stamp_of
 from picwish_watchd.files.spool import Spool
 from picwish_watchd.job import ErrorCode, NewJob, Stamp, State
 from picwish_watchd.journal import Journal, JournalReader
@@ -109,6 +110,40 @@ async def test_while_a_paid_result_presses_no_image_is_prepared_in_vain(context:
     assert submit.choose() is None
     assert collect.choose() is not None, "it is being asked for"
     assert submit.choose() is not None
+
+
+@pytest.mark.parametrize(("sync", "sent"), [(0, 4), (1, 6)])
+async def test_where_picwish_goes_silent_few_images_are_sent_into_the_silence(
+    house: House, sync: int, sent: int
+) -> None:
+    house.api, house.rule = {"qps": 0.8, "max_pending": 6}, {"sync": sync}
+    house.simulator.script.add(Fault("create", Hang(), times=99))
+    names = [house.drop(f"{number}.jpg", seed=number) for number in range(8)]
+    config = house.config()
+    journal = Journal.open_for_writing(config.journal, Clock())
+    spool = Spool(spool_folder(config.journal))
+    spool.prepare()
+    journal.add(
+        [
+            NewJob("scans", name, Path(name.name), stamp_of(name.stat()), sha256=house.dropped[name], format="jpeg")
+            for name in names
+        ]
+    )
+    async with PicwishClient(base_url=config.api.base_url, key=KEY, timeout=5) as client:
+        context = Context(config=config, journal=journal, spool=spool, clock=Clock(), client=client)
+        pacer = Pacer(500, context.clock)  # what is tried here need not take its time
+        gate = Gate(context, pacer=pacer)
+        collect = Collect(context, gate=gate, pacer=pacer)
+        submit = Submit(context, gate=gate, pacer=pacer, budget=ByteBudget(10**6), collect=collect)
+        tasks = [asyncio.create_task(pacer.run()), asyncio.create_task(submit.run())]
+        await until(lambda: house.creates() == sent)
+        await asyncio.sleep(0.3)
+        assert house.creates() == sent
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+        context.lanes.close()
+    journal.close()
 
 
 DOUBTFUL: dict[str, Action] = {
