@@ -82,6 +82,7 @@ async def test_a_paid_result_that_is_gone_is_held_or_bought_again_by_charging(
 
 
 async def test_a_task_that_nobody_knows_is_held(house: House) -> None:
+    house.top = {"retry_backoff": "10ms"}
     house.simulator.script.add(Fault("query", Reply(404), times=99))
     house.drop("a.jpg")
     assert await house.drain() == 1

@@ -104,7 +104,8 @@ async def test_links_from_an_inbox_to_results_or_originals_buy_nothing(house: Ho
 
 
 async def test_retry_asks_for_the_old_task_first_and_pays_only_if_it_is_gone(house: House) -> None:
-    house.simulator.script.add(Fault("query", Reply(404), times=3, when=lambda seen: not seen.path.endswith("0" * 12)))
+    house.top = {"retry_backoff": "10ms"}
+    house.simulator.script.add(Fault("query", Reply(404), times=4, when=lambda seen: not seen.path.endswith("0" * 12)))
     sha = house.dropped[house.drop("a.jpg")]
     assert await house.drain() == 1
     assert retry(house, "--state", "held").returncode == 0
@@ -113,7 +114,7 @@ async def test_retry_asks_for_the_old_task_first_and_pays_only_if_it_is_gone(hou
     assert house.job("a.jpg").credits == 5
 
     house.drop("b.jpg", seed=2)
-    house.simulator.script.add(Fault("query", Reply(404), times=6, when=lambda seen: not seen.path.endswith("0" * 12)))
+    house.simulator.script.add(Fault("query", Reply(404), times=8, when=lambda seen: not seen.path.endswith("0" * 12)))
     house.forgiven |= {sha, house.dropped[house.inbox / "b.jpg"]}
     assert await house.drain() == 1
     assert retry(house, str(house.job("b.jpg").id)).returncode == 0
