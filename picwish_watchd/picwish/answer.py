@@ -37,6 +37,13 @@ class Answer:
     download_time: float | None = None
     time_elapsed: float | None = None
 
+    @property
+    def seconds(self) -> float | None:
+        """What the task took, as PicWish tells; nonsense, even below 0, where its clocks are wrong."""
+        if self.created_at is None or self.completed_at is None:
+            return None
+        return self.completed_at - self.created_at
+
     def to_json(self) -> str:
         """One line of JSON with every field, for the journal and the sidecar."""
         return json.dumps(asdict(self), ensure_ascii=False)

@@ -65,6 +65,7 @@ class Collect:
         self._gate = gate
         self._pacer = pacer
         self._laws = {model: Law(context.journal.task_seconds(model, 200)) for model in (0, 1)}
+        self._unlearnt = Law().longest
         self._agenda = Agenda()
         self._places = Places(context.clock)
         self._refresh_at = 0.0
@@ -110,12 +111,14 @@ class Collect:
         self._refresh_at = now + max(_IDLE, _SELDOM * (self._now() - now))
 
     def max_pending(self) -> int:
-        """How many tasks may be at PicWish at once: as many as requests can keep busy, if not told otherwise."""
-        fixed = self._context.config.api.max_pending
-        if fixed is not None:
-            return fixed
+        """How many tasks may be at PicWish at once: as many as requests can keep busy, if not told otherwise.
+
+        Never more than the line can bring home.
+        """
+        api = self._context.config.api
         longest = max(self._laws[model].longest for model in {rule.type for rule in self._context.config.rules})
-        return most_pending(self._context.config.api.qps, longest)
+        wanted = most_pending(api.qps, longest) if api.max_pending is None else api.max_pending
+        return min(wanted, self._places.collectable(2 * most_pending(api.qps, self._unlearnt)))
 
     def presses(self) -> bool:
         """Whether a result may be lost if it is not asked for first: then no request is left for anything else."""
@@ -272,6 +275,7 @@ class Collect:
             return
         self._gate.succeeded(Reason.RESULTS_UNREACHABLE, Reason.SPOOL)
         self._failed_downloads = 0
+        self._places.kept()
         size = f"{verdict.width} x {verdict.height} {verdict.format}"
         context.journal.move(
             job, State.DELIVERING, f"the result is in the spool: {size}", result=verdict, note=None, not_before=None
@@ -380,11 +384,8 @@ class Collect:
         Seen from here it took longer than until the last query that found it open, and no longer than until now. In a
         backlog that says little, for a task is asked for long after its end: then the law itself says what is likely.
         """
-        told = None
-        if answer.created_at is not None and answer.completed_at is not None:
-            told = answer.completed_at - answer.created_at
         seen = max(followed.open_at, self._age(followed))
-        return self._laws[followed.type].took(followed.open_at, seen, told)
+        return self._laws[followed.type].took(followed.open_at, seen, answer.seconds)
 
 
 def _judge_and_keep(spool: Spool, sink: Path, job_id: int) -> Result | str:

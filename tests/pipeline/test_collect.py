@@ -207,6 +207,18 @@ async def test_a_task_of_a_higher_priority_is_asked_for_before_many_that_are_due
         assert len(asked) == 21
 
 
+async def test_a_large_max_pending_is_reached_only_as_results_come_home(house: House) -> None:
+    house.api = {"qps": 2, "max_pending": 5000}
+    async with following(house) as start:
+        assert start.collect.max_pending() == 64
+        job = await start.pending("a.jpg")
+        start.collect.accepted(job)
+        await until(lambda: house.simulator.credits == 5)
+        await start.wait(20)
+        assert start.job(job).state is State.DELIVERING
+        assert start.collect.max_pending() > 64
+
+
 async def test_an_interrupted_download_is_begun_again_at_the_next_start(house: House) -> None:
     house.simulator.script.add(Fault("download", Hang(at="body")))
     house.drop("a.jpg")

@@ -1,6 +1,7 @@
 """Places for downloads: four at a time, twelve in all, and a slow one gives way."""
 
 import asyncio
+from contextlib import AsyncExitStack
 
 from picwish_watchd.clock import Clock
 from picwish_watchd.pipeline.places import Places
@@ -12,6 +13,9 @@ class HandClock(Clock):
     def __init__(self) -> None:
         self._now = 0.0
         self._sleepers: list[tuple[float, asyncio.Event]] = []
+
+    def monotonic(self) -> float:
+        return self._now
 
     async def sleep(self, seconds: float) -> None:
         ring = asyncio.Event()
@@ -81,3 +85,44 @@ async def test_a_hundred_slow_ones_share_the_line_by_twelve_and_places_never_mul
     await crowd.end(*range(50))
     assert len(crowd.running) == 4
     await crowd.end(*range(100))
+
+
+async def test_before_anything_has_come_home_few_tasks_are_made_and_ever_more_afterwards() -> None:
+    places = Places(HandClock())
+    assert places.collectable(64) == 64
+    for _ in range(1000):
+        places.kept()
+    assert places.collectable(64) > 4000
+
+
+async def test_no_more_is_bought_than_a_narrow_line_brings_in_twenty_minutes() -> None:
+    crowd = Crowd(40)
+    for _ in range(1000):
+        crowd.places.kept()
+    for number in range(30):
+        await crowd.after(15)
+        await crowd.end(number)
+    assert 60 <= crowd.places.collectable(64) <= 100  # four a minute
+    await crowd.end(*range(40))
+
+
+async def test_a_line_that_has_become_better_is_believed_again() -> None:
+    crowd = Crowd(40)
+    for number in range(40):
+        await crowd.after(100)
+        await crowd.end(number)
+    assert crowd.places.collectable(500) < 20
+    for _ in range(50):
+        async with crowd.places.one():
+            await crowd.after(1)
+    assert crowd.places.collectable(500) == 500
+
+
+async def test_whoever_is_cancelled_while_waiting_takes_no_place_with_him() -> None:
+    crowd = Crowd(30)
+    await crowd.after(0)
+    await crowd.end(*range(4, 30))
+    await crowd.end(*range(4))
+    async with AsyncExitStack() as stack, asyncio.timeout(5):
+        for _ in range(4):
+            await stack.enter_async_context(crowd.places.one())
