@@ -55,7 +55,7 @@ async def slots(pacer: Pacer, clock: FakeClock, number: int) -> list[float]:
 WAITERS = st.lists(
     st.tuples(
         st.floats(0, 3),  # comes so late
-        st.sampled_from(Urgency),
+        st.tuples(st.sampled_from(Urgency), st.none() | st.integers(-1, 1)),  # is so urgent, and has such a priority
         st.none() | st.floats(0, 2),  # is cancelled so long after that
         st.none() | st.sampled_from([None, 0.0, 0.5, 2.0]).map(lambda seconds: (seconds,)),  # is told 429
         st.none() | st.floats(0, 1.5),  # leaves so long after its slot; None: never, its connection could not be made
@@ -74,8 +74,8 @@ def test_no_second_ever_holds_more_than_qps_requests_and_none_is_lost(
     granted: list[int] = []
 
     async def ask(pacer: Pacer, clock: FakeClock, waiter: Any) -> None:
-        _, urgency, _, told, leaves = waiter
-        slot = await pacer.slot(urgency)
+        _, place, _, told, leaves = waiter
+        slot = await pacer.slot(*place)
         granted.append(1)
         try:
             await clock.sleep(leaves or 0.0)
