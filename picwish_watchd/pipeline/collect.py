@@ -108,7 +108,7 @@ class Collect:
         for task in self._context.journal.running():
             if task.id not in self._agenda:
                 self._take_up(task)
-        self._refresh_at = now + max(_IDLE, _SELDOM * (self._now() - now))
+        self._refresh_at = now + min(_PAUSE_MAX, max(_IDLE, _SELDOM * (self._now() - now)))
 
     def max_pending(self) -> int:
         """How many tasks may be at PicWish at once: as many as requests can keep busy, if not told otherwise.
