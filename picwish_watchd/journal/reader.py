@@ -318,6 +318,11 @@ class JournalReader:
         )
         return [row[0] for row in rows]
 
+    def submissions(self, limit: int) -> list[float]:
+        """When the last images were sent that PicWish took or may have taken, newest first (Unix seconds)."""
+        sql = "SELECT at FROM charge WHERE state <> 'released' ORDER BY id DESC LIMIT ?"
+        return [row[0] for row in self._rows(sql, (limit,))]
+
     def waiting_in_vain(self, state: State) -> int:
         """Number of jobs in ``state`` that were tried, told why it did not go, and put off for a person to mend.
 

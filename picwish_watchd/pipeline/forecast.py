@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from statistics import mean
 
 from picwish_watchd.config.outline import Outline, RuleOutline
 from picwish_watchd.job import Job, State
@@ -14,6 +16,8 @@ from picwish_watchd.pipeline.rate import MARGIN, most_in_a_second
 
 _AT_PICWISH = (State.SUBMITTING, State.PENDING, State.FETCHING)
 _LEARNT_FROM = 50  # tasks
+_LATELY = 20  # images
+_STOPS = 2  # of the pauses between them so many are none of the pace: a budget, a night, an outage
 _LOOKED_AT = 20  # queued images of a rule, the oldest: if none of them may go, the rule waits
 
 Counts = Mapping[str, Mapping[State, int]]  #: jobs by rule and state
@@ -37,6 +41,7 @@ class Pace:
     typical: float  #: seconds that half of the tasks need
     longest: float  #: seconds that nine tasks of ten need
     at_once: int  #: tasks at PicWish, at most
+    lately: float = 0.0  #: seconds an image, as the last ones went while others waited: a narrow line shows there
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +75,7 @@ def predict(work: Work, pace: Pace, waits_for: Sequence[str] = ()) -> Forecast:
     beat = MARGIN / pace.rate
     queued = work.polled + work.awaited
     each = (2 * work.polled + work.awaited) / queued if queued else 2.0
-    each = max(each * beat, pace.typical / pace.at_once)
+    each = max(each * beat, pace.typical / pace.at_once, pace.lately)
     last = pace.longest if queued or work.running else 0.0
     seconds = max(queued * each + work.running * beat, queued * beat + last)
     promised = None if waits_for and queued else seconds
@@ -87,7 +92,8 @@ def survey(
     floods = journal.floods()
     queued = {rule: counts.get(rule.name, {}).get(State.QUEUED, 0) - floods.get(rule.name, 0) for rule in outline.rules}
     waits = [stopped] if stopped and any(queued.values()) else []
-    waits += [] if stopped else _put_off(journal, now, queued)
+    oldest = {} if stopped else _oldest(journal, queued)
+    waits += [f"{rule}: {jobs[0].note}" for rule, jobs in oldest.items() if all(_waits(job, now) for job in jobs)]
     credits = sum(PRICES[rule.type] * images for rule, images in queued.items())
     waits += [] if stopped else _short(outline, journal, now, credits)
     going = predict(
@@ -97,7 +103,9 @@ def survey(
             running=sum(states.get(state, 0) for states in counts.values() for state in _AT_PICWISH),
             credits=credits,
         ),
-        _pace(outline, journal, rate),
+        _pace(
+            outline, journal, rate, _lately(journal, [job for rule in oldest.keys() - floods for job in oldest[rule]])
+        ),
         waits,
     )
     return going if not floods else _with_floods(outline, going, floods)
@@ -119,23 +127,39 @@ def _round(number: float) -> int:
     return int(round(number / step) * step)
 
 
-def _pace(outline: Outline, journal: JournalReader, rate: float) -> Pace:
+def _oldest(journal: JournalReader, queued: Mapping[RuleOutline, int]) -> dict[str, list[Job]]:
+    """The oldest queued images of each rule that has some."""
+    found = {
+        rule.name: journal.jobs(states=[State.QUEUED], rule=rule.name, limit=_LOOKED_AT, oldest_first=True)
+        for rule, images in queued.items()
+        if images
+    }
+    return {rule: jobs for rule, jobs in found.items() if jobs}
+
+
+def _lately(journal: JournalReader, oldest: Sequence[Job]) -> float:
+    """Seconds an image, of the last ones; 0 where not all of them were sent while another one waited for its turn."""
+    waits_since = min((job.created_at for job in oldest if job.note is None and job.not_before is None), default=None)
+    sent = journal.submissions(_LATELY)
+    if waits_since is None or len(sent) < _LATELY or sent[-1] < waits_since:
+        return 0.0
+    pauses = sorted(max(0.0, later - earlier) for later, earlier in pairwise(sent))
+    return mean(pauses[:-_STOPS])
+
+
+def _pace(outline: Outline, journal: JournalReader, rate: float, lately: float) -> Pace:
     models = {rule.type for rule in outline.rules}
     laws = [Law(journal.task_seconds(model, _LEARNT_FROM)) for model in models]
     longest = max(law.longest for law in laws)
     at_once = outline.max_pending or most_pending(outline.qps, longest)
     rate = min(rate, most_in_a_second(outline.qps))
-    return Pace(rate, max(law.quantile(0.5) for law in laws), max(law.quantile(0.9) for law in laws), at_once)
-
-
-def _put_off(journal: JournalReader, now: float, queued: Mapping[RuleOutline, int]) -> list[str]:
-    """The rules none of whose images may go, as while an outbox is away, and what the oldest one waits for."""
-    told = []
-    for rule in (rule for rule, images in queued.items() if images):
-        oldest = journal.jobs(states=[State.QUEUED], rule=rule.name, limit=_LOOKED_AT, oldest_first=True)
-        if oldest and all(_waits(job, now) for job in oldest):
-            told.append(f"{rule.name}: {oldest[0].note}")
-    return told
+    return Pace(
+        rate,
+        max(law.quantile(0.5) for law in laws),
+        max(law.quantile(0.9) for law in laws),
+        at_once,
+        lately,
+    )
 
 
 def _waits(job: Job, now: float) -> bool:

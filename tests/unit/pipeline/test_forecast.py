@@ -147,3 +147,28 @@ def test_a_rate_with_a_fraction_promises_what_no_second_exceeds(books: Books) ->
     books.queue("hd", 100)
     assert books.ahead(api={"qps": 1.5}).seconds == pytest.approx(200 * 1.025)
     assert books.ahead(api={"qps": 2.9}).seconds == pytest.approx(100 * 1.025)
+
+
+def send(books: Books, number: int, every: float) -> None:
+    """So many of the queued images leave, one every so many seconds."""
+    for job in books.journal.jobs(states=[State.QUEUED], limit=number, oldest_first=True):
+        books.clock.advance(every)
+        books.journal.move(job, State.SUBMITTING, "sent", reserve=4, submitted_at=books.clock.now())
+
+
+def test_a_line_that_takes_ten_seconds_an_image_is_promised_no_faster(books: Books) -> None:
+    books.queue("hd", 500)
+    send(books, 19, 10)
+    assert books.ahead().per_hour > 3000
+    send(books, 1, 8 * 3600)
+    assert books.ahead().per_hour == pytest.approx(360), "the night is no part of the pace"
+    send(books, 20, 0.5)
+    assert books.ahead().per_hour > 3000
+
+
+def test_images_that_came_one_by_one_say_nothing_of_the_pace(books: Books) -> None:
+    for _ in range(25):
+        books.queue("hd", 1)
+        send(books, 1, 60)
+    books.queue("hd", 100)
+    assert books.ahead().per_hour > 3000
