@@ -19,8 +19,9 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
+from picwish_watchd import __version__
 from picwish_watchd.files.images import Inspected, Limits
 from picwish_watchd.files.judging import Answer, Question, answer
 from picwish_watchd.files.kinds import Format
@@ -37,7 +38,9 @@ _PAUSE = 60.0  # seconds until another is tried where none could be begun
 _STOPPED = {-signal.SIGTERM, -signal.SIGINT, -signal.SIGHUP}
 #: All of the environment that it gets, if set: what an interpreter may need to start, and no keys.
 _ENVIRON = ("PATH", "LD_LIBRARY_PATH", "PYTHONHOME", "PYTHONPATH")
-_READY = b"ready\n"
+#: An update may have changed the program, and how it talks, below a daemon that still runs.
+_READY = f"ready {__version__}\n".encode()
+_LINE_MAX = 2**20  # bytes of answers; those to 64 questions are some 20 kB
 # The package may stand in the current folder only, which -P keeps out for what else might lie there.
 _PROGRAM = "import sys; sys.path.append(sys.argv[1]); from picwish_watchd.files.inspector import serve; serve()"
 
@@ -63,9 +66,13 @@ class Inspector:
         """``patience``: seconds in which another rule's question is waited for; after that, its folder hangs."""
         self._patience = patience
         self._asking = threading.Lock()
+        self._asked = 0.0  # when the question that is being answered was asked (monotonic seconds)
         self._process: subprocess.Popen[bytes] | None = None
         self._used = 0.0
         self._not_before = 0.0
+        self._closed = False
+        self._making = threading.Lock()
+        self._spare: Inspector | None = None  # for others, while a folder hangs
 
     @property
     def busy(self) -> bool:
@@ -78,27 +85,16 @@ class Inspector:
         Raises nothing. Where nothing is decoded no file can harm the thread: the structure is read by Python alone.
         """
         if self._asking.acquire(blocking=False):
-            try:
-                answers = self._ask(questions)
-            finally:
-                self._asking.release()
+            answers = self._ask(questions)
             if isinstance(answers, list):
                 return answers
         return answers_to(questions)
 
     def decide(self, question: Question) -> Answer:
         """The answer to a ``final`` question. Raises nothing: a file over which the process breaks down is `Bad`."""
-        if self._asking.acquire(timeout=self._patience):
-            try:
-                answers = self._ask([question])
-            finally:
-                self._asking.release()
-        else:
-            spare = Inspector()
-            try:
-                answers = spare._ask([question])
-            finally:
-                spare.close()
+        if not self._asking.acquire(timeout=max(0.0, self._asked + self._patience - time.monotonic())):
+            return self._other().decide(question)
+        answers = self._ask([question])
         if isinstance(answers, list):
             return answers[0]
         if answers is None:
@@ -110,53 +106,83 @@ class Inspector:
 
     def rest(self, after: float) -> None:
         """Ends the process if nothing was asked for ``after`` seconds: it holds some 30 MB."""
+        if self._spare is not None:
+            self._spare.rest(after)
         if self._process is not None and time.monotonic() - self._used > after and self._asking.acquire(blocking=False):
+            process, self._process = self._process, None
             try:
-                self.close()
+                _ended(process)
             finally:
                 self._asking.release()
 
     def close(self) -> None:
-        """Ends the process at once, whatever it does; does not wait for one that hangs."""
-        process, self._process = self._process, None
-        if process is not None:
-            _ended(process)
+        """Ends the process at once, whatever it does, and begins no other; does not wait for one that hangs."""
+        with self._making:
+            self._closed = True
+            process, self._process = self._process, None
+            if self._spare is not None:
+                self._spare.close()
+        if process is None:
+            return
+        process.kill()
+        if self._asking.acquire(blocking=False):
+            try:
+                _ended(process)
+            finally:
+                self._asking.release()
+        # else it is ended by whoever asked: what waits in the kernel for a dead mount does not even die, and who reads
+        # from it keeps its pipe from being closed
+
+    def _other(self) -> "Inspector":
+        with self._making:
+            if self._spare is None:
+                self._spare = Inspector(patience=self._patience)
+                self._spare._closed = self._closed
+            return self._spare
 
     def _ask(self, questions: Sequence[Question]) -> list[Answer] | int | None:
-        """Answers; the exit code of a process that broke down; None where none can be begun."""
-        if self._process is None and time.monotonic() < self._not_before:
-            return None
+        """Answers; the exit code of a process that broke down; None where none can be begun. Gives `_asking` back."""
         try:
-            process = self._process or _begun()
+            self._asked = time.monotonic()
+            process = self._process or self._begun()
+            if not isinstance(process, subprocess.Popen):
+                return process
+            answers = _said(process, questions)
+            self._used = time.monotonic()
+            closed = self._process is not process
+            if answers and not closed:
+                return answers
+            self._process, code = None, _ended(process)
+            return answers or (-signal.SIGTERM if closed else code)
+        finally:
+            self._asking.release()
+
+    def _begun(self) -> "subprocess.Popen[bytes] | int | None":
+        """A new process; None where there is no room for one, or it cannot run here; SIGTERM after `close`."""
+        if self._closed or time.monotonic() < self._not_before:
+            return -signal.SIGTERM if self._closed else None
+        try:
+            process = _started()
         except OSError:
-            self._not_before = time.monotonic() + _PAUSE
-            return None
-        self._process = process
-        assert process.stdin is not None
-        assert process.stdout is not None
-        try:
-            process.stdin.write(_line([_question(each) for each in questions]))
-            process.stdin.flush()
-            answers = _answers(process.stdout.readline(), len(questions))
-        except (OSError, ValueError):  # it is gone, or was closed, or talks nonsense
-            answers = []
-        self._used = time.monotonic()
-        if answers:
-            return answers
-        closed, self._process = self._process is not process, None
-        code = _ended(process)
-        return -signal.SIGTERM if closed else code
+            process = None
+        with self._making:
+            closed, self._process = self._closed, None if self._closed else process
+        if process is not None and not closed and _line_of(process) == _READY:
+            return process
+        self._process, self._not_before = None, time.monotonic() + _PAUSE
+        if process is not None:
+            _ended(process)
+        return -signal.SIGTERM if self._closed else None
 
 
 def serve() -> None:
     """The process: a line of questions in at stdin, a line of answers out at stdout, until there is no more."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, resource.getrlimit(resource.RLIMIT_AS)[1]))
+    _bound(resource.RLIMIT_CORE, 0)
+    _bound(resource.RLIMIT_AS, _MEMORY)
     with suppress(BrokenPipeError):
         _say(_READY)
         while line := sys.stdin.buffer.readline():
-            used = int(time.process_time())
-            resource.setrlimit(resource.RLIMIT_CPU, (used + _COMPUTING, resource.getrlimit(resource.RLIMIT_CPU)[1]))
+            _bound(resource.RLIMIT_CPU, int(time.process_time()) + _COMPUTING)
             _say(_line([_packed(each) for each in answers_to([_asked(each) for each in json.loads(line)])]))
 
 
@@ -165,17 +191,38 @@ def _say(line: bytes) -> None:
     sys.stdout.buffer.flush()
 
 
-def _begun() -> "subprocess.Popen[bytes]":
-    """OSError: there is no room for a process, or it cannot run here."""
-    process = subprocess.Popen(  # noqa: S603 - our own interpreter and program
-        [sys.executable, "-P", "-c", _PROGRAM, str(Path(__file__).parents[2])],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd="/", start_new_session=True,
+def _bound(what: int, most: int) -> None:
+    """Bounds this process, or leaves the bound that is narrower already (getrlimit(2))."""
+    hard = resource.getrlimit(what)[1]
+    resource.setrlimit(what, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
+
+
+def _started() -> "subprocess.Popen[bytes]":
+    """OSError: there is no room for a process, or none can be begun here."""
+    return subprocess.Popen(  # noqa: S603 - our own interpreter and program
+        [sys.executable or "", "-P", "-c", _PROGRAM, str(Path(__file__).parents[2])],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True,
         env={name: os.environ[name] for name in _ENVIRON if name in os.environ},
     )  # fmt: skip
+
+
+def _said(process: "subprocess.Popen[bytes]", questions: Sequence[Question]) -> list[Answer]:
+    """Its answers; none where it is gone, or talks nonsense."""
+    assert process.stdin is not None
+    try:
+        process.stdin.write(_line([_question(each) for each in questions]))
+        process.stdin.flush()
+        return _answers(_line_of(process), len(questions))
+    except (OSError, ValueError, RecursionError):
+        return []
+
+
+def _line_of(process: "subprocess.Popen[bytes]") -> bytes:
     assert process.stdout is not None
-    if process.stdout.readline() != _READY:
-        raise ChildProcessError(_ended(process))
-    return process
+    try:
+        return process.stdout.readline(_LINE_MAX)
+    except (OSError, ValueError):  # it was closed
+        return b""
 
 
 def _ended(process: "subprocess.Popen[bytes]") -> int | None:
@@ -196,7 +243,8 @@ def _line(value: object) -> bytes:
 def _question(asked: Question) -> list[object]:
     stamp, limits = asked.stamp, asked.limits
     return [
-        str(asked.path), stamp.inode, stamp.size, stamp.mtime_ns, limits.max_bytes, limits.max_side, limits.fitting,
+        os.fsencode(asked.path).decode("latin-1"),  # bytes: the process may have been begun in another locale
+        stamp.inode, stamp.size, stamp.mtime_ns, limits.max_bytes, limits.max_side, limits.fitting,
         asked.follow_symlinks, asked.final,
     ]  # fmt: skip
 
@@ -204,7 +252,9 @@ def _question(asked: Question) -> list[object]:
 def _asked(packed: list[Any]) -> Question:
     path, inode, size, mtime_ns, max_bytes, max_side, fitting, follow_symlinks, final = packed
     limits = Limits(max_bytes, max_side, fitting)
-    return Question(Path(path), Stamp(inode, size, mtime_ns), limits, follow_symlinks, final)
+    return Question(
+        Path(os.fsdecode(path.encode("latin-1"))), Stamp(inode, size, mtime_ns), limits, follow_symlinks, final
+    )
 
 
 def _packed(value: Any) -> Any:
@@ -213,20 +263,28 @@ def _packed(value: Any) -> Any:
     return [type(value).__name__, *(_packed(getattr(value, name)) for name in value.__slots__)]
 
 
+_MADE: dict[str, type[Any]] = {
+    kind.__name__: kind for kind in (Inspected, LinkFound, NotWhole, Bad, Changed, Gone, Unreadable, Problem, Stamp)
+}
+_FIELDS = {kind: tuple(get_type_hints(kind).values()) for kind in _MADE.values()}
+
+
 def _unpacked(value: Any) -> Any:
-    return _MADE[value[0]](*map(_unpacked, value[1:])) if isinstance(value, list) else value
+    if not isinstance(value, list):
+        return value
+    kind = _MADE[value[0]]
+    return kind(*(_made(field, _unpacked(each)) for field, each in zip(_FIELDS[kind], value[1:], strict=True)))
 
 
-def _inspected(format: str, width: int, height: int, size: int, sha256: str, stamp: Stamp) -> Inspected:
-    return Inspected(Format(format), width, height, size, sha256, stamp)
-
-
-def _problem(code: str, message: str) -> Problem:
-    return Problem(ErrorCode(code), message)
-
-
-_MADE: dict[str, Callable[..., Any]] = {"Inspected": _inspected, "Problem": _problem}
-_MADE.update({kind.__name__: kind for kind in (LinkFound, NotWhole, Bad, Changed, Gone, Unreadable, Stamp)})
+def _made(field: Callable[[Any], Any], value: Any) -> Any:
+    """The same, if it is what belongs there: what the journal cannot store would end the daemon."""
+    if field in (Format, ErrorCode):
+        return field(value)
+    if type(value) is not field or (field is int and not -(2**63) <= value < 2**64):
+        raise ValueError("no answer")
+    if field is str:
+        value.encode()
+    return value
 
 
 def _answers(line: bytes, asked: int) -> list[Answer]:

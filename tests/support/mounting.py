@@ -3,11 +3,12 @@
 import ctypes
 import os
 import shutil
+import struct
 import subprocess
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -92,11 +93,12 @@ def frozen(disk: Path) -> Iterator[threading.Event]:
 
 
 @contextmanager
-def hanging(folder: Path, *, dead: bool = False) -> Iterator[Path]:
+def hanging(folder: Path, *, dead: bool = False, to_the_death: bool = False) -> Iterator[Path]:
     """A mount at ``folder`` that answers nothing: whoever asks waits in the kernel. Skips like `mounted`.
 
-    It is a FUSE file system whose server never says hello. Where that has ended (``dead``), and here in the end,
-    whoever asks gets ENOTCONN, as of an sshfs whose line was cut.
+    It is a FUSE file system whose server never says hello; ``to_the_death``: it does, and nothing more, and then not
+    even SIGKILL ends the waiting, as on NFS. Where that has ended (``dead``), and here in the end, whoever asks gets
+    ENOTCONN, as of an sshfs whose line was cut.
     """
     try:
         server = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
@@ -108,11 +110,23 @@ def hanging(folder: Path, *, dead: bool = False) -> Iterator[Path]:
             pytest.skip("mounting needs root and CAP_SYS_ADMIN")
         if dead:
             os.close(server)
+        if to_the_death:
+            threading.Thread(target=_say_hello, args=(server,), daemon=True).start()
         yield folder
     finally:
         if not dead:
             os.close(server)
         _libc.umount2(os.fsencode(folder), 2)  # MNT_DETACH
+
+
+def _say_hello(server: int) -> None:
+    """Answers FUSE_INIT (linux/fuse.h: fuse_in_header, fuse_out_header, fuse_init_out), and then only listens."""
+    with suppress(OSError):  # ENODEV: unmounted
+        unique = struct.unpack_from("<8xQ", os.read(server, 2**17))[0]
+        hello = struct.pack("<IIIIHHI36x", 7, 31, 0, 0, 16, 8, 4096)
+        os.write(server, struct.pack("<IiQ", 16 + len(hello), 0, unique) + hello)
+        while os.read(server, 2**17):
+            pass
 
 
 _libc = ctypes.CDLL(None, use_errno=True)

@@ -17,6 +17,7 @@ from picwish_watchd.files.judging import Question
 from picwish_watchd.files.reading import stamp_of
 from picwish_watchd.files.verdicts import Bad, Gone, NotWhole
 from picwish_watchd.job import ErrorCode, Stamp
+from tests.support.mounting import hanging
 from tests.support.pictures import picture
 
 INSPECTOR = "from picwish_watchd.files import inspector\n"
@@ -43,6 +44,12 @@ def cut(folder: Path) -> Question:
     """One that only a decoder can decide on."""
     (folder / "cut.png").write_bytes(picture("png")[:400])
     return ask(folder / "cut.png", final=True)
+
+
+def doubtful(folder: Path, name: str = "doubtful.png") -> Question:
+    """One of which only the end is missing, which every decoder takes."""
+    (folder / name).write_bytes(picture("png")[:-12])
+    return ask(folder / name, final=True)
 
 
 def processes_of(pid: int) -> list[int]:
@@ -172,11 +179,81 @@ def test_one_that_hangs_keeps_only_who_asked_it(tmp_path: Path, inspector: Inspe
     asking.start()
     until(lambda: inspector.busy)
     assert isinstance(inspector.judge([question])[0], Inspected)
-    assert isinstance(inspector.decide(doubtful), Bad)
+    for _ in range(3):
+        assert isinstance(inspector.decide(doubtful), Bad)
     assert not answers
+    assert len(processes_of(os.getpid())) == 2, "one for those that do not hang, not one for each of their files"
     inspector.close()
     asking.join(10)
     assert isinstance(answers[0], Inspected)
+    assert not processes_of(os.getpid())
+
+
+def test_the_end_does_not_wait_for_one_that_not_even_sigkill_ends(tmp_path: Path, inspector: Inspector) -> None:
+    """One that waits in the kernel for a dead server."""
+    (tmp_path / "nas").mkdir()
+    with hanging(tmp_path / "nas", to_the_death=True) as nas:
+        question = Question(nas / "a.jpg", Stamp(1, 2, 3), LIMITS, follow_symlinks=False, final=False)
+        asking = threading.Thread(target=inspector.judge, args=([question],))
+        asking.start()
+        until(lambda: any("wait_answer" in Path(f"/proc/{pid}/wchan").read_text() for pid in processes_of(os.getpid())))
+        closing = threading.Thread(target=inspector.close)
+        closing.start()
+        closing.join(5)
+        assert not closing.is_alive()
+        assert asking.is_alive()
+    asking.join(10)
+    assert not asking.is_alive()
+    assert not processes_of(os.getpid())
+
+
+def test_after_the_end_none_is_begun_and_no_file_is_at_fault_for_it(tmp_path: Path, inspector: Inspector) -> None:
+    inspector.close()
+    assert isinstance(inspector.judge([whole(tmp_path)])[0], Inspected)
+    assert isinstance(inspector.decide(cut(tmp_path)), NotWhole)
+    assert not processes_of(os.getpid())
+
+
+def test_narrower_bounds_of_the_system_are_kept_and_no_fault_of_a_file(
+    tmp_path: Path, inspector: Inspector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bounds = "resource.setrlimit(resource.RLIMIT_CPU, (50, 50))\nresource.setrlimit(resource.RLIMIT_AS, (2**30, 2**30))"
+    strange(tmp_path, monkeypatch, f"import resource\n{bounds}")
+    assert isinstance(inspector.decide(doubtful(tmp_path)), Inspected)
+    assert only_process()
+
+
+def test_a_name_means_the_same_file_to_a_process_of_another_locale(
+    tmp_path: Path, inspector: Inspector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = tmp_path / "python"
+    script.write_text(f'#!/bin/sh\nLC_ALL=C PYTHONUTF8=0 PYTHONCOERCECLOCALE=0 exec {sys.executable} "$@"\n')
+    script.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(script))
+    names = ["M\u00fcller.png", "\u5199\u771f.png", os.fsdecode(b"\xff.png")]
+    assert all(isinstance(inspector.decide(doubtful(tmp_path, name)), Inspected) for name in names)
+    assert only_process()
+
+
+def test_a_process_of_another_version_is_not_asked(
+    tmp_path: Path, inspector: Inspector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The package was updated below the daemon, which runs on."""
+    other = "import picwish_watchd\npicwish_watchd.__version__ = 'another'\n"
+    strange(tmp_path, monkeypatch, other + INSPECTOR + "inspector._asked = lambda one, two: None")
+    assert isinstance(inspector.decide(doubtful(tmp_path)), Inspected)
+    assert not processes_of(os.getpid())
+
+
+def test_relative_paths_to_packages_mean_the_same_in_the_process(
+    tmp_path: Path, inspector: Inspector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    strange(tmp_path, monkeypatch, decoder("os.abort()"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", "strange")
+    broken = inspector.decide(doubtful(tmp_path))
+    assert isinstance(broken, Bad)
+    assert broken.problem.code is ErrorCode.CORRUPT
 
 
 def test_where_none_can_be_begun_the_thread_answers(
@@ -199,6 +276,11 @@ def test_where_none_can_be_begun_the_thread_answers(
         INSPECTOR + "inspector.answers_to = lambda asked: []",
         INSPECTOR + "all = inspector.answers_to\ninspector.answers_to = lambda asked: all(asked * 2)",
         INSPECTOR + "inspector._line = lambda value: b'[\\n'",
+        INSPECTOR + "inspector._line = lambda value: b'[' * 100_000 + b'\\n'",
+        INSPECTOR + "inspector._line = lambda value: b' ' * 2**22 + b'[[\"Gone\"]]\\n'",
+        INSPECTOR + "inspector._packed = lambda answer: ['Stamp', 2**64, 0, 0]",
+        INSPECTOR + "inspector._packed = lambda answer: ['Unreadable', '\\ud800']",
+        INSPECTOR + "inspector._packed = lambda answer: ['NotWhole', {}, ['Stamp', 0, 0, 0]]",
     ],
 )
 def test_one_that_talks_nonsense_is_not_believed(
