@@ -34,6 +34,7 @@ from picwish_watchd.pipeline.drain import Drain
 from picwish_watchd.pipeline.gate import Gate
 from picwish_watchd.pipeline.headline import headline
 from picwish_watchd.pipeline.housekeeping import Housekeeping
+from picwish_watchd.pipeline.lanes import threads_of_the_loop
 from picwish_watchd.pipeline.pacer import Pacer
 from picwish_watchd.pipeline.recover import recover, tell_of_left_behind
 from picwish_watchd.pipeline.submit import Submit
@@ -81,8 +82,10 @@ class Daemon:
     async def run(self, *, once: bool = False) -> int:
         """Serves until SIGTERM or SIGINT; with ``once``, until nothing is left to do. Answers the exit code.
 
-        Raises `JournalError` (also while running: then nothing more was submitted) and `JournalBusyError`.
+        Raises `JournalError` (also while running: then nothing more was submitted) and `JournalBusyError`; and
+        `WatchdError` where the system grants too few threads to begin with.
         """
+        asyncio.get_running_loop().set_default_executor(threads_of_the_loop())
         async with AsyncExitStack() as stack:
             self._handle_signals()
             lock = DaemonLock(self._config.journal)
@@ -258,7 +261,7 @@ class Daemon:
         if self.context.stopping:
             return ""  # bounded by `_GRACE`; the loops end one by one
         late = self._late(grace)
-        watchers = [desk.watcher.is_alive() for desk in self.desks.all()]
+        watchers = [desk.watcher.is_alive() or desk.watcher.ident is None for desk in self.desks.all()]
         late += ["watchers"] if watchers and not any(watchers) else []
         return ", ".join(late)
 

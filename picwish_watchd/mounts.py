@@ -127,7 +127,10 @@ def patiently(ask: Callable[[], T]) -> T | None:
     """What ``ask`` answers; None if it does not within `PATIENCE`, and then its thread is left behind."""
     told: list[T] = []
     thread = threading.Thread(target=lambda: told.append(ask()), daemon=True)
-    thread.start()
+    try:
+        thread.start()
+    except RuntimeError:  # the system grants no more threads
+        return ask()
     thread.join(PATIENCE)
     return told[0] if told else None
 
@@ -194,9 +197,14 @@ def _answers(paths: Collection[Path], ask: Callable[[Path], T]) -> dict[Path, T]
     def note(path: Path) -> None:
         told[path] = ask(path)
 
-    threads = [threading.Thread(target=note, args=(path,), daemon=True) for path in paths]
-    for thread in threads:
-        thread.start()
+    threads: list[threading.Thread] = []
+    for path in paths:
+        thread = threading.Thread(target=note, args=(path,), daemon=True)
+        try:
+            thread.start()
+            threads.append(thread)
+        except RuntimeError:  # the system grants no more threads
+            note(path)
     until = time.monotonic() + PATIENCE
     for thread in threads:
         thread.join(max(0.0, until - time.monotonic()))

@@ -270,7 +270,12 @@ class _Ear(FileSystemEventHandler):
             self._observer, self._root = self._started(inbox), root
         except OSError as error:
             self.polling = f"the kernel grants no more watches ({error.strerror or error})"
-            return self._warn_once(inbox, "the folder is walked", "max_user_watches, max_user_instances")
+            return self._warn_once(
+                inbox, "the folder is walked", "sysctl fs.inotify.max_user_watches, max_user_instances"
+            )
+        except RuntimeError as error:
+            self.polling = f"the system grants no more threads ({error})"
+            return self._warn_once(inbox, "the folder is walked", "TasksMax= of the service, or ulimit -u")
         return None
 
     @property
@@ -294,7 +299,7 @@ class _Ear(FileSystemEventHandler):
         if watches != before:
             return None
         self.partial = f"the kernel grants watches on only {watches:,} of {folders:,} folders"
-        return self._warn_once(inbox, "all are walked", "max_user_watches, then restart the daemon")
+        return self._warn_once(inbox, "all are walked", "sysctl fs.inotify.max_user_watches, then restart the daemon")
 
     def _watches(self) -> int | None:
         """How many folders the kernel watches for us: 0 without the inbox itself, as after an unmount; None: who knows.
@@ -314,7 +319,7 @@ class _Ear(FileSystemEventHandler):
             return None
         self._warned = True
         reason = self.polling or self.partial
-        return f"{reason}; {how} every {inbox.rescan_interval:g} s instead (sysctl fs.inotify.{limits})"
+        return f"{reason}; {how} every {inbox.rescan_interval:g} s instead ({limits})"
 
     def close(self) -> None:
         """Stops listening."""
@@ -335,7 +340,7 @@ class _Ear(FileSystemEventHandler):
             # realpath: watchdog hears nothing of a root that is itself a symbolic link
             observer.schedule(self, os.path.realpath(inbox.path), recursive=inbox.recursive, event_filter=_EVENTS)
             observer.start()
-        except OSError:
+        except (OSError, RuntimeError):
             observer.stop()
             raise
         return observer

@@ -35,9 +35,11 @@ class LogStream:
         self._asleep = False  # the thread waits to be woken
         self._thread: threading.Thread | None = None
         if _is_systems(beneath):
-            self._thread = threading.Thread(target=self._run, name="log", daemon=True)
-            self._thread.start()
-            atexit.register(self.drain)
+            thread = threading.Thread(target=self._run, name="log", daemon=True)
+            with suppress(RuntimeError):  # the system grants no more threads: then lines are waited for
+                thread.start()
+                self._thread = thread
+                atexit.register(self.drain)
 
     def write(self, line: str) -> None:
         """One line, with its end."""

@@ -76,7 +76,7 @@ class Desks:
         task = group.create_task(intake.run())
         desk = Desk(rule, intake, watcher, task, heard=self._context.clock.monotonic())
         self._desks[rule.name] = desk
-        watcher.start()
+        self._start(desk)
 
     def renew(self, group: asyncio.TaskGroup) -> None:
         """The configuration was read again: what is new in it begins, what left it or is not as it was ends.
@@ -142,11 +142,19 @@ class Desks:
         """Alive but blind is a failure: an inbox whose walk is overdue counts as away; a watcher that died ends us."""
         now = self._context.clock.monotonic()
         for desk in self._desks.values():
-            if not desk.watcher.is_alive():
+            if desk.watcher.ident is None:
+                self._start(desk)
+            elif not desk.watcher.is_alive():
                 raise RuntimeError(f"the watcher of rule {desk.rule.name} has died")
             overdue = now - desk.heard
             if overdue > 3 * desk.rule.rescan_interval + _OVERDUE and desk.away is None:
                 self._set_away(desk, f"{desk.rule.inbox}: no walk has ended for {overdue:.0f} s; does its mount hang?")
+
+    def _start(self, desk: Desk) -> None:
+        try:
+            desk.watcher.start()
+        except RuntimeError as error:
+            self._set_away(desk, f"{desk.rule.inbox}: the system grants no thread to watch it ({error}); tried again")
 
     def _heard(self, desk: Desk, news: list[Sighting] | Walked) -> None:
         """A watcher's report, in the event loop."""

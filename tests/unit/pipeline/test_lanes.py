@@ -33,7 +33,7 @@ async def test_a_lane_does_one_thing_after_the_other_in_a_thread_of_its_name() -
         )
     )
     assert [number for number, _ in order] == list(range(20))
-    assert {name for _, name in order} == {"out:scans_0"}
+    assert {name for _, name in order} == {"out:scans"}
     lanes.close()
 
 
