@@ -47,6 +47,7 @@ class Intake:
         self._settling = Settling(rule.settle, rule.settle_timeout)
         self._bell = Bell()
         self._unreadable: set[str] = set()
+        self._lane = f"in:{rule.name}:{rule.inbox}"  # not that of an inbox which the rule left, and which may hang
 
     @property
     def waiting(self) -> int:
@@ -83,7 +84,7 @@ class Intake:
             ahead = None
             if rest and not self._context.stopping:
                 home = self._context.journal.folder_mount(self._rule.inbox)
-                ahead = self._context.lanes.begin(f"in:{self._rule.name}", self._judge, rest, home, flood)
+                ahead = self._context.lanes.begin(self._lane, self._judge, rest, home, flood)
             try:
                 self._write_down_or_wait(judged)
             except BaseException:

@@ -71,6 +71,27 @@ async def test_a_mount_that_hangs_holds_up_its_own_rules_only_and_systemd_hears_
     assert {job.state for job in house.jobs()} == {State.DONE, State.QUEUED}
 
 
+async def test_a_rule_that_moves_away_from_an_inbox_that_hangs_takes_in_what_lies_in_the_new_one(house: House) -> None:
+    (house.root / "nas" / "in").mkdir(parents=True)
+    house.rule = {"inbox": "nas/in", "settle": "200ms"}
+    daemon = Daemon(house.config(), KEY, reload=lambda: (house.config(), KEY))
+    running = asyncio.create_task(daemon.run())
+    await until(lambda: '"watching": true' in house.report())
+    house.drop("a.jpg", inbox="nas/in")
+    await until(lambda: daemon.desks.settling)
+    with hanging(house.root / "nas"):
+        await until(lambda: daemon.context.lanes.busy)
+        house.rule = {"settle": "50ms"}
+        house.drop("b.jpg", seed=1)
+        daemon.reload()
+        await until(lambda: house.jobs(State.DONE))
+        daemon.stop()
+        daemon.stop()
+        async with asyncio.timeout(5):
+            await running
+    assert house.job("b.jpg").state is State.DONE
+
+
 async def test_a_mount_whose_server_has_died_is_waited_for_and_nothing_is_parked_or_ended(house: House) -> None:
     """Whatever is asked there is answered "Transport endpoint is not connected"."""
     (house.root / "nas").mkdir()
