@@ -357,9 +357,11 @@ class JournalReader:
             raise JournalError(f"the journal is damaged: {self.path} ({found})", hint=RESTORE)
 
     def changed_since(self, event: int, states: Sequence[State]) -> list[Job]:
-        """Jobs that are in one of ``states`` and have a line of history after ``event``, oldest first."""
+        """Jobs that are in one of ``states`` and came into another state after line ``event``, oldest first."""
         marks = ",".join("?" * len(states))
-        sql = f"{SELECT_JOB} WHERE state IN ({marks}) AND id IN (SELECT job FROM event WHERE id > ?) ORDER BY id"
+        before = "SELECT state FROM event WHERE job = now.job AND id < now.id ORDER BY id DESC LIMIT 1"
+        moved = f"SELECT job FROM event AS now WHERE id > ? AND state <> coalesce(({before}), '')"
+        sql = f"{SELECT_JOB} WHERE state IN ({marks}) AND id IN ({moved}) ORDER BY id"
         return [job_from(row) for row in self._rows(sql, (*states, event))]
 
     def settings_of(self, rule: str) -> str | None:

@@ -38,6 +38,16 @@ async def test_a_file_that_came_back_is_not_moved_for_the_job_that_missed_it(hou
     assert house.creates() == 1
 
 
+async def test_a_run_that_only_moves_the_original_of_an_earlier_failure_ends_well(house: House) -> None:
+    house.rule = {"on_failure": "move", "failed": "nas/failed"}
+    source = house.drop("a.jpg", b"<html>")
+    assert await house.drain() == 1
+    (house.root / "nas").mkdir()
+    assert await house.drain() == 0
+    assert not source.exists()
+    assert house.job("a.jpg").original is Original.MOVED
+
+
 async def test_a_file_that_has_a_newer_job_is_not_moved_for_an_older_one(house: House) -> None:
     house.rule = {"on_failure": "move", "failed": "nas/failed"}
     house.simulator.script.add(Fault("create", EndIn(-5)))

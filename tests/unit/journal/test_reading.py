@@ -159,7 +159,7 @@ def test_known_are_the_files_that_may_still_lie_in_the_inbox_newest_stamp_last(j
     assert list(journal.known("scans")) == [("waits.jpg", STAMP), ("a.jpg", STAMP), ("a.jpg", Stamp(2, 2, 2))]
 
 
-def test_only_jobs_with_news_since_an_event_are_changed(journal: Journal) -> None:
+def test_only_jobs_that_moved_since_an_event_are_changed(journal: Journal) -> None:
     assert journal.last_event() == 0
     old, job = job_in(journal, State.HELD, "old.jpg"), job_in(journal, State.PENDING, "a.jpg")
     before = journal.last_event()
@@ -170,6 +170,8 @@ def test_only_jobs_with_news_since_an_event_are_changed(journal: Journal) -> Non
     assert journal.changed_since(before, [State.DONE]) == []
     assert journal.changed_since(0, [State.HELD, State.DONE]) == [old, job]
     assert journal.counts_since(before) == {State.HELD: 1}
+    journal.update(old, "its original was looked at")
+    assert journal.changed_since(before, [State.HELD]) == [job]
 
 
 def test_jobs_are_listed_newest_first_by_state_and_rule(journal: Journal) -> None:
