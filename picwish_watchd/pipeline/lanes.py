@@ -46,7 +46,9 @@ class Lanes:
         return await self.begin(lane, function, *args, **kwargs)
 
     def begin(self, lane: str, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> "asyncio.Future[T]":
-        """The same, under way already: for what is done meanwhile."""
+        """The same, under way already: for what is done meanwhile. Raises RuntimeError after `close`."""
+        if self._closed:
+            raise RuntimeError("nothing is begun after the end")
         future: Future[T] = Future()
 
         def call() -> None:
