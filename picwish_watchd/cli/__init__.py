@@ -48,6 +48,7 @@ Try `picwish-watchd demo` first: it needs no key and costs nothing.
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and answers its exit code; no traceback ever reaches a user."""
+    _open_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a name that this terminal cannot show is escaped, and no error
             stream.reconfigure(errors="backslashreplace")
@@ -72,6 +73,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:  # noqa: BLE001 - the top of the CLI: a bug is told in a line
         return _give_up(error)
     return code
+
+
+def _open_streams() -> None:
+    """Puts nothing in the place of those that were closed (2>&-): else the next file that is opened stood there."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 - for as long as the program runs
 
 
 def complain(error: WatchdError) -> int:

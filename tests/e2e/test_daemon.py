@@ -262,3 +262,10 @@ async def test_an_output_that_is_closed_or_never_read_does_not_stop_the_work(hou
     assert await process.ended() == 0
     if read == "never":
         os.close(reader)
+
+
+async def test_it_runs_where_stdin_stdout_and_stderr_are_closed(house: House) -> None:
+    house.drop("a.jpg")
+    process = Process(house, ("--once",), prefix=("sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh")).start()
+    assert await process.ended() == 0
+    assert house.job("a.jpg").state is State.DONE
