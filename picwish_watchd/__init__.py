@@ -4,7 +4,7 @@ Three laws, in this order: never pay twice, never lose an image, never miss an i
 
 A tour of the house, along the path of one picture, from the ground up (imports only point downward):
 
-* ``job``, ``errors``, ``clock``: the words that everything else speaks: a job, its states and legal moves.
+* ``job``, ``state``, ``errors``, ``clock``: the words that everything else speaks: a job, its states, legal moves.
   ``secrecy`` hides what was read as a secret.
 * ``config`` reads the YAML file into one frozen value, or tells every fault at once; ``log`` sets up the log.
 * ``files`` is the only room that touches images and folders: ``observe`` finds a file, ``settle`` waits until it

@@ -1,8 +1,6 @@
 """The composition root: the only place where the parts are made and put together, started and stopped."""
 
 import asyncio
-import json
-import math
 import os
 import signal
 from collections import Counter
@@ -15,7 +13,7 @@ import structlog
 
 from picwish_watchd import __version__
 from picwish_watchd.clock import Clock
-from picwish_watchd.config import Config, outline
+from picwish_watchd.config import Config
 from picwish_watchd.errors import JournalTemporaryError, WatchdError
 from picwish_watchd.files.spool import Spool
 from picwish_watchd.job import Job, State
@@ -37,6 +35,7 @@ from picwish_watchd.pipeline.housekeeping import Housekeeping
 from picwish_watchd.pipeline.lanes import threads_of_the_loop
 from picwish_watchd.pipeline.pacer import Pacer
 from picwish_watchd.pipeline.recover import recover, tell_of_left_behind
+from picwish_watchd.pipeline.report import Report
 from picwish_watchd.pipeline.submit import Submit
 from picwish_watchd.sd_notify import ServiceManager
 from picwish_watchd.tally import Tally
@@ -48,7 +47,6 @@ _LAST_WORDS = 5.0  # seconds that messages to people get to end
 _UPLOAD_BYTES = 64 * 2**20  # of images in memory at once
 _TIDYING = 2.0  # seconds that `run --once` spends on the journal at its end
 _LOOK = 1.0  # seconds between looks at what other processes did to the journal
-_TELL_AGAIN = 10.0  # seconds until the journal is tried again that did not take what `status` should know
 _LETTING_GO = 15.0  # seconds from the last request's end to the exit, at most
 _READING = 5e6  # bytes of a journal that even a slow disk reads and checks in a second
 _READY_PATIENCE = 30.0  # seconds that systemd is kept waiting for the first walk of every inbox
@@ -71,12 +69,8 @@ class Daemon:
         self._ready = False
         self._serving = False
         self._reload_asked = False  # while it was not serving yet
-        self._started = self._clock.now()
         self._ending = 0  # the exit code
-        self._tell_again = math.inf  # when a report that the journal did not take is to be repeated (monotonic)
-        self._refused = ""  # why the last reload changed nothing
         self._progress: tuple[Counter[State], int] = (Counter(), 0)
-        self._told_rate: tuple[float, float] | None = None
         self.finished: list[Job] = []  #: after `run(once=True)`: what was done in this run
 
     async def run(self, *, once: bool = False) -> int:
@@ -152,8 +146,9 @@ class Daemon:
         )  # fmt: skip
         stack.callback(self.context.close)
         stack.push_async_callback(self._close_client)
-        self.gate = Gate(self.context, pacer=self._pacer, changed=self._report)
-        self.desks = Desks(self.context, changed=self._report)
+        self.gate = Gate(self.context, pacer=self._pacer, changed=self._tell)
+        self.desks = Desks(self.context, changed=self._tell)
+        self._report = Report(self.context, self.gate, self.desks, self._pacer)
         self._exporter = Exporter(self.context, self.gate, self.desks, late=self._late)
         stack.push_async_callback(self._exporter.aclose)
         self._exporter.open(self._config.http)
@@ -176,7 +171,7 @@ class Daemon:
             loops.append(self._herald.run())
             helpers = [group.create_task(loop) for loop in loops]
             self._group, self._serving = group, True
-            self._report()
+            self._tell()
             for rule in context.config.rules:
                 self.desks.open(rule, group)
             if self._reload_asked:
@@ -226,8 +221,7 @@ class Daemon:
                 for bell in (bells.submit, bells.collect, bells.deliver, bells.dispose):
                     bell.ring()
             self.desks.look_after()
-            if self._clock.monotonic() > self._tell_again or self._slowed() != self._told_rate:
-                self._report()
+            self._report.look()
             if self._clock.monotonic() > patient_until:
                 self._be_ready()  # an inbox whose walk hangs must not keep the others from being served
             self._summary()
@@ -272,7 +266,7 @@ class Daemon:
     def _summary(self) -> None:
         with suppress(JournalTemporaryError):
             told = headline(self.context, gate=self.gate, desks=self.desks)
-            self._manager.status(f"{self._refused}; {told}" if self._refused else told)
+            self._manager.status(f"{self._report.refused}; {told}" if self._report.refused else told)
 
     def _version(self, last: int) -> int:
         """The journal's version, or the ``last`` one where it cannot answer at present."""
@@ -281,40 +275,12 @@ class Daemon:
             self.context.pulse.beat("journal")
         return last
 
-    def _report(self) -> None:
-        """What `status` cannot see from outside; called whenever it changes."""
+    def _tell(self) -> None:
+        """Called whenever something changes that is seen from outside."""
         self._exporter.tell()
         if self.desks.walked:
             self._be_ready()
-        try:
-            self.context.journal.publish_report(self._told())
-        except JournalTemporaryError:  # full, or locked: that may keep the loop for seconds, so not at each look
-            self._tell_again = self._clock.monotonic() + _TELL_AGAIN
-        else:
-            self._tell_again = math.inf
-
-    def _slowed(self) -> tuple[float, float] | None:
-        """The rate after the last 429, and when that was (Unix seconds); None once it has crept back."""
-        lowered = self._pacer.lowered
-        return None if lowered is None else (lowered[0], round(self._clock.now() - lowered[1], 1))
-
-    def _told(self) -> str:
-        blocked, self._told_rate = self.gate.told, self._slowed()
-        return json.dumps(
-            {
-                "pid": os.getpid(),
-                "version": __version__,
-                "started_at": self._started,
-                "refused": self._refused or None,
-                "slowed": self._told_rate,
-                "config": outline.told(self.context.config),
-                "blocked": None if blocked is None else {"code": blocked.code, "message": blocked.message},
-                "rules": {
-                    desk.rule.name: {"watching": desk.watching, "reason": desk.away, "observer": desk.observer}
-                    for desk in self.desks.all()
-                },
-            }
-        )
+        self._report.tell()
 
     def _handle_signals(self) -> None:
         loop = asyncio.get_running_loop()
@@ -335,10 +301,10 @@ class Daemon:
                 self.context.journal.remember_rule(rule.name, rule.to_json())
         except WatchdError as error:
             _log.error("config.refused", reason=error.message)
-            self._refused = f"reload refused, the old configuration is in force ({error.message})"
-            self._report()
+            self._report.refused = f"reload refused, the old configuration is in force ({error.message})"
+            self._tell()
         else:
-            self._refused = ""
+            self._report.refused = ""
             self._take_over(config, key)
         finally:
             if self._ready:
@@ -349,7 +315,8 @@ class Daemon:
         context = self.context
         if config.journal != context.config.journal:
             _log.warning("config.needs_restart", key="journal")
-            config = replace(config, journal=context.config.journal)  # and with it the spool
+            # and with it the spool; the file no longer says all: nobody is to take the journal that we have for its own
+            config = replace(config, journal=context.config.journal, sha256=None)
         if _address(config) == _address(context.config):
             context.client.replace_key(key)
         else:
@@ -359,7 +326,7 @@ class Daemon:
         self._pacer.set_qps(config.api.qps)
         self.desks.renew(self._group)
         self._exporter.reopen(config.http)
-        self._report()
+        self._tell()
         self.gate.look()
         _log.info("config.reloaded", rules=len(config.rules))
         tell_of_left_behind(context)

@@ -1,47 +1,27 @@
-"""A job: one picture on its way through the house, and the states that it may be in."""
+"""A job: one picture on its way through the house, and the states that it may be in (those are in ``state``)."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from types import MappingProxyType
 
+from picwish_watchd.state import ENDED_BADLY, LEGAL_MOVES, UNFINISHED, State
 
-class State(StrEnum):
-    """Where a job stands. The journal keeps these words; users see them."""
-
-    QUEUED = "queued"  #: settled, whole, within the limits; waits for its turn
-    SUBMITTING = "submitting"  #: the intent: from here on PicWish may have received it
-    PENDING = "pending"  #: PicWish gave a task_id and works on it
-    FETCHING = "fetching"  #: PicWish succeeded; the result is being brought into the spool
-    DELIVERING = "delivering"  #: the result is whole and synced in the spool; it goes to the outbox
-    DONE = "done"  #: the result stands in the outbox
-    REJECTED = "rejected"  #: never submitted: the file is at fault
-    FAILED = "failed"  #: submitted and refused, or not worth another try
-    HELD = "held"  #: going on could cost credits twice: a person decides
-
-
-UNFINISHED = (State.QUEUED, State.SUBMITTING, State.PENDING, State.FETCHING, State.DELIVERING)
-ENDED_BADLY = (State.REJECTED, State.FAILED, State.HELD)
-
-#: from -> to; everything else is a bug. The last three rows are what `retry` may do.
-LEGAL_MOVES: Mapping[State, frozenset[State]] = MappingProxyType(
-    {
-        State.QUEUED: frozenset(
-            {State.SUBMITTING, State.DELIVERING, State.REJECTED, State.FAILED, State.DONE, State.HELD},
-        ),
-        State.SUBMITTING: frozenset(
-            {State.QUEUED, State.PENDING, State.DELIVERING, State.FAILED, State.HELD},
-        ),
-        State.PENDING: frozenset({State.FETCHING, State.QUEUED, State.FAILED, State.HELD}),
-        State.FETCHING: frozenset({State.DELIVERING, State.PENDING, State.QUEUED, State.FAILED, State.HELD}),
-        State.DELIVERING: frozenset({State.DONE, State.PENDING, State.HELD}),
-        State.DONE: frozenset(),
-        State.REJECTED: frozenset({State.QUEUED}),
-        State.FAILED: frozenset({State.QUEUED, State.PENDING, State.DELIVERING}),
-        State.HELD: frozenset({State.QUEUED, State.PENDING, State.DELIVERING}),
-    }
-)
+__all__ = [
+    "ENDED_BADLY",
+    "LEGAL_MOVES",
+    "UNFINISHED",
+    "ErrorCode",
+    "Job",
+    "JobEvent",
+    "Kind",
+    "NewJob",
+    "Original",
+    "Problem",
+    "Result",
+    "Sent",
+    "Stamp",
+    "State",
+]
 
 
 class Kind(StrEnum):

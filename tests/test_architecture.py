@@ -12,7 +12,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 #: Lower floors come first; rooms on one floor do not know each other.
 FLOORS = (
-    {"job", "errors", "clock", "mounts", "secrecy"},
+    {"job", "state", "errors", "clock", "mounts", "secrecy"},
     {"config", "log", "sd_notify", "tally"},
     {"journal", "picwish", "files"},
     {"pipeline"},
@@ -22,7 +22,7 @@ FLOORS = (
     {"cli"},
 )
 #: Rooms of the ground floor build on each other in this order.
-GROUND = ("clock", "errors", "mounts", "job", "secrecy")
+GROUND = ("clock", "errors", "mounts", "state", "job", "secrecy")
 #: The one room, or files, in which a library is known.
 HOMES = {
     "sqlite3": ("journal",),

@@ -124,7 +124,7 @@ def parser(first: str | None = None) -> argparse.ArgumentParser:
     for name in [first] if first in COMMANDS else COMMANDS:
         purpose = COMMANDS[name]
         sub = commands.add_parser(name, help=purpose, description=purpose[0].upper() + purpose[1:] + ".")
-        if first not in ("-h", "--help"):
+        if first not in ("-h", "--help", "--version"):
             sub.add_argument("-c", "--config", type=Path, metavar="FILE", help="the configuration file")
             _ARGUMENTS[name](sub)
     return top

@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 
-from picwish_watchd.cli.source import journal
+from picwish_watchd.cli.source import journal_alone
 from picwish_watchd.errors import UsageError
 from picwish_watchd.files.names import shown
 from picwish_watchd.journal import JournalReader
@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(
             f"--until {args.until} lies before --since {args.since}", hint="both days are included; swap them"
         )
-    _, reader = journal(args)
+    reader = journal_alone(args)
     begin = 0.0 if since is None else time.mktime(since)
     end = float("inf") if until is None else time.mktime(_day_after(until))
     rows = (_spending if args.what == "spend" else _jobs)(reader, args.rule, begin, end)

@@ -3,7 +3,7 @@
 import argparse
 import json
 
-from picwish_watchd.cli.source import journal
+from picwish_watchd.cli.source import journal_alone
 from picwish_watchd.cli.table import print_table
 from picwish_watchd.job import State
 from picwish_watchd.pipeline.describe import described, moment
@@ -11,7 +11,7 @@ from picwish_watchd.pipeline.describe import described, moment
 
 def run(args: argparse.Namespace) -> int:
     """Lists them."""
-    _, reader = journal(args)
+    reader = journal_alone(args)
     jobs = reader.jobs(states=[State(args.state)] if args.state else [], rule=args.rule)
     if args.json:
         for job in jobs:

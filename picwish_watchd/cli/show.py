@@ -4,7 +4,7 @@ import argparse
 import json
 import math
 
-from picwish_watchd.cli.source import journal
+from picwish_watchd.cli.source import journal_alone
 from picwish_watchd.cli.table import print_table
 from picwish_watchd.errors import WatchdError
 from picwish_watchd.job import Job, JobEvent, State
@@ -13,7 +13,7 @@ from picwish_watchd.pipeline.describe import described, described_event
 
 def run(args: argparse.Namespace) -> int:
     """Shows it; 1 if there is no such job."""
-    _, reader = journal(args)
+    reader = journal_alone(args)
     job = reader.get(args.id)
     if job is None:
         raise WatchdError(f"there is no job {args.id}", hint="`picwish-watchd jobs` lists them")

@@ -5,16 +5,20 @@ import json
 import os
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from picwish_watchd import __version__
+from picwish_watchd.config.glance import glance
 from picwish_watchd.config.outline import Outline, recalled
-from picwish_watchd.config.places import find, glance
+from picwish_watchd.config.places import find
 from picwish_watchd.errors import JournalError
-from picwish_watchd.journal import DaemonLock, JournalReader
+from picwish_watchd.journal import DaemonLock, Overview
 
 if TYPE_CHECKING:
     from picwish_watchd.config import Config
+    from picwish_watchd.journal import JournalReader
+
+_View = TypeVar("_View", bound=Overview)
 
 
 def configuration(args: argparse.Namespace) -> "Config":
@@ -34,31 +38,51 @@ def configuration_and_key(args: argparse.Namespace) -> "tuple[Config, str]":
 
 def journal(args: argparse.Namespace) -> "tuple[Config, JournalReader]":
     """The configuration and a read-only view of its journal; raises `ConfigError` and `JournalError`."""
+    from picwish_watchd.journal import JournalReader
+
     config = configuration(args)
     if _missing(config.journal) and _missing(Path(f"{config.journal}-wal")):
         return config, JournalReader.empty(config.journal)  # nothing has run here yet
     return config, JournalReader.open(config.journal)
 
 
-def outlined(args: argparse.Namespace) -> tuple[Outline, JournalReader]:
-    """What `status` needs of the configuration, and its journal; raises `ConfigError` and `JournalError`.
+def journal_alone(args: argparse.Namespace) -> "JournalReader":
+    """The same, for commands that need nothing else of the configuration."""
+    from picwish_watchd.journal import JournalReader
 
-    The running daemon has judged the file: where it stands as it was read then, what the daemon told of it will do.
-    """
-    seen = glance(_file(args))
-    pid = None if seen is None else DaemonLock(seen.journal).owner()
-    if seen is not None and pid is not None:
-        with suppress(JournalError):  # told below, after what may be wrong with the configuration
-            reader = JournalReader.open(seen.journal)
-            report = report_of(pid, reader)
-            if report.get("version") == __version__ and (outline := recalled(report.get("config"), seen)) is not None:
-                return outline, reader
-            reader.close()
+    told = _told_by_the_daemon(args, JournalReader)
+    return journal(args)[1] if told is None else told[1]
+
+
+def outlined(args: argparse.Namespace) -> tuple[Outline, Overview]:
+    """What `status` needs of the configuration, and figures of its journal; raises `ConfigError` and `JournalError`."""
+    told = _told_by_the_daemon(args, Overview)
+    if told is not None:
+        return told
     config, reader = journal(args)
     return Outline.of(config), reader
 
 
-def report_of(pid: int | None, reader: JournalReader) -> dict[str, Any]:
+def _told_by_the_daemon(args: argparse.Namespace, view: type[_View]) -> tuple[Outline, _View] | None:
+    """The running daemon has judged the file: where it stands as it was read then, what the daemon told of it will do.
+
+    That also proves the guess where the journal is: only the one that these bytes name tells of them.
+    """
+    seen = glance(_file(args))
+    for place in () if seen is None else seen.journals:
+        pid = DaemonLock(place).owner()
+        if seen is None or pid is None:
+            continue
+        with suppress(JournalError):  # told by `journal`, after what may be wrong with the configuration
+            reader = view.open(place)
+            report = report_of(pid, reader)
+            if report.get("version") == __version__ and (outline := recalled(report.get("config"), seen)) is not None:
+                return outline, reader
+            reader.close()
+    return None
+
+
+def report_of(pid: int | None, reader: Overview) -> dict[str, Any]:
     """What the daemon of this pid last said of itself; nothing if none runs, or the report is of an earlier one."""
     told: dict[str, Any] = json.loads(reader.report() or "{}")
     return told if pid is not None and told.get("pid") == pid else {}

@@ -6,7 +6,7 @@ import sys
 import time
 from collections import Counter
 
-from picwish_watchd.cli.source import journal
+from picwish_watchd.cli.source import journal_alone
 from picwish_watchd.cli.table import print_table
 from picwish_watchd.journal import Spending
 from picwish_watchd.pipeline.describe import counted
@@ -16,7 +16,7 @@ _BAR = 40  # characters of the longest bar
 
 def run(args: argparse.Namespace) -> int:
     """Tells it; doubtful credits count as used, and are told beside them."""
-    _, reader = journal(args)
+    reader = journal_alone(args)
     used: Counter[str] = Counter()
     doubt: Counter[str] = Counter()
     images: Counter[str] = Counter()

@@ -3,19 +3,18 @@
 import argparse
 import json
 from collections import Counter
-from dataclasses import asdict
 
 from picwish_watchd import __version__
 from picwish_watchd.cli.source import outlined, report_of
 from picwish_watchd.cli.table import print_table
 from picwish_watchd.clock import Clock, day_start, month_start
 from picwish_watchd.config.outline import Outline, RuleOutline
-from picwish_watchd.job import State
-from picwish_watchd.journal import DaemonLock, JournalReader
+from picwish_watchd.journal import DaemonLock, Overview, Stock
 from picwish_watchd.pipeline.describe import left_behind, moment, spent_of, waiting_for_approval
 from picwish_watchd.pipeline.forecast import survey
 from picwish_watchd.pipeline.prices import PRICES
 from picwish_watchd.pipeline.rate import crept_back
+from picwish_watchd.state import State
 
 
 def run(args: argparse.Namespace) -> int:
@@ -29,10 +28,12 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def standing(outline: Outline, reader: JournalReader, clock: Clock) -> dict[str, object]:
+def standing(outline: Outline, reader: Overview, clock: Clock) -> dict[str, object]:
     """All of it as plain values, as `status --json` prints them."""
     pid = DaemonLock(reader.path).owner()
     told = report_of(pid, reader)
+    if told.get("version") == __version__ and "stock" in told:
+        reader.believe(Stock.recalled(told["stock"]), dict(told["credits"]))
     counts = reader.counts()
     totals: Counter[str] = Counter()
     for states in counts.values():
@@ -71,7 +72,7 @@ def standing(outline: Outline, reader: JournalReader, clock: Clock) -> dict[str,
         "left_behind": left_behind([rule.name for rule in outline.rules], counts),
         "rate": {"now": round(rate, 2), "qps": outline.qps, "reason": _slowed(outline, told.get("slowed"), rate)},
         "forecast": {
-            **asdict(ahead),
+            **ahead._asdict(),
             "end": moment(now + ahead.seconds) if ahead.images and ahead.seconds is not None else None,
             "text": ahead.text(),
         },

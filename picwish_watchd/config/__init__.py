@@ -2,9 +2,10 @@
 
 ``find`` says which file, ``load`` reads it, ``read_key`` fetches the API key. Inside, from the ground up: ``units`` and
 ``texts`` judge single values, ``private`` reads files of secrets, ``extras`` knows what must be installed besides,
-``source`` reads YAML with its lines, ``places`` finds file and journal, ``schema`` names the keys (``notifiers`` those
+``source`` reads YAML with its lines, ``places`` finds the file, ``schema`` names the keys (``notifiers`` those
 of `notify:`), ``dangers`` judges combinations, ``reading`` puts them together, ``messages`` words the faults.
-``outline`` is what the running daemon tells of its configuration, so that `status` need not judge the file once more.
+``outline`` is what the running daemon tells of its configuration, and ``glance`` what is seen of the file without
+judging it: so `status` need not judge it once more.
 
 Each name is fetched when it is first asked for: pydantic and the schema take 0.2 s, more than most commands do.
 """

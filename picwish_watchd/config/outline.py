@@ -2,16 +2,14 @@
 anew takes longer than all else that `status` does."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 if TYPE_CHECKING:  # whoever asks for an outline wants to be spared the schema
-    from picwish_watchd.config.places import Glance
+    from picwish_watchd.config.glance import Glance
     from picwish_watchd.config.schema import Config
 
 
-@dataclass(frozen=True, slots=True)
-class RuleOutline:
+class RuleOutline(NamedTuple):  # no dataclass: to load those takes a fifth of the time that `status` has
     """Of a rule, as `picwish_watchd.config.Rule` has it."""
 
     name: str
@@ -20,8 +18,7 @@ class RuleOutline:
     sync: int
 
 
-@dataclass(frozen=True, slots=True)
-class Outline:
+class Outline(NamedTuple):
     """Of the whole, as `picwish_watchd.config.Config` has it."""
 
     rules: tuple[RuleOutline, ...]
@@ -46,7 +43,9 @@ def told(config: "Config") -> dict[str, object] | None:
     """The outline and what it is an outline of, as JSON knows it; None where the file alone does not say all."""
     if config.sha256 is None:
         return None
-    return {"file": str(config.path), "sha256": config.sha256, **asdict(Outline.of(config))}
+    outline = Outline.of(config)
+    rules = [rule._asdict() for rule in outline.rules]
+    return {"file": str(config.path), "sha256": config.sha256, **outline._asdict(), "rules": rules}
 
 
 def recalled(told: Mapping[str, Any] | None, seen: "Glance") -> Outline | None:

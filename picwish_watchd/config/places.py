@@ -1,44 +1,13 @@
-"""Which file is the configuration, and where its journal is: what is known before anything of it is judged."""
+"""Which file is the configuration, and where the journal is where that does not say."""
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
-from picwish_watchd.config.source import read
-from picwish_watchd.config.texts import Home
-from picwish_watchd.config.texts import path as path_of
-from picwish_watchd.config.units import RefusedError
 from picwish_watchd.errors import ConfigError
 
 SYSTEM_WIDE = Path("/etc/picwish-watchd/config.yaml")
 JOURNAL = Path("/var/lib/picwish-watchd/journal.db")  #: where the file does not say
-
-
-@dataclass(frozen=True, slots=True)
-class Glance:
-    """A file that was read and not judged. Whoever judged these bytes at this place knows all that they say."""
-
-    file: Path  #: absolute
-    sha256: str  #: of its bytes
-    journal: Path
-
-
-def glance(file: Path) -> Glance | None:
-    """The file at a glance, without the schema; None where nothing but `load` will do.
-
-    That is where ``~`` or ``${VAR}`` stand in it, or where even this much is at fault. Raises `ConfigError` as `load`
-    does where there is no file to be read, or no YAML in it.
-    """
-    document = read(file)
-    if document.sha256 is None or document.faults:
-        return None
-    absolute = Path(os.path.abspath(file))
-    try:
-        journal = path_of(document.data.get("journal", os.fspath(JOURNAL)), Home(absolute.parent, {}))
-    except RefusedError:
-        return None
-    return Glance(absolute, document.sha256, journal)
 
 
 def find(explicit: Path | None, environ: Mapping[str, str], cwd: Path) -> Path:

@@ -11,10 +11,12 @@ if TYPE_CHECKING:
     from picwish_watchd.journal.copies import behind_another
     from picwish_watchd.journal.locks import DaemonLock
     from picwish_watchd.journal.news import Ending, came_through, ended_since, endings
+    from picwish_watchd.journal.overview import Overview, Waiting
     from picwish_watchd.journal.prune import Slice
     from picwish_watchd.journal.reader import JournalReader
     from picwish_watchd.journal.refusals import refuse_gone, refuse_network
     from picwish_watchd.journal.rows import Changes, Running, Spending
+    from picwish_watchd.journal.stock import Stock
     from picwish_watchd.journal.store import (
         BudgetReachedError,
         Charge,
@@ -28,10 +30,12 @@ else:
         "copies": ("behind_another",),
         "locks": ("DaemonLock",),
         "news": ("Ending", "came_through", "ended_since", "endings"),
+        "overview": ("Overview", "Waiting"),
         "prune": ("Slice",),
         "reader": ("JournalReader",),
         "refusals": ("refuse_gone", "refuse_network"),
         "rows": ("Changes", "Running", "Spending"),
+        "stock": ("Stock",),
         "store": ("BudgetReachedError", "Charge", "Journal", "StaleJobError", "prepare_folder"),
     }
     _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -52,11 +56,14 @@ __all__ = [
     "Journal",
     "JournalReader",
     "Ledger",
+    "Overview",
     "Running",
     "Slice",
     "Spending",
     "StaleJobError",
+    "Stock",
     "Totals",
+    "Waiting",
     "behind_another",
     "came_through",
     "ended_since",

@@ -2,23 +2,15 @@
 
 import os
 import sqlite3
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from picwish_watchd.errors import JournalError
-from picwish_watchd.job import UNFINISHED, Job, JobEvent, Stamp, State
+from picwish_watchd.job import Job, JobEvent, Stamp, State
 from picwish_watchd.journal.faults import RESTORE, translated
-from picwish_watchd.journal.locks import DaemonLock, witnessed
-from picwish_watchd.journal.opening import connect_checked, require
-from picwish_watchd.journal.refusals import refuse_lost_wal
+from picwish_watchd.journal.overview import Overview
 from picwish_watchd.journal.rows import (
-    COUNTS,
-    NONE_IS_BEFORE,
-    RULES_WITH,
-    SELECT_CHARGE,
-    SELECT_JOB,
     Running,
     Spending,
     event_from,
@@ -29,8 +21,7 @@ from picwish_watchd.journal.rows import (
     stamp_from,
     storable,
 )
-from picwish_watchd.journal.schema import migrate
-from picwish_watchd.journal.sums import Sums
+from picwish_watchd.journal.sql import NONE_IS_BEFORE, RULES_WITH, SELECT_CHARGE, SELECT_JOB
 
 if TYPE_CHECKING:
     from picwish_watchd.mounts import Mount
@@ -41,45 +32,12 @@ PAUSE_MAX = 300.0  #: seconds; no pause lasts longer
 _OVER = "abs(coalesce(not_before, 0) - ? - 200) >= 200"
 
 
-class JournalReader:
+class JournalReader(Overview):
     """Read access. `open` gives a reader of its own; `Journal` reads through its writing connection."""
 
     def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
-        self.path = path
-        self._connection = connection
-        connection.row_factory = sqlite3.Row
+        super().__init__(connection, path)
         self._pauses: dict[tuple[State, str], float] = {}  # what is put off as a whole, and until when (Unix seconds)
-        self._sums = Sums(connection, self._row)
-
-    @classmethod
-    def open(cls, path: Path) -> Self:
-        """A read-only view, beside a running daemon or without one.
-
-        Raises `JournalError` if there is no journal, or it is damaged or newer than this program.
-        """
-        require(path)
-        refuse_lost_wal(path)
-        with translated(path):
-            witness = witnessed(path)
-            try:
-                connection = connect_checked(path, "mode=ro", witness)
-            except sqlite3.OperationalError:
-                # A folder that this user may not write: without a daemon there is no -shm to share.
-                if DaemonLock(path).owner() is not None:
-                    raise
-                connection = connect_checked(path, "immutable=1")
-        return cls(connection, path)
-
-    @classmethod
-    def empty(cls, path: Path) -> Self:
-        """What a journal at ``path`` would tell in which nothing has happened yet."""
-        connection = sqlite3.connect(":memory:", isolation_level=None)
-        migrate(connection, 0)
-        return cls(connection, path)
-
-    def close(self) -> None:
-        """Closes the connection."""
-        self._connection.close()
 
     def get(self, job_id: int) -> Job | None:
         """One job."""
@@ -191,10 +149,6 @@ class JournalReader:
         )
         return job_from(rows[0]) if rows else None
 
-    def originals_waiting(self) -> int:
-        """Number of originals that are still to be disposed of and were not yet tried since the start."""
-        return int(self._row("SELECT count(*) FROM job WHERE original = 'waiting' AND not_before IS NULL")[0])
-
     def running(self) -> list[Running]:
         """The tasks at PicWish, oldest first."""
         rows = self._rows(
@@ -202,26 +156,6 @@ class JournalReader:
             " FROM job WHERE state = 'pending' ORDER BY submitted_at",
         )
         return [Running(row["id"], row["rule"], row["type"], row["submitted_at"], row["not_before"]) for row in rows]
-
-    def counts(self) -> dict[str, dict[State, int]]:
-        """Number of jobs by rule and state."""
-        found: dict[str, dict[State, int]] = {}
-        for row in self._rows(COUNTS):
-            found.setdefault(row["rule"], {})[State(row["state"])] = row["n"]
-        return found
-
-    def totals(self, states: Sequence[State]) -> Counter[State]:
-        """Number of jobs in each of ``states``; what is in others costs nothing."""
-        sql = f"SELECT state, count(*) FROM job WHERE state IN ({','.join('?' * len(states))}) GROUP BY state"
-        return Counter({State(row[0]): row[1] for row in self._rows(sql, states)})
-
-    def unfinished(self) -> int:
-        """Number of jobs that are still on their way."""
-        return self.totals(UNFINISHED).total()
-
-    def unsaved(self) -> int:
-        """Number of tasks that PicWish works on, may work on, or holds the result of."""
-        return int(self._row("SELECT count(*) FROM job WHERE state IN ('submitting', 'pending', 'fetching')")[0])
 
     def last_of(self, source: Path) -> Job | None:
         """The newest job of a file."""
@@ -270,25 +204,6 @@ class JournalReader:
         rows = self._rows(f"{SELECT_JOB} WHERE task_id = ? ORDER BY id DESC LIMIT 1", (task_id,))
         return job_from(rows[0]) if rows else None
 
-    def credits_since(self, moment: float) -> int:
-        """Credits of all submissions from ``moment`` on that PicWish took or may have taken."""
-        return self._sums.since(moment)
-
-    def arrived_since(self, rule: str, moment: float, at_most: int) -> int:
-        """Number of images of ``rule`` that came from ``moment`` on and may go; up to ``at_most`` are counted."""
-        sql = "SELECT 1 FROM job WHERE rule = ? AND created_at >= ? AND flood = 0 AND sha256 IS NOT NULL LIMIT ?"
-        return len(self._rows(sql, (rule, moment, at_most)))
-
-    def is_flood(self, job_id: int) -> bool:
-        """Whether the job waits for `approve`."""
-        return bool(self._rows("SELECT 1 FROM job WHERE id = ? AND flood = 1 AND state = 'queued'", (job_id,)))
-
-    def floods(self) -> dict[str, int]:
-        """Number of images that wait for `approve`, by rule."""
-        # + keeps SQLite from going through all that is queued instead (sqlite.org/optoverview.html#uplus)
-        sql = "SELECT rule, count(*) FROM job WHERE flood = 1 AND +state = 'queued' GROUP BY rule"
-        return {row[0]: row[1] for row in self._rows(sql)}
-
     def spending(self) -> Iterator[Spending]:
         """Every submission up to now that PicWish took or may have taken, oldest first.
 
@@ -310,19 +225,6 @@ class JournalReader:
                 yield job
             done = jobs[-1].id
 
-    def task_seconds(self, model: int, limit: int) -> list[float]:
-        """How long PicWish worked on the last ``limit`` tasks of a ``type``, newest first."""
-        rows = self._rows(
-            "SELECT task_seconds FROM job WHERE type = ? AND task_seconds IS NOT NULL ORDER BY id DESC LIMIT ?",
-            (model, limit),
-        )
-        return [row[0] for row in rows]
-
-    def submissions(self, limit: int) -> list[float]:
-        """When the last images were sent that PicWish took or may have taken, newest first (Unix seconds)."""
-        sql = "SELECT at FROM charge WHERE state <> 'released' ORDER BY id DESC LIMIT ?"
-        return [row[0] for row in self._rows(sql, (limit,))]
-
     def waiting_in_vain(self, state: State) -> int:
         """Number of jobs in ``state`` that were tried, told why it did not go, and put off for a person to mend.
 
@@ -334,21 +236,6 @@ class JournalReader:
         for rule in [rule for put_off, rule in self._pauses if put_off is state]:
             counts[rule] = int(self._row(whole, (state, rule))[0])
         return sum(counts.values())
-
-    def last_event(self) -> int:
-        """The number of the newest line of history; 0 in an empty journal."""
-        return int(self._row("SELECT coalesce(max(id), 0) FROM event")[0])
-
-    def counts_since(self, event: int) -> dict[State, int]:
-        """Number of jobs by state, of those that are on their way or have a line of history after ``event``."""
-        moving = "('queued', 'submitting', 'pending', 'fetching', 'delivering')"
-        rows = self._rows(
-            f"SELECT state, count(*) FROM job WHERE state IN {moving} GROUP BY state UNION ALL"
-            f" SELECT state, count(*) FROM job WHERE id IN (SELECT job FROM event WHERE id > ?)"
-            f" AND state NOT IN {moving} GROUP BY state",
-            (event,),
-        )
-        return {State(row[0]): row[1] for row in rows}
 
     def verify(self) -> None:
         """Raises `JournalError` if SQLite finds damage (PRAGMA quick_check)."""
@@ -364,11 +251,6 @@ class JournalReader:
         sql = f"{SELECT_JOB} WHERE state IN ({marks}) AND id IN ({moved}) ORDER BY id"
         return [job_from(row) for row in self._rows(sql, (*states, event))]
 
-    def settings_of(self, rule: str) -> str | None:
-        """The last settings of a rule as JSON, also of one that left the configuration."""
-        rows = self._rows("SELECT settings FROM rule WHERE name = ?", (rule,))
-        return str(rows[0][0]) if rows else None
-
     def folder_seen(self, folder: Path) -> bool:
         """Whether the folder was there before and was written to."""
         return bool(self._rows("SELECT 1 FROM folder WHERE path = ?", (os.fsencode(folder),)))
@@ -378,23 +260,6 @@ class JournalReader:
         rows = self._rows("SELECT mount_point, mount_kind FROM folder WHERE path = ?", (os.fsencode(folder),))
         return mount_from(rows[0]) if rows else None
 
-    def report(self) -> str | None:
-        """What the daemon last said of itself, as JSON."""
-        rows = self._rows("SELECT text FROM report WHERE id = 1")
-        return str(rows[0][0]) if rows else None
-
-    def data_version(self) -> int:
-        """Changes when another process has changed the journal (PRAGMA data_version)."""
-        return int(self._row("PRAGMA data_version")[0])
-
     def _is_put_off(self, state: State, rule: str, now: float) -> bool:
         until = self._pauses.get((state, rule), 0.0)
         return now < until < now + PAUSE_MAX + 100
-
-    def _rows(self, sql: str, values: Sequence[object] | Mapping[str, object] = ()) -> list[sqlite3.Row]:
-        with translated(self.path):
-            return self._connection.execute(sql, values).fetchall()
-
-    def _row(self, sql: str, values: Sequence[object] = ()) -> sqlite3.Row:
-        row: sqlite3.Row = self._rows(sql, values)[0]
-        return row

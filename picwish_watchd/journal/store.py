@@ -24,15 +24,9 @@ from picwish_watchd.journal.refusals import (
     refuse_lost_wal,
     refuse_network,
 )
-from picwish_watchd.journal.rows import (
-    JOB_COLUMNS,
-    Changes,
-    changed_columns,
-    job_from,
-    stamp_columns,
-    storable,
-)
+from picwish_watchd.journal.rows import Changes, changed_columns, job_from, stamp_columns, storable
 from picwish_watchd.journal.schema import VERSION, add_indexes, migrate
+from picwish_watchd.journal.sql import JOB_COLUMNS
 from picwish_watchd.mounts import Mount
 
 #: With WAL and FULL a power cut loses no acknowledged commit (sqlite.org/pragma.html#pragma_synchronous).
@@ -146,6 +140,7 @@ class Journal(JournalReader):
         """
         if to not in LEGAL_MOVES[job.state]:
             raise ValueError(f"job {job.id}: {job.state} -> {to} is not a legal move")
+        at = self._clock.now()
         with self._transaction() as cursor:
             self._note_event(cursor, job.id, to, message)
             if reserve is not None:
@@ -153,16 +148,24 @@ class Journal(JournalReader):
                     raise BudgetReachedError
                 cursor.execute(
                     "INSERT INTO charge (job, rule, at, credits, state) VALUES (?, ?, ?, ?, 'reserved')",
-                    (job.id, job.rule, self._clock.now(), reserve),
+                    (job.id, job.rule, at, reserve),
                 )
             if charge is not None:
-                cursor.execute(
-                    "UPDATE charge SET state = ? WHERE id = (SELECT max(id) FROM charge WHERE job = ?)",
-                    (charge, job.id),
-                )
+                self._settle(cursor, job, charge)
             moved = self._write(cursor, job, {"state": to, **changed_columns(changes)})
+        if reserve is not None:
+            self._sums.add(at, reserve)
         self._pauses.pop((job.state, job.rule), None)
         return moved
+
+    def _settle(self, cursor: sqlite3.Cursor, job: Job, charge: Charge) -> None:
+        before = cursor.execute(
+            "SELECT id, state FROM charge WHERE job = ? ORDER BY id DESC LIMIT 1", (job.id,)
+        ).fetchone()
+        if before is not None:
+            if Charge.RELEASED in (charge, before["state"]):  # no other change is one of a sum
+                self._sums.forget()
+            cursor.execute("UPDATE charge SET state = ? WHERE id = ?", (charge, before["id"]))
 
     def update(self, job: Job, message: str | None = None, **changes: Unpack[Changes]) -> Job:
         """Changes facts of a job that stays in its state; ``message`` makes it part of the history."""
@@ -245,9 +248,9 @@ class Journal(JournalReader):
                     remove(cursor, found)
         return Slice(found.upto, len(found.lines), found.last)
 
-    def publish_report(self, text: str) -> None:
-        """What the daemon says of itself, for `status`."""
-        with self._transaction() as cursor:
+    def publish_report(self, text: str, *, synced: bool = True) -> None:
+        """What the daemon says of itself, for `status`; not ``synced``: it may be lost in a power cut."""
+        with self._transaction(synced=synced) as cursor:
             cursor.execute("INSERT OR REPLACE INTO report (id, text) VALUES (1, ?)", (text,))
 
     def _write(self, cursor: sqlite3.Cursor, job: Job, columns: dict[str, object]) -> Job:

@@ -2,34 +2,51 @@
 
 import math
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 _SUM = "SELECT coalesce(sum(credits), 0) FROM charge WHERE at >= ? AND at < ? AND state <> 'released'"
+#: Whether the ledger may have changed after a line of history: every change has a line of its job.
+_TOUCHED = "SELECT EXISTS (SELECT 1 FROM event WHERE id > ? AND EXISTS (SELECT 1 FROM charge WHERE job = event.job))"
 
 
 class Sums:
-    """Sums over the ledger of one connection, each added up anew only where the journal has changed."""
+    """Sums over the ledger of one connection, each added up anew only where the ledger may have changed."""
 
     def __init__(self, connection: sqlite3.Connection, row: Callable[..., sqlite3.Row]) -> None:
         """``row`` answers the first row of a statement with its parameters."""
         self._connection = connection
         self._row = row
-        self._state: tuple[int, int] | None = None
+        self._version: int | None = None  # of the journal, as other connections change it
         self._known: dict[float, int] = {}
 
     def since(self, moment: float) -> int:
         """Credits of all submissions from ``moment`` on that PicWish took or may have taken."""
-        if self._connection.in_transaction:  # it may be rolled back: nothing of it is to be remembered
-            return self._added_up(moment)
-        # our own changes, those that were rolled back among them; and those of other connections
-        state = self._connection.total_changes, int(self._row("PRAGMA data_version")[0])
-        if self._state != state:
-            self._state, self._known = state, {}
-        if moment not in self._known:
-            # of a month, the day that was just added up need not be added up again
-            until = min((later for later in self._known if later > moment), default=math.inf)
-            self._known[moment] = self._added_up(moment, until) + self._known.get(until, 0)
-        return self._known[moment]
+        version = int(self._row("PRAGMA data_version")[0])
+        if version != self._version:
+            self._known.clear()
+        if moment in self._known:
+            return self._known[moment]
+        # of a month, the day that was just added up need not be added up again
+        until = min((later for later in self._known if later > moment), default=math.inf)
+        found = self._added_up(moment, until) + self._known.get(until, 0)
+        if not self._connection.in_transaction:  # it may be rolled back: nothing of it is to be remembered
+            self._version, self._known[moment] = version, found
+        return found
+
+    def add(self, at: float, credits: int) -> None:
+        """This connection has committed one more submission."""
+        for moment in self._known:
+            self._known[moment] += credits if at >= moment else 0
+
+    def forget(self) -> None:
+        """This connection is about to change what counts of an earlier one."""
+        self._known.clear()
+
+    def believe(self, credits: Mapping[float, int], event: int) -> None:
+        """Takes over the sums that somebody knew as of line ``event`` of the history, if they are still right."""
+        version = int(self._row("PRAGMA data_version")[0])
+        if not self._row(_TOUCHED, (event,))[0]:
+            self._version, self._known = version, dict(credits)
 
     def _added_up(self, moment: float, until: float = math.inf) -> int:
         return int(self._row(_SUM, (moment, until))[0])

@@ -2,14 +2,19 @@
 
 import json
 from collections.abc import Collection, Mapping
-from dataclasses import asdict
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
-from picwish_watchd.job import Job, JobEvent, State
+from picwish_watchd.state import State
+
+if TYPE_CHECKING:  # `status` takes its words from here, and describes no job
+    from picwish_watchd.job import Job, JobEvent
 
 
-def described(job: Job) -> dict[str, object]:
+def described(job: "Job") -> dict[str, object]:
     """All facts of a job with plain values; times ISO 8601 UTC, paths absolute, names of users' scripts."""
+    from dataclasses import asdict
+
     answer = json.loads(job.answer) if job.answer else None
     return {
         "id": job.id,
@@ -43,7 +48,7 @@ def described(job: Job) -> dict[str, object]:
     }
 
 
-def described_event(event: JobEvent) -> dict[str, object]:
+def described_event(event: "JobEvent") -> dict[str, object]:
     """One line of a job's history."""
     return {"at": moment(event.at), "state": event.state, "message": event.message}
 
@@ -81,6 +86,6 @@ def waiting_for_approval(images: int, price: int, rule: str) -> str:
     return f"{what} {'waits' if images == 1 else 'wait'} for `picwish-watchd approve {rule}`"
 
 
-def sidecar_text(job: Job) -> str:
+def sidecar_text(job: "Job") -> str:
     """What stands in NAME.EXT.json and NAME.EXT.error.json: the job, and in it PicWish's answer without the image."""
     return json.dumps(described(job), indent=2) + "\n"

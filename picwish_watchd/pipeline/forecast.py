@@ -1,18 +1,17 @@
 """How long the backlog takes and what it costs: a promise from what is learnt, or what it waits for instead."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
-from statistics import mean
+from typing import NamedTuple
 
 from picwish_watchd.config.outline import Outline, RuleOutline
-from picwish_watchd.job import Job, State
-from picwish_watchd.journal import JournalReader
+from picwish_watchd.journal import Overview, Waiting
 from picwish_watchd.pipeline.describe import counted, waiting_for_approval
 from picwish_watchd.pipeline.law import Law, most_pending
 from picwish_watchd.pipeline.prices import PRICES
 from picwish_watchd.pipeline.purse import Purse
 from picwish_watchd.pipeline.rate import MARGIN, most_in_a_second
+from picwish_watchd.state import State
 
 _AT_PICWISH = (State.SUBMITTING, State.PENDING, State.FETCHING)
 _LEARNT_FROM = 50  # tasks
@@ -23,8 +22,7 @@ _LOOKED_AT = 20  # queued images of a rule, the oldest: if none of them may go, 
 Counts = Mapping[str, Mapping[State, int]]  #: jobs by rule and state
 
 
-@dataclass(frozen=True, slots=True)
-class Work:
+class Work(NamedTuple):
     """What is left to do, in images."""
 
     polled: int  #: queued, of rules with ``sync: 0``
@@ -33,8 +31,7 @@ class Work:
     credits: int  #: that the queued ones cost at most; copies cost nothing
 
 
-@dataclass(frozen=True, slots=True)
-class Pace:
+class Pace(NamedTuple):
     """What limits it."""
 
     rate: float  #: requests a second
@@ -44,8 +41,7 @@ class Pace:
     lately: float = 0.0  #: seconds an image, as the last ones went while others waited: a narrow line shows there
 
 
-@dataclass(frozen=True, slots=True)
-class Forecast:
+class Forecast(NamedTuple):
     """A backlog's end. ``seconds`` is None where it waits for something that no time can be given for."""
 
     images: int  #: queued or at PicWish; not those that wait for `approve`
@@ -83,7 +79,7 @@ def predict(work: Work, pace: Pace, waits_for: Sequence[str] = ()) -> Forecast:
 
 
 def survey(
-    outline: Outline, journal: JournalReader, now: float, *, counts: Counts, rate: float, stopped: str | None
+    outline: Outline, journal: Overview, now: float, *, counts: Counts, rate: float, stopped: str | None
 ) -> Forecast:
     """The forecast for a journal at a moment (Unix seconds).
 
@@ -127,27 +123,24 @@ def _round(number: float) -> int:
     return int(round(number / step) * step)
 
 
-def _oldest(journal: JournalReader, queued: Mapping[RuleOutline, int]) -> dict[str, list[Job]]:
+def _oldest(journal: Overview, queued: Mapping[RuleOutline, int]) -> dict[str, list[Waiting]]:
     """The oldest queued images of each rule that has some."""
-    found = {
-        rule.name: journal.jobs(states=[State.QUEUED], rule=rule.name, limit=_LOOKED_AT, oldest_first=True)
-        for rule, images in queued.items()
-        if images
-    }
+    found = {rule.name: journal.oldest_queued(rule.name, _LOOKED_AT) for rule, images in queued.items() if images}
     return {rule: jobs for rule, jobs in found.items() if jobs}
 
 
-def _lately(journal: JournalReader, oldest: Sequence[Job]) -> float:
+def _lately(journal: Overview, oldest: Sequence[Waiting]) -> float:
     """Seconds an image, of the last ones; 0 where not all of them were sent while another one waited for its turn."""
     waits_since = min((job.created_at for job in oldest if job.note is None and job.not_before is None), default=None)
     sent = journal.submissions(_LATELY)
     if waits_since is None or len(sent) < _LATELY or sent[-1] < waits_since:
         return 0.0
     pauses = sorted(max(0.0, later - earlier) for later, earlier in pairwise(sent))
-    return mean(pauses[:-_STOPS])
+    going = pauses[:-_STOPS]
+    return sum(going) / len(going)
 
 
-def _pace(outline: Outline, journal: JournalReader, rate: float, lately: float) -> Pace:
+def _pace(outline: Outline, journal: Overview, rate: float, lately: float) -> Pace:
     models = {rule.type for rule in outline.rules}
     laws = [Law(journal.task_seconds(model, _LEARNT_FROM)) for model in models]
     longest = max(law.longest for law in laws)
@@ -162,11 +155,11 @@ def _pace(outline: Outline, journal: JournalReader, rate: float, lately: float) 
     )
 
 
-def _waits(job: Job, now: float) -> bool:
+def _waits(job: Waiting, now: float) -> bool:
     return job.note is not None and (job.not_before or 0.0) > now
 
 
-def _short(outline: Outline, journal: JournalReader, now: float, credits: int) -> list[str]:
+def _short(outline: Outline, journal: Overview, now: float, credits: int) -> list[str]:
     left = [most for most in Purse(outline, now).left(journal) if most is not None]
     if not credits or not left or credits <= min(left):
         return []

@@ -1,10 +1,9 @@
 """The budget: how much may still be spent today and this month. Exact, for the price is known before."""
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from picwish_watchd.clock import day_start, month_start
-from picwish_watchd.journal import JournalReader
+from picwish_watchd.journal import Overview
 from picwish_watchd.pipeline.describe import counted
 
 if TYPE_CHECKING:  # `status` knows a budget from the outline, and does without the schema
@@ -12,8 +11,7 @@ if TYPE_CHECKING:  # `status` knows a budget from the outline, and does without 
     from picwish_watchd.config.outline import Outline
 
 
-@dataclass(frozen=True, slots=True)
-class Purse:
+class Purse(NamedTuple):
     """A budget at a moment (Unix seconds). Pending and doubtful submissions count as spent, on the day of sending."""
 
     budget: "Budget | Outline"
@@ -23,14 +21,14 @@ class Purse:
         """Each limit as (from this moment on, credits at most)."""
         return [(moment, most) for moment, most in self._limits() if most is not None]
 
-    def left(self, journal: JournalReader) -> tuple[int | None, int | None]:
+    def left(self, journal: Overview) -> tuple[int | None, int | None]:
         """Credits that may still be spent (today, this month); None where there is no limit."""
         day, month = (
             None if most is None else max(0, most - journal.credits_since(moment)) for moment, most in self._limits()
         )
         return day, month
 
-    def shortage(self, journal: JournalReader, price: int) -> str | None:
+    def shortage(self, journal: Overview, price: int) -> str | None:
         """Why ``price`` credits cannot be spent now, or None."""
         for (moment, most), name in zip(self.caps(), self._names(), strict=True):
             spent = journal.credits_since(moment)

@@ -74,3 +74,20 @@ async def test_after_a_reload_the_new_file_is_known_and_a_refused_one_is_not(
     assert "reload refused, the old configuration is in force (no API key)" in capsys.readouterr().out
     daemon.stop()
     assert await running == 0
+
+
+async def test_a_journal_that_counts_from_the_next_start_only_is_not_taken_for_that_of_the_running_daemon(
+    house: House,
+) -> None:
+    file = house.root / "watchd.yaml"
+    daemon = Daemon(house.config(), KEY, reload=lambda: (load(file, {}), KEY))
+    running = asyncio.create_task(daemon.run())
+    await until(lambda: '"watching": true' in house.report())
+    text = file.read_text()
+    file.write_text(f"# was journal: {house.journal}\n" + text.replace("state/journal.db", "state/journal.db-new"))
+    assert file.read_text().count("-new") == 1
+    daemon.reload()
+    told, judged = await _status(file)
+    assert (json.loads(told)["running"], judged) == (False, True)
+    daemon.stop()
+    assert await running == 0

@@ -14,8 +14,8 @@ from picwish_watchd.cli import main
 from picwish_watchd.cli.source import outlined
 from picwish_watchd.clock import Clock
 from picwish_watchd.config import load
+from picwish_watchd.config.glance import glance
 from picwish_watchd.config.outline import Outline, recalled, told
-from picwish_watchd.config.places import glance
 from picwish_watchd.errors import ConfigError, JournalError
 from picwish_watchd.journal import DaemonLock, Journal
 
@@ -33,11 +33,15 @@ class Scene:
 
     def __init__(self, folder: Path) -> None:
         self.file = folder / "watchd.yaml"
-        self.file.write_text(_FILE)
         self.path = folder / "state" / "journal.db"
         self.journal = Journal.open_for_writing(self.path, Clock())
         self.lock = DaemonLock(self.path)
         self.lock.acquire()
+        self.judged(_FILE)
+
+    def judged(self, text: str) -> None:
+        """The daemon read this."""
+        self.file.write_text(text)
         outline = told(load(self.file, {}))
         assert outline is not None
         self.report = {"pid": os.getpid(), "version": __version__, "config": {**outline, "qps": _TOLD}}
@@ -118,7 +122,7 @@ def test_the_outline_that_is_told_is_that_of_the_configuration(tmp_path: Path) -
     )
     config, seen = load(file, {}), glance(file)
     assert seen is not None
-    assert seen.journal == config.journal
+    assert config.journal in seen.journals
     assert recalled(json.loads(json.dumps(told(config))), seen) == Outline.of(config)
 
 
@@ -127,25 +131,59 @@ def test_a_file_that_says_something_else_elsewhere_is_not_told(tmp_path: Path, i
     file = tmp_path / "watchd.yaml"
     file.write_text(f"rules:\n  - {{name: a, inbox: {inbox}, outbox: out}}\n")
     assert told(load(file, {"HOME": "/home/ada", "NAS": "/srv/nas"})) is None
-    assert glance(file) is None
 
 
-@pytest.mark.parametrize("text", ["journal: 7\n", "journal:\n", "journal: a\njournal: b\n", "journal: !!python/x a\n"])
-def test_a_file_at_fault_is_no_matter_for_a_glance(tmp_path: Path, text: str) -> None:
-    file = tmp_path / "watchd.yaml"
-    file.write_text(text)
-    assert glance(file) is None
+@pytest.mark.parametrize(
+    "line",
+    [
+        "journal: state/journal.db",
+        "journal:   state/../state/journal.db  # on the local disk",
+        'journal: "state/journal.db"',
+        "'journal' : './state/journal.db'",
+        "# journal: somewhere/else.db\njournal: state/journal.db",
+    ],
+)
+def test_the_journal_is_found_without_reading_yaml_however_it_is_spelt(scene: Scene, line: str) -> None:
+    scene.judged(_FILE.replace("journal: state/journal.db", line))
+    assert scene.outline().qps == _TOLD
 
 
-@pytest.mark.parametrize("text", ["", "a: [", "- a list\n"])
-def test_a_glance_refuses_what_is_no_mapping_as_load_does(tmp_path: Path, text: str) -> None:
-    file = tmp_path / "watchd.yaml"
-    file.write_text(text)
+def test_the_journal_is_found_in_json(scene: Scene) -> None:
+    rule = {"name": "scans", "inbox": "in", "outbox": "out"}
+    scene.judged(json.dumps({"api": {"qps": 3}, "journal": str(scene.path), "rules": [rule]}))
+    assert scene.outline().qps == _TOLD
+
+
+@pytest.mark.parametrize("line", ["journal: &here state/journal.db", 'journal: "state/\\x6aournal.db"'])
+def test_a_journal_that_is_spelt_so_that_nobody_can_guess_it_is_found_by_reading_the_file(
+    scene: Scene, line: str
+) -> None:
+    scene.judged(_FILE.replace("journal: state/journal.db", line))
+    assert scene.outline().qps == 3
+
+
+def test_a_daemon_that_is_only_mentioned_in_the_file_is_not_asked(scene: Scene) -> None:
+    scene.file.write_text(f"# journal: {scene.path}\n" + _FILE.replace("state/", "elsewhere/"))
+    assert scene.outline().qps == 3
+
+
+@pytest.mark.parametrize("text", ["journal: 7\n", "journal: state/journal.db\njournal: b\n", "", "a: [", "- a list\n"])
+def test_a_faulty_file_is_refused_beside_a_daemon_in_the_same_words(scene: Scene, text: str) -> None:
+    scene.file.write_text(text)
     with pytest.raises(ConfigError) as loaded:
-        load(file, {})
-    with pytest.raises(ConfigError) as glanced:
-        glance(file)
-    assert glanced.value.message == loaded.value.message
+        load(scene.file, {})
+    with pytest.raises(ConfigError) as outlined_:
+        scene.outline()
+    assert outlined_.value.message == loaded.value.message
+
+
+def test_a_file_that_cannot_be_read_is_refused_as_ever(scene: Scene) -> None:
+    scene.file.unlink()
+    with pytest.raises(ConfigError, match="cannot be read"):
+        scene.outline()
+    scene.file.mkdir()
+    with pytest.raises(ConfigError, match="is a folder"):
+        scene.outline()
 
 
 def test_why_a_reload_was_refused_is_told_whoever_is_believed(scene: Scene, capsys: pytest.CaptureFixture[str]) -> None:

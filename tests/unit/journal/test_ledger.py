@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from picwish_watchd.job import Job, State
-from picwish_watchd.journal import BudgetReachedError, Charge, Journal
+from picwish_watchd.journal import BudgetReachedError, Charge, Journal, StaleJobError
 from tests.support.clock import FakeClock
 from tests.unit.journal.journalkit import added, now
 
@@ -91,18 +91,6 @@ def test_a_charge_without_a_submission_writes_nothing(journal: Journal) -> None:
     assert journal.credits_since(0) == 0
 
 
-def test_what_was_spent_is_added_up_anew_only_when_the_journal_has_changed(journal: Journal) -> None:
-    submitted(journal)
-    asked: list[str] = []
-    journal._connection.set_trace_callback(lambda sql: asked.append(sql) if "FROM charge" in sql else None)
-    assert [journal.credits_since(0) for _ in range(9)] == [5] * 9
-    assert len(asked) == 1
-    submitted(journal, 4, "b.jpg")
-    asked.clear()
-    assert [journal.credits_since(0) for _ in range(9)] == [9] * 9
-    assert len(asked) == 1
-
-
 def test_a_sum_knows_what_another_program_did_and_forgets_what_was_rolled_back(
     journal: Journal, path: Path, clock: FakeClock
 ) -> None:
@@ -112,12 +100,37 @@ def test_a_sum_knows_what_another_program_did_and_forgets_what_was_rolled_back(
     other.move(now(other, job.id), State.HELD, "so be it", charge=Charge.RELEASED)
     assert (journal.credits_since(0), other.credits_since(0)) == (0, 0)
     other.close()
-    connection = journal._connection
-    connection.execute("BEGIN IMMEDIATE")
-    connection.execute("UPDATE charge SET state = 'spent'")
-    assert journal.credits_since(0) == 5
-    connection.execute("ROLLBACK")
+    with pytest.raises(StaleJobError):
+        journal.move(job, State.PENDING, "took it", charge=Charge.SPENT)
     assert journal.credits_since(0) == 0
+    fresh = submitted(journal, 4, "b.jpg")
+    again = journal.move(fresh, State.QUEUED, "429", charge=Charge.RELEASED)
+    with pytest.raises(StaleJobError):
+        journal.move(fresh, State.PENDING, "took it", charge=Charge.SPENT)
+    with pytest.raises(BudgetReachedError):
+        journal.move(again, State.SUBMITTING, "sending", reserve=5, caps=[(0.0, 4)])
+    assert journal.credits_since(0) == 0
+
+
+def test_a_sum_follows_each_change_of_the_ledger_and_none_is_added_up_again_for_a_submission(
+    journal: Journal, clock: FakeClock
+) -> None:
+    asked: list[str] = []
+    journal._connection.set_trace_callback(lambda sql: asked.append(sql) if "sum(credits)" in sql else None)
+    day = clock.now()
+    assert journal.credits_since(day) == 0
+    assert journal.credits_since(day + 10) == 0
+    once = len(asked)
+    jobs = [submitted(journal, 5, f"{number}.jpg") for number in range(5)]
+    assert (journal.credits_since(day), journal.credits_since(day + 10)) == (25, 0)
+    taken = journal.move(jobs[0], State.PENDING, "took it")
+    journal.move(taken, State.FETCHING, "done", charge=Charge.SPENT)
+    journal.move(jobs[1], State.HELD, "nobody knows", charge=Charge.DOUBTFUL)
+    assert journal.credits_since(day) == 25
+    sums = [sql for sql in asked if "FROM charge WHERE at" in sql]
+    assert len(sums) == once
+    journal.move(jobs[2], State.FAILED, "400", charge=Charge.RELEASED)
+    assert journal.credits_since(day) == 20
 
 
 def test_a_cap_counts_what_was_spent_a_moment_ago(journal: Journal) -> None:

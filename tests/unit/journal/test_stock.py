@@ -1,0 +1,128 @@
+"""The stock: a count that is brought up to date is what counting everything would give."""
+
+import json
+import random
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from picwish_watchd.job import LEGAL_MOVES, State
+from picwish_watchd.journal import Charge, Journal, JournalReader, Overview, StaleJobError, Stock
+from picwish_watchd.journal import stock as stock_room
+from tests.support.clock import FakeClock
+from tests.unit.journal.journalkit import added, job_in, new_job, now
+
+
+def afresh(path: Path) -> dict[str, dict[State, int]]:
+    """As a reader counts that knows nothing yet."""
+    reader = JournalReader.open(path)
+    try:
+        counts = reader.counts()
+        assert counts == {
+            rule: {state: n for state in sorted(State) if (n := len(reader.jobs(states=[state], rule=rule)))}
+            for rule in counts
+        }
+        return counts
+    finally:
+        reader.close()
+
+
+def some_change(journal: Journal, chance: random.Random) -> None:
+    if chance.random() < 0.4:
+        rule = chance.choice(("scans", "fotos"))
+        journal.add([new_job(f"{chance.random()}.jpg", rule) for _ in range(chance.randint(1, 3))])
+    if ids := [job.id for job in journal.jobs()]:
+        job = now(journal, chance.choice(ids))
+        if chance.random() < 0.3:
+            journal.update(job, "a note")
+        elif LEGAL_MOVES[job.state]:
+            to = chance.choice(sorted(LEGAL_MOVES[job.state]))
+            journal.move(
+                job, to, "on its way", completed_at=journal._clock.now(), charge=chance.choice((None, *Charge))
+            )
+
+
+@pytest.mark.parametrize("most", [4000, 3])
+def test_it_is_right_after_any_changes_of_ours_and_of_others_and_after_pruning(
+    journal: Journal, path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    monkeypatch.setattr(stock_room, "_MOST", most)
+    chance = random.Random(most)
+    other = Journal.open_beside(path, clock)
+    for _ in range(60):
+        for _ in range(chance.randint(0, 4)):
+            some_change(chance.choice((journal, other)), chance)
+        if chance.random() < 0.1:
+            clock.advance(10)
+            journal.prune(clock.now() - 1)
+        assert journal.counts() == other.counts() == afresh(path)
+    assert {state for states in journal.counts().values() for state in states} >= {State.DONE, State.HELD}
+    other.close()
+
+
+def test_whoever_believes_an_earlier_count_finds_what_changed_since(
+    journal: Journal, path: Path, clock: FakeClock
+) -> None:
+    for name in ("a.jpg", "b.jpg"):
+        job_in(journal, State.HELD, name)
+    midnight = clock.now()
+    journal.move(added(journal, "c.jpg"), State.SUBMITTING, "sending", reserve=5)
+    told = json.loads(json.dumps(journal.stock().told()))
+    for changes in range(3):
+        reader = Overview.open(path)
+        reader.believe(Stock.recalled(told), {midnight: journal.credits_since(midnight)})
+        assert reader.counts() == journal.counts() == afresh(path)
+        assert reader.credits_since(midnight) == journal.credits_since(midnight) == 5 * (changes + 1)
+        reader.close()
+        journal.move(added(journal, f"{changes}.jpg", "fotos"), State.SUBMITTING, "sending", reserve=5)
+
+
+def test_credits_that_were_told_are_not_believed_once_the_ledger_has_changed(
+    journal: Journal, path: Path, clock: FakeClock
+) -> None:
+    job = journal.move(added(journal), State.SUBMITTING, "sending", reserve=5)
+    stock, day = journal.stock(), clock.now()
+    assert journal.credits_since(day) == 5
+    added(journal, "b.jpg")  # costs nothing: the sum stays as it was told
+    reader = Overview.open(path)
+    reader.believe(stock, {day: 77})
+    assert reader.credits_since(day) == 77
+    journal.move(job, State.FAILED, "400", charge=Charge.RELEASED)
+    assert reader.credits_since(day) == 0
+    reader.believe(stock, {day: 77})
+    assert reader.credits_since(day) == 0
+    reader.close()
+
+
+def test_of_a_known_stock_only_what_changed_is_counted(journal: Journal) -> None:
+    journal.add([new_job(f"{number}.jpg") for number in range(50)])
+    assert journal.counts() == {"scans": {State.QUEUED: 50}}
+    asked: list[str] = []
+    journal._connection.set_trace_callback(asked.append)
+    assert [journal.totals([State.QUEUED, State.HELD]) for _ in range(3)] == [{State.QUEUED: 50}] * 3
+    assert [sql for sql in asked if "FROM job" in sql] == []
+    journal.move(now(journal, 7), State.HELD, "wait")
+    asked.clear()
+    assert journal.totals([State.QUEUED, State.HELD]) == {State.QUEUED: 49, State.HELD: 1}
+    assert [sql.startswith(("SELECT coalesce(max(id)", "\nWITH touched", "--")) for sql in asked] == [True] * len(asked)
+
+
+def test_nothing_of_a_transaction_that_is_rolled_back_is_remembered(journal: Journal, path: Path) -> None:
+    job = added(journal)
+    assert journal.counts() == {"scans": {State.QUEUED: 1}}
+    with suppress(StaleJobError), journal._transaction() as cursor:
+        journal._note_event(cursor, job.id, State.HELD, "held")
+        cursor.execute("UPDATE job SET state = 'held'")
+        assert journal.counts() == {"scans": {State.HELD: 1}}
+        raise StaleJobError
+    assert journal.counts() == {"scans": {State.QUEUED: 1}}
+    journal.move(added(journal, "b.jpg"), State.HELD, "held")
+    assert journal.counts() == {"scans": {State.HELD: 1, State.QUEUED: 1}} == afresh(path)
+
+
+def test_an_empty_journal_has_an_empty_stock(journal: Journal) -> None:
+    assert journal.stock() == Stock(0, 0, {})
+    assert journal.counts() == {}
+    added(journal)
+    assert journal.counts() == {"scans": {State.QUEUED: 1}}
