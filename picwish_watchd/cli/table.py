@@ -3,14 +3,14 @@
 import sys
 from collections.abc import Iterable, Sequence
 
-from picwish_watchd.files.names import shown
-
 
 def print_table(headings: Sequence[str], rows: Iterable[Sequence[object]], *, right: Sequence[str] = ()) -> None:
     """Prints a plain table on stdout; the columns named in ``right`` are set to the right. Names are made harmless.
 
     Without a terminal nothing is folded: a line stays a line for grep.
     """
+    from picwish_watchd.files.names import shown  # here: a script asks for no table
+
     cells = [["" if cell is None else shown(str(cell)) for cell in row] for row in rows]
     if not sys.stdout.isatty():
         _print_lines([list(headings), *cells], [heading in right for heading in headings])

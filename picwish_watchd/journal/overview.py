@@ -116,7 +116,7 @@ class Overview:
         """Whether the job waits for `approve`."""
         return bool(self._rows("SELECT 1 FROM job WHERE id = ? AND flood = 1 AND state = 'queued'", (job_id,)))
 
-    def oldest_queued(self, rule: str, limit: int) -> list[Waiting]:
+    def first_queued(self, rule: str, limit: int) -> list[Waiting]:
         """The first queued images of ``rule``."""
         rows = self._rows(
             "SELECT created_at, note, not_before FROM job WHERE state = 'queued' AND rule = ? ORDER BY id LIMIT ?",

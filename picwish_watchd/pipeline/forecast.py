@@ -125,7 +125,7 @@ def _round(number: float) -> int:
 
 def _oldest(journal: Overview, queued: Mapping[RuleOutline, int]) -> dict[str, list[Waiting]]:
     """The oldest queued images of each rule that has some."""
-    found = {rule.name: journal.oldest_queued(rule.name, _LOOKED_AT) for rule, images in queued.items() if images}
+    found = {rule.name: journal.first_queued(rule.name, _LOOKED_AT) for rule, images in queued.items() if images}
     return {rule: jobs for rule, jobs in found.items() if jobs}
 
 

@@ -1,6 +1,6 @@
 """The budget: how much may still be spent today and this month. Exact, for the price is known before."""
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from picwish_watchd.clock import day_start, month_start
 from picwish_watchd.journal import Overview
@@ -11,11 +11,12 @@ if TYPE_CHECKING:  # `status` knows a budget from the outline, and does without 
     from picwish_watchd.config.outline import Outline
 
 
-class Purse(NamedTuple):
+class Purse:
     """A budget at a moment (Unix seconds). Pending and doubtful submissions count as spent, on the day of sending."""
 
-    budget: "Budget | Outline"
-    now: float
+    def __init__(self, budget: "Budget | Outline", now: float) -> None:
+        self.budget = budget
+        self.now = now
 
     def caps(self) -> list[tuple[float, int]]:
         """Each limit as (from this moment on, credits at most)."""

@@ -2,13 +2,13 @@
 
 import math
 import random
-from statistics import median
+from statistics import NormalDist, median, quantiles
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from picwish_watchd.pipeline.law import Law, most_pending
+from picwish_watchd.pipeline.law import Law, most_pending, normal, normal_quantile, quartiles
 
 SECONDS = st.floats(0, 1e6)
 HISTORY = st.lists(SECONDS, max_size=30)
@@ -239,3 +239,10 @@ def test_whatever_picwish_says_a_task_took_what_was_seen(
     low, high = sorted((one, other))
     took = Law(history).took(low, high, told)
     assert low <= took <= high or high <= 0 < took
+
+
+@given(st.floats(1e-6, 1 - 1e-6), st.lists(st.floats(-10, 10), min_size=2, max_size=40))
+def test_the_normal_law_and_the_quartiles_are_those_of_the_standard_library(share: float, values: list[float]) -> None:
+    assert normal_quantile(share) == pytest.approx(NormalDist().inv_cdf(share), abs=1e-9)
+    assert normal(values[0]) == pytest.approx(NormalDist().cdf(values[0]), abs=1e-12)
+    assert quartiles(values) == pytest.approx(tuple(quantiles(values, n=4)))
