@@ -60,7 +60,7 @@ def test_a_mount_that_goes_during_a_walk_takes_nothing_with_it(
     try:
         assert watched.walk() == (["a.jpg", "b.jpg"], None)
         with monkeypatch.context() as race:
-            before(race, "scandir", lambda: umount(nas) if event == "unmounted" else mount(nas))
+            before(race, "open", lambda: umount(nas) if event == "unmounted" else mount(nas))
             seen, away = watched.walk()
         assert seen == []
         assert away is not None

@@ -280,17 +280,18 @@ def test_a_subfolder_that_cannot_be_read_keeps_what_is_known_of_it(
         put(inbox / name)
     walk = walker(inbox)
     seen(walk)
-    scandir = os.scandir
+    real_open, scandir = os.open, os.scandir
 
-    def failing(path: str) -> object:
-        if not path.endswith("/sub"):
-            return scandir(path)
-        if when == "read":
-            return Failing()
-        raise PermissionError(13, "Permission denied")
+    def failing(folder: int) -> object:
+        return Failing() if os.readlink(f"/proc/self/fd/{folder}").endswith("/sub") else scandir(folder)
+
+    def refused(path: str, flags: int) -> int:
+        if path.endswith("/sub"):
+            raise PermissionError(13, "Permission denied")
+        return real_open(path, flags)
 
     with monkeypatch.context() as failure:
-        failure.setattr(os, "scandir", failing)
+        failure.setattr(os, *(("scandir", failing) if when == "read" else ("open", refused)))
         os.unlink(inbox / "a.jpg")
         assert seen(walk) == []
     put(inbox / "a.jpg")
