@@ -264,6 +264,8 @@ class Daemon:
         return self.context.pulse.late(grace) + (["pacer"] if self._pacer.overdue > grace else [])
 
     def _summary(self) -> None:
+        if not self._manager.listens:
+            return
         with suppress(JournalTemporaryError):
             told = headline(self.context, gate=self.gate, desks=self.desks)
             self._manager.status(f"{self._report.refused}; {told}" if self._report.refused else told)
@@ -326,6 +328,7 @@ class Daemon:
         self._pacer.set_qps(config.api.qps)
         self.desks.renew(self._group)
         self._exporter.reopen(config.http)
+        self._herald.renew()
         self._tell()
         self.gate.look()
         _log.info("config.reloaded", rules=len(config.rules))

@@ -14,6 +14,7 @@ class ServiceManager:
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         self._address = environ.get("NOTIFY_SOCKET", "")
+        self.listens = self._address.startswith(("/", "@"))  #: whether there is a service manager
         self._last_status = ""
         microseconds = environ.get("WATCHDOG_USEC", "")
         mine = environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
@@ -48,7 +49,7 @@ class ServiceManager:
         self._send("WATCHDOG=1")
 
     def _send(self, message: str) -> None:
-        if not self._address.startswith(("/", "@")):
+        if not self.listens:
             return
         address = "\0" + self._address[1:] if self._address.startswith("@") else self._address
         with suppress(OSError):  # nobody listens, or no descriptor is free: nobody to tell

@@ -16,6 +16,7 @@ from picwish_watchd.notify.episodes import follow
 from picwish_watchd.notify.memory import Memory, Waiting
 from picwish_watchd.notify.notice import Notice
 from picwish_watchd.notify.troubles import Lookout, View, view_of
+from picwish_watchd.pipeline.bell import Bell
 from picwish_watchd.pipeline.context import PRICES, Context
 from picwish_watchd.pipeline.desks import Desks
 from picwish_watchd.pipeline.gate import Gate
@@ -23,6 +24,7 @@ from picwish_watchd.pipeline.gate import Gate
 _log = structlog.get_logger()
 
 _LOOK = 1.0  # seconds between looks
+_NOBODY = 60.0  # the same while nobody is to be told
 _SUMS = 10.0  # seconds between counts of credits
 _AT_ONCE = 1000  # images that ended badly in one look; a flood takes several
 
@@ -49,6 +51,7 @@ class Herald:
         self._began = 0  # the last line before this run
         self._unproved: set[str] = set()
         self._next_sums = 0.0  # when what takes a while to count is counted again (monotonic)
+        self._hired = Bell()
         self._unkept = False  # the file could not be written, and that was told
 
     async def run(self) -> None:
@@ -60,6 +63,10 @@ class Herald:
         finally:
             looking.cancel()
             self.stop()
+
+    def renew(self) -> None:
+        """The configuration was read again: there may be somebody to tell."""
+        self._hired.ring()
 
     def stop(self) -> None:
         """Nobody is told any more; what waits is kept for the next run."""
@@ -101,7 +108,10 @@ class Herald:
         while True:
             with suppress(JournalTemporaryError):  # its disk is full, or it is locked: later
                 self.look()
-            await self._context.clock.sleep(_LOOK)
+            if self._memory is None:
+                await self._hired.wait(_NOBODY)
+            else:
+                await self._context.clock.sleep(_LOOK)
 
     def look(self, *, at_once: bool = False) -> None:
         """One look; ``at_once``: images that ended badly are told without waiting for more of them."""

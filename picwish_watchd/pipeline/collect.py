@@ -80,7 +80,8 @@ class Collect:
                 self.refresh()
                 wait = self._agenda.wait(self._now())
                 if wait is None or wait > 0:
-                    await self._context.bells.collect.wait(_IDLE if wait is None else min(wait, _IDLE))
+                    usual = self._context.patience(_IDLE)
+                    await self._context.bells.collect.wait(usual if wait is None else min(wait, usual))
                     continue
                 try:
                     async with asyncio.timeout(_SLOT_PATIENCE):

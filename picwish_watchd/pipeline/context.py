@@ -17,6 +17,8 @@ from picwish_watchd.pipeline.prices import PRICES as PRICES
 from picwish_watchd.pipeline.pulse import Pulse
 from picwish_watchd.tally import Tally
 
+_REST = 5.0  # seconds
+
 
 @dataclass(slots=True)
 class Bells:
@@ -62,6 +64,13 @@ class Context:
         settings = self.journal.settings_of(job.rule)
         assert settings is not None, f"rule {job.rule} was never remembered"
         return Rule.from_json(settings)
+
+    def patience(self, usual: float) -> float:
+        """How long (seconds) a step may wait for its bell: longer than ``usual`` while no job is on its way.
+
+        Then only a bell brings work: that of intake, or of the look at what other processes did, once a second.
+        """
+        return usual if self.journal.unfinished() else _REST
 
     def pause_after(self, tries: int) -> float:
         """The pause (seconds) after so many earlier failures: `retry_backoff`, doubled each time, at most 5 min."""

@@ -62,7 +62,7 @@ class Deliver:
                 while (job := self._next()) is not None:
                     self._moving[job.id] = job.rule
                     group.create_task(self._serve(job))
-                await self._context.bells.deliver.wait(_IDLE)
+                await self._context.bells.deliver.wait(self._context.patience(_IDLE))
 
     def _next(self) -> Job | None:
         journal, now = self._context.journal, self._context.clock.now()

@@ -305,4 +305,5 @@ class Submit:
         context.journal.update(job, refusals=job.refusals + 1, not_before=context.clock.now() + pause)
 
     def _patience(self) -> float:
-        return max(0.01, min(_IDLE, self._pacer.wait or _IDLE))
+        usual = self._context.patience(_IDLE)
+        return max(0.01, min(usual, self._pacer.wait or usual))
