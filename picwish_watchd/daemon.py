@@ -24,7 +24,7 @@ from picwish_watchd.notify.herald import Herald
 from picwish_watchd.picwish import PicwishClient
 from picwish_watchd.pipeline.budget import ByteBudget
 from picwish_watchd.pipeline.collect import Collect
-from picwish_watchd.pipeline.context import Context, spool_folder
+from picwish_watchd.pipeline.context import Context
 from picwish_watchd.pipeline.deliver import Deliver
 from picwish_watchd.pipeline.desks import Desks
 from picwish_watchd.pipeline.dispose import Dispose
@@ -33,6 +33,7 @@ from picwish_watchd.pipeline.gate import Gate
 from picwish_watchd.pipeline.headline import headline
 from picwish_watchd.pipeline.housekeeping import Housekeeping
 from picwish_watchd.pipeline.lanes import threads_of_the_loop
+from picwish_watchd.pipeline.ours import spool_folder
 from picwish_watchd.pipeline.pacer import Pacer
 from picwish_watchd.pipeline.recover import recover, tell_of_left_behind
 from picwish_watchd.pipeline.report import Report

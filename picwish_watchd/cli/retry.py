@@ -9,8 +9,8 @@ from picwish_watchd.errors import UsageError, WatchdError
 from picwish_watchd.files.spool import Spool
 from picwish_watchd.job import Job, State
 from picwish_watchd.journal import Journal
-from picwish_watchd.pipeline.context import spool_folder
 from picwish_watchd.pipeline.describe import counted
+from picwish_watchd.pipeline.ours import spool_folder
 from picwish_watchd.pipeline.retry import Retried, Way, retry
 
 _WORDS = {

@@ -11,7 +11,8 @@ from picwish_watchd.files.spool import Spool
 from picwish_watchd.journal import Census, JournalReader, Totals
 from picwish_watchd.metrics.live import Live
 from picwish_watchd.metrics.outboxes import Outboxes, Place
-from picwish_watchd.pipeline.context import PRICES, spool_folder
+from picwish_watchd.pipeline.ours import spool_folder
+from picwish_watchd.pipeline.prices import PRICES
 from picwish_watchd.pipeline.purse import Purse
 from picwish_watchd.tally import Counts, Tally
 

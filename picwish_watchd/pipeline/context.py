@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from picwish_watchd.clock import Clock
 from picwish_watchd.config import Config, Rule
@@ -10,12 +10,14 @@ from picwish_watchd.files.inspector import Inspector
 from picwish_watchd.files.spool import Spool
 from picwish_watchd.job import Job
 from picwish_watchd.journal import Journal
-from picwish_watchd.picwish import PicwishClient
 from picwish_watchd.pipeline.bell import Bell
 from picwish_watchd.pipeline.lanes import Lanes
 from picwish_watchd.pipeline.prices import PRICES as PRICES
 from picwish_watchd.pipeline.pulse import Pulse
 from picwish_watchd.tally import Tally
+
+if TYPE_CHECKING:  # commands that only look need no HTTP
+    from picwish_watchd.picwish import PicwishClient
 
 _REST = 5.0  # seconds
 
@@ -39,7 +41,7 @@ class Context:
     journal: Journal
     spool: Spool
     clock: Clock
-    client: PicwishClient  #: replaced when the configuration is read again
+    client: "PicwishClient"  #: replaced when the configuration is read again
     lanes: Lanes = field(default_factory=Lanes)
     inspector: Inspector = field(default_factory=Inspector)
     bells: Bells = field(default_factory=Bells)
@@ -75,8 +77,3 @@ class Context:
     def pause_after(self, tries: int) -> float:
         """The pause (seconds) after so many earlier failures: `retry_backoff`, doubled each time, at most 5 min."""
         return min(300.0, self.config.retry_backoff * 2.0 ** min(tries, 20))
-
-
-def spool_folder(journal: Path) -> Path:
-    """The daemon's own folder beside its journal."""
-    return journal.with_name(journal.name + ".spool")

@@ -6,18 +6,18 @@ from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import structlog
 
-from picwish_watchd.config import Config, Observer, Rule
+from picwish_watchd.config import Observer, Rule
 from picwish_watchd.errors import JournalTemporaryError
 from picwish_watchd.files.observe import Inbox, Walked, Watcher
 from picwish_watchd.files.walk import NameFilter, Sighting
 from picwish_watchd.job import Job
 from picwish_watchd.mounts import concern, locations, overlap
-from picwish_watchd.pipeline.context import Context, spool_folder
+from picwish_watchd.pipeline.context import Context
 from picwish_watchd.pipeline.intake import Intake
+from picwish_watchd.pipeline.ours import forbidden_to
 
 _log = structlog.get_logger()
 
@@ -255,10 +255,3 @@ class Desks:
                     "mount: what lies there would be paid twice; unmount one of them"
                 )
         return None
-
-
-def forbidden_to(config: Config, rule: Rule) -> tuple[Path, ...]:
-    """Folders that no link in the rule's inbox may lead into: what is found there would be bought in a circle."""
-    written = [folder for each in config.rules for folder in (each.outbox, each.archive, each.failed) if folder]
-    others = [each.inbox for each in config.rules if each.name != rule.name]
-    return (*written, *others, spool_folder(config.journal))

@@ -10,9 +10,9 @@ from picwish_watchd.config import Config, Rule
 from picwish_watchd.files.names import shown
 from picwish_watchd.journal import DaemonLock, JournalReader
 from picwish_watchd.mounts import silent
-from picwish_watchd.pipeline.context import spool_folder
 from picwish_watchd.pipeline.describe import counted
 from picwish_watchd.pipeline.folders import HANGS, absence, lies_in
+from picwish_watchd.pipeline.ours import spool_folder
 from picwish_watchd.pipeline.prices import PRICES
 from picwish_watchd.pipeline.purse import Purse
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from picwish_watchd.files.names import shown
 from picwish_watchd.files.spool import Spool
 from picwish_watchd.job import ErrorCode, Job, State
-from picwish_watchd.pipeline.context import spool_folder
 from picwish_watchd.pipeline.describe import moment
+from picwish_watchd.pipeline.ours import spool_folder
 from picwish_watchd.pipeline.plan import first_of
 from picwish_watchd.pipeline.prices import PRICES
 from picwish_watchd.pipeline.retry import Way, way_of

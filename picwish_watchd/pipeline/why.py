@@ -17,8 +17,8 @@ from picwish_watchd.files.verdicts import Gone
 from picwish_watchd.job import Job, Original, State
 from picwish_watchd.journal import JournalReader
 from picwish_watchd.mounts import real_paths
-from picwish_watchd.pipeline.context import spool_folder
 from picwish_watchd.pipeline.folders import HANGS
+from picwish_watchd.pipeline.ours import spool_folder
 from picwish_watchd.pipeline.plan import stands
 from picwish_watchd.pipeline.scene import Scene
 from picwish_watchd.pipeline.sight import NotTaken, sight

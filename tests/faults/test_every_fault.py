@@ -20,8 +20,9 @@ from picwish_watchd.journal import Journal
 from picwish_watchd.picwish import Patience, PicwishClient
 from picwish_watchd.pipeline.budget import ByteBudget
 from picwish_watchd.pipeline.collect import Collect
-from picwish_watchd.pipeline.context import Context, spool_folder
+from picwish_watchd.pipeline.context import Context
 from picwish_watchd.pipeline.gate import Gate
+from picwish_watchd.pipeline.ours import spool_folder
 from picwish_watchd.pipeline.pacer import Pacer
 from picwish_watchd.pipeline.submit import Submit
 from picwish_watchd.simulator import (

@@ -33,11 +33,12 @@ from picwish_watchd.journal import Journal
 from picwish_watchd.picwish import PicwishClient
 from picwish_watchd.pipeline.budget import ByteBudget
 from picwish_watchd.pipeline.collect import Collect
-from picwish_watchd.pipeline.context import Context, spool_folder
+from picwish_watchd.pipeline.context import Context
 from picwish_watchd.pipeline.deliver import Deliver
 from picwish_watchd.pipeline.dispose import Dispose
 from picwish_watchd.pipeline.gate import Gate
 from picwish_watchd.pipeline.intake import Intake
+from picwish_watchd.pipeline.ours import spool_folder
 from picwish_watchd.pipeline.pacer import Pacer, Urgency
 from picwish_watchd.pipeline.recover import recover
 from picwish_watchd.pipeline.retry import Way, retry

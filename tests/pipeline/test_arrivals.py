@@ -25,8 +25,9 @@ from picwish_watchd.files.walk import NameFilter, Sighting
 from picwish_watchd.job import ErrorCode, Job, State
 from picwish_watchd.journal import Journal
 from picwish_watchd.picwish import PicwishClient
-from picwish_watchd.pipeline.context import Context, spool_folder
+from picwish_watchd.pipeline.context import Context
 from picwish_watchd.pipeline.intake import Intake
+from picwish_watchd.pipeline.ours import spool_folder
 from tests.support.clock import FakeClock
 from tests.support.house import KEY, House
 from tests.support.pictures import PLAIN, picture

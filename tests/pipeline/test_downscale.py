@@ -14,9 +14,10 @@ from picwish_watchd.files.spool import Spool
 from picwish_watchd.job import ErrorCode, Job, Sent, State
 from picwish_watchd.journal import Journal
 from picwish_watchd.picwish import PicwishClient
-from picwish_watchd.pipeline.context import Context, spool_folder
+from picwish_watchd.pipeline.context import Context
 from picwish_watchd.pipeline.intake import new_job
 from picwish_watchd.pipeline.judge import judge
+from picwish_watchd.pipeline.ours import spool_folder
 from picwish_watchd.pipeline.prepare import Prepare
 from tests.support.house import KEY, House
 from tests.support.pictures import picture

@@ -20,8 +20,9 @@ from picwish_watchd.journal import Journal, JournalReader
 from picwish_watchd.picwish import PicwishClient
 from picwish_watchd.pipeline.budget import ByteBudget
 from picwish_watchd.pipeline.collect import Collect
-from picwish_watchd.pipeline.context import Context, spool_folder
+from picwish_watchd.pipeline.context import Context
 from picwish_watchd.pipeline.gate import Gate, Reason
+from picwish_watchd.pipeline.ours import spool_folder
 from picwish_watchd.pipeline.pacer import Pacer
 from picwish_watchd.pipeline.submit import Submit
 from picwish_watchd.simulator import Cut, DuplicateTaskId, EndIn, Fault, Hang, Raw, Reply, Reset, redirect, without

@@ -27,6 +27,12 @@ def test_status_loads_neither_yaml_nor_what_makes_dataclasses() -> None:
     assert [library for library in ("yaml", "dataclasses", "inspect", "statistics") if library in loaded] == []
 
 
+def test_a_command_that_looks_at_folders_waits_neither_for_http_nor_for_the_observer() -> None:
+    look = "import sys, picwish_watchd.cli.why, picwish_watchd.cli.plan, picwish_watchd.cli.retry; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True).stdout.split()
+    assert [library for library in ("httpx", "watchdog", "h11") if library in loaded] == []
+
+
 @pytest.mark.parametrize("room", [config, journal])
 def test_every_name_that_a_room_offers_is_there_when_it_is_asked_for(room: ModuleType) -> None:
     assert [name for name in room.__all__ if getattr(room, name).__name__ != name] == []
