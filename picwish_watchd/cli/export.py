@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(
             f"--until {args.until} lies before --since {args.since}", hint="both days are included; swap them"
         )
-    reader = journal_alone(args)
+    reader = journal_alone(args, JournalReader)
     begin = 0.0 if since is None else time.mktime(since)
     end = float("inf") if until is None else time.mktime(_day_after(until))
     rows = (_spending if args.what == "spend" else _jobs)(reader, args.rule, begin, end)

@@ -6,12 +6,13 @@ import json
 from picwish_watchd.cli.source import journal_alone
 from picwish_watchd.cli.table import print_table
 from picwish_watchd.job import State
+from picwish_watchd.journal import JournalReader
 from picwish_watchd.pipeline.describe import described, moment
 
 
 def run(args: argparse.Namespace) -> int:
     """Lists them."""
-    reader = journal_alone(args)
+    reader = journal_alone(args, JournalReader)
     jobs = reader.jobs(states=[State(args.state)] if args.state else [], rule=args.rule)
     if args.json:
         for job in jobs:

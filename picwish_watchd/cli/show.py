@@ -8,12 +8,13 @@ from picwish_watchd.cli.source import journal_alone
 from picwish_watchd.cli.table import print_table
 from picwish_watchd.errors import WatchdError
 from picwish_watchd.job import Job, JobEvent, State
+from picwish_watchd.journal import JournalReader
 from picwish_watchd.pipeline.describe import described, described_event
 
 
 def run(args: argparse.Namespace) -> int:
     """Shows it; 1 if there is no such job."""
-    reader = journal_alone(args)
+    reader = journal_alone(args, JournalReader)
     job = reader.get(args.id)
     if job is None:
         raise WatchdError(f"there is no job {args.id}", hint="`picwish-watchd jobs` lists them")

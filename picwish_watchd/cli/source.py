@@ -41,17 +41,13 @@ def journal(args: argparse.Namespace) -> "tuple[Config, JournalReader]":
     from picwish_watchd.journal import JournalReader
 
     config = configuration(args)
-    if _missing(config.journal) and _missing(Path(f"{config.journal}-wal")):
-        return config, JournalReader.empty(config.journal)  # nothing has run here yet
-    return config, JournalReader.open(config.journal)
+    return config, _read(config.journal, JournalReader)
 
 
-def journal_alone(args: argparse.Namespace) -> "JournalReader":
-    """The same, for commands that need nothing else of the configuration."""
-    from picwish_watchd.journal import JournalReader
-
-    told = _told_by_the_daemon(args, JournalReader)
-    return journal(args)[1] if told is None else told[1]
+def journal_alone(args: argparse.Namespace, view: type[_View]) -> _View:
+    """As `journal`, for commands that need nothing else of the configuration: a ``view`` of it."""
+    told = _told_by_the_daemon(args, view)
+    return _read(configuration(args).journal, view) if told is None else told[1]
 
 
 def outlined(args: argparse.Namespace) -> tuple[Outline, Overview]:
@@ -59,8 +55,14 @@ def outlined(args: argparse.Namespace) -> tuple[Outline, Overview]:
     told = _told_by_the_daemon(args, Overview)
     if told is not None:
         return told
-    config, reader = journal(args)
-    return Outline.of(config), reader
+    config = configuration(args)
+    return Outline.of(config), _read(config.journal, Overview)
+
+
+def _read(path: Path, view: type[_View]) -> _View:
+    if _missing(path) and _missing(Path(f"{path}-wal")):
+        return view.empty(path)  # nothing has run here yet
+    return view.open(path)
 
 
 def _told_by_the_daemon(args: argparse.Namespace, view: type[_View]) -> tuple[Outline, _View] | None:

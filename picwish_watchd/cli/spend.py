@@ -8,7 +8,7 @@ from collections import Counter
 
 from picwish_watchd.cli.source import journal_alone
 from picwish_watchd.cli.table import print_table
-from picwish_watchd.journal import Spending
+from picwish_watchd.journal import Overview, Spent
 from picwish_watchd.pipeline.describe import counted
 
 _BAR = 40  # characters of the longest bar
@@ -16,15 +16,15 @@ _BAR = 40  # characters of the longest bar
 
 def run(args: argparse.Namespace) -> int:
     """Tells it; doubtful credits count as used, and are told beside them."""
-    reader = journal_alone(args)
+    reader = journal_alone(args, Overview)
     used: Counter[str] = Counter()
     doubt: Counter[str] = Counter()
     images: Counter[str] = Counter()
-    for one in reader.spending():
+    for one in reader.spent():
         key = _key(one, args.by)
         used[key] += one.credits
-        images[key] += 1
-        doubt[key] += one.credits if one.doubtful else 0
+        images[key] += one.images
+        doubt[key] += one.in_doubt
     rows = [
         {args.by: key, "images": images[key], "credits": used[key], "credits_in_doubt": doubt[key]}
         for key in sorted(used)
@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _key(one: Spending, by: str) -> str:
+def _key(one: Spent, by: str) -> str:
     if by == "rule":
         return one.rule
     return time.strftime("%Y-%m-%d" if by == "day" else "%Y-%m", time.localtime(one.at))

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from picwish_watchd.journal.copies import behind_another
     from picwish_watchd.journal.locks import DaemonLock
     from picwish_watchd.journal.news import Ending, came_through, ended_since, endings
-    from picwish_watchd.journal.overview import Overview, Waiting
+    from picwish_watchd.journal.overview import Overview, Spent, Waiting
     from picwish_watchd.journal.prune import Slice
     from picwish_watchd.journal.reader import JournalReader
     from picwish_watchd.journal.refusals import refuse_gone, refuse_network
@@ -30,7 +30,7 @@ else:
         "copies": ("behind_another",),
         "locks": ("DaemonLock",),
         "news": ("Ending", "came_through", "ended_since", "endings"),
-        "overview": ("Overview", "Waiting"),
+        "overview": ("Overview", "Spent", "Waiting"),
         "prune": ("Slice",),
         "reader": ("JournalReader",),
         "refusals": ("refuse_gone", "refuse_network"),
@@ -60,6 +60,7 @@ __all__ = [
     "Running",
     "Slice",
     "Spending",
+    "Spent",
     "StaleJobError",
     "Stock",
     "Totals",

@@ -24,6 +24,16 @@ class Waiting(NamedTuple):
     not_before: float | None
 
 
+class Spent(NamedTuple):
+    """What was submitted under one rule in a quarter of an hour, by which all local times differ from UTC."""
+
+    at: float  #: Unix seconds: its beginning
+    rule: str
+    images: int
+    credits: int  #: that PicWish took or may have taken
+    in_doubt: int  #: of those
+
+
 class Overview:
     """Read access to figures. `open` gives a reader of its own; `JournalReader` adds the jobs."""
 
@@ -106,6 +116,14 @@ class Overview:
     def credits_since(self, moment: float) -> int:
         """Credits of all submissions from ``moment`` on that PicWish took or may have taken."""
         return self._sums.since(moment)
+
+    def spent(self) -> list[Spent]:
+        """All that was ever submitted and that PicWish took or may have taken."""
+        rows = self._rows(
+            "SELECT CAST(at AS INTEGER) / 900 * 900.0, rule, count(*), sum(credits),"
+            " sum(iif(state = 'doubtful', credits, 0)) FROM charge WHERE state <> 'released' GROUP BY 1, 2"
+        )
+        return [Spent(*row) for row in rows]
 
     def arrived_since(self, rule: str, moment: float, at_most: int) -> int:
         """Number of images of ``rule`` that came from ``moment`` on and may go; up to ``at_most`` are counted."""

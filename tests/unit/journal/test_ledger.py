@@ -1,5 +1,7 @@
 """The ledger: what each job cost, may have cost, and what counts against a budget."""
 
+import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -139,3 +141,24 @@ def test_a_cap_counts_what_was_spent_a_moment_ago(journal: Journal) -> None:
     with pytest.raises(BudgetReachedError):
         journal.move(added(journal, "b.jpg"), State.SUBMITTING, "sending", reserve=5, caps=[(0.0, 9)])
     assert journal.credits_since(0) == 5
+
+
+def test_what_was_spent_in_brief_is_what_the_rows_of_the_ledger_say(journal: Journal, clock: FakeClock) -> None:
+    for number, charge in enumerate((None, Charge.SPENT, Charge.DOUBTFUL, Charge.RELEASED) * 4):
+        job = submitted(journal, 4 + number % 2, f"{number}.jpg")
+        if charge is not None:
+            journal.move(job, State.HELD, "so it is", charge=charge)
+        clock.advance(7 * 3600 + 899)
+    for key in ("%Y-%m-%d %H", "%Y-%m"):
+        rows: Counter[tuple[str, str]] = Counter()
+        for row in journal.spending():
+            rows[time.strftime(key, time.localtime(row.at)), "images"] += 1
+            rows[time.strftime(key, time.localtime(row.at)), "credits"] += row.credits
+            rows[time.strftime(key, time.localtime(row.at)), "in doubt"] += row.credits if row.doubtful else 0
+        brief: Counter[tuple[str, str]] = Counter()
+        for spent in journal.spent():
+            brief[time.strftime(key, time.localtime(spent.at)), "images"] += spent.images
+            brief[time.strftime(key, time.localtime(spent.at)), "credits"] += spent.credits
+            brief[time.strftime(key, time.localtime(spent.at)), "in doubt"] += spent.in_doubt
+        assert brief == rows
+    assert {spent.rule for spent in journal.spent()} == {"scans"}
