@@ -43,6 +43,7 @@ class Overview:
         connection.row_factory = sqlite3.Row
         self._sums = Sums(connection, self._row)
         self._stock: Stock | None = None
+        self._floods: tuple[tuple[int, int], dict[str, int]] = ((-1, -1), {})  # as of a version of the journal
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -148,10 +149,16 @@ class Overview:
         return [row[0] for row in self._rows(sql, (limit,))]
 
     def floods(self) -> dict[str, int]:
-        """Number of images that wait for `approve`, by rule."""
+        """Number of images that wait for `approve`, by rule; counted anew only where the journal has changed."""
+        version = self._connection.total_changes, self.data_version()
+        if version == self._floods[0] and not self._connection.in_transaction:
+            return dict(self._floods[1])
         # + keeps SQLite from going through all that is queued instead (sqlite.org/optoverview.html#uplus)
         sql = "SELECT rule, count(*) FROM job WHERE flood = 1 AND +state = 'queued' GROUP BY rule"
-        return {row[0]: row[1] for row in self._rows(sql)}
+        found = {row[0]: row[1] for row in self._rows(sql)}
+        if not self._connection.in_transaction:  # it may be rolled back
+            self._floods = version, found
+        return dict(found)
 
     def task_seconds(self, model: int, limit: int) -> list[float]:
         """How long PicWish worked on the last ``limit`` tasks of a ``type``, newest first."""

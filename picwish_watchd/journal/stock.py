@@ -21,9 +21,9 @@ _MOST = 4000  # lines of history; with more, to count all is as quick
 
 #: A statement sees one moment of the journal, so all is asked in one.
 _CHANGES = """
-WITH touched (id) AS (SELECT DISTINCT job FROM event WHERE id > :event AND +job <= :job),
+WITH touched (id) AS (SELECT DISTINCT job FROM event NOT INDEXED WHERE id > :event AND job <= :job),
   change (rule, state, n) AS (
-    SELECT rule, state, count(*) FROM job WHERE id > :job GROUP BY rule, +state
+    SELECT rule, state, count(*) FROM job NOT INDEXED WHERE id > :job GROUP BY rule, state
     UNION ALL SELECT rule, state, count(*) FROM job WHERE id IN touched GROUP BY rule, +state
     UNION ALL SELECT rule, (SELECT state FROM event WHERE event.job = job.id AND event.id <= :event
                             ORDER BY event.id DESC LIMIT 1) AS was, -count(*)

@@ -108,6 +108,29 @@ def test_of_a_known_stock_only_what_changed_is_counted(journal: Journal) -> None
     assert [sql.startswith(("SELECT coalesce(max(id)", "\nWITH touched", "--")) for sql in asked] == [True] * len(asked)
 
 
+def test_what_changed_is_found_without_a_look_at_what_did_not(journal: Journal) -> None:
+    values = {"event": 1, "job": 1}
+    plan = [row[3] for row in journal._connection.execute(f"EXPLAIN QUERY PLAN {stock_room._CHANGES}", values)]
+    assert [step for step in plan if step.startswith(("SCAN job", "SCAN event"))] == []
+    assert "SEARCH event USING INTEGER PRIMARY KEY (rowid>?)" in plan
+
+
+def test_a_flood_that_stands_is_not_counted_again_until_something_changes(
+    journal: Journal, path: Path, clock: FakeClock
+) -> None:
+    journal.add([new_job(f"{number}.jpg", flood=True) for number in range(5)])
+    asked: list[str] = []
+    journal._connection.set_trace_callback(lambda sql: asked.append(sql) if "flood = 1" in sql else None)
+    assert [journal.floods() for _ in range(3)] == [{"scans": 5}] * 3
+    assert len(asked) == 1
+    journal.move(now(journal, 1), State.REJECTED, "gone", completed_at=1.0)
+    assert journal.floods() == {"scans": 4}
+    other = Journal.open_beside(path, clock)
+    other.approve("scans", [])
+    assert journal.floods() == other.floods() == {}
+    other.close()
+
+
 def test_nothing_of_a_transaction_that_is_rolled_back_is_remembered(journal: Journal, path: Path) -> None:
     job = added(journal)
     assert journal.counts() == {"scans": {State.QUEUED: 1}}
