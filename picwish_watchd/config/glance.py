@@ -10,8 +10,9 @@ from typing import NamedTuple
 from picwish_watchd.config.places import JOURNAL
 
 _LARGEST = 2**20  # bytes; `load` says more of a file that is larger
+_GUESSES = 5  # at most
 #: A key of that name as most people write it, at the top or elsewhere; of what is written otherwise nothing is guessed.
-_NAMED = re.compile(rb"""\bjournal["']?[ \t]*:[ \t]*(["']?)([^"'\n#,{}]+)\1""")
+_NAMED = re.compile(rb"""^[^#\n]*?\bjournal["']?[ \t]*:[ \t]*(["']?)([^"'\n\0#,{}]+)\1""", re.MULTILINE)
 
 
 class Glance(NamedTuple):
@@ -35,5 +36,5 @@ def glance(file: Path) -> Glance | None:
         return None
     absolute = os.path.abspath(file)
     named = [os.fsdecode(found.strip()) for _, found in _NAMED.findall(content)] or [os.fspath(JOURNAL)]
-    places = dict.fromkeys(os.path.normpath(os.path.join(os.path.dirname(absolute), place)) for place in named)
-    return Glance(Path(absolute), hashlib.sha256(content).hexdigest(), tuple(map(Path, places)))
+    places = [Path(os.path.normpath(os.path.join(os.path.dirname(absolute), place))) for place in named[:_GUESSES]]
+    return Glance(Path(absolute), hashlib.sha256(content).hexdigest(), tuple(place for place in places if place.name))

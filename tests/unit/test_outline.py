@@ -1,6 +1,7 @@
 """When `status` believes the running daemon about the configuration, and when it judges the file itself."""
 
 import argparse
+import contextlib
 import json
 import os
 from collections.abc import Iterator
@@ -167,6 +168,15 @@ def test_a_daemon_that_is_only_mentioned_in_the_file_is_not_asked(scene: Scene) 
     assert scene.outline().qps == 3
 
 
+@pytest.mark.parametrize(
+    "journal", ["a\0b", "..", "x" * 5000, '" "', "a.db/b.db", "~", "${HOME}/j.db"], ids=lambda text: text[:9]
+)
+def test_a_guess_that_can_be_no_journal_does_no_harm(scene: Scene, journal: str) -> None:
+    scene.file.write_text(_FILE.replace("state/journal.db", journal))
+    with contextlib.suppress(ConfigError, JournalError):
+        assert scene.outline().qps == 3
+
+
 @pytest.mark.parametrize("text", ["journal: 7\n", "journal: state/journal.db\njournal: b\n", "", "a: [", "- a list\n"])
 def test_a_faulty_file_is_refused_beside_a_daemon_in_the_same_words(scene: Scene, text: str) -> None:
     scene.file.write_text(text)
@@ -175,6 +185,13 @@ def test_a_faulty_file_is_refused_beside_a_daemon_in_the_same_words(scene: Scene
     with pytest.raises(ConfigError) as outlined_:
         scene.outline()
     assert outlined_.value.message == loaded.value.message
+
+
+def test_the_root_of_all_folders_is_no_guess(tmp_path: Path) -> None:
+    (tmp_path / "watchd.yaml").write_text("journal: /\n")
+    seen = glance(tmp_path / "watchd.yaml")
+    assert seen is not None
+    assert seen.journals == ()
 
 
 def test_a_file_that_cannot_be_read_is_refused_as_ever(scene: Scene) -> None:
