@@ -11,8 +11,9 @@ from picwish_watchd.job import Job, NewJob, Stamp, State
 from picwish_watchd.journal import Journal
 from picwish_watchd.picwish import Accepted, PicwishClient
 from picwish_watchd.pipeline.collect import Collect
-from picwish_watchd.pipeline.context import Context, spool_folder
+from picwish_watchd.pipeline.context import Context
 from picwish_watchd.pipeline.gate import Gate
+from picwish_watchd.pipeline.ours import spool_folder
 from picwish_watchd.pipeline.pacer import Pacer, Urgency
 from tests.support.clock import FakeClock
 from tests.support.house import KEY, House
