@@ -33,7 +33,7 @@ async def test_a_burst_into_new_nested_folders_makes_one_job_of_each_file(house:
     house.api["qps"] = 1
     house.rule["settle"] = "1s"  # all of them wait at once
     jpeg = picture("jpeg")
-    process = Process(house).start()
+    process = Process(house, fresh=True).start()
     await until(lambda: "daemon.ready" in process.errors.read_text())
 
     def write(start: int) -> None:
@@ -56,7 +56,7 @@ async def test_a_burst_into_new_nested_folders_makes_one_job_of_each_file(house:
     assert killed > 0
     assert await process.stop() == 0
 
-    again = Process(house).start()
+    again = Process(house, fresh=True).start()
     await until(lambda: again.errors.read_text().count("daemon.ready") == 2)
     assert await again.stop() == 0
     jobs = house.jobs()

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from picwish_watchd.job import State
+from tests.support import forks
 from tests.support.house import KEY, House, Process, until
 from tests.support.pictures import KINDS, PLAIN, file_name, picture
 
@@ -29,10 +30,7 @@ def finished(house: House) -> int:
 def command(house: House, *arguments: str) -> subprocess.CompletedProcess[str]:
     """A command beside the daemon."""
     config = house.root / "watchd.yaml"
-    return subprocess.run(
-        [sys.executable, "-m", "picwish_watchd", *arguments, "-c", str(config)],
-        capture_output=True, text=True, timeout=30, check=False, env={**os.environ, "PICWISH_API_KEY": KEY},
-    )  # fmt: skip
+    return forks.run(*arguments, "-c", str(config), environ={**os.environ, "PICWISH_API_KEY": KEY})
 
 
 @pytest.mark.parametrize(("sync", "model", "return_type"), list(product((0, 1), (0, 1), (1, 2))))
@@ -41,7 +39,7 @@ async def test_a_directory_of_mixed_pictures_goes_through_the_daemon(
 ) -> None:
     house.rule = {"sync": sync, "type": model, "return_type": return_type, "settle": "50ms", "sidecar": True}
     house.drop(file_name("jpeg", "there before"), seed=99)
-    process = Process(house).start()
+    process = Process(house, fresh=True).start()
     await until(lambda: finished(house) == 1)
     for number, kind in enumerate(KINDS):
         house.drop(f"Ordner {number % 3}/Müller & Söhne {number}{Path(file_name(kind)).suffix.upper()}", kind=kind)
@@ -55,7 +53,7 @@ async def test_a_directory_of_mixed_pictures_goes_through_the_daemon(
 
 
 async def test_a_picture_dropped_while_it_runs_is_noticed_at_once(house: House) -> None:
-    process = Process(house).start()
+    process = Process(house, fresh=True).start()
     await until(lambda: "daemon.ready" in process.errors.read_text())
     house.drop("new/folder/a.jpg")
     await until(lambda: finished(house) == 1, seconds=10)  # rescan_interval is 60 s
@@ -66,10 +64,10 @@ async def test_a_kill_while_tasks_are_pending_buys_nothing_again(house: House) -
     house.simulator.settings = replace(house.simulator.settings, processing=(1.0, 0.1))
     for number in range(6):
         house.drop(f"{number}.jpg", seed=number)
-    process = Process(house).start()
+    process = Process(house, fresh=True).start()
     await until(lambda: house.journal.exists() and len(house.jobs(State.PENDING)) == 6)
     assert await process.stop(signal.SIGKILL) == -signal.SIGKILL
-    again = Process(house).start()
+    again = Process(house, fresh=True).start()
     await until(lambda: finished(house) == 6)
     assert await again.stop() == 0
     assert house.creates() == 6
@@ -80,11 +78,11 @@ async def test_sigterm_ends_with_0_and_loses_nothing(house: House) -> None:
     house.simulator.settings = replace(house.simulator.settings, processing=(0.8, 0.1), latency=0.05)
     for number in range(8):
         house.drop(f"{number}.jpg", seed=number)
-    process = Process(house).start()
+    process = Process(house, fresh=True).start()
     await until(lambda: house.creates() >= 3)
     assert await process.stop() == 0
     assert not house.jobs(State.SUBMITTING, State.HELD)
-    again = Process(house, ("--once",)).start()
+    again = Process(house, ("--once",), fresh=True).start()
     assert await again.ended() == 0
     assert house.creates() == 8
     assert len(house.results()) == 8
@@ -94,7 +92,7 @@ async def test_sigterm_ends_with_0_and_loses_nothing(house: House) -> None:
 async def test_a_second_signal_ends_at_once_what_the_first_one_waits_for(house: House, number: signal.Signals) -> None:
     house.simulator.settings = replace(house.simulator.settings, latency=60.0)
     house.drop("a.jpg")
-    process = Process(house).start()
+    process = Process(house, fresh=True).start()
     await until(lambda: house.creates() == 1)
     process.child.send_signal(number)
     await until(lambda: "daemon.stopping" in process.errors.read_text())
@@ -102,7 +100,7 @@ async def test_a_second_signal_ends_at_once_what_the_first_one_waits_for(house: 
     process.child.send_signal(number)
     assert await process.ended(seconds=15) == 0  # 30 s are what the first one grants
     house.simulator.settings = replace(house.simulator.settings, latency=0.0)
-    again = Process(house, ("--once",)).start()
+    again = Process(house, ("--once",), fresh=True).start()
     assert await again.ended() == 1
     assert house.creates() == 1
     assert [job.state for job in house.jobs()] == [State.HELD]  # nobody can know whether it was taken
@@ -114,10 +112,10 @@ async def test_many_kills_at_any_moment_never_pay_twice(house: House) -> None:
     for number in range(24):
         house.drop(f"{number % 4}/{number}.jpg", seed=number)
     for moment in (0.5, 0.62, 0.71, 0.8, 0.9, 1.0, 0.66, 0.75):
-        process = Process(house).start()
+        process = Process(house, fresh=True).start()
         await asyncio.sleep(moment)
         await process.stop(signal.SIGKILL)
-    code = await Process(house, ("--once",)).start().ended()
+    code = await Process(house, ("--once",), fresh=True).start().ended()
     states = Counter(job.state for job in house.jobs())
     assert set(states) <= {DONE, State.HELD}
     assert states.total() == 24
@@ -129,9 +127,9 @@ async def test_many_kills_at_any_moment_never_pay_twice(house: House) -> None:
 
 
 async def test_a_second_daemon_exits_75_and_names_the_first(house: House) -> None:
-    first = Process(house).start()
+    first = Process(house, fresh=True).start()
     await until(lambda: "daemon.ready" in first.errors.read_text())
-    second = Process(house).start()
+    second = Process(house, fresh=True).start()
     assert await second.ended() == 75
     assert f"pid {first.child.pid}" in second.errors.read_text()
     assert await first.stop() == 0
@@ -140,7 +138,7 @@ async def test_a_second_daemon_exits_75_and_names_the_first(house: House) -> Non
 async def test_commands_work_beside_the_daemon(house: House) -> None:
     house.drop("good.jpg")
     house.drop("bad\n\x1b[31m.jpg", b"no picture" * 50)
-    process = Process(house).start()
+    process = Process(house, fresh=True).start()
     await until(lambda: finished(house) == 1 and len(house.jobs(State.REJECTED)) == 1)
     status = json.loads(command(house, "status", "--json").stdout)
     assert status["running"] is True
@@ -164,7 +162,7 @@ async def test_commands_work_beside_the_daemon(house: House) -> None:
 
 
 async def test_the_configuration_is_read_again_on_sighup(house: House) -> None:
-    process = Process(house).start()
+    process = Process(house, fresh=True).start()
     await until(lambda: "daemon.ready" in process.errors.read_text())
     (house.root / "watchd.yaml").write_text("rules: [{name: scans, inbocks: x}]")
     process.child.send_signal(signal.SIGHUP)
@@ -186,7 +184,7 @@ async def test_the_configuration_is_read_again_on_sighup(house: House) -> None:
 
 
 async def test_a_sighup_that_comes_before_it_can_be_obeyed_ends_nothing_and_is_obeyed_later(house: House) -> None:
-    process = Process(house).start()
+    process = Process(house, fresh=True).start()
     maps = Path(f"/proc/{process.child.pid}/maps")
     await until(lambda: "_imaging" in maps.read_text())  # Pillow: it is still being loaded
     process.child.send_signal(signal.SIGHUP)
@@ -196,7 +194,7 @@ async def test_a_sighup_that_comes_before_it_can_be_obeyed_ends_nothing_and_is_o
 
 async def test_a_missing_inbox_is_taken_up_when_it_comes(house: House) -> None:
     house.more_rules = [{"name": "late", "inbox": "late", "rescan_interval": "200ms"}]
-    process = Process(house).start()
+    process = Process(house, fresh=True).start()
     await until(lambda: "daemon.ready" in process.errors.read_text())
     house.drop("a.jpg", inbox="late")
     await until(lambda: finished(house) == 1)
@@ -229,7 +227,7 @@ async def test_the_key_appears_nowhere(house: House) -> None:
         house.drop(file_name(kind), seed=number)
     house.drop("cut.jpg", picture("jpeg")[:50])
     house.rule = {"settle_timeout": "100ms", "sidecar": True, "settle": 0}
-    process = Process(house, ("--once",)).start()
+    process = Process(house, ("--once",), fresh=True).start()
     await process.ended()
     for path in house.root.rglob("*"):
         if path.is_file():
@@ -238,7 +236,7 @@ async def test_the_key_appears_nowhere(house: House) -> None:
 
 @pytest.mark.parametrize("read", ["closed", "never"])
 async def test_an_output_that_is_closed_or_never_read_does_not_stop_the_work(house: House, read: str) -> None:
-    process = Process(house)
+    process = Process(house, fresh=True)
     house.top["log"] = {"level": "debug"}
     file = house.configure()
     reader, writer = os.pipe()

@@ -63,7 +63,7 @@ async def serving(house: House, manager: Manager, monkeypatch: pytest.MonkeyPatc
 
 
 async def test_start_reload_and_stop_are_told_in_systemds_words(house: House, manager: Manager) -> None:
-    process = Process(house, environ=manager.environ).start()
+    process = Process(house, environ=manager.environ, fresh=True).start()
     await until(lambda: {"READY=1", "WATCHDOG=1"} <= set(manager.listen()))
     first = manager.heard[0]
     assert first.startswith("EXTEND_TIMEOUT_USEC="), "asked for before the journal is opened"

@@ -17,12 +17,12 @@ import pytest
 from picwish_watchd.job import State
 from picwish_watchd.simulator import Simulator
 from tests.support.crash import DIED
-from tests.support.house import FAST, House
-from tests.support.lane import Lanes, lanes
+from tests.support.house import FAST, House, Process
 
 pytestmark = pytest.mark.untraced
 
 _WIDTH = 3  # lives at a time
+_PATIENCE = 60.0  # seconds for one run
 _VARIANTS = list(product((0, 1), ("at-most-once", "at-least-once")))
 
 
@@ -31,7 +31,6 @@ class Fate:
     """One house, in which runs die."""
 
     root: Path
-    lanes: Lanes
     sync: int
     charging: str
 
@@ -46,8 +45,8 @@ class Fate:
             source = house.drop("a.jpg")
             if self.charging == "at-least-once":
                 house.forgiven.add(house.dropped[source])
-            codes = [await self.lanes.run_once(house, die_after=number) for number in deaths]
-            last = await self.lanes.run_once(house)
+            runs = [Process(house, ("--once",), die_after=number) for number in (*deaths, None)]
+            *codes, last = [await run.start().ended(_PATIENCE) for run in runs]
             died = [code == DIED for code in codes]
             assert set(codes) <= {0, 1, DIED}, told
             self._judge(house, source, last, died, told)
@@ -93,28 +92,26 @@ async def until_one_survives(live: Callable[[int], Awaitable[bool]]) -> int:
 async def test_death_after_any_durable_act_pays_once_and_loses_nothing(
     tmp_path: Path, sync: int, charging: str
 ) -> None:
-    async with lanes(_WIDTH) as some:
-        fate = Fate(tmp_path, some, sync, charging)
+    fate = Fate(tmp_path, sync, charging)
 
-        async def die(number: int) -> bool:
-            return (await fate.live(number))[0]
+    async def die(number: int) -> bool:
+        return (await fate.live(number))[0]
 
-        assert await until_one_survives(die) > 15, "there are more durable acts than that"
+    assert await until_one_survives(die) > 15, "there are more durable acts than that"
 
 
 @pytest.mark.timeout(200)
 async def test_death_while_taking_up_what_a_death_left_pays_once_and_loses_nothing(tmp_path: Path) -> None:
     chance = random.Random(20261122)
-    async with lanes(_WIDTH) as some:
-        fates = []
-        for sync, charging in _VARIANTS:
-            (root := tmp_path / f"{sync}-{charging}").mkdir()
-            fates.append(Fate(root, some, sync, charging))
-        firsts = range(chance.randrange(1, 5), 33, 4)
-        # the later the first one died, the fewer acts are left for the second
-        pairs = [(first, chance.randrange(1, 30 - first // 2)) for first in firsts for _ in range(3)]
-        todo = [(fates[n % len(fates)], pair) for n, pair in enumerate(pairs)]
-        died = await _some_at_a_time(todo)
+    fates = []
+    for sync, charging in _VARIANTS:
+        (root := tmp_path / f"{sync}-{charging}").mkdir()
+        fates.append(Fate(root, sync, charging))
+    firsts = range(chance.randrange(1, 5), 33, 4)
+    # the later the first one died, the fewer acts are left for the second
+    pairs = [(first, chance.randrange(1, 30 - first // 2)) for first in firsts for _ in range(3)]
+    todo = [(fates[n % len(fates)], pair) for n, pair in enumerate(pairs)]
+    died = await _some_at_a_time(todo)
     assert sum(all(each) for each in died) > len(died) / 3, "too few of them died twice"
 
 
@@ -132,25 +129,22 @@ async def _some_at_a_time(todo: Iterable[tuple[Fate, tuple[int, int]]]) -> list[
 
 async def all_pairs(root: Path) -> None:
     """Every death of a first run, with every death of the second."""
-    async with lanes(_WIDTH) as some:
-        for sync, charging in _VARIANTS:
-            (folder := root / f"{sync}-{charging}").mkdir()
-            fate = Fate(folder, some, sync, charging)
-            for first in count(1):
-                survived = asyncio.Event()
+    for sync, charging in _VARIANTS:
+        (folder := root / f"{sync}-{charging}").mkdir()
+        fate = Fate(folder, sync, charging)
+        for first in count(1):
+            survived = asyncio.Event()
 
-                async def die(
-                    second: int, fate: Fate = fate, first: int = first, told: asyncio.Event = survived
-                ) -> bool:
-                    one, two = await fate.live(first, second)
-                    if not one:
-                        told.set()
-                    return two
+            async def die(second: int, fate: Fate = fate, first: int = first, told: asyncio.Event = survived) -> bool:
+                one, two = await fate.live(first, second)
+                if not one:
+                    told.set()
+                return two
 
-                second = await until_one_survives(die)
-                print(f"sync={sync} {charging}: died after act {first}, then after each of {second - 1}", flush=True)
-                if survived.is_set():
-                    break
+            second = await until_one_survives(die)
+            print(f"sync={sync} {charging}: died after act {first}, then after each of {second - 1}", flush=True)
+            if survived.is_set():
+                break
 
 
 if __name__ == "__main__":

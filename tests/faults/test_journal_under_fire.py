@@ -22,6 +22,7 @@ from picwish_watchd.clock import Clock
 from picwish_watchd.job import State
 from picwish_watchd.journal import Journal
 from picwish_watchd.simulator import Simulator
+from tests.support import forks
 from tests.support.house import FAST, KEY, House, Process, until
 
 pytestmark = pytest.mark.untraced
@@ -39,8 +40,6 @@ async def struck(tmp_path: Path) -> AsyncIterator[House]:
             child = _STARTED.pop().child
             child.kill()
             child.wait()
-            if child.stdout is not None:
-                child.stdout.close()
 
 
 def start(house: House, *arguments: str) -> Process:
@@ -55,10 +54,7 @@ def companion(house: House, suffix: str) -> Path:
 
 def check(house: House) -> tuple[int, str]:
     """What `picwish-watchd check` says of the journal."""
-    told = subprocess.run(
-        [sys.executable, "-m", "picwish_watchd", "check", "-c", str(house.root / "watchd.yaml")],
-        capture_output=True, text=True, timeout=30, check=False, env={**os.environ, "PICWISH_API_KEY": KEY},
-    )  # fmt: skip
+    told = forks.run("check", "-c", str(house.root / "watchd.yaml"), environ={**os.environ, "PICWISH_API_KEY": KEY})
     assert "Traceback" not in told.stderr
     return told.returncode, "\n".join(line for line in told.stdout.splitlines() if "journal" in line)
 

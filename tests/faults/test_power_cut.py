@@ -176,7 +176,7 @@ async def cut(house: House, disk: Disk, pause: float) -> None:
     finally:
         process.child.kill()
         with suppress(subprocess.TimeoutExpired):
-            process.child.communicate(timeout=10)
+            process.child.wait(10)
     disk.change()
     assert not (disk.point / _WITNESS).exists(), "this was no power cut: what nobody synced is there"
     before.check(Acknowledged.read(house.journal))

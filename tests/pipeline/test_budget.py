@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,15 +10,13 @@ from picwish_watchd.cli import main
 from picwish_watchd.clock import day_start, month_start
 from picwish_watchd.job import State
 from picwish_watchd.simulator import Fault, Reset
+from tests.support import forks
 from tests.support.house import House, Process, until
 
 
 def command(house: House, *arguments: str) -> subprocess.CompletedProcess[str]:
     house.configure()
-    return subprocess.run(
-        [sys.executable, "-m", "picwish_watchd", *arguments, "-c", str(house.root / "watchd.yaml")],
-        capture_output=True, text=True, timeout=30, check=False,
-    )  # fmt: skip
+    return forks.run(*arguments, "-c", str(house.root / "watchd.yaml"))
 
 
 @pytest.mark.parametrize("period", ["per_day", "per_month"])

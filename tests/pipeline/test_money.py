@@ -2,20 +2,19 @@
 
 import asyncio
 import subprocess
-import sys
 from dataclasses import replace
 
 import pytest
 
 from picwish_watchd.job import ErrorCode, State
 from picwish_watchd.simulator import HTML_PAGE, EndIn, Fault, Hang, Reply, Reset, Rewrite
+from tests.support import forks
 from tests.support.house import House, Process, until
 from tests.support.pictures import picture
 
 
 def retry(house: House, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "picwish_watchd", "retry", *arguments, "-c", str(house.root / "watchd.yaml")]
-    return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    return forks.run("retry", *arguments, "-c", str(house.root / "watchd.yaml"))
 
 
 async def test_a_copy_waits_for_its_first_and_is_delivered_from_its_result(house: House) -> None:

@@ -1,22 +1,19 @@
 """`retry` answers by the jobs that were named, not by how many went on."""
 
 import subprocess
-import sys
 from pathlib import Path
 
 from picwish_watchd.clock import Clock
 from picwish_watchd.job import ErrorCode, Problem, State
 from picwish_watchd.journal import Journal
+from tests.support import forks
 from tests.unit.journal.journalkit import added, job_in
 
 
 def retry(folder: Path, *names: str) -> subprocess.CompletedProcess[str]:
     settings = folder / "watchd.yaml"
     settings.write_text("journal: journal.db\nrules: [{name: scans, inbox: in, outbox: out}]\n")
-    return subprocess.run(
-        [sys.executable, "-m", "picwish_watchd", "retry", *names, "-c", str(settings)],
-        capture_output=True, text=True, timeout=30, check=False,
-    )  # fmt: skip
+    return forks.run("retry", *names, "-c", str(settings))
 
 
 def test_a_job_named_twice_is_retried_once_and_that_is_fine(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from picwish_watchd.daemon import Daemon
 from picwish_watchd.job import Job, State
 from picwish_watchd.journal import JournalReader
 from picwish_watchd.simulator import Settings, Simulator
+from tests.support.forks import PROGRAM, Fork, begin
 from tests.support.pictures import picture
 
 KEY = "test-key-0123456789"
@@ -166,15 +167,22 @@ class Process:
     die_after: int | None = None  #: acts, see `tests.support.crash`
     environ: dict[str, str] = field(default_factory=dict)
     prefix: tuple[str, ...] = ()  #: the command that it is run by
+    fresh: bool = False  #: made from nothing, as a user's is; else a fork, see `tests.support.forks`
 
     def start(self) -> "Process":
         file = self.house.configure()
-        program = ["picwish_watchd"] if self.die_after is None else ["tests.support.crash", str(self.die_after)]
-        command = [*self.prefix, sys.executable, "-m", *program, "run", "-c", str(file), *self.arguments]
+        module, *death = [PROGRAM] if self.die_after is None else ["tests.support.crash", str(self.die_after)]
+        words = [*death, "run", "-c", str(file), *self.arguments]
         environ = {**os.environ, "PICWISH_API_KEY": KEY, **self.environ}
         self.errors = self.house.root / "stderr.log"
-        with self.errors.open("ab") as sink:
-            self.child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=sink, env=environ)
+        with self.errors.open("ab") as sink, open(os.devnull, "wb") as nowhere:
+            if self.fresh or self.prefix:
+                command = [*self.prefix, sys.executable, "-m", module, *words]
+                self.child: subprocess.Popen[bytes] | Fork = subprocess.Popen(
+                    command, stdout=nowhere, stderr=sink, env=environ
+                )
+            else:
+                self.child = begin(words, module=module, environ=environ, out=nowhere.fileno(), errors=sink.fileno())
         return self
 
     async def ended(self, seconds: float = 30) -> int:
@@ -185,8 +193,8 @@ class Process:
                     await asyncio.sleep(0.02)
         finally:
             self.child.kill()
-            self.child.communicate()
-        return self.child.returncode
+            code = self.child.wait()
+        return code
 
     async def stop(self, number: int = signal.SIGTERM) -> int:
         self.child.send_signal(number)

@@ -1,0 +1,205 @@
+"""Processes that have imported the program before they begin: each is a fork of one that has done nothing else.
+
+    python -m tests.support.forks FD     (what `begin` speaks to; it ends with the process that started it)
+
+A fork of a process with one thread, which has opened nothing, is as good as a process of its own, and costs a tenth.
+It has its own number, environment, folder, files and memory, and it dies of any signal. What it does not promise is
+that the program can be loaded, and in which order: that is what tests with a process made from nothing are for.
+"""
+
+import atexit
+import gc
+import importlib
+import json
+import os
+import runpy
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+
+import coverage
+
+from picwish_watchd.cli import COMMANDS
+from picwish_watchd.picwish import PicwishClient
+
+_ROOT = Path(__file__).parents[2]
+PROGRAM = "picwish_watchd"
+_NUMBER = 4  # bytes of one, on its way from the nursery
+
+
+@dataclass(frozen=True)
+class Order:
+    module: str
+    arguments: list[str]
+    environ: dict[str, str]
+    folder: str
+
+
+class Fork:
+    """A process that was begun, with the part of `subprocess.Popen` that tests need."""
+
+    def __init__(self, told: int) -> None:
+        self._told = told  # its number, and at its end its exit code
+        self.pid = self._next(None)
+        self.returncode: int | None = None
+
+    def _next(self, timeout: float | None) -> int:
+        if not select.select([self._told], [], [], timeout)[0]:
+            raise subprocess.TimeoutExpired("fork", timeout or 0)
+        return int.from_bytes(os.read(self._told, _NUMBER), "little", signed=True)
+
+    def poll(self) -> int | None:
+        try:
+            return self.wait(0)
+        except subprocess.TimeoutExpired:
+            return None
+
+    def wait(self, timeout: float | None = None) -> int:
+        if self.returncode is None:
+            self.returncode = self._next(timeout)
+            os.close(self._told)
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+
+@cache
+def _nursery() -> tuple[socket.socket, subprocess.Popen[bytes]]:
+    """The process that forks, and how it is spoken to; when this one ends, it sees that and ends too."""
+    ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_PROCESS")}
+    command = [sys.executable, "-m", __name__, str(its.fileno())]
+    process = subprocess.Popen(command, cwd=_ROOT, env=environ, pass_fds=[its.fileno()])
+    its.close()
+    return ours, process
+
+
+def begin(
+    arguments: Sequence[str], *, module: str = PROGRAM, environ: dict[str, str] | None = None, out: int, errors: int
+) -> Fork:
+    """As ``python -m MODULE ARGUMENTS`` here and now, with nothing to read, writing to these two files."""
+    order = Order(module, list(arguments), dict(os.environ if environ is None else environ), os.getcwd())
+    told, tell = os.pipe()
+    try:
+        socket.send_fds(_nursery()[0], [json.dumps(asdict(order)).encode()], [out, errors, tell])
+    finally:
+        os.close(tell)
+    return Fork(told)
+
+
+def run(
+    *arguments: str, environ: dict[str, str] | None = None, timeout: float = 30
+) -> subprocess.CompletedProcess[str]:
+    """Such a process from its beginning to its end, and what it said."""
+    with ExitStack() as files:
+        said = [files.enter_context(os.fdopen(os.memfd_create(name), "r+b")) for name in ("out", "errors")]
+        fork = begin(arguments, environ=environ, out=said[0].fileno(), errors=said[1].fileno())
+        try:
+            fork.wait(timeout)
+        finally:
+            fork.kill()
+        texts = []
+        for file in said:
+            file.seek(0)
+            texts.append(file.read().decode())
+    assert fork.returncode is not None
+    return subprocess.CompletedProcess(list(arguments), fork.returncode, *texts)
+
+
+def _load() -> None:
+    for command in COMMANDS:
+        importlib.import_module(f"{PROGRAM}.cli.{command}")
+    PicwishClient(base_url="http://127.0.0.1:9", key="k", timeout=1)  # reads the certificates
+    gc.collect()
+    gc.freeze()
+
+
+def _tell_of_ends(watched: dict[int, int]) -> None:
+    while watched:
+        pid, status = os.waitpid(-1, os.WNOHANG)
+        if pid == 0:
+            return
+        tell = watched.pop(pid)
+        _write(tell, os.waitstatus_to_exitcode(status))
+        os.close(tell)
+
+
+def _write(tell: int, number: int) -> None:
+    os.write(tell, number.to_bytes(_NUMBER, "little", signed=True))
+
+
+def _serve(ours: socket.socket) -> None:
+    """A fork for each order, until nobody can give any more."""
+    woken, wake = os.pipe()
+    os.set_blocking(wake, False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # who interrupts the tests means the forks
+    signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+    watched = dict[int, int]()
+    while True:
+        ready, _, _ = select.select([ours.fileno(), woken], [], [])
+        if woken in ready:
+            os.read(woken, 1000)
+            _tell_of_ends(watched)
+        if ours.fileno() in ready:
+            text, files, _, _ = socket.recv_fds(ours, 2**20, 3)
+            if not text:
+                return
+            *streams, tell = files
+            pid = os.fork()
+            if pid == 0:
+                signal.set_wakeup_fd(-1)
+                ours.close()
+                for file in (woken, wake, tell, *watched.values()):
+                    os.close(file)
+                _live(Order(**json.loads(text)), streams)
+            watched[pid] = tell
+            _write(tell, pid)
+            for file in streams:
+                os.close(file)
+
+
+def _live(order: Order, streams: list[int]) -> None:
+    """In the fork: the program, as the interpreter would have begun it."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for here, there in zip(streams, (1, 2), strict=True):
+        os.dup2(here, there)
+        os.close(here)
+    os.chdir(order.folder)
+    os.environ.clear()
+    os.environ.update(order.environ)
+    time.tzset()
+    coverage.process_startup(force=True)
+    sys.argv[1:] = order.arguments
+    code: object = 0
+    try:
+        runpy.run_module(order.module, run_name="__main__", alter_sys=True)
+    except SystemExit as end:
+        code = end.code or 0
+    threading._shutdown()  # type: ignore[attr-defined] # as at any end, but not taking all modules down, which is slow
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    os._exit(code if isinstance(code, int) else 1)
+
+
+if __name__ == "__main__":
+    with open(os.devnull) as nothing, open(os.devnull, "w") as nowhere:
+        os.dup2(nothing.fileno(), 0)
+        os.dup2(nowhere.fileno(), 1)
+    _load()
+    _serve(socket.socket(fileno=int(sys.argv[1])))
