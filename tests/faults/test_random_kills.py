@@ -58,7 +58,7 @@ async def torment(root: Path, *, images: int, kills: int, seed: int) -> Tally:
             for number in [waiting.pop() for _ in range(min(len(waiting), -(-images // max(1, kills - 2))))]:
                 house.drop(f"{number % 7}/{number}.jpg", seed=number)
             process = Process(house).start()
-            await asyncio.sleep(chance.uniform(0.05, 0.7))
+            await asyncio.sleep(chance.uniform(0.4, 1.4))
             assert process.child.poll() is None, process.errors.read_text()[-2000:]
             await process.stop(signal.SIGKILL)
         code = await Process(house, ("--once",)).start().ended(240)
