@@ -11,7 +11,6 @@ CHECKS = (
     ("mypy", "-p", "picwish_watchd", "-p", "tests", "-p", "benchmarks"),
     ("ruff", "format", "--check", "."),
     ("ruff", "check", "."),
-    ("pytest", "--collect-only", "--quiet", "--quiet"),  # compiles all once, which else each worker does
 )
 STEPS = (
     ("coverage", "erase"),
@@ -21,19 +20,24 @@ STEPS = (
 )
 
 
-def begin(step: tuple[str, ...], *further: str) -> subprocess.Popen[str]:
-    """Starts a step with this interpreter's tools; what is compiled is kept, for there will be hundreds of processes."""
+COMPILE = ("pytest", "--collect-only")  # each worker would do it by itself; what is wrong there the tests tell
+
+
+def begin(step: tuple[str, ...], *further: str, out: int | None = None) -> subprocess.Popen[bytes]:
+    """Starts a step with this interpreter's tools; what is compiled is kept: hundreds of processes follow."""
     command = [sys.executable, "-m", *step, *further]
     environ = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     print("$", " ".join(("python", *command[1:])), flush=True)
-    return subprocess.Popen(command, cwd=ROOT, env=environ, text=True)
+    return subprocess.Popen(command, cwd=ROOT, env=environ, stdout=out)
 
 
 def main() -> int:
     """Runs the checks beside each other, and then the steps; further arguments go to pytest."""
-    for code in [check.wait() for check in [begin(check) for check in CHECKS]]:
-        if code:
-            return code
+    compiling = begin(COMPILE, out=subprocess.DEVNULL)
+    codes = [check.wait() for check in [begin(check) for check in CHECKS]]
+    compiling.wait()
+    for code in filter(None, codes):
+        return code
     for step in STEPS:
         code = begin(step, *(sys.argv[1:] if "pytest" in step else [])).wait()
         if code:

@@ -7,6 +7,8 @@ import pytest
 
 import picwish_watchd
 
+pytestmark = pytest.mark.untraced  # they read the package, and run nothing of it
+
 PACKAGE = Path(picwish_watchd.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 

@@ -33,6 +33,7 @@ def command(house: House, *arguments: str) -> subprocess.CompletedProcess[str]:
     return forks.run(*arguments, "-c", str(config), environ={**os.environ, "PICWISH_API_KEY": KEY})
 
 
+@pytest.mark.untraced
 @pytest.mark.parametrize(("sync", "model", "return_type"), list(product((0, 1), (0, 1), (1, 2))))
 async def test_a_directory_of_mixed_pictures_goes_through_the_daemon(
     house: House, sync: int, model: int, return_type: int
@@ -52,6 +53,7 @@ async def test_a_directory_of_mixed_pictures_goes_through_the_daemon(
     }
 
 
+@pytest.mark.untraced
 async def test_a_picture_dropped_while_it_runs_is_noticed_at_once(house: House) -> None:
     process = Process(house, fresh=True).start()
     await until(lambda: "daemon.ready" in process.errors.read_text())
@@ -60,6 +62,7 @@ async def test_a_picture_dropped_while_it_runs_is_noticed_at_once(house: House) 
     assert await process.stop() == 0
 
 
+@pytest.mark.untraced
 async def test_a_kill_while_tasks_are_pending_buys_nothing_again(house: House) -> None:
     house.simulator.settings = replace(house.simulator.settings, processing=(1.0, 0.1))
     for number in range(6):
@@ -74,6 +77,7 @@ async def test_a_kill_while_tasks_are_pending_buys_nothing_again(house: House) -
     assert house.simulator.credits == 30
 
 
+@pytest.mark.untraced
 async def test_sigterm_ends_with_0_and_loses_nothing(house: House) -> None:
     house.simulator.settings = replace(house.simulator.settings, processing=(0.8, 0.1), latency=0.05)
     for number in range(8):
@@ -126,6 +130,7 @@ async def test_many_kills_at_any_moment_never_pay_twice(house: House) -> None:
     assert not list(house.root.rglob("*.part"))
 
 
+@pytest.mark.untraced
 async def test_a_second_daemon_exits_75_and_names_the_first(house: House) -> None:
     first = Process(house, fresh=True).start()
     await until(lambda: "daemon.ready" in first.errors.read_text())
@@ -192,6 +197,7 @@ async def test_a_sighup_that_comes_before_it_can_be_obeyed_ends_nothing_and_is_o
     assert await process.stop() == 0
 
 
+@pytest.mark.untraced
 async def test_a_missing_inbox_is_taken_up_when_it_comes(house: House) -> None:
     house.more_rules = [{"name": "late", "inbox": "late", "rescan_interval": "200ms"}]
     process = Process(house, fresh=True).start()
@@ -201,6 +207,7 @@ async def test_a_missing_inbox_is_taken_up_when_it_comes(house: House) -> None:
     assert await process.stop() == 0
 
 
+@pytest.mark.untraced
 @pytest.mark.parametrize(
     ("text", "code", "words"),
     [
@@ -221,6 +228,7 @@ async def test_a_wrong_configuration_exits_78_in_words(tmp_path: Path, text: str
     assert "Traceback" not in told.stderr
 
 
+@pytest.mark.untraced
 async def test_the_key_appears_nowhere(house: House) -> None:
     house.top = {"log": {"level": "debug"}}
     for number, kind in enumerate(PLAIN):
@@ -234,6 +242,7 @@ async def test_the_key_appears_nowhere(house: House) -> None:
             assert b"test-key-0123456789" not in path.read_bytes(), path
 
 
+@pytest.mark.untraced
 @pytest.mark.parametrize("read", ["closed", "never"])
 async def test_an_output_that_is_closed_or_never_read_does_not_stop_the_work(house: House, read: str) -> None:
     process = Process(house, fresh=True)

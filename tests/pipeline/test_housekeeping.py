@@ -6,6 +6,8 @@ from contextlib import redirect_stdout
 from itertools import count
 from pathlib import Path
 
+import pytest
+
 from picwish_watchd.cli import main
 from picwish_watchd.clock import Clock
 from picwish_watchd.daemon import Daemon
@@ -76,6 +78,7 @@ async def test_run_once_forgets_old_histories_at_its_end_and_says_so(tmp_path: P
         house.check_laws()
 
 
+@pytest.mark.untraced
 async def test_a_life_of_years_in_which_nothing_is_ever_bought_twice(tmp_path: Path) -> None:
     """Originals that still lie there, copies, results that come back, names that are used again: all after years."""
     dice = random.Random(7)

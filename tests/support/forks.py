@@ -102,12 +102,12 @@ def begin(
 
 
 def run(
-    *arguments: str, environ: dict[str, str] | None = None, timeout: float = 30
+    *arguments: str, module: str = PROGRAM, environ: dict[str, str] | None = None, timeout: float = 30
 ) -> subprocess.CompletedProcess[str]:
     """Such a process from its beginning to its end, and what it said."""
     with ExitStack() as files:
         said = [files.enter_context(os.fdopen(os.memfd_create(name), "r+b")) for name in ("out", "errors")]
-        fork = begin(arguments, environ=environ, out=said[0].fileno(), errors=said[1].fileno())
+        fork = begin(arguments, module=module, environ=environ, out=said[0].fileno(), errors=said[1].fileno())
         try:
             fork.wait(timeout)
         finally:

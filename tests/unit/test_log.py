@@ -123,6 +123,7 @@ def test_a_hostile_file_name_stays_on_its_line_and_controls_no_terminal(format: 
     assert "\\udcff.jpg" in stream.getvalue()
 
 
+@pytest.mark.untraced
 @given(st.text(st.characters(exclude_categories=[])))
 def test_any_text_becomes_one_line_of_json(text: str) -> None:
     stream = as_json()
@@ -289,7 +290,7 @@ def test_a_wrong_level_is_a_bug_and_raises() -> None:
 def test_a_reader_that_stands_still_keeps_nobody_waiting_and_learns_how_much_it_missed(blocking: bool) -> None:
     reading, writing = os.pipe()
     os.set_blocking(writing, blocking)
-    lines = 40_000  # more than are kept and a pipe holds
+    lines = 24_000  # more than are kept, are on their way, and a pipe holds
     with os.fdopen(writing, "w") as stream:
         log.setup("info", "json", stream)
         logger = structlog.get_logger()

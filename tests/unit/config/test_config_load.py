@@ -521,6 +521,7 @@ def test_no_mangled_file_raises_anything_but_a_config_error(tmp_path: Path, data
         load(file, {"NAS": "/nas", "HOME": "/h", "KEY": "k"})
 
 
+@pytest.mark.untraced
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(content=st.binary(max_size=60) | st.text("ab:-*&!<>{}[]|#%@`?, \n\t'\"0.~", max_size=60).map(str.encode))
 def test_no_junk_raises_anything_but_a_config_error(tmp_path: Path, content: bytes) -> None:

@@ -62,6 +62,7 @@ def test_a_duration_of_zero_is_taken_only_where_it_makes_sense() -> None:
     assert units.duration(0, zero=True) == 0
 
 
+@pytest.mark.untraced
 @given(st.integers(1, 10_000_000))
 def test_a_spelt_duration_reads_back_to_itself(seconds: int) -> None:
     assert units.duration(units.spell_duration(seconds)) == pytest.approx(seconds, rel=1e-5)

@@ -274,6 +274,7 @@ def test_what_is_no_result_is_told(data: bytes, reason: str, tmp_path: Path) -> 
     assert inspect_result(stored(tmp_path, data)) == reason
 
 
+@pytest.mark.untraced
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_damage_makes_inspect_raise_or_wait_for_ever(kind: str, tmp_path: Path) -> None:
     whole = picture(kind, 24, 16)

@@ -136,6 +136,7 @@ def test_a_link_file_that_cannot_be_read_is_unreadable() -> None:
     assert inspect_link(UNREADABLE) == Unreadable("Invalid argument")
 
 
+@pytest.mark.untraced
 @pytest.mark.parametrize(("name", "whole"), [("a.url", shortcut(URL)), ("a.webloc", XML), ("a.webloc", BINARY)])
 def test_no_damage_makes_it_raise(name: str, whole: bytes, tmp_path: Path) -> None:
     path = tmp_path / name

@@ -132,6 +132,7 @@ def test_names_that_are_not_utf8_keep_their_bytes() -> None:
     assert os.fsencode(name) == b"caf\xe9-7.jpg"
 
 
+@pytest.mark.untraced
 @settings(max_examples=200, deadline=None, database=None)
 @given(
     st.binary(min_size=1, max_size=255).filter(

@@ -61,11 +61,13 @@ def test_every_cut_of_an_odd_picture_is_noticed_unless_it_takes_nothing_away(kin
         assert decoded(data[:length]) == decoded(data)
 
 
+@pytest.mark.untraced
 def test_every_cut_of_an_mpo_is_noticed_but_one_that_leaves_exactly_its_first_picture() -> None:
     format, data = KINDS["MPO"]
     assert unnoticed(data, format) == [data.index(b"\xff\xd9") + 2]
 
 
+@pytest.mark.untraced
 def test_an_mpo_with_a_gap_between_its_pictures_is_whole_once_its_last_one_is_there() -> None:
     first, second = (saved(pixels("jpeg", *SIZE, seed=seed), "JPEG") for seed in (1, 2))
     gap = 500

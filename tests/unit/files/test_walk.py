@@ -325,13 +325,14 @@ def test_a_folder_that_vanishes_during_the_walk_is_passed_over(inbox: Path) -> N
     assert [*found, *(sighting.relative for sighting in sightings)] == ["a.jpg"]
 
 
+@pytest.mark.untraced
 def test_many_known_files_are_walked_in_no_time(inbox: Path) -> None:
     for folder in range(20):
         (inbox / str(folder)).mkdir()
-        for number in range(1000):
+        for number in range(250):
             os.close(os.open(inbox / str(folder) / f"{number}.jpg", os.O_CREAT | os.O_WRONLY))
     walk = walker(inbox)
-    assert len(seen(walk)) == 20_000
+    assert len(seen(walk)) == 5000
     assert seen(walk) == []
 
 

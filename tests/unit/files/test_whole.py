@@ -65,6 +65,7 @@ def test_trailing_bytes_are_fine(kind: str, tail: bytes) -> None:
     assert judged(picture(kind) + tail, format_of(kind)) == Facts(96, 64)
 
 
+@pytest.mark.untraced
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_cut_of_a_small_picture_is_noticed(kind: str) -> None:
     data = picture(kind, 24, 16)
@@ -294,6 +295,7 @@ def test_a_camera_raw_file_dressed_as_tiff_is_told_apart(entry: Entry, name: str
     assert judged(tiff([*PICTURE, entry]), "tiff") == Facts(4, 3, name)
 
 
+@pytest.mark.untraced
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_damage_makes_the_check_raise(kind: str) -> None:
     original = picture(kind, 24, 16)

@@ -20,6 +20,7 @@ from picwish_watchd.job import State
 from picwish_watchd.journal import Charge, DaemonLock, Journal, JournalReader, refusals, schema, store
 from picwish_watchd.journal.locks import WriteLock
 from picwish_watchd.journal.vacuum import vacuum
+from tests.support import forks
 from tests.unit.journal.journalkit import added, new_job, now
 
 ROOT = Path(__file__).parents[3]
@@ -27,8 +28,12 @@ ROOT = Path(__file__).parents[3]
 
 def run(*arguments: str | Path, before: tuple[str, ...] = ()) -> str:
     """Runs a child to its end and answers what it said."""
-    command = [*before, sys.executable, "-m", __name__, *map(str, arguments)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    words = list(map(str, arguments))
+    if before:
+        command = [*before, sys.executable, "-m", __name__, *words]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    else:
+        done = forks.run(*words, module=__name__, timeout=60)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -43,6 +43,7 @@ def some_move(journal: Journal, job_id: int, chance: random.Random) -> None:
         journal.move(job, to, "on its way", charge=chance.choice((None, *Charge)), problem=problem)
 
 
+@pytest.mark.untraced
 def test_a_count_that_builds_on_another_is_the_same_as_a_fresh_one(
     journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -159,6 +159,7 @@ Acts = st.lists(
 )
 
 
+@pytest.mark.untraced
 @given(acts=Acts)
 @settings(max_examples=40, deadline=None)
 def test_whatever_was_lived_pruning_changes_no_answer_that_a_purchase_depends_on(acts: list[tuple[Any, ...]]) -> None:

@@ -18,6 +18,7 @@ async def pieces(body: MultipartBody) -> list[bytes]:
     return [piece async for piece in body]
 
 
+@pytest.mark.untraced
 @given(image=st.binary(max_size=400_000))
 def test_the_body_is_the_form_in_small_pieces_of_the_announced_length(image: bytes) -> None:
     body = MultipartBody(CreateRequest(image=image, filename="a.png", content_type="image/png", type=1), lambda: None)

@@ -80,6 +80,7 @@ def test_the_picture_goes_one_way_and_everything_else_the_other(
     assert envelope.data == expected
 
 
+@pytest.mark.untraced
 @settings(max_examples=80, deadline=None)
 @given(document=plain_json, cuts=st.lists(st.integers(0, 500), max_size=10), rubbish=st.booleans())
 def test_an_answer_without_a_picture_is_what_the_standard_library_reads(
@@ -92,6 +93,7 @@ def test_an_answer_without_a_picture_is_what_the_standard_library_reads(
     assert (envelope.status, envelope.message, envelope.data) == (200, "ok", {"x": document})
 
 
+@pytest.mark.untraced
 @settings(max_examples=80, deadline=None)
 @given(text=st.binary(max_size=300) | texts.map(str.encode), cuts=st.lists(st.integers(0, 300), max_size=10))
 def test_anything_at_all_is_read_or_called_garbled(text: bytes, cuts: list[int]) -> None:
@@ -103,6 +105,7 @@ def test_anything_at_all_is_read_or_called_garbled(text: bytes, cuts: list[int])
             assert str(error)  # noqa: PT017 - either way is fine
 
 
+@pytest.mark.untraced
 @settings(max_examples=100, deadline=None)
 @given(
     data=st.binary(max_size=400),
@@ -234,6 +237,7 @@ def test_a_task_id_is_known_before_the_answer_ends() -> None:
         reader.finish()
 
 
+@pytest.mark.untraced
 def test_a_long_string_in_tiny_pieces_takes_no_long_time() -> None:
     text = b'{"message": "' + b"x" * 100_000 + b'"}'
     reader, _ = read(text, list(range(len(text))))

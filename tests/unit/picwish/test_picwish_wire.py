@@ -66,6 +66,7 @@ def test_numbers_as_strings_are_the_same() -> None:
 strange = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.lists(st.integers(), max_size=1)
 
 
+@pytest.mark.untraced
 @given(st.dictionaries(st.sampled_from(sorted(WHOLE)), strange, max_size=5))
 def test_no_answer_is_too_strange_to_be_read(data: dict[str, object]) -> None:
     json.loads(read_answer(data).to_json(), parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
@@ -202,6 +203,7 @@ def test_a_pause_is_read_in_seconds_or_by_the_servers_own_clock(
     assert retry_after(headers) == expected
 
 
+@pytest.mark.untraced
 @given(st.text(), st.text())
 def test_any_text_becomes_one_short_printable_line(text: str, secret: str) -> None:
     line = plain(text, secret)

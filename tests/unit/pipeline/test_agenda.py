@@ -1,5 +1,6 @@
 """The agenda: of the tasks at PicWish the one that is due first is asked for first, and never twice at a time."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -157,6 +158,7 @@ def test_a_higher_priority_is_worth_a_query_once_its_task_is_as_likely_done_as_n
     assert Agenda().favoured(50.0, evenly, rank) is None
 
 
+@pytest.mark.untraced
 @given(st.lists(st.tuples(st.integers(1, 8), st.floats(0, 100)), max_size=60), st.sets(st.integers(1, 8)))
 def test_tasks_come_in_the_order_of_their_last_times_and_each_once(
     plan: list[tuple[int, float]], dropped: set[int]

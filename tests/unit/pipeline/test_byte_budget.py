@@ -104,6 +104,7 @@ STEPS = st.lists(
 )
 
 
+@pytest.mark.untraced
 @settings(deadline=None)
 @given(STEPS)
 def test_whatever_happens_the_budget_holds_and_nothing_leaks(steps: list[tuple[str, int, bool]]) -> None:

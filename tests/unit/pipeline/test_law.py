@@ -69,6 +69,7 @@ def test_a_law_from_the_journal_is_that_of_the_process_that_wrote_it() -> None:
     assert Law(reversed(seen)).quantile(0.7) == learning.quantile(0.7)
 
 
+@pytest.mark.untraced
 @given(HISTORY, SHARES, SHARES)
 def test_a_larger_share_takes_longer(history: list[float], one: float, other: float) -> None:
     law = Law(history)
@@ -76,6 +77,7 @@ def test_a_larger_share_takes_longer(history: list[float], one: float, other: fl
     assert 0 < law.quantile(low) <= law.quantile(high)
 
 
+@pytest.mark.untraced
 @given(HISTORY, SECONDS, SECONDS)
 def test_with_age_more_tasks_are_done(history: list[float], one: float, other: float) -> None:
     law = Law(history)
@@ -84,12 +86,14 @@ def test_with_age_more_tasks_are_done(history: list[float], one: float, other: f
     assert law.done_by(0) == 0
 
 
+@pytest.mark.untraced
 @given(HISTORY, SHARES)
 def test_share_and_age_are_two_sides_of_one_law(history: list[float], share: float) -> None:
     law = Law(history)
     assert law.done_by(law.quantile(share)) == pytest.approx(share, abs=1e-6)
 
 
+@pytest.mark.untraced
 @settings(max_examples=300)
 @given(HISTORY, SECONDS)
 def test_the_next_query_is_always_ahead(history: list[float], open_at: float) -> None:
@@ -177,12 +181,14 @@ def test_a_service_that_takes_hours_does_not_get_more_than_can_be_collected() ->
     assert most_pending(2, Law(lognormal(0.1, 0.3, 200)).longest) == 4
 
 
+@pytest.mark.untraced
 @given(HISTORY, SECONDS, SECONDS)
 def test_what_took_a_time_within_bounds_is_taken_to_lie_there(history: list[float], one: float, other: float) -> None:
     low, high = sorted((one, other))
     assert low <= Law(history).within(low, high) <= high
 
 
+@pytest.mark.untraced
 def test_a_law_that_is_fed_with_its_own_guesses_stays_as_it_is() -> None:
     """A service that tells no times, in a backlog: each task is found done, half a minute after it was made."""
     law = Law(lognormal(8, 0.3, 200))
@@ -192,6 +198,7 @@ def test_a_law_that_is_fed_with_its_own_guesses_stays_as_it_is() -> None:
     assert law.quantile(0.99) == pytest.approx(16, rel=0.3)
 
 
+@pytest.mark.untraced
 @given(HISTORY, SECONDS, SECONDS)
 def test_the_longer_ago_a_task_was_asked_for_the_likelier_it_is_done(
     history: list[float], one: float, other: float

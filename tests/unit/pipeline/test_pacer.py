@@ -65,6 +65,7 @@ WAITERS = st.lists(
 RATES = st.sampled_from([0.5, 1.0, 2.0, 2.7, 5.0, 30.0, 200.0]) | st.floats(0.5, 200)
 
 
+@pytest.mark.untraced
 @settings(max_examples=100, deadline=None)
 @given(qps=RATES, reloaded=st.none() | RATES, late=st.booleans(), waiters=WAITERS)
 def test_no_second_ever_holds_more_than_qps_requests_and_none_is_lost(
@@ -113,6 +114,7 @@ def test_no_second_ever_holds_more_than_qps_requests_and_none_is_lost(
         assert all(later - earlier >= 1 / max(qps, reloaded or 0) for earlier, later in pairwise(left))
 
 
+@pytest.mark.untraced
 @settings(max_examples=50, deadline=None)
 @given(qps=st.sampled_from([1.0, 2.0, 5.0, 30.0, 300.0]), late=st.booleans())
 def test_a_queue_gets_nearly_all_the_slots_that_there_are(qps: float, late: bool) -> None:
@@ -419,6 +421,7 @@ def shared(every: float, seconds: float = 600.0) -> tuple[float, float]:
     return sum(told) / seconds, 1 - sum(told) / len(told)
 
 
+@pytest.mark.untraced
 @pytest.mark.parametrize(
     ("every", "passing", "refused"),
     [(1e9, 1.95, 0.0), (2.0, 0.9, 0.06), (1.0, 0.8, 0.06), (0.5, 0.15, 0.5), (0.1, 0.01, 0.95)],

@@ -99,6 +99,7 @@ def test_a_stream_that_needs_nearly_all_requests_costs_hardly_more_than_one_quer
     assert found.waits < 0.5
 
 
+@pytest.mark.untraced
 def test_too_few_tasks_at_once_cost_throughput_and_a_few_more_cost_nothing() -> None:
     paces = {most: 3600 * 200 / course([0.0] * 200, max_pending=most).seconds for most in (8, 32, 64)}
     assert paces[32] == pytest.approx(paces[64], rel=0.02)

@@ -133,6 +133,7 @@ def test_a_folder_that_is_gone_is_minus_2(tmp_path: Path) -> None:
     assert caught.value.state == -2
 
 
+@pytest.mark.untraced
 def test_damaged_pictures_of_any_kind_are_refused_or_made_never_worse(tmp_path: Path) -> None:
     chance = random.Random(7)
     states = []

@@ -34,6 +34,7 @@ async def read(body: bytes, folder: Path, kind: str = MULTIPART, max_bytes: int 
     return await read_form(kind, pieces(), folder, max_bytes)
 
 
+@pytest.mark.untraced
 @given(
     image=st.lists(st.sampled_from([b"\r\n", b"--", b"XyZ", b"\r\n--Xy", b"\x00\xff", b"abc"]), min_size=1).map(
         b"".join

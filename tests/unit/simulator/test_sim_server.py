@@ -55,6 +55,7 @@ async def test_stopping_breaks_what_hangs_within_a_second_and_leaves_nothing(own
         assert sim.ledger == []
 
 
+@pytest.mark.untraced
 async def test_a_picture_that_is_being_made_when_it_stops_leaves_nothing_either(own_temp: Path) -> None:
     async with httpx.AsyncClient(trust_env=False, verify=False) as http:
         for number in range(20):
