@@ -1,6 +1,7 @@
 """The floors of the house: who may know whom, and how large a room may grow."""
 
 import ast
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -48,10 +49,15 @@ def room_of(module: str) -> str:
     return [*module.split("."), ""][1]
 
 
+@cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
 def imports(path: Path) -> list[str]:
     """All modules that a file imports, wherever in it."""
     found: list[str] = []
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.Import):
             found += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -95,7 +101,7 @@ def test_a_library_is_known_in_its_home_only(path: Path) -> None:
 def test_rooms_stay_small(path: Path) -> None:
     text = path.read_text()
     assert text.count("\n") <= 400, f"{path} is too long"
-    for node in ast.walk(ast.parse(text)):
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             assert (node.end_lineno or 0) - node.lineno < 52, f"{path}: {node.name} is too long"
 
@@ -108,7 +114,7 @@ def test_blind_handlers_have_two_homes() -> None:
     """A bug is caught at one job's border and at the CLI's top, and nowhere else."""
     blind = set()
     for path in FILES:
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in ast.walk(parsed(path)):
             if isinstance(node, ast.ExceptHandler) and isinstance(node.type, ast.Name) and node.type.id == "Exception":
                 blind.add(str(path.relative_to(PACKAGE)))
     assert blind == {"pipeline/border.py", "cli/__init__.py"}
@@ -117,7 +123,7 @@ def test_blind_handlers_have_two_homes() -> None:
 def test_every_public_thing_says_what_it_promises() -> None:
     silent = []
     for path in FILES:
-        for node in ast.parse(path.read_text()).body:
+        for node in parsed(path).body:
             if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
                 continue
             if not node.name.startswith("_") and ast.get_docstring(node) is None:

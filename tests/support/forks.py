@@ -7,6 +7,7 @@ It has its own number, environment, folder, files and memory, and it dies of any
 that the program can be loaded, and in which order: that is what tests with a process made from nothing are for.
 """
 
+import asyncio
 import atexit
 import gc
 import importlib
@@ -123,9 +124,16 @@ def run(
 def _load() -> None:
     for command in COMMANDS:
         importlib.import_module(f"{PROGRAM}.cli.{command}")
-    PicwishClient(base_url="http://127.0.0.1:9", key="k", timeout=1)  # reads the certificates
+    asyncio.run(_ask_nobody())
+    assert threading.active_count() == 1
     gc.collect()
     gc.freeze()
+
+
+async def _ask_nobody() -> None:
+    """Reads the certificates, and loads what is loaded with a first request."""
+    async with PicwishClient(base_url="http://127.0.0.1:9", key="k", timeout=1) as client:
+        await client.probe()
 
 
 def _tell_of_ends(watched: dict[int, int]) -> None:
