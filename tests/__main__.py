@@ -12,15 +12,13 @@ CHECKS = (
     ("ruff", "format", "--check", "."),
     ("ruff", "check", "."),
 )
+COMPILE = ("pytest", "--collect-only")  # else each worker does it by itself; what is wrong there the tests tell
 STEPS = (
     ("coverage", "erase"),
     ("coverage", "run", "-m", "pytest", "-n", WORKERS, "--dist", "worksteal"),
     ("coverage", "combine", "--quiet"),
     ("coverage", "report"),
 )
-
-
-COMPILE = ("pytest", "--collect-only")  # each worker would do it by itself; what is wrong there the tests tell
 
 
 def begin(step: tuple[str, ...], *further: str, out: int | None = None) -> subprocess.Popen[bytes]:

@@ -22,7 +22,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -80,12 +80,18 @@ class Fork:
 
 @cache
 def _nursery() -> tuple[socket.socket, subprocess.Popen[bytes]]:
-    """The process that forks, and how it is spoken to; when this one ends, it sees that and ends too."""
+    """The process that forks, and how it is spoken to; it ends with this one."""
     ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     environ = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_PROCESS")}
     command = [sys.executable, "-m", __name__, str(its.fileno())]
     process = subprocess.Popen(command, cwd=_ROOT, env=environ, pass_fds=[its.fileno()])
     its.close()
+
+    def end() -> None:
+        ours.close()
+        process.wait()
+
+    atexit.register(end)
     return ours, process
 
 
@@ -147,7 +153,8 @@ def _tell_of_ends(watched: dict[int, int]) -> None:
 
 
 def _write(tell: int, number: int) -> None:
-    os.write(tell, number.to_bytes(_NUMBER, "little", signed=True))
+    with suppress(BrokenPipeError):  # nobody wants to know any more
+        os.write(tell, number.to_bytes(_NUMBER, "little", signed=True))
 
 
 def _serve(ours: socket.socket) -> None:
@@ -192,7 +199,7 @@ def _live(order: Order, streams: list[int]) -> None:
     os.environ.clear()
     os.environ.update(order.environ)
     time.tzset()
-    coverage.process_startup(force=True)
+    coverage.process_startup()  # where the environment says so
     sys.argv[1:] = order.arguments
     code: object = 0
     try:

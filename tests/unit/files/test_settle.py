@@ -95,7 +95,6 @@ def test_the_longest_waiting_come_first_and_no_more_than_asked_for() -> None:
     assert [due.relative for due in settling.due(99)] == paths[3:]
 
 
-@pytest.mark.untraced
 def test_fifty_thousand_changes_cost_little() -> None:
     settling = Settling(2, 600)
     paths = [f"{number}.jpg" for number in range(5_000)]
