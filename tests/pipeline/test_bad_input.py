@@ -54,7 +54,7 @@ async def test_a_picture_over_which_the_decoder_crashes_is_rejected_and_the_othe
     strange.mkdir()
     crash = "import os\nfrom PIL import ImageFile\nImageFile.ImageFile.load = lambda self: os.abort()\n"
     (strange / "sitecustomize.py").write_text(crash)
-    process = Process(house, ("--once",), environ={"PYTHONPATH": str(strange)}).start()
+    process = Process(house, ("--once",), environ={"PYTHONPATH": str(strange)}, fresh=True).start()
     assert await process.ended() == 1
     problem = house.job("killer.jpg").problem
     assert problem is not None

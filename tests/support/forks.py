@@ -99,7 +99,9 @@ def begin(
     arguments: Sequence[str], *, module: str = PROGRAM, environ: dict[str, str] | None = None, out: int, errors: int
 ) -> Fork:
     """As ``python -m MODULE ARGUMENTS`` here and now, with nothing to read, writing to these two files."""
-    order = Order(module, list(arguments), dict(os.environ if environ is None else environ), os.getcwd())
+    environ = dict(os.environ if environ is None else environ)
+    assert all(environ[name] == os.environ.get(name) for name in environ if name.startswith("PYTHON")), "it has begun"
+    order = Order(module, list(arguments), environ, os.getcwd())
     told, tell = os.pipe()
     try:
         socket.send_fds(_nursery()[0], [json.dumps(asdict(order)).encode()], [out, errors, tell])
