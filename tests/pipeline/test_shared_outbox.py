@@ -43,7 +43,7 @@ def check_places(house: House, outbox: Path, names: set[str]) -> None:
 async def test_one_picture_of_two_rules_gets_two_places_in_their_outbox_though_that_was_away(
     house: House, if_exists: str
 ) -> None:
-    house.simulator.settings = replace(house.simulator.settings, processing=(0.6, 0.1))
+    house.simulator.settings = replace(house.simulator.settings, processing=(2.5, 0.1))
     nas = house.root / "nas"
     nas.mkdir()
     share(house, "nas/outbox", if_exists=if_exists)
@@ -87,7 +87,7 @@ def outbox_away(house: House) -> Iterator[None]:
 
 
 async def test_an_outbox_that_was_away_is_swept_when_it_comes_back(house: House) -> None:
-    house.simulator.settings = replace(house.simulator.settings, processing=(0.6, 0.1))
+    house.simulator.settings = replace(house.simulator.settings, processing=(2.5, 0.1))
     house.rule = {"outbox": "nas/outbox"}
     part = leave_a_part(house.root / "nas/outbox")
     house.drop("a.jpg")
