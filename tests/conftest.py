@@ -4,14 +4,14 @@ import gc
 import os
 import shutil
 import subprocess
-from collections.abc import AsyncIterator, Generator
+from collections.abc import AsyncIterator, Generator, Iterator
 from pathlib import Path
 
 import coverage
 import pytest
 
 from picwish_watchd.simulator import Simulator
-from tests.support.house import FAST, House
+from tests.support.house import FAST, House, leave_none
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -51,6 +51,12 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
         "JOURNAL_STREAM", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy",
     ):  # fmt: skip
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(autouse=True)
+def _no_daemon_outlives_its_test() -> Iterator[None]:
+    yield
+    leave_none()
 
 
 @pytest.fixture(autouse=True)

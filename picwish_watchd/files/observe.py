@@ -76,6 +76,7 @@ class Walked:
     place: str = ""  #: where the inbox's path leads, its links followed
     partial: str | None = None  #: why the kernel tells of changes in some of its folders only
     again: tuple[str, ...] = ()  #: links below it that lead into folders that were walked by another path
+    recalled: int = 0  #: of `Watcher.recalled`, so many were looked at by this walk and those before
 
 
 Report = Callable[[str, "list[Sighting] | Walked"], None]
@@ -109,6 +110,7 @@ class Watcher(threading.Thread):
         self._doubtful = False  # whether the kernel still listens
         self._flood = False  # the kernel is not asked: walks alone, one after the other
         self._sighted = 0  # files of the last walk
+        self.recalled = 0  #: how often `recall` was called
 
     def hint(self, relative: str | None = None) -> None:
         """Asks for a walk now; with a path, for a close look at that file, without one at all. From any thread."""
@@ -118,6 +120,12 @@ class Watcher(threading.Thread):
         """Mounts have changed: asks for a walk now, with a close look at nothing that is known. From any thread."""
         self._doubtful = True
         self._hints.wake()
+
+    def recall(self, relative: str, path: str) -> None:
+        """Whatever lies there now is news: asks for a walk now. From one thread."""
+        self.forget(relative)
+        self.hint(path)
+        self.recalled += 1
 
     def forget(self, relative: str) -> None:
         """The file was moved or deleted by ourselves. From any thread."""
@@ -150,6 +158,7 @@ class Watcher(threading.Thread):
 
     def _walk(self, *, full: bool) -> None:
         began = time.monotonic()
+        recalled = self.recalled  # before the hints are taken: each of them is among those
         touched, everything = self._hints.take()  # whatever comes of this walk: a hint is asked for once
         drowned, self._flood = self._flood, len(touched) >= _FLOOD or (self._flood and self._sighted >= _EBB)
         self._sighted = 0
@@ -173,7 +182,7 @@ class Watcher(threading.Thread):
         spent = time.monotonic() - began
         walked = Walked(
             self.inbox.rule, away, spent, warning, self._walker.unread, mount, self._ear.polling, place,
-            self._ear.partial, self._walker.again,
+            self._ear.partial, self._walker.again, recalled,
         )  # fmt: skip
         self._report(self.inbox.rule, walked)
 

@@ -41,6 +41,7 @@ class Desk:
     again: bool = False  #: whether links in it lead into folders that are walked by another path
     observer: str | None = None  #: "native", "partial" or "polling"; None: not walked yet
     place: str = ""  #: where the inbox's path leads
+    recalled: int = 0  #: of the files that are news again, so many were looked for
 
     @property
     def watching(self) -> bool:
@@ -116,8 +117,7 @@ class Desks:
         """Whatever lies at the job's source now is news."""
         desk = self._desks.get(job.rule)
         if desk is not None:
-            desk.watcher.forget(os.fspath(job.relative))
-            desk.watcher.hint(os.fspath(job.source))
+            desk.watcher.recall(os.fspath(job.relative), os.fspath(job.source))
 
     def all(self) -> list[Desk]:
         """The rules at work."""
@@ -127,6 +127,11 @@ class Desks:
     def walked(self) -> bool:
         """Whether every inbox was walked at least once, or found to be away."""
         return bool(self._desks) and all(desk.walked or desk.away for desk in self._desks.values())
+
+    @property
+    def recalling(self) -> bool:
+        """Whether a file that is news again was not looked for yet, in an inbox that can be walked."""
+        return any(desk.recalled < desk.watcher.recalled and desk.away is None for desk in self._desks.values())
 
     @property
     def settling(self) -> int:
@@ -176,7 +181,7 @@ class Desks:
             _log.warning("link.not_entered", rule=name, path=example, number=len(news.again), reason=_AGAIN)
         self._learn_mount(desk, news)
         self._tell_observer(desk, news)
-        desk.again = bool(news.again)
+        desk.again, desk.recalled = bool(news.again), news.recalled
         desk.unread, desk.place, desk.heard = news.unread, news.place, self._context.clock.monotonic()
         first, desk.walked = not desk.walked, True
         if not self._set_away(desk, news.away) and first:

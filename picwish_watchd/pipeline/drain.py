@@ -82,7 +82,7 @@ class Drain:
         return 1 if bad or left or away or unreadable else 0
 
     def _taken_in(self) -> bool:
-        return self._desks.walked and self._desks.settling == 0
+        return self._desks.walked and not self._desks.recalling and self._desks.settling == 0
 
     def _disposed(self) -> bool:
         """Whether every original that is to go was at least tried."""

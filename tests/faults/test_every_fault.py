@@ -317,7 +317,7 @@ async def _post(house: House) -> Job:
         assert job is not None
         await submit.submit(job)
         granting.cancel()
-        context.lanes.close()
+        context.close()
     after = journal.get(job_id)
     journal.close()
     assert after is not None

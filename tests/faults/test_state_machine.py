@@ -120,7 +120,7 @@ class Life:
         """Takes the memory away and leaves the files as they are, the WAL beside the journal."""
         self.pacing.cancel()
         await self.client.aclose()
-        self.context.lanes.close()
+        self.context.close()
         path = self.journal.path
         kept = {name: Path(name).read_bytes() for name in (f"{path}", f"{path}-wal") if os.path.exists(name)}
         self.journal._connection.close()  # folds the WAL in, which a death does not

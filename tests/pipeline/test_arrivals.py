@@ -440,7 +440,7 @@ class Reception:
     def close(self) -> None:
         self.watcher.stop()
         self.watcher.join(DEADLINE)
-        self.context.lanes.close()
+        self.context.close()
         self.journal.close()
 
 

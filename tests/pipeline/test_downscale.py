@@ -36,7 +36,7 @@ async def context(house: House) -> AsyncIterator[Context]:
     async with PicwishClient(base_url=config.api.base_url, key=KEY, timeout=5) as client:
         context = Context(config=config, journal=journal, spool=spool, clock=Clock(), client=client)
         yield context
-        context.lanes.close()
+        context.close()
     journal.close()
 
 

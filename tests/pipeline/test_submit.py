@@ -3,9 +3,11 @@
 import asyncio
 import os
 import signal
+import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -143,7 +145,7 @@ async def test_where_picwish_goes_silent_few_images_are_sent_into_the_silence(
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks)
-        context.lanes.close()
+        context.close()
     journal.close()
 
 
@@ -276,6 +278,26 @@ async def test_a_file_that_changes_while_it_waits_is_never_sent_as_it_was_not_ju
     await daemon
     assert [charge.sha256 for charge in house.simulator.ledger] == [house.dropped[path]]
     assert [job.state for job in house.jobs()] == [State.REJECTED, State.DONE]
+
+
+async def test_once_ends_no_earlier_than_what_changed_was_looked_at_again(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house.simulator.break_down(refuse=True)
+    path = house.drop("a.jpg", seed=1)
+    daemon = asyncio.create_task(house.drain())
+    await until(lambda: "api_down" in house.report() and house.jobs() != [])
+    at_once = os.scandir
+
+    def slowly(folder: Any) -> Any:
+        time.sleep(0.4)  # as of a share that was asleep
+        return at_once(folder)
+
+    monkeypatch.setattr(os, "scandir", slowly)
+    house.drop("a.jpg", seed=2)
+    await house.simulator.repair()
+    await daemon
+    assert [charge.sha256 for charge in house.simulator.ledger] == [house.dropped[path]]
 
 
 async def test_a_duplicate_task_id_never_delivers_another_pictures_result(house: House) -> None:

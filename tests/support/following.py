@@ -81,5 +81,5 @@ async def following(house: House) -> AsyncIterator[Following]:
         pacing = asyncio.create_task(found.pacer.run())
         yield found
         pacing.cancel()
-        context.lanes.close()
+        context.close()
     journal.close()

@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import select
 import shutil
 import struct
 import subprocess
@@ -101,9 +102,11 @@ def hanging(folder: Path, *, dead: bool = False, to_the_death: bool = False) -> 
     ENOTCONN, as of an sshfs whose line was cut.
     """
     try:
-        server = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
+        server = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError:
         pytest.skip("a mount that hangs needs /dev/fuse")
+    over = threading.Event()
+    listening = threading.Thread(target=_say_hello, args=(server, over), daemon=True)
     try:
         options = f"fd={server},rootmode=40000,user_id=0,group_id=0".encode()
         if _libc.mount(b"hanging", os.fsencode(folder), b"fuse", 0, options) != 0:
@@ -111,22 +114,29 @@ def hanging(folder: Path, *, dead: bool = False, to_the_death: bool = False) -> 
         if dead:
             os.close(server)
         if to_the_death:
-            threading.Thread(target=_say_hello, args=(server,), daemon=True).start()
+            listening.start()
         yield folder
     finally:
+        over.set()
+        if to_the_death and listening.ident is not None:
+            listening.join()  # who still reads from the server keeps it from being closed, and what waits, waiting
         if not dead:
             os.close(server)
         _libc.umount2(os.fsencode(folder), 2)  # MNT_DETACH
 
 
-def _say_hello(server: int) -> None:
+def _say_hello(server: int, over: threading.Event) -> None:
     """Answers FUSE_INIT (linux/fuse.h: fuse_in_header, fuse_out_header, fuse_init_out), and then only listens."""
+    greeted = False
     with suppress(OSError):  # ENODEV: unmounted
-        unique = struct.unpack_from("<8xQ", os.read(server, 2**17))[0]
-        hello = struct.pack("<IIIIHHI36x", 7, 31, 0, 0, 16, 8, 4096)
-        os.write(server, struct.pack("<IiQ", 16 + len(hello), 0, unique) + hello)
-        while os.read(server, 2**17):
-            pass
+        while not over.is_set():
+            if not select.select([server], [], [], 0.02)[0]:
+                continue
+            unique = struct.unpack_from("<8xQ", os.read(server, 2**17))[0]
+            if not greeted:
+                hello = struct.pack("<IIIIHHI36x", 7, 31, 0, 0, 16, 8, 4096)
+                os.write(server, struct.pack("<IiQ", 16 + len(hello), 0, unique) + hello)
+                greeted = True
 
 
 _libc = ctypes.CDLL(None, use_errno=True)

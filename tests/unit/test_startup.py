@@ -20,6 +20,7 @@ def test_a_command_that_only_looks_does_not_wait_for_the_libraries_of_the_daemon
     assert [library for library in _OF_THE_DAEMON if library in loaded] == []
 
 
+@pytest.mark.untraced  # the tracer would load them itself
 def test_status_loads_neither_yaml_nor_what_makes_dataclasses() -> None:
     """Each takes a quarter of the time that `status` has beside a daemon."""
     look = "import sys, picwish_watchd.cli, picwish_watchd.cli.status; print(*sys.modules)"

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -60,8 +61,17 @@ def processes_of(pid: int) -> list[int]:
     return found
 
 
+def inspectors() -> list[int]:
+    """Those of this process, which may have others."""
+    found = []
+    for pid in processes_of(os.getpid()):
+        with suppress(OSError):  # it has ended meanwhile
+            found += [pid] if b"files.inspector" in Path(f"/proc/{pid}/cmdline").read_bytes() else []
+    return found
+
+
 def only_process() -> int:
-    [pid] = [pid for pid in processes_of(os.getpid()) if b"inspector" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    [pid] = inspectors()
     return pid
 
 
@@ -182,11 +192,11 @@ def test_one_that_hangs_keeps_only_who_asked_it(tmp_path: Path, inspector: Inspe
     for _ in range(3):
         assert isinstance(inspector.decide(doubtful), Bad)
     assert not answers
-    assert len(processes_of(os.getpid())) == 2, "one for those that do not hang, not one for each of their files"
+    assert len(inspectors()) == 2, "one for those that do not hang, not one for each of their files"
     inspector.close()
     asking.join(10)
     assert isinstance(answers[0], Inspected)
-    assert not processes_of(os.getpid())
+    assert not inspectors()
 
 
 def test_the_end_does_not_wait_for_one_that_not_even_sigkill_ends(tmp_path: Path, inspector: Inspector) -> None:
@@ -196,7 +206,7 @@ def test_the_end_does_not_wait_for_one_that_not_even_sigkill_ends(tmp_path: Path
         question = Question(nas / "a.jpg", Stamp(1, 2, 3), LIMITS, follow_symlinks=False, final=False)
         asking = threading.Thread(target=inspector.judge, args=([question],))
         asking.start()
-        until(lambda: any("wait_answer" in Path(f"/proc/{pid}/wchan").read_text() for pid in processes_of(os.getpid())))
+        until(lambda: any("wait_answer" in Path(f"/proc/{pid}/wchan").read_text() for pid in inspectors()))
         closing = threading.Thread(target=inspector.close)
         closing.start()
         closing.join(5)
@@ -204,14 +214,14 @@ def test_the_end_does_not_wait_for_one_that_not_even_sigkill_ends(tmp_path: Path
         assert asking.is_alive()
     asking.join(10)
     assert not asking.is_alive()
-    assert not processes_of(os.getpid())
+    assert not inspectors()
 
 
 def test_after_the_end_none_is_begun_and_no_file_is_at_fault_for_it(tmp_path: Path, inspector: Inspector) -> None:
     inspector.close()
     assert isinstance(inspector.judge([whole(tmp_path)])[0], Inspected)
     assert isinstance(inspector.decide(cut(tmp_path)), NotWhole)
-    assert not processes_of(os.getpid())
+    assert not inspectors()
 
 
 def test_narrower_bounds_of_the_system_are_kept_and_no_fault_of_a_file(
@@ -242,7 +252,7 @@ def test_a_process_of_another_version_is_not_asked(
     other = "import picwish_watchd\npicwish_watchd.__version__ = 'another'\n"
     strange(tmp_path, monkeypatch, other + INSPECTOR + "inspector._asked = lambda one, two: None")
     assert isinstance(inspector.decide(doubtful(tmp_path)), Inspected)
-    assert not processes_of(os.getpid())
+    assert not inspectors()
 
 
 def test_relative_paths_to_packages_mean_the_same_in_the_process(
@@ -301,7 +311,7 @@ def test_it_has_no_keys_and_ends_when_nothing_is_asked(
     inspector.rest(60)
     assert only_process() == pid
     inspector.rest(0)
-    assert pid not in processes_of(os.getpid())
+    assert pid not in inspectors()
     assert isinstance(inspector.judge([ask(tmp_path / "gone", stamp=Stamp(0, 0, 0))])[0], Gone)
 
 

@@ -89,7 +89,7 @@ async def at_work(
                 await scene.herald.close(0.0, asyncio.Event())
             scene.herald.stop()
             await asyncio.sleep(0)
-            context.lanes.close()
+            context.close()
             journal.close()
 
 
