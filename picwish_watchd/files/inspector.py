@@ -90,8 +90,8 @@ class Inspector:
                 return answers
         return answers_to(questions)
 
-    def decide(self, question: Question) -> Answer:
-        """The answer to a ``final`` question. Raises nothing: a file over which the process breaks down is `Bad`."""
+    def decide(self, question: Question, *, again: bool = True) -> Answer:
+        """The answer to a ``final`` question. Raises nothing: a file over which two processes break down is `Bad`."""
         if not self._asking.acquire(timeout=max(0.0, self._asked + self._patience - time.monotonic())):
             return self._other().decide(question)
         answers = self._ask([question])
@@ -101,6 +101,8 @@ class Inspector:
             return answer(question)
         if answers in _STOPPED:
             return NotWhole(f"{shown(question.path.name)} could not be decoded: picwish-watchd stops", question.stamp)
+        if again:  # it may have ended for a reason of its own, and before it was asked
+            return self.decide(question, again=False)
         found = f"{shown(question.path.name)} is corrupt: what tried to decode it broke down; copy or export it again"
         return Bad(Problem(ErrorCode.CORRUPT, found), question.stamp)
 

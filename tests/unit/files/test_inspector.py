@@ -140,6 +140,14 @@ def test_a_process_that_is_killed_costs_no_answer_and_is_begun_anew(tmp_path: Pa
     assert only_process() != first
 
 
+def test_a_process_that_was_killed_while_it_rested_is_no_fault_of_the_next_file(
+    tmp_path: Path, inspector: Inspector
+) -> None:
+    inspector.judge([whole(tmp_path)])
+    os.kill(only_process(), signal.SIGKILL)
+    assert isinstance(inspector.decide(doubtful(tmp_path)), Inspected)
+
+
 @pytest.mark.parametrize("death", ["os.abort()", "bytearray(2**40)", "os.kill(os.getpid(), 9)"])
 def test_a_file_over_which_the_decoder_breaks_down_is_corrupt_and_the_next_one_is_judged(
     tmp_path: Path, inspector: Inspector, monkeypatch: pytest.MonkeyPatch, death: str
