@@ -75,6 +75,8 @@ def test_the_first_command_installs_and_runs_the_demo() -> None:
     folder = Path(told.stdout.rstrip().rpartition(" ")[2])
     try:
         assert "25 credits would have been paid" in told.stdout
+        last = [line for line in told.stderr.splitlines() + told.stdout.splitlines() if line.startswith("5 of 5")]
+        assert last == ["5 of 5: 5 done"], "nothing is foretold of what is done"
         assert len([path for path in (folder / "outbox").rglob("*") if path.is_file()]) == 5
     finally:
         shutil.rmtree(folder)

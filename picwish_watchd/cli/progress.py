@@ -44,6 +44,8 @@ class Progress:
         if settling:
             words.insert(0, f"{settling} settling")
         text = ", ".join(words) or "looking"
+        if ended == everything:  # what was foretold a moment ago has come
+            forecast = ""
         if self._bar is not None:
             self._bar.update(ended, everything, f"{text}; {forecast}" if forecast else text)
         elif text != self._last:
