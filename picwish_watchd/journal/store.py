@@ -150,11 +150,10 @@ class Journal(JournalReader):
                     "INSERT INTO charge (job, rule, at, credits, state) VALUES (?, ?, ?, ?, 'reserved')",
                     (job.id, job.rule, at, reserve),
                 )
+                self._sums.add(at, reserve)
             if charge is not None:
                 self._settle(cursor, job, charge)
             moved = self._write(cursor, job, {"state": to, **changed_columns(changes)})
-        if reserve is not None:
-            self._sums.add(at, reserve)
         self._pauses.pop((job.state, job.rule), None)
         return moved
 
@@ -284,6 +283,7 @@ class Journal(JournalReader):
                 if synced:  # the witness must not outlive what it has seen
                     self._lock.testify(last)
             except BaseException:
+                self._sums.forget()  # what was added, and may be undone or not
                 if self._connection.in_transaction:
                     cursor.execute("ROLLBACK")
                 raise

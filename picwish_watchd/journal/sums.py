@@ -34,12 +34,12 @@ class Sums:
         return found
 
     def add(self, at: float, credits: int) -> None:
-        """This connection has committed one more submission."""
+        """This connection writes one more submission down; `forget`, should it not be committed."""
         for moment in self._known:
             self._known[moment] += credits if at >= moment else 0
 
     def forget(self) -> None:
-        """This connection is about to change what counts of an earlier one."""
+        """This connection changes what counts of an earlier one, or undoes what it did."""
         self._known.clear()
 
     def believe(self, credits: Mapping[float, int], event: int) -> None:

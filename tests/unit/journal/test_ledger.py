@@ -1,5 +1,8 @@
 """The ledger: what each job cost, may have cost, and what counts against a budget."""
 
+import errno
+import fcntl
+import os
 import time
 from collections import Counter
 from pathlib import Path
@@ -133,6 +136,35 @@ def test_a_sum_follows_each_change_of_the_ledger_and_none_is_added_up_again_for_
     assert len(sums) == once
     journal.move(jobs[2], State.FAILED, "400", charge=Charge.RELEASED)
     assert journal.credits_since(day) == 20
+
+
+def test_a_submission_counts_where_only_what_came_after_its_commit_failed(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = added(journal, "a.jpg")
+    assert journal.credits_since(0) == 0
+    flock = fcntl.flock
+
+    def broken(fd: int, operation: int) -> None:
+        flock(fd, operation)
+        if operation == fcntl.LOCK_UN:
+            raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", broken)
+    with pytest.raises(OSError, match=os.strerror(errno.ENOLCK)):
+        journal.move(job, State.SUBMITTING, "sending", reserve=5)
+    monkeypatch.setattr(fcntl, "flock", flock)
+    assert now(journal, job.id).state is State.SUBMITTING
+    assert journal.credits_since(0) == 5
+
+
+def test_a_submission_that_was_not_written_down_does_not_count(journal: Journal) -> None:
+    job = added(journal, "a.jpg")
+    journal.move(job, State.REJECTED, "it changed")
+    assert journal.credits_since(0) == 0
+    with pytest.raises(StaleJobError):
+        journal.move(job, State.SUBMITTING, "sending", reserve=5)
+    assert journal.credits_since(0) == 0
 
 
 def test_a_cap_counts_what_was_spent_a_moment_ago(journal: Journal) -> None:
