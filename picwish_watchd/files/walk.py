@@ -12,7 +12,7 @@ import re
 import stat
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from picwish_watchd.job import Stamp
@@ -47,7 +47,6 @@ JUNK = (
 
 
 _PICTURE = re.compile(r"\.(jpe?g|bmp|png|webp|tiff?|url|webloc)$", re.IGNORECASE)
-_NONE: frozenset[str] = frozenset()
 _NOTHING: Mapping[str, Stamp] = {}
 _LEADS_NOWHERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 
@@ -142,56 +141,46 @@ class Walker:
         return self._walk(folder, read, _by_folder(touched), full, intact)
 
     def _walk(
-        self,
-        folder: int,
-        read: set[str],
-        touched: dict[str, set[str]],
-        full: bool,
-        intact: Callable[[], bool],
+        self, folder: int, read: set[str], touched: dict[str, set[str]], full: bool, intact: Callable[[], bool]
     ) -> Iterator[Sighting]:
-        gone: list[tuple[str, set[str]]] = []  # names of folders that were read
-        walked: set[str] = set()
-        unread: list[str] = []
-        folders: list[str] = []
-        links: list[str] = []  # to folders, a heap
-        again: list[str] = []
-        prefix = ""
-        self.folders = 0
+        met, prefix, walked = _Met(read), "", set[str]()
         while True:
-            self.folders += 1
             walked.add(prefix)
-            seen: list[str] = []  # of the known names, each once
-            hinted = touched.get(prefix, _NONE)
             try:
-                with _entries(folder) as entries:
-                    for entry in self._unknown(entries, prefix, hinted, seen, full):
-                        relative = prefix + entry.name
-                        if self._names.ignores(entry.name, relative):
-                            continue
-                        if self._recursive and self._is_folder(entry):
-                            if self._follow and entry.is_symlink():
-                                heapq.heappush(links, relative)
-                            else:
-                                folders.append(relative)
-                        if not self._takes(entry, relative):
-                            continue
-                        stamp = self._look(entry, relative, unread, close=full or entry.name in hinted)
-                        if entry.name in self._known.inside(prefix):
-                            seen.append(entry.name)
-                        if stamp is not None:
-                            yield Sighting(relative, stamp)
-                if len(seen) < len(self._known.inside(prefix)):
-                    gone.append((prefix, self._known.inside(prefix).keys() - seen))
+                yield from self._read(folder, prefix, touched.get(prefix, ()), full, met)
             except OSError:
-                unread.append(prefix)
-            following = self._enter(folders, links, read, again, unread)
+                met.unread.append(prefix)
+            following = self._enter(met)
             if following is None:
                 break
             folder, prefix = following
-        self.unread, self.again = tuple(unread), tuple(again)
+        self.folders, self.unread, self.again = len(walked), tuple(met.unread), tuple(met.again)
         if intact():
-            self._known.drop_all(each for each in gone if not each[0].startswith(self.unread))
+            self._known.drop_all(each for each in met.gone if not each[0].startswith(self.unread))
             self._known.drop_folders(lambda folder: folder not in walked and not folder.startswith(self.unread))
+
+    def _read(self, folder: int, prefix: str, hinted: Collection[str], full: bool, met: "_Met") -> Iterator[Sighting]:
+        """One folder, from its descriptor, which is closed. Raises OSError where it cannot be read to its end."""
+        seen: list[str] = []  # of the known names, each once
+        with _entries(folder) as entries:
+            for entry in self._unknown(entries, prefix, hinted, seen, full):
+                relative = prefix + entry.name
+                if self._names.ignores(entry.name, relative):
+                    continue
+                if self._recursive and self._is_folder(entry):
+                    if self._follow and entry.is_symlink():
+                        heapq.heappush(met.links, relative)
+                    else:
+                        met.folders.append(relative)
+                if not self._takes(entry, relative):
+                    continue
+                stamp = self._look(entry, relative, met.unread, close=full or entry.name in hinted)
+                if entry.name in self._known.inside(prefix):
+                    seen.append(entry.name)
+                if stamp is not None:
+                    yield Sighting(relative, stamp)
+        if len(seen) < len(self._known.inside(prefix)):
+            met.gone.append((prefix, self._known.inside(prefix).keys() - seen))
 
     def _unknown(
         self,
@@ -224,29 +213,27 @@ class Walker:
             else:
                 seen.append(name)
 
-    def _enter(
-        self, folders: list[str], links: list[str], read: set[str], again: list[str], unread: list[str]
-    ) -> tuple[int, str] | None:
+    def _enter(self, met: "_Met") -> tuple[int, str] | None:
         """Opens the next folder. Where links are followed each is read once, by its own path rather than by a link.
 
         Else folders that are linked to one another would be walked by each way through them: of 8, 100,000 times. They
         are told apart by where they lie, for a share of several disks may number the folders of each alike.
         """
-        while folders or links:
-            relative = folders.pop() if folders else heapq.heappop(links)
+        while met.folders or met.links:
+            relative = met.folders.pop() if met.folders else heapq.heappop(met.links)
             path = os.path.join(self.root, relative)
             try:
                 if self._follow:
                     real = os.path.realpath(path)
                     if self._is_forbidden(real):
                         continue
-                    if real in read:
-                        again.append(relative)
+                    if real in met.read:
+                        met.again.append(relative)
                         continue
-                    read.add(real)
+                    met.read.add(real)
                 return _open(path), relative + "/"
             except OSError:
-                unread.append(relative + "/")
+                met.unread.append(relative + "/")
         return None
 
     def _takes(self, entry: "os.DirEntry[str]", relative: str) -> bool:
@@ -293,6 +280,18 @@ class Walker:
             return None
         self._known.put(relative, stamp)
         return stamp
+
+
+@dataclass(slots=True)
+class _Met:
+    """What one walk has come by so far."""
+
+    read: set[str]  #: where links are followed: the folders that were read, by where they lie
+    folders: list[str] = field(default_factory=list)  #: to be read
+    links: list[str] = field(default_factory=list)  #: to folders, a heap
+    again: list[str] = field(default_factory=list)
+    unread: list[str] = field(default_factory=list)
+    gone: list[tuple[str, set[str]]] = field(default_factory=list)  #: known names that are missing in folders
 
 
 class _Known:
