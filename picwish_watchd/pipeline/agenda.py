@@ -59,7 +59,8 @@ class Agenda:
         return self._tasks.get(job_id)
 
     def follow(self, task: Followed, due: float) -> None:
-        """Takes a task up."""
+        """Takes a task up, in the place of an earlier one of the same job."""
+        self.drop(task.id)
         self._tasks[task.id] = task
         self.schedule(task, due)
 

@@ -51,6 +51,19 @@ def test_a_task_that_is_being_asked_for_is_not_due_until_it_is_scheduled_again()
     assert agenda.take(99.0, evenly) is None
 
 
+def test_a_job_with_another_task_leaves_nothing_of_the_last_one() -> None:
+    agenda = Agenda()
+    followed(agenda, 1, 5.0, inherited=True)
+    assert agenda.wait(10.0) == 0.0
+    task = followed(agenda, 1, 12.0, born=8.0)
+    assert agenda.wait(10.0) == 2.0
+    assert agenda.take(12.0, evenly) is task
+    agenda.drop(1)
+    assert agenda.wait(30.0) is None
+    assert agenda.take(30.0, evenly) is None
+    assert not agenda.expiring(9999.0)
+
+
 def test_a_task_scheduled_anew_is_due_at_its_last_time_only() -> None:
     agenda = Agenda()
     task = followed(agenda, 1, 10.0)
