@@ -319,7 +319,7 @@ class Daemon:
         if config.journal != context.config.journal:
             _log.warning("config.needs_restart", key="journal")
             # and with it the spool; the file no longer says all: nobody is to take the journal that we have for its own
-            config = replace(config, journal=context.config.journal, sha256=None)
+            config = replace(config, journal=context.config.journal, digest=None)
         if _address(config) == _address(context.config):
             context.client.replace_key(key)
         else:

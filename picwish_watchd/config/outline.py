@@ -41,16 +41,16 @@ class Outline(NamedTuple):
 
 def told(config: "Config") -> dict[str, object] | None:
     """The outline and what it is an outline of, as JSON knows it; None where the file alone does not say all."""
-    if config.sha256 is None:
+    if config.digest is None:
         return None
     outline = Outline.of(config)
     rules = [rule._asdict() for rule in outline.rules]
-    return {"file": str(config.path), "sha256": config.sha256, **outline._asdict(), "rules": rules}
+    return {"file": str(config.path), "digest": config.digest, **outline._asdict(), "rules": rules}
 
 
 def recalled(told: Mapping[str, Any] | None, seen: "Glance") -> Outline | None:
     """The outline that was told by the same version, if it is that of the file as it was seen now."""
-    if told is None or (told["file"], told["sha256"]) != (str(seen.file), seen.sha256):
+    if told is None or (told["file"], told["digest"]) != (str(seen.file), seen.digest):
         return None
     rules = tuple(RuleOutline(**rule) for rule in told["rules"])
     return Outline(rules, told["qps"], told["max_pending"], told["per_day"], told["per_month"])

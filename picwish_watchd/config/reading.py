@@ -83,7 +83,7 @@ class _Reading:
             rules=tuple(rules.values()),
             log=log,
             path=path,
-            sha256=self._document.sha256,
+            digest=self._document.digest,
             warnings=tuple(self._warnings(api)),
             http=http,
             notify=tuple(notify.values()),

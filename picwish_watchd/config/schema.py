@@ -276,8 +276,8 @@ class Config:
     warnings: tuple[str, ...]  #: what works and should not stay so, for a person to read
     http: Http | None = None
     notify: "tuple[Notifier, ...]" = ()  #: whom the daemon tells of trouble
-    #: Of that file's bytes; None where they do not say all: ``~`` and ``${VAR}`` come from outside.
-    sha256: str | None = field(default=None, compare=False)
+    #: `digest_of` that file's bytes; None where they do not say all: ``~`` and ``${VAR}`` come from outside.
+    digest: str | None = field(default=None, compare=False)
 
     def private(self) -> list[PrivateFile]:
         """The files of secrets that it names, besides that of the API key."""

@@ -4,7 +4,6 @@ YAML 1.1 takes ``12:30`` for 750, ``010`` for 8 and ``0644`` for 420. Here only 
 such spellings stay text, and the key's own reader judges them.
 """
 
-import hashlib
 import os
 import re
 import stat
@@ -15,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from picwish_watchd.config.glance import digest_of
 from picwish_watchd.config.messages import Fault, Where, printable, spell
 from picwish_watchd.errors import ConfigError
 
@@ -48,7 +48,9 @@ class Document:
     data: dict[str, object]
     spots: Mapping[Where, Spot]
     faults: tuple[Fault, ...]  #: keys that stand twice, tags
-    sha256: str | None  #: of the file's bytes; None where they do not say all: ``~`` and ``${VAR}`` come from outside
+    digest: (
+        str | None
+    )  #: `digest_of` the file's bytes; None where they do not say all: ``~`` and ``${VAR}`` come from outside
 
     def line(self, where: Where) -> int:
         """The line of a key, or of what is nearest around it."""
@@ -80,7 +82,7 @@ def read(file: Path) -> Document:
         raise ConfigError(
             f"{file}:{_line(node)}: found {_shown(node)} at the top; allowed: keys such as api: and rules:"
         )
-    return _Walk(file).document(node, hashlib.sha256(content).hexdigest())
+    return _Walk(file).document(node, digest_of(content))
 
 
 def _bytes(file: Path) -> bytes:
@@ -149,9 +151,9 @@ class _Walk:
         self._visited = 0
         self._says_all = True
 
-    def document(self, root: yaml.MappingNode, sha256: str) -> Document:
+    def document(self, root: yaml.MappingNode, digest: str) -> Document:
         data = self._mapping(root, ())
-        return Document(self._file, data, self._spots, tuple(self._faults), sha256 if self._says_all else None)
+        return Document(self._file, data, self._spots, tuple(self._faults), digest if self._says_all else None)
 
     def _value(self, node: yaml.Node, where: Where, line: int) -> object:
         self._count(line)

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Collection, Mapping
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from picwish_watchd.state import State
@@ -57,6 +56,8 @@ def moment(seconds: float | None) -> str | None:
     """Unix seconds as ISO 8601 UTC with milliseconds."""
     if seconds is None:
         return None
+    from datetime import UTC, datetime  # here: `status` of a daemon at rest tells no times
+
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
