@@ -42,7 +42,8 @@ def standing(outline: Outline, reader: Overview, clock: Clock) -> dict[str, obje
     now, blocked = clock.now(), told.get("blocked")
     rate = _rate(outline, told.get("slowed"), now)
     stopped = "the daemon does not run" if pid is None else blocked and blocked["message"]
-    ahead = survey(outline, reader, now, counts=counts, rate=rate, stopped=stopped)
+    collecting = pid is not None and (not blocked or blocked["code"] == "budget")
+    ahead = survey(outline, reader, now, counts=counts, rate=rate, stopped=stopped, collecting=collecting)
     watched = told.get("rules", {})
     return {
         "running": pid is not None,

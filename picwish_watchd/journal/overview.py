@@ -17,7 +17,7 @@ from picwish_watchd.state import UNFINISHED, State
 
 
 class Waiting(NamedTuple):
-    """A queued image, with just what a forecast needs. Times are Unix seconds."""
+    """An image on its way, with just what a forecast needs. Times are Unix seconds."""
 
     created_at: float
     note: str | None  #: what it waits for
@@ -135,12 +135,10 @@ class Overview:
         """Whether the job waits for `approve`."""
         return bool(self._rows("SELECT 1 FROM job WHERE id = ? AND flood = 1 AND state = 'queued'", (job_id,)))
 
-    def first_queued(self, rule: str, limit: int) -> list[Waiting]:
-        """The first queued images of ``rule``."""
-        rows = self._rows(
-            "SELECT created_at, note, not_before FROM job WHERE state = 'queued' AND rule = ? ORDER BY id LIMIT ?",
-            (rule, limit),
-        )
+    def first(self, state: State, rule: str, limit: int) -> list[Waiting]:
+        """The first images of ``rule`` in ``state``, but for those that a flood holds."""
+        where = "WHERE state = ? AND rule = ? AND flood = 0 ORDER BY id LIMIT ?"
+        rows = self._rows(f"SELECT created_at, note, not_before FROM job {where}", (state, rule, limit))
         return [Waiting(*row) for row in rows]
 
     def submissions(self, limit: int) -> list[float]:

@@ -60,6 +60,7 @@ class Drain:
                 Outline.of(context.config), context.journal, context.clock.now(),
                 counts=context.journal.counts(), rate=rate,
                 stopped=None if blocked is None else blocked.message,
+                collecting=self._gate.blocked is None,
             )  # fmt: skip
         return self._forecast
 

@@ -1,6 +1,6 @@
 """How long the backlog takes and what it costs: a promise from what is learnt, or what it waits for instead."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -61,50 +61,59 @@ class Forecast(NamedTuple):
             return waits
         cost = f"at most {counted(self.credits, 'credit')}" if self.credits else ""
         if self.seconds is None:
-            return f"{cost}; no end can be told, it waits: {waits}"
+            return "; ".join(filter(None, (cost, f"no end can be told, it waits: {waits}")))
         told = f"{_round(self.per_hour):,} an hour: done in about {lasting(self.seconds)}"
         return "; ".join(filter(None, (f"{told}, {cost}" if cost else told, waits)))
 
 
-def predict(work: Work, pace: Pace, waits_for: Sequence[str] = ()) -> Forecast:
-    """A create and a query for each queued image (a create alone with ``sync: 1``), a query for each at PicWish."""
+def predict(work: Work, pace: Pace, waits_for: Sequence[str] = (), *, collecting: bool = True) -> Forecast:
+    """A create and a query for each queued image (a create alone with ``sync: 1``), a query for each at PicWish.
+
+    ``collecting``: whether what is at PicWish is brought home, whatever the queued ones wait for.
+    """
     beat = MARGIN / pace.rate
     queued = work.polled + work.awaited
     each = (2 * work.polled + work.awaited) / queued if queued else 2.0
     each = max(each * beat, pace.typical / pace.at_once, pace.lately)
     last = pace.longest if queued or work.running else 0.0
     seconds = max(queued * each + work.running * beat, queued * beat + last)
-    promised = None if waits_for and queued else seconds
+    promised = None if waits_for and (queued or not collecting) else seconds
     return Forecast(queued + work.running, 3600 / each, promised, work.credits, tuple(waits_for))
 
 
 def survey(
-    outline: Outline, journal: Overview, now: float, *, counts: Counts, rate: float, stopped: str | None
+    outline: Outline,
+    journal: Overview,
+    now: float,
+    *,
+    counts: Counts,
+    rate: float,
+    stopped: str | None,
+    collecting: bool = True,
 ) -> Forecast:
     """The forecast for a journal at a moment (Unix seconds).
 
-    ``counts``: as the journal tells them. ``rate``: requests a second at present. ``stopped``: why nothing is sent.
+    ``counts``: as the journal tells them. ``rate``: requests a second at present. ``stopped``: why nothing is sent;
+    ``collecting``: whether results are brought home all the same, as where only a budget is reached.
     """
     floods = journal.floods()
     queued = {rule: counts.get(rule.name, {}).get(State.QUEUED, 0) - floods.get(rule.name, 0) for rule in outline.rules}
-    waits = [stopped] if stopped and any(queued.values()) else []
+    running = sum(states.get(state, 0) for states in counts.values() for state in _AT_PICWISH)
+    waits = [stopped] if stopped and (any(queued.values()) or (running and not collecting)) else []
     oldest = {} if stopped else _oldest(journal, queued)
     waits += [f"{rule}: {jobs[0].note}" for rule, jobs in oldest.items() if all(_waits(job, now) for job in jobs)]
     credits = sum(PRICES[rule.type] * images for rule, images in queued.items())
     waits += [] if stopped else _short(outline, journal, now, credits)
-    going = predict(
-        Work(
-            polled=sum(images for rule, images in queued.items() if not rule.sync),
-            awaited=sum(images for rule, images in queued.items() if rule.sync),
-            running=sum(states.get(state, 0) for states in counts.values() for state in _AT_PICWISH),
-            credits=credits,
-        ),
-        _pace(
-            outline, journal, rate, _lately(journal, [job for rule in oldest.keys() - floods for job in oldest[rule]])
-        ),
-        waits,
+    work = Work(
+        polled=sum(images for rule, images in queued.items() if not rule.sync),
+        awaited=sum(images for rule, images in queued.items() if rule.sync),
+        running=running,
+        credits=credits,
     )
-    return going if not floods else _with_floods(outline, going, floods)
+    lately = _lately(journal, [job for jobs in oldest.values() for job in jobs])
+    going = predict(work, _pace(outline, journal, rate, lately), waits, collecting=collecting)
+    besides = (*_undelivered(journal, now, counts), *_held_floods(outline, floods))
+    return going._replace(waits_for=going.waits_for + besides)  # told, and no part of the promise
 
 
 def lasting(seconds: float) -> str:
@@ -125,7 +134,7 @@ def _round(number: float) -> int:
 
 def _oldest(journal: Overview, queued: Mapping[RuleOutline, int]) -> dict[str, list[Waiting]]:
     """The oldest queued images of each rule that has some."""
-    found = {rule.name: journal.first_queued(rule.name, _LOOKED_AT) for rule, images in queued.items() if images}
+    found = {rule.name: journal.first(State.QUEUED, rule.name, _LOOKED_AT) for rule, images in queued.items() if images}
     return {rule: jobs for rule, jobs in found.items() if jobs}
 
 
@@ -166,11 +175,18 @@ def _short(outline: Outline, journal: Overview, now: float, credits: int) -> lis
     return [f"the budget has {counted(min(left), 'credit')} left; what goes beyond waits until it is renewed"]
 
 
-def _with_floods(outline: Outline, going: Forecast, floods: Mapping[str, int]) -> Forecast:
-    """What waits for `approve` is told, and is no part of the promise."""
-    told = tuple(
-        waiting_for_approval(floods[rule.name], PRICES[rule.type], rule.name)
-        for rule in outline.rules
-        if rule.name in floods
-    )
-    return Forecast(going.images, going.per_hour, going.seconds, going.credits, going.waits_for + told)
+def _undelivered(journal: Overview, now: float, counts: Counts) -> Iterator[str]:
+    """What is paid and cannot be put into its outbox."""
+    for rule, states in counts.items():
+        number = states.get(State.DELIVERING, 0)
+        for oldest in journal.first(State.DELIVERING, rule, 1) if number else ():
+            if _waits(oldest, now):
+                what = f"{counted(number, 'result')} {'waits' if number == 1 else 'wait'} to be delivered"
+                yield f"{rule}: {what}: {oldest.note}"
+
+
+def _held_floods(outline: Outline, floods: Mapping[str, int]) -> Iterator[str]:
+    """What waits for `approve`."""
+    for rule in outline.rules:
+        if rule.name in floods:
+            yield waiting_for_approval(floods[rule.name], PRICES[rule.type], rule.name)

@@ -82,6 +82,12 @@ class Scene:
         trouble = self.outbox_away(rule) or self._no_room(rule)
         return None if trouble is None else Stop(trouble, "mend that; it goes on by itself")
 
+    @property
+    def closed(self) -> str | None:
+        """Why the gate is closed: then results do not come either. A budget that is reached closes none."""
+        blocked = self.told.get("blocked")
+        return str(blocked["message"]) if blocked and blocked.get("code") != "budget" else None
+
     def flood(self, rule: Rule) -> Stop | None:
         """Whether one more new image of the rule would wait for a person."""
         burst = self.config.budget.burst

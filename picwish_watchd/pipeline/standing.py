@@ -15,6 +15,7 @@ from picwish_watchd.pipeline.retry import Way, way_of
 from picwish_watchd.pipeline.scene import Scene, Stop
 
 _RUN = "start `picwish-watchd run`"
+_STATUS = "see `picwish-watchd status`"
 
 
 def standing(scene: Scene, job: Job) -> tuple[str, str | None]:
@@ -39,6 +40,8 @@ def standing(scene: Scene, job: Job) -> tuple[str, str | None]:
     reason = f"it is {job.state} at PicWish since {moment(job.submitted_at)}{_note(scene, job)}"
     if scene.pid is None:
         return f"{reason}; the daemon does not run", f"{_RUN}: PicWish keeps a result for one hour"
+    if scene.closed is not None:
+        return f"{reason}; {scene.closed}", _STATUS
     return reason, None
 
 

@@ -171,6 +171,31 @@ async def test_a_queued_job_tells_of_trouble_with_its_outbox_without_making_it(
     assert house.outbox.exists() is (case in ("moved", "full"))
 
 
+def at_picwish(journal: Journal, job: Job) -> Job:
+    job = journal.move(job, State.SUBMITTING, "sending", reserve=5, submitted_at=1.0)
+    return journal.move(job, State.PENDING, "taken", task_id="t-1")
+
+
+async def test_no_end_is_told_to_a_task_that_nobody_asks_for(house: House, ask: Asked) -> None:
+    with writing(house) as journal:
+        job = at_picwish(journal, queued(house, journal, "a.jpg"))
+
+    def end() -> Any:
+        return json.loads(ask._run("status", "--json", "-c", str(house.configure()))[1])["forecast"]["end"]
+
+    assert end() is None
+    with daemon(house):
+        assert end() is not None
+    with daemon(house, blocked={"code": "budget", "message": "the budget is reached"}):
+        assert end() is not None
+        assert "budget" not in ask.why(job.source)["reason"]
+    with daemon(house, blocked={"code": "api_down", "message": "PicWish does not answer: refused"}):
+        assert end() is None
+        told = ask.why(job.source)
+        assert told["reason"].endswith("; PicWish does not answer: refused")
+        assert "picwish-watchd status" in told["advice"]
+
+
 async def test_a_delivery_that_waits_tells_for_what(house: House, ask: Asked) -> None:
     with writing(house) as journal:
         job = queued(house, journal, "a.jpg")

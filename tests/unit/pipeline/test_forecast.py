@@ -79,10 +79,10 @@ class Books:
             ]
         )
 
-    def ahead(self, stopped: str | None = None, **top: Any) -> Forecast:
+    def ahead(self, stopped: str | None = None, *, collecting: bool = True, **top: Any) -> Forecast:
         return survey(
             Outline.of(self.config(**top)), self.journal, self.clock.now(),
-            counts=self.journal.counts(), rate=2.0, stopped=stopped,
+            counts=self.journal.counts(), rate=2.0, stopped=stopped, collecting=collecting,
         )  # fmt: skip
 
 
@@ -137,6 +137,36 @@ def test_a_rule_whose_outbox_is_away_is_told_instead_of_a_time(books: Books) -> 
     assert (ahead.seconds, ahead.waits_for) == (None, ("hd: the outbox is away",))
 
 
+def test_an_outbox_that_is_away_is_told_beside_a_flood(books: Books) -> None:
+    books.queue("hd", 5)
+    books.queue("hd", 20, flood=True)
+    books.journal.put_off("hd", State.QUEUED, "the outbox is away", books.clock.now() + 30)
+    ahead = books.ahead()
+    flood = "20 images (80 credits) wait for `picwish-watchd approve hd`"
+    assert (ahead.seconds, ahead.waits_for) == (None, ("hd: the outbox is away", flood))
+
+
+def test_results_that_cannot_be_delivered_are_told_and_stop_no_other_image(books: Books) -> None:
+    books.queue("hd", 3)
+    send(books, 3, 1, to=State.DELIVERING)
+    assert books.ahead().text() == ""
+    books.journal.put_off("hd", State.DELIVERING, "the outbox is away", books.clock.now() + 30)
+    assert books.ahead().text() == "hd: 3 results wait to be delivered: the outbox is away"
+    books.queue("ultra", 1)
+    ahead = books.ahead()
+    assert ahead.seconds is not None
+    assert ahead.waits_for == ("hd: 3 results wait to be delivered: the outbox is away",)
+
+
+def test_no_end_is_promised_to_what_is_at_picwish_while_nobody_brings_it_home(books: Books) -> None:
+    books.queue("hd", 2)
+    send(books, 2, 1)
+    assert books.ahead("the budget is reached").seconds is not None
+    ahead = books.ahead("the daemon does not run", collecting=False)
+    assert ahead.seconds is None
+    assert ahead.text() == "2 images, no end can be told, it waits: the daemon does not run"
+
+
 def test_a_rule_that_left_the_configuration_is_no_part_of_it(books: Books) -> None:
     books.queue("gone", 30)
     assert books.ahead().images == 0
@@ -148,11 +178,13 @@ def test_a_rate_with_a_fraction_promises_what_no_second_exceeds(books: Books) ->
     assert books.ahead(api={"qps": 2.9}).seconds == pytest.approx(100 * 1.025)
 
 
-def send(books: Books, number: int, every: float) -> None:
+def send(books: Books, number: int, every: float, *, to: State = State.SUBMITTING) -> None:
     """So many of the queued images leave, one every so many seconds."""
     for job in books.journal.jobs(states=[State.QUEUED], limit=number, oldest_first=True):
         books.clock.advance(every)
-        books.journal.move(job, State.SUBMITTING, "sent", reserve=4, submitted_at=books.clock.now())
+        job = books.journal.move(job, State.SUBMITTING, "sent", reserve=4, submitted_at=books.clock.now())
+        if to is not State.SUBMITTING:
+            books.journal.move(job, to, "its result is here")
 
 
 def test_a_line_that_takes_ten_seconds_an_image_is_promised_no_faster(books: Books) -> None:
