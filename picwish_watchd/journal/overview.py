@@ -135,10 +135,10 @@ class Overview:
         """Whether the job waits for `approve`."""
         return bool(self._rows("SELECT 1 FROM job WHERE id = ? AND flood = 1 AND state = 'queued'", (job_id,)))
 
-    def first(self, state: State, rule: str, limit: int) -> list[Waiting]:
-        """The first images of ``rule`` in ``state``, but for those that a flood holds."""
-        where = "WHERE state = ? AND rule = ? AND flood = 0 ORDER BY id LIMIT ?"
-        rows = self._rows(f"SELECT created_at, note, not_before FROM job {where}", (state, rule, limit))
+    def first(self, state: State, rule: str, limit: int, *, but_for: int = 0) -> list[Waiting]:
+        """The first images of ``rule`` in ``state``, without job ``but_for`` and those that a flood holds."""
+        where = "WHERE state = ? AND rule = ? AND flood = 0 AND id <> ? ORDER BY id LIMIT ?"
+        rows = self._rows(f"SELECT created_at, note, not_before FROM job {where}", (state, rule, but_for, limit))
         return [Waiting(*row) for row in rows]
 
     def submissions(self, limit: int) -> list[float]:

@@ -8,6 +8,7 @@ from typing import Any, Self
 
 from picwish_watchd.config import Config, Rule
 from picwish_watchd.files.names import shown
+from picwish_watchd.job import State
 from picwish_watchd.journal import DaemonLock, JournalReader
 from picwish_watchd.mounts import silent
 from picwish_watchd.pipeline.describe import counted
@@ -15,6 +16,8 @@ from picwish_watchd.pipeline.folders import HANGS, absence, lies_in
 from picwish_watchd.pipeline.ours import spool_folder
 from picwish_watchd.pipeline.prices import PRICES
 from picwish_watchd.pipeline.purse import Purse
+
+_LOOKED_AT = 20  # queued images of a rule: one alone may wait for something of its own
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,15 +74,15 @@ class Scene:
             return Stop(f"the daemon cannot look into the inbox: {seen['reason']}", "mend that; it goes on by itself")
         return None
 
-    def shut(self, rule: Rule) -> Stop | None:
-        """Why nothing of the rule is bought now: the gate, the budget, the outbox, the spool."""
+    def shut(self, rule: Rule, job_id: int = 0) -> Stop | None:
+        """Why nothing of the rule, or this job of it, is bought now: the gate, the budget, the outbox, the spool."""
         blocked = self.told.get("blocked")
         short = Purse(self.config.budget, self.now).shortage(self.journal, PRICES[rule.type])
         if blocked and (blocked.get("code") != "budget" or short is None):
             return Stop(f"nothing is submitted: {blocked['message']}", "see `picwish-watchd status`")
         if short is not None:
             return Stop(short, "raise the budget, or wait")
-        trouble = self.outbox_away(rule) or self._no_room(rule)
+        trouble = self.outbox_away(rule) or self._no_room(rule) or self._put_off(rule, job_id)
         return None if trouble is None else Stop(trouble, "mend that; it goes on by itself")
 
     @property
@@ -113,6 +116,12 @@ class Scene:
             return None
         away = away.replace("approve RULE", f"approve {rule.name}")
         return f"the outbox {shown(outbox)} cannot be used: {away}"
+
+    def _put_off(self, rule: Rule, job_id: int) -> str | None:
+        """What the oldest queued images of the rule, other than this job, all tell to wait for: so do the others."""
+        oldest = self.journal.first(State.QUEUED, rule.name, _LOOKED_AT, but_for=job_id)
+        notes = {job.note if (job.not_before or 0) > self.now else None for job in oldest}
+        return notes.pop() if len(oldest) > 1 and len(notes) == 1 else None
 
     def _no_room(self, rule: Rule) -> str | None:
         least = self.config.min_free

@@ -86,7 +86,7 @@ def _stops(scene: Scene, job: Job) -> list[Stop]:
         stops.append(Stop("it came in a flood that budget.burst holds", approve))
     if scene.pid is None:
         stops.append(Stop("the daemon does not run", _RUN))
-    shut = scene.shut(rule)
+    shut = scene.shut(rule, job.id)
     if shut is not None:
         stops.append(shut)
     first = first_of(scene.journal, job.sha256, rule, job, scene.silent) if job.sha256 else None

@@ -171,6 +171,27 @@ async def test_a_queued_job_tells_of_trouble_with_its_outbox_without_making_it(
     assert house.outbox.exists() is (case in ("moved", "full"))
 
 
+async def test_what_puts_a_whole_rule_off_is_told_of_each_of_its_images(house: House, ask: Asked) -> None:
+    text = f"{house.outbox} cannot be used: it is not writable"
+    with writing(house) as journal:
+        first = [queued(house, journal, f"{number}.jpg", seed=number) for number in range(2)]
+        for job in first:
+            journal.update(job, note=f"{job.source.name} cannot be read", not_before=Clock().now() + 30)
+    new = house.drop("new.jpg", seed=8)
+    with daemon(house):
+        with writing(house) as journal:
+            late = queued(house, journal, "late.jpg", seed=9)
+            assert ask.why(late.source)["reason"] == "it is queued and waits for its turn"
+            assert "wait" not in ask.why(new)["reason"]
+            journal.put_off("scans", State.QUEUED, text, Clock().now() + 30)
+            told = [ask.why(path) for path in (first[0].source, new)]
+            journal.update(late, note=None, not_before=None)  # as one of those that are too many to be told each
+            told.append(ask.why(late.source))
+        for each in told:
+            assert each["reason"].count(text) == 1
+            assert "it goes on by itself" in each["advice"]
+
+
 def at_picwish(journal: Journal, job: Job) -> Job:
     job = journal.move(job, State.SUBMITTING, "sending", reserve=5, submitted_at=1.0)
     return journal.move(job, State.PENDING, "taken", task_id="t-1")
