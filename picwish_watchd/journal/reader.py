@@ -107,6 +107,13 @@ class JournalReader(Overview):
         )
         return [job_from(row) for row in rows]
 
+    def in_flood(self, rule: str, contents: Sequence[str]) -> set[str]:
+        """Those of ``contents`` of which an image of ``rule`` waits for `approve`."""
+        marks = ",".join("?" * len(contents))
+        # sought by content: SQLite would rather go through all that is queued
+        where = f"INDEXED BY job_content WHERE state = 'queued' AND flood = 1 AND rule = ? AND sha256 IN ({marks})"
+        return {row[0] for row in self._rows(f"SELECT sha256 FROM job {where}", (rule, *contents))}
+
     def held_copies(self, job: Job) -> list[Job]:
         """Jobs that are held only because ``job``, of the same content and rule, was."""
         rows = self._rows(

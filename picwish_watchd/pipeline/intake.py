@@ -1,5 +1,6 @@
 """From a file seen to a job `queued` or `rejected`: waits until it stands still, judges it, writes it down."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -168,18 +169,18 @@ class Intake:
         self._context.bells.dispose.ring()
 
     def _braked(self, new: list[NewJob]) -> list[NewJob]:
-        """The surge brake: more images than `budget.burst` allows wait for a person."""
-        burst = self._context.config.budget.burst
-        if burst is None:
-            return new
-        arrived = self._context.journal.arrived_since(
-            self._rule.name, self._context.clock.now() - burst.per, burst.images
-        )
+        """The surge brake: more images than `budget.burst` allows wait for a person, and copies of what waits so."""
+        journal, burst = self._context.journal, self._context.config.budget.burst
+        arrived, most = 0, math.inf
+        if burst is not None:
+            most = burst.images
+            arrived = journal.arrived_since(self._rule.name, self._context.clock.now() - burst.per, burst.images)
+        waiting = journal.in_flood(self._rule.name, [job.sha256 for job in new if job.sha256 is not None])
         braked = []
         for job in new:
             counts = job.problem is None and job.result_of is None
-            flood = counts and arrived >= burst.images
-            arrived += counts
+            flood = counts and (arrived >= most or job.sha256 in waiting)
+            arrived += counts and not flood
             braked.append(replace(job, flood=True) if flood else job)
         held = sum(job.flood for job in braked)
         if held:

@@ -131,7 +131,8 @@ def _worth(scene: Scene, rule: Rule, new: NewJob) -> tuple[str, bool]:
     if first is not None and first.state is State.HELD:
         return f"it has no job yet; as a copy of job {first.id}, which is held, it will be held too", False
     if first is not None:
-        return f"it has no job yet; as a copy it gets the result of job {first.id}", False
+        waits = f", which waits for `picwish-watchd approve {rule.name}`" if scene.journal.is_flood(first.id) else ""
+        return f"it has no job yet; as a copy it gets the result of job {first.id}{waits}", False
     there = skipped_for(rule, new, scene.now) if scene.answers(rule.outbox) else None
     if there is not None:
         return f"it has no job yet; {shown(there)} is there already, so nothing is sent (if_exists: skip)", False

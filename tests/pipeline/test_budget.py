@@ -106,6 +106,24 @@ async def test_a_steady_trickle_is_no_flood(house: House) -> None:
     assert house.creates() == 3
 
 
+async def test_a_later_copy_of_an_image_in_a_flood_waits_with_it(house: House) -> None:
+    house.top = {"budget": {"burst": {"images": 1, "per": "10m"}}}
+    for number in range(2):
+        house.drop(f"{number}.jpg", seed=number)
+    assert await house.drain() == 1
+    (waiting,) = house.jobs(State.QUEUED)
+    house.top = {"budget": {"burst": {"images": 1, "per": "1ms"}}}
+    copy = house.drop("copy.jpg", waiting.source.read_bytes())
+    assert "approve scans" in command(house, "why", str(copy)).stdout
+    assert await house.drain() == 1
+    forecast = json.loads(command(house, "status", "--json").stdout)["forecast"]
+    assert (forecast["images"], forecast["credits"]) == (0, 0)
+    assert "approve scans" in command(house, "why", str(copy)).stdout
+    assert "2 images of scans go on" in command(house, "approve", "scans").stdout
+    assert await house.drain() == 0
+    assert (house.creates(), len(house.results())) == (2, 3)
+
+
 async def test_approve_of_an_unknown_rule_is_wrong_usage(house: House) -> None:
     house.drop("a.jpg")
     await house.drain()
