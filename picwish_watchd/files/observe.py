@@ -388,5 +388,6 @@ def _identity(path: Path) -> tuple[int, int] | None:
 
 
 def _batches(found: Iterator[Sighting]) -> Iterator[list[Sighting]]:
+    """The oldest first within each: a folder has its names in no order that people know."""
     while batch := list(islice(found, _BATCH)):
-        yield batch
+        yield sorted(batch, key=lambda sighting: (sighting.stamp.mtime_ns, sighting.relative))

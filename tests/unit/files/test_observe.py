@@ -115,6 +115,17 @@ def test_the_first_walk_finds_what_lies_there_already_and_not_what_is_known(inbo
     assert walked.seconds > 0
 
 
+def test_what_one_walk_finds_is_reported_by_age_whatever_order_the_folder_has(inbox: Path, start: Start) -> None:
+    names = [f"{number * 17 % 40}.jpg" for number in range(40)]
+    for number, name in enumerate(names):
+        (inbox / name).touch()
+        os.utime(inbox / name, ns=(0, 10**9 + number))
+    for name in ("b.jpg", "a.jpg"):
+        (inbox / name).touch()
+        os.utime(inbox / name, ns=(0, 10**9 + 100))
+    assert start().until(*names, "a.jpg", "b.jpg") == [*names, "a.jpg", "b.jpg"]
+
+
 def test_a_file_is_reported_when_it_is_written_or_moved_in(inbox: Path, start: Start) -> None:
     watched = start()
     watched.walked()
