@@ -55,6 +55,15 @@ class Means:
     until: date | None = None  #: the day on which the last of them is bought, at the earliest; None: today, or never
 
 
+@dataclass(slots=True)
+class _Queue:
+    """Images of one rule that are to be bought."""
+
+    priority: int
+    price: int  #: credits, of each
+    images: int
+
+
 @dataclass(frozen=True, slots=True)
 class _Ask:
     """What is asked, of one rule."""
@@ -76,42 +85,46 @@ def plan(config: Config, journal: JournalReader, now: float) -> list[Ahead]:
 
 
 def means(config: Config, journal: JournalReader, rules: Sequence[Ahead], now: float) -> Means:
-    """What of the plan can be bought today (of the rule with the highest priority first), and when the rest."""
+    """What of the plan can be bought today, and when the rest: of the highest priority first, of equal ones in turn."""
     budget = config.budget
     today, month = Purse(budget, now).left(journal)
     limits = [each for each in (today, month) if each is not None]
     if not limits:
         return Means(None, None)
-    most, waiting, prices = min(limits), [], {rule.name: (-rule.priority, PRICES[rule.type]) for rule in config.rules}
+    ranks = {rule.name: (rule.priority, PRICES[rule.type]) for rule in config.rules}
+    queues = [_Queue(*ranks[ahead.rule], ahead.images) for ahead in rules]
+    bought = _buy(queues, min(limits))
+    spent = bought if month is None or budget.per_month is None else budget.per_month - month + bought
+    return Means(today, month, sum(queue.images for queue in queues), _last_day(budget, spent, queues, now))
+
+
+def _buy(queues: list[_Queue], most: int) -> int:
+    """Takes out what ``most`` credits buy, as `Submit` would choose; answers what it costs."""
     left = most
-    for ahead in sorted(rules, key=lambda each: prices[each.rule][0]):
-        price = prices[ahead.rule][1]
-        bought = min(ahead.images, left // price)
-        left -= bought * price
-        waiting += [price] * (ahead.images - bought)
-    spent = 0 if month is None or budget.per_month is None else budget.per_month - month + most - left
-    return Means(today, month, len(waiting), _last_day(budget, spent, waiting, now))
+    for priority in sorted({queue.priority for queue in queues}, reverse=True):
+        turns = [queue for queue in queues if queue.priority == priority]
+        while turns := [queue for queue in turns if queue.images and queue.price <= left]:
+            for queue in turns:
+                if queue.price <= left:
+                    queue.images -= 1
+                    left -= queue.price
+    return most - left
 
 
-def _last_day(budget: Budget, spent: int, waiting: list[int], now: float) -> date | None:
-    """The day on which the last of these prices is paid, if from tomorrow on the whole budget goes to them.
+def _last_day(budget: Budget, spent: int, waiting: list[_Queue], now: float) -> date | None:
+    """The day on which the last of these is paid, if from tomorrow on the whole budget goes to them.
 
-    ``spent`` are the credits of this month up to and with today.
+    ``spent`` are the credits of this month up to and with today. What waits is used up.
     """
-    day, next_one = datetime.fromtimestamp(now).astimezone().date(), 0
+    day, last = datetime.fromtimestamp(now).astimezone().date(), None
     for _ in range(_FAR):
-        if next_one == len(waiting):
-            return day if next_one else None
+        if not any(queue.images for queue in waiting):
+            return last
         before, day = day, day + timedelta(days=1)
+        last = day
         spent = spent if day.month == before.month else 0
-        today = 0
-        while next_one < len(waiting):
-            price = waiting[next_one]
-            if budget.per_day is not None and today + price > budget.per_day:
-                break
-            if budget.per_month is not None and spent + price > budget.per_month:
-                break
-            today, spent, next_one = today + price, spent + price, next_one + 1
+        month = None if budget.per_month is None else budget.per_month - spent
+        spent += _buy(waiting, min(each for each in (budget.per_day, month) if each is not None))
     return None
 
 

@@ -26,6 +26,7 @@ from picwish_watchd.pipeline.context import Context
 from picwish_watchd.pipeline.gate import Gate, Reason
 from picwish_watchd.pipeline.ours import spool_folder
 from picwish_watchd.pipeline.pacer import Pacer
+from picwish_watchd.pipeline.plan import Ahead, means
 from picwish_watchd.pipeline.submit import Submit
 from picwish_watchd.simulator import Cut, DuplicateTaskId, EndIn, Fault, Hang, Raw, Reply, Reset, redirect, without
 from picwish_watchd.simulator.script import Action
@@ -77,6 +78,25 @@ async def test_higher_priority_goes_first_and_equals_take_turns(house: House) ->
         journal.close()
     assert order[:3] == ["b"] * 3
     assert sorted(order[3:5]) == sorted(order[5:7]) == sorted(order[7:9]) == ["c", "scans"]
+
+
+@pytest.mark.parametrize(("priority", "per_day"), [(0, 43), (0, 203), (2, 33), (-2, 40)])
+async def test_of_each_rule_as_many_are_bought_as_the_plan_foretold(
+    house: House, context: Context, priority: int, per_day: int
+) -> None:
+    house.top, house.rule = {"budget": {"per_day": per_day}}, {"priority": priority}
+    house.more_rules = [{"name": "hd", "inbox": "hd", "type": 1}]
+    context.config = house.config()
+    submit, _, _ = step(context)
+    for rule in ("scans", "hd"):
+        for number in range(8):
+            queue(context, rule, f"{number}.jpg")
+    now = context.clock.now()
+    foretold = means(context.config, context.journal, [Ahead("scans", images=8), Ahead("hd", images=8)], now)
+    while (job := submit.choose()) is not None:
+        price = {"scans": 5, "hd": 4}[job.rule]
+        context.journal.move(job, State.SUBMITTING, "intent", reserve=price)
+    assert len(context.journal.jobs(states=[State.QUEUED])) == foretold.waiting
 
 
 async def test_a_closed_gate_and_a_full_desk_submit_nothing(context: Context) -> None:

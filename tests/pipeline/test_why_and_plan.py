@@ -192,6 +192,28 @@ async def test_the_last_day_of_a_plan_keeps_both_limits(
     assert (found.waiting, found.until) == (waiting, last and date.fromisoformat(last))
 
 
+@pytest.mark.parametrize(
+    ("priority", "per_day", "waiting", "last"),
+    [
+        (0, 9, 6, "2030-01-31"),  # one of each a day
+        (0, 203, 0, None),
+        (0, 13, 5, "2030-01-30"),  # 5 + 4 + 4 and so on: what is too dear for the rest of a day leaves it to the others
+        (1, 20, 4, "2030-01-29"),  # the dear ones first
+        (-1, 16, 4, "2030-01-30"),  # the cheap ones first; then three dear ones, then the last
+        (0, 4, 7, None),  # the dear ones never
+    ],
+)
+async def test_a_plan_shares_the_budget_between_rules_as_it_is_spent(
+    house: House, priority: int, per_day: int, waiting: int, last: str | None
+) -> None:
+    now = datetime(2030, 1, 28, 12).astimezone().timestamp()
+    house.top, house.rule = {"budget": {"per_day": per_day}}, {"priority": priority}
+    house.more_rules = [{"name": "hd", "inbox": "hd", "type": 1}]
+    ahead = [Ahead("scans", images=4), Ahead("hd", images=4)]
+    found = means(house.config(), JournalReader.empty(house.journal), ahead, now)
+    assert (found.waiting, found.until) == (waiting, last and date.fromisoformat(last))
+
+
 async def test_neither_sync_nor_charging_changes_the_price_and_a_dearer_doubt_is_told(
     house: House, capsys: pytest.CaptureFixture[str]
 ) -> None:
