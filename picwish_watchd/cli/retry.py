@@ -11,6 +11,7 @@ from picwish_watchd.job import Job, State
 from picwish_watchd.journal import Journal
 from picwish_watchd.pipeline.describe import counted
 from picwish_watchd.pipeline.ours import spool_folder
+from picwish_watchd.pipeline.prices import PRICES
 from picwish_watchd.pipeline.retry import Retried, Way, retry
 
 _WORDS = {
@@ -32,7 +33,8 @@ def run(args: argparse.Namespace) -> int:
     journal = Journal.open_beside(config.journal, Clock())
     try:
         jobs = _chosen(journal, args)
-        retried = retry(journal, Spool(spool_folder(config.journal)), jobs)
+        prices = {rule.name: PRICES[rule.type] for rule in config.rules}
+        retried = retry(journal, Spool(spool_folder(config.journal)), jobs, prices)
     finally:
         journal.close()
     _tell(retried)

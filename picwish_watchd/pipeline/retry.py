@@ -1,8 +1,9 @@
 """``retry``: a job that ended badly goes back to the furthest state that the facts prove; only `queued` pays again."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from types import MappingProxyType
 
 from picwish_watchd.files.spool import Spool
 from picwish_watchd.job import ErrorCode, Job, Original, State
@@ -42,8 +43,13 @@ def way_of(job: Job, spool: Spool) -> Way | None:
     return Way.SUBMIT
 
 
-def retry(journal: Journal, spool: Spool, jobs: Sequence[Job]) -> list[Retried]:
-    """Puts jobs back; those that cannot be retried are left out of the answer."""
+def retry(
+    journal: Journal, spool: Spool, jobs: Sequence[Job], prices: Mapping[str, int] = MappingProxyType({})
+) -> list[Retried]:
+    """Puts jobs back; those that cannot be retried are left out of the answer.
+
+    ``prices``: credits, by rule: the type of a rule may be another one by now than that of its jobs.
+    """
     done: list[Retried] = []
     for job in jobs:
         way = way_of(job, spool)
@@ -51,7 +57,8 @@ def retry(journal: Journal, spool: Spool, jobs: Sequence[Job]) -> list[Retried]:
         if way is None or current is None or current.state is not job.state:  # released with its first, meanwhile
             continue
         copies = journal.held_copies(job) if job.state is State.HELD else []
-        done.append(Retried(_put_back(journal, job, way), way, 0 if way is Way.DELIVER else PRICES[job.type]))
+        price = 0 if way is Way.DELIVER else prices.get(job.rule, PRICES[job.type])
+        done.append(Retried(_put_back(journal, job, way), way, price))
         if not _is_copy(job):
             done += [Retried(_put_back(journal, copy, Way.WAIT), Way.WAIT, 0) for copy in copies]
     return done

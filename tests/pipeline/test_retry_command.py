@@ -10,9 +10,9 @@ from tests.support import forks
 from tests.unit.journal.journalkit import added, job_in
 
 
-def retry(folder: Path, *names: str) -> subprocess.CompletedProcess[str]:
+def retry(folder: Path, *names: str, model: int = 0) -> subprocess.CompletedProcess[str]:
     settings = folder / "watchd.yaml"
-    settings.write_text("journal: journal.db\nrules: [{name: scans, inbox: in, outbox: out}]\n")
+    settings.write_text(f"journal: journal.db\nrules: [{{name: scans, inbox: in, outbox: out, type: {model}}}]\n")
     return forks.run("retry", *names, "-c", str(settings))
 
 
@@ -33,3 +33,11 @@ def test_copies_that_go_on_do_not_hide_a_named_job_with_nothing_to_retry(tmp_pat
     answer = retry(tmp_path, str(first.id), str(done.id))
     assert answer.returncode == 1
     assert f"nothing to retry in job {done.id}" in answer.stderr
+
+
+def test_what_a_retry_may_cost_is_what_its_rule_costs_by_now(tmp_path: Path) -> None:
+    journal = Journal.open_for_writing(tmp_path / "journal.db", Clock())
+    job = job_in(journal, State.FAILED)
+    assert job.type == 0
+    journal.close()
+    assert "for 4 credits at most" in retry(tmp_path, str(job.id), model=1).stdout
