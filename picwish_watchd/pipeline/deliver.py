@@ -212,6 +212,7 @@ class Deliver:
         if rule.sidecar:
             await self._write_sidecar(job, rule, path)
         context.bells.dispose.ring()
+        context.bells.submit.ring()  # a copy of it may go on
         await context.lanes.run("spool", context.spool.discard, job.id)
 
     async def _write_sidecar(self, job: Job, rule: Rule, path: Path) -> None:

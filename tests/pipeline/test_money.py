@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from picwish_watchd.job import ErrorCode, State
+from picwish_watchd.pipeline import submit
 from picwish_watchd.simulator import HTML_PAGE, EndIn, Fault, Hang, Reply, Reset, Rewrite
 from tests.support import forks
 from tests.support.house import House, Process, until
@@ -25,6 +26,17 @@ async def test_a_copy_waits_for_its_first_and_is_delivered_from_its_result(house
     assert [job.credits for job in house.jobs()] == [5, 0, 0]
     assert house.results() == {"a.jpg", "b.jpg", "sub/c.jpg"}
     assert house.creates() == 1
+
+
+async def test_a_copy_goes_on_as_soon_as_the_one_before_it_is_done(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(submit, "_IDLE", 3600.0)  # no look at the journal comes to its help
+    data = picture("jpeg")
+    for number in range(5):
+        house.drop(f"{number}.jpg", data)
+    assert await house.drain() == 0
+    assert (house.creates(), len(house.results())) == (1, 5)
 
 
 async def test_a_copy_is_bought_when_the_first_result_stands_no_more(house: House) -> None:
