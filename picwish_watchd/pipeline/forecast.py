@@ -1,6 +1,6 @@
 """How long the backlog takes and what it costs: a promise from what is learnt, or what it waits for instead."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -14,6 +14,7 @@ from picwish_watchd.pipeline.rate import MARGIN, most_in_a_second
 from picwish_watchd.state import State
 
 _AT_PICWISH = (State.SUBMITTING, State.PENDING, State.FETCHING)
+_MOVING = (State.QUEUED, *_AT_PICWISH)
 _LEARNT_FROM = 50  # tasks
 _LATELY = 20  # images
 _STOPS = 2  # of the pauses between them so many are none of the pace: a budget, a night, an outage
@@ -111,7 +112,8 @@ def survey(
         credits=credits,
     )
     lately = _lately(journal, [job for jobs in oldest.values() for job in jobs])
-    going = predict(work, _pace(outline, journal, rate, lately), waits, collecting=collecting)
+    busy = {rule.type for rule in outline.rules if any(counts.get(rule.name, {}).get(state) for state in _MOVING)}
+    going = predict(work, _pace(outline, journal, rate, lately, busy), waits, collecting=collecting)
     besides = (*_undelivered(journal, now, counts), *_held_floods(outline, floods))
     return going._replace(waits_for=going.waits_for + besides)  # told, and no part of the promise
 
@@ -149,16 +151,15 @@ def _lately(journal: Overview, oldest: Sequence[Waiting]) -> float:
     return sum(going) / len(going)
 
 
-def _pace(outline: Outline, journal: Overview, rate: float, lately: float) -> Pace:
-    models = {rule.type for rule in outline.rules}
-    laws = [Law(journal.task_seconds(model, _LEARNT_FROM)) for model in models]
-    longest = max(law.longest for law in laws)
-    at_once = outline.max_pending or most_pending(outline.qps, longest)
-    rate = min(rate, most_in_a_second(outline.qps))
+def _pace(outline: Outline, journal: Overview, rate: float, lately: float, busy: Collection[int]) -> Pace:
+    """``busy``: the types that have images; the others have their say only in how many tasks there may be at once."""
+    laws = {model: Law(journal.task_seconds(model, _LEARNT_FROM)) for model in {rule.type for rule in outline.rules}}
+    at_once = outline.max_pending or most_pending(outline.qps, max(law.longest for law in laws.values()))
+    asked = [laws[model] for model in busy] or list(laws.values())
     return Pace(
-        rate,
-        max(law.quantile(0.5) for law in laws),
-        max(law.quantile(0.9) for law in laws),
+        min(rate, most_in_a_second(outline.qps)),
+        max(law.quantile(0.5) for law in asked),
+        max(law.quantile(0.9) for law in asked),
         at_once,
         lately,
     )

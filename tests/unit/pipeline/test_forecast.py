@@ -10,7 +10,7 @@ import yaml
 from picwish_watchd.config import Config, load
 from picwish_watchd.config.outline import Outline
 from picwish_watchd.job import NewJob, Stamp, State
-from picwish_watchd.journal import Journal
+from picwish_watchd.journal import Charge, Journal
 from picwish_watchd.pipeline.forecast import Forecast, Pace, Work, lasting, predict, survey
 from tests.support.clock import FakeClock
 
@@ -203,3 +203,17 @@ def test_images_that_came_one_by_one_say_nothing_of_the_pace(books: Books) -> No
         send(books, 1, 60)
     books.queue("hd", 100)
     assert books.ahead().per_hour > 3000
+
+
+def test_the_law_of_a_type_that_nothing_waits_for_slows_no_other_rule(books: Books) -> None:
+    books.queue("hd", 10)
+    for job in books.journal.jobs(oldest_first=True):
+        job = books.journal.move(job, State.SUBMITTING, "sent", reserve=4, type=1)
+        job = books.journal.move(job, State.PENDING, "taken", task_id=f"t{job.id}")
+        job = books.journal.move(job, State.FETCHING, "done", charge=Charge.SPENT, task_seconds=80.0)
+        books.journal.move(job, State.DELIVERING, "here")
+    books.queue("ultra", 50)
+    alone = books.ahead(api={"max_pending": 8})
+    assert alone.per_hour == pytest.approx(3600, rel=0.05), "8 at a time, of 8 s"
+    books.queue("hd", 50)
+    assert books.ahead(api={"max_pending": 8}).per_hour < 450
