@@ -18,6 +18,7 @@ _MOVING = (State.QUEUED, *_AT_PICWISH)
 _LEARNT_FROM = 50  # tasks
 _LATELY = 20  # images
 _STOPS = 2  # of the pauses between them so many are none of the pace: a budget, a night, an outage
+_NO_PACE = 3600.0  # nor is any that lasts so long (seconds): a small budget buys a few images a day
 _LOOKED_AT = 20  # queued images of a rule, the oldest: if none of them may go, the rule waits
 
 Counts = Mapping[str, Mapping[State, int]]  #: jobs by rule and state
@@ -147,8 +148,8 @@ def _lately(journal: Overview, oldest: Sequence[Waiting]) -> float:
     if waits_since is None or len(sent) < _LATELY or sent[-1] < waits_since:
         return 0.0
     pauses = sorted(max(0.0, later - earlier) for later, earlier in pairwise(sent))
-    going = pauses[:-_STOPS]
-    return sum(going) / len(going)
+    going = [pause for pause in pauses[:-_STOPS] if pause < _NO_PACE]
+    return sum(going) / len(going) if going else 0.0
 
 
 def _pace(outline: Outline, journal: Overview, rate: float, lately: float, busy: Collection[int]) -> Pace:

@@ -197,6 +197,14 @@ def test_a_line_that_takes_ten_seconds_an_image_is_promised_no_faster(books: Boo
     assert books.ahead().per_hour > 3000
 
 
+def test_days_on_which_a_small_budget_bought_a_few_images_say_nothing_of_the_pace(books: Books) -> None:
+    books.queue("hd", 500)
+    for _ in range(5):
+        send(books, 1, 24 * 3600)
+        send(books, 3, 0.5)
+    assert books.ahead().per_hour > 3000
+
+
 def test_images_that_came_one_by_one_say_nothing_of_the_pace(books: Books) -> None:
     for _ in range(25):
         books.queue("hd", 1)
