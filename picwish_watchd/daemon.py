@@ -29,6 +29,7 @@ from picwish_watchd.pipeline.deliver import Deliver
 from picwish_watchd.pipeline.desks import Desks
 from picwish_watchd.pipeline.dispose import Dispose
 from picwish_watchd.pipeline.drain import Drain
+from picwish_watchd.pipeline.forecast import Forecast
 from picwish_watchd.pipeline.gate import Gate
 from picwish_watchd.pipeline.headline import headline
 from picwish_watchd.pipeline.housekeeping import Housekeeping
@@ -72,6 +73,7 @@ class Daemon:
         self._reload_asked = False  # while it was not serving yet
         self._ending = 0  # the exit code
         self._progress: tuple[Counter[State], int] = (Counter(), 0)
+        self._ahead: Forecast | None = None
         self.finished: list[Job] = []  #: after `run(once=True)`: what was done in this run
 
     async def run(self, *, once: bool = False) -> int:
@@ -116,11 +118,11 @@ class Daemon:
             self._progress = self._drain.totals(), self.desks.settling
         return self._progress
 
-    def forecast(self) -> str:
-        """How long what is left takes, and what it costs, in words; of a look at the journal every few seconds."""
-        if not self._serving or self._stop.is_set():
-            return ""
-        return self._drain.forecast(self._pacer.rate).outlook()
+    def forecast(self) -> Forecast | None:
+        """How long what is left takes, and what it costs; None before the run. After it: as it ended."""
+        if self._serving and not self._stop.is_set():
+            self._ahead = self._drain.forecast(self._pacer.rate)
+        return self._ahead
 
     @property
     def hanging(self) -> bool:
@@ -204,6 +206,7 @@ class Daemon:
         await Housekeeping(self.context).tidy(at_most=_TIDYING)
         self._ending = self._drain.exit_code()
         self.progress()
+        self._ahead = self._drain.forecast(self._pacer.rate, afresh=True)
         self.stop()
 
     async def _look(self) -> None:

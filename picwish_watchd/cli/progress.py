@@ -9,6 +9,7 @@ from picwish_watchd.job import ENDED_BADLY, State
 
 if TYPE_CHECKING:
     from picwish_watchd.daemon import Daemon
+    from picwish_watchd.pipeline.forecast import Forecast
 
 _EVERY = 0.2  # seconds
 
@@ -21,7 +22,7 @@ class Progress:
         self._out = stream
         self._terminal = stream.isatty()
         self._bar: _Bar | None = None
-        self._last = ""
+        self._last: tuple[str, tuple[str, ...]] = ("", ())  # the jobs, and what they wait for
         if self._terminal:
             self._bar = _Bar()
             self.stream = self._bar.stream
@@ -33,11 +34,11 @@ class Progress:
                 await asyncio.sleep(_EVERY)
                 self._show(*daemon.progress(), daemon.forecast())
         finally:
-            self._show(*daemon.progress())
+            self._show(*daemon.progress(), daemon.forecast())
             if self._bar is not None:
                 self._bar.close()
 
-    def _show(self, totals: Counter[State], settling: int, forecast: str = "") -> None:
+    def _show(self, totals: Counter[State], settling: int, ahead: "Forecast | None") -> None:
         ended = totals[State.DONE] + sum(totals[state] for state in ENDED_BADLY)
         everything = totals.total() + settling
         words = [f"{totals[state]} {state}" for state in State if totals[state]]
@@ -45,13 +46,14 @@ class Progress:
             words.insert(0, f"{settling} settling")
         text = ", ".join(words) or "looking"
         if ended == everything:  # what was foretold a moment ago has come
-            forecast = ""
+            ahead = None
+        full = f"{text}; {ahead.outlook()}" if ahead is not None and ahead.outlook() else text
+        news = text, ahead.waits_for if ahead is not None else ()
         if self._bar is not None:
-            self._bar.update(ended, everything, f"{text}; {forecast}" if forecast else text)
-        elif text != self._last:
-            self._last = text
-            text += f"; {forecast}" if forecast else ""
-            print(f"{ended} of {everything}: {text}", file=self._out, flush=True)
+            self._bar.update(ended, everything, full)
+        elif news != self._last:
+            self._last = news
+            print(f"{ended} of {everything}: {full}", file=self._out, flush=True)
 
 
 async def cancelled(task: "asyncio.Task[None]") -> None:

@@ -10,7 +10,7 @@ from picwish_watchd.journal import behind_another
 from picwish_watchd.pipeline.context import Context
 from picwish_watchd.pipeline.desks import Desks
 from picwish_watchd.pipeline.forecast import Forecast, survey
-from picwish_watchd.pipeline.gate import Gate, Reason
+from picwish_watchd.pipeline.gate import Blocked, Gate, Reason
 
 _log = structlog.get_logger()
 
@@ -32,6 +32,7 @@ class Drain:
         self._since = context.journal.last_event()
         self._forecast: Forecast | None = None
         self._foretold = 0.0
+        self._blocked: Blocked | None = None  # as it was then
 
     async def run(self) -> None:
         """Returns when all is done, or when all that is left waits for a person."""
@@ -49,13 +50,16 @@ class Drain:
         """Number of jobs by state: those on their way, and those that ended in this run."""
         return Counter(self._context.journal.counts_since(self._since))
 
-    def forecast(self, rate: float) -> Forecast:
-        """What is left to do, at ``rate`` requests a second; looked at afresh every 2 seconds."""
+    def forecast(self, rate: float, *, afresh: bool = False) -> Forecast:
+        """What is left to do, at ``rate`` requests a second; looked at ``afresh`` every 2 seconds, and where the gate
+        was closed or opened.
+        """
         context, blocked = self._context, self._gate.told
         now = context.clock.monotonic()
         images = 0 if self._forecast is None else self._forecast.images
-        if self._forecast is None or now - self._foretold >= (_AFRESH if images else _FIRST):
-            self._foretold = now
+        afresh |= blocked != self._blocked or now - self._foretold >= (_AFRESH if images else _FIRST)
+        if self._forecast is None or afresh:
+            self._foretold, self._blocked = now, blocked
             self._forecast = survey(
                 Outline.of(context.config), context.journal, context.clock.now(),
                 counts=context.journal.counts(), rate=rate,

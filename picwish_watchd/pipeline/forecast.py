@@ -19,6 +19,7 @@ _LEARNT_FROM = 50  # tasks
 _LATELY = 20  # images
 _STOPS = 2  # of the pauses between them so many are none of the pace: a budget, a night, an outage
 _NO_PACE = 3600.0  # nor is any that lasts so long (seconds): a small budget buys a few images a day
+_TRYING = 2.0  # seconds after its pause until a job was tried again: till then it waits for the same
 _LOOKED_AT = 20  # queued images of a rule, the oldest: if none of them may go, the rule waits
 
 Counts = Mapping[str, Mapping[State, int]]  #: jobs by rule and state
@@ -167,7 +168,7 @@ def _pace(outline: Outline, journal: Overview, rate: float, lately: float, busy:
 
 
 def _waits(job: Waiting, now: float) -> bool:
-    return job.note is not None and (job.not_before or 0.0) > now
+    return job.note is not None and (job.not_before or 0.0) + _TRYING > now
 
 
 def _short(outline: Outline, journal: Overview, now: float, credits: int) -> list[str]:

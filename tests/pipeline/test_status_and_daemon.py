@@ -1,14 +1,17 @@
 """`status` beside a real daemon: quick, and the same facts whoever is asked about the configuration."""
 
 import asyncio
+import io
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from picwish_watchd.cli import main
+from picwish_watchd.cli.progress import Progress, cancelled
 from picwish_watchd.config import Config, load
 from picwish_watchd.daemon import Daemon
 from picwish_watchd.errors import ConfigError
@@ -16,6 +19,7 @@ from tests.support.house import KEY, House, until
 
 _RUN = """import sys
 from picwish_watchd.cli import main
+from picwish_watchd.cli.progress import Progress, cancelled
 code = main(sys.argv[1:])
 print("pydantic" in sys.modules, file=sys.stderr)
 sys.exit(code)"""
@@ -92,3 +96,20 @@ async def test_a_journal_that_counts_from_the_next_start_only_is_not_taken_for_t
     assert (json.loads(told)["running"], judged) == (False, True)
     daemon.stop()
     assert await running == 0
+
+
+@pytest.mark.parametrize("case", ["key", "outbox"])
+async def test_the_last_line_of_a_run_that_could_not_end_tells_what_it_waits_for(house: House, case: str) -> None:
+    if case == "key":
+        house.simulator.settings = replace(house.simulator.settings, key="another one")
+    else:
+        house.rule = {"outbox": "nowhere/outbox"}
+    house.drop("a.jpg")
+    lines = io.StringIO()
+    daemon = Daemon(house.config(), KEY)
+    following = asyncio.create_task(Progress(lines).follow(daemon))
+    assert await daemon.run(once=True) == 1
+    await cancelled(following)
+    reason = {"key": "PicWish does not accept the API key", "outbox": "scans: "}[case]
+    last = lines.getvalue().splitlines()[-1]
+    assert last.startswith(f"0 of 1: 1 queued; at most 5 credits; no end can be told, it waits: {reason}")

@@ -135,6 +135,10 @@ def test_a_rule_whose_outbox_is_away_is_told_instead_of_a_time(books: Books) -> 
     books.journal.put_off("hd", State.QUEUED, "the outbox is away", books.clock.now() + 30)
     ahead = books.ahead()
     assert (ahead.seconds, ahead.waits_for) == (None, ("hd: the outbox is away",))
+    books.clock.advance(30.5)
+    assert books.ahead().seconds is None, "it is just being tried again"
+    books.clock.advance(5)
+    assert books.ahead().seconds is not None
 
 
 def test_an_outbox_that_is_away_is_told_beside_a_flood(books: Books) -> None:
