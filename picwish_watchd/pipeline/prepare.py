@@ -91,6 +91,11 @@ class Prepare:
         limits = limits_of(self._context.config.api, rule)
         return not limits.fitting and _exceeds(job, limits)
 
+    def makes_smaller(self, job: Job, rule: Rule) -> bool:
+        """Whether another image is made of it first: that takes long, and one at a time is made."""
+        limits = limits_of(self._context.config.api, rule)
+        return limits.fitting and _exceeds(job, limits)
+
     def weight(self, job: Job, rule: Rule) -> int:
         """The bytes that `read` brings into memory, at most."""
         limits = limits_of(self._context.config.api, rule)

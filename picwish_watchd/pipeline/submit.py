@@ -74,6 +74,7 @@ class Submit:
         self._collect = collect
         self._prepare = Prepare(context)
         self._preparing: dict[int, str] = {}  # job -> rule; on their way to the first byte, `queued` in the journal
+        self._shrinking: set[int] = set()  # of these, jobs of which a smaller image is made first
         self._unanswered: set[int] = set()  # jobs; of `sync: 0`, where an answer comes soon
         self._served: dict[str, int] = {}  # by rule: when its last turn was, in turns
         self._turn = 0
@@ -88,6 +89,8 @@ class Submit:
                     await self._context.bells.submit.wait(self._patience())
                     continue
                 self._preparing[job.id] = job.rule
+                if self._prepare.makes_smaller(job, self._context.rule_of(job)):
+                    self._shrinking.add(job.id)
                 self._gate.begins(job.id)
                 group.create_task(guarded(self._context, job.id, self.submit(job)))
 
@@ -99,8 +102,9 @@ class Submit:
             self._gate.ends(stuck)  # another one may try whether the gate may open
         if not self._gate.may_submit() or self._pacer.wait > _PARKED_MAX / 2:
             return None
+        shrinking = sum(self._preparing[job] not in hanging for job in self._shrinking)
         going = sum(rule not in hanging for rule in self._preparing.values())
-        if going >= max(2, min(16, round(context.config.api.qps * _READY))):
+        if going - shrinking >= max(2, min(16, round(context.config.api.qps * _READY))):
             return None
         if len(self._unanswered) + going >= max(_FEWEST, round(context.config.api.qps * _UNANSWERED)):
             return None  # PicWish may have gone silent
@@ -115,6 +119,8 @@ class Submit:
             job = context.journal.ready(rule.name, context.clock.now(), tuple(self._preparing))
             if job is None or rule.name in hanging:
                 continue
+            if shrinking and self._prepare.makes_smaller(job, rule):
+                continue  # its turn comes when the one before it is made: others are not to wait for that
             short = purse.shortage(context.journal, PRICES[rule.type] + _DEAREST * len(self._preparing))
             if short is None:
                 self._gate.afford(None)
@@ -138,7 +144,7 @@ class Submit:
                 await self._write_down(job.id, outcome, sink)
         finally:
             # whatever ended it: a trial that is never over would keep the gate closed for ever
-            self._preparing.pop(job.id, None)
+            self._prepared(job.id)
             self._gate.ends(job.id)
             self._prepare.release(job.id)
             self._context.bells.submit.ring()
@@ -160,8 +166,7 @@ class Submit:
         finally:
             lease.release()
             self._unanswered.discard(job.id)
-            self._preparing.pop(job.id, None)
-            self._context.bells.submit.ring()
+            self._prepared(job.id)
 
     async def _post(self, job: Job, rule: Rule, sink: Path, lease: Lease) -> CreateOutcome | None:
         """Reads the image and posts it; None where the file itself is at fault."""
@@ -183,6 +188,9 @@ class Submit:
         if job.kind is Kind.LINK:
             return make(image_url=job.url), None
         upload = await self._prepare.read(job, rule)
+        if job.id in self._shrinking:
+            self._shrinking.discard(job.id)
+            self._context.bells.submit.ring()  # the next one may be made smaller meanwhile
         if upload is None:
             return None
         kind = upload.format
@@ -208,8 +216,13 @@ class Submit:
             slot.over()
         if not rule.sync:
             self._unanswered.add(job.id)
-        self._preparing.pop(job.id, None)
-        context.bells.submit.ring()
+        self._prepared(job.id)
+
+    def _prepared(self, job_id: int) -> None:
+        """Another one may be prepared in its place."""
+        self._shrinking.discard(job_id)
+        self._preparing.pop(job_id, None)
+        self._context.bells.submit.ring()
 
     def _begin(self, job: Job, rule: Rule, caps: list[tuple[float, int]], sent: Sent | None) -> None:
         context = self._context

@@ -1,7 +1,9 @@
 """``oversize: downscale``: what is too large is made smaller, sent and paid for once, and the job tells both sizes."""
 
+import asyncio
 import json
 import os
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -14,12 +16,17 @@ from picwish_watchd.files.spool import Spool
 from picwish_watchd.job import ErrorCode, Job, Sent, State
 from picwish_watchd.journal import Journal
 from picwish_watchd.picwish import PicwishClient
+from picwish_watchd.pipeline.budget import ByteBudget
+from picwish_watchd.pipeline.collect import Collect
 from picwish_watchd.pipeline.context import Context
+from picwish_watchd.pipeline.gate import Gate
 from picwish_watchd.pipeline.intake import new_job
 from picwish_watchd.pipeline.judge import judge
 from picwish_watchd.pipeline.ours import spool_folder
+from picwish_watchd.pipeline.pacer import Pacer
 from picwish_watchd.pipeline.prepare import Prepare
-from tests.support.house import KEY, House
+from picwish_watchd.pipeline.submit import Submit
+from tests.support.house import KEY, House, until
 from tests.support.pictures import picture
 
 SMALL = {"max_side": 200}
@@ -40,12 +47,21 @@ async def context(house: House) -> AsyncIterator[Context]:
     journal.close()
 
 
-def queue(house: House, context: Context, name: str, *, seed: int = 0) -> Job:
-    """A picture that is too large, and its job."""
-    path = house.drop(name, picture("jpeg", 300, 240, seed=seed))
-    verdict = judge(path, context.config.api, context.config.rules[0], final=False)
+def queue(
+    house: House,
+    context: Context,
+    name: str,
+    *,
+    seed: int = 0,
+    inbox: str = "inbox",
+    size: tuple[int, int] = (300, 240),
+) -> Job:
+    """A picture, too large unless told otherwise, and its job."""
+    path = house.drop(name, picture("jpeg", *size, seed=seed), inbox=inbox)
+    (rule,) = (rule for rule in context.config.rules if rule.inbox.name == inbox)
+    verdict = judge(path, context.config.api, rule, final=False)
     assert isinstance(verdict, Inspected)
-    new = new_job(context.config.rules[0], path, verdict.stamp, verdict)
+    new = new_job(rule, path, verdict.stamp, verdict)
     job = context.journal.get(context.journal.add([new])[0])
     assert job is not None
     return job
@@ -92,6 +108,39 @@ async def test_only_a_few_wait_in_the_spool_and_a_damaged_one_is_made_again(hous
     os.truncate(context.spool.folder / f"{jobs[5].id}.fitted.part", 9)
     assert await prepare.read(jobs[5], rule) is None, "it is tried again after a pause"
     assert [await prepare.read(jobs[number], rule) for number in (0, 5)] == [uploads[0], uploads[5]]
+
+
+async def test_while_one_is_made_smaller_the_images_of_another_rule_go_on(house: House, context: Context) -> None:
+    house.api = {**SMALL, "qps": 10}  # two are prepared at a time
+    house.more_rules = [{"name": "other", "inbox": "other"}]
+    context.config = house.config()
+    large = [queue(house, context, f"{number}.jpg", seed=number) for number in range(3)]
+    small = [
+        queue(house, context, f"{number}.jpg", seed=number + 9, inbox="other", size=(60, 40)) for number in range(4)
+    ]
+
+    def states(jobs: list[Job]) -> set[State]:
+        found = [context.journal.get(job.id) for job in jobs]
+        return {job.state for job in found if job is not None}
+
+    pacer = Pacer(10, context.clock)
+    gate = Gate(context, pacer=pacer)
+    collect = Collect(context, gate=gate, pacer=pacer)
+    submit = Submit(context, gate=gate, pacer=pacer, budget=ByteBudget(64 * 2**20), collect=collect)
+    done = threading.Event()
+    context.lanes.begin("fit", done.wait)
+    pacing, submitting = asyncio.create_task(pacer.run()), asyncio.create_task(submit.run())
+    try:
+        await until(lambda: states(small) == {State.PENDING})
+        assert states(large) == {State.QUEUED}
+        done.set()
+        await until(lambda: states(large) == {State.PENDING})
+    finally:
+        done.set()
+        context.stopping = True
+        context.bells.submit.ring()
+        await submitting
+        pacing.cancel()
 
 
 async def test_an_image_that_is_too_large_is_made_smaller_and_its_original_stays(house: House) -> None:
