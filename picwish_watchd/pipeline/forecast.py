@@ -1,10 +1,10 @@
 """How long the backlog takes and what it costs: a promise from what is learnt, or what it waits for instead."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
-from picwish_watchd.config.outline import Outline, RuleOutline
+from picwish_watchd.config.outline import Outline
 from picwish_watchd.journal import Overview, Waiting
 from picwish_watchd.pipeline.describe import counted, waiting_for_approval
 from picwish_watchd.pipeline.law import Law, most_pending
@@ -103,8 +103,8 @@ def survey(
     queued = {rule: counts.get(rule.name, {}).get(State.QUEUED, 0) - floods.get(rule.name, 0) for rule in outline.rules}
     running = sum(states.get(state, 0) for states in counts.values() for state in _AT_PICWISH)
     waits = [stopped] if stopped and (any(queued.values()) or (running and not collecting)) else []
-    oldest = {} if stopped else _oldest(journal, queued)
-    waits += [f"{rule}: {jobs[0].note}" for rule, jobs in oldest.items() if all(_waits(job, now) for job in jobs)]
+    oldest = {} if stopped else _oldest(journal, (rule.name for rule, images in queued.items() if images))
+    waits += _put_off(oldest, now)
     credits = sum(PRICES[rule.type] * images for rule, images in queued.items())
     waits += [] if stopped else _short(outline, journal, now, credits)
     work = Work(
@@ -118,6 +118,12 @@ def survey(
     going = predict(work, _pace(outline, journal, rate, lately, busy), waits, collecting=collecting)
     besides = (*_undelivered(journal, now, counts), *_held_floods(outline, floods))
     return going._replace(waits_for=going.waits_for + besides)  # told, and no part of the promise
+
+
+def delays(journal: Overview, now: float, counts: Counts) -> list[str]:
+    """What keeps the images of a rule, or its results, where they are; as `survey` tells it beside other things."""
+    oldest = _oldest(journal, (rule for rule, states in counts.items() if states.get(State.QUEUED)))
+    return [*_put_off(oldest, now), *_undelivered(journal, now, counts)]
 
 
 def lasting(seconds: float) -> str:
@@ -136,10 +142,14 @@ def _round(number: float) -> int:
     return int(round(number / step) * step)
 
 
-def _oldest(journal: Overview, queued: Mapping[RuleOutline, int]) -> dict[str, list[Waiting]]:
+def _oldest(journal: Overview, rules: Iterable[str]) -> dict[str, list[Waiting]]:
     """The oldest queued images of each rule that has some."""
-    found = {rule.name: journal.first(State.QUEUED, rule.name, _LOOKED_AT) for rule, images in queued.items() if images}
+    found = {rule: journal.first(State.QUEUED, rule, _LOOKED_AT) for rule in rules}
     return {rule: jobs for rule, jobs in found.items() if jobs}
+
+
+def _put_off(oldest: Mapping[str, list[Waiting]], now: float) -> list[str]:
+    return [f"{rule}: {jobs[0].note}" for rule, jobs in oldest.items() if all(_waits(job, now) for job in jobs)]
 
 
 def _lately(journal: Overview, oldest: Sequence[Waiting]) -> float:

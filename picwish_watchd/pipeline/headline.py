@@ -5,6 +5,7 @@ from picwish_watchd.job import UNFINISHED, State
 from picwish_watchd.pipeline.context import PRICES, Context
 from picwish_watchd.pipeline.describe import spent_of, waiting_for_approval
 from picwish_watchd.pipeline.desks import Desks
+from picwish_watchd.pipeline.forecast import delays
 from picwish_watchd.pipeline.gate import Gate
 
 
@@ -16,6 +17,7 @@ def headline(context: Context, *, gate: Gate, desks: Desks) -> str:
     if gate.told is not None:
         parts.append(f"blocked: {gate.told.message}")
     parts += [f"inbox of {desk.rule.name} away: {desk.away}" for desk in desks.all() if desk.away]
+    parts += delays(context.journal, context.clock.now(), context.journal.counts())
     prices = {rule.name: PRICES[rule.type] for rule in context.config.rules}
     parts += [
         waiting_for_approval(images, prices[rule], rule)

@@ -62,6 +62,16 @@ async def serving(house: House, manager: Manager, monkeypatch: pytest.MonkeyPatc
     assert await running == 0
 
 
+async def test_an_outbox_that_cannot_be_used_is_told_in_the_status(
+    house: House, manager: Manager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house.rule = {"outbox": "nowhere/outbox"}
+    house.drop("a.jpg")
+    async with serving(house, manager, monkeypatch):
+        await until(lambda: "1 queued; 0 credits today; scans: " in manager.status)
+        assert "outbox cannot be used" in manager.status
+
+
 async def test_start_reload_and_stop_are_told_in_systemds_words(house: House, manager: Manager) -> None:
     process = Process(house, environ=manager.environ, fresh=True).start()
     await until(lambda: {"READY=1", "WATCHDOG=1"} <= set(manager.listen()))
