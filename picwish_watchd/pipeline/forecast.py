@@ -20,7 +20,7 @@ _LATELY = 20  # images
 _STOPS = 2  # of the pauses between them so many are none of the pace: a budget, a night, an outage
 _NO_PACE = 3600.0  # nor is any that lasts so long (seconds): a small budget buys a few images a day
 _TRYING = 2.0  # seconds after its pause until a job was tried again: till then it waits for the same
-_LOOKED_AT = 20  # queued images of a rule, the oldest: if none of them may go, the rule waits
+_LOOKED_AT = 20  # images of a rule, the oldest: if none of the queued ones may go, the rule waits
 
 Counts = Mapping[str, Mapping[State, int]]  #: jobs by rule and state
 
@@ -189,13 +189,13 @@ def _short(outline: Outline, journal: Overview, now: float, credits: int) -> lis
 
 
 def _undelivered(journal: Overview, now: float, counts: Counts) -> Iterator[str]:
-    """What is paid and cannot be put into its outbox."""
+    """What is paid and cannot be put into its outbox: where one result waits, all of the rule do."""
     for rule, states in counts.items():
         number = states.get(State.DELIVERING, 0)
-        for oldest in journal.first(State.DELIVERING, rule, 1) if number else ():
-            if _waits(oldest, now):
-                what = f"{counted(number, 'result')} {'waits' if number == 1 else 'wait'} to be delivered"
-                yield f"{rule}: {what}: {oldest.note}"
+        oldest = journal.first(State.DELIVERING, rule, _LOOKED_AT) if number else []
+        for one in [job for job in oldest if _waits(job, now)][:1]:
+            what = f"{counted(number, 'result')} {'waits' if number == 1 else 'wait'} to be delivered"
+            yield f"{rule}: {what}: {one.note}"
 
 
 def _held_floods(outline: Outline, floods: Mapping[str, int]) -> Iterator[str]:

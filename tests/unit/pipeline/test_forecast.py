@@ -154,6 +154,9 @@ def test_results_that_cannot_be_delivered_are_told_and_stop_no_other_image(books
     books.queue("hd", 3)
     send(books, 3, 1, to=State.DELIVERING)
     assert books.ahead().text() == ""
+    last = books.journal.jobs(limit=1)[0]  # which was here before the others
+    books.journal.update(last, note="the outbox is away", not_before=books.clock.now() + 30)
+    assert books.ahead().text() == "hd: 3 results wait to be delivered: the outbox is away"
     books.journal.put_off("hd", State.DELIVERING, "the outbox is away", books.clock.now() + 30)
     assert books.ahead().text() == "hd: 3 results wait to be delivered: the outbox is away"
     books.queue("ultra", 1)
