@@ -17,7 +17,7 @@ from picwish_watchd.config import Config
 from picwish_watchd.errors import JournalTemporaryError, WatchdError
 from picwish_watchd.files.spool import Spool
 from picwish_watchd.job import Job, State
-from picwish_watchd.journal import DaemonLock, Journal, prepare_folder, refuse_network
+from picwish_watchd.journal import DaemonLock, Journal, prepare_folder, refuse_network, refuse_no_file
 from picwish_watchd.metrics import Exporter
 from picwish_watchd.mounts import MountChanges
 from picwish_watchd.notify.herald import Herald
@@ -131,6 +131,7 @@ class Daemon:
 
     async def _open(self, stack: AsyncExitStack, lock: DaemonLock) -> None:
         journal_path = self._config.journal
+        refuse_no_file(journal_path)
         refuse_network(journal_path)
         prepare_folder(journal_path)
         lock.acquire()

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from picwish_watchd import mounts
-from picwish_watchd.cli.source import configuration
+from picwish_watchd.cli.source import configuration, missing
 from picwish_watchd.config import (
     Command,
     Config,
@@ -108,7 +108,7 @@ def _journal(config: Config) -> Iterator[_Finding]:
     path = config.journal
     try:
         refuse_network(path)
-        if os.path.exists(path):
+        if not missing(path):
             reader = JournalReader.open(path)
             reader.verify()
             reader.close()

@@ -60,7 +60,7 @@ def outlined(args: argparse.Namespace) -> tuple[Outline, Overview]:
 
 
 def _read(path: Path, view: type[_View]) -> _View:
-    if _missing(path) and _missing(Path(f"{path}-wal")):
+    if missing(path) and missing(Path(f"{path}-wal")):
         return view.empty(path)  # nothing has run here yet
     return view.open(path)
 
@@ -101,7 +101,7 @@ def _here() -> Path:
         return Path("/")
 
 
-def _missing(path: Path) -> bool:
+def missing(path: Path) -> bool:
     """Nothing is there, for sure: a folder that may not be looked into is no proof of that."""
     try:
         os.lstat(path)

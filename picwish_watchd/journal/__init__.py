@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from picwish_watchd.journal.overview import Overview, Spent, Waiting
     from picwish_watchd.journal.prune import Slice
     from picwish_watchd.journal.reader import JournalReader
-    from picwish_watchd.journal.refusals import refuse_gone, refuse_network
+    from picwish_watchd.journal.refusals import refuse_gone, refuse_network, refuse_no_file
     from picwish_watchd.journal.rows import Changes, Running, Spending
     from picwish_watchd.journal.stock import Stock
     from picwish_watchd.journal.store import (
@@ -33,7 +33,7 @@ else:
         "overview": ("Overview", "Spent", "Waiting"),
         "prune": ("Slice",),
         "reader": ("JournalReader",),
-        "refusals": ("refuse_gone", "refuse_network"),
+        "refusals": ("refuse_gone", "refuse_network", "refuse_no_file"),
         "rows": ("Changes", "Running", "Spending"),
         "stock": ("Stock",),
         "store": ("BudgetReachedError", "Charge", "Journal", "StaleJobError", "prepare_folder"),
@@ -72,4 +72,5 @@ __all__ = [
     "prepare_folder",
     "refuse_gone",
     "refuse_network",
+    "refuse_no_file",
 ]

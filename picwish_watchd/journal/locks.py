@@ -21,7 +21,7 @@ class DaemonLock:
     could be locked twice, once by its old and once by its new inode."""
 
     def __init__(self, journal: Path) -> None:
-        self.path = journal.with_name(journal.name + ".lock")
+        self.path = Path(f"{journal}.lock")
         self._fd: int | None = None
 
     def acquire(self) -> None:
@@ -71,7 +71,7 @@ class WriteLock:
     """
 
     def __init__(self, journal: Path) -> None:
-        self.path = journal.with_name(journal.name + ".write")
+        self.path = Path(f"{journal}.write")
         self._fd = _open(self.path)
 
     @contextmanager

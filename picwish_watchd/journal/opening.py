@@ -5,11 +5,12 @@ import sqlite3
 from pathlib import Path
 
 from picwish_watchd.errors import JournalError
-from picwish_watchd.journal.refusals import check_version, refuse_lost_events
+from picwish_watchd.journal.refusals import check_version, refuse_lost_events, refuse_no_file
 
 
 def require(path: Path) -> None:
     """Raises `JournalError` if there is no journal, or none that this user can see."""
+    refuse_no_file(path)
     try:
         os.stat(path)
     except (FileNotFoundError, NotADirectoryError):

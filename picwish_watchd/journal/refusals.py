@@ -2,11 +2,38 @@
 
 import os
 import sqlite3
+import stat
 from pathlib import Path
 
 from picwish_watchd.errors import JournalError
 from picwish_watchd.journal.locks import witnessed
 from picwish_watchd.journal.schema import APPLICATION_ID, VERSION
+
+_KINDS = {
+    stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device", stat.S_IFBLK: "a device",
+}  # fmt: skip
+
+
+def refuse_no_file(path: Path) -> None:
+    """Raises `JournalError` where something other than a file is in the journal's place, or a link that leads nowhere.
+
+    A new journal would take the place of such a link, though what was paid may stand on a disk that is away.
+    """
+    try:
+        kind = stat.S_IFMT(os.stat(path).st_mode)
+    except OSError as error:
+        if os.path.islink(path):
+            raise JournalError(
+                f"the journal {path} is a link to {os.readlink(path)}: {error.strerror}",
+                hint="mount the disk that it leads to; only to begin anew, remove the link",
+            ) from error
+        return
+    if kind != stat.S_IFREG:
+        raise JournalError(
+            f"the journal {path} cannot be opened: it is {_KINDS.get(kind, 'no file')}",
+            hint="set `journal:` to a file of its own, such as /var/lib/picwish-watchd/journal.db",
+        )
 
 
 def check_version(connection: sqlite3.Connection, path: Path) -> int:

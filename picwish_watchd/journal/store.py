@@ -23,6 +23,7 @@ from picwish_watchd.journal.refusals import (
     refuse_lost_events,
     refuse_lost_wal,
     refuse_network,
+    refuse_no_file,
 )
 from picwish_watchd.journal.rows import Changes, changed_columns, job_from, stamp_columns, storable
 from picwish_watchd.journal.schema import VERSION, add_indexes, migrate
@@ -78,6 +79,7 @@ class Journal(JournalReader):
 
         Raises `JournalError` if it is damaged, newer than this program, not ours, or on a network file system.
         """
+        refuse_no_file(path)
         refuse_network(path)
         prepare_folder(path)
         lock = WriteLock(path)
