@@ -31,12 +31,30 @@ def run(args: argparse.Namespace) -> int:
 
     daemon = Daemon(config, key, reload=reload)
     gc.freeze()  # what was imported stays: no need to look through it again and again
-    code = asyncio.run(_serve(daemon, progress))
+    code = _ended(daemon, progress)
     if daemon.hanging:
         # a thread waits for a dead mount in the kernel, and the interpreter would wait for it
         log.drain()
         sys.stdout.flush()
         os._exit(code)
+    return code
+
+
+def _ended(daemon: Daemon, progress: Progress | None) -> int:
+    """Runs it to its end; its exit code."""
+    code: int | None = None
+
+    async def serve() -> None:
+        nonlocal code
+        code = await _serve(daemon, progress)
+
+    try:
+        asyncio.run(serve())
+    except RuntimeError:
+        # asyncio lets go of its threads by one more, which the system may not grant: the process ends without that
+        if code is None:
+            raise
+    assert code is not None
     return code
 
 

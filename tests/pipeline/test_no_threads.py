@@ -1,6 +1,7 @@
 """A system that grants no more threads (TasksMax=, ulimit -u): what needs one waits, and nothing is held."""
 
 import asyncio
+import os
 import threading
 from dataclasses import dataclass
 
@@ -10,7 +11,7 @@ from picwish_watchd.daemon import Daemon
 from picwish_watchd.errors import WatchdError
 from picwish_watchd.job import State
 from picwish_watchd.pipeline import lanes
-from tests.support.house import KEY, House, until
+from tests.support.house import KEY, House, Process, until
 
 
 @dataclass
@@ -78,3 +79,28 @@ async def test_too_few_to_begin_with_are_told_in_words(house: House, limit: Limi
     limit.left = None
     assert told.value.hint is not None
     assert "TasksMax" in told.value.hint
+
+
+_GRANTS_NONE_WHILE_THERE_IS = """import os, threading
+begin = threading.Thread.start
+def start(thread):
+    if os.path.exists({!r}):
+        raise RuntimeError("can't start new thread")
+    begin(thread)
+threading.Thread.start = start
+"""
+
+
+async def test_a_stop_while_none_is_granted_ends_well_and_nothing_is_lost(house: House) -> None:
+    none = house.root / "none"
+    (house.root / "strange").mkdir()
+    (house.root / "strange" / "sitecustomize.py").write_text(_GRANTS_NONE_WHILE_THERE_IS.format(str(none)))
+    path = os.pathsep.join((str(house.root / "strange"), os.environ.get("PYTHONPATH", "")))
+    process = Process(house, environ={"PYTHONPATH": path}, fresh=True).start()
+    await until(lambda: '"watching": true' in house.report())
+    none.touch()
+    house.drop("a.jpg")
+    await until(lambda: any(line["event"] == "threads.none" for line in process.log()))
+    assert await process.stop() == 0
+    assert await house.drain() == 0
+    assert house.job("a.jpg").state is State.DONE
