@@ -227,6 +227,7 @@ class Daemon:
                     bell.ring()
             self.desks.look_after()
             self._report.look()
+            self.context.waits.look()
             if self._clock.monotonic() > patient_until:
                 self._be_ready()  # an inbox whose walk hangs must not keep the others from being served
             self._summary()

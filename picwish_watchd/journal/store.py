@@ -72,6 +72,7 @@ class Journal(JournalReader):
         self._lock = lock
         self._clock = clock
         self._inode = os.stat(path).st_ino
+        self.taken = 0  #: transactions that were committed
 
     @classmethod
     def open_for_writing(cls, path: Path, clock: Clock) -> Self:
@@ -282,6 +283,7 @@ class Journal(JournalReader):
                 yield cursor
                 last = last_event(self._connection)
                 cursor.execute("COMMIT")
+                self.taken += 1
                 if synced:  # the witness must not outlive what it has seen
                     self._lock.testify(last)
             except BaseException:

@@ -24,7 +24,7 @@ async def guarded(context: Context, job_id: int, work: Awaitable[None]) -> None:
     try:
         await work
     except JournalTemporaryError as error:
-        _log.error("journal.waits", job=job_id, reason=error.message)
+        context.waits.tell(error, job=job_id)
         await context.clock.sleep(_PAUSE)
     except WatchdError:
         raise

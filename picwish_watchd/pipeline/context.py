@@ -14,6 +14,7 @@ from picwish_watchd.pipeline.bell import Bell
 from picwish_watchd.pipeline.lanes import Lanes
 from picwish_watchd.pipeline.prices import PRICES as PRICES
 from picwish_watchd.pipeline.pulse import Pulse
+from picwish_watchd.pipeline.waits import Waits
 from picwish_watchd.tally import Tally
 
 if TYPE_CHECKING:  # commands that only look need no HTTP
@@ -48,10 +49,12 @@ class Context:
     tally: Tally = field(default_factory=Tally)
     stopping: bool = False  #: nothing new is begun any more
     pulse: Pulse = field(init=False)
+    waits: Waits = field(init=False)
     look_again: Callable[[Job], None] = lambda _job: None  #: whatever lies at the job's source now is news
 
     def __post_init__(self) -> None:
         self.pulse = Pulse(self.clock)
+        self.waits = Waits(self.journal)
 
     def close(self) -> None:
         """Lets go of threads and processes without waiting for one that hangs."""

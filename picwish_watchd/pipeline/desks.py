@@ -205,7 +205,7 @@ class Desks:
                 journal.remember_folder(path, news.mount)
                 home = news.mount
             except JournalTemporaryError as error:  # the next walk says it again
-                _log.error("journal.waits", rule=desk.rule.name, reason=error.message)
+                self._context.waits.tell(error, rule=desk.rule.name)
         approved = home is None and desk.watcher.home is not None
         desk.watcher.home = home
         if approved:

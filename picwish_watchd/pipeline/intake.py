@@ -122,7 +122,7 @@ class Intake:
         try:
             self._write_down(judged)
         except JournalTemporaryError as error:
-            _log.error("journal.waits", rule=self._rule.name, reason=error.message)
+            self._context.waits.tell(error, rule=self._rule.name)
             for one, _ in judged:
                 self._settling.see_again(one, self._context.clock.monotonic())
 

@@ -246,7 +246,7 @@ class Submit:
                 job = context.journal.get(job_id)
                 if job is None or job.state is not State.SUBMITTING:
                     raise
-                _log.error("journal.waits", job=job_id, reason=error.message)
+                context.waits.tell(error, job=job_id)
                 await context.clock.sleep(_IDLE)
 
     async def _settle(self, job_id: int, outcome: CreateOutcome, sink: Path) -> None:

@@ -107,3 +107,38 @@ async def test_status_hears_what_happened_while_the_journal_was_locked(
     await until(lambda: '"watching": true' in house.report(), 5)
     daemon.stop()
     await running
+
+
+async def test_a_wait_for_the_journal_is_told_once_and_so_is_its_end(
+    house: House, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tries, locked_within = list[int](), locks._locked_within
+
+    def counted(fd: int, seconds: float) -> bool:
+        tries.append(fd)
+        return locked_within(fd, seconds)
+
+    daemon = Daemon(house.config(), KEY)
+    running = asyncio.create_task(daemon.run())
+    await until(lambda: '"watching": true' in house.report())
+    told = ""
+    for number in range(2):
+        monkeypatch.setattr(locks, "_locked_within", counted)
+        with locked(house):
+            del tries[:]
+            for name in range(3):
+                house.drop(f"{number}-{name}.jpg", seed=3 * number + name)
+                await until(lambda: len(tries) > 2 * (name + 1))  # noqa: B023 - awaited here
+        monkeypatch.setattr(locks, "_locked_within", locked_within)
+        told += capsys.readouterr().out
+        await until(lambda: len(house.jobs(State.DONE)) == 3 * (number + 1))  # noqa: B023 - awaited here
+
+        def goes_on() -> bool:
+            nonlocal told
+            told += capsys.readouterr().out
+            return told.count("journal.goes_on") > number  # noqa: B023 - awaited here
+
+        await until(goes_on)
+    daemon.stop()
+    assert await running == 0
+    assert told.count("journal.waits") == told.count("journal.goes_on") == 2
