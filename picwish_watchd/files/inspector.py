@@ -11,6 +11,7 @@ before they are sent.
 import json
 import os
 import resource
+import select
 import signal
 import subprocess
 import sys
@@ -34,6 +35,7 @@ _SLICE = 0.25  # seconds of judging before an answer
 _MEMORY = 2**31  # bytes of address space; what is decoded has at most some 17 million pixels (`Limits.max_side`)
 _COMPUTING = 60  # seconds for one answer
 _PAUSE = 60.0  # seconds until another is tried where none could be begun
+_FROZEN = 60.0  # seconds without a word, after which one that is stopped (SIGSTOP) is given up
 #: By which somebody stops a service and all its processes: no fault of the image.
 _STOPPED = {-signal.SIGTERM, -signal.SIGINT, -signal.SIGHUP}
 #: All of the environment that it gets, if set: what an interpreter may need to start, and no keys.
@@ -100,7 +102,9 @@ class Inspector:
         if answers is None:
             return answer(question)
         if answers in _STOPPED:
-            return NotWhole(f"{shown(question.path.name)} could not be decoded: picwish-watchd stops", question.stamp)
+            return NotWhole(
+                f"{shown(question.path.name)} could not be decoded: what decodes was stopped", question.stamp
+            )
         if again:  # it may have ended for a reason of its own, and before it was asked
             return self.decide(question, again=False)
         found = f"{shown(question.path.name)} is corrupt: what tried to decode it broke down; copy or export it again"
@@ -222,9 +226,21 @@ def _said(process: "subprocess.Popen[bytes]", questions: Sequence[Question]) -> 
 def _line_of(process: "subprocess.Popen[bytes]") -> bytes:
     assert process.stdout is not None
     try:
+        heard = select.poll()
+        heard.register(process.stdout, select.POLLIN)
+        while not heard.poll(_FROZEN * 1000):
+            _end_if_stopped(process)
         return process.stdout.readline(_LINE_MAX)
     except (OSError, ValueError):  # it was closed
         return b""
+
+
+def _end_if_stopped(process: "subprocess.Popen[bytes]") -> None:
+    """One that somebody has stopped answers nobody, and nothing tells of it. Who waits for a mount is left to wait."""
+    with suppress(OSError, IndexError):
+        if Path(f"/proc/{process.pid}/stat").read_text("utf-8", "replace").rpartition(") ")[2][0] in "Tt":
+            process.terminate()
+            process.send_signal(signal.SIGCONT)
 
 
 def _ended(process: "subprocess.Popen[bytes]") -> int | None:

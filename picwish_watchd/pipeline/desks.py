@@ -23,7 +23,8 @@ _log = structlog.get_logger()
 
 _UNREAD = "it, or a file in it, cannot be read; passed over, and tried again at each walk"
 _AGAIN = "what it leads to is looked into by another path already, and no file is taken twice"
-_OVERDUE = 60.0  # seconds beyond three intervals until a walk counts as hanging
+_NO_VERDICT = "for a minute, no file in it came to be judged; does its mount hang, or the process that decodes?"
+_OVERDUE = 60.0  # seconds beyond three intervals until a walk counts as hanging, and for judging some files
 
 
 @dataclass(slots=True)
@@ -41,6 +42,7 @@ class Desk:
     again: bool = False  #: whether links in it lead into folders that are walked by another path
     observer: str | None = None  #: "native", "partial" or "polling"; None: not walked yet
     place: str = ""  #: where the inbox's path leads
+    waits: bool = False  #: told that what judges its files does not come back
     recalled: int = 0  #: of the files that are news again, so many were looked for
 
     @property
@@ -154,6 +156,13 @@ class Desks:
             overdue = now - desk.heard
             if overdue > 3 * desk.rule.rescan_interval + _OVERDUE and desk.away is None:
                 self._set_away(desk, f"{desk.rule.inbox}: no walk has ended for {overdue:.0f} s; does its mount hang?")
+            self._look_after_judging(desk)
+
+    def _look_after_judging(self, desk: Desk) -> None:
+        waits = desk.intake.judging > _OVERDUE
+        if waits and not desk.waits:
+            _log.warning("judging.waits", rule=desk.rule.name, path=desk.rule.inbox, reason=_NO_VERDICT)
+        desk.waits = waits
 
     def _start(self, desk: Desk) -> None:
         try:

@@ -60,6 +60,11 @@ class Intake:
         """Number of files that could not be read when last looked at; they are tried again."""
         return len(self._unreadable)
 
+    @property
+    def judging(self) -> float:
+        """For how long (seconds) the files have been looked at that are being judged; 0 if none are."""
+        return self._context.lanes.seconds(self._lane)
+
     def sighted(self, found: Sequence[Sighting]) -> None:
         """The watcher saw files that are new or have changed."""
         now = self._context.clock.monotonic()

@@ -91,8 +91,12 @@ class Lanes:
 
     def hangs(self, lane: str) -> bool:
         """Whether its call has been under way for longer than `PATIENCE`."""
+        return self.seconds(lane) > PATIENCE
+
+    def seconds(self, lane: str) -> float:
+        """How long its call has been under way; 0 without one."""
         began = self._began.get(lane)
-        return began is not None and time.monotonic() - began > PATIENCE
+        return 0.0 if began is None else time.monotonic() - began
 
     @property
     def busy(self) -> bool:

@@ -92,6 +92,34 @@ async def test_a_rule_that_moves_away_from_an_inbox_that_hangs_takes_in_what_lie
     assert house.job("b.jpg").state is State.DONE
 
 
+async def test_files_that_nobody_comes_to_judge_are_told_of_once_and_judged_when_their_mount_is_back(
+    house: House, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (house.root / "nas" / "in").mkdir(parents=True)
+    house.rule = {"inbox": "nas/in", "settle": "200ms"}
+    daemon = Daemon(house.config(), KEY)
+    running = asyncio.create_task(daemon.run())
+    await until(lambda: '"watching": true' in house.report())
+    house.drop("a.jpg", inbox="nas/in")
+    await until(lambda: daemon.desks.settling)
+    told: list[str] = []
+
+    def said(what: str) -> bool:
+        told.extend(line for line in capsys.readouterr().out.splitlines() if "judging.waits" in line)
+        return any(what in line for line in told)
+
+    with hanging(house.root / "nas"):
+        await until(lambda: daemon.context.lanes.busy)
+        await until(lambda: said("does its mount hang"))
+        seen = daemon.context.clock.monotonic()
+        await until(lambda: daemon.context.clock.monotonic() > seen + 2)  # it looks after them once a second
+    await until(lambda: house.jobs(State.DONE))
+    daemon.stop()
+    assert await running == 0
+    assert not said("anything else")
+    assert len(told) == 1
+
+
 async def test_a_mount_whose_server_has_died_is_waited_for_and_nothing_is_parked_or_ended(house: House) -> None:
     """Whatever is asked there is answered "Transport endpoint is not connected"."""
     (house.root / "nas").mkdir()

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from picwish_watchd.files import inspector as room
 from picwish_watchd.files.images import Inspected, Limits
 from picwish_watchd.files.inspector import Inspector, answers_to
 from picwish_watchd.files.judging import Question
@@ -186,6 +187,22 @@ def test_a_process_that_is_stopped_says_nothing_about_the_file(
     asking.join(10)
     [answer] = answers
     assert isinstance(answer, NotWhole)
+
+
+def test_one_that_was_frozen_is_replaced_and_no_file_is_at_fault_for_it(
+    tmp_path: Path, inspector: Inspector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    question = doubtful(tmp_path)
+    assert isinstance(inspector.decide(question), Inspected)
+    monkeypatch.setattr(room, "_FROZEN", 0.05)
+    for _ in range(2):
+        frozen = only_process()
+        os.kill(frozen, signal.SIGSTOP)
+        assert isinstance(inspector.decide(question), NotWhole)
+        assert isinstance(inspector.decide(question), Inspected)
+        assert only_process() != frozen
+    os.kill(only_process(), signal.SIGSTOP)
+    assert isinstance(inspector.judge([whole(tmp_path)])[0], Inspected)
 
 
 def test_one_that_hangs_keeps_only_who_asked_it(tmp_path: Path, inspector: Inspector) -> None:
