@@ -36,7 +36,7 @@ from picwish_watchd.pipeline.housekeeping import Housekeeping
 from picwish_watchd.pipeline.lanes import threads_of_the_loop
 from picwish_watchd.pipeline.ours import spool_folder
 from picwish_watchd.pipeline.pacer import Pacer
-from picwish_watchd.pipeline.recover import recover, tell_of_left_behind
+from picwish_watchd.pipeline.recover import recover, tell_of_left_behind, tell_of_what_hangs
 from picwish_watchd.pipeline.report import Report
 from picwish_watchd.pipeline.submit import Submit
 from picwish_watchd.sd_notify import ServiceManager
@@ -330,7 +330,8 @@ class Daemon:
         else:
             self._retired.append(context.client)
             context.client = _client(config, key, context.tally)
-        context.config = config
+        before, context.config = context.config, config
+        tell_of_what_hangs(context, before)
         self._pacer.set_qps(config.api.qps)
         self.desks.renew(self._group)
         self._exporter.reopen(config.http)

@@ -92,6 +92,30 @@ async def test_a_rule_that_moves_away_from_an_inbox_that_hangs_takes_in_what_lie
     assert house.job("b.jpg").state is State.DONE
 
 
+async def test_a_rule_that_moves_away_from_an_outbox_that_hangs_asks_for_a_restart_and_goes_on_after_it(
+    house: House, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (house.root / "nas" / "out").mkdir(parents=True)
+    house.rule = {"outbox": "nas/out"}
+    daemon = Daemon(house.config(), KEY, reload=lambda: (house.config(), KEY))
+    running = asyncio.create_task(daemon.run())
+    await until(lambda: '"watching": true' in house.report())
+    with hanging(house.root / "nas"):
+        house.drop("a.jpg")
+        await until(lambda: daemon.context.lanes.hangs("out:scans"))
+        daemon.reload()
+        assert "config.needs_restart" not in capsys.readouterr().out
+        house.rule = {"outbox": "outbox"}
+        daemon.reload()
+        assert "config.needs_restart" in capsys.readouterr().out
+        daemon.stop()
+        daemon.stop()
+        async with asyncio.timeout(5):
+            await running
+        assert await house.drain() == 0
+    assert house.results() == {"a.jpg"}
+
+
 async def test_files_that_nobody_comes_to_judge_are_told_of_once_and_judged_when_their_mount_is_back(
     house: House, capsys: pytest.CaptureFixture[str]
 ) -> None:
