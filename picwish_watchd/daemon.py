@@ -17,7 +17,7 @@ from picwish_watchd.config import Config
 from picwish_watchd.errors import JournalTemporaryError, WatchdError
 from picwish_watchd.files.spool import Spool
 from picwish_watchd.job import Job, State
-from picwish_watchd.journal import DaemonLock, Journal, prepare_folder, refuse_network, refuse_no_file
+from picwish_watchd.journal import DaemonLock, Departures, Journal, prepare_folder, refuse_network, refuse_no_file
 from picwish_watchd.metrics import Exporter
 from picwish_watchd.mounts import MountChanges
 from picwish_watchd.notify.herald import Herald
@@ -142,7 +142,9 @@ class Daemon:
         spool.prepare()
         self._mounts = MountChanges()
         stack.callback(self._mounts.close)
-        self._pacer = Pacer(self._config.api.qps, self._clock)
+        departures = Departures(journal_path, self._clock)
+        stack.callback(departures.close)
+        self._pacer = Pacer(self._config.api.qps, self._clock, departures)
         tally = Tally()
         self.context = Context(
             config=self._config, journal=journal, spool=spool, clock=self._clock, tally=tally,

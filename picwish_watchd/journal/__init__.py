@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from picwish_watchd.journal.census import Census, Ledger, Totals
     from picwish_watchd.journal.copies import behind_another
+    from picwish_watchd.journal.departures import Departures
     from picwish_watchd.journal.locks import DaemonLock
     from picwish_watchd.journal.news import Ending, came_through, ended_since, endings
     from picwish_watchd.journal.overview import Overview, Spent, Waiting
@@ -28,6 +29,7 @@ else:
     _HOMES = {
         "census": ("Census", "Ledger", "Totals"),
         "copies": ("behind_another",),
+        "departures": ("Departures",),
         "locks": ("DaemonLock",),
         "news": ("Ending", "came_through", "ended_since", "endings"),
         "overview": ("Overview", "Spent", "Waiting"),
@@ -52,6 +54,7 @@ __all__ = [
     "Changes",
     "Charge",
     "DaemonLock",
+    "Departures",
     "Ending",
     "Journal",
     "JournalReader",

@@ -9,6 +9,7 @@ from itertools import count
 from typing import NamedTuple
 
 from picwish_watchd.clock import Clock
+from picwish_watchd.journal import Departures
 from picwish_watchd.pipeline.rate import LOWERED, MARGIN, crept_back, most_in_a_second
 
 _WINDOW = 1.02  # seconds in which never more than QPS requests leave; the rest of the margin makes up for late timers
@@ -69,16 +70,19 @@ class Pacer:
     then holds more than ``qps``.
     """
 
-    def __init__(self, qps: float, clock: Clock) -> None:
+    def __init__(self, qps: float, clock: Clock, departures: Departures | None = None) -> None:
+        """``departures``: of the requests of earlier runs, which count as well."""
         self._qps = qps
         self._clock = clock
         self._order = count()
         self._waiting: list[tuple[_Turn, asyncio.Future[Slot]]] = []
         self._wanted = asyncio.Event()
         self._freed = asyncio.Event()
-        self._beat = -math.inf  # when the last slot was due
         self._rest_until = -math.inf
-        self._left: deque[float] = deque()  # of the last requests, when
+        self._departures = departures
+        earlier = [] if departures is None else departures.ago()
+        self._left = deque(clock.monotonic() - ago for ago in earlier)  # of the last requests, when
+        self._beat = self._left[-1] if self._left else -math.inf  # when the last slot was due
         self._leaving: set[Slot] = set()  # granted, and not known to have left
         self._lowered = (qps, -math.inf)  # the rate, and when it was so
         self._turn = 0.0  # when the loop is to turn, as long as somebody waits
@@ -205,6 +209,8 @@ class Pacer:
         self._leaving.remove(slot)
         if left:
             self._left.append(self._clock.monotonic())
+            if self._departures is not None:
+                self._departures.note()
         elif slot.beats[1] == self._beat:
             self._beat = slot.beats[0]
         self._freed.set()

@@ -78,6 +78,21 @@ async def test_a_kill_while_tasks_are_pending_buys_nothing_again(house: House) -
 
 
 @pytest.mark.untraced
+async def test_what_left_before_a_kill_counts_against_the_rate_of_the_next_run(house: House) -> None:
+    house.simulator.settings = replace(house.simulator.settings, qps=0.9)
+    house.api = {"qps": 0.5}
+
+    def told() -> list[int]:
+        return [seen.status for seen in house.simulator.requests if seen.status is not None]
+
+    for number in (1, 2):
+        process = Process(house).start()
+        await until(lambda number=number: len(told()) == number)
+        await process.stop(signal.SIGKILL)
+    assert told() == [404, 404], "each start asks once; one in 1.1 s is allowed, and the daemon means to ask one in 2"
+
+
+@pytest.mark.untraced
 async def test_sigterm_ends_with_0_and_loses_nothing(house: House) -> None:
     house.simulator.settings = replace(house.simulator.settings, processing=(0.8, 0.1), latency=0.05)
     for number in range(8):

@@ -4,12 +4,14 @@ import asyncio
 import random
 from collections.abc import Callable, Coroutine
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from picwish_watchd.journal import Departures
 from picwish_watchd.pipeline.pacer import Pacer, Urgency
 from picwish_watchd.pipeline.rate import crept_back
 from picwish_watchd.simulator.limit import RateWindow
@@ -23,11 +25,17 @@ class LateClock(FakeClock):
         await super().sleep(seconds + 0.003 if seconds > 0 else 0)
 
 
-def paced(qps: float, act: Callable[[Pacer, FakeClock], Coroutine[Any, Any, None]], clock: FakeClock) -> None:
-    """Lets ``act`` happen beside a running pacer, in a moment of real time."""
+def paced(
+    qps: float,
+    act: Callable[[Pacer, FakeClock], Coroutine[Any, Any, None]],
+    clock: FakeClock,
+    journal: Path | None = None,
+) -> None:
+    """Lets ``act`` happen beside a running pacer, that of a daemon on ``journal``, in a moment of real time."""
+    departures = None if journal is None else Departures(journal, clock)
 
     async def both() -> None:
-        pacer = Pacer(qps, clock)
+        pacer = Pacer(qps, clock, departures)
         running = asyncio.create_task(pacer.run())
         await act(pacer, clock)
         running.cancel()
@@ -35,6 +43,8 @@ def paced(qps: float, act: Callable[[Pacer, FakeClock], Coroutine[Any, Any, None
             await running
 
     asyncio.run(both())
+    if departures is not None:
+        departures.close()
 
 
 async def request(pacer: Pacer, urgency: Urgency = Urgency.CREATE) -> None:
@@ -125,6 +135,47 @@ def test_a_queue_gets_nearly_all_the_slots_that_there_are(qps: float, late: bool
         assert all(later - earlier > 1.0 for earlier, later in zip(granted, granted[most:], strict=False))
 
     paced(qps, hurry, LateClock() if late else FakeClock())
+
+
+@pytest.mark.parametrize("qps", [0.2, 2.0, 10.0])
+def test_no_second_holds_more_than_qps_across_a_kill_and_a_quick_start(tmp_path: Path, qps: float) -> None:
+    clock, left = FakeClock(), []
+
+    async def hurry(pacer: Pacer, clock: FakeClock) -> None:
+        for _ in range(max(3, int(qps))):
+            await request(pacer)
+            left.append(clock.monotonic())
+
+    for _ in range(4):
+        paced(qps, hurry, clock, tmp_path / "journal.db")
+        clock.advance(0.05)
+        clock.jump(-3600)
+    most = max(1, int(qps))
+    assert all(later - earlier > most / qps for earlier, later in zip(left, left[most:], strict=False))
+
+
+def test_what_left_before_the_machine_was_started_or_long_ago_keeps_nobody_waiting(tmp_path: Path) -> None:
+    async def hurry(pacer: Pacer, clock: FakeClock) -> None:
+        began = clock.monotonic()
+        await request(pacer)
+        assert clock.monotonic() == began
+
+    late, early = FakeClock(), FakeClock()
+    late.advance(7000)
+    for clock in (late, early, late):
+        clock.advance(60)
+        paced(2, hurry, clock, tmp_path / "journal.db")
+
+
+@pytest.mark.parametrize("found", [b"\0\xff\n", b"garbage", b"000001", b"nan\ninf\n-inf\n"])
+def test_a_memory_that_is_damaged_or_cannot_be_kept_stops_no_request(tmp_path: Path, found: bytes) -> None:
+    async def hurry(pacer: Pacer, clock: FakeClock) -> None:
+        await slots(pacer, clock, 3)
+
+    (tmp_path / "journal.db.rate").write_bytes(found)
+    (tmp_path / "away.db.rate").mkdir()
+    for name in ("journal.db", "away.db", "nowhere/journal.db"):
+        paced(2, hurry, FakeClock(), tmp_path / name)
 
 
 def test_the_most_urgent_goes_first_and_equals_in_the_order_of_asking() -> None:
