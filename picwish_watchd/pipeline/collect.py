@@ -112,12 +112,13 @@ class Collect:
         self._refresh_at = now + min(_PAUSE_MAX, max(_IDLE, _SELDOM * (self._now() - now)))
 
     def max_pending(self) -> int:
-        """How many tasks may be at PicWish at once: as many as requests can keep busy, if not told otherwise.
+        """How many tasks may be at PicWish at once: as many as keep requests busy and the line can bring home.
 
-        Never more than the line can bring home.
+        Quick tasks lower it only with ``sync: 1`` (a silence puts each in doubt): else a slow spell would stall at few.
         """
-        api = self._context.config.api
-        longest = max(self._laws[model].longest for model in {rule.type for rule in self._context.config.rules})
+        api, rules = self._context.config.api, self._context.config.rules
+        least = 0.0 if any(rule.sync for rule in rules) else self._unlearnt
+        longest = max(least, *(self._laws[rule.type].longest for rule in rules))
         wanted = most_pending(api.qps, longest) if api.max_pending is None else api.max_pending
         return min(wanted, self._places.collectable(2 * most_pending(api.qps, self._unlearnt)))
 

@@ -15,6 +15,7 @@ from picwish_watchd.simulator import numbers_as_strings as strings
 from picwish_watchd.simulator.script import Action
 from tests.support.following import following
 from tests.support.house import House, Process, until
+from tests.support.pictures import picture
 
 QUERY_FAULTS: dict[str, Action] = {
     "reset": Reset(at="head"),
@@ -217,6 +218,19 @@ async def test_a_large_max_pending_is_reached_only_as_results_come_home(house: H
         await start.wait(20)
         assert start.job(job).state is State.DELIVERING
         assert start.collect.max_pending() > 64
+
+
+@pytest.mark.parametrize(("sync", "most"), [(0, 32), (1, 4)])
+async def test_quick_tasks_do_not_leave_a_handful_at_once_for_a_slow_spell_unless_each_may_be_in_doubt(
+    house: House, sync: int, most: int
+) -> None:
+    house.simulator.settings = replace(house.simulator.settings, enhance="echo")
+    for number in range(52):
+        house.drop(f"{number}.png", picture("png", 16, 16, seed=number))
+    assert await house.drain() == 0
+    house.api, house.rule = {"qps": 2}, {"sync": sync}
+    async with following(house) as start:
+        assert start.collect.max_pending() == most
 
 
 async def test_an_interrupted_download_is_begun_again_at_the_next_start(house: House) -> None:
