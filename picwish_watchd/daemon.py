@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import resource
 import signal
 from collections import Counter
 from collections.abc import Callable
@@ -51,6 +52,7 @@ _TIDYING = 2.0  # seconds that `run --once` spends on the journal at its end
 _LOOK = 1.0  # seconds between looks at what other processes did to the journal
 _LETTING_GO = 15.0  # seconds from the last request's end to the exit, at most
 _READING = 5e6  # bytes of a journal that even a slow disk reads and checks in a second
+_OPEN_FILES = 8192  # with `sync: 1` each task at PicWish holds a connection, and there are at most 5000
 _READY_PATIENCE = 30.0  # seconds that systemd is kept waiting for the first walk of every inbox
 
 Loader = Callable[[], tuple[Config, str]]  #: reads configuration and key again; raises WatchdError
@@ -82,6 +84,7 @@ class Daemon:
         Raises `JournalError` (also while running: then nothing more was submitted) and `JournalBusyError`; and
         `WatchdError` where the system grants too few threads to begin with.
         """
+        _allow_open_files()
         asyncio.get_running_loop().set_default_executor(threads_of_the_loop())
         async with AsyncExitStack() as stack:
             self._handle_signals()
@@ -358,6 +361,15 @@ def _opening(journal: Path) -> float:
     with suppress(OSError):
         return _READY_PATIENCE + _LETTING_GO + os.path.getsize(journal) / _READING
     return _READY_PATIENCE + _LETTING_GO
+
+
+def _allow_open_files() -> None:
+    """A process begins with 1024, for the sake of select(2); without a free one no paid result can be fetched."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, _OPEN_FILES)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        with suppress(ValueError, OSError):  # as a service's filter of system calls may have it
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 async def _all_ended(tasks: list[asyncio.Task[None]]) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from picwish_watchd.job import State
+from picwish_watchd.simulator import Fault, NeverEnd
 from tests.support import forks
 from tests.support.house import KEY, House, Process, until
 from tests.support.pictures import KINDS, PLAIN, file_name, picture
@@ -90,6 +91,18 @@ async def test_what_left_before_a_kill_counts_against_the_rate_of_the_next_run(h
         await until(lambda number=number: len(told()) == number)
         await process.stop(signal.SIGKILL)
     assert told() == [404, 404], "each start asks once; one in 1.1 s is allowed, and the daemon means to ask one in 2"
+
+
+@pytest.mark.untraced
+async def test_more_posts_can_be_open_than_a_process_may_have_files_by_default(house: House) -> None:
+    house.api, house.rule = {"max_pending": 100}, {"sync": 1}
+    house.simulator.script.add(Fault("create", NeverEnd(), times=70))
+    for number in range(71):
+        house.drop(f"{number}.png", picture("png", 16, 16, seed=number))
+    process = Process(house, prefix=("sh", "-c", 'ulimit -Sn 64 && exec "$@"', "sh")).start()
+    await until(lambda: finished(house) == 1)
+    await process.stop(signal.SIGKILL)
+    assert house.creates() == 71
 
 
 @pytest.mark.untraced
