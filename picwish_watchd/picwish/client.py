@@ -3,13 +3,15 @@
 import asyncio
 import ipaddress
 import logging
+import select
+import socket
 import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 from urllib.parse import quote
 
 import httpx
@@ -33,6 +35,7 @@ PATH = "/api/tasks/visual/scale-pro"
 NOBODYS_TASK = "00000000-0000-0000-0000-000000000000"  #: what a probe asks for
 MAX_RESULT = 500_000_000  #: bytes; 8192 x 8192 pixels with alpha, not compressed, are 268 MB
 
+_CONNECTED = "connection.connect_tcp.complete"
 _STARTED = "http11.send_request_headers.started"
 
 
@@ -110,6 +113,7 @@ class PicwishClient:
         sink: Path,
         started: Callable[[], Awaitable[None]],
         sent: Callable[[], None],
+        ready: Callable[[], Awaitable[None]] | None = None,
     ) -> CreateOutcome:
         """Sends one paid POST, once, over a connection of its own.
 
@@ -122,11 +126,13 @@ class PicwishClient:
             started: awaited once, when the connection (and TLS) stands and before the first byte leaves. What it
                 raises comes out of here unchanged, and nothing was sent.
             sent: called at most once, when the whole body was handed over; must not raise.
+            ready: awaited before ``started``, as long as the caller likes. A connection that the server has closed
+                meanwhile is not used but replaced, once, and this awaited again.
         """
         body = MultipartBody(request, sent)
         silence = max(self._timeout, self._patience.sync_answer if request.sync else self._patience.answer)
         del request  # the body alone holds the image
-        hook = _Hook(started, body, self._post_deadline)
+        hook = _Hook(ready, started, body, self._post_deadline)
         http = httpx.Request(
             "POST",
             self._base_url + PATH,
@@ -136,14 +142,8 @@ class PicwishClient:
             extensions={"timeout": self._timeouts(silence), "trace": hook.trace},
         )
         with self._arrival(sink) as arrival:
-            fault = None
             try:
-                async with asyncio.timeout(None) as hook.deadline:
-                    await self._exchange(self._fresh, http, arrival, hook.deadline, whole=False)
-            except faults.CAUGHT as error:
-                if hook.error is not None:
-                    raise hook.error from None
-                fault = error
+                fault = await self._post(http, arrival, hook)
             finally:
                 body.drop()
             reply = await arrival.settle(fault)
@@ -212,6 +212,20 @@ class PicwishClient:
     ) -> None:
         await self.aclose()
 
+    async def _post(self, http: httpx.Request, arrival: Arrival, hook: "_Hook") -> Exception | None:
+        """Answers what broke the exchange; raises what the caller's hooks raised."""
+        try:
+            async with asyncio.timeout(None) as hook.deadline:
+                try:
+                    await self._exchange(self._fresh, http, arrival, hook.deadline, whole=False)
+                except _ClosedError:  # now that it is its turn, another one will not have to wait
+                    await self._exchange(self._fresh, http, arrival, hook.deadline, whole=False)
+        except faults.CAUGHT as error:
+            if hook.error is not None:
+                raise hook.error from None
+            return error
+        return None
+
     async def _get(self, task_id: str, arrival: Arrival, kind: str, leaving: Callable[[], None]) -> Reply | Exception:
         async def trace(name: str, _info: dict[str, object]) -> None:
             if name == _STARTED:
@@ -266,28 +280,56 @@ _COMMON = {
 }
 
 
+class _ClosedError(httpx.ConnectError):
+    """The server has closed a connection before anything was sent."""
+
+
 class _Hook:
     """Stands between the connection and the first byte of a POST (httpcore's trace extension)."""
 
-    def __init__(self, started: Callable[[], Awaitable[None]], body: MultipartBody, allowed: float) -> None:
+    def __init__(
+        self,
+        ready: Callable[[], Awaitable[None]] | None,
+        started: Callable[[], Awaitable[None]],
+        body: MultipartBody,
+        allowed: float,
+    ) -> None:
         """From the first byte on ``allowed`` seconds remain of ``deadline``."""
-        self.error: BaseException | None = None  #: what ``started`` raised
+        self.error: BaseException | None = None  #: what ``ready`` or ``started`` raised
         self.deadline: asyncio.Timeout | None = None
+        self._ready = ready
         self._started = started
+        self._connection: socket.socket | None = None
         self._body = body
         self._allowed = allowed
 
-    async def trace(self, name: str, _info: dict[str, object]) -> None:
+    async def trace(self, name: str, info: dict[str, Any]) -> None:
+        if name == _CONNECTED:
+            self._connection = info["return_value"].get_extra_info("socket")
         if name != _STARTED:
             return
-        try:
-            await self._started()
-        except BaseException as error:
-            self.error = error
-            raise
+        if self._ready is not None:
+            await self._told(self._ready)
+            if self._connection is not None and _is_closed(self._connection):
+                raise _ClosedError("the server closed it again before anything was sent")
+        await self._told(self._started)
         self._body.permit()
         assert self.deadline is not None
         _allow(self.deadline, self._allowed)
+
+    async def _told(self, who: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await who()
+        except BaseException as error:
+            self.error = error
+            raise
+
+
+def _is_closed(connection: socket.socket) -> bool:
+    """Whether the other side will send nothing more. What it has sent does not matter: TLS sends tickets at once."""
+    look = select.poll()
+    look.register(connection, select.POLLRDHUP)
+    return bool(look.poll(0))
 
 
 def _allow(deadline: asyncio.Timeout, seconds: float) -> None:

@@ -41,7 +41,7 @@ from picwish_watchd.pipeline.collect import Collect
 from picwish_watchd.pipeline.context import PRICES, Context
 from picwish_watchd.pipeline.gate import Gate, Reason
 from picwish_watchd.pipeline.outcomes import doubt, fail, task_failed
-from picwish_watchd.pipeline.pacer import Pacer, Urgency
+from picwish_watchd.pipeline.pacer import Pacer, Slot, Urgency
 from picwish_watchd.pipeline.prepare import Prepare
 from picwish_watchd.pipeline.purse import Purse
 
@@ -171,17 +171,28 @@ class Submit:
     async def _post(self, job: Job, rule: Rule, sink: Path, lease: Lease) -> CreateOutcome | None:
         """Reads the image and posts it; None where the file itself is at fault."""
 
+        slot: Slot | None = None
+
+        async def ready() -> None:
+            nonlocal slot
+            slot = slot or await self._turn_of(rule)
+
         async def started() -> None:
-            await self._intend(job, rule, sent)
+            assert slot is not None
+            self._intend(job, rule, sent, slot)
 
         asked = await self._request(job, rule)
         if asked is None:
             return None
         request, sent = asked
         del asked
-        posting = self._context.client.create(request, sink=sink, started=started, sent=lease.release)
+        posting = self._context.client.create(request, sink=sink, started=started, sent=lease.release, ready=ready)
         del request  # or this frame would keep the image in memory until PicWish answers
-        return await posting
+        try:
+            return await posting
+        finally:
+            if slot is not None:
+                slot.over()
 
     async def _request(self, job: Job, rule: Rule) -> tuple[CreateRequest, Sent | None] | None:
         make = partial(CreateRequest, type=rule.type, return_type=rule.return_type, sync=rule.sync)
@@ -197,14 +208,16 @@ class Submit:
         image = memoryview(upload.data)
         return make(image=image, filename=f"image.{kind.extension}", content_type=kind.mime), upload.sent
 
-    async def _intend(self, job: Job, rule: Rule, sent: Sent | None) -> None:
-        """The last instant before the first byte: waits for the slot, then writes the intent."""
-        context = self._context
+    async def _turn_of(self, rule: Rule) -> Slot:
         try:
             async with asyncio.timeout(_PARKED_MAX):
-                slot = await self._pacer.slot(Urgency.CREATE, rule.priority)
+                return await self._pacer.slot(Urgency.CREATE, rule.priority)
         except TimeoutError:
             raise _NotNowError from None
+
+    def _intend(self, job: Job, rule: Rule, sent: Sent | None, slot: Slot) -> None:
+        """The last instant before the first byte: writes the intent."""
+        context = self._context
         try:
             if not self._gate.admits(job.id) or context.stopping:
                 raise _NotNowError

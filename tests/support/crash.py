@@ -70,12 +70,12 @@ def install(acts: Acts) -> None:
     sqlite3.connect = connecting  # type: ignore[assignment] # a test's hand
     create = PicwishClient.create
 
-    async def watched(self: PicwishClient, request: Any, *, sink: Any, started: Any, sent: Any) -> Any:
+    async def watched(self: PicwishClient, request: Any, *, sink: Any, started: Any, sent: Any, **more: Any) -> Any:
         async def begun() -> None:
             await started()
             acts.happened("intent written")
 
-        outcome = await create(self, request, sink=sink, started=begun, sent=sent)
+        outcome = await create(self, request, sink=sink, started=begun, sent=sent, **more)
         acts.happened("answer read")
         return outcome
 

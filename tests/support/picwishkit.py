@@ -1,6 +1,6 @@
 """What the tests of the API client share: a client, and the words of the API."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ class Witness:
     def __init__(self, error: BaseException | None = None) -> None:
         self.calls: list[str] = []
         self.on_started: Callable[[], None] | None = None
+        self.ready: Callable[[], Awaitable[None]] | None = None
         self._error = error
 
     async def started(self) -> None:
@@ -46,4 +47,6 @@ async def create(
 ) -> CreateOutcome:
     witness = witness or Witness()
     asked = CreateRequest(**({"image": bytes(size), "filename": "image.jpg", "content_type": "image/jpeg"} | request))
-    return await picwish.create(asked, sink=tmp_path / "sink", started=witness.started, sent=witness.sent)
+    return await picwish.create(
+        asked, sink=tmp_path / "sink", started=witness.started, sent=witness.sent, ready=witness.ready
+    )

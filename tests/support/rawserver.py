@@ -55,6 +55,10 @@ class Connection:
         with socket.socket(fileno=os.dup(self._writer.get_extra_info("socket").fileno())) as raw:
             raw.sendall(data)
 
+    def end(self) -> None:
+        """Sends nothing more, and goes on reading."""
+        self._writer.write_eof()
+
     def reset(self) -> None:
         """Ends the connection with a RST."""
         sock = self._writer.get_extra_info("socket")

@@ -105,6 +105,40 @@ async def test_the_deadline_never_interrupts_the_hook(tmp_path: Path) -> None:
     assert isinstance(outcome, Accepted)
 
 
+async def test_a_connection_that_the_server_closed_before_its_turn_is_not_used(tmp_path: Path) -> None:
+    witness, closed = Witness(), asyncio.Event()
+
+    async def tired(connection: Connection) -> None:
+        connection.end()
+        closed.set()
+        await connection.drain_input()
+
+    async def turn() -> None:
+        await asyncio.wait_for(closed.wait(), 10)
+        await asyncio.sleep(0.05)  # the end has to reach the client
+
+    witness.ready = turn
+    async with RawServer(tired, tired, tired, answering(response(TAKEN))) as server, client(server.url) as picwish:
+        assert isinstance(await create(picwish, tmp_path, witness=witness), NotSent)
+        assert (len(server.connections), witness.calls, server.seen) == (2, [], b"")
+        assert isinstance(await create(picwish, tmp_path, witness=witness), Accepted)
+        assert (len(server.connections), witness.calls) == (4, ["started", "sent"])
+
+
+async def test_what_is_raised_before_its_turn_comes_out_unchanged_and_nothing_is_sent(tmp_path: Path) -> None:
+    witness = Witness()
+
+    async def never() -> None:
+        raise TimeoutError("slow")
+
+    witness.ready = never
+    async with RawServer(reading_only) as server, client(server.url) as picwish:
+        with pytest.raises(TimeoutError, match="slow"):
+            await create(picwish, tmp_path, witness=witness)
+        assert server.seen == b""
+    assert witness.calls == []
+
+
 async def test_a_closed_port_means_that_nothing_was_sent(tmp_path: Path) -> None:
     witness = Witness()
     async with RawServer(deaf) as server:
@@ -149,6 +183,20 @@ async def test_a_self_signed_certificate_means_that_nothing_was_sent(
     assert isinstance(outcome, NotSent)
     assert "certificate" in outcome.reason
     assert witness.calls == []
+
+
+@pytest.mark.usefixtures("trusted")
+async def test_over_tls_what_the_server_sends_first_is_not_taken_for_its_end(
+    tmp_path: Path, tls_server: ssl.SSLContext
+) -> None:
+    witness = Witness()
+
+    async def turn() -> None:
+        await asyncio.sleep(0.05)  # TLS 1.3 sends tickets after the handshake, and nobody reads them yet
+
+    witness.ready = turn
+    async with RawServer(answering(response(TAKEN)), tls=tls_server) as server, client(server.url) as picwish:
+        assert isinstance(await create(picwish, tmp_path, witness=witness), Accepted)
 
 
 @pytest.mark.usefixtures("trusted")
