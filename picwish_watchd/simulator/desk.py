@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import replace
 
 from picwish_watchd.simulator.channel import Answer, Channel, Gone, Head
@@ -135,7 +136,9 @@ class Visit:
             self.desk.refuse()
             raise Gone
         if isinstance(action, Hang):
-            await asyncio.Event().wait()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(asyncio.Event().wait(), action.seconds)
+            self.channel.reset()
         if isinstance(action, Raw):
             await self.channel.raw(action.data)
         if isinstance(action, Reply):

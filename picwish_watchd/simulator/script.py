@@ -24,9 +24,13 @@ class Reset:
 
 @dataclass(frozen=True, slots=True)
 class Hang:
-    """Nothing more comes, and the connection stands until the simulator stops. At ``head`` the body stays unread."""
+    """Nothing more comes, and the connection stands until the simulator stops. At ``head`` the body stays unread.
+
+    With ``seconds`` it is reset after so long.
+    """
 
     at: Stage = "body"
+    seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,9 @@ from tests.support.house import House, Process
 
 pytestmark = pytest.mark.untraced
 
+#: Longer than any process lives before its kill; but the last one is not killed, and would wait two minutes for an answer
+#: to a POST: giving up early only makes doubt (see `picwish_watchd.picwish.client.Patience`).
+_SILENCE = 10.0  # seconds
 _SETTINGS = Settings(qps=None, processing=(0.15, 0.5), latency=0.004, enhance="echo")
 
 
@@ -37,7 +40,7 @@ class Tally:
 
 def spoil(simulator: Simulator, chance: random.Random, images: int) -> None:
     """Faults of every kind, in requests drawn by lot."""
-    for action in (Reply(429), Reply(503), Reset(at="work"), Reply(500), EndIn(-1), Hang(at="work")):
+    for action in (Reply(429), Reply(503), Reset(at="work"), Reply(500), EndIn(-1), Hang(at="work", seconds=_SILENCE)):
         for _ in range(max(1, images // 60)):
             simulator.script.add(Fault("create", action, nth=chance.randrange(1, images)))
     for spoiler in (Reply(500), Reset(at="head"), Cut(after=30)):

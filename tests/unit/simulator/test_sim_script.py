@@ -98,6 +98,13 @@ async def test_a_hang_lasts_until_the_simulator_stops(call: Caller, at: str) -> 
     assert len(call.sim.tasks) == (at == "work")
 
 
+async def test_a_hang_of_some_seconds_ends_in_a_reset_and_the_task_stays(call: Caller) -> None:
+    call.sim.script.add(Fault("create", Hang(at="work", seconds=0.05)))
+    with pytest.raises((httpx.ReadError, httpx.RemoteProtocolError)):
+        await call.create()
+    assert len(call.sim.tasks) == 1
+
+
 async def test_garbage_is_no_http(call: Caller) -> None:
     call.sim.script.add(Fault("query", Raw()))
     with pytest.raises(httpx.RemoteProtocolError):
