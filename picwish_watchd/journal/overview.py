@@ -110,10 +110,6 @@ class Overview:
         """Number of tasks that PicWish works on, may work on, or holds the result of."""
         return int(self._row("SELECT count(*) FROM job WHERE state IN ('submitting', 'pending', 'fetching')")[0])
 
-    def originals_waiting(self) -> int:
-        """Number of originals that are still to be disposed of and were not yet tried since the start."""
-        return int(self._row("SELECT count(*) FROM job WHERE original = 'waiting' AND not_before IS NULL")[0])
-
     def credits_since(self, moment: float) -> int:
         """Credits of all submissions from ``moment`` on that PicWish took or may have taken."""
         return self._sums.since(moment)

@@ -1,8 +1,10 @@
 """Reading the journal: what commands show and what the steps pull from."""
 
+import math
 import os
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +23,7 @@ from picwish_watchd.journal.rows import (
     stamp_from,
     storable,
 )
-from picwish_watchd.journal.sql import NONE_IS_BEFORE, RULES_WITH, SELECT_CHARGE, SELECT_JOB
+from picwish_watchd.journal.sql import NONE_IS_BEFORE, RULES_WITH, RULES_WITH_ORIGINALS, SELECT_CHARGE, SELECT_JOB
 
 if TYPE_CHECKING:
     from picwish_watchd.mounts import Mount
@@ -145,24 +147,51 @@ class JournalReader(Overview):
 
     def rules_with_originals(self, now: float) -> list[str]:
         """The rules that have an original to dispose of now."""
-        sql = f"SELECT DISTINCT rule FROM job WHERE original = 'waiting' AND {_OVER}"
-        return [row[0] for row in self._rows(sql, (now,))]
+        return [row[0] for row in self._rows(RULES_WITH_ORIGINALS) if self.next_original(row[0], now) is not None]
 
     def next_original(self, rule: str, now: float) -> Job | None:
         """The oldest job of ``rule`` whose original is to be disposed of now."""
+        off = [self._is_put_off(state, rule, now) for state in (State.DONE, State.FAILED)]
+        if all(off):
+            return None
+        some = "" if not any(off) else "AND state <> 'done'" if off[0] else "AND state = 'done'"
         rows = self._rows(
-            f"{SELECT_JOB} WHERE original = 'waiting' AND rule = ? AND {_OVER} ORDER BY id LIMIT 1",
+            f"{SELECT_JOB} WHERE original = 'waiting' AND rule = ? {some} AND {_OVER} ORDER BY id LIMIT 1",
             (rule, now),
         )
         return job_from(rows[0]) if rows else None
 
-    def running(self) -> list[Running]:
-        """The tasks at PicWish, oldest first."""
+    def put_off_originals(self, job: Job, until: float) -> None:
+        """The original of ``job`` waits for a folder that is away, and with it all of its rule that ended as well, or
+        as badly; none of them is tried before ``until`` (Unix seconds), or `Journal.end_pauses`.
+        """
+        self._pauses[_ended(job.state), job.rule] = until
+
+    def originals_waiting(self, now: float = math.inf) -> int:
+        """Number of originals that are still to be disposed of and were not yet tried since the start.
+
+        Those that are put off as a whole at ``now`` are none of them.
+        """
         rows = self._rows(
-            "SELECT id, rule, type, coalesce(submitted_at, 0) AS submitted_at, coalesce(not_before, 0) AS not_before"
-            " FROM job WHERE state = 'pending' ORDER BY submitted_at",
+            "SELECT rule, state, count(*) FROM job WHERE original = 'waiting' AND not_before IS NULL"
+            " GROUP BY rule, state"
         )
-        return [Running(row["id"], row["rule"], row["type"], row["submitted_at"], row["not_before"]) for row in rows]
+        return sum(row[2] for row in rows if not self._is_put_off(_ended(State(row[1])), row[0], now))
+
+    def running(self, but_for: Container[int] = ()) -> list[Running]:
+        """The tasks at PicWish, oldest first, less those of the jobs in ``but_for``."""
+        # by the index alone: of thousands that are known already no row is read
+        ids = [row[0] for row in self._rows("SELECT id FROM job WHERE state = 'pending'") if row[0] not in but_for]
+        found: list[Running] = []
+        for start in range(0, len(ids), _PAGE):
+            some = ids[start : start + _PAGE]
+            rows = self._rows(
+                "SELECT id, rule, type, coalesce(submitted_at, 0), coalesce(not_before, 0) FROM job"
+                f" WHERE state = 'pending' AND id IN ({','.join('?' * len(some))})",
+                some,
+            )
+            found += [Running(*row) for row in rows]
+        return sorted(found, key=attrgetter("submitted_at"))
 
     def last_of(self, source: Path) -> Job | None:
         """The newest job of a file."""
@@ -270,3 +299,8 @@ class JournalReader(Overview):
     def _is_put_off(self, state: State, rule: str, now: float) -> bool:
         until = self._pauses.get((state, rule), 0.0)
         return now < until < now + PAUSE_MAX + 100
+
+
+def _ended(state: State) -> State:
+    """What originals that go to one place have in common: their jobs are done, or ended badly."""
+    return State.DONE if state is State.DONE else State.FAILED

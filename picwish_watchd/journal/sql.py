@@ -43,3 +43,9 @@ RULES_WITH = """WITH RECURSIVE found (rule) AS (
   SELECT min(rule) FROM job WHERE state = :state
   UNION ALL SELECT (SELECT min(rule) FROM job WHERE state = :state AND rule > found.rule) FROM found
   WHERE found.rule IS NOT NULL) SELECT rule FROM found WHERE rule IS NOT NULL"""
+
+#: Each rule that has an original to dispose of, found in the same way.
+RULES_WITH_ORIGINALS = """WITH RECURSIVE found (rule) AS (
+  SELECT min(rule) FROM job WHERE original = 'waiting'
+  UNION ALL SELECT (SELECT min(rule) FROM job WHERE original = 'waiting' AND rule > found.rule) FROM found
+  WHERE found.rule IS NOT NULL) SELECT rule FROM found WHERE rule IS NOT NULL"""

@@ -51,7 +51,7 @@ class Agenda:
         self._lying: list[tuple[float, int]] = []  # (since, id) of all that are due
         self._unheard: list[tuple[float, int]] = []  # the same, of those that are inherited
 
-    def __contains__(self, job_id: int) -> bool:
+    def __contains__(self, job_id: object) -> bool:
         return job_id in self._tasks
 
     def get(self, job_id: int) -> Followed | None:

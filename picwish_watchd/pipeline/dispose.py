@@ -32,7 +32,14 @@ class Untold:
     reason: str
 
 
-Outcome = Moved | Untold | Deleted | Replaced | Gone | Stuck
+@dataclass(frozen=True, slots=True)
+class Away:
+    """A folder is away that all such originals of the rule need."""
+
+    reason: str
+
+
+Outcome = Moved | Untold | Deleted | Replaced | Gone | Stuck | Away
 
 
 class Dispose:
@@ -99,6 +106,10 @@ class Dispose:
                 self._done(job, Original.REPLACED, text)
             case Stuck(reason=reason):
                 self._later(job, _stuck(job, rule, root, reason), "original.stuck", reason)
+            case Away(reason=reason):
+                # thousands may wait for it: to try each of them every minute leaves time for nothing else
+                self._context.journal.put_off_originals(job, self._context.clock.now() + _PAUSE)
+                self._later(job, _stuck(job, rule, root, reason), "original.stuck", reason)
             case Untold(path=path, reason=reason):
                 note = (
                     f"the original was moved to {path}, and what was wrong with it could not be written beside it "
@@ -132,7 +143,7 @@ def _dispose(
 ) -> Outcome:
     """In a thread. Unless it is the ``last`` job of its source, what lies there is a later one's."""
     if (missing := absence(rule.inbox, homes[0])) is not None:
-        return Stuck(f"the inbox {rule.inbox} is away: {missing}")
+        return Away(f"the inbox {rule.inbox} is away: {missing}")
     sha256 = None if job.kind is Kind.LINK else job.sha256  # a link's is that of its address
     if job.state is State.DONE and rule.on_success is OnSuccess.DELETE:
         return _unless_away(delete(job.source, job.stamp, sha256) if last else Replaced(), rule, homes[0])
@@ -140,7 +151,7 @@ def _dispose(
         return Stuck("the rule names no folder to move it to")
     away = reach(root, rule.file_mode, seen=seen, mount=homes[1])
     if away is not None:
-        return Stuck(f"{root}: {away.reason}")
+        return Away(f"{root}: {away.reason}")
     done: Outcome = Replaced()
     if last:
         done = move(
@@ -169,4 +180,4 @@ def _unless_away(outcome: Outcome, rule: Rule, home: Mount | None) -> Outcome:
     """The mount may have gone after it was looked at: then nobody knows yet what became of an original."""
     if not isinstance(outcome, Gone | Replaced) or (missing := absence(rule.inbox, home)) is None:
         return outcome
-    return Stuck(f"the inbox {rule.inbox} is away: {missing}")
+    return Away(f"the inbox {rule.inbox} is away: {missing}")

@@ -90,8 +90,8 @@ class Drain:
         return self._desks.walked and not self._desks.recalling and self._desks.settling == 0
 
     def _disposed(self) -> bool:
-        """Whether every original that is to go was at least tried."""
-        return self._context.journal.originals_waiting() == 0
+        """Whether every original that is to go was at least tried, or one for all that wait for the same folder."""
+        return self._context.journal.originals_waiting(self._context.clock.now()) == 0
 
     def _left(self) -> int:
         """Number of jobs on their way, less those that wait for a rule that left the configuration."""

@@ -20,8 +20,8 @@ from tests.support.house import House, Process
 
 pytestmark = pytest.mark.untraced
 
-#: Longer than any process lives before its kill; but the last one is not killed, and would wait two minutes for an answer
-#: to a POST: giving up early only makes doubt (see `picwish_watchd.picwish.client.Patience`).
+#: Longer than any process lives before its kill. But the last one is not killed, and would wait two minutes for the
+#: answer to a POST: giving up early only makes doubt (see `picwish_watchd.picwish.client.Patience`).
 _SILENCE = 10.0  # seconds
 _SETTINGS = Settings(qps=None, processing=(0.15, 0.5), latency=0.004, enhance="echo")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from picwish_watchd.job import UNFINISHED, ErrorCode, Kind, Original, Problem, Stamp, State
-from picwish_watchd.journal import Journal, JournalReader, Running, behind_another
+from picwish_watchd.journal import Journal, JournalReader, Running, behind_another, reader
 from tests.support.clock import FakeClock
 from tests.unit.journal.journalkit import STAMP, added, job_in, new_job, now
 
@@ -106,6 +106,27 @@ def test_originals_to_dispose_of_are_found_oldest_first(journal: Journal, clock:
     assert journal.rules_with_originals(clock.now() + 9) == ["scans"]
 
 
+def test_originals_that_wait_for_one_folder_are_put_off_together_and_others_are_not(
+    journal: Journal, clock: FakeClock
+) -> None:
+    first, second = (
+        journal.update(job_in(journal, State.DONE, name), original=Original.WAITING) for name in ("a.jpg", "b.jpg")
+    )
+    bad = journal.update(job_in(journal, State.FAILED, "c.jpg"), original=Original.WAITING)
+    journal.put_off_originals(second, clock.now() + 60)
+    assert journal.next_original("scans", clock.now()) == bad
+    assert journal.originals_waiting(clock.now()) == 1
+    journal.put_off_originals(bad, clock.now() + 30)
+    assert journal.next_original("scans", clock.now()) is None
+    assert journal.rules_with_originals(clock.now()) == []
+    assert journal.originals_waiting(clock.now()) == 0
+    clock.advance(45)
+    assert journal.next_original("scans", clock.now()) == bad
+    journal.end_pauses()
+    assert journal.next_original("scans", clock.now()) == first
+    assert journal.originals_waiting(clock.now()) == 3
+
+
 def test_running_tasks_come_in_the_order_of_their_submission(journal: Journal) -> None:
     late = journal.update(job_in(journal, State.PENDING, "a.jpg"), submitted_at=20.0, not_before=25.0)
     early = journal.update(job_in(journal, State.PENDING, "b.jpg"), submitted_at=10.0, type=1)
@@ -114,6 +135,14 @@ def test_running_tasks_come_in_the_order_of_their_submission(journal: Journal) -
         Running(early.id, "scans", 1, 10.0, 0.0),
         Running(late.id, "scans", 0, 20.0, 25.0),
     ]
+    assert journal.running(but_for={early.id}) == [Running(late.id, "scans", 0, 20.0, 25.0)]
+
+
+def test_more_running_tasks_than_are_read_at_once_are_all_told(journal: Journal) -> None:
+    ids = [job_in(journal, State.PENDING, f"{number}.jpg").id for number in range(3)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reader, "_PAGE", 2)
+        assert [task.id for task in journal.running()] == ids
 
 
 def test_counts_are_by_rule_and_state_and_sums_by_what_is_left_to_do(journal: Journal) -> None:
