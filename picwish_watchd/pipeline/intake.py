@@ -31,7 +31,7 @@ _log = structlog.get_logger()
 #: What came of looking at a file: a job, no job yet and why, or its stamp where it has changed.
 Judged = NewJob | NotWhole | Changed | Gone | Unreadable | Stamp
 
-_AT_ONCE = 64  # files a turn: what is written down of them keeps the loop for some ms
+_AT_ONCE = 32  # files a turn: to write them down keeps the loop for 8 ms, and two turns may come at once
 _FLOOD = 500  # files that wait, from which on they are judged by a process of its own
 _IDLE = 30.0
 _JOBS = (Inspected, LinkFound, Bad)
