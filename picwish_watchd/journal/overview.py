@@ -11,6 +11,7 @@ from picwish_watchd.journal.locks import DaemonLock, witnessed
 from picwish_watchd.journal.opening import connect_checked, require
 from picwish_watchd.journal.refusals import refuse_lost_wal
 from picwish_watchd.journal.schema import migrate
+from picwish_watchd.journal.since import Since
 from picwish_watchd.journal.stock import Stock, brought_up_to_date, counted
 from picwish_watchd.journal.sums import Sums
 from picwish_watchd.state import UNFINISHED, State
@@ -43,6 +44,7 @@ class Overview:
         connection.row_factory = sqlite3.Row
         self._sums = Sums(connection, self._row)
         self._stock: Stock | None = None
+        self._since = Since(0)
         self._floods: tuple[tuple[int, int], dict[str, int]] = ((-1, -1), {})  # as of a version of the journal
 
     @classmethod
@@ -167,15 +169,15 @@ class Overview:
         return int(self._row("SELECT coalesce(max(id), 0) FROM event")[0])
 
     def counts_since(self, event: int) -> dict[State, int]:
-        """Number of jobs by state, of those that are on their way or have a line of history after ``event``."""
-        moving = "('queued', 'submitting', 'pending', 'fetching', 'delivering')"
-        rows = self._rows(
-            f"SELECT state, count(*) FROM job WHERE state IN {moving} GROUP BY state UNION ALL"
-            f" SELECT state, count(*) FROM job WHERE id IN (SELECT job FROM event WHERE id > ?)"
-            f" AND state NOT IN {moving} GROUP BY state",
-            (event,),
-        )
-        return {State(row[0]): row[1] for row in rows}
+        """Number of jobs by state, of those that are on their way or have a line of history after ``event``.
+
+        Asked again for the same ``event``, only what came since the last time is looked up.
+        """
+        within = self._connection.in_transaction  # it may be rolled back: nothing of it is to be remembered
+        since = Since(event) if within or self._since.event != event else self._since
+        if not within:
+            self._since = since
+        return self.totals(UNFINISHED) + since.ended(self.last_event(), self._rows)
 
     def settings_of(self, rule: str) -> str | None:
         """The last settings of a rule as JSON, also of one that left the configuration."""

@@ -203,6 +203,22 @@ def test_only_jobs_that_moved_since_an_event_are_changed(journal: Journal) -> No
     assert journal.changed_since(before, [State.HELD]) == [job]
 
 
+def test_counts_since_an_event_follow_each_change_and_what_another_process_does(journal: Journal) -> None:
+    job_in(journal, State.DONE, "old.jpg")
+    before = journal.last_event()
+    first, second = job_in(journal, State.PENDING, "a.jpg"), job_in(journal, State.HELD, "b.jpg")
+    assert journal.counts_since(before) == {State.PENDING: 1, State.HELD: 1}
+    beside = Journal.open_beside(journal.path, FakeClock())
+    beside.move(second, State.QUEUED, "retry")
+    beside.close()
+    assert journal.counts_since(before) == {State.PENDING: 1, State.QUEUED: 1}
+    journal.move(first, State.HELD, "gone")
+    assert journal.counts_since(before) == {State.HELD: 1, State.QUEUED: 1}
+    assert journal.counts_since(0) == {State.DONE: 1, State.HELD: 1, State.QUEUED: 1}
+    assert journal.counts_since(before) == {State.HELD: 1, State.QUEUED: 1}
+    assert journal.counts_since(journal.last_event()) == {State.QUEUED: 1}
+
+
 def test_jobs_are_listed_newest_first_by_state_and_rule(journal: Journal) -> None:
     ids = journal.add([new_job(f"{n}.jpg", rule="odd" if n % 2 else "even") for n in range(6)])
     journal.move(now(journal, ids[0]), State.HELD, "held")
