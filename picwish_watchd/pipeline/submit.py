@@ -44,6 +44,7 @@ from picwish_watchd.pipeline.outcomes import doubt, fail, task_failed
 from picwish_watchd.pipeline.pacer import Pacer, Slot, Urgency
 from picwish_watchd.pipeline.prepare import Prepare
 from picwish_watchd.pipeline.purse import Purse
+from picwish_watchd.pipeline.turns import Turns
 
 _log = structlog.get_logger()
 
@@ -64,7 +65,7 @@ class _NotNowError(Exception):
 
 
 class Submit:
-    """Takes queued jobs, the highest priority first and equal ones in turn, and submits them."""
+    """Takes queued jobs in the order of `Turns`, and submits them."""
 
     def __init__(self, context: Context, *, gate: Gate, pacer: Pacer, budget: ByteBudget, collect: Collect) -> None:
         self._context = context
@@ -76,8 +77,7 @@ class Submit:
         self._preparing: dict[int, str] = {}  # job -> rule; on their way to the first byte, `queued` in the journal
         self._shrinking: set[int] = set()  # of these, jobs of which a smaller image is made first
         self._unanswered: set[int] = set()  # jobs; of `sync: 0`, where an answer comes soon
-        self._served: dict[str, int] = {}  # by rule: when its last turn was, in turns
-        self._turn = 0
+        self._turns = Turns(context)
 
     async def run(self) -> None:
         """Submits until the daemon stops; then returns when every POST that had begun has its outcome."""
@@ -114,8 +114,7 @@ class Submit:
             return None
         shortage = None
         purse = Purse(context.config.budget, context.clock.now())
-        turns = sorted(context.config.rules, key=lambda rule: (-rule.priority, self._served.get(rule.name, 0)))
-        for rule in turns:
+        for rule in self._turns.order():
             job = context.journal.ready(rule.name, context.clock.now(), tuple(self._preparing))
             if job is None or rule.name in hanging:
                 continue
@@ -124,8 +123,7 @@ class Submit:
             short = purse.shortage(context.journal, PRICES[rule.type] + _DEAREST * len(self._preparing))
             if short is None:
                 self._gate.afford(None)
-                self._turn += 1
-                self._served[rule.name] = self._turn
+                self._turns.took(rule)
                 return job
             shortage = None if self._preparing else short
         self._gate.afford(shortage)
@@ -211,7 +209,7 @@ class Submit:
     async def _turn_of(self, rule: Rule) -> Slot:
         try:
             async with asyncio.timeout(_PARKED_MAX):
-                return await self._pacer.slot(Urgency.CREATE, rule.priority)
+                return await self._pacer.slot(Urgency.CREATE, self._turns.rank(rule))
         except TimeoutError:
             raise _NotNowError from None
 

@@ -17,7 +17,7 @@ from picwish_watchd.config.outline import Outline
 from picwish_watchd.daemon import Daemon
 from picwish_watchd.files.reading import stamp_of
 from picwish_watchd.files.spool import Spool
-from picwish_watchd.job import ErrorCode, NewJob, Stamp, State
+from picwish_watchd.job import ErrorCode, NewJob, Problem, Stamp, State
 from picwish_watchd.journal import Journal, JournalReader
 from picwish_watchd.picwish import PicwishClient
 from picwish_watchd.pipeline.budget import ByteBudget
@@ -28,8 +28,10 @@ from picwish_watchd.pipeline.ours import spool_folder
 from picwish_watchd.pipeline.pacer import Pacer
 from picwish_watchd.pipeline.plan import Ahead, means
 from picwish_watchd.pipeline.submit import Submit
+from picwish_watchd.pipeline.turns import Turns
 from picwish_watchd.simulator import Cut, DuplicateTaskId, EndIn, Fault, Hang, Raw, Reply, Reset, redirect, without
 from picwish_watchd.simulator.script import Action
+from tests.support.clock import FakeClock
 from tests.support.house import KEY, House, Process, until
 
 
@@ -78,6 +80,36 @@ async def test_higher_priority_goes_first_and_equals_take_turns(house: House) ->
         journal.close()
     assert order[:3] == ["b"] * 3
     assert sorted(order[3:5]) == sorted(order[5:7]) == sorted(order[7:9]) == ["c", "scans"]
+
+
+async def test_a_rule_of_a_lower_priority_gets_a_turn_each_ten_minutes(house: House) -> None:
+    (house.root / "state").mkdir()
+    house.rule = {"priority": 9}
+    house.more_rules = [{"name": "low", "inbox": "low"}, {"name": "lower", "inbox": "lower", "priority": -1}]
+    config, clock = house.config(), FakeClock()
+    journal = Journal.open_for_writing(config.journal, clock)
+    async with PicwishClient(base_url=config.api.base_url, key=KEY, timeout=5) as client:
+        spool = Spool(spool_folder(config.journal))
+        context = Context(config=config, journal=journal, spool=spool, clock=clock, client=client)
+        submit, _, _ = step(context)
+        for rule in ("low", "lower", "scans"):
+            for number in range(40):
+                queue(context, rule, f"{number}.jpg")
+        order = []
+        turns = Turns(context)
+        for _ in range(40):
+            job = submit.choose()
+            assert job is not None
+            order.append(job.rule)
+            journal.move(job, State.FAILED, "it is over", problem=Problem(ErrorCode.TASK_FAILED, "for the test"))
+            await clock.sleep(60)
+        first = turns.order()[0]
+        turns.took(first)
+        ranks = [turns.rank(first), turns.rank(first)]
+        journal.close()
+    assert (first.name, ranks) == ("low", [9, 0]), "of its slot a higher priority would deprive it"
+    assert [at for at, rule in enumerate(order) if rule == "low"] == [10, 20, 30]
+    assert [at for at, rule in enumerate(order) if rule == "lower"] == [11, 21, 31]
 
 
 @pytest.mark.parametrize(("priority", "per_day"), [(0, 43), (0, 203), (2, 33), (-2, 40)])
