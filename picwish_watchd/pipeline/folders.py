@@ -10,12 +10,15 @@ import os
 import stat
 from collections.abc import Collection
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from picwish_watchd.config import Rule
 from picwish_watchd.files.place import NoRoom, OutboxAway, Refused, ensure_root
 from picwish_watchd.files.publish import sweep
 from picwish_watchd.mounts import Mount, home_of, moved
-from picwish_watchd.pipeline.context import Context
+
+if TYPE_CHECKING:  # `why` and `plan` ask where folders lie, and do without what only the daemon has
+    from picwish_watchd.pipeline.context import Context
 
 HANGS = "it does not answer; look after the server that it is mounted from"
 _GONE = "it is not there"
@@ -26,7 +29,7 @@ _ABSENT = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 class Sweeper:
     """Removes what a crash left of copies, once for each folder: when it is there, and until that has gone well."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: "Context") -> None:
         self._context = context
         self._due: dict[Path, float] = {}  # monotonic; math.inf: it is swept
 
@@ -49,7 +52,7 @@ def _swept(folder: Path, mount: Mount | None) -> bool | None:
     return None if absence(folder, mount) is not None else sweep(folder)
 
 
-async def trouble_with(context: Context, rule: Rule, folder: Path) -> str | None:
+async def trouble_with(context: "Context", rule: Rule, folder: Path) -> str | None:
     """Why nothing can be kept in ``folder``, or in the spool, now; or None.
 
     The first time, the folder is made if its parent is there. Both must have `min_free`.
@@ -82,7 +85,7 @@ def lies_in(path: Path, folders: Collection[Path]) -> bool:
     return any(path.is_relative_to(folder) for folder in folders)
 
 
-async def remember(context: Context, rule: Rule, folder: Path) -> None:
+async def remember(context: "Context", rule: Rule, folder: Path) -> None:
     """The folder could be used: from now on it is only waited for, on the mount that it lies on."""
     if context.journal.folder_mount(folder) is None:
         context.journal.remember_folder(folder, await context.lanes.run(f"out:{rule.name}", home_of, folder))

@@ -3,14 +3,12 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
 from itertools import takewhile
-from pathlib import Path
 from typing import assert_never
 
 import structlog
 
-from picwish_watchd.config import OnFailure, Rule
+from picwish_watchd.config import Rule
 from picwish_watchd.errors import JournalTemporaryError
 from picwish_watchd.files.images import Inspected
 from picwish_watchd.files.inspector import answers_to
@@ -19,12 +17,11 @@ from picwish_watchd.files.links import LinkFound
 from picwish_watchd.files.settle import Due, Settling
 from picwish_watchd.files.verdicts import Bad, Changed, Gone, NotWhole, Unreadable
 from picwish_watchd.files.walk import Sighting
-from picwish_watchd.job import UNFINISHED, ErrorCode, Job, Kind, NewJob, Original, Stamp, State
-from picwish_watchd.journal import JournalReader
+from picwish_watchd.job import Job, NewJob, Original, Stamp
 from picwish_watchd.mounts import Mount, moved
 from picwish_watchd.pipeline.bell import Bell
 from picwish_watchd.pipeline.context import Context
-from picwish_watchd.pipeline.judge import limits_of
+from picwish_watchd.pipeline.judge import is_known, limits_of, new_job, without_own
 
 _log = structlog.get_logger()
 
@@ -211,46 +208,3 @@ class Intake:
         if relative not in self._unreadable:
             self._unreadable.add(relative)
             _log.warning("file.unreadable", rule=self._rule.name, path=self._rule.inbox / relative, reason=reason)
-
-
-def new_job(rule: Rule, path: Path, stamp: Stamp, verdict: Inspected | LinkFound | Bad) -> NewJob:
-    """What is written down about a file of ``rule`` that was judged so."""
-    new = partial(
-        NewJob, rule=rule.name, source=path, relative=path.relative_to(rule.inbox), stamp=stamp,
-        type=rule.type, return_type=rule.return_type, sync=rule.sync,
-    )  # fmt: skip
-    match verdict:
-        case Inspected(format=kind, width=width, height=height, sha256=sha256):
-            return new(format=kind, width=width, height=height, sha256=sha256)
-        case LinkFound(url=url, sha256=sha256):
-            return new(kind=Kind.LINK, url=url, sha256=sha256)
-        case Bad(problem=problem):
-            moving = rule.on_failure is OnFailure.MOVE
-            return new(problem=problem, original=Original.WAITING if moving else Original.PRESENT)
-
-
-def without_own(new: Sequence[NewJob], journal: JournalReader) -> list[NewJob]:
-    """The same; those whose content is a result of ours know it, and are not bought again."""
-    images = [job.sha256 for job in new if job.sha256 is not None and job.kind is Kind.FILE]
-    made = journal.outputs_of(images)
-    return [replace(job, result_of=made[job.sha256]) if job.sha256 in made else job for job in new]
-
-
-def is_known(last: Job | None, new: NewJob, rules: Sequence[Rule]) -> bool:
-    """Whether the file was only touched, and holds what ``last``, the newest job of its path, was about."""
-    if last is None or last.original in (Original.MOVED, Original.DELETED, Original.REPLACED):
-        return False
-    # the inbox of a rule that was only renamed is not bought again, and what is under way never is
-    others = any(rule.name == last.rule for rule in rules) and last.rule != new.rule
-    if others and last.state not in (*UNFINISHED, State.HELD):
-        return False
-    return _same(last, new)
-
-
-def _same(last: Job, new: NewJob) -> bool:
-    if last.problem is not None and last.state is State.REJECTED:
-        if last.problem.code in (ErrorCode.SOURCE_CHANGED, ErrorCode.SOURCE_MISSING):
-            return False
-        if new.problem is not None:
-            return last.problem.code is new.problem.code and last.stamp.size == new.stamp.size
-    return new.problem is None and last.sha256 == new.sha256 and last.kind is new.kind

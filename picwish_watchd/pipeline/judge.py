@@ -1,11 +1,21 @@
-"""Judging one file of an inbox by the settings of its rule."""
+"""Judging one file of an inbox: what it is by the settings of its rule, what is written down about it, if it is news.
 
+The intake does so, and `why` and `plan`, which change nothing.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
-from picwish_watchd.config import Api, Oversize, Rule
+from picwish_watchd.config import Api, OnFailure, Oversize, Rule
 from picwish_watchd.files import judging
-from picwish_watchd.files.images import Limits
+from picwish_watchd.files.images import Inspected, Limits
 from picwish_watchd.files.judging import Verdict
+from picwish_watchd.files.links import LinkFound
+from picwish_watchd.files.verdicts import Bad
+from picwish_watchd.job import UNFINISHED, ErrorCode, Job, Kind, NewJob, Original, Stamp, State
+from picwish_watchd.journal import JournalReader
 
 
 def judge(path: Path, api: Api, rule: Rule, *, final: bool) -> Verdict:
@@ -16,3 +26,46 @@ def judge(path: Path, api: Api, rule: Rule, *, final: bool) -> Verdict:
 def limits_of(api: Api, rule: Rule) -> Limits:
     """What PicWish takes, and whether the rule wants what is larger made smaller."""
     return Limits(max_bytes=api.max_bytes, max_side=api.max_side, fitting=rule.oversize is Oversize.DOWNSCALE)
+
+
+def new_job(rule: Rule, path: Path, stamp: Stamp, verdict: Inspected | LinkFound | Bad) -> NewJob:
+    """What is written down about a file of ``rule`` that was judged so."""
+    new = partial(
+        NewJob, rule=rule.name, source=path, relative=path.relative_to(rule.inbox), stamp=stamp,
+        type=rule.type, return_type=rule.return_type, sync=rule.sync,
+    )  # fmt: skip
+    match verdict:
+        case Inspected(format=kind, width=width, height=height, sha256=sha256):
+            return new(format=kind, width=width, height=height, sha256=sha256)
+        case LinkFound(url=url, sha256=sha256):
+            return new(kind=Kind.LINK, url=url, sha256=sha256)
+        case Bad(problem=problem):
+            moving = rule.on_failure is OnFailure.MOVE
+            return new(problem=problem, original=Original.WAITING if moving else Original.PRESENT)
+
+
+def without_own(new: Sequence[NewJob], journal: JournalReader) -> list[NewJob]:
+    """The same; those whose content is a result of ours know it, and are not bought again."""
+    images = [job.sha256 for job in new if job.sha256 is not None and job.kind is Kind.FILE]
+    made = journal.outputs_of(images)
+    return [replace(job, result_of=made[job.sha256]) if job.sha256 in made else job for job in new]
+
+
+def is_known(last: Job | None, new: NewJob, rules: Sequence[Rule]) -> bool:
+    """Whether the file was only touched, and holds what ``last``, the newest job of its path, was about."""
+    if last is None or last.original in (Original.MOVED, Original.DELETED, Original.REPLACED):
+        return False
+    # the inbox of a rule that was only renamed is not bought again, and what is under way never is
+    others = any(rule.name == last.rule for rule in rules) and last.rule != new.rule
+    if others and last.state not in (*UNFINISHED, State.HELD):
+        return False
+    return _same(last, new)
+
+
+def _same(last: Job, new: NewJob) -> bool:
+    if last.problem is not None and last.state is State.REJECTED:
+        if last.problem.code in (ErrorCode.SOURCE_CHANGED, ErrorCode.SOURCE_MISSING):
+            return False
+        if new.problem is not None:
+            return last.problem.code is new.problem.code and last.stamp.size == new.stamp.size
+    return new.problem is None and last.sha256 == new.sha256 and last.kind is new.kind

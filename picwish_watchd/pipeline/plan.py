@@ -17,8 +17,7 @@ from picwish_watchd.job import UNFINISHED, Job, NewJob, State
 from picwish_watchd.journal import JournalReader
 from picwish_watchd.mounts import silent
 from picwish_watchd.pipeline.folders import HANGS, absence, lies_in
-from picwish_watchd.pipeline.intake import is_known, new_job, without_own
-from picwish_watchd.pipeline.judge import judge
+from picwish_watchd.pipeline.judge import is_known, judge, new_job, without_own
 from picwish_watchd.pipeline.ours import forbidden_to
 from picwish_watchd.pipeline.prices import PRICES
 from picwish_watchd.pipeline.purse import Purse

@@ -15,8 +15,7 @@ from picwish_watchd.files.verdicts import Bad, Changed, Gone, NotWhole, Unreadab
 from picwish_watchd.files.walk import NameFilter
 from picwish_watchd.job import Job, NewJob, State
 from picwish_watchd.mounts import real_paths
-from picwish_watchd.pipeline.intake import is_known, new_job, without_own
-from picwish_watchd.pipeline.judge import judge
+from picwish_watchd.pipeline.judge import is_known, judge, new_job, without_own
 from picwish_watchd.pipeline.ours import forbidden_to
 from picwish_watchd.pipeline.plan import first_of, is_final, skipped_for, stillness
 from picwish_watchd.pipeline.prices import PRICES

@@ -20,8 +20,7 @@ from picwish_watchd.pipeline.budget import ByteBudget
 from picwish_watchd.pipeline.collect import Collect
 from picwish_watchd.pipeline.context import Context
 from picwish_watchd.pipeline.gate import Gate
-from picwish_watchd.pipeline.intake import new_job
-from picwish_watchd.pipeline.judge import judge
+from picwish_watchd.pipeline.judge import judge, new_job
 from picwish_watchd.pipeline.ours import spool_folder
 from picwish_watchd.pipeline.pacer import Pacer
 from picwish_watchd.pipeline.prepare import Prepare

@@ -10,6 +10,7 @@ from picwish_watchd import config, journal
 from picwish_watchd.cli import COMMANDS, main, parser
 
 _OF_THE_DAEMON = ("asyncio", "httpx", "PIL", "watchdog", "structlog", "pydantic")
+_OF_THE_LOOP = ("asyncio", "httpx", "h11", "watchdog", "structlog", "rich")
 
 
 @pytest.mark.parametrize("command", ["status", "jobs", "show", "spend"])
@@ -28,10 +29,10 @@ def test_status_loads_neither_yaml_nor_what_makes_dataclasses() -> None:
     assert [library for library in ("yaml", "dataclasses", "inspect", "statistics") if library in loaded] == []
 
 
-def test_a_command_that_looks_at_folders_waits_neither_for_http_nor_for_the_observer() -> None:
+def test_a_command_that_looks_at_folders_waits_for_nothing_that_only_the_daemon_does_with_them() -> None:
     look = "import sys, picwish_watchd.cli.why, picwish_watchd.cli.plan, picwish_watchd.cli.retry; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True).stdout.split()
-    assert [library for library in ("httpx", "watchdog", "h11") if library in loaded] == []
+    assert [library for library in _OF_THE_LOOP if library in loaded] == []
 
 
 @pytest.mark.parametrize("room", [config, journal])
