@@ -15,6 +15,7 @@ from picwish_watchd.cli.status import standing
 from picwish_watchd.clock import Clock
 from picwish_watchd.config.outline import Outline
 from picwish_watchd.daemon import Daemon
+from picwish_watchd.files.images import Inspected
 from picwish_watchd.files.reading import stamp_of
 from picwish_watchd.files.spool import Spool
 from picwish_watchd.job import ErrorCode, NewJob, Problem, Stamp, State
@@ -24,6 +25,7 @@ from picwish_watchd.pipeline.budget import ByteBudget
 from picwish_watchd.pipeline.collect import Collect
 from picwish_watchd.pipeline.context import Context
 from picwish_watchd.pipeline.gate import Gate, Reason
+from picwish_watchd.pipeline.judge import judge, new_job
 from picwish_watchd.pipeline.ours import spool_folder
 from picwish_watchd.pipeline.pacer import Pacer
 from picwish_watchd.pipeline.plan import Ahead, means
@@ -148,6 +150,32 @@ async def test_a_closed_gate_and_a_full_desk_submit_nothing(context: Context) ->
         }
     )
     assert submit.choose() is None
+
+
+@pytest.mark.parametrize("news", ["the gate closes", "the daemon stops"])
+async def test_what_waits_for_its_slot_is_not_sent_once_nothing_may_be_bought(
+    house: House, context: Context, news: str
+) -> None:
+    """The last look before the intent: minutes of waiting may lie between it and the choice of the job."""
+    path, rule = house.drop("a.jpg"), context.config.rules[0]
+    verdict = judge(path, context.config.api, rule, final=True)
+    assert isinstance(verdict, Inspected)
+    context.journal.add([new_job(rule, path, verdict.stamp, verdict)])
+    submit, gate, pacer = step(context)
+    job = submit.choose()
+    assert job is not None
+    async with asyncio.TaskGroup() as group:
+        sending = group.create_task(submit.submit(job))
+        await until(lambda: pacer.overdue > 0)
+        if news == "the gate closes":
+            gate.close(Reason.UNAUTHORIZED, "the key is refused")
+        else:
+            context.stopping = True
+        granting = group.create_task(pacer.run())
+        await sending
+        granting.cancel()
+    assert house.job("a.jpg").state is State.QUEUED
+    assert house.creates() == 0
 
 
 async def test_while_a_paid_result_presses_no_image_is_prepared_in_vain(context: Context) -> None:
