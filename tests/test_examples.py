@@ -2,11 +2,13 @@
 
 import ast
 import os
+import pty
 import re
 import shlex
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -80,6 +82,26 @@ def test_the_first_command_installs_and_runs_the_demo() -> None:
         assert len([path for path in (folder / "outbox").rglob("*") if path.is_file()]) == 5
     finally:
         shutil.rmtree(folder)
+
+
+def test_on_a_terminal_of_eighty_columns_the_demo_cuts_nothing_off(tmp_path: Path) -> None:
+    master, slave = pty.openpty()
+    environ = {**os.environ, "TMPDIR": str(tmp_path), "TERM": "xterm", "COLUMNS": "80"}
+    demo = [sys.executable, "-m", "picwish_watchd", "demo"]
+    with subprocess.Popen(demo, stdin=slave, stdout=slave, stderr=slave, env=environ) as child:
+        os.close(slave)
+        told = b""
+        with suppress(OSError):  # EIO: nobody has the other side open any more
+            while block := os.read(master, 65536):
+                told += block
+        os.close(master)
+    assert child.returncode == 0
+    shown = told.decode()
+    assert "…" not in shown, "the end of the words beside the bar is what all costs"
+    (folder,) = tmp_path.iterdir()
+    results = [str(path.relative_to(folder)) for path in folder.glob("outbox/**/*") if path.is_file()]
+    assert len(results) == 5
+    assert [result for result in results if result not in shown] == [], "folded"
 
 
 def test_the_second_command_runs_this_very_suite() -> None:

@@ -66,22 +66,30 @@ async def cancelled(task: "asyncio.Task[None]") -> None:
 class _Bar:
     def __init__(self) -> None:
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+        from rich.live import Live
+        from rich.progress import BarColumn, MofNCompleteColumn, TimeElapsedColumn
         from rich.progress import Progress as RichProgress
 
         console = Console(stderr=True)
         self.stream: TextIO = _Above(console)  # type: ignore[assignment]  # only what a log handler calls
-        self._progress = RichProgress(
-            BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"), console=console
-        )
-        self._task = self._progress.add_task("looking", total=None)
-        self._progress.start()
+        self._progress = RichProgress(BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), auto_refresh=False)
+        self._task = self._progress.add_task("", total=None)
+        self._live = Live(self._drawn("looking"), console=console, vertical_overflow="visible")
+        self._live.start()
 
     def update(self, ended: int, everything: int, text: str) -> None:
-        self._progress.update(self._task, completed=ended, total=everything or None, description=text)
+        self._progress.update(self._task, completed=ended, total=everything or None)
+        self._live.update(self._drawn(text))
 
     def close(self) -> None:
-        self._progress.stop()
+        self._live.stop()
+
+    def _drawn(self, text: str) -> "Group":
+        """The bar, and below it the words: beside it, a terminal of 80 columns cut off what is still to be paid."""
+        from rich.console import Group
+        from rich.text import Text
+
+        return Group(self._progress, Text(text))
 
 
 class _Above:
@@ -108,4 +116,4 @@ class _Above:
 
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import Console, Group

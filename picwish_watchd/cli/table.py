@@ -18,7 +18,7 @@ def print_table(headings: Sequence[str], rows: Iterable[Sequence[object]], *, ri
     from rich.console import Console  # takes as long to load as a command to answer
     from rich.table import Table
 
-    table = Table(box=None, pad_edge=False, header_style="bold")
+    table = Table(box=None, pad_edge=False, collapse_padding=True, header_style="bold")
     for heading in headings:
         table.add_column(heading, justify="right" if heading in right else "left", overflow="fold")
     for row in cells:

@@ -30,7 +30,10 @@ def find(explicit: Path | None, environ: Mapping[str, str], cwd: Path) -> Path:
         if os.path.lexists(place):
             return place
     looked = ", ".join(map(str, places))
-    raise ConfigError(f"no configuration file; looked for -c FILE, $PICWISH_WATCHD_CONFIG, {looked}")
+    raise ConfigError(
+        f"no configuration file; looked for -c FILE, $PICWISH_WATCHD_CONFIG, {looked}",
+        hint="write one (README: Use it; config.example.yaml has every key), or try `picwish-watchd demo`: it needs none",
+    )
 
 
 def _own_folder(environ: Mapping[str, str]) -> Path | None:

@@ -18,7 +18,7 @@ def draw_samples(folder: Path) -> list[Path]:
         ("harbour.jpg", harbour, {"quality": 82}),
         ("Evening Scan.PNG", evening, {}),
         ("hills.webp", hills, {"quality": 80}),
-        ("Été 2019/plate 7.tif", evening.convert("L").convert("RGB"), {"compression": "tiff_lzw"}),
+        ("Été 2019/plate.tif", evening.convert("L").convert("RGB"), {"compression": "tiff_lzw"}),
         ("thumbnail.bmp", harbour.resize((160, 120)), {}),
     ]
     paths = []
