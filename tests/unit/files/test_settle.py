@@ -86,6 +86,32 @@ def test_a_forgotten_file_is_not_due_and_may_come_again() -> None:
     assert settling.due(102) == [Due(A, ONE, decode=False)]
 
 
+def test_only_what_was_looked_at_is_forgotten() -> None:
+    settling = Settling(2, 600)
+    settling.see(A, ONE, 0)
+    settling.due(2)
+    settling.see(A, TWO, 2.5)
+    settling.forget(A, ONE)
+    assert settling.due(4.5) == [Due(A, TWO, decode=False)]
+    settling.forget(A, TWO)
+    assert A not in settling
+
+
+def test_what_could_not_be_written_down_comes_back_and_keeps_the_time_of_a_later_change() -> None:
+    settling = Settling(2, 600)
+    settling.see(A, ONE, 0)
+    [due] = settling.due(2)
+    settling.see_again(due, 2)
+    assert settling.next_due() == 4
+    [due] = settling.due(4)
+    settling.see(A, TWO, 4.5)
+    settling.see_again(due, 5)
+    assert settling.next_due() == 6.5
+    settling.forget(A, TWO)
+    settling.see_again(due, 7)
+    assert settling.next_due() == 9
+
+
 def test_the_longest_waiting_come_first_and_no_more_than_asked_for() -> None:
     settling = Settling(2, 600)
     paths = [f"{number}.jpg" for number in range(5)]

@@ -58,6 +58,22 @@ def test_a_file_replaced_by_another_one_is_seen_by_a_plain_walk(inbox: Path) -> 
     assert seen(walk) == ["a.jpg"]
 
 
+@pytest.mark.parametrize(("intact", "news"), [(True, ["a.jpg"]), (False, [])])
+def test_nothing_counts_as_gone_that_a_walk_missed_while_the_inbox_was_away(
+    inbox: Path, tmp_path: Path, intact: bool, news: list[str]
+) -> None:
+    """All files would be read and judged anew when the mount is back."""
+    put(inbox / "a.jpg")
+    walk = walker(inbox)
+    seen(walk)
+    os.rename(inbox / "a.jpg", tmp_path / "a.jpg")
+    found = walk.walk(intact=lambda: intact)
+    assert not isinstance(found, Away)
+    assert list(found) == []
+    os.rename(tmp_path / "a.jpg", inbox / "a.jpg")
+    assert seen(walk) == news
+
+
 def test_a_file_changed_in_place_is_seen_by_a_close_look_only(inbox: Path) -> None:
     for name in ("a.jpg", "b.jpg"):
         put(inbox / name)
