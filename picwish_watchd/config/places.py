@@ -32,7 +32,7 @@ def find(explicit: Path | None, environ: Mapping[str, str], cwd: Path) -> Path:
     looked = ", ".join(map(str, places))
     raise ConfigError(
         f"no configuration file; looked for -c FILE, $PICWISH_WATCHD_CONFIG, {looked}",
-        hint="write one (README: Use it; config.example.yaml has every key), or try `picwish-watchd demo`: it needs none",
+        hint="write one (the README has a short one to begin with), or try `picwish-watchd demo`, which needs none",
     )
 
 

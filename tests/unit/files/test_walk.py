@@ -74,6 +74,23 @@ def test_nothing_counts_as_gone_that_a_walk_missed_while_the_inbox_was_away(
     assert seen(walk) == news
 
 
+def test_no_link_to_a_file_or_a_folder_leads_to_where_results_lie(inbox: Path, tmp_path: Path) -> None:
+    """They would be taken for originals; a folder whose name only begins alike is none of those."""
+    outbox = tmp_path / "outbox"
+    put(outbox / "sub" / "ours.jpg")
+    put(tmp_path / "outbox2" / "theirs.jpg")
+    for name, target in (
+        ("file.jpg", outbox / "sub" / "ours.jpg"),
+        ("folder", outbox),
+        ("below", outbox / "sub"),
+        ("other.jpg", tmp_path / "outbox2" / "theirs.jpg"),
+        ("others", tmp_path / "outbox2"),
+    ):
+        (inbox / name).symlink_to(target)
+    walk = Walker(str(inbox), PICTURES, recursive=True, follow_symlinks=True, forbidden=[str(outbox)])
+    assert seen(walk) == ["other.jpg", "others/theirs.jpg"]
+
+
 def test_a_file_changed_in_place_is_seen_by_a_close_look_only(inbox: Path) -> None:
     for name in ("a.jpg", "b.jpg"):
         put(inbox / name)
