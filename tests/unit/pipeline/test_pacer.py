@@ -266,6 +266,24 @@ def test_a_429_stops_for_a_second_and_slows_down() -> None:
     paced(2, told, FakeClock())
 
 
+def test_after_a_429_one_query_goes_before_the_creates_that_would_be_refused_again() -> None:
+    order: list[str] = []
+
+    async def wait(pacer: Pacer, urgency: Urgency) -> None:
+        await request(pacer, urgency)
+        order.append(urgency.name)
+
+    async def act(pacer: Pacer, clock: FakeClock) -> None:
+        await request(pacer)
+        pacer.slow_down(0.0)
+        async with asyncio.TaskGroup() as group:
+            for urgency in (Urgency.CREATE, Urgency.QUERY, Urgency.CREATE, Urgency.QUERY):
+                group.create_task(wait(pacer, urgency))
+
+    paced(2, act, FakeClock())
+    assert order == ["QUERY", "CREATE", "CREATE", "QUERY"]
+
+
 @pytest.mark.parametrize(("said", "waits"), [(20.0, 20.0), (0.0, 0.0), (86_400.0, 300.0)])
 def test_retry_after_is_obeyed_up_to_five_minutes(said: float, waits: float) -> None:
     async def told(pacer: Pacer, clock: FakeClock) -> None:
