@@ -101,6 +101,7 @@ async def test_a_task_that_never_ends_is_held_after_its_time(house: House) -> No
     job = house.job("a.jpg")
     assert job.problem is not None
     assert (job.state, job.problem.code) == (State.HELD, ErrorCode.TASK_TIMEOUT)
+    assert (job.credits, job.credits_in_doubt) == (0, 5), "it may still end, and then it is paid"
 
 
 async def test_task_timeout_is_kept_however_seldom_a_task_is_asked_for(house: House) -> None:

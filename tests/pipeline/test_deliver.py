@@ -12,10 +12,16 @@ from pathlib import Path
 
 import pytest
 
+from picwish_watchd.clock import Clock
+from picwish_watchd.files.spool import Spool
 from picwish_watchd.job import ErrorCode, Original, State
-from picwish_watchd.journal import JournalReader
+from picwish_watchd.journal import Journal, JournalReader
+from picwish_watchd.picwish import PicwishClient
 from picwish_watchd.pipeline import deliver, dispose
-from tests.support.house import House, Process, until
+from picwish_watchd.pipeline.context import Context
+from picwish_watchd.pipeline.deliver import Deliver
+from picwish_watchd.pipeline.ours import spool_folder
+from tests.support.house import KEY, House, Process, until
 from tests.support.pictures import picture
 
 
@@ -203,6 +209,25 @@ async def test_a_damaged_spool_is_never_delivered(house: House) -> None:
     job = house.job("a.jpg")
     assert job.result is not None
     assert (house.root / "nas/outbox/a.jpg").stat().st_size == job.result.size
+    assert house.creates() == 1
+
+
+async def test_what_is_damaged_leaves_the_spool_at_once(house: House) -> None:
+    """After a crash while it is fetched anew, it would pass for the new one."""
+    assert await lose_the_nas_after_buying(house) == 1
+    bring_the_nas_back(house)
+    config = house.config()
+    journal, spool = Journal.open_for_writing(config.journal, Clock()), Spool(spool_folder(config.journal))
+    async with PicwishClient(base_url=config.api.base_url, key=KEY, timeout=5) as client:
+        context = Context(config=config, journal=journal, spool=spool, clock=Clock(), client=client)
+        [job] = journal.jobs(states=[State.DELIVERING])
+        kept = spool.path(job.id)
+        kept.write_bytes(kept.read_bytes() + b"behind its end")
+        await Deliver(context).deliver(job)
+        journal.close()
+    assert house.job("a.jpg").state is State.PENDING
+    assert not kept.exists()
+    assert await house.drain() == 0
     assert house.creates() == 1
 
 
