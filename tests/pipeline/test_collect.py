@@ -4,6 +4,7 @@ import asyncio
 import json
 import signal
 from dataclasses import replace
+from itertools import count
 
 import pytest
 
@@ -142,6 +143,19 @@ async def test_a_service_that_knows_nothing_for_two_minutes_loses_no_task(house:
             await start.wait(5)
         assert start.job(job).state is State.DELIVERING
         assert start.clock.monotonic() - began > 120
+
+
+async def test_only_404s_in_a_row_say_that_a_task_is_gone(house: House) -> None:
+    house.api = {"task_timeout": "2h"}
+    house.simulator.script.add(Fault("create", NeverEnd()))
+    numbers = count(1)
+    house.simulator.script.add(Fault("query", Reply(404), times=99, when=lambda _seen: next(numbers) % 4 != 0))
+    async with following(house) as start:
+        job = await start.pending("a.jpg")
+        start.collect.accepted(job)
+        while start.job(job).state is State.PENDING and len(house.simulator.requests) < 16:
+            await start.wait(30)
+        assert start.job(job).state is State.PENDING
 
 
 async def test_what_lay_at_picwish_while_the_machine_slept_goes_before_new_tasks(house: House) -> None:
