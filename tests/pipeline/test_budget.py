@@ -8,10 +8,15 @@ import pytest
 
 from picwish_watchd.cli import main
 from picwish_watchd.clock import day_start, month_start
+from picwish_watchd.config import Budget
 from picwish_watchd.job import State
+from picwish_watchd.journal import BudgetReachedError, Journal
+from picwish_watchd.pipeline.purse import Purse
 from picwish_watchd.simulator import Fault, Reset
 from tests.support import forks
+from tests.support.clock import FakeClock
 from tests.support.house import House, Process, until
+from tests.unit.journal.journalkit import added
 
 
 def command(house: House, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -152,6 +157,22 @@ async def test_nothing_is_bought_without_room_for_it(house: House) -> None:
     assert house.creates() == 0
     assert "min_free" in (house.job("a.jpg").note or "")
     assert command(house, "check").returncode != 0
+
+
+def test_the_budget_of_a_month_counts_what_its_earlier_days_have_spent(tmp_path: Path) -> None:
+    noon = month_start(FakeClock().now()) + 12 * 3600
+    later, budget = noon + 5 * 86400, Budget(per_day=14, per_month=14)
+    journal = Journal.open_for_writing(tmp_path / "journal.db", FakeClock(noon))
+    journal.move(added(journal), State.SUBMITTING, "intent", reserve=5, submitted_at=noon)
+    purse = Purse(budget, later)
+    assert purse.left(journal) == (14, 9)
+    assert purse.shortage(journal, 9) is None
+    assert "14 credits a month" in (purse.shortage(journal, 10) or "")
+    with pytest.raises(BudgetReachedError):
+        journal.move(
+            added(journal, "b.jpg"), State.SUBMITTING, "intent", reserve=10, caps=purse.caps(), submitted_at=later
+        )
+    journal.close()
 
 
 async def test_spend_tells_credits_by_day_month_and_rule(house: House) -> None:
