@@ -100,7 +100,7 @@ async def test_roots_that_come_and_go_pause_their_own_rules_with_a_reason_and_ar
     mounting = can_mount()
     roots = [r for r in ROOTS if (mounting or not r.mounted) and (plain is not None or r.name != "locked")]
     folders = {root.name: house.root / root.name / "in" for root in roots}
-    house.rule = {"rescan_interval": "100ms"}
+    house.rule = {"rescan_interval": "500ms"}  # fourteen inboxes, each walked ten times a second, keep a core busy
     house.more_rules = [{"name": root.name, "inbox": f"{root.name}/in", **house.rule} for root in roots]
     with ExitStack() as stack:
         for number, root in enumerate(roots):
