@@ -107,6 +107,21 @@ def test_a_folder_that_cannot_be_synced_leaves_a_whole_result_that_is_recognised
     assert stands_durably(outbox / "a.jpg", DIGEST) is True
 
 
+@pytest.mark.skipif(not KNOWN_HERE, reason="the numbers of this machine's system calls are not known here")
+def test_a_result_that_stands_there_already_is_believed_only_once_its_name_is_synced(tmp_path: Path) -> None:
+    """After a crash the name may be in memory only, and the spool's copy is given up for it."""
+    there = tmp_path / "a.jpg"
+    there.write_bytes(DATA)
+    script = (
+        "import errno, sys; from pathlib import Path; from tests.support.refusing import refuse\n"
+        "from picwish_watchd.files.publish import stands_durably\n"
+        "refuse({'fsync': errno.EIO}); print(type(stands_durably(Path(sys.argv[1]), sys.argv[2])).__name__)"
+    )
+    command = (sys.executable, "-c", script, there, DIGEST)
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.strip() == AWAY
+
+
 def test_a_folder_from_which_nothing_is_removed_gets_a_result_once(tmp_path: Path) -> None:
     """chattr +a, as on shares that keep everything: files can be made and linked, and never renamed or removed."""
     spooled, outbox = tmp_path / "7.result", tmp_path / "outbox"
