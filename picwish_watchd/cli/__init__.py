@@ -1,11 +1,13 @@
 """What a person types: one small file a command, each imported only when it is asked for."""
 
 import argparse
+import gc
 import importlib
 import io
 import os
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from picwish_watchd import __version__
@@ -34,6 +36,11 @@ COMMANDS = {
     "simulate": "run the simulator alone: a stand-in for PicWish on this machine",
 }
 
+_LONG = ("run", "demo", "simulate")
+_GARBAGE = 50_000  # objects until a short command looks for garbage: to load it alone makes some ten thousand
+_HELP = frozenset({"-h", "--help"})
+_WIDTH = 80  # columns: to find out how many a terminal has, argparse loads what knows all kinds of archives
+
 _DESCRIPTION = """\
 Hot folders for PicWish's Advanced Image Enhancer: what is dropped into an inbox
 comes out enhanced in the outbox, and is paid for once.
@@ -53,11 +60,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):  # a name that this terminal cannot show is escaped, and no error
             stream.reconfigure(errors="backslashreplace")
     words = sys.argv[1:] if argv is None else argv
-    args = parser(next(iter(words), None)).parse_args(words)
+    args = parser(next(iter(words), None), shown=not _HELP.isdisjoint(words)).parse_args(words)
     if args.command == "run":  # it would end a daemon that is still being loaded; that unblocks it once it can obey
         import signal
 
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+    if args.command not in _LONG:
+        gc.set_threshold(_GARBAGE)
     command = importlib.import_module(f"picwish_watchd.cli.{args.command}")
     try:
         code: int = command.run(args)
@@ -108,22 +117,27 @@ def _printable(text: str) -> str:
     return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in hide(text))
 
 
-def parser(first: str | None = None) -> argparse.ArgumentParser:
+def parser(first: str | None = None, *, shown: bool = True) -> argparse.ArgumentParser:
     """The command line: what `main` reads, and what the manual page and the completions are made from.
 
     ``first``: its first word, where only what that one needs is to be made: all of it takes longer than most commands.
+    ``shown``: whether somebody wants to read it; else what an error shows of it is as wide as any terminal.
     """
+    width = None if shown else _WIDTH
     top = argparse.ArgumentParser(
         prog="picwish-watchd",
         description=_DESCRIPTION,
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=partial(argparse.RawDescriptionHelpFormatter, width=width),
     )
     top.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True, title="commands")
     for name in [first] if first in COMMANDS else COMMANDS:
         purpose = COMMANDS[name]
-        sub = commands.add_parser(name, help=purpose, description=purpose[0].upper() + purpose[1:] + ".")
+        sub = commands.add_parser(
+            name, help=purpose, description=purpose[0].upper() + purpose[1:] + ".",
+            formatter_class=partial(argparse.HelpFormatter, width=width),
+        )  # fmt: skip
         if first not in ("-h", "--help", "--version"):
             sub.add_argument("-c", "--config", type=Path, metavar="FILE", help="the configuration file")
             _ARGUMENTS[name](sub)

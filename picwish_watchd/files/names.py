@@ -4,10 +4,13 @@ import os
 import re
 import string
 import zlib
-from datetime import datetime
 from pathlib import Path, PurePath
+from typing import TYPE_CHECKING
 
 from picwish_watchd.files.kinds import Format
+
+if TYPE_CHECKING:
+    from datetime import datetime
 
 NAME_MAX = 255  # bytes of one component (limits.h: NAME_MAX; the same on ext4, XFS, btrfs, and nearly everywhere)
 _FOREIGN_MAX = 64  # characters that are taken over of a word that the server gave
@@ -29,7 +32,7 @@ def output_name(
     job_id: int,
     width: int,
     height: int,
-    now: datetime,
+    now: "datetime",
 ) -> PurePath:
     """The name of a result below its outbox, the source's subfolder included.
 
