@@ -38,7 +38,7 @@ def measure(args: argparse.Namespace) -> Iterator[Figure]:
     yield Figure("writing the files", dropped, "s")
     yield Figure("all in the journal, from the first file's writing", queued, "s", 1.5 * dropped + 5)
     yield Figure("CPU of the daemon a file", spent / args.files * 1000, "ms")
-    yield Figure("most work of the event loop at once, after the start", gaps["work"] * 1000, "ms", 50.0)
+    yield Figure("most work of the event loop in one turn, after the start", gaps["work"] * 1000, "ms", 50.0)
     yield Figure("longest standstill of the event loop", gaps["longest"] * 1000, "ms", 50.0)
     yield Figure("standstills over 50 ms", len(gaps["long"]), "")
     yield Figure("peak memory of the daemon", peak, "MB", 150.0)

@@ -50,7 +50,7 @@ def measure(args: argparse.Namespace) -> Iterator[Figure]:
     yield Figure("requests an image", len(paced) / args.pictures, "", 2.05, 2.0)
     yield Figure("answers 429", sum(request.status == 429 for request in paced), "", 0)
     yield Figure("synced commits an image", told["commits"] / args.pictures, "")
-    yield Figure("most work of the event loop at once, after the start", told["work"] * 1000, "ms", 50.0)
+    yield Figure("most work of the event loop in one turn, after the start", told["work"] * 1000, "ms", 50.0)
     yield Figure("longest standstill of the event loop", told["longest"] * 1000, "ms")
     yield Figure("standstills over 50 ms", len(told["long"]), "")
 
