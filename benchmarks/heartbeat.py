@@ -17,8 +17,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from picwish_watchd import log
-from picwish_watchd.cli.source import configuration_and_key
-from picwish_watchd.daemon import Daemon
+from picwish_watchd.cli.loading import configuration_and_key
+from picwish_watchd.daemon.daemon import Daemon
 from picwish_watchd.journal.locks import WriteLock
 
 _BEAT = 0.005  # seconds

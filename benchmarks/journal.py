@@ -15,7 +15,7 @@ from benchmarks.past import fill
 from benchmarks.processes import ENVIRON, BenchmarkError, Place, SimulatorProcess, place
 from picwish_watchd.clock import Clock
 from picwish_watchd.job import NewJob, Stamp, State
-from picwish_watchd.journal import Journal
+from picwish_watchd.journal.writer import Journal
 
 _PATIENCE = 120.0  # seconds until READY=1
 _STARTS = 3  # of each kind; the median counts
@@ -72,7 +72,7 @@ def _new_job(here: Place, name: str, stamp: Stamp) -> NewJob:
 
 def _imports() -> float:
     began = time.monotonic()
-    subprocess.run([sys.executable, "-c", "import picwish_watchd.cli.run"], env=ENVIRON, check=True)
+    subprocess.run([sys.executable, "-c", "import picwish_watchd.cli.commands.run"], env=ENVIRON, check=True)
     return time.monotonic() - began
 
 

@@ -7,7 +7,7 @@ from contextlib import closing
 
 from benchmarks.processes import Place
 from picwish_watchd.clock import Clock
-from picwish_watchd.journal import Journal
+from picwish_watchd.journal.writer import Journal
 
 _FILE = b"\xff\xd8 a picture that was enhanced long ago"
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Self
 
 from picwish_watchd.job import Job, State
-from picwish_watchd.journal import JournalReader
+from picwish_watchd.journal.reader import JournalReader
 
 _PATIENCE = 600.0  # seconds until a benchmark gives up
 #: An installed package has its bytecode: no process is to compile it anew.

@@ -14,7 +14,7 @@ from benchmarks.figures import Figure, tell
 from benchmarks.past import fill
 from benchmarks.processes import BenchmarkError, Place, SimulatorProcess, place
 from picwish_watchd.clock import Clock
-from picwish_watchd.journal import Journal
+from picwish_watchd.journal.writer import Journal
 
 
 def measure(args: argparse.Namespace) -> Iterator[Figure]:

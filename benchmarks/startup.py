@@ -33,10 +33,10 @@ def measure(args: argparse.Namespace) -> Iterator[Figure]:
             yield from _told(
                 "status --json, beside a daemon at rest", times, *run, "status", *asked, "--json", goal=100.0
             )
-        yield from _told("  of it interpreter and imports", times, "-c", "import picwish_watchd.cli.status")
+        yield from _told("  of it interpreter and imports", times, "-c", "import picwish_watchd.cli.commands.status")
         ready = [until_ready(here, kill=False) for _ in range(max(1, times // 4))]
         yield Figure("the daemon, to READY=1", statistics.median(ready) * _MS, "ms")
-        yield from _told("  of it interpreter and imports", times, "-c", "import picwish_watchd.cli.run")
+        yield from _told("  of it interpreter and imports", times, "-c", "import picwish_watchd.cli.commands.run")
 
 
 def _told(name: str, times: int, *arguments: str, goal: float | None = None) -> Iterator[Figure]:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from benchmarks.figures import Figure, tell
 from benchmarks.processes import BenchmarkError
-from picwish_watchd.files.walk import Away, NameFilter, Walker
+from picwish_watchd.inbox.name_filter import NameFilter
+from picwish_watchd.inbox.scanner import Away, Walker
 
 _INCLUDE = ("*.jpg", "*.jpeg", "*.bmp", "*.png", "*.webp", "*.tif", "*.tiff")
 _IN_A_FOLDER = 1000

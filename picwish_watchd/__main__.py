@@ -2,7 +2,7 @@
 
 import sys
 
-from picwish_watchd.cli import main
+from picwish_watchd.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -62,7 +62,7 @@ def _no_daemon_outlives_its_test() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def _no_secrets_from_before(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a process has read as a secret it hides for ever; here, until the end of the test."""
-    monkeypatch.setattr("picwish_watchd.secrecy._secrets", {})
+    monkeypatch.setattr("picwish_watchd.redaction._secrets", {})
 
 
 @pytest.fixture(scope="session")

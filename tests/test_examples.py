@@ -13,11 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from picwish_watchd.cli import COMMANDS
-from picwish_watchd.cli.unit import SHIPPED, SHIPPED_TEMPLATE
-from picwish_watchd.config import load
+from picwish_watchd.cli.arguments import COMMANDS
+from picwish_watchd.cli.systemd_unit import SHIPPED, SHIPPED_TEMPLATE
+from picwish_watchd.config.fields import Section
+from picwish_watchd.config.loader import load
 from picwish_watchd.config.notifiers import KINDS
-from picwish_watchd.config.schema import Api, Budget, Burst, General, Http, Log, Rule, Section
+from picwish_watchd.config.schema import Api, Budget, Burst, General, Http, Log, Rule
 from tests.support import forks
 from tests.support.units import check_unit
 

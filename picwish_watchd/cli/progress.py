@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, TextIO
 from picwish_watchd.job import ENDED_BADLY, State
 
 if TYPE_CHECKING:
-    from picwish_watchd.daemon import Daemon
-    from picwish_watchd.pipeline.forecast import Forecast
+    from picwish_watchd.daemon.daemon import Daemon
+    from picwish_watchd.reporting.forecast import Forecast
 
 _EVERY = 0.2  # seconds
 

@@ -9,7 +9,7 @@ def print_table(headings: Sequence[str], rows: Iterable[Sequence[object]], *, ri
 
     Without a terminal nothing is folded: a line stays a line for grep.
     """
-    from picwish_watchd.files.names import shown  # here: a script asks for no table
+    from picwish_watchd.wording import shown  # here: a script asks for no table
 
     cells = [["" if cell is None else shown(str(cell)) for cell in row] for row in rows]
     if not sys.stdout.isatty():

@@ -10,11 +10,11 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, PlainValidator, SecretStr, ValidationInfo
 
-from picwish_watchd.config import texts, units
-from picwish_watchd.config.private import PrivateFile
-from picwish_watchd.config.schema import Count, Flag, Folder, OptionalPath, Section
+from picwish_watchd.config import strings, units
+from picwish_watchd.config.fields import Count, Flag, Folder, OptionalPath, Section
+from picwish_watchd.config.secret_files import PrivateFile
 from picwish_watchd.errors import ConfigError
-from picwish_watchd.secrecy import keep
+from picwish_watchd.redaction import keep
 
 _SERVER = re.compile(r"[A-Za-z0-9._:-]{1,255}", re.ASCII)
 _ADDRESS = re.compile(r"[^\s<>@,;:\"]{1,64}@[^\s<>@,;:\"]{1,255}")
@@ -71,7 +71,7 @@ def _url(value: object, info: ValidationInfo) -> SecretStr | None:
     if value is None or isinstance(value, SecretStr):
         return value
     try:
-        url = texts.expanded(value, info.context)
+        url = strings.expanded(value, info.context)
     except units.RefusedError as refused:
         raise units.RefusedError(refused.allowed, found=_NOT_SHOWN) from None
     return SecretStr(keep(_checked(url)))
@@ -95,16 +95,16 @@ def _program(value: object, info: ValidationInfo) -> tuple[str, ...]:
     """A program that is named with a "/" is a path like any other; one without is looked for in PATH."""
     if not isinstance(value, list | tuple) or not value:
         raise units.RefusedError("a list: the program and its arguments, such as [/usr/local/bin/tell, --urgent]")
-    first, *rest = (texts.text(each) for each in value)
-    program = os.fspath(texts.path(first, info.context)) if "/" in first or first.startswith("~") else first
+    first, *rest = (strings.text(each) for each in value)
+    program = os.fspath(strings.path(first, info.context)) if "/" in first or first.startswith("~") else first
     return (program, *rest)
 
 
 def _server(value: object) -> str:
-    if not _SERVER.fullmatch(texts.text(value)):
-        found = "a value with a user name, which is not shown here" if "@" in texts.text(value) else None
+    if not _SERVER.fullmatch(strings.text(value)):
+        found = "a value with a user name, which is not shown here" if "@" in strings.text(value) else None
         raise units.RefusedError("the name of a mail server, such as smtp.example.org", found=found)
-    return texts.text(value)
+    return strings.text(value)
 
 
 def _port(value: object) -> int | None:
@@ -117,9 +117,9 @@ def _port(value: object) -> int | None:
 
 
 def _address(value: object) -> str:
-    if not _ADDRESS.fullmatch(texts.text(value)):
+    if not _ADDRESS.fullmatch(strings.text(value)):
         raise units.RefusedError("a mail address such as studio@example.org")
-    return texts.text(value)
+    return strings.text(value)
 
 
 def _addresses(value: object) -> tuple[str, ...]:
@@ -129,7 +129,7 @@ def _addresses(value: object) -> tuple[str, ...]:
 
 
 def _text_or_none(value: object) -> str | None:
-    return None if value is None else texts.text(value)
+    return None if value is None else strings.text(value)
 
 
 def _private(path: Path | None, key: str, what: str, hint: str) -> PrivateFile | None:
@@ -197,7 +197,7 @@ class Webhook(Notifier):
         except units.RefusedError as refused:
             where = f"{self.address.what} {self.address.path}"
             raise ConfigError(f"{where} holds {refused.found}; allowed: {refused.allowed}") from None
-        if texts.is_plain_http_to_elsewhere(url) and not self.allow_insecure:
+        if strings.is_plain_http_to_elsewhere(url) and not self.allow_insecure:
             raise ConfigError(f"{self.address.what} {self.address.path} leads by http to another host", hint=HTTPS)
         return url
 

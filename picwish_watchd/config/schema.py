@@ -2,30 +2,40 @@
 
 import json
 import os
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Self
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
-    ConfigDict,
     Field,
-    PlainValidator,
     SecretStr,
     ValidationError,
-    ValidationInfo,
 )
 
-from picwish_watchd.config import texts, units
-from picwish_watchd.config.places import JOURNAL
-from picwish_watchd.config.private import PrivateFile
+from picwish_watchd.config import strings, units
+from picwish_watchd.config.fields import (
+    Count,
+    Duration,
+    DurationOrZero,
+    Flag,
+    Folder,
+    OptionalPath,
+    Patterns,
+    Section,
+    Size,
+    _by,
+    _by_place,
+    _mode,
+    _secret,
+    _some,
+)
+from picwish_watchd.config.locate import JOURNAL
+from picwish_watchd.config.secret_files import PrivateFile
 from picwish_watchd.errors import ConfigError
 
 if TYPE_CHECKING:
-    from picwish_watchd.config.notifiers import Notifier  # it stands on this file
+    pass  # it stands on this file
 
 _PICTURES = ("*.jpg", "*.jpeg", "*.bmp", "*.png", "*.webp", "*.tif", "*.tiff")
 
@@ -92,62 +102,10 @@ class LogFormat(StrEnum):
     JSON = "json"
 
 
-def _by(read: Callable[..., object], **limits: Any) -> PlainValidator:
-    return PlainValidator(lambda value: read(value, **limits))
-
-
-def _by_place(read: Callable[[object, texts.Home | None], object]) -> PlainValidator:
-    def at_home(value: object, info: ValidationInfo) -> object:
-        return read(value, info.context)
-
-    return PlainValidator(at_home)
-
-
-def _path_or_none(value: object, home: texts.Home | None) -> Path | None:
-    return None if value is None else texts.path(value, home)
-
-
-def _secret(value: object, home: texts.Home | None) -> SecretStr | None:
-    if value is None or isinstance(value, SecretStr):
-        return value
-    try:
-        return SecretStr(texts.expanded(value, home))
-    except units.RefusedError as refused:
-        raise units.RefusedError(refused.allowed, found="a value that is not shown here") from None
-
-
-def _mode(value: object, home: texts.Home | None) -> int:
-    # In code and in the journal a mode is a number; only a person's file has to spell it in octal.
-    written = f"{value:03o}" if home is None and isinstance(value, int) else value
-    return units.mode(written)
-
-
-def _some(patterns: tuple[str, ...]) -> tuple[str, ...]:
-    if not patterns:
-        raise units.RefusedError("a list with at least one entry")
-    return patterns
-
-
-Flag = Annotated[bool, _by(units.flag)]
-Duration = Annotated[float, _by(units.duration)]
-DurationOrZero = Annotated[float, _by(units.duration, zero=True)]
-Size = Annotated[int, _by(units.size)]
-Count = Annotated[int, _by(units.whole, least=1)]
-Folder = Annotated[Path, _by_place(texts.path)]
-OptionalPath = Annotated[Path | None, _by_place(_path_or_none)]
-Patterns = tuple[Annotated[str, _by(texts.text)], ...]
-
-
-class Section(BaseModel):
-    """A part of the file: frozen, no unknown keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
 class Api(Section):
     """PicWish, and how it is spoken to. ``repr`` never shows the key."""
 
-    base_url: Annotated[str, _by_place(texts.base_url)] = "https://techhk.aoscdn.com"  #: no final slash
+    base_url: Annotated[str, _by_place(strings.base_url)] = "https://techhk.aoscdn.com"  #: no final slash
     qps: Annotated[float, _by(units.rate)] = 2.0  #: requests per second, creates and queries together
     max_pending: Annotated[int | None, _by(units.auto_or_whole)] = None  #: tasks at PicWish at once; None: auto
     timeout: Duration = 60.0  #: seconds of silence
@@ -162,7 +120,7 @@ class Api(Section):
 class Rule(Section):
     """An inbox, what happens to its images, and the outbox. Paths are absolute, durations seconds."""
 
-    name: Annotated[str, _by(texts.name)] = Field(description="a name, such as scans")
+    name: Annotated[str, _by(strings.name)] = Field(description="a name, such as scans")
     inbox: Folder = Field(description="the folder that is watched")
     outbox: Folder = Field(description="the folder that results go to")
     type: Annotated[int, _by(units.choice, among=(0, 1))] = 0  #: 0 Ultra HD, 1 HD
@@ -177,7 +135,7 @@ class Rule(Section):
     observer: Annotated[Observer, _by(units.word, kind=Observer)] = Observer.AUTO
     rescan_interval: Duration = 60.0
     follow_symlinks: Flag = False
-    filename: Annotated[str, _by(texts.filename)] = "{stem}.{ext}"
+    filename: Annotated[str, _by(strings.filename)] = "{stem}.{ext}"
     if_exists: Annotated[IfExists, _by(units.word, kind=IfExists)] = IfExists.RENAME
     file_mode: Annotated[int, _by_place(_mode)] = 0o644
     on_success: Annotated[OnSuccess, _by(units.word, kind=OnSuccess)] = OnSuccess.KEEP
@@ -235,7 +193,9 @@ class Budget(Section):
 class Http(Section):
     """Where the daemon serves its figures (`/metrics`) and its health (`/healthz`)."""
 
-    listen: Annotated[texts.Address, _by(texts.address)] = Field(description="where to listen, such as 127.0.0.1:9107")
+    listen: Annotated[strings.Address, _by(strings.address)] = Field(
+        description="where to listen, such as 127.0.0.1:9107"
+    )
     token_file: OptionalPath = None  #: every request must bear what it holds
 
     @property
@@ -256,30 +216,3 @@ class General(Section):
     max_attempts: Count = 3  #: submissions of one image that PicWish itself failed
     retry_backoff: Annotated[float, _by(units.duration, most=300.0)] = 2.0  #: seconds; doubles up to 300
     keep: Annotated[float | None, _by(units.keep)] = 400 * 86400.0  #: seconds that histories are kept; None: for ever
-
-
-@dataclass(frozen=True, slots=True)
-class Config:
-    """One whole, checked configuration. Made by `picwish_watchd.config.load`."""
-
-    api: Api
-    journal: Path
-    charging: Charging
-    budget: Budget
-    min_free: int  #: bytes
-    max_attempts: int
-    retry_backoff: float  #: seconds
-    keep: float | None  #: seconds that the history of a finished job is kept; None: for ever
-    rules: tuple[Rule, ...]
-    log: Log
-    path: Path | None  #: the file that it was read from, absolute
-    warnings: tuple[str, ...]  #: what works and should not stay so, for a person to read
-    http: Http | None = None
-    notify: "tuple[Notifier, ...]" = ()  #: whom the daemon tells of trouble
-    #: `digest_of` that file's bytes; None where they do not say all: ``~`` and ``${VAR}`` come from outside.
-    digest: str | None = field(default=None, compare=False)
-
-    def private(self) -> list[PrivateFile]:
-        """The files of secrets that it names, besides that of the API key."""
-        token = None if self.http is None else self.http.token
-        return [*([token] if token else []), *(file for notifier in self.notify for file in notifier.private)]

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 
 from picwish_watchd.errors import JournalError
 from picwish_watchd.job import Job, JobEvent, Stamp, State
-from picwish_watchd.journal.faults import RESTORE, translated
-from picwish_watchd.journal.overview import Overview
+from picwish_watchd.journal.queries import NONE_IS_BEFORE, RULES_WITH, RULES_WITH_ORIGINALS, SELECT_CHARGE, SELECT_JOB
 from picwish_watchd.journal.rows import (
     Running,
     Spending,
@@ -23,10 +22,11 @@ from picwish_watchd.journal.rows import (
     stamp_from,
     storable,
 )
-from picwish_watchd.journal.sql import NONE_IS_BEFORE, RULES_WITH, RULES_WITH_ORIGINALS, SELECT_CHARGE, SELECT_JOB
+from picwish_watchd.journal.sqlite_errors import RESTORE, translated
+from picwish_watchd.journal.status_reader import Overview
 
 if TYPE_CHECKING:
-    from picwish_watchd.mounts import Mount
+    from picwish_watchd.fs.mounts import Mount
 
 _PAGE = 500  # rows that are read at once where there may be a million
 PAUSE_MAX = 300.0  #: seconds; no pause lasts longer
@@ -304,3 +304,16 @@ class JournalReader(Overview):
 def _ended(state: State) -> State:
     """What originals that go to one place have in common: their jobs are done, or ended badly."""
     return State.DONE if state is State.DONE else State.FAILED
+
+
+def behind_another(journal: JournalReader) -> int:
+    """Number of queued jobs that wait for nothing but another one of their content, queued earlier or delivering.
+
+    `JournalReader.waiting_in_vain` and `floods` count none of them. Looks at each queued job.
+    """
+    rows = journal._rows(
+        "SELECT rule, count(*) FROM job WHERE state = 'queued' AND flood = 0 AND (not_before IS NULL OR note IS NULL)"
+        " AND EXISTS (SELECT 1 FROM job AS other WHERE other.sha256 = job.sha256 AND other.rule = job.rule"
+        " AND (other.state = 'delivering' OR other.state = 'queued' AND other.id < job.id)) GROUP BY rule"
+    )
+    return sum(row[1] for row in rows if (State.QUEUED, row[0]) not in journal._pauses)

@@ -7,22 +7,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
-from picwish_watchd.job import (
-    ErrorCode,
-    Job,
-    JobEvent,
-    Kind,
-    NewJob,
-    Original,
-    Problem,
-    Result,
-    Sent,
-    Stamp,
-    State,
-)
+from picwish_watchd.job import ErrorCode, Job, JobEvent, Kind, NewJob, Original, Problem, Result, Sent, Stamp, State
 
 if TYPE_CHECKING:
-    from picwish_watchd.mounts import Mount
+    from picwish_watchd.fs.mounts import Mount
 
 #: 63 bits end in 2262, but ext4 keeps times up to 2446: what is below this, in 1896, stands for a time after 2262.
 _EARLIEST = -(2**61)
@@ -217,7 +205,7 @@ def path_from(raw: bytes) -> Path:
 
 def mount_from(row: sqlite3.Row) -> "Mount | None":
     """The mount that a folder was accepted on, as its row tells; None where it does not."""
-    from picwish_watchd.mounts import Mount  # here: who only counts jobs needs none of it
+    from picwish_watchd.fs.mounts import Mount  # here: who only counts jobs needs none of it
 
     return None if row["mount_point"] is None else Mount(os.fsdecode(row["mount_point"]), str(row["mount_kind"]))
 

@@ -13,10 +13,10 @@ from pathlib import Path
 
 from picwish_watchd.clock import Clock
 from picwish_watchd.errors import JournalBusyError, JournalTemporaryError
-from picwish_watchd.journal.faults import translated
+from picwish_watchd.journal.connection import require
 from picwish_watchd.journal.locks import PATIENCE, DaemonLock, WriteLock
-from picwish_watchd.journal.opening import require
-from picwish_watchd.journal.store import Journal
+from picwish_watchd.journal.sqlite_errors import translated
+from picwish_watchd.journal.writer import Journal
 
 _SPARE = 2**20  # bytes
 

@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from picwish_watchd.config import Http
+from picwish_watchd.config.schema import Http
 from picwish_watchd.errors import ConfigError
 from picwish_watchd.metrics.health import STEPS_LATE
-from picwish_watchd.metrics.live import look
-from picwish_watchd.metrics.survey import Survey
+from picwish_watchd.metrics.loop_state import look
+from picwish_watchd.metrics.probes import Survey
 from picwish_watchd.pipeline.context import Context
-from picwish_watchd.pipeline.desks import Desks
 from picwish_watchd.pipeline.gate import Gate
+from picwish_watchd.pipeline.inboxes import Desks
 
 if TYPE_CHECKING:
-    from picwish_watchd.metrics.web import Server
+    from picwish_watchd.metrics.http_server import Server
 
 _log = structlog.get_logger()
 
@@ -69,7 +69,7 @@ class Exporter:
         await asyncio.to_thread(self._close)
 
     def _serve(self, http: Http, *, told: bool = False) -> None:
-        from picwish_watchd.metrics.web import Server
+        from picwish_watchd.metrics.http_server import Server
 
         self._again = self._context.clock.monotonic() + _AGAIN
         address, token = http.listen, None if http.token is None else http.token.word()

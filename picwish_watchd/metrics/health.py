@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from picwish_watchd import __version__
-from picwish_watchd.metrics.live import Live
-from picwish_watchd.metrics.survey import Obstacles
-from picwish_watchd.pipeline.describe import counted
+from picwish_watchd.metrics.loop_state import Live
+from picwish_watchd.metrics.probes import Obstacles
 from picwish_watchd.pipeline.gate import Reason as Closed
+from picwish_watchd.wording import counted
 
 #: A turn of the event loop may wait 5 s for the journal's lock, and it tells of itself once a second.
 _SILENCE = 15.0

@@ -5,13 +5,15 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from picwish_watchd.clock import day_start, month_start
-from picwish_watchd.config import Budget, Event
+from picwish_watchd.config.notifiers import Event
+from picwish_watchd.config.schema import Budget
 from picwish_watchd.job import State
-from picwish_watchd.journal import JournalReader, ended_since
-from picwish_watchd.notify.memory import Digested, Memory
-from picwish_watchd.notify.notice import Notice
-from picwish_watchd.notify.troubles import Trouble
-from picwish_watchd.pipeline.describe import counted
+from picwish_watchd.journal.ended_jobs import ended_since
+from picwish_watchd.journal.reader import JournalReader
+from picwish_watchd.notify.alerts import Trouble
+from picwish_watchd.notify.message import Notice
+from picwish_watchd.notify.state_file import Digested, Memory
+from picwish_watchd.wording import counted
 
 _WORDS = {State.DONE: "done", State.FAILED: "failed", State.HELD: "held", State.REJECTED: "refused"}
 

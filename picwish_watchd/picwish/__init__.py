@@ -9,9 +9,8 @@ Every answer and every failure comes out as a value of `outcomes`; what PicWish 
   states, ``answer`` its fields, ``plain`` what makes its texts fit to print.
 """
 
-from picwish_watchd.picwish.answer import Answer
-from picwish_watchd.picwish.bodies import CreateRequest
 from picwish_watchd.picwish.client import Patience, PicwishClient
+from picwish_watchd.picwish.multipart import CreateRequest
 from picwish_watchd.picwish.outcomes import (
     Accepted,
     Busy,
@@ -36,6 +35,7 @@ from picwish_watchd.picwish.outcomes import (
     Unauthorized,
     Unavailable,
 )
+from picwish_watchd.picwish.task_info import Answer
 
 __all__ = [
     "Accepted",

@@ -17,10 +17,9 @@ from urllib.parse import quote
 import httpx
 
 from picwish_watchd import __version__
-from picwish_watchd.picwish import faults, wire
-from picwish_watchd.picwish.arrival import Arrival
-from picwish_watchd.picwish.bodies import CreateRequest, MultipartBody
+from picwish_watchd.picwish import error_mapping, response_mapping
 from picwish_watchd.picwish.download import MAX_PORT, download
+from picwish_watchd.picwish.multipart import CreateRequest, MultipartBody
 from picwish_watchd.picwish.outcomes import (
     CreateOutcome,
     DownloadOutcome,
@@ -29,7 +28,8 @@ from picwish_watchd.picwish.outcomes import (
     QueryOutcome,
     Succeeded,
 )
-from picwish_watchd.picwish.wire import Reply
+from picwish_watchd.picwish.response import Arrival
+from picwish_watchd.picwish.response_mapping import Reply
 
 PATH = "/api/tasks/visual/scale-pro"
 NOBODYS_TASK = "00000000-0000-0000-0000-000000000000"  #: what a probe asks for
@@ -148,10 +148,10 @@ class PicwishClient:
                 body.drop()
             reply = await arrival.settle(fault)
             if reply is None:
-                self._counted("create", faults.word_of(_certain(fault)))
-                return faults.create_outcome(body.phase, _certain(fault))
-            self._counted("create", wire.create_code(reply))
-            outcome = wire.create_outcome(reply, size=body.image_size)
+                self._counted("create", error_mapping.word_of(_certain(fault)))
+                return error_mapping.create_outcome(body.phase, _certain(fault))
+            self._counted("create", response_mapping.create_code(reply))
+            outcome = response_mapping.create_outcome(reply, size=body.image_size)
             if isinstance(outcome, Finished) and outcome.spooled is not None:
                 arrival.keep()
             return outcome
@@ -165,8 +165,8 @@ class PicwishClient:
         with self._arrival(sink) as arrival:
             reply = await self._get(task_id, arrival, "query", leaving)
             if isinstance(reply, Exception):
-                return faults.query_outcome(reply)
-            outcome = wire.query_outcome(reply, task_id)
+                return error_mapping.query_outcome(reply)
+            outcome = response_mapping.query_outcome(reply, task_id)
             if isinstance(outcome, Succeeded) and outcome.spooled is not None:
                 arrival.keep()
             return outcome
@@ -175,7 +175,11 @@ class PicwishClient:
         """Asks for a task that does not exist: tells for nothing whether API and key are well; ``leaving`` as above."""
         with self._arrival(None) as arrival:
             reply = await self._get(NOBODYS_TASK, arrival, "probe", leaving)
-            return faults.query_outcome(reply) if isinstance(reply, Exception) else wire.probe_outcome(reply)
+            return (
+                error_mapping.query_outcome(reply)
+                if isinstance(reply, Exception)
+                else response_mapping.probe_outcome(reply)
+            )
 
     async def download(self, url: str, *, sink: Path) -> DownloadOutcome:
         """Fetches a result, without the key, into ``sink``, which holds it only if the outcome is `Downloaded`."""
@@ -192,12 +196,12 @@ class PicwishClient:
                     limit=self._max_result,
                     answered=codes.append,
                 )
-        except faults.CAUGHT as error:
-            word = faults.word_of(error)
-            return faults.download_outcome(error)
+        except error_mapping.CAUGHT as error:
+            word = error_mapping.word_of(error)
+            return error_mapping.download_outcome(error)
         finally:
             if codes or word is not None:  # neither: it was cancelled, or no address to ask
-                self._counted("download", wire.spelled(codes[-1]) if codes else str(word))
+                self._counted("download", response_mapping.spelled(codes[-1]) if codes else str(word))
 
     async def aclose(self) -> None:
         """Closes every connection."""
@@ -220,7 +224,7 @@ class PicwishClient:
                     await self._exchange(self._fresh, http, arrival, hook.deadline, whole=False)
                 except _ClosedError:  # now that it is its turn, another one will not have to wait
                     await self._exchange(self._fresh, http, arrival, hook.deadline, whole=False)
-        except faults.CAUGHT as error:
+        except error_mapping.CAUGHT as error:
             if hook.error is not None:
                 raise hook.error from None
             return error
@@ -241,10 +245,12 @@ class PicwishClient:
         try:
             async with asyncio.timeout(self._patience.query) as deadline:
                 await self._exchange(self._kept, request, arrival, deadline, whole=True)
-        except faults.CAUGHT as error:
+        except error_mapping.CAUGHT as error:
             fault = error
         reply = await arrival.settle(fault)
-        self._counted(kind, faults.word_of(_certain(fault)) if reply is None else wire.query_code(reply))
+        self._counted(
+            kind, error_mapping.word_of(_certain(fault)) if reply is None else response_mapping.query_code(reply)
+        )
         return _certain(fault) if reply is None else reply
 
     async def _exchange(

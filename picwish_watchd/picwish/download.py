@@ -8,8 +8,8 @@ from typing import cast
 import httpx
 
 from picwish_watchd.picwish.outcomes import Dead, Downloaded, DownloadOutcome, NotAResult, NotStored, Unavailable
+from picwish_watchd.picwish.response_mapping import retry_after
 from picwish_watchd.picwish.sink import Sink, SinkError, TooLargeError
-from picwish_watchd.picwish.wire import retry_after
 
 MAX_REDIRECTS = 3
 MAX_PORT = 65535

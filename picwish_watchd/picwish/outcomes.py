@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from picwish_watchd.job import Problem
-from picwish_watchd.picwish.answer import Answer
+from picwish_watchd.picwish.task_info import Answer
 
 # ---- of a create ----
 

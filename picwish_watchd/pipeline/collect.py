@@ -11,10 +11,11 @@ from typing import assert_never
 
 import structlog
 
-from picwish_watchd.files.images import inspect_result
-from picwish_watchd.files.spool import Spool
+from picwish_watchd.images.inspect import inspect_result
 from picwish_watchd.job import ErrorCode, Job, Problem, Result, State
-from picwish_watchd.journal import Charge, Running
+from picwish_watchd.journal.rows import Running
+from picwish_watchd.journal.writer import Charge
+from picwish_watchd.outbox.spool import Spool
 from picwish_watchd.picwish import (
     Answer,
     Busy,
@@ -31,14 +32,14 @@ from picwish_watchd.picwish import (
     Unauthorized,
     Unavailable,
 )
-from picwish_watchd.pipeline.agenda import Agenda, Followed
-from picwish_watchd.pipeline.border import guarded
 from picwish_watchd.pipeline.context import Context
+from picwish_watchd.pipeline.error_boundary import guarded
 from picwish_watchd.pipeline.gate import Gate, Reason
-from picwish_watchd.pipeline.law import Law, most_pending
-from picwish_watchd.pipeline.outcomes import doubt, task_failed
-from picwish_watchd.pipeline.pacer import Pacer, Slot, Urgency
-from picwish_watchd.pipeline.places import Places
+from picwish_watchd.pipeline.transitions import doubt, task_failed
+from picwish_watchd.scheduling.download_slots import Places
+from picwish_watchd.scheduling.duration_model import Law, most_pending
+from picwish_watchd.scheduling.poll_queue import Agenda, Followed
+from picwish_watchd.scheduling.rate_limiter import Pacer, Slot, Urgency
 
 _log = structlog.get_logger()
 

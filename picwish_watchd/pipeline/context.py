@@ -5,17 +5,18 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from picwish_watchd.clock import Clock
-from picwish_watchd.config import Config, Rule
-from picwish_watchd.files.inspector import Inspector
-from picwish_watchd.files.spool import Spool
+from picwish_watchd.config.model import Config
+from picwish_watchd.config.schema import Rule
+from picwish_watchd.counters import Tally
+from picwish_watchd.images.validation_process import Inspector
 from picwish_watchd.job import Job
-from picwish_watchd.journal import Journal
-from picwish_watchd.pipeline.bell import Bell
-from picwish_watchd.pipeline.lanes import Lanes
-from picwish_watchd.pipeline.prices import PRICES as PRICES
-from picwish_watchd.pipeline.pulse import Pulse
-from picwish_watchd.pipeline.waits import Waits
-from picwish_watchd.tally import Tally
+from picwish_watchd.journal.writer import Journal
+from picwish_watchd.outbox.spool import Spool
+from picwish_watchd.pipeline.journal_outage import Waits
+from picwish_watchd.pricing import PRICES as PRICES
+from picwish_watchd.runtime.heartbeat import Pulse
+from picwish_watchd.runtime.keyed_executor import Lanes
+from picwish_watchd.runtime.wakeup import Bell
 
 if TYPE_CHECKING:  # commands that only look need no HTTP
     from picwish_watchd.picwish import PicwishClient

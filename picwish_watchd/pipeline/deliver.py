@@ -7,23 +7,25 @@ recognised there and not delivered a second time beside itself.
 import asyncio
 import os
 from collections.abc import Iterator
-from datetime import datetime
-from itertools import chain, count
+from itertools import chain
 from pathlib import Path, PurePath
 from typing import assert_never
 
 import structlog
 
-from picwish_watchd.config import IfExists, OnSuccess, Rule
-from picwish_watchd.files.kinds import Format
-from picwish_watchd.files.names import numbered, output_name, portable, shown
-from picwish_watchd.files.place import NoRoom, OutboxAway, Refused
-from picwish_watchd.files.publish import (
+from picwish_watchd.config.schema import IfExists, OnSuccess, Rule
+from picwish_watchd.fs.atomic_write import NoRoom, OutboxAway, Refused
+from picwish_watchd.fs.mounts import Mount
+from picwish_watchd.images.formats import Format
+from picwish_watchd.job import ErrorCode, Job, Original, Problem, Stamp, State
+from picwish_watchd.job_json import sidecar_text
+from picwish_watchd.outbox.availability import reach
+from picwish_watchd.outbox.filenames import portable
+from picwish_watchd.outbox.publish import (
     Damaged,
     Published,
     Standing,
     Taken,
-    existing_image,
     first_free,
     known_as,
     publish,
@@ -31,12 +33,11 @@ from picwish_watchd.files.publish import (
     stands_durably,
     write_sidecar,
 )
-from picwish_watchd.job import ErrorCode, Job, Original, Problem, Stamp, State
-from picwish_watchd.mounts import Mount
-from picwish_watchd.pipeline.border import guarded
 from picwish_watchd.pipeline.context import Context
-from picwish_watchd.pipeline.describe import sidecar_text
-from picwish_watchd.pipeline.folders import Sweeper, reach, remember
+from picwish_watchd.pipeline.error_boundary import guarded
+from picwish_watchd.pipeline.result_names import name_of, ways_out
+from picwish_watchd.pipeline.target_folders import Sweeper, remember
+from picwish_watchd.wording import shown
 
 _log = structlog.get_logger()
 
@@ -250,24 +251,3 @@ class Deliver:
 def _may_replace(job: Job, other: Job) -> bool:
     """Whether the result of ``job`` may take the place of that of ``other``: of older content of the same source."""
     return other.id == job.id or (other.source == job.source and other.id < job.id)
-
-
-def ways_out(name: PurePath) -> Iterator[PurePath]:
-    """The name, and then what to try where it is taken."""
-    yield name
-    for number in count(1):
-        yield numbered(name, number)
-
-
-def name_of(job: Job, rule: Rule, kind: Format, width: int, height: int, now: float) -> PurePath:
-    """The name of a job's result below the outbox, by the rule's `filename`; ``now`` is in Unix seconds."""
-    return output_name(
-        rule.filename, relative=job.relative, format=kind, rule=rule.name, type=job.type, task_id=job.task_id,
-        job_id=job.id, width=width, height=height, now=datetime.fromtimestamp(now).astimezone(),
-    )  # fmt: skip
-
-
-def existing_result(rule: Rule, job: Job, now: float) -> Path | OutboxAway | None:
-    """For `if_exists: skip`: a file of the result's name in the outbox, whatever its extension. For a thread."""
-    names = {name_of(job, rule, kind, job.width or 0, job.height or 0, now) for kind in Format}
-    return existing_image(rule.outbox, names)

@@ -7,16 +7,17 @@ from typing import assert_never
 
 import structlog
 
-from picwish_watchd.config import OnSuccess, Rule
-from picwish_watchd.files.originals import Deleted, Moved, Replaced, Stuck, delete, move, moved_before
-from picwish_watchd.files.publish import Published, Taken, write_sidecar
-from picwish_watchd.files.verdicts import Gone
+from picwish_watchd.config.schema import OnSuccess, Rule
+from picwish_watchd.fs.mounts import Mount
+from picwish_watchd.fs.verdicts import Gone
 from picwish_watchd.job import Job, Kind, Original, State
-from picwish_watchd.mounts import Mount
-from picwish_watchd.pipeline.border import guarded
+from picwish_watchd.job_json import sidecar_text
+from picwish_watchd.outbox.availability import absence, reach
+from picwish_watchd.outbox.originals import Deleted, Moved, Replaced, Stuck, delete, move, moved_before
+from picwish_watchd.outbox.publish import Published, Taken, write_sidecar
 from picwish_watchd.pipeline.context import Context
-from picwish_watchd.pipeline.describe import sidecar_text
-from picwish_watchd.pipeline.folders import Sweeper, absence, reach, remember
+from picwish_watchd.pipeline.error_boundary import guarded
+from picwish_watchd.pipeline.target_folders import Sweeper, remember
 
 _log = structlog.get_logger()
 

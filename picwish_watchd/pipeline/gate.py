@@ -11,9 +11,9 @@ import structlog
 
 from picwish_watchd.job import State
 from picwish_watchd.picwish import Busy, Healthy, Unauthorized, Unavailable
-from picwish_watchd.pipeline.bell import Bell
 from picwish_watchd.pipeline.context import Context
-from picwish_watchd.pipeline.pacer import Pacer, Urgency
+from picwish_watchd.runtime.wakeup import Bell
+from picwish_watchd.scheduling.rate_limiter import Pacer, Urgency
 
 _log = structlog.get_logger()
 

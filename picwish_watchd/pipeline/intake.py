@@ -8,20 +8,20 @@ from typing import assert_never
 
 import structlog
 
-from picwish_watchd.config import Rule
+from picwish_watchd.config.schema import Rule
 from picwish_watchd.errors import JournalTemporaryError
-from picwish_watchd.files.images import Inspected
-from picwish_watchd.files.inspector import answers_to
-from picwish_watchd.files.judging import Question
-from picwish_watchd.files.links import LinkFound
-from picwish_watchd.files.settle import Due, Settling
-from picwish_watchd.files.verdicts import Bad, Changed, Gone, NotWhole, Unreadable
-from picwish_watchd.files.walk import Sighting
+from picwish_watchd.fs.mounts import Mount, moved
+from picwish_watchd.fs.verdicts import Bad, Changed, Gone, NotWhole, Unreadable
+from picwish_watchd.images.inspect import Inspected
+from picwish_watchd.images.link_files import LinkFound
+from picwish_watchd.images.validate import Question
+from picwish_watchd.images.validation_process import answers_to
+from picwish_watchd.inbox.scanner import Sighting
+from picwish_watchd.inbox.settling import Due, Settling
 from picwish_watchd.job import Job, NewJob, Original, Stamp
-from picwish_watchd.mounts import Mount, moved
-from picwish_watchd.pipeline.bell import Bell
+from picwish_watchd.pipeline.admission import is_known, limits_of, new_job, without_own
 from picwish_watchd.pipeline.context import Context
-from picwish_watchd.pipeline.judge import is_known, limits_of, new_job, without_own
+from picwish_watchd.runtime.wakeup import Bell
 
 _log = structlog.get_logger()
 

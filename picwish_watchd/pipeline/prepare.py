@@ -7,20 +7,21 @@ from typing import assert_never
 
 import structlog
 
-from picwish_watchd.config import IfExists, OnSuccess, Rule
-from picwish_watchd.files.fit import NotNow, Order, Unfit, copied, fit
-from picwish_watchd.files.images import Inspected, Limits, read_exactly
-from picwish_watchd.files.kinds import Format
-from picwish_watchd.files.links import LinkFound
-from picwish_watchd.files.place import OutboxAway, obstacle
-from picwish_watchd.files.reading import OpenFile, look, open_file, stamp_of
-from picwish_watchd.files.verdicts import Bad, Changed, Gone, NotWhole, Unreadable
+from picwish_watchd.config.schema import IfExists, OnSuccess, Rule
+from picwish_watchd.fs.atomic_write import OutboxAway, obstacle
+from picwish_watchd.fs.safe_open import OpenFile, look, open_file, stamp_of
+from picwish_watchd.fs.verdicts import Bad, Changed, Gone, NotWhole, Unreadable
+from picwish_watchd.images.downscale import NotNow, Order, Unfit, copied, fit
+from picwish_watchd.images.formats import Format
+from picwish_watchd.images.inspect import Inspected, Limits, read_exactly
+from picwish_watchd.images.link_files import LinkFound
 from picwish_watchd.job import ErrorCode, Job, Kind, Original, Problem, Sent, State
+from picwish_watchd.outbox.availability import absence
+from picwish_watchd.pipeline.admission import judge, limits_of
 from picwish_watchd.pipeline.context import Context
-from picwish_watchd.pipeline.deliver import existing_result, name_of
-from picwish_watchd.pipeline.folders import absence, trouble_with
-from picwish_watchd.pipeline.judge import judge, limits_of
-from picwish_watchd.pipeline.outcomes import reject
+from picwish_watchd.pipeline.result_names import existing_result, name_of
+from picwish_watchd.pipeline.target_folders import trouble_with
+from picwish_watchd.pipeline.transitions import reject
 
 _log = structlog.get_logger()
 

@@ -4,20 +4,14 @@ from contextlib import suppress
 
 import structlog
 
-from picwish_watchd.config import Config
 from picwish_watchd.errors import JournalTemporaryError
-from picwish_watchd.files.images import inspect_result
+from picwish_watchd.images.inspect import inspect_result
 from picwish_watchd.job import ErrorCode, Result, State
 from picwish_watchd.pipeline.context import Context
-from picwish_watchd.pipeline.describe import left_behind
-from picwish_watchd.pipeline.outcomes import doubt
+from picwish_watchd.pipeline.transitions import doubt
+from picwish_watchd.wording import left_behind
 
 _log = structlog.get_logger()
-
-_HANGS = (
-    "an earlier folder of it does not answer: until that does, or picwish-watchd is started again, its images wait. "
-    "A restart loses nothing"
-)
 
 
 def recover(context: Context) -> None:
@@ -58,15 +52,3 @@ def tell_of_left_behind(context: Context) -> None:
     with suppress(JournalTemporaryError):
         for reason in left_behind([rule.name for rule in context.config.rules], context.journal.counts()):
             _log.warning("config.warning", reason=reason)
-
-
-def tell_of_what_hangs(context: Context, before: Config) -> None:
-    """A line in the log for each rule whose folders are others than ``before``, while an earlier one does not answer.
-
-    What waits there may still write once it answers: nothing of it may be begun a second time beside it.
-    """
-    folders = {rule.name: rule.folders() for rule in before.rules}
-    for rule in context.config.rules:
-        stuck = any(context.lanes.hangs(f"{way}:{rule.name}") for way in ("out", "read"))
-        if stuck and folders.get(rule.name, rule.folders()) != rule.folders():
-            _log.warning("config.needs_restart", key="rules", rule=rule.name, reason=_HANGS)

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
 
-from picwish_watchd.files.spool import Spool
 from picwish_watchd.job import ErrorCode, Job, Original, State
-from picwish_watchd.journal import Changes, Journal
-from picwish_watchd.pipeline.prices import PRICES
+from picwish_watchd.journal.rows import Changes
+from picwish_watchd.journal.writer import Journal
+from picwish_watchd.outbox.spool import Spool
+from picwish_watchd.pricing import PRICES
 
 
 class Way(StrEnum):

@@ -19,10 +19,10 @@ from typing import assert_never
 
 import structlog
 
-from picwish_watchd.config import Rule
+from picwish_watchd.config.schema import Rule
 from picwish_watchd.errors import JournalTemporaryError
 from picwish_watchd.job import ErrorCode, Job, Kind, Sent, State
-from picwish_watchd.journal import BudgetReachedError, Charge
+from picwish_watchd.journal.writer import BudgetReachedError, Charge
 from picwish_watchd.picwish import (
     Accepted,
     CreateOutcome,
@@ -35,16 +35,16 @@ from picwish_watchd.picwish import (
     TaskFailed,
     Unauthorized,
 )
-from picwish_watchd.pipeline.border import guarded
-from picwish_watchd.pipeline.budget import ByteBudget, Lease
 from picwish_watchd.pipeline.collect import Collect
 from picwish_watchd.pipeline.context import PRICES, Context
+from picwish_watchd.pipeline.error_boundary import guarded
 from picwish_watchd.pipeline.gate import Gate, Reason
-from picwish_watchd.pipeline.outcomes import doubt, fail, task_failed
-from picwish_watchd.pipeline.pacer import Pacer, Slot, Urgency
 from picwish_watchd.pipeline.prepare import Prepare
-from picwish_watchd.pipeline.purse import Purse
-from picwish_watchd.pipeline.turns import Turns
+from picwish_watchd.pipeline.transitions import doubt, fail, task_failed
+from picwish_watchd.runtime.memory_budget import ByteBudget, Lease
+from picwish_watchd.scheduling.credit_budget import Purse
+from picwish_watchd.scheduling.fair_scheduler import Turns
+from picwish_watchd.scheduling.rate_limiter import Pacer, Slot, Urgency
 
 _log = structlog.get_logger()
 
@@ -77,7 +77,7 @@ class Submit:
         self._preparing: dict[int, str] = {}  # job -> rule; on their way to the first byte, `queued` in the journal
         self._shrinking: set[int] = set()  # of these, jobs of which a smaller image is made first
         self._unanswered: set[int] = set()  # jobs; of `sync: 0`, where an answer comes soon
-        self._turns = Turns(context)
+        self._turns = Turns(context.journal, context.clock, lambda: context.config.rules)
 
     async def run(self) -> None:
         """Submits until the daemon stops; then returns when every POST that had begun has its outcome."""

@@ -10,8 +10,7 @@ The demo, ``simulate`` and the tests use it. A request's way: ``channel`` (HTTP/
         assert len(sim.tasks) == len(sim.ledger) == 1
 """
 
-from picwish_watchd.simulator.record import Charge, Seen
-from picwish_watchd.simulator.script import (
+from picwish_watchd.simulator.faults import (
     HTML_PAGE,
     Cut,
     Drip,
@@ -32,6 +31,7 @@ from picwish_watchd.simulator.script import (
     redirect,
     without,
 )
+from picwish_watchd.simulator.ledger import Charge, Seen
 from picwish_watchd.simulator.server import Simulator, serve
 from picwish_watchd.simulator.settings import Settings
 from picwish_watchd.simulator.tasks import Task

@@ -5,12 +5,12 @@ import hashlib
 import re
 import urllib.parse
 
-from picwish_watchd.simulator.channel import LOOPBACK, Answer, Channel, Listener
-from picwish_watchd.simulator.desk import Desk, Visit, envelope, refusal
-from picwish_watchd.simulator.forms import Form, FormError, read_form
-from picwish_watchd.simulator.record import Operation
-from picwish_watchd.simulator.results import Results
-from picwish_watchd.simulator.script import DuplicateTaskId, EndIn, NeverEnd
+from picwish_watchd.simulator.dispatch import Desk, Visit, envelope, refusal
+from picwish_watchd.simulator.faults import DuplicateTaskId, EndIn, NeverEnd
+from picwish_watchd.simulator.http_connection import LOOPBACK, Answer, Channel, Listener
+from picwish_watchd.simulator.ledger import Operation
+from picwish_watchd.simulator.multipart import Form, FormError, read_form
+from picwish_watchd.simulator.result_server import Results
 from picwish_watchd.simulator.tasks import SUCCEEDED, Order, Task, detail_of
 
 TASKS = "/api/tasks/visual/scale-pro"

@@ -6,10 +6,10 @@ from types import TracebackType
 from typing import Self
 
 from picwish_watchd.simulator.api import Api
-from picwish_watchd.simulator.desk import Desk
-from picwish_watchd.simulator.record import Charge, Seen
-from picwish_watchd.simulator.results import Results
-from picwish_watchd.simulator.script import Script
+from picwish_watchd.simulator.dispatch import Desk
+from picwish_watchd.simulator.faults import Script
+from picwish_watchd.simulator.ledger import Charge, Seen
+from picwish_watchd.simulator.result_server import Results
 from picwish_watchd.simulator.settings import Settings
 from picwish_watchd.simulator.tasks import Task
 

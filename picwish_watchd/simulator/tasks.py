@@ -14,10 +14,10 @@ from functools import partial
 from pathlib import Path
 
 from picwish_watchd.simulator.enhance import Picture, PictureError, enhance, inspect
-from picwish_watchd.simulator.fetch import FetchError, fetch
-from picwish_watchd.simulator.forms import Upload
-from picwish_watchd.simulator.record import Charge
-from picwish_watchd.simulator.script import EndIn, NeverEnd
+from picwish_watchd.simulator.faults import EndIn, NeverEnd
+from picwish_watchd.simulator.image_fetch import FetchError, fetch
+from picwish_watchd.simulator.ledger import Charge
+from picwish_watchd.simulator.multipart import Upload
 from picwish_watchd.simulator.settings import Settings
 
 SUCCEEDED, QUEUED, PREPARING, PROCESSING = 1, 0, 2, 4

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from picwish_watchd.daemon import Daemon
+from picwish_watchd.daemon.daemon import Daemon
 from picwish_watchd.job import ErrorCode, Problem, State
 from tests.support.house import KEY, House, Process, until
 

@@ -13,18 +13,17 @@ from time import monotonic, time
 import pytest
 
 from picwish_watchd.clock import Clock
-from picwish_watchd.daemon import Daemon
-from picwish_watchd.files.spool import Spool
+from picwish_watchd.daemon.daemon import Daemon
 from picwish_watchd.job import UNFINISHED, ErrorCode, Job, NewJob, Stamp, State
-from picwish_watchd.journal import Journal
+from picwish_watchd.journal.writer import Journal
+from picwish_watchd.outbox.spool import Spool, spool_folder
 from picwish_watchd.picwish import Patience, PicwishClient
-from picwish_watchd.pipeline.budget import ByteBudget
 from picwish_watchd.pipeline.collect import Collect
 from picwish_watchd.pipeline.context import Context
 from picwish_watchd.pipeline.gate import Gate
-from picwish_watchd.pipeline.ours import spool_folder
-from picwish_watchd.pipeline.pacer import Pacer
 from picwish_watchd.pipeline.submit import Submit
+from picwish_watchd.runtime.memory_budget import ByteBudget
+from picwish_watchd.scheduling.rate_limiter import Pacer
 from picwish_watchd.simulator import (
     HTML_PAGE,
     Cut,
@@ -39,8 +38,8 @@ from picwish_watchd.simulator import (
     Rewrite,
     Simulator,
 )
-from picwish_watchd.simulator.record import Operation
-from picwish_watchd.simulator.script import Action, Stage
+from picwish_watchd.simulator.faults import Action, Stage
+from picwish_watchd.simulator.ledger import Operation
 from tests.support.house import FAST, KEY, House
 from tests.support.pictures import encode, picture, pixels
 

@@ -20,7 +20,7 @@ import pytest
 
 from picwish_watchd.clock import Clock
 from picwish_watchd.job import State
-from picwish_watchd.journal import Journal
+from picwish_watchd.journal.writer import Journal
 from picwish_watchd.simulator import Simulator
 from tests.support import forks
 from tests.support.house import FAST, KEY, House, Process, until

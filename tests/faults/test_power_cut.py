@@ -26,7 +26,7 @@ from pathlib import Path
 import pytest
 
 from picwish_watchd.job import Job, State
-from picwish_watchd.journal import JournalReader
+from picwish_watchd.journal.reader import JournalReader
 from picwish_watchd.simulator import Settings, Simulator
 from tests.support.house import House, Process, until
 

@@ -25,26 +25,25 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from hypothesis.stateful import run_state_machine_as_test as run_machine
 from PIL import Image
 
-from picwish_watchd.files.reading import stamp_of
-from picwish_watchd.files.spool import Spool
-from picwish_watchd.files.walk import Sighting
+from picwish_watchd.fs.safe_open import stamp_of
+from picwish_watchd.inbox.scanner import Sighting
 from picwish_watchd.job import ENDED_BADLY, LEGAL_MOVES, UNFINISHED, Job, State
-from picwish_watchd.journal import Journal
+from picwish_watchd.journal.writer import Journal
+from picwish_watchd.outbox.spool import Spool, spool_folder
 from picwish_watchd.picwish import PicwishClient
-from picwish_watchd.pipeline.budget import ByteBudget
 from picwish_watchd.pipeline.collect import Collect
 from picwish_watchd.pipeline.context import Context
 from picwish_watchd.pipeline.deliver import Deliver
 from picwish_watchd.pipeline.dispose import Dispose
 from picwish_watchd.pipeline.gate import Gate
 from picwish_watchd.pipeline.intake import Intake
-from picwish_watchd.pipeline.ours import spool_folder
-from picwish_watchd.pipeline.pacer import Pacer, Urgency
 from picwish_watchd.pipeline.recover import recover
 from picwish_watchd.pipeline.retry import Way, retry
 from picwish_watchd.pipeline.submit import Submit
+from picwish_watchd.runtime.memory_budget import ByteBudget
+from picwish_watchd.scheduling.rate_limiter import Pacer, Urgency
 from picwish_watchd.simulator import Cut, EndIn, Fault, Reply, Reset, Settings, Simulator, Trim
-from picwish_watchd.simulator.script import Action
+from picwish_watchd.simulator.faults import Action
 from tests.support.clock import FakeClock
 from tests.support.house import KEY, House
 from tests.support.pictures import picture

@@ -18,16 +18,16 @@ from pathlib import Path
 
 import pytest
 
-from picwish_watchd.config import Rule
-from picwish_watchd.files.observe import Inbox, Walked, Watcher
-from picwish_watchd.files.spool import Spool
-from picwish_watchd.files.walk import NameFilter, Sighting
+from picwish_watchd.config.schema import Rule
+from picwish_watchd.inbox.name_filter import NameFilter
+from picwish_watchd.inbox.scanner import Sighting
+from picwish_watchd.inbox.watcher import Inbox, Walked, Watcher
 from picwish_watchd.job import ErrorCode, Job, State
-from picwish_watchd.journal import Journal
+from picwish_watchd.journal.writer import Journal
+from picwish_watchd.outbox.spool import Spool, spool_folder
 from picwish_watchd.picwish import PicwishClient
 from picwish_watchd.pipeline.context import Context
 from picwish_watchd.pipeline.intake import Intake
-from picwish_watchd.pipeline.ours import spool_folder
 from tests.support.clock import FakeClock
 from tests.support.house import KEY, House
 from tests.support.pictures import PLAIN, picture

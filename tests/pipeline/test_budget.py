@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from picwish_watchd.cli import main
+from picwish_watchd.cli.main import main
 from picwish_watchd.clock import day_start, month_start
-from picwish_watchd.config import Budget
+from picwish_watchd.config.schema import Budget
 from picwish_watchd.job import State
-from picwish_watchd.journal import BudgetReachedError, Journal
-from picwish_watchd.pipeline.purse import Purse
+from picwish_watchd.journal.writer import BudgetReachedError, Journal
+from picwish_watchd.scheduling.credit_budget import Purse
 from picwish_watchd.simulator import Fault, Reset
 from tests.support import forks
 from tests.support.clock import FakeClock

@@ -9,11 +9,11 @@ from itertools import count
 import pytest
 
 from picwish_watchd.job import ErrorCode, State
-from picwish_watchd.journal import JournalReader
-from picwish_watchd.pipeline.pacer import Urgency
+from picwish_watchd.journal.reader import JournalReader
+from picwish_watchd.scheduling.rate_limiter import Urgency
 from picwish_watchd.simulator import Cut, Drip, Fault, Hang, NeverEnd, Raw, Refuse, Reply, Reset, nulls, without
 from picwish_watchd.simulator import numbers_as_strings as strings
-from picwish_watchd.simulator.script import Action
+from picwish_watchd.simulator.faults import Action
 from tests.support.following import following
 from tests.support.house import House, Process, until
 from tests.support.pictures import picture

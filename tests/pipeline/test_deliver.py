@@ -13,14 +13,14 @@ from pathlib import Path
 import pytest
 
 from picwish_watchd.clock import Clock
-from picwish_watchd.files.spool import Spool
 from picwish_watchd.job import ErrorCode, Original, State
-from picwish_watchd.journal import Journal, JournalReader
+from picwish_watchd.journal.reader import JournalReader
+from picwish_watchd.journal.writer import Journal
+from picwish_watchd.outbox.spool import Spool, spool_folder
 from picwish_watchd.picwish import PicwishClient
-from picwish_watchd.pipeline import deliver, dispose
+from picwish_watchd.pipeline import deliver, dispose, result_names
 from picwish_watchd.pipeline.context import Context
 from picwish_watchd.pipeline.deliver import Deliver
-from picwish_watchd.pipeline.ours import spool_folder
 from tests.support.house import KEY, House, Process, until
 from tests.support.pictures import picture
 
@@ -302,7 +302,7 @@ async def test_a_task_whose_rule_left_is_delivered_to_the_outbox_that_it_was_sub
 
 
 async def test_a_bug_in_one_job_parks_that_job_only(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = deliver.name_of
+    real = result_names.name_of
 
     def stumble(job: object, *args: object) -> object:
         if str(getattr(job, "relative", "")) == "bad.jpg":

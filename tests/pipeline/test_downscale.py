@@ -9,22 +9,21 @@ from pathlib import Path
 
 import pytest
 
-from picwish_watchd.cli import main
+from picwish_watchd.cli.main import main
 from picwish_watchd.clock import Clock
-from picwish_watchd.files.images import Inspected
-from picwish_watchd.files.spool import Spool
+from picwish_watchd.images.inspect import Inspected
 from picwish_watchd.job import ErrorCode, Job, Sent, State
-from picwish_watchd.journal import Journal
+from picwish_watchd.journal.writer import Journal
+from picwish_watchd.outbox.spool import Spool, spool_folder
 from picwish_watchd.picwish import PicwishClient
-from picwish_watchd.pipeline.budget import ByteBudget
+from picwish_watchd.pipeline.admission import judge, new_job
 from picwish_watchd.pipeline.collect import Collect
 from picwish_watchd.pipeline.context import Context
 from picwish_watchd.pipeline.gate import Gate
-from picwish_watchd.pipeline.judge import judge, new_job
-from picwish_watchd.pipeline.ours import spool_folder
-from picwish_watchd.pipeline.pacer import Pacer
 from picwish_watchd.pipeline.prepare import Prepare
 from picwish_watchd.pipeline.submit import Submit
+from picwish_watchd.runtime.memory_budget import ByteBudget
+from picwish_watchd.scheduling.rate_limiter import Pacer
 from tests.support.house import KEY, House, until
 from tests.support.pictures import picture
 

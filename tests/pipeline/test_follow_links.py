@@ -2,7 +2,7 @@
 
 import asyncio
 
-from picwish_watchd.daemon import Daemon
+from picwish_watchd.daemon.daemon import Daemon
 from picwish_watchd.job import State
 from tests.support.house import KEY, House, Process, until
 from tests.support.pictures import picture

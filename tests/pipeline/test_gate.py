@@ -7,14 +7,14 @@ from contextlib import asynccontextmanager
 import pytest
 
 from picwish_watchd.clock import Clock
-from picwish_watchd.daemon import Daemon
-from picwish_watchd.files.spool import Spool
+from picwish_watchd.daemon.daemon import Daemon
 from picwish_watchd.job import ErrorCode, State
-from picwish_watchd.journal import Journal
+from picwish_watchd.journal.writer import Journal
+from picwish_watchd.outbox.spool import Spool
 from picwish_watchd.picwish import PicwishClient
 from picwish_watchd.pipeline.context import Context
 from picwish_watchd.pipeline.gate import Gate, Reason
-from picwish_watchd.pipeline.pacer import Pacer
+from picwish_watchd.scheduling.rate_limiter import Pacer
 from picwish_watchd.simulator import Fault, NeverEnd, Reply
 from tests.support.house import KEY, House, until
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from picwish_watchd.cli import main
+from picwish_watchd.cli.main import main
 from picwish_watchd.clock import Clock
-from picwish_watchd.daemon import Daemon
+from picwish_watchd.daemon.daemon import Daemon
 from picwish_watchd.job import State
-from picwish_watchd.journal import JournalReader
+from picwish_watchd.journal.reader import JournalReader
 from picwish_watchd.simulator import Simulator
 from tests.support.house import FAST, KEY, House
 from tests.support.pictures import picture

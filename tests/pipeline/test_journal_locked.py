@@ -7,8 +7,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from picwish_watchd.cli import main
-from picwish_watchd.daemon import Daemon
+from picwish_watchd.cli.main import main
+from picwish_watchd.daemon.daemon import Daemon
 from picwish_watchd.job import State
 from picwish_watchd.journal import locks
 from tests.support.house import KEY, House, until
@@ -95,7 +95,7 @@ async def test_an_inbox_is_watched_though_the_mount_that_it_lies_on_cannot_be_wr
 async def test_status_hears_what_happened_while_the_journal_was_locked(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("picwish_watchd.pipeline.report._AGAIN", 0.1)
+    monkeypatch.setattr("picwish_watchd.reporting.status_report._AGAIN", 0.1)
     house.inbox.rmdir()
     house.rule = {"rescan_interval": "100ms"}
     daemon = Daemon(house.config(), KEY)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from picwish_watchd.cli import main
+from picwish_watchd.cli.main import main
 from picwish_watchd.errors import JournalError
 from picwish_watchd.job import State
 from tests.support import forks

@@ -10,14 +10,15 @@ from typing import Any
 
 import pytest
 
-from picwish_watchd import daemon as daemon_room
-from picwish_watchd import mounts
-from picwish_watchd.cli import main
-from picwish_watchd.config import Config, load
-from picwish_watchd.daemon import Daemon
+from picwish_watchd.cli.main import main
+from picwish_watchd.config.loader import load
+from picwish_watchd.config.model import Config
+from picwish_watchd.daemon import daemon
+from picwish_watchd.daemon.daemon import Daemon
 from picwish_watchd.errors import ConfigError
+from picwish_watchd.fs import hang_guard
 from picwish_watchd.job import State
-from picwish_watchd.metrics import outboxes
+from picwish_watchd.metrics import outbox_probe
 from picwish_watchd.simulator import Fault, Reply, Reset
 from tests.support.asking import Told, ask, free_port
 from tests.support.house import KEY, House, until
@@ -27,8 +28,8 @@ from tests.support.mounting import hanging
 @pytest.fixture(autouse=True)
 def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same waits, of hundredths of a second."""
-    monkeypatch.setattr("picwish_watchd.metrics.web._TURN", 0.01)
-    monkeypatch.setattr(daemon_room, "_LOOK", 0.05)
+    monkeypatch.setattr("picwish_watchd.metrics.http_server._TURN", 0.01)
+    monkeypatch.setattr(daemon, "_LOOK", 0.05)
 
 
 class Watched:
@@ -163,7 +164,7 @@ async def test_a_closed_gate_is_told_with_its_code(house: House) -> None:
 async def test_an_outbox_that_hangs_keeps_one_thread_however_often_somebody_asks(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for room, name in ((outboxes, "_PATIENCE"), (mounts, "PATIENCE")):
+    for room, name in ((outbox_probe, "_PATIENCE"), (hang_guard, "PATIENCE")):
         monkeypatch.setattr(room, name, 0.1)
     (house.root / "nas").mkdir()
     (house.root / "well").mkdir()

@@ -9,13 +9,14 @@ from contextlib import suppress
 
 import pytest
 
-from picwish_watchd import daemon as daemon_room
-from picwish_watchd import mounts
-from picwish_watchd.cli import main
-from picwish_watchd.daemon import Daemon
+from picwish_watchd.cli.main import main
+from picwish_watchd.daemon import daemon as daemon_room
+from picwish_watchd.daemon.daemon import Daemon
+from picwish_watchd.fs import hang_guard
 from picwish_watchd.job import State
-from picwish_watchd.pipeline import desks, lanes
+from picwish_watchd.pipeline import inboxes
 from picwish_watchd.pipeline.gate import Reason
+from picwish_watchd.runtime import keyed_executor
 from tests.support.house import KEY, House, until
 from tests.support.mounting import hanging
 
@@ -23,7 +24,7 @@ from tests.support.mounting import hanging
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same waits, of tenths of a second."""
-    for room, name in ((mounts, "PATIENCE"), (lanes, "PATIENCE"), (desks, "_OVERDUE")):
+    for room, name in ((hang_guard, "PATIENCE"), (keyed_executor, "PATIENCE"), (inboxes, "_OVERDUE")):
         monkeypatch.setattr(room, name, 0.2)
     monkeypatch.setattr(daemon_room, "_READY_PATIENCE", 0.2)
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from picwish_watchd.cli import main
-from picwish_watchd.daemon import Daemon
-from picwish_watchd.files.originals import move
+from picwish_watchd.cli.main import main
+from picwish_watchd.daemon.daemon import Daemon
 from picwish_watchd.job import Original, State
+from picwish_watchd.outbox.originals import move
 from tests.support.house import KEY, House, Process, until
 from tests.support.mounting import mount, mounted, umount
 from tests.support.pictures import picture

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import pytest
 
-from picwish_watchd.daemon import Daemon
+from picwish_watchd.daemon.daemon import Daemon
 from picwish_watchd.errors import WatchdError
 from picwish_watchd.job import State
-from picwish_watchd.pipeline import lanes
+from picwish_watchd.runtime import keyed_executor
 from tests.support.house import KEY, House, Process, until
 
 
@@ -35,7 +35,7 @@ def limit(monkeypatch: pytest.MonkeyPatch) -> Limit:
         begin(thread)
 
     monkeypatch.setattr(threading.Thread, "start", start)
-    monkeypatch.setattr(lanes, "_AGAIN", 0.05)
+    monkeypatch.setattr(keyed_executor, "_AGAIN", 0.05)
     return limit
 
 

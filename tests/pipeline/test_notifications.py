@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 import structlog
 
-from picwish_watchd.cli import main
-from picwish_watchd.daemon import Daemon
+from picwish_watchd.cli.main import main
+from picwish_watchd.daemon.daemon import Daemon
 from picwish_watchd.job import State
-from picwish_watchd.notify.memory import place_of
+from picwish_watchd.notify.state_file import place_of
 from picwish_watchd.simulator import Fault, Reset
 from tests.support.ears import Hook, Post, program
 from tests.support.house import KEY, House, Process, until
@@ -32,10 +32,10 @@ def to(hook: Hook, **more: Any) -> dict[str, Any]:
 @pytest.fixture
 def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is looked at once a second or once a minute is looked at all the time."""
-    monkeypatch.setattr("picwish_watchd.notify.herald._LOOK", 0.05)
-    monkeypatch.setattr("picwish_watchd.notify.episodes.PATIENCE", 0.1)
-    monkeypatch.setattr("picwish_watchd.notify.troubles._LOOK", 0.1)
-    monkeypatch.setattr("picwish_watchd.notify.troubles._COUNT", 0.1)
+    monkeypatch.setattr("picwish_watchd.notify.dispatcher._LOOK", 0.05)
+    monkeypatch.setattr("picwish_watchd.notify.alert_lifecycle.PATIENCE", 0.1)
+    monkeypatch.setattr("picwish_watchd.notify.alerts._LOOK", 0.1)
+    monkeypatch.setattr("picwish_watchd.notify.alerts._COUNT", 0.1)
 
 
 async def test_a_run_tells_of_what_it_held_and_refused_before_it_ends(house: House, tmp_path: Path) -> None:
@@ -154,7 +154,7 @@ async def test_a_flood_that_waits_is_told_with_its_cost(house: House, hurried: N
 async def test_a_fault_in_the_telling_ends_the_telling_and_not_the_work(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("picwish_watchd.notify.herald.view_of", lambda *_: 1 / 0)
+    monkeypatch.setattr("picwish_watchd.notify.dispatcher.view_of", lambda *_: 1 / 0)
     house.drop("a.jpg")
     with Hook() as hook:
         notify(house, to(hook))

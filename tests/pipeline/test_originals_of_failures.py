@@ -8,7 +8,7 @@ import pytest
 from picwish_watchd.job import ErrorCode, Original, State
 from picwish_watchd.pipeline import dispose, prepare
 from picwish_watchd.simulator import Fault
-from picwish_watchd.simulator.script import EndIn
+from picwish_watchd.simulator.faults import EndIn
 from tests.support.house import House
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from picwish_watchd.clock import Clock
 from picwish_watchd.job import ErrorCode, Problem, State
-from picwish_watchd.journal import Journal
+from picwish_watchd.journal.writer import Journal
 from tests.support import forks
 from tests.unit.journal.journalkit import added, job_in
 

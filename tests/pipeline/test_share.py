@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from picwish_watchd.job import State
-from picwish_watchd.journal import JournalReader
+from picwish_watchd.journal.reader import JournalReader
 from tests.support.house import House
 from tests.support.share import shared
 

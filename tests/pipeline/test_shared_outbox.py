@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from picwish_watchd.daemon import Daemon
+from picwish_watchd.daemon.daemon import Daemon
 from picwish_watchd.job import State
-from picwish_watchd.pipeline import deliver, folders
+from picwish_watchd.pipeline import deliver, target_folders
 from tests.pipeline.test_deliver import immutable
 from tests.support.house import KEY, House, until
 
@@ -100,7 +100,7 @@ async def test_an_outbox_that_was_away_is_swept_when_it_comes_back(house: House)
 
 
 async def test_a_part_that_could_not_be_removed_is_removed_later(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(folders, "_SWEEP_AGAIN", 0.0)
+    monkeypatch.setattr(target_folders, "_SWEEP_AGAIN", 0.0)
     part = leave_a_part(house.outbox / "sub")
     async with at_work(house):
         with immutable(part.parent):

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from picwish_watchd.cli import main
+from picwish_watchd.cli.main import main
 from picwish_watchd.cli.progress import Progress, cancelled
-from picwish_watchd.config import Config, load
-from picwish_watchd.daemon import Daemon
+from picwish_watchd.config.loader import load
+from picwish_watchd.config.model import Config
+from picwish_watchd.daemon.daemon import Daemon
 from picwish_watchd.errors import ConfigError
 from tests.support.house import KEY, House, until
 

@@ -11,28 +11,28 @@ from typing import Any
 
 import pytest
 
-from picwish_watchd.cli.status import standing
+from picwish_watchd.cli.commands.status import standing
 from picwish_watchd.clock import Clock
-from picwish_watchd.config.outline import Outline
-from picwish_watchd.daemon import Daemon
-from picwish_watchd.files.images import Inspected
-from picwish_watchd.files.reading import stamp_of
-from picwish_watchd.files.spool import Spool
+from picwish_watchd.config.summary import Outline
+from picwish_watchd.daemon.daemon import Daemon
+from picwish_watchd.fs.safe_open import stamp_of
+from picwish_watchd.images.inspect import Inspected
 from picwish_watchd.job import ErrorCode, NewJob, Problem, Stamp, State
-from picwish_watchd.journal import Journal, JournalReader
+from picwish_watchd.journal.reader import JournalReader
+from picwish_watchd.journal.writer import Journal
+from picwish_watchd.outbox.spool import Spool, spool_folder
 from picwish_watchd.picwish import PicwishClient
-from picwish_watchd.pipeline.budget import ByteBudget
+from picwish_watchd.pipeline.admission import judge, new_job
 from picwish_watchd.pipeline.collect import Collect
 from picwish_watchd.pipeline.context import Context
 from picwish_watchd.pipeline.gate import Gate, Reason
-from picwish_watchd.pipeline.judge import judge, new_job
-from picwish_watchd.pipeline.ours import spool_folder
-from picwish_watchd.pipeline.pacer import Pacer
-from picwish_watchd.pipeline.plan import Ahead, means
 from picwish_watchd.pipeline.submit import Submit
-from picwish_watchd.pipeline.turns import Turns
+from picwish_watchd.reporting.plan import Ahead, means
+from picwish_watchd.runtime.memory_budget import ByteBudget
+from picwish_watchd.scheduling.fair_scheduler import Turns
+from picwish_watchd.scheduling.rate_limiter import Pacer
 from picwish_watchd.simulator import Cut, DuplicateTaskId, EndIn, Fault, Hang, Raw, Reply, Reset, redirect, without
-from picwish_watchd.simulator.script import Action
+from picwish_watchd.simulator.faults import Action
 from tests.support.clock import FakeClock
 from tests.support.house import KEY, House, Process, until
 
@@ -98,7 +98,7 @@ async def test_a_rule_of_a_lower_priority_gets_a_turn_each_ten_minutes(house: Ho
             for number in range(40):
                 queue(context, rule, f"{number}.jpg")
         order = []
-        turns = Turns(context)
+        turns = Turns(context.journal, context.clock, lambda: context.config.rules)
         for _ in range(40):
             job = submit.choose()
             assert job is not None

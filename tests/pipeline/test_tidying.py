@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from picwish_watchd.config import load
-from picwish_watchd.files.spool import Spool
+from picwish_watchd.config.loader import load
+from picwish_watchd.daemon.pruner import Housekeeping
 from picwish_watchd.job import State
-from picwish_watchd.journal import Journal
+from picwish_watchd.journal.writer import Journal
+from picwish_watchd.outbox.spool import Spool
 from picwish_watchd.picwish import PicwishClient
 from picwish_watchd.pipeline.context import Context
-from picwish_watchd.pipeline.housekeeping import Housekeeping
 from tests.support.clock import FakeClock
 from tests.support.house import KEY
 from tests.unit.journal.journalkit import job_in

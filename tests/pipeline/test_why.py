@@ -12,12 +12,13 @@ from typing import Any
 
 import pytest
 
-from picwish_watchd.cli import main
+from picwish_watchd.cli.main import main
 from picwish_watchd.clock import Clock
-from picwish_watchd.files.reading import stamp_of
+from picwish_watchd.fs.mounts import Mount
+from picwish_watchd.fs.safe_open import stamp_of
 from picwish_watchd.job import ErrorCode, Job, NewJob, Original, Problem, Result, State
-from picwish_watchd.journal import Charge, DaemonLock, Journal
-from picwish_watchd.mounts import Mount
+from picwish_watchd.journal.locks import DaemonLock
+from picwish_watchd.journal.writer import Charge, Journal
 from tests.support.house import House
 from tests.support.pictures import picture
 

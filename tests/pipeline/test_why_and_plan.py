@@ -10,15 +10,16 @@ from typing import Any
 
 import pytest
 
-from picwish_watchd.cli import main
+from picwish_watchd.cli.main import main
 from picwish_watchd.clock import Clock
-from picwish_watchd.config import Budget
-from picwish_watchd.daemon import Daemon
-from picwish_watchd.files.reading import stamp_of
+from picwish_watchd.config.schema import Budget
+from picwish_watchd.daemon.daemon import Daemon
+from picwish_watchd.fs.mounts import Mount
+from picwish_watchd.fs.safe_open import stamp_of
 from picwish_watchd.job import ErrorCode, NewJob, Problem, State
-from picwish_watchd.journal import Charge, Journal, JournalReader
-from picwish_watchd.mounts import Mount
-from picwish_watchd.pipeline.plan import Ahead, means, plan
+from picwish_watchd.journal.reader import JournalReader
+from picwish_watchd.journal.writer import Charge, Journal
+from picwish_watchd.reporting.plan import Ahead, means, plan
 from picwish_watchd.simulator import Fault, NeverEnd
 from tests.support.house import KEY, House, until
 from tests.support.pictures import picture

@@ -13,8 +13,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from picwish_watchd.cli import main
-from picwish_watchd.files import place
+from picwish_watchd.cli.main import main
+from picwish_watchd.fs import atomic_write
 from picwish_watchd.picwish import PicwishClient
 
 DIED = 137
@@ -47,8 +47,8 @@ def install(acts: Acts) -> None:
     """Counts every durable act of this process from now on."""
     for name in ("rename", "replace", "link", "unlink", "fsync"):
         setattr(os, name, acts.after(name, getattr(os, name)))
-    place._WAYS = (acts.after("renameat2", place.by_renameat2), *place._WAYS[1:])
-    place.without_clobber.__defaults__ = (place._WAYS,)
+    atomic_write._WAYS = (acts.after("renameat2", atomic_write.by_renameat2), *atomic_write._WAYS[1:])
+    atomic_write.without_clobber.__defaults__ = (atomic_write._WAYS,)
 
     class Cursor(sqlite3.Cursor):
         def execute(self, sql: str, *args: Any) -> "Cursor":

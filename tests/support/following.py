@@ -6,15 +6,14 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from picwish_watchd.files.spool import Spool
 from picwish_watchd.job import Job, NewJob, Stamp, State
-from picwish_watchd.journal import Journal
+from picwish_watchd.journal.writer import Journal
+from picwish_watchd.outbox.spool import Spool, spool_folder
 from picwish_watchd.picwish import Accepted, PicwishClient
 from picwish_watchd.pipeline.collect import Collect
 from picwish_watchd.pipeline.context import Context
 from picwish_watchd.pipeline.gate import Gate
-from picwish_watchd.pipeline.ours import spool_folder
-from picwish_watchd.pipeline.pacer import Pacer, Urgency
+from picwish_watchd.scheduling.rate_limiter import Pacer, Urgency
 from tests.support.clock import FakeClock
 from tests.support.house import KEY, House
 from tests.support.pictures import picture

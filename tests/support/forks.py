@@ -29,7 +29,7 @@ from pathlib import Path
 
 import coverage
 
-from picwish_watchd.cli import COMMANDS
+from picwish_watchd.cli.arguments import COMMANDS
 from picwish_watchd.picwish import PicwishClient
 
 _ROOT = Path(__file__).parents[2]
@@ -131,7 +131,7 @@ def run(
 
 def _load() -> None:
     for command in COMMANDS:
-        importlib.import_module(f"{PROGRAM}.cli.{command}")
+        importlib.import_module(f"{PROGRAM}.cli.commands.{command}")
     asyncio.run(_ask_nobody())
     assert threading.active_count() == 1
     gc.collect()

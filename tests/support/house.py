@@ -15,10 +15,11 @@ from typing import Any
 import yaml
 from PIL import Image
 
-from picwish_watchd.config import Config, load
-from picwish_watchd.daemon import Daemon
+from picwish_watchd.config.loader import load
+from picwish_watchd.config.model import Config
+from picwish_watchd.daemon.daemon import Daemon
 from picwish_watchd.job import Job, State
-from picwish_watchd.journal import JournalReader
+from picwish_watchd.journal.reader import JournalReader
 from picwish_watchd.simulator import Settings, Simulator
 from tests.support.forks import PROGRAM, Fork, begin
 from tests.support.pictures import picture

@@ -7,7 +7,7 @@ from argparse_manpage.manpage import Manpage  # type: ignore[import-untyped]
 
 import picwish_watchd.cli
 from picwish_watchd import __version__
-from picwish_watchd.cli import parser
+from picwish_watchd.cli.arguments import parser
 
 TEXTS = Path(picwish_watchd.cli.__file__).parent / "texts"
 SHELLS = ("bash", "zsh", "fish")

@@ -14,8 +14,8 @@ import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePath
 
-from picwish_watchd.files.place import NoRoom, OutboxAway, Refused
-from picwish_watchd.files.publish import Damaged, Published, Taken, publish
+from picwish_watchd.fs.atomic_write import NoRoom, OutboxAway, Refused
+from picwish_watchd.outbox.publish import Damaged, Published, Taken, publish
 
 #: linux: arch/x86/entry/syscalls/syscall_64.tbl, include/uapi/asm-generic/unistd.h
 _NUMBERS = {

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from picwish_watchd.cli import main
+from picwish_watchd.cli.main import main
 from picwish_watchd.job import ErrorCode, Problem, State
-from picwish_watchd.journal import Charge, Journal
+from picwish_watchd.journal.writer import Charge, Journal
 from tests.support.clock import FakeClock
 from tests.unit.journal.journalkit import added
 from tests.unit.journal.test_prune import DAY, finished

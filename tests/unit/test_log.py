@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from picwish_watchd import log
-from picwish_watchd.secrecy import keep
+from picwish_watchd.redaction import keep
 from tests.support.mounting import frozen, small_disk
 
 

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from picwish_watchd.cli import COMMANDS, main, parser
+from picwish_watchd.cli.arguments import COMMANDS, parser
+from picwish_watchd.cli.main import main
 from tests.support.manual import SHELLS, made
 
 

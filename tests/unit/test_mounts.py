@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from picwish_watchd import mounts
-from picwish_watchd.mounts import NETWORK_KINDS, Mount, mount_of
+from picwish_watchd.fs import mounts
+from picwish_watchd.fs.mounts import NETWORK_KINDS, Mount, mount_of
 from tests.support.mounting import mount, mounted, umount
 
 LINE = "{number} 1 0:{number} / {point} rw,relatime shared:1 - {kind} source rw\n"

@@ -11,14 +11,15 @@ from typing import Any
 import pytest
 
 from picwish_watchd import __version__
-from picwish_watchd.cli import main
-from picwish_watchd.cli.source import outlined
+from picwish_watchd.cli.loading import outlined
+from picwish_watchd.cli.main import main
 from picwish_watchd.clock import Clock
-from picwish_watchd.config import load
-from picwish_watchd.config.glance import glance
-from picwish_watchd.config.outline import Outline, recalled, told
+from picwish_watchd.config.fingerprint import glance
+from picwish_watchd.config.loader import load
+from picwish_watchd.config.summary import Outline, recalled, told
 from picwish_watchd.errors import ConfigError, JournalError
-from picwish_watchd.journal import DaemonLock, Journal
+from picwish_watchd.journal.locks import DaemonLock
+from picwish_watchd.journal.writer import Journal
 
 _FILE = """\
 api: {qps: 3}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from picwish_watchd.sd_notify import ServiceManager
+from picwish_watchd.daemon.sd_notify import ServiceManager
 
 
 @pytest.fixture(params=["path", "abstract"])

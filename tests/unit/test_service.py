@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
-from picwish_watchd.cli import main
-from picwish_watchd.cli.unit import is_ours, quoted
+from picwish_watchd.cli.main import main
+from picwish_watchd.cli.systemd_unit import is_ours, quoted
 from picwish_watchd.errors import UsageError
 from tests.support.units import check_unit
 

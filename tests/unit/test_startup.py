@@ -2,12 +2,11 @@
 
 import subprocess
 import sys
-from types import ModuleType
 
 import pytest
 
-from picwish_watchd import config, journal
-from picwish_watchd.cli import COMMANDS, main, parser
+from picwish_watchd.cli.arguments import COMMANDS, parser
+from picwish_watchd.cli.main import main
 
 _OF_THE_DAEMON = ("asyncio", "httpx", "PIL", "watchdog", "structlog", "pydantic")
 _OF_THE_LOOP = ("asyncio", "httpx", "h11", "watchdog", "structlog", "rich")
@@ -15,31 +14,25 @@ _OF_THE_LOOP = ("asyncio", "httpx", "h11", "watchdog", "structlog", "rich")
 
 @pytest.mark.parametrize("command", ["status", "jobs", "show", "spend"])
 def test_a_command_that_only_looks_does_not_wait_for_the_libraries_of_the_daemon(command: str) -> None:
-    look = f"import sys, picwish_watchd.cli, picwish_watchd.cli.{command}; print(*sys.modules)"
+    look = f"import sys, picwish_watchd.cli, picwish_watchd.cli.commands.{command}; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True).stdout.split()
-    assert f"picwish_watchd.cli.{command}" in loaded
+    assert f"picwish_watchd.cli.commands.{command}" in loaded
     assert [library for library in _OF_THE_DAEMON if library in loaded] == []
 
 
 @pytest.mark.untraced  # the tracer would load them itself
 def test_status_loads_neither_yaml_nor_what_makes_dataclasses() -> None:
     """Each takes a quarter of the time that `status` has beside a daemon."""
-    look = "import sys, picwish_watchd.cli, picwish_watchd.cli.status; print(*sys.modules)"
+    look = "import sys, picwish_watchd.cli, picwish_watchd.cli.commands.status; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True).stdout.split()
     assert [library for library in ("yaml", "dataclasses", "inspect", "statistics") if library in loaded] == []
 
 
 def test_a_command_that_looks_at_folders_waits_for_nothing_that_only_the_daemon_does_with_them() -> None:
-    look = "import sys, picwish_watchd.cli.why, picwish_watchd.cli.plan, picwish_watchd.cli.retry; print(*sys.modules)"
+    commands = ", ".join(f"picwish_watchd.cli.commands.{name}" for name in ("why", "plan", "retry"))
+    look = f"import sys, {commands}; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True).stdout.split()
     assert [library for library in _OF_THE_LOOP if library in loaded] == []
-
-
-@pytest.mark.parametrize("room", [config, journal])
-def test_every_name_that_a_room_offers_is_there_when_it_is_asked_for(room: ModuleType) -> None:
-    assert [name for name in room.__all__ if getattr(room, name).__name__ != name] == []
-    with pytest.raises(AttributeError):
-        _ = room.nonsense
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from picwish_watchd.config import Config, load
+from picwish_watchd.config.loader import load
+from picwish_watchd.config.model import Config
 from picwish_watchd.errors import ConfigError
 
 

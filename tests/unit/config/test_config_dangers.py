@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from picwish_watchd.config import Config
+from picwish_watchd.config.model import Config
 from tests.support.mounting import mounted
 from tests.support.share import shared
 

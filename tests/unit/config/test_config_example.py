@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from picwish_watchd.config import Api, Log, Rule, load
-from picwish_watchd.config.schema import General, Section
+from picwish_watchd.config.fields import Section
+from picwish_watchd.config.loader import load
+from picwish_watchd.config.schema import Api, General, Log, Rule
 
 EXAMPLE = Path(__file__).parents[3] / "config.example.yaml"
 

@@ -4,15 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from picwish_watchd.config import find
-from picwish_watchd.config import places as places_
+from picwish_watchd.config import locate
+from picwish_watchd.config.locate import find
 from picwish_watchd.errors import ConfigError
 
 
 @pytest.fixture
 def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """Every place that is looked at, in order, all of them there."""
-    monkeypatch.setattr(places_, "SYSTEM_WIDE", tmp_path / "etc" / "picwish-watchd" / "config.yaml")
+    monkeypatch.setattr(locate, "SYSTEM_WIDE", tmp_path / "etc" / "picwish-watchd" / "config.yaml")
     files = [
         tmp_path / "explicit.yaml",
         tmp_path / "environ.yaml",
@@ -60,7 +60,7 @@ def test_a_dangling_link_is_found_and_not_passed_over(places: list[Path], tmp_pa
 
 
 def test_where_there_is_none_every_place_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(places_, "SYSTEM_WIDE", tmp_path / "etc.yaml")
+    monkeypatch.setattr(locate, "SYSTEM_WIDE", tmp_path / "etc.yaml")
     with pytest.raises(ConfigError) as caught:
         find(None, {"HOME": "/home/ada"}, tmp_path)
     assert caught.value.message == (

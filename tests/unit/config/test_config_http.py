@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from picwish_watchd.config import Address, Config, Http
+from picwish_watchd.config.model import Config
+from picwish_watchd.config.schema import Http
+from picwish_watchd.config.strings import Address
 from picwish_watchd.errors import ConfigError
 
 RULES = "rules:\n- {name: scans, inbox: /in, outbox: /out}\n"

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from picwish_watchd.config import Config, read_key
+from picwish_watchd.config.api_key import read_key
+from picwish_watchd.config.model import Config
 from picwish_watchd.errors import ConfigError
 
 RULES = "rules:\n- {name: scans, inbox: /in, outbox: /out}\n"

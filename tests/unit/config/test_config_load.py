@@ -9,11 +9,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from picwish_watchd.config import (
+from picwish_watchd.config.fields import Section
+from picwish_watchd.config.loader import load
+from picwish_watchd.config.model import Config
+from picwish_watchd.config.schema import (
     Api,
     Budget,
     Charging,
-    Config,
+    General,
     IfExists,
     Log,
     LogFormat,
@@ -22,9 +25,7 @@ from picwish_watchd.config import (
     OnFailure,
     OnSuccess,
     Rule,
-    load,
 )
-from picwish_watchd.config.schema import General, Section
 from picwish_watchd.errors import ConfigError
 
 MINIMAL = "rules:\n- {name: scans, inbox: in, outbox: out}\n"

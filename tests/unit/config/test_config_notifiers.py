@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from picwish_watchd.config import Command, Config, Email, Event, Security, Webhook
+from picwish_watchd.config.model import Config
+from picwish_watchd.config.notifiers import Command, Email, Event, Security, Webhook
 from picwish_watchd.errors import ConfigError
-from picwish_watchd.secrecy import hide
+from picwish_watchd.redaction import hide
 
 RULES = "rules:\n- {name: scans, inbox: /in, outbox: /out}\n"
 

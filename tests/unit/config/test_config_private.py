@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from picwish_watchd.cli import complain
-from picwish_watchd.config import PrivateFile
+from picwish_watchd.cli.main import complain
+from picwish_watchd.config.secret_files import PrivateFile
 from picwish_watchd.errors import ConfigError
-from picwish_watchd.secrecy import hide, keep
+from picwish_watchd.redaction import hide, keep
 
 
 def private(path: Path, text: str, mode: int = 0o600) -> PrivateFile:

@@ -8,33 +8,33 @@ from typing import Any
 import pytest
 import yaml
 
-from picwish_watchd.config import source
+from picwish_watchd.config import yaml_document
 from picwish_watchd.errors import ConfigError
 
 
 @pytest.fixture(params=["CSafeLoader", "SafeLoader"])
 def parse(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Callable[..., source.Document]:
+) -> Callable[..., yaml_document.Document]:
     """Reads text or bytes, with libyaml and without."""
-    monkeypatch.setattr(source, "_LOADER", getattr(yaml, request.param))
+    monkeypatch.setattr(yaml_document, "_LOADER", getattr(yaml, request.param))
 
-    def parse(text: str | bytes) -> source.Document:
+    def parse(text: str | bytes) -> yaml_document.Document:
         file = tmp_path / "c.yaml"
         file.write_bytes(text.encode() if isinstance(text, str) else text)
-        return source.read(file)
+        return yaml_document.read(file)
 
     return parse
 
 
-def refused(parse: Callable[..., source.Document], text: str | bytes) -> str:
+def refused(parse: Callable[..., yaml_document.Document], text: str | bytes) -> str:
     with pytest.raises(ConfigError) as caught:
         parse(text)
     assert "\n" not in caught.value.message
     return caught.value.message.rsplit("/", 1)[1]
 
 
-def test_every_value_knows_its_line_and_spelling(parse: Callable[..., source.Document]) -> None:
+def test_every_value_knows_its_line_and_spelling(parse: Callable[..., yaml_document.Document]) -> None:
     document = parse("api:\n  qps: 2\nrules:\n- name: a\n  settle:\n    5m\n- name: b\n")
     assert document.data == {"api": {"qps": 2}, "rules": [{"name": "a", "settle": "5m"}, {"name": "b"}]}
     assert [
@@ -43,7 +43,9 @@ def test_every_value_knows_its_line_and_spelling(parse: Callable[..., source.Doc
     assert document.spelling(("rules", 0, "settle")) == '"5m"'
 
 
-def test_a_key_that_is_not_there_has_the_line_of_what_is_around_it(parse: Callable[..., source.Document]) -> None:
+def test_a_key_that_is_not_there_has_the_line_of_what_is_around_it(
+    parse: Callable[..., yaml_document.Document],
+) -> None:
     document = parse("\n\nrules:\n  - name: a\n")
     assert document.line(("rules", 0, "outbox")) == 4
     assert document.line(("api", "qps")) == 1
@@ -84,7 +86,7 @@ def test_a_key_that_is_not_there_has_the_line_of_what_is_around_it(parse: Callab
     ],
 )
 def test_only_what_is_written_in_decimal_is_a_number(
-    parse: Callable[..., source.Document], written: str, value: Any, spelling: str
+    parse: Callable[..., yaml_document.Document], written: str, value: Any, spelling: str
 ) -> None:
     document = parse(f"a: {written}\n")
     assert document.data == {"a": value}
@@ -93,11 +95,11 @@ def test_only_what_is_written_in_decimal_is_a_number(
     assert document.faults == ()
 
 
-def test_keys_are_text_however_yaml_reads_them(parse: Callable[..., source.Document]) -> None:
+def test_keys_are_text_however_yaml_reads_them(parse: Callable[..., yaml_document.Document]) -> None:
     assert parse("on: 1\n5: 2\n~: 3\n[a]: 4\n").data == {"on": 1, "5": 2, "~": 3, "a list": 4}
 
 
-def test_a_key_that_stands_twice_is_told_with_both_lines(parse: Callable[..., source.Document]) -> None:
+def test_a_key_that_stands_twice_is_told_with_both_lines(parse: Callable[..., yaml_document.Document]) -> None:
     (fault,) = parse("api:\n  qps: 1\n  timeout: 5\n  qps: 2\n").faults
     assert (
         f"{fault.line}: {fault}" == "4: api.qps: found a second time (the first is on line 2); allowed: each key once"
@@ -107,12 +109,14 @@ def test_a_key_that_stands_twice_is_told_with_both_lines(parse: Callable[..., so
 @pytest.mark.parametrize(
     "written", ["!foo bar", "!!python/object:os.system x", "!!binary aGk=", "!!set {a, b}", "!x [1]"]
 )
-def test_tags_are_refused_and_nothing_is_made_of_them(parse: Callable[..., source.Document], written: str) -> None:
+def test_tags_are_refused_and_nothing_is_made_of_them(
+    parse: Callable[..., yaml_document.Document], written: str
+) -> None:
     (fault,) = parse(f"a: 1\nb: {written}\n").faults
     assert (fault.line, fault.key, fault.allowed) == (2, "b", "values without tags")
 
 
-def test_anchors_and_merge_keys_work_and_keep_their_lines(parse: Callable[..., source.Document]) -> None:
+def test_anchors_and_merge_keys_work_and_keep_their_lines(parse: Callable[..., yaml_document.Document]) -> None:
     document = parse(
         "base: &base {settle: 5s, type: 1}\nmore: &more\n  sync: 1\n  type: 0\n"
         "rules:\n- <<: *base\n  type: 0\n- <<: [*more, *base]\n- *base\n"
@@ -127,7 +131,7 @@ def test_anchors_and_merge_keys_work_and_keep_their_lines(parse: Callable[..., s
 
 
 @pytest.mark.parametrize("merged", ["5", "[5]"])
-def test_only_mappings_can_be_merged(parse: Callable[..., source.Document], merged: str) -> None:
+def test_only_mappings_can_be_merged(parse: Callable[..., yaml_document.Document], merged: str) -> None:
     (fault,) = parse(f"a:\n  <<: {merged}\n").faults
     assert (fault.line, fault.key, fault.found) == (2, "a.<<", "5")
 
@@ -142,14 +146,14 @@ def test_only_mappings_can_be_merged(parse: Callable[..., source.Document], merg
         + "".join(f"{n}: &{n} {{<<: [{','.join(['*' + m] * 30)}]}}\n" for m, n in zip("abcd", "bcde", strict=True)),
     ],
 )
-def test_aliases_cannot_multiply_without_end(parse: Callable[..., source.Document], text: str) -> None:
+def test_aliases_cannot_multiply_without_end(parse: Callable[..., yaml_document.Document], text: str) -> None:
     assert "has more than 100000 values once its aliases are followed" in refused(parse, text)
 
 
 @pytest.mark.parametrize(
     "text", ["a: &a [*a]\n", "a: &a {b: *a}\n", "a: &a {<<: *a}\n", "a: " + "[" * 500 + "]" * 500, "[" * 50000]
 )
-def test_circles_and_deep_nests_are_refused(parse: Callable[..., source.Document], text: str) -> None:
+def test_circles_and_deep_nests_are_refused(parse: Callable[..., yaml_document.Document], text: str) -> None:
     assert "is nested deeper than 20 levels" in refused(parse, text)
 
 
@@ -173,16 +177,16 @@ def test_circles_and_deep_nests_are_refused(parse: Callable[..., source.Document
     ],
 )
 def test_what_is_no_configuration_is_told_in_a_sentence(
-    parse: Callable[..., source.Document], text: str | bytes, told: str
+    parse: Callable[..., yaml_document.Document], text: str | bytes, told: str
 ) -> None:
     assert refused(parse, text).startswith(told)
 
 
-def test_a_tab_is_named_as_the_culprit(parse: Callable[..., source.Document]) -> None:
+def test_a_tab_is_named_as_the_culprit(parse: Callable[..., yaml_document.Document]) -> None:
     assert refused(parse, "a:\n\tb: 1\n").endswith("; indent with spaces, not with tabs")
 
 
-def test_a_byte_order_mark_is_no_fault(parse: Callable[..., source.Document]) -> None:
+def test_a_byte_order_mark_is_no_fault(parse: Callable[..., yaml_document.Document]) -> None:
     assert parse(b"\xef\xbb\xbfa: 1\r\n").data == {"a": 1}
 
 
@@ -198,4 +202,4 @@ def test_files_that_cannot_be_read_are_told_without_blocking(tmp_path: Path) -> 
     }
     for file, reason in told.items():
         with pytest.raises(ConfigError, match=reason):
-            source.read(file)
+            yaml_document.read(file)

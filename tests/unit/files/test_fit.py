@@ -17,11 +17,11 @@ from typing import Any
 import pytest
 from PIL import Image, ImageChops, ImageCms, ImageOps, ImageStat
 
-from picwish_watchd.files import shrink
-from picwish_watchd.files.fit import Bounds, NotNow, Order, Unfit, copied, fit
-from picwish_watchd.files.images import Inspected, Limits
-from picwish_watchd.files.shrink import Ending
-from picwish_watchd.files.verdicts import Changed, Gone
+from picwish_watchd.fs.verdicts import Changed, Gone
+from picwish_watchd.images import downscale_process
+from picwish_watchd.images.downscale import Bounds, NotNow, Order, Unfit, copied, fit
+from picwish_watchd.images.downscale_process import Ending
+from picwish_watchd.images.inspect import Inspected, Limits
 from picwish_watchd.job import ErrorCode
 from tests.support.pictures import pixels
 
@@ -177,7 +177,7 @@ def test_a_process_that_is_killed_takes_nothing_with_it_and_one_that_is_stopped_
         for thread in os.listdir("/proc/self/task"):
             with suppress(OSError):  # a thread or the process has just ended
                 for pid in Path(f"/proc/self/task/{thread}/children").read_text().split():
-                    if b"shrink.py" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                    if b"downscale_process.py" in Path(f"/proc/{pid}/cmdline").read_bytes():
                         os.kill(int(pid), number)
         return False
 
@@ -211,8 +211,8 @@ def test_one_that_cannot_be_decoded_is_told_so(tmp_path: Path) -> None:
 _FITTING = """
 import sys
 from pathlib import Path
-from picwish_watchd.files.fit import Order, fit
-from picwish_watchd.files.images import Limits
+from picwish_watchd.images.downscale import Order, fit
+from picwish_watchd.images.inspect import Limits
 folder = Path(sys.argv[1])
 order = Order(folder / "a.png", "0" * 64, 1, 1, 1, Limits(10**6, 60))
 fit(order, copy=folder / "1.source.part", target=folder / "1.fitted.part", give_up=lambda: False)
@@ -244,7 +244,7 @@ def test_the_process_does_not_outlive_a_daemon_that_was_killed(tmp_path: Path) -
     try:
         assert soon(lambda: bool(children_of(daemon.pid)))
         [child] = children_of(daemon.pid)
-        assert soon(lambda: "shrink.py" in (Path("/proc") / str(child) / "cmdline").read_text())
+        assert soon(lambda: "downscale_process.py" in (Path("/proc") / str(child) / "cmdline").read_text())
         daemon.kill()
         daemon.wait()
         assert soon(lambda: not (Path("/proc") / str(child)).exists())
@@ -255,7 +255,17 @@ def test_the_process_does_not_outlive_a_daemon_that_was_killed(tmp_path: Path) -
 
 
 def test_a_process_whose_daemon_died_before_it_began_ends_at_once(tmp_path: Path) -> None:
-    command = [sys.executable, "-P", shrink.__file__, "60", "1000000", "1000000", str(2**31), "60", str(2**22 + 1)]
+    command = [
+        sys.executable,
+        "-P",
+        downscale_process.__file__,
+        "60",
+        "1000000",
+        "1000000",
+        str(2**31),
+        "60",
+        str(2**22 + 1),
+    ]
     with (tmp_path / "a").open("xb+") as empty:
         ended = subprocess.run(command, stdin=empty, capture_output=True, timeout=30, check=False)
     assert (ended.returncode, ended.stdout) == (Ending.ORPHANED, b"")

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from picwish_watchd.files.images import Inspected, Limits, inspect, inspect_result, read_exactly
-from picwish_watchd.files.kinds import Format
-from picwish_watchd.files.verdicts import Bad, Changed, Gone, NotWhole, Unreadable
+from picwish_watchd.fs.verdicts import Bad, Changed, Gone, NotWhole, Unreadable
+from picwish_watchd.images.formats import Format
+from picwish_watchd.images.inspect import Inspected, Limits, inspect, inspect_result, read_exactly
 from picwish_watchd.job import ErrorCode, Result, Stamp
 from tests.support.pictures import KINDS, file_name, format_of, picture
 from tests.support.races import before

@@ -12,17 +12,17 @@ from pathlib import Path
 
 import pytest
 
-from picwish_watchd.files import inspector as room
-from picwish_watchd.files.images import Inspected, Limits
-from picwish_watchd.files.inspector import Inspector, answers_to
-from picwish_watchd.files.judging import Question
-from picwish_watchd.files.reading import stamp_of
-from picwish_watchd.files.verdicts import Bad, Gone, NotWhole
+from picwish_watchd.fs.safe_open import stamp_of
+from picwish_watchd.fs.verdicts import Bad, Gone, NotWhole
+from picwish_watchd.images import validation_process
+from picwish_watchd.images.inspect import Inspected, Limits
+from picwish_watchd.images.validate import Question
+from picwish_watchd.images.validation_process import Inspector, answers_to
 from picwish_watchd.job import ErrorCode, Stamp
 from tests.support.mounting import hanging
 from tests.support.pictures import picture
 
-INSPECTOR = "from picwish_watchd.files import inspector\n"
+INSPECTOR = "from picwish_watchd.images import validation_process as inspector\n"
 LIMITS = Limits(max_bytes=30 * 2**20, max_side=4096)
 
 
@@ -67,7 +67,7 @@ def inspectors() -> list[int]:
     found = []
     for pid in processes_of(os.getpid()):
         with suppress(OSError):  # it has ended meanwhile
-            found += [pid] if b"files.inspector" in Path(f"/proc/{pid}/cmdline").read_bytes() else []
+            found += [pid] if b"images.validation_process" in Path(f"/proc/{pid}/cmdline").read_bytes() else []
     return found
 
 
@@ -194,7 +194,7 @@ def test_one_that_was_frozen_is_replaced_and_no_file_is_at_fault_for_it(
 ) -> None:
     question = doubtful(tmp_path)
     assert isinstance(inspector.decide(question), Inspected)
-    monkeypatch.setattr(room, "_FROZEN", 0.05)
+    monkeypatch.setattr(validation_process, "_FROZEN", 0.05)
     for _ in range(2):
         frozen = only_process()
         os.kill(frozen, signal.SIGSTOP)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from picwish_watchd.files.kinds import HEAD, Format, describe_text, may_become_an_image, recognise
+from picwish_watchd.images.formats import HEAD, Format, describe_text, may_become_an_image, recognise
 from tests.support.pictures import KINDS, format_of, picture
 
 

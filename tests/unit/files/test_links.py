@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from picwish_watchd.files.links import LinkFound, inspect_link, is_link
-from picwish_watchd.files.reading import stamp_of
-from picwish_watchd.files.verdicts import Bad, Changed, Gone, NotWhole, Unreadable
+from picwish_watchd.fs.safe_open import stamp_of
+from picwish_watchd.fs.verdicts import Bad, Changed, Gone, NotWhole, Unreadable
+from picwish_watchd.images.link_files import LinkFound, inspect_link, is_link
 from picwish_watchd.job import ErrorCode
 from tests.support.races import after
 

@@ -7,11 +7,11 @@ from pathlib import Path, PurePath
 
 import pytest
 
-from picwish_watchd.files.originals import Moved, Stuck, move
-from picwish_watchd.files.place import OutboxAway
-from picwish_watchd.files.publish import Published, publish, write_sidecar
-from picwish_watchd.files.reading import stamp_of
-from picwish_watchd.mounts import Mount, home_of, strayed
+from picwish_watchd.fs.atomic_write import OutboxAway
+from picwish_watchd.fs.mounts import Mount, home_of, strayed
+from picwish_watchd.fs.safe_open import stamp_of
+from picwish_watchd.outbox.originals import Moved, Stuck, move
+from picwish_watchd.outbox.publish import Published, publish, write_sidecar
 from tests.support.mounting import mount, mounted, umount
 
 DATA = b"a picture, or as good as one"

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from picwish_watchd.files.kinds import Format
-from picwish_watchd.files.names import NAME_MAX, numbered, output_name, portable, shown, with_ending
+from picwish_watchd.images.formats import Format
+from picwish_watchd.outbox.filenames import NAME_MAX, numbered, output_name, portable, with_ending
+from picwish_watchd.wording import shown
 
 NOW = datetime(2026, 11, 5, 9, 8, 7)  # noqa: DTZ001 - local time, as people name files
 

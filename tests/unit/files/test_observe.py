@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 from watchdog.observers.api import BaseObserver
 
-from picwish_watchd import mounts
-from picwish_watchd.files.observe import Inbox, Walked, Watcher
-from picwish_watchd.files.walk import NameFilter, Sighting
+from picwish_watchd.fs import mounts
+from picwish_watchd.inbox.name_filter import NameFilter
+from picwish_watchd.inbox.scanner import Sighting
+from picwish_watchd.inbox.watcher import Inbox, Walked, Watcher
 from picwish_watchd.job import Stamp
 
 # watchdog warns, in the thread that reads the kernel's events, of a folder that it met twice while a tree came in;

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from picwish_watchd.files.observe import Inbox, Walked, Watcher
-from picwish_watchd.files.walk import NameFilter, Sighting
+from picwish_watchd.inbox.name_filter import NameFilter
+from picwish_watchd.inbox.scanner import Sighting
+from picwish_watchd.inbox.watcher import Inbox, Walked, Watcher
 
 ROOT = Path(__file__).parents[3]
 

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from picwish_watchd.files.observe import Inbox, Walked, Watcher
-from picwish_watchd.files.walk import NameFilter, Sighting
-from picwish_watchd.mounts import home_of
+from picwish_watchd.fs.mounts import home_of
+from picwish_watchd.inbox.name_filter import NameFilter
+from picwish_watchd.inbox.scanner import Sighting
+from picwish_watchd.inbox.watcher import Inbox, Walked, Watcher
 from tests.support.mounting import mount, mounted, umount
 from tests.support.races import before
 

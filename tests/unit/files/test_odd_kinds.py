@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageSequence
 
-from picwish_watchd.files.images import Inspected, Limits, inspect
-from picwish_watchd.files.kinds import Format
-from picwish_watchd.files.reading import OpenFile
-from picwish_watchd.files.verdicts import Bad
-from picwish_watchd.files.whole import Facts, Flaw, check
+from picwish_watchd.fs.safe_open import OpenFile
+from picwish_watchd.fs.verdicts import Bad
+from picwish_watchd.images.completeness import Facts, Flaw, check
+from picwish_watchd.images.formats import Format
+from picwish_watchd.images.inspect import Inspected, Limits, inspect
 from picwish_watchd.job import ErrorCode, Stamp
 from tests.support.odd import SIZE, foreign, kinds, saved
 from tests.support.pictures import picture, pixels

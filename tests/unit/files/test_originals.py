@@ -9,11 +9,11 @@ from pathlib import Path, PurePath
 
 import pytest
 
-from picwish_watchd.files import originals
-from picwish_watchd.files.originals import Deleted, Moved, Replaced, Stuck, _Errand, _Original, delete, move
-from picwish_watchd.files.reading import stamp_of
-from picwish_watchd.files.verdicts import Gone
+from picwish_watchd.fs.safe_open import stamp_of
+from picwish_watchd.fs.verdicts import Gone
 from picwish_watchd.job import Stamp
+from picwish_watchd.outbox import originals
+from picwish_watchd.outbox.originals import Deleted, Moved, Replaced, Stuck, _Errand, _Original, delete, move
 from tests.support.races import after, before
 
 DATA = b"original" * 100_000

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from picwish_watchd.files.originals import Deleted, Moved, Stuck, delete, move
-from picwish_watchd.files.reading import stamp_of
+from picwish_watchd.fs.safe_open import stamp_of
+from picwish_watchd.outbox.originals import Deleted, Moved, Stuck, delete, move
 from tests.support.mounting import small_disk, system
 
 DATA = b"original" * 10_000

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from picwish_watchd.files import place
-from picwish_watchd.files.place import (
+from picwish_watchd.fs import atomic_write
+from picwish_watchd.fs.atomic_write import (
     NoRoom,
     OutboxAway,
     Refused,
@@ -98,7 +98,7 @@ def test_what_a_file_system_does_not_know_is_done_the_next_way(number: int, tmp_
 
 
 def test_a_c_library_without_renameat2_is_fine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(place, "_renameat2", None)
+    monkeypatch.setattr(atomic_write, "_renameat2", None)
     (tmp_path / "part").write_text("new")
     with opened(tmp_path) as folder:
         assert settle_name(folder, "part", folder, "final")

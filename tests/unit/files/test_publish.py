@@ -9,8 +9,8 @@ from pathlib import Path, PurePath
 
 import pytest
 
-from picwish_watchd.files.place import NoRoom, OutboxAway, Refused, open_folder, settle_name, write_part
-from picwish_watchd.files.publish import (
+from picwish_watchd.fs.atomic_write import NoRoom, OutboxAway, Refused, open_folder, settle_name, write_part
+from picwish_watchd.outbox.publish import (
     Damaged,
     Published,
     Taken,

@@ -10,7 +10,7 @@ from pathlib import Path, PurePath
 
 import pytest
 
-from picwish_watchd.files.publish import Published, publish, stands_durably
+from picwish_watchd.outbox.publish import Published, publish, stands_durably
 from tests.support.refusing import KNOWN_HERE, Order, dump
 
 pytestmark = pytest.mark.untraced
@@ -114,7 +114,7 @@ def test_a_result_that_stands_there_already_is_believed_only_once_its_name_is_sy
     there.write_bytes(DATA)
     script = (
         "import errno, sys; from pathlib import Path; from tests.support.refusing import refuse\n"
-        "from picwish_watchd.files.publish import stands_durably\n"
+        "from picwish_watchd.outbox.publish import stands_durably\n"
         "refuse({'fsync': errno.EIO}); print(type(stands_durably(Path(sys.argv[1]), sys.argv[2])).__name__)"
     )
     command = (sys.executable, "-c", script, there, DIGEST)

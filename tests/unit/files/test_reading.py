@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from picwish_watchd.files.reading import FlawError, OpenFile, kind_of, open_file, same_bytes, still
-from picwish_watchd.files.verdicts import Changed, Gone, Unreadable
+from picwish_watchd.fs.safe_open import FlawError, OpenFile, kind_of, open_file, same_bytes, still
+from picwish_watchd.fs.verdicts import Changed, Gone, Unreadable
 from tests.support.races import after, failing
 
 WRITE_ONLY = Path("/sys/bus/cpu/uevent")  # even root may not read it; sysfs(5)

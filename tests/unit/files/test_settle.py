@@ -5,7 +5,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from picwish_watchd.files.settle import Due, Settling
+from picwish_watchd.inbox.settling import Due, Settling
 from picwish_watchd.job import Stamp
 
 A, B = "a.jpg", "scans/b.jpg"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from picwish_watchd.files.spool import Spool
+from picwish_watchd.outbox.spool import Spool
 
 
 @pytest.fixture

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from picwish_watchd.files.walk import JUNK, Away, CloseLooks, NameFilter, Sighting, Walker
+from picwish_watchd.inbox.name_filter import JUNK, NameFilter
+from picwish_watchd.inbox.scanner import Away, CloseLooks, Sighting, Walker
 from picwish_watchd.job import Stamp
 from tests.support.mounting import mounted
 from tests.support.share import shared

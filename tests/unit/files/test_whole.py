@@ -11,17 +11,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from picwish_watchd.files import whole
-from picwish_watchd.files.kinds import Format
-from picwish_watchd.files.reading import OpenFile
-from picwish_watchd.files.whole import Facts, Flaw, check
+from picwish_watchd.fs.safe_open import OpenFile
+from picwish_watchd.images import completeness
+from picwish_watchd.images.completeness import Facts, Flaw, check
+from picwish_watchd.images.formats import Format
 from picwish_watchd.job import Stamp
 from tests.support.pictures import KINDS, format_of, picture, pixels
 
 
 @pytest.fixture(autouse=True)
 def _fewer_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(whole, "_PARTS_MAX", 1_000)
+    monkeypatch.setattr(completeness, "_PARTS_MAX", 1_000)
 
 
 def judged(data: bytes, format: str | Format) -> Facts | Flaw:

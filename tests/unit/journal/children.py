@@ -17,9 +17,11 @@ from typing import Any
 from picwish_watchd.clock import Clock
 from picwish_watchd.errors import WatchdError
 from picwish_watchd.job import State
-from picwish_watchd.journal import Charge, DaemonLock, Journal, JournalReader, refusals, schema, store
-from picwish_watchd.journal.locks import WriteLock
+from picwish_watchd.journal import integrity, schema, writer
+from picwish_watchd.journal.locks import DaemonLock, WriteLock
+from picwish_watchd.journal.reader import JournalReader
 from picwish_watchd.journal.vacuum import vacuum
+from picwish_watchd.journal.writer import Charge, Journal
 from tests.support import forks
 from tests.unit.journal.journalkit import added, new_job, now
 
@@ -149,7 +151,7 @@ def upgrade_on_a_full_disk(path: str) -> None:
 
 def _know(steps: tuple[str, ...]) -> None:
     vars(schema)["MIGRATIONS"] = steps
-    for module in (schema, refusals, store):
+    for module in (schema, integrity, writer):
         vars(module)["VERSION"] = len(steps)
 
 

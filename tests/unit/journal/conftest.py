@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from picwish_watchd.journal import Journal
+from picwish_watchd.journal.writer import Journal
 from tests.support.clock import FakeClock
 
 _MEMORY = Path("/dev/shm")  # each commit is synced: on a disk that is most of the time

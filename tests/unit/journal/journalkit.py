@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from picwish_watchd.job import LEGAL_MOVES, Job, NewJob, Stamp, State
-from picwish_watchd.journal import Journal
+from picwish_watchd.journal.writer import Journal
 
 STAMP = Stamp(inode=17, size=1234, mtime_ns=1_700_000_000_123_456_789)
 

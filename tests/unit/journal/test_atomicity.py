@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from picwish_watchd.job import State
-from picwish_watchd.journal import Charge, Journal, JournalReader
+from picwish_watchd.journal.reader import JournalReader
+from picwish_watchd.journal.writer import Charge, Journal
 from tests.support.clock import FakeClock
 from tests.unit.journal import children
 from tests.unit.journal.journalkit import added, new_job, now

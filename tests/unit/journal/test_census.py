@@ -9,8 +9,9 @@ import pytest
 
 from picwish_watchd.clock import Clock
 from picwish_watchd.job import LEGAL_MOVES, ErrorCode, Problem, State
-from picwish_watchd.journal import Census, Charge, Journal, Ledger, Totals
-from picwish_watchd.journal import census as census_room
+from picwish_watchd.journal import totals
+from picwish_watchd.journal.totals import Census, Ledger, Totals
+from picwish_watchd.journal.writer import Charge, Journal
 from tests.unit.journal.journalkit import added, now
 
 DAY, MONTH = 1000.0, 500.0
@@ -47,8 +48,8 @@ def some_move(journal: Journal, job_id: int, chance: random.Random) -> None:
 def test_a_count_that_builds_on_another_is_the_same_as_a_fresh_one(
     journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(census_room, "_NEW", 3)
-    monkeypatch.setattr(census_room, "_NEW_MAX", 6)
+    monkeypatch.setattr(totals, "_NEW", 3)
+    monkeypatch.setattr(totals, "_NEW_MAX", 6)
     chance, before, last = random.Random(7), None, 0
     for turn in range(250):
         if turn % 8 == 0:

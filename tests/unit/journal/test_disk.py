@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from picwish_watchd.journal import Journal
+from picwish_watchd.journal.writer import Journal
 from tests.support.clock import FakeClock
 from tests.unit.journal import children
 from tests.unit.journal.journalkit import added

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from picwish_watchd.job import Job, State
-from picwish_watchd.journal import BudgetReachedError, Charge, Journal, StaleJobError
+from picwish_watchd.journal.writer import BudgetReachedError, Charge, Journal, StaleJobError
 from tests.support.clock import FakeClock
 from tests.unit.journal.journalkit import added, now
 

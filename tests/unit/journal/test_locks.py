@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 
 from picwish_watchd.errors import JournalBusyError, JournalError
-from picwish_watchd.journal import DaemonLock, Journal, JournalReader, locks
+from picwish_watchd.journal import locks
+from picwish_watchd.journal.locks import DaemonLock
+from picwish_watchd.journal.reader import JournalReader
+from picwish_watchd.journal.writer import Journal
 from tests.support.clock import FakeClock
 from tests.unit.journal import children
 from tests.unit.journal.journalkit import added, now

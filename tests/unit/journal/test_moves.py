@@ -7,17 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from picwish_watchd.job import (
-    LEGAL_MOVES,
-    ErrorCode,
-    JobEvent,
-    Original,
-    Problem,
-    Result,
-    Stamp,
-    State,
-)
-from picwish_watchd.journal import Journal, StaleJobError, store
+from picwish_watchd.job import LEGAL_MOVES, ErrorCode, JobEvent, Original, Problem, Result, Stamp, State
+from picwish_watchd.journal import writer
+from picwish_watchd.journal.writer import Journal, StaleJobError
 from tests.support.clock import FakeClock
 from tests.unit.journal.journalkit import added, job_in, new_job, now, way_to
 
@@ -159,7 +151,7 @@ def test_putting_a_rule_off_keeps_a_longer_pause_but_not_one_that_a_wrong_clock_
 
 
 def test_a_rule_that_is_put_off_waits_as_a_whole_also_what_comes_later(journal: Journal, clock: FakeClock) -> None:
-    journal.add([new_job(f"{number}.jpg") for number in range(store._TOLD + 2)])
+    journal.add([new_job(f"{number}.jpg") for number in range(writer._TOLD + 2)])
     other = added(journal, "c.jpg", rule="other")
     journal.put_off("scans", State.QUEUED, "the outbox is away", clock.now() + 30)
     added(journal, "later.jpg")
@@ -167,7 +159,7 @@ def test_a_rule_that_is_put_off_waits_as_a_whole_also_what_comes_later(journal: 
     assert journal.ready("scans", clock.now() + 29) is None
     assert journal.rules_with(State.QUEUED, clock.now() + 29) == ["other"]
     assert journal.ready("other", clock.now()) == other
-    assert journal.waiting_in_vain(State.QUEUED) == store._TOLD + 3, "but for what a flood holds"
+    assert journal.waiting_in_vain(State.QUEUED) == writer._TOLD + 3, "but for what a flood holds"
     assert now(journal, held.id).note is None
     first = journal.ready("scans", clock.now() + 31)
     assert first is not None
@@ -220,8 +212,8 @@ def test_an_earlier_job_of_a_content_that_is_under_way_waits_as_a_later_one_does
 def test_what_was_put_off_goes_on_once_one_of_it_could_or_when_the_pauses_end(
     journal: Journal, clock: FakeClock
 ) -> None:
-    journal.add([new_job(f"{number}.jpg") for number in range(store._TOLD + 2)])
-    untold = store._TOLD + 1
+    journal.add([new_job(f"{number}.jpg") for number in range(writer._TOLD + 2)])
+    untold = writer._TOLD + 1
     for end in (journal.end_pauses, lambda: journal.move(now(journal, 1), State.SUBMITTING, "sending")):
         journal.put_off("scans", State.QUEUED, "the outbox is away", clock.now() + 30)
         assert journal.ready("scans", clock.now()) is None

@@ -10,11 +10,15 @@ from typing import Any
 
 import pytest
 
-from picwish_watchd import mounts
 from picwish_watchd.errors import JournalError
+from picwish_watchd.fs import mounts
 from picwish_watchd.job import ErrorCode, Problem, State
-from picwish_watchd.journal import Journal, JournalReader, prepare_folder, refusals, refuse_network, schema, store
+from picwish_watchd.journal import connection, integrity, schema
+from picwish_watchd.journal.connection import prepare_folder
+from picwish_watchd.journal.integrity import refuse_network
 from picwish_watchd.journal.locks import witnessed
+from picwish_watchd.journal.reader import JournalReader
+from picwish_watchd.journal.writer import Journal
 from tests.support.clock import FakeClock
 from tests.unit.journal.journalkit import added, now
 
@@ -80,9 +84,9 @@ def test_a_job_that_begins_with_its_end_is_synced_for_its_file_may_be_moved_next
     path: Path, clock: FakeClock, end: dict[str, Any]
 ) -> None:
     journal = Journal.open_for_writing(path, clock)
-    before = refusals.last_event(journal._connection)
+    before = integrity.last_event(journal._connection)
     added(journal, **end)
-    assert witnessed(path) == refusals.last_event(journal._connection) > before
+    assert witnessed(path) == integrity.last_event(journal._connection) > before
     journal.close()
 
 
@@ -241,7 +245,7 @@ STEP = "ALTER TABLE job ADD COLUMN colour TEXT;\nUPDATE job SET colour = 'grey';
 def with_step(monkeypatch: pytest.MonkeyPatch, step: str) -> None:
     """A program that knows one step more."""
     monkeypatch.setattr(schema, "MIGRATIONS", (*schema.MIGRATIONS, step))
-    for module in (schema, store, refusals):
+    for module in (schema, connection, integrity):
         monkeypatch.setattr(module, "VERSION", len(schema.MIGRATIONS))
 
 

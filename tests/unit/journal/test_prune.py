@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from picwish_watchd.job import ErrorCode as Code
 from picwish_watchd.job import Job, Original, Problem, Result, State
-from picwish_watchd.journal import Charge, Journal, JournalReader
 from picwish_watchd.journal.prune import SLICE
+from picwish_watchd.journal.reader import JournalReader
+from picwish_watchd.journal.writer import Charge, Journal
 from tests.support.clock import FakeClock
 from tests.unit.journal.journalkit import added, now
 

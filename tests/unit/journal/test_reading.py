@@ -7,7 +7,10 @@ from pathlib import Path
 import pytest
 
 from picwish_watchd.job import UNFINISHED, ErrorCode, Kind, Original, Problem, Stamp, State
-from picwish_watchd.journal import Journal, JournalReader, Running, behind_another, reader
+from picwish_watchd.journal import reader
+from picwish_watchd.journal.reader import JournalReader, behind_another
+from picwish_watchd.journal.rows import Running
+from picwish_watchd.journal.writer import Journal
 from tests.support.clock import FakeClock
 from tests.unit.journal.journalkit import STAMP, added, job_in, new_job, now
 

@@ -8,8 +8,11 @@ from pathlib import Path
 import pytest
 
 from picwish_watchd.job import LEGAL_MOVES, State
-from picwish_watchd.journal import Charge, Journal, JournalReader, Overview, StaleJobError, Stock
-from picwish_watchd.journal import stock as stock_room
+from picwish_watchd.journal import job_counts
+from picwish_watchd.journal.job_counts import Stock
+from picwish_watchd.journal.reader import JournalReader
+from picwish_watchd.journal.status_reader import Overview
+from picwish_watchd.journal.writer import Charge, Journal, StaleJobError
 from tests.support.clock import FakeClock
 from tests.unit.journal.journalkit import added, job_in, new_job, now
 
@@ -47,7 +50,7 @@ def some_change(journal: Journal, chance: random.Random) -> None:
 def test_it_is_right_after_any_changes_of_ours_and_of_others_and_after_pruning(
     journal: Journal, path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, most: int
 ) -> None:
-    monkeypatch.setattr(stock_room, "_MOST", most)
+    monkeypatch.setattr(job_counts, "_MOST", most)
     chance = random.Random(most)
     other = Journal.open_beside(path, clock)
     for _ in range(60):
@@ -110,7 +113,7 @@ def test_of_a_known_stock_only_what_changed_is_counted(journal: Journal) -> None
 
 def test_what_changed_is_found_without_a_look_at_what_did_not(journal: Journal) -> None:
     values = {"event": 1, "job": 1}
-    plan = [row[3] for row in journal._connection.execute(f"EXPLAIN QUERY PLAN {stock_room._CHANGES}", values)]
+    plan = [row[3] for row in journal._connection.execute(f"EXPLAIN QUERY PLAN {job_counts._CHANGES}", values)]
     assert [step for step in plan if step.startswith(("SCAN job", "SCAN event"))] == []
     assert "SEARCH event USING INTEGER PRIMARY KEY (rowid>?)" in plan
 

@@ -7,8 +7,9 @@ import pytest
 
 from picwish_watchd.errors import JournalBusyError, JournalError
 from picwish_watchd.job import State
-from picwish_watchd.journal import Journal, JournalReader
+from picwish_watchd.journal.reader import JournalReader
 from picwish_watchd.journal.vacuum import vacuum
+from picwish_watchd.journal.writer import Journal
 from tests.support.clock import FakeClock
 from tests.unit.journal import children
 from tests.unit.journal.journalkit import job_in, new_job

@@ -18,15 +18,17 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from picwish_watchd.clock import Clock
-from picwish_watchd.config import Address, Config, load
+from picwish_watchd.config.loader import load
+from picwish_watchd.config.model import Config
+from picwish_watchd.config.strings import Address
+from picwish_watchd.counters import Tally
 from picwish_watchd.errors import ConfigError
 from picwish_watchd.job import State
-from picwish_watchd.journal import Charge, Journal
-from picwish_watchd.metrics.live import Live, Watch
-from picwish_watchd.metrics.survey import Survey
-from picwish_watchd.metrics.web import Server
+from picwish_watchd.journal.writer import Charge, Journal
+from picwish_watchd.metrics.http_server import Server
+from picwish_watchd.metrics.loop_state import Live, Watch
+from picwish_watchd.metrics.probes import Survey
 from picwish_watchd.pipeline.gate import Blocked, Reason
-from picwish_watchd.tally import Tally
 from tests.support.asking import Told, ask
 from tests.unit.journal.journalkit import added, job_in
 
@@ -60,7 +62,7 @@ def journal(config: Config) -> Iterator[Journal]:
 
 @pytest.fixture(autouse=True)
 def _servers_end_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("picwish_watchd.metrics.web._TURN", 0.01)
+    monkeypatch.setattr("picwish_watchd.metrics.http_server._TURN", 0.01)
 
 
 @pytest.fixture
@@ -243,7 +245,7 @@ def test_clients_that_say_nothing_keep_nobody_out(server: Server) -> None:
 
 
 def test_a_connection_is_cut_when_its_time_is_over(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("picwish_watchd.metrics.web._DEADLINE", 0.1)
+    monkeypatch.setattr("picwish_watchd.metrics.http_server._DEADLINE", 0.1)
     with socket.create_connection(("127.0.0.1", server.bound.port), timeout=10) as sock:
         sock.sendall(b"GET /metrics HTTP/1.1\r\n")
         assert sock.recv(1) == b""
@@ -323,5 +325,6 @@ def test_a_port_that_is_taken_is_told_with_what_to_do(server: Server, survey: Su
 
 
 def test_without_http_the_library_is_not_even_imported() -> None:
-    code = "import picwish_watchd.daemon, picwish_watchd.cli.run, sys; sys.exit('prometheus_client' in sys.modules)"
+    modules = "picwish_watchd.daemon.daemon, picwish_watchd.cli.commands.run"
+    code = f"import {modules}, sys; sys.exit('prometheus_client' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

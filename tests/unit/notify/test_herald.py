@@ -12,17 +12,17 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from picwish_watchd.config import Config
-from picwish_watchd.files.spool import Spool
+from picwish_watchd.config.model import Config
 from picwish_watchd.job import ErrorCode, Job, NewJob, Problem, Stamp, State
-from picwish_watchd.journal import Journal
-from picwish_watchd.notify.herald import Herald
-from picwish_watchd.notify.memory import place_of
+from picwish_watchd.journal.writer import Journal
+from picwish_watchd.notify.dispatcher import Herald
+from picwish_watchd.notify.state_file import place_of
+from picwish_watchd.outbox.spool import Spool
 from picwish_watchd.picwish import PicwishClient
 from picwish_watchd.pipeline.context import Context
-from picwish_watchd.pipeline.desks import Desks
 from picwish_watchd.pipeline.gate import Gate, Reason
-from picwish_watchd.pipeline.pacer import Pacer
+from picwish_watchd.pipeline.inboxes import Desks
+from picwish_watchd.scheduling.rate_limiter import Pacer
 from tests.support.clock import FakeClock
 from tests.support.ears import Hook
 from tests.support.house import KEY, House, until
@@ -310,7 +310,7 @@ async def test_a_digest_that_was_missed_is_made_up_for_once_and_tells_of_all_day
 async def test_a_flood_of_images_that_end_badly_is_one_message_and_holds_nobody_up(
     house: House, hook: Hook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("picwish_watchd.notify.herald._AT_ONCE", 200)
+    monkeypatch.setattr("picwish_watchd.notify.dispatcher._AT_ONCE", 200)
     problem = Problem(ErrorCode.TRUNCATED, "it ends too early")
     async with at_work(house, configured(house, to(hook))) as scene:
         scene.add(*(f"{n}.jpg" for n in range(1_000)), problem=problem)
@@ -432,7 +432,7 @@ async def test_a_message_that_never_goes_is_dropped_with_one_line_in_the_log(
 async def test_a_notifier_that_hangs_delays_no_other_and_keeps_no_more_than_so_many(
     house: House, hook: Hook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("picwish_watchd.notify.courier.MOST_WAITING", 10)
+    monkeypatch.setattr("picwish_watchd.notify.channel_worker.MOST_WAITING", 10)
     with Hook(pause=60) as slow, capture_logs() as logs:
         many = {"at_most": 1000, "events": ["held"]}
         both = configured(house, to(slow, timeout=60, **many), to(hook, **many))

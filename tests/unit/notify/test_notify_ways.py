@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from picwish_watchd.config import Apprise, Command, Email, Webhook
-from picwish_watchd.notify import deadline
-from picwish_watchd.notify.command import end_all
-from picwish_watchd.notify.courier import send
-from picwish_watchd.notify.notice import Failed, Notice, Outcome, Sent
+from picwish_watchd.config.notifiers import Apprise, Command, Email, Webhook
+from picwish_watchd.notify.channels import deadline
+from picwish_watchd.notify.channels.command import end_all
+from picwish_watchd.notify.channels.send import send
+from picwish_watchd.notify.message import Failed, Notice, Outcome, Sent
 from tests.support.ears import Drip, Hook, Post, program
 
 NOTICE = Notice(

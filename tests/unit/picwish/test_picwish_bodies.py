@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from picwish_watchd.picwish.bodies import PIECE, CreateRequest, MultipartBody, Phase
+from picwish_watchd.picwish.multipart import PIECE, CreateRequest, MultipartBody, Phase
 from picwish_watchd.picwish.sink import BLOCK, Sink, SinkError, TooLargeError
 
 

@@ -6,8 +6,7 @@ import httpx
 import pytest
 
 from picwish_watchd.picwish import Dead, InDoubt, NotAccepted, NotSent, Unavailable
-from picwish_watchd.picwish.bodies import Phase
-from picwish_watchd.picwish.faults import (
+from picwish_watchd.picwish.error_mapping import (
     CAUGHT,
     FAULTS,
     create_outcome,
@@ -16,6 +15,7 @@ from picwish_watchd.picwish.faults import (
     fault_of,
     query_outcome,
 )
+from picwish_watchd.picwish.multipart import Phase
 
 
 def family(kind: type[Exception]) -> set[type[Exception]]:

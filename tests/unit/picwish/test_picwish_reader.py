@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from picwish_watchd.picwish.reader import MAX_ADDRESS, MAX_REST, AnswerReader, Base64Decoder, GarbledError
+from picwish_watchd.picwish.streaming_json import MAX_ADDRESS, MAX_REST, AnswerReader, Base64Decoder, GarbledError
 
 IMAGE = "the picture"
 

@@ -22,11 +22,11 @@ from picwish_watchd.picwish import (
     Unauthorized,
     Unavailable,
 )
-from picwish_watchd.picwish.answer import read_answer, read_task_id
-from picwish_watchd.picwish.plain import LONGEST, plain
-from picwish_watchd.picwish.reader import Envelope
-from picwish_watchd.picwish.states import STATES, Fate, meaning_of
-from picwish_watchd.picwish.wire import Reply, create_outcome, probe_outcome, query_outcome, retry_after
+from picwish_watchd.picwish.response_mapping import Reply, create_outcome, probe_outcome, query_outcome, retry_after
+from picwish_watchd.picwish.sanitize import LONGEST, plain
+from picwish_watchd.picwish.streaming_json import Envelope
+from picwish_watchd.picwish.task_info import read_answer, read_task_id
+from picwish_watchd.picwish.task_states import STATES, Fate, meaning_of
 from tests.support.picwishkit import TASK
 
 WHOLE: dict[str, object] = {

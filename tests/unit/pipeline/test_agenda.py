@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from picwish_watchd.pipeline.agenda import EXPIRING, Agenda, Followed
+from picwish_watchd.scheduling.poll_queue import EXPIRING, Agenda, Followed
 
 
 def followed(

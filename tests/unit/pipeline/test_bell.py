@@ -2,7 +2,7 @@
 
 import asyncio
 
-from picwish_watchd.pipeline.bell import Bell
+from picwish_watchd.runtime.wakeup import Bell
 
 LONG = 60.0  # seconds: a test that waits so long has failed
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from picwish_watchd.pipeline.budget import ByteBudget, Lease
+from picwish_watchd.runtime.memory_budget import ByteBudget, Lease
 
 TOTAL = 100
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from picwish_watchd.job import ErrorCode, Job, JobEvent, Kind, Original, Problem, Result, Stamp, State
-from picwish_watchd.pipeline.describe import described, described_event, moment, sidecar_text
+from picwish_watchd.job_json import described, described_event, sidecar_text
+from picwish_watchd.wording import moment
 
 PROMISED = {
     "id", "rule", "source", "state", "task_id", "type", "return_type", "sync", "sha256", "size", "width", "height",

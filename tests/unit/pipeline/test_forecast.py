@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 import yaml
 
-from picwish_watchd.config import Config, load
-from picwish_watchd.config.outline import Outline
+from picwish_watchd.config.loader import load
+from picwish_watchd.config.model import Config
+from picwish_watchd.config.summary import Outline
 from picwish_watchd.job import NewJob, Stamp, State
-from picwish_watchd.journal import Charge, Journal
-from picwish_watchd.pipeline.forecast import Forecast, Pace, Work, lasting, predict, survey
+from picwish_watchd.journal.writer import Charge, Journal
+from picwish_watchd.reporting.forecast import Forecast, Pace, Work, lasting, predict, survey
 from tests.support.clock import FakeClock
 
 USUAL = Pace(rate=2.0, typical=8.0, longest=12.0, at_once=32)

@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from picwish_watchd.pipeline.lanes import Lanes
+from picwish_watchd.runtime.keyed_executor import Lanes
 
 
 def busy(lanes: Lanes) -> bool:
@@ -38,7 +38,7 @@ async def test_a_lane_does_one_thing_after_the_other_in_a_thread_of_its_name() -
 
 
 async def test_a_lane_that_hangs_holds_up_no_other_and_no_closing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("picwish_watchd.pipeline.lanes.PATIENCE", 0.05)
+    monkeypatch.setattr("picwish_watchd.runtime.keyed_executor.PATIENCE", 0.05)
     lanes = Lanes()
     hanging = threading.Event()
     stuck = asyncio.create_task(lanes.run("nas", hanging.wait, 20))

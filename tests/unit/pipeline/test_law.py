@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from picwish_watchd.pipeline.law import Law, most_pending, normal, normal_quantile, quartiles
+from picwish_watchd.scheduling.duration_model import Law, most_pending, normal, normal_quantile, quartiles
 
 SECONDS = st.floats(0, 1e6)
 HISTORY = st.lists(SECONDS, max_size=30)

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from picwish_watchd.journal import Departures
-from picwish_watchd.pipeline.pacer import Pacer, Urgency
-from picwish_watchd.pipeline.rate import crept_back
-from picwish_watchd.simulator.limit import RateWindow
+from picwish_watchd.scheduling.rate import crept_back
+from picwish_watchd.scheduling.rate_limiter import Pacer, Urgency
+from picwish_watchd.scheduling.request_log import Departures
+from picwish_watchd.simulator.rate_window import RateWindow
 from tests.support.clock import FakeClock
 
 

@@ -12,8 +12,8 @@ from statistics import mean
 
 import pytest
 
-from picwish_watchd.pipeline.agenda import Agenda, Followed
-from picwish_watchd.pipeline.law import Law
+from picwish_watchd.scheduling.duration_model import Law
+from picwish_watchd.scheduling.poll_queue import Agenda, Followed
 
 QPS, MEDIAN, SIGMA = 2.0, 8.0, 0.3
 

@@ -4,7 +4,7 @@ import asyncio
 from contextlib import AsyncExitStack
 
 from picwish_watchd.clock import Clock
-from picwish_watchd.pipeline.places import Places
+from picwish_watchd.scheduling.download_slots import Places
 
 
 class HandClock(Clock):

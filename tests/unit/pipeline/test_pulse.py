@@ -1,6 +1,6 @@
 """The pulse: what has not turned by its own word is late, and nothing else is."""
 
-from picwish_watchd.pipeline.pulse import Pulse
+from picwish_watchd.runtime.heartbeat import Pulse
 from tests.support.clock import FakeClock
 
 

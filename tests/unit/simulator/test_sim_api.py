@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from picwish_watchd.simulator import Settings
-from picwish_watchd.simulator.limit import RateWindow
+from picwish_watchd.simulator.rate_window import RateWindow
 from picwish_watchd.simulator.tasks import Workshop
 from tests.unit.simulator.simkit import KEY, TASKS, Caller, HandClock, picture
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from picwish_watchd.simulator import Fault, Hang, Settings, Simulator, channel, desk
+from picwish_watchd.simulator import Fault, Hang, Settings, Simulator, dispatch, http_connection
 from tests.unit.simulator.simkit import TASKS, Caller, HandClock, picture
 
 
@@ -73,14 +73,14 @@ async def test_an_early_answer_reaches_a_client_that_is_still_sending(
 async def test_what_is_still_being_sent_is_read_only_up_to_a_bound(
     call: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(channel, "LINGER_BYTES", 1000)
+    monkeypatch.setattr(http_connection, "LINGER_BYTES", 1000)
     head = post(b"", MULTIPART, key="Accept: */*").replace(b"Content-Length: 0", b"Content-Length: 99000000")
     _, writer = await asyncio.open_connection("127.0.0.1", int(call.sim.url.rpartition(":")[2]))
     writer.write(head + bytes(99_000_000))
     with pytest.raises(ConnectionError):
         await writer.drain()
     writer.close()
-    monkeypatch.setattr(channel, "LINGER_SECONDS", 0.01)
+    monkeypatch.setattr(http_connection, "LINGER_SECONDS", 0.01)
     assert (await exchange(call, head, more=b"x")).startswith(b"HTTP/1.1 401 ")
 
 
@@ -119,7 +119,7 @@ async def test_a_requests_moment_is_that_of_its_first_byte(call: Caller, clock: 
 
 
 async def test_only_so_many_requests_are_remembered(call: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(desk, "REMEMBERED", 10)
+    monkeypatch.setattr(dispatch, "REMEMBERED", 10)
     for number in range(12):
         await call.query(str(number))
     assert [seen.task_id for seen in call.sim.requests][-2:] == ["10", "11"]

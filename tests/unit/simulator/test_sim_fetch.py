@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from picwish_watchd.simulator import fetch as room
+from picwish_watchd.simulator import image_fetch
 from tests.unit.simulator.simkit import TASKS, Caller, picture
 
 
@@ -75,8 +75,8 @@ async def test_a_download_that_is_too_large_is_minus_5(call: Caller, web: str) -
 async def test_a_silent_server_is_given_up_after_the_documented_time(
     call: Caller, web: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert room.SECONDS == 10.0
-    monkeypatch.setattr(room, "SECONDS", 0.05)
+    assert image_fetch.SECONDS == 10.0
+    monkeypatch.setattr(image_fetch, "SECONDS", 0.05)
     assert (await call.finished(image_url=web + "/silence"))["state"] == -3
 
 

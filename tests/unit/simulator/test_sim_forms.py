@@ -9,7 +9,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from picwish_watchd.simulator.forms import MAX_TEXT, Form, FormError, MultipartReader, read_form
+from picwish_watchd.simulator.multipart import MAX_TEXT, Form, FormError, MultipartReader, read_form
 
 BOUNDARY = "XyZ"
 MULTIPART = f"multipart/form-data; boundary={BOUNDARY}"

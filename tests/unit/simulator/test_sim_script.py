@@ -29,7 +29,7 @@ from picwish_watchd.simulator import (
     redirect,
     without,
 )
-from picwish_watchd.simulator.script import Action
+from picwish_watchd.simulator.faults import Action
 from tests.unit.simulator.simkit import Caller, HandClock, picture
 
 

@@ -1,0 +1,174 @@
+"""``check``: would ``run`` work here? Looks at everything, changes and submits nothing."""
+
+import argparse
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from picwish_watchd.cli.loading import configuration, missing
+from picwish_watchd.config.api_key import read_key
+from picwish_watchd.config.model import Config
+from picwish_watchd.config.notifiers import Command, Notifier, Webhook
+from picwish_watchd.config.schema import OnFailure, OnSuccess, Rule
+from picwish_watchd.errors import ConfigError, JournalError
+from picwish_watchd.fs import hang_guard
+from picwish_watchd.fs.mounts import mount_of
+from picwish_watchd.journal.integrity import refuse_gone, refuse_network
+from picwish_watchd.journal.locks import DaemonLock
+from picwish_watchd.journal.reader import JournalReader
+from picwish_watchd.wording import counted, shown
+
+
+@dataclass(frozen=True, slots=True)
+class _Finding:
+    """One thing that was looked at. ``code`` is 0 where it is well, else the exit code that it asks for."""
+
+    code: int
+    what: str
+    hint: str | None = None
+
+
+def run(args: argparse.Namespace) -> int:
+    """Prints a line for each thing looked at; the gravest decides the exit code: 78, 74, 1 or 0."""
+    config = configuration(args)
+    findings = [_Finding(0, f"configuration {config.path}: {counted(len(config.rules), 'rule')}")]
+    findings += [_Finding(0, f"warning: {warning}") for warning in config.warnings]
+    findings.append(_key(config))
+    findings += _http(config)
+    findings += _journal(config)
+    for rule in config.rules:
+        findings.append(_answer(f"inbox of {rule.name}", rule.inbox, partial(_inbox, rule)))
+        findings.append(_answered(f"outbox of {rule.name}", rule.outbox, config.min_free))
+        findings += [
+            _answered(f"{name} of {rule.name}", folder, 0)
+            for name, folder in (("archive", rule.archive), ("failed", rule.failed))
+            if folder is not None
+        ]
+    findings += [_notifier(number, notifier) for number, notifier in enumerate(config.notify, 1)]
+    for finding in findings:
+        print(f"{'FAIL' if finding.code else 'ok  '}  {shown(finding.what)}")
+        if finding.code and finding.hint:
+            print(f"      {shown(finding.hint)}")
+    return max(finding.code for finding in findings)
+
+
+def _key(config: Config) -> _Finding:
+    try:
+        read_key(config, os.environ)
+    except ConfigError as error:
+        return _Finding(error.exit_code, f"API key: {error.message}", error.hint)
+    return _Finding(0, "API key: there is one (PicWish was not asked whether it is good)")
+
+
+def _http(config: Config) -> Iterator[_Finding]:
+    http = config.http
+    if http is None:
+        return
+    if http.token is not None:
+        try:
+            http.token.word()
+            yield _Finding(0, f"token of http: there is one in {http.token_file}")
+        except ConfigError as error:
+            yield _Finding(error.exit_code, f"token of http: {error.message}", error.hint)
+    if DaemonLock(config.journal).owner() is None:  # else it has the address
+        from picwish_watchd.metrics.http_server import try_address
+
+        try:
+            try_address(http.listen)
+            yield _Finding(0, f"address of http: {http.listen} can be listened on")
+        except ConfigError as error:
+            yield _Finding(1, error.message, error.hint)
+
+
+def _notifier(number: int, notifier: Notifier) -> _Finding:
+    """What can be said without sending anything."""
+    what = f"notifier {number}, {notifier.label}"
+    if isinstance(notifier, Command) and shutil.which(notifier.run[0]) is None:
+        hint = "correct its path, or chmod +x it"
+        return _Finding(1, f"{what}: {notifier.run[0]} is no program that can be run", hint)
+    try:
+        for file in notifier.private:
+            file.read()
+        if isinstance(notifier, Webhook):
+            notifier.read_url()
+    except ConfigError as error:
+        return _Finding(1, f"{what}: {error.message}", error.hint)
+    return _Finding(0, f"{what}: `picwish-watchd notify test --to {number}` sends a test")
+
+
+def _journal(config: Config) -> Iterator[_Finding]:
+    path = config.journal
+    try:
+        refuse_network(path)
+        if not missing(path):
+            reader = JournalReader.open(path)
+            reader.verify()
+            reader.close()
+            pid = DaemonLock(path).owner()
+            running = f", used by the daemon with pid {pid}" if pid is not None else ""
+            yield _Finding(0, f"journal {path}: sound{running}")
+        else:
+            refuse_gone(path)
+            yield _Finding(0, f"journal {path}: none yet; the first `run` makes it")
+    except JournalError as error:
+        yield _Finding(error.exit_code, f"journal: {error.message}", error.hint)
+    yield _target("folder of the journal", path.parent, config.min_free)
+
+
+def _answered(what: str, path: Path, least: int) -> _Finding:
+    return _answer(what, path, partial(_target, what, path, least))
+
+
+def _answer(what: str, path: Path, look: Callable[[], _Finding]) -> _Finding:
+    """What is found there; a mount that hangs would keep us waiting as long as it likes, and one may be broken."""
+
+    def ask() -> _Finding:
+        try:
+            return look()
+        except OSError as error:
+            return _Finding(1, f"{what}: {path}: {error.strerror or error}", "look after the mount that it lies on")
+
+    silent = _Finding(
+        1,
+        f"{what}: {path}: no answer within {hang_guard.PATIENCE:g} s",
+        "look after the server that it is mounted from",
+    )
+    return hang_guard.patiently(ask) or silent
+
+
+def _inbox(rule: Rule) -> _Finding:
+    path = rule.inbox
+    moves = rule.on_success is not OnSuccess.KEEP or rule.on_failure is not OnFailure.KEEP
+    try:
+        os.scandir(path).close()
+    except OSError as error:
+        return _Finding(
+            1, f"inbox of {rule.name}: {path}: {error.strerror}", "make the folder, or mount what it lies on"
+        )
+    if moves and not os.access(path, os.W_OK | os.X_OK):
+        what = f"inbox of {rule.name}: {path}: not writable for this user, and originals are to be moved or deleted"
+        return _Finding(1, what, f"give this user the right to write to {path}")
+    mount = mount_of(path)
+    kind = f" on {mount.kind}" if mount is not None else ""
+    walked = "; walked only, for the kernel does not see what others do there" if mount and mount.network else ""
+    return _Finding(0, f"inbox of {rule.name}: {path}{kind}{walked}")
+
+
+def _target(what: str, path: Path, least: int) -> _Finding:
+    """A folder that is written to: it is there, or can be made because its parent is."""
+    there = path if os.path.exists(path) else path.parent
+    if not os.path.isdir(there):
+        return _Finding(1, f"{what}: {path}: {there} is no folder", "make it, or mount what it lies on")
+    if not os.access(there, os.W_OK | os.X_OK):
+        return _Finding(
+            1, f"{what}: {path}: not writable for this user", f"give this user the right to write to {there}"
+        )
+    free = shutil.disk_usage(there).free
+    if free < least:
+        found = f"{what}: {path}: only {free // 2**20} MiB free"
+        return _Finding(1, found, f"make room there; min_free is {least // 2**20} MiB")
+    made = "" if there == path else "; it will be made"
+    return _Finding(0, f"{what}: {path}, {free / 2**30:.1f} GiB free{made}")

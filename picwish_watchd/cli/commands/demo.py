@@ -1,0 +1,80 @@
+"""``demo``: a complete round trip on this machine, against the built-in simulator."""
+
+import argparse
+import asyncio
+import sys
+import tempfile
+from pathlib import Path
+
+from picwish_watchd import log
+from picwish_watchd.cli.progress import Progress, cancelled
+from picwish_watchd.cli.table import print_table
+from picwish_watchd.config.loader import load
+from picwish_watchd.daemon.daemon import Daemon
+from picwish_watchd.job import Job
+from picwish_watchd.simulator import Settings, Simulator
+from picwish_watchd.simulator.samples import draw_samples
+
+_CONFIG = """\
+# The configuration of the demo. With a PicWish key and another base_url it would spend real credits.
+api:
+  base_url: {url}
+journal: state/journal.db
+rules:
+  - name: demo
+    inbox: inbox
+    outbox: outbox
+    settle: 500ms
+"""
+
+
+def run(_args: argparse.Namespace) -> int:
+    """Draws pictures, runs simulator and daemon until all are enhanced, and shows what came of it."""
+    folder = Path(tempfile.mkdtemp(prefix="picwish-demo-"))
+    inbox = folder / "inbox"
+    inbox.mkdir()
+    pictures = draw_samples(inbox)
+    print(
+        f"{len(pictures)} small pictures were drawn into {inbox}.\n"
+        "A stand-in for PicWish runs on this machine: no key is needed and nothing is paid.",
+        file=sys.stderr,
+        flush=True,
+    )
+    return asyncio.run(_round_trip(folder))
+
+
+async def _round_trip(folder: Path) -> int:
+    async with Simulator(Settings(processing=(1.2, 0.3))) as simulator:
+        file = folder / "picwish-watchd.yaml"
+        file.write_text(_CONFIG.format(url=simulator.url))
+        config = load(file, {})
+        progress = Progress(sys.stderr)
+        log.setup("warning", "auto", progress.stream)
+        daemon = Daemon(config, "demo-key")
+        following = asyncio.create_task(progress.follow(daemon))
+        try:
+            code = await daemon.run(once=True)
+        finally:
+            await cancelled(following)
+    _show(daemon.finished, folder)
+    return code
+
+
+def _show(jobs: list[Job], folder: Path) -> None:
+    rows = []
+    for job in jobs:
+        assert job.result is not None
+        assert job.output is not None
+        taken = (job.completed_at or 0.0) - job.created_at
+        rows.append(
+            (
+                job.relative,
+                f"{job.width} x {job.height}",
+                f"{job.result.width} x {job.result.height}",
+                job.output.relative_to(folder),
+                job.credits,
+                f"{taken:.1f} s",
+            )
+        )
+    print_table(("FILE", "BEFORE", "AFTER", "RESULT", "CREDITS", "TIME"), rows, right=("CREDITS", "TIME"))
+    print(f"\n{sum(job.credits for job in jobs)} credits would have been paid. Everything is in {folder}")

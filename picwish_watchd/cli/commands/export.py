@@ -1,0 +1,125 @@
+"""``export``: jobs or spending as CSV or JSON lines, for accounting; as many as there are, in little memory."""
+
+import argparse
+import csv
+import io
+import json
+import re
+import sys
+import time
+from collections.abc import Iterator, Mapping
+
+from picwish_watchd.cli.loading import journal_alone
+from picwish_watchd.errors import UsageError
+from picwish_watchd.job_json import described
+from picwish_watchd.journal.reader import JournalReader
+from picwish_watchd.wording import moment, shown
+
+Row = dict[str, object]
+
+#: A cell that begins like this is a formula to spreadsheets (owasp.org/www-community/attacks/CSV_Injection).
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+#: Or behind a semicolon, at which spreadsheets split where the comma is the decimal mark, whatever is in quotes.
+_FORMULA_BEHIND = re.compile(r';(?=["\s]*[-=+@])')
+#: What `jobs --json` nests is a column for each part in CSV; PicWish's answer stays out of it.
+_NESTED = {
+    "sent": ("format", "width", "height", "size"),
+    "error": ("code", "message"),
+    "result": ("format", "width", "height", "size", "sha256"),
+}
+
+
+def run(args: argparse.Namespace) -> int:
+    """Writes them, oldest first."""
+    since, until = _day(args.since), _day(args.until)
+    if since is not None and until is not None and until < since:
+        raise UsageError(
+            f"--until {args.until} lies before --since {args.since}", hint="both days are included; swap them"
+        )
+    reader = journal_alone(args, JournalReader)
+    begin = 0.0 if since is None else time.mktime(since)
+    end = float("inf") if until is None else time.mktime(_day_after(until))
+    rows = (_spending if args.what == "spend" else _jobs)(reader, args.rule, begin, end)
+    if args.json:
+        for row in rows:
+            print(json.dumps(row))
+    else:
+        _write_csv(rows, _CSV_COLUMNS[args.what])
+    return 0
+
+
+def _jobs(reader: JournalReader, rule: str | None, begin: float, end: float) -> Iterator[Row]:
+    for job in reader.all_jobs(rule):
+        if begin <= job.created_at < end:
+            yield described(job)
+
+
+def _spending(reader: JournalReader, rule: str | None, begin: float, end: float) -> Iterator[Row]:
+    for one in reader.spending():
+        if begin <= one.at < end and rule in (None, one.rule):
+            yield {
+                "at": moment(one.at),
+                "day": time.strftime("%Y-%m-%d", time.localtime(one.at)),
+                "rule": one.rule,
+                "job": one.job,
+                "source": str(one.source),
+                "credits": one.credits,
+                "state": one.state,
+            }
+
+
+_JOB_COLUMNS = (
+    "id", "rule", "state", "source", "kind", "url", "task_id", "type", "return_type", "sync", "sha256",
+    "size", "format", "width", "height", "sent_format", "sent_width", "sent_height", "sent_size",
+    "credits", "credits_in_doubt", "attempts", "error_code", "error_message", "output",
+    "result_format", "result_width", "result_height", "result_size", "result_sha256", "original", "note",
+    "created_at", "submitted_at", "completed_at",
+)  # fmt: skip
+_CSV_COLUMNS = {"jobs": _JOB_COLUMNS, "spend": ("at", "day", "rule", "job", "source", "credits", "state")}
+
+
+def _write_csv(rows: Iterator[Row], columns: tuple[str, ...]) -> None:
+    """RFC 4180: UTF-8, a header, lines that end in CR LF."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(encoding="utf-8", newline="")
+    writer = csv.writer(sys.stdout)
+    writer.writerow(columns)
+    for row in rows:
+        flat = _flat(row)
+        writer.writerow([_cell(flat[column]) for column in columns])
+
+
+def _flat(row: Row) -> Row:
+    flat = dict(row)
+    for name, parts in _NESTED.items():
+        whole = flat.pop(name, None)
+        for part in parts:
+            flat[f"{name}_{part}"] = whole[part] if isinstance(whole, Mapping) else None
+    return flat
+
+
+def _cell(value: object) -> object:
+    """Text as a spreadsheet may have it: nothing in it is run, and a name's odd characters are escaped as in `jobs`.
+
+    An apostrophe is put before what would be a formula; JSON has the text as it is.
+    """
+    if not isinstance(value, str):
+        return value
+    text = value if value.isprintable() else shown(value)  # a million rows: escaping looks at every character
+    if ";" in text:
+        text = _FORMULA_BEHIND.sub(";'", text)
+    return f"'{text}" if text.startswith(_FORMULA) else text
+
+
+def _day(text: str | None) -> time.struct_time | None:
+    """The local midnight with which a day begins, as `time.mktime` takes it."""
+    if text is None:
+        return None
+    try:
+        return time.strptime(text, "%Y-%m-%d")
+    except ValueError:
+        raise UsageError(f"{text} is no day", hint="days are written 2026-01-31") from None
+
+
+def _day_after(day: time.struct_time) -> time.struct_time:
+    return time.struct_time((day.tm_year, day.tm_mon, day.tm_mday + 1, 0, 0, 0, 0, 0, -1))

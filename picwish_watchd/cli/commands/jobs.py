@@ -1,0 +1,35 @@
+"""``jobs``: the jobs, newest first."""
+
+import argparse
+import json
+
+from picwish_watchd.cli.loading import journal_alone
+from picwish_watchd.cli.table import print_table
+from picwish_watchd.job import State
+from picwish_watchd.job_json import described
+from picwish_watchd.journal.reader import JournalReader
+from picwish_watchd.wording import moment
+
+
+def run(args: argparse.Namespace) -> int:
+    """Lists them."""
+    reader = journal_alone(args, JournalReader)
+    jobs = reader.jobs(states=[State(args.state)] if args.state else [], rule=args.rule)
+    if args.json:
+        for job in jobs:
+            print(json.dumps(described(job)))
+        return 0
+    rows = [
+        (
+            job.id,
+            job.rule,
+            job.state,
+            job.credits + job.credits_in_doubt,
+            (moment(job.created_at) or "")[:19].replace("T", " "),
+            job.relative,
+            job.problem.message if job.problem else job.note,
+        )
+        for job in jobs
+    ]
+    print_table(("ID", "RULE", "STATE", "CREDITS", "FOUND (UTC)", "FILE", "REASON"), rows, right=("ID", "CREDITS"))
+    return 0

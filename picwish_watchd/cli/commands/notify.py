@@ -1,0 +1,49 @@
+"""``notify test``: does a message reach the people whom `notify:` names?"""
+
+import argparse
+import asyncio
+import os
+import sys
+
+from picwish_watchd import log
+from picwish_watchd.cli.loading import configuration
+from picwish_watchd.clock import Clock
+from picwish_watchd.config.notifiers import Notifier
+from picwish_watchd.errors import UsageError, WatchdError
+from picwish_watchd.notify.channels.send import attempt
+from picwish_watchd.notify.message import Outcome, Sent, trial
+from picwish_watchd.runtime.keyed_executor import Lanes
+from picwish_watchd.wording import shown
+
+
+def run(args: argparse.Namespace) -> int:
+    """Sends a test through each, or the one that is named; a line for each, and 1 if one did not go."""
+    config = configuration(args)
+    log.setup("error", "console", sys.stderr)  # what libraries log would stand between the lines
+    if not config.notify:
+        raise WatchdError(
+            f"nobody is to be told: {config.path} has no notify:",
+            hint="add an entry, such as - {to: email, server: ..., sender: ..., recipients: [...]}; "
+            "config.example.yaml shows all ways",
+        )
+    if args.to is not None and not 1 <= args.to <= len(config.notify):
+        raise UsageError(f"there is no notifier {args.to}", hint=f"they are counted from 1 to {len(config.notify)}")
+    chosen = {n: each for n, each in enumerate(config.notify, 1) if args.to in (None, n)}
+    lanes = Lanes()
+    outcomes = asyncio.run(_try(lanes, chosen))
+    for number, outcome in outcomes.items():
+        label = shown(chosen[number].label)
+        print(f"sent  {number} {label}" if isinstance(outcome, Sent) else f"FAIL  {number} {label}: {outcome.reason}")
+    code = 0 if all(isinstance(outcome, Sent) for outcome in outcomes.values()) else 1
+    lanes.close()
+    if lanes.busy:
+        # a thread waits for a server that hangs, and the interpreter would wait for it
+        sys.stdout.flush()
+        os._exit(code)
+    return code
+
+
+async def _try(lanes: Lanes, chosen: dict[int, Notifier]) -> dict[int, Outcome]:
+    now = Clock().now()
+    tries = [attempt(lanes, notifier, trial(now, number)) for number, notifier in chosen.items()]
+    return dict(zip(chosen, await asyncio.gather(*tries), strict=True))

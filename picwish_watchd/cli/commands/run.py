@@ -1,0 +1,68 @@
+"""``run``: the daemon in the foreground; ``run --once``: everything that is there, and out."""
+
+import argparse
+import asyncio
+import gc
+import os
+import sys
+
+import structlog
+
+from picwish_watchd import log
+from picwish_watchd.cli.loading import configuration_and_key
+from picwish_watchd.cli.progress import Progress, cancelled
+from picwish_watchd.config.model import Config
+from picwish_watchd.daemon.daemon import Daemon
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs until stopped, or with ``--once`` until all is done; answers the exit code."""
+    config, key = configuration_and_key(args)
+    progress = Progress(sys.stderr) if args.once else None
+    stream = sys.stderr if progress is None else progress.stream
+    log.setup(config.log.level, config.log.format, stream)
+    for warning in config.warnings:
+        structlog.get_logger().warning("config.warning", reason=warning)
+
+    def reload() -> tuple[Config, str]:
+        fresh, fresh_key = configuration_and_key(args)
+        log.setup(fresh.log.level, fresh.log.format, stream)
+        return fresh, fresh_key
+
+    daemon = Daemon(config, key, reload=reload)
+    gc.freeze()  # what was imported stays: no need to look through it again and again
+    code = _ended(daemon, progress)
+    if daemon.hanging:
+        # a thread waits for a dead mount in the kernel, and the interpreter would wait for it
+        log.drain()
+        sys.stdout.flush()
+        os._exit(code)
+    return code
+
+
+def _ended(daemon: Daemon, progress: Progress | None) -> int:
+    """Runs it to its end; its exit code."""
+    code: int | None = None
+
+    async def serve() -> None:
+        nonlocal code
+        code = await _serve(daemon, progress)
+
+    try:
+        asyncio.run(serve())
+    except RuntimeError:
+        # asyncio lets go of its threads by one more, which the system may not grant: the process ends without that
+        if code is None:
+            raise
+    assert code is not None
+    return code
+
+
+async def _serve(daemon: Daemon, progress: Progress | None) -> int:
+    if progress is None:
+        return await daemon.run()
+    following = asyncio.create_task(progress.follow(daemon))
+    try:
+        return await daemon.run(once=True)
+    finally:
+        await cancelled(following)

@@ -1,0 +1,218 @@
+"""``service``: writes the systemd unit of this installation and configuration, shows it, or removes it."""
+
+import argparse
+import grp
+import os
+import pwd
+import re
+import shlex
+import sys
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+from picwish_watchd.cli.loading import configuration
+from picwish_watchd.cli.systemd_unit import Unit, is_ours, signed, unit_for
+from picwish_watchd.config.model import Config
+from picwish_watchd.config.notifiers import Command
+from picwish_watchd.errors import UsageError
+from picwish_watchd.fs.hang_guard import patiently
+from picwish_watchd.wording import shown
+
+_UNITS = Path("/etc/systemd/system")
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}", re.ASCII)  # systemd takes 255 in all
+_ACCOUNT = re.compile(r"[a-z_][a-z0-9_-]*", re.ASCII)  # useradd(8)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Does what ``args.action`` says; with ``--dry-run`` only tells it."""
+    args.name = args.name.removesuffix(".service")
+    if not _NAME.fullmatch(args.name):
+        hint = "use letters, digits, '_', '.' and '-', at most 200, none of the last two in front"
+        raise UsageError(f"{args.name!a} is no name of a service", hint=hint)
+    if args.action == "uninstall":
+        return _uninstall(args)
+    config = configuration(args)
+    unit = _unit(args, config)
+    if args.action == "show":
+        print(signed(unit), end="")
+        return 0
+    return _install(args, config, unit)
+
+
+def _unit(args: argparse.Namespace, config: Config) -> Unit:
+    group = args.group or args.user
+    for account in (args.user, group):
+        if not _ACCOUNT.fullmatch(account):
+            raise UsageError(f"{account!a} is no name of a user or group", hint="the default is picwish")
+    seen = [Path(sys.prefix), Path(sys.base_prefix), *_programs(config), *(file.path for file in config.private())]
+    return unit_for(config, _program(), user=args.user, group=group, seen=seen)
+
+
+def _programs(config: Config) -> list[Path]:
+    """What `notify:` runs, where it is named by its path."""
+    return [Path(each.run[0]) for each in config.notify if isinstance(each, Command) and "/" in each.run[0]]
+
+
+def _program() -> list[Path | str]:
+    """What runs this very installation: the script beside this interpreter, or the interpreter with the package."""
+    script = Path(sys.executable).with_name("picwish-watchd")
+    if os.access(script, os.X_OK):
+        return [script]
+    return [Path(sys.executable), "-m", "picwish_watchd"]
+
+
+def _install(args: argparse.Namespace, config: Config, unit: Unit) -> int:
+    file = _file(args)
+    again = _refuse_foreign(file)
+    if args.dry_run:
+        print(f"would write {shown(file)}:", file=sys.stderr)
+        print(signed(unit), end="")
+    else:
+        _refuse_elsewhere(args, "install")
+        _write(file, signed(unit))
+        print(f"wrote {shown(file)}")
+    print(f"  runs    {shown(unit.program)} run --config {shown(unit.config)}", file=sys.stderr)
+    print(f"  as      user {unit.user}, group {unit.group}", file=sys.stderr)
+    print(f"  writes  {shown(', '.join(map(str, unit.folders)))}", file=sys.stderr)
+    print(f"          {unit.writable_note}", file=sys.stderr)
+    if unit.key_file is not None:
+        print(
+            f"  key     {shown(unit.key_file)}: systemd hands it over, so root alone needs to read it", file=sys.stderr
+        )
+    for note in _notes(config, unit):
+        print(f"note: {shown(note)}", file=sys.stderr)
+    print("next:", file=sys.stderr)
+    for line in _next(args, unit, again=again):
+        print(f"  {shown(line)}", file=sys.stderr)
+    return 0
+
+
+def _uninstall(args: argparse.Namespace) -> int:
+    file = _file(args)
+    if not os.path.lexists(file):
+        raise UsageError(f"there is no {file}", hint="name it with --name and --unit-dir")
+    _refuse_foreign(file)
+    if os.path.lexists(file.parent / "multi-user.target.wants" / file.name):
+        raise UsageError(f"{args.name} is still enabled", hint=f"first: systemctl disable --now {args.name}")
+    if args.dry_run:
+        print(f"would remove {shown(file)}")
+        return 0
+    _refuse_elsewhere(args, "uninstall")
+    os.unlink(file)
+    print(f"removed {shown(file)}; configuration, key, journal and folders stay")
+    print(f"next:\n  systemctl stop {args.name}   # should it still run\n  systemctl daemon-reload", file=sys.stderr)
+    return 0
+
+
+def _file(args: argparse.Namespace) -> Path:
+    folder: Path = args.unit_dir or _UNITS
+    return folder.absolute() / f"{args.name}.service"
+
+
+def _refuse_foreign(file: Path) -> bool:
+    """Whether there is a unit of ours; one that somebody else wrote or changed is never touched."""
+    if not os.path.lexists(file):
+        return False
+    try:
+        ours = not file.is_symlink() and file.is_file() and is_ours(file.read_text("utf-8", "replace"))
+    except OSError as error:
+        raise UsageError(f"{file} cannot be read: {error.strerror}") from None
+    if not ours:
+        raise UsageError(
+            f"{file} was not written by `service install`, or was changed since; it is left as it is",
+            hint=f"move it away, or choose another --name; own changes belong into `systemctl edit {file.stem}`",
+        )
+    return True
+
+
+def _refuse_elsewhere(args: argparse.Namespace, action: str) -> None:
+    """Units are written by root, where systemd runs, or wherever ``--unit-dir`` says (an image of a system, say)."""
+    if args.unit_dir is None and not os.path.isdir("/run/systemd/system"):
+        raise UsageError(
+            "systemd does not run this machine",
+            hint="let what starts services here run `picwish-watchd run`, in the foreground, and start it again when "
+            "it ends with another exit code than 0, 74 or 78; `service show` prints the unit for another machine",
+        )
+    folder = args.unit_dir or _UNITS
+    if not os.access(folder, os.W_OK | os.X_OK):
+        program = shlex.join(str(word) for word in _program())
+        reason = "there is no such folder" if not os.path.isdir(folder) else "that takes root"
+        raise UsageError(
+            f"{folder} cannot be written to: {reason}",
+            hint=f"sudo {program} service {action} ...; `--dry-run` tells what would be done",
+        )
+
+
+def _write(file: Path, text: str) -> None:
+    part = file.with_name(f".{file.name}.part")
+    try:
+        part.write_text(text, "utf-8")
+        part.chmod(0o644)
+        part.replace(file)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise UsageError(f"{file} cannot be written: {error.strerror}") from None
+
+
+def _notes(config: Config, unit: Unit) -> Iterator[str]:
+    """What will keep the service from working as it should, as far as that can be seen now."""
+    if config.api.key is not None:
+        yield f"the key stands in {config.path} itself; better in a file of its own, named by api.key_file"
+    elif unit.key_file is not None and not os.path.exists(unit.key_file):
+        yield f"there is no key file {unit.key_file} yet, and without it the service does not start"
+    for folder in unit.folders:
+        there = patiently(partial(os.path.isdir, folder))
+        if there is None:
+            yield f"{folder} does not answer: look after the server that it is mounted from"
+        elif not there:
+            yield f"{folder} is not there yet: unless it is a mount, it must be before the service starts"
+    assert config.path is not None
+    for path in (Path(sys.base_prefix), Path(_program()[0]), config.path, *_programs(config)):
+        closed = _closed(path, unit)
+        if closed is not None:
+            yield f"the user {unit.user} cannot reach {path}: {closed} is closed to others"
+    for file in config.private():
+        if _closed(file.path, unit) is not None:
+            yield (
+                f"the user {unit.user} cannot read {file.path} ({file.key}): chgrp {unit.group} it and chmod 0640 it, "
+                f"or let systemd hand it over, by `systemctl edit`: LoadCredential={file.path.name}:{file.path}"
+            )
+
+
+def _closed(path: Path, unit: Unit) -> Path | None:
+    """The first folder on the way to ``path``, or itself, that the unit's user may not use; None: the way is open."""
+    try:
+        user: int | None = pwd.getpwnam(unit.user).pw_uid
+        group: int | None = grp.getgrnam(unit.group).gr_gid
+    except KeyError:
+        user = group = None
+    for place in (*reversed(path.parents), path):
+        try:
+            found = os.stat(place)
+        except OSError:
+            return place
+        need = 0o4 if place == path and os.path.isfile(place) else 0o1
+        shift = 6 if found.st_uid == user else 3 if found.st_gid == group else 0
+        if user != 0 and not found.st_mode >> shift & need:
+            return place
+    return None
+
+
+def _next(args: argparse.Namespace, unit: Unit, *, again: bool) -> Iterator[str]:
+    if not _known(grp.getgrnam, unit.group) and unit.group != unit.user:
+        yield f"groupadd --system {unit.group}"
+    if not _known(pwd.getpwnam, unit.user):
+        group = "--user-group" if unit.group == unit.user else f"--gid {unit.group}"
+        yield f"useradd --system {group} --no-create-home --shell /usr/sbin/nologin {unit.user}"
+    yield "systemctl daemon-reload"
+    yield f"systemctl restart {args.name}" if again else f"systemctl enable --now {args.name}"
+    yield f"systemctl status {args.name}"
+
+
+def _known(look_up: Callable[[str], object], name: str) -> bool:
+    try:
+        look_up(name)
+    except KeyError:
+        return False
+    return True

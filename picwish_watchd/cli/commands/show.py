@@ -1,0 +1,50 @@
+"""``show ID``: one job with its whole history."""
+
+import argparse
+import json
+import math
+
+from picwish_watchd.cli.loading import journal_alone
+from picwish_watchd.cli.table import print_table
+from picwish_watchd.errors import WatchdError
+from picwish_watchd.job import Job, JobEvent, State
+from picwish_watchd.job_json import described, described_event
+from picwish_watchd.journal.reader import JournalReader
+
+
+def run(args: argparse.Namespace) -> int:
+    """Shows it; 1 if there is no such job."""
+    reader = journal_alone(args, JournalReader)
+    job = reader.get(args.id)
+    if job is None:
+        raise WatchdError(f"there is no job {args.id}", hint="`picwish-watchd jobs` lists them")
+    events = reader.history(job.id)
+    history = [described_event(event) for event in events]
+    facts = described(job)
+    pruned = _pruned(job, events)
+    if args.json:
+        print(json.dumps({**facts, "history": history, "history_removed": pruned}))
+        return 0
+    error = facts.pop("error")
+    print_table(
+        ("FACT", "VALUE"),
+        [
+            *((name, _plain(value)) for name, value in facts.items() if value is not None and name != "answer"),
+            *([("error", job.problem.message)] if error and job.problem else []),
+        ],
+    )
+    print()
+    if pruned:
+        print(f"job {job.id} is older than `keep`: only the end of its history was kept; its charges all stay\n")
+    print_table(("WHEN (UTC)", "STATE", "WHAT"), [tuple(event.values()) for event in history])
+    return 0
+
+
+def _pruned(job: Job, events: list[JobEvent]) -> bool:
+    """Whether the beginning of the history is gone: that is `queued`, or an end at the moment of the finding."""
+    began = min(job.created_at + 1, job.submitted_at or math.inf)
+    return not events or (events[0].state is not State.QUEUED and events[0].at > began)
+
+
+def _plain(value: object) -> object:
+    return ", ".join(f"{key} {what}" for key, what in value.items()) if isinstance(value, dict) else value

@@ -1,0 +1,49 @@
+"""``spend``: credits used, by day, month or rule."""
+
+import argparse
+import json
+import sys
+import time
+from collections import Counter
+
+from picwish_watchd.cli.loading import journal_alone
+from picwish_watchd.cli.table import print_table
+from picwish_watchd.journal.status_reader import Overview, Spent
+from picwish_watchd.wording import counted
+
+_BAR = 40  # characters of the longest bar
+
+
+def run(args: argparse.Namespace) -> int:
+    """Tells it; doubtful credits count as used, and are told beside them."""
+    reader = journal_alone(args, Overview)
+    used: Counter[str] = Counter()
+    doubt: Counter[str] = Counter()
+    images: Counter[str] = Counter()
+    for one in reader.spent():
+        key = _key(one, args.by)
+        used[key] += one.credits
+        images[key] += one.images
+        doubt[key] += one.in_doubt
+    rows = [
+        {args.by: key, "images": images[key], "credits": used[key], "credits_in_doubt": doubt[key]}
+        for key in sorted(used)
+    ]
+    if args.json:
+        print(json.dumps({"by": args.by, "credits": used.total(), "credits_in_doubt": doubt.total(), "rows": rows}))
+        return 0
+    most = max(used.values(), default=0)
+    bars = sys.stdout.isatty()
+    print_table(
+        (args.by.upper(), "IMAGES", "CREDITS", "IN DOUBT", *([""] if bars else [])),
+        [(*row.values(), *(["█" * round(_BAR * used[str(row[args.by])] / most)] if bars else [])) for row in rows],
+        right=("IMAGES", "CREDITS", "IN DOUBT"),
+    )
+    print(f"\n{counted(used.total(), 'credit')} for {counted(images.total(), 'image')}")
+    return 0
+
+
+def _key(one: Spent, by: str) -> str:
+    if by == "rule":
+        return one.rule
+    return time.strftime("%Y-%m-%d" if by == "day" else "%Y-%m", time.localtime(one.at))

@@ -1,0 +1,141 @@
+"""``status``: whether the daemon runs, jobs by state and rule, credits, and what is wrong."""
+
+import argparse
+import json
+from collections import Counter
+
+from picwish_watchd import __version__
+from picwish_watchd.cli.loading import outlined, report_of
+from picwish_watchd.cli.table import print_table
+from picwish_watchd.clock import Clock, day_start, month_start
+from picwish_watchd.config.summary import Outline, RuleOutline
+from picwish_watchd.journal.job_counts import Stock
+from picwish_watchd.journal.locks import DaemonLock
+from picwish_watchd.journal.status_reader import Overview
+from picwish_watchd.pricing import PRICES
+from picwish_watchd.reporting.forecast import survey
+from picwish_watchd.scheduling.rate import crept_back
+from picwish_watchd.state import State
+from picwish_watchd.wording import left_behind, moment, spent_of, waiting_for_approval
+
+
+def run(args: argparse.Namespace) -> int:
+    """Tells it."""
+    outline, reader = outlined(args)
+    facts = standing(outline, reader, Clock())
+    if args.json:
+        print(json.dumps(facts))
+        return 0
+    _tell(facts)
+    return 0
+
+
+def standing(outline: Outline, reader: Overview, clock: Clock) -> dict[str, object]:
+    """All of it as plain values, as `status --json` prints them."""
+    pid = DaemonLock(reader.path).owner()
+    told = report_of(pid, reader)
+    if told.get("version") == __version__ and "stock" in told:
+        reader.believe(Stock.recalled(told["stock"]), dict(told["credits"]))
+    counts = reader.counts()
+    totals: Counter[str] = Counter()
+    for states in counts.values():
+        totals.update({str(state): number for state, number in states.items()})
+    floods = reader.floods()
+    now, blocked = clock.now(), told.get("blocked")
+    rate = _rate(outline, told.get("slowed"), now)
+    stopped = "the daemon does not run" if pid is None else blocked and blocked["message"]
+    collecting = pid is not None and (not blocked or blocked["code"] == "budget")
+    ahead = survey(outline, reader, now, counts=counts, rate=rate, stopped=stopped, collecting=collecting)
+    watched = told.get("rules", {})
+    return {
+        "running": pid is not None,
+        "pid": pid,
+        "version": told.get("version", __version__),
+        "jobs": {str(state): totals[state] for state in State},
+        "rules": [
+            {
+                "name": rule.name,
+                "inbox": rule.inbox,
+                "watching": watched.get(rule.name, {}).get("watching", False),
+                "observer": watched.get(rule.name, {}).get("observer"),
+                "reason": watched.get(rule.name, {}).get("reason"),
+                "jobs": {str(state): number for state, number in counts.get(rule.name, {}).items()},
+                "blocked": _flood(rule, floods.get(rule.name, 0)),
+            }
+            for rule in outline.rules
+        ],
+        "credits": {
+            "today": reader.credits_since(day_start(now)),
+            "month": reader.credits_since(month_start(now)),
+            "per_day": outline.per_day,
+            "per_month": outline.per_month,
+        },
+        "blocked": blocked,
+        "refused": told.get("refused"),
+        "left_behind": left_behind([rule.name for rule in outline.rules], counts),
+        "rate": {"now": round(rate, 2), "qps": outline.qps, "reason": _slowed(outline, told.get("slowed"), rate)},
+        "forecast": {
+            **ahead._asdict(),
+            "end": moment(now + ahead.seconds) if ahead.images and ahead.seconds is not None else None,
+            "text": ahead.text(),
+        },
+    }
+
+
+def _rate(outline: Outline, slowed: tuple[float, float] | None, now: float) -> float:
+    """Requests a second that the daemon allows itself at this moment."""
+    return outline.qps if slowed is None else crept_back(outline.qps, slowed[0], now - slowed[1])
+
+
+def _slowed(outline: Outline, slowed: tuple[float, float] | None, rate: float) -> str | None:
+    if slowed is None or rate >= outline.qps:
+        return None
+    return (
+        f"{rate:.2g} requests a second instead of {outline.qps:g}, for PicWish said at {moment(slowed[1])} that "
+        "there were too many (429): another program may use the same key; the rate creeps back by itself"
+    )
+
+
+def _flood(rule: RuleOutline, images: int) -> dict[str, str] | None:
+    if not images:
+        return None
+    return {"code": "burst", "message": waiting_for_approval(images, PRICES[rule.type], rule.name)}
+
+
+def _tell(facts: dict[str, object]) -> None:
+    print(f"running    pid {facts['pid']}, version {facts['version']}" if facts["running"] else "running    no")
+    spent = facts["credits"]
+    assert isinstance(spent, dict)
+    today, month = spent_of(spent["today"], spent["per_day"]), spent_of(spent["month"], spent["per_month"])
+    print(f"credits    {today} today, {month} this month")
+    if facts["blocked"]:
+        assert isinstance(facts["blocked"], dict)
+        print(f"blocked    {facts['blocked']['message']}")
+    rate, ahead = facts["rate"], facts["forecast"]
+    assert isinstance(rate, dict)
+    assert isinstance(ahead, dict)
+    if rate["reason"]:
+        print(f"rate       {rate['reason']}")
+    if ahead["text"]:
+        print(f"backlog    {ahead['text']}")
+    if facts["refused"]:
+        print(f"config     {facts['refused']}")
+    assert isinstance(facts["left_behind"], list)
+    for told in facts["left_behind"]:
+        print(f"waiting    {told}")
+    print()
+    rules = facts["rules"]
+    assert isinstance(rules, list)
+    for rule in rules:
+        if rule["blocked"]:
+            print(f"held       {rule['name']}: {rule['blocked']['message']}")
+    rows = [
+        (
+            rule["name"],
+            rule["inbox"],
+            "yes" if rule["watching"] else rule["reason"] or "no",
+            ", ".join(f"{number} {state}" for state, number in rule["jobs"].items()) or "none",
+        )
+        for rule in rules
+    ]
+    print_table(("RULE", "INBOX", "WATCHED", "JOBS"), rows)

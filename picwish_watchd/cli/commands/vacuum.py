@@ -1,0 +1,15 @@
+"""``vacuum``: gives the room that pruning left in the journal's file back to the disk."""
+
+import argparse
+
+from picwish_watchd.cli.loading import configuration
+from picwish_watchd.clock import Clock
+from picwish_watchd.journal.vacuum import vacuum
+
+
+def run(args: argparse.Namespace) -> int:
+    """Does it, and tells how large the file was and is."""
+    config = configuration(args)
+    before, after = vacuum(config.journal, Clock())
+    print(f"{config.journal}: {before / 1e6:.1f} MB before, {after / 1e6:.1f} MB now")
+    return 0

@@ -1,0 +1,44 @@
+"""The API key: where it may stand, and what it must look like."""
+
+from collections.abc import Iterator, Mapping
+
+from picwish_watchd.config.model import Config
+from picwish_watchd.config.secret_files import CREDENTIAL, checked_word, credential, read_private
+from picwish_watchd.errors import ConfigError
+
+VARIABLE = "PICWISH_API_KEY"
+
+_WAYS = (
+    f"give it as the systemd credential {CREDENTIAL} (LoadCredential=), in the environment as {VARIABLE}, "
+    "or in a file named by api.key_file that others cannot read"
+)
+
+
+def read_key(config: Config, environ: Mapping[str, str]) -> str:
+    """The API key, from the first of these that is there:
+
+    1. the systemd credential ``$CREDENTIALS_DIRECTORY/picwish_api_key`` (systemd.exec(5), LoadCredential=),
+    2. ``$PICWISH_API_KEY``,
+    3. the file ``api.key_file``,
+    4. ``api.key`` in the configuration, which warns.
+
+    So what an administrator gives to this one process goes before what the file says. A source that is there and
+    unusable is an error, never passed over for the next: the key that is used must be the key that was meant.
+    A final line break is dropped. Raises `ConfigError` for a key that is missing, empty, no header value, or in a file
+    that cannot be read, is not a regular file, is larger than 4096 bytes or can be read by others (mode o+r). From
+    then on it is hidden (`picwish_watchd.redaction`).
+    """
+    for source, key in _candidates(config, environ):
+        return checked_word(key, source, f"put the key there, or take it away and {_WAYS}")
+    raise ConfigError("no API key", hint=_WAYS)
+
+
+def _candidates(config: Config, environ: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    if (handed := credential(CREDENTIAL, environ)) is not None:
+        yield f"the credential {handed}", read_private(handed, "the key file", _WAYS)
+    if VARIABLE in environ:
+        yield f"${VARIABLE}", environ[VARIABLE]
+    if config.api.key_file is not None:
+        yield f"the key file {config.api.key_file}", read_private(config.api.key_file, "the key file", _WAYS)
+    if config.api.key is not None:
+        yield "api.key", config.api.key.get_secret_value()

@@ -1,0 +1,38 @@
+"""The whole configuration as one frozen model."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from picwish_watchd.config.secret_files import PrivateFile
+
+if TYPE_CHECKING:
+    from picwish_watchd.config.notifiers import Notifier  # it stands on this file
+from picwish_watchd.config.schema import Api, Budget, Charging, Http, Log, Rule
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """One whole, checked configuration. Made by `picwish_watchd.config.loader.load`."""
+
+    api: Api
+    journal: Path
+    charging: Charging
+    budget: Budget
+    min_free: int  #: bytes
+    max_attempts: int
+    retry_backoff: float  #: seconds
+    keep: float | None  #: seconds that the history of a finished job is kept; None: for ever
+    rules: tuple[Rule, ...]
+    log: Log
+    path: Path | None  #: the file that it was read from, absolute
+    warnings: tuple[str, ...]  #: what works and should not stay so, for a person to read
+    http: Http | None = None
+    notify: "tuple[Notifier, ...]" = ()  #: whom the daemon tells of trouble
+    #: `digest_of` that file's bytes; None where they do not say all: ``~`` and ``${VAR}`` come from outside.
+    digest: str | None = field(default=None, compare=False)
+
+    def private(self) -> list[PrivateFile]:
+        """The files of secrets that it names, besides that of the API key."""
+        token = None if self.http is None else self.http.token
+        return [*([token] if token else []), *(file for notifier in self.notify for file in notifier.private)]

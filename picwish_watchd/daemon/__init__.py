@@ -1,0 +1,1 @@
+"""The daemon: assembly, lifecycle, watchdog, drain (``run --once``) and systemd."""

@@ -1,0 +1,17 @@
+"""Build the parts of the daemon from a configuration."""
+
+from picwish_watchd.config.model import Config
+from picwish_watchd.counters import Tally
+from picwish_watchd.picwish import PicwishClient
+
+
+def _address(config: Config) -> tuple[object, ...]:
+    return config.api.base_url, config.api.timeout, config.api.allow_insecure
+
+
+def _client(config: Config, key: str, tally: Tally) -> PicwishClient:
+    api = config.api
+    return PicwishClient(
+        base_url=api.base_url, key=key, timeout=api.timeout, allow_insecure=api.allow_insecure,
+        counted=tally.request,
+    )  # fmt: skip

@@ -1,0 +1,125 @@
+"""``run --once``: when is nothing left to do, and when can nothing more be done?"""
+
+from collections import Counter
+
+import structlog
+
+from picwish_watchd.config.summary import Outline
+from picwish_watchd.job import ENDED_BADLY, Job, State
+from picwish_watchd.journal.reader import behind_another
+from picwish_watchd.pipeline.context import Context
+from picwish_watchd.pipeline.gate import Blocked, Gate, Reason
+from picwish_watchd.pipeline.inboxes import Desks
+from picwish_watchd.reporting.forecast import Forecast, survey
+
+_log = structlog.get_logger()
+
+_LOOK = 0.1
+_AFRESH = 2.0  # seconds between forecasts
+_FIRST = 0.5  # the same, until there is anything to foretell
+_PATIENCE = 300.0  # seconds that a dead API, or a refused key with tasks at PicWish, is waited for
+
+_AT_PICWISH = (State.SUBMITTING, State.PENDING, State.FETCHING)
+
+
+class Drain:
+    """Watches over one run. Made before anything has happened in it."""
+
+    def __init__(self, context: Context, *, gate: Gate, desks: Desks) -> None:
+        self._context = context
+        self._gate = gate
+        self._desks = desks
+        self._since = context.journal.last_event()
+        self._forecast: Forecast | None = None
+        self._foretold = 0.0
+        self._blocked: Blocked | None = None  # as it was then
+
+    async def run(self) -> None:
+        """Returns when all is done, or when all that is left waits for a person."""
+        clock = self._context.clock
+        give_up = clock.monotonic() + _PATIENCE
+        while True:
+            await clock.sleep(_LOOK)
+            if self._gate.blocked is None:
+                give_up = clock.monotonic() + _PATIENCE
+            weary = clock.monotonic() > give_up
+            if self._taken_in() and self._disposed() and (self._left() == 0 or self._stuck(weary=weary)):
+                return
+
+    def totals(self) -> Counter[State]:
+        """Number of jobs by state: those on their way, and those that ended in this run."""
+        return Counter(self._context.journal.counts_since(self._since))
+
+    def forecast(self, rate: float, *, afresh: bool = False) -> Forecast:
+        """What is left to do, at ``rate`` requests a second; looked at ``afresh`` every 2 seconds, and where the gate
+        was closed or opened.
+        """
+        context, blocked = self._context, self._gate.told
+        now = context.clock.monotonic()
+        images = 0 if self._forecast is None else self._forecast.images
+        afresh |= blocked != self._blocked or now - self._foretold >= (_AFRESH if images else _FIRST)
+        if self._forecast is None or afresh:
+            self._foretold, self._blocked = now, blocked
+            self._forecast = survey(
+                Outline.of(context.config), context.journal, context.clock.now(),
+                counts=context.journal.counts(), rate=rate,
+                stopped=None if blocked is None else blocked.message,
+                collecting=self._gate.blocked is None,
+            )  # fmt: skip
+        return self._forecast
+
+    def finished(self) -> list[Job]:
+        """What was done in this run, oldest first."""
+        return self._context.journal.changed_since(self._since, (State.DONE,))
+
+    def exit_code(self) -> int:
+        """0 if all went well; else 1, and the log says why. To be asked while the desks are open."""
+        left = self._left()
+        if left:
+            blocked = self._gate.told
+            reason = blocked.message if blocked else "`picwish-watchd jobs` shows what each of them waits for"
+            _log.error("run.unfinished", jobs=left, reason=reason)
+        away = any(desk.away for desk in self._desks.all())
+        unreadable = self._desks.unreadable
+        if unreadable:
+            _log.error("run.unread", number=unreadable, reason="files or folders could not be read; see above")
+        bad = self._context.journal.changed_since(self._since, ENDED_BADLY)
+        return 1 if bad or left or away or unreadable else 0
+
+    def _taken_in(self) -> bool:
+        return self._desks.walked and not self._desks.recalling and self._desks.settling == 0
+
+    def _disposed(self) -> bool:
+        """Whether every original that is to go was at least tried, or one for all that wait for the same folder."""
+        return self._context.journal.originals_waiting(self._context.clock.now()) == 0
+
+    def _left(self) -> int:
+        """Number of jobs on their way, less those that wait for a rule that left the configuration."""
+        journal = self._context.journal
+        names = {rule.name for rule in self._context.config.rules}
+        counts = journal.counts()
+        orphans = sum(states.get(State.QUEUED, 0) for name, states in counts.items() if name not in names)
+        return journal.unfinished() - orphans
+
+    def _stuck(self, *, weary: bool) -> bool:
+        """Whether all that is left waits for something that a person has to mend."""
+        totals: Counter[State] = Counter()
+        for states in self._context.journal.counts().values():
+            totals.update(states)
+        at_picwish = sum(totals[state] for state in _AT_PICWISH)
+        if at_picwish:
+            return weary
+        delivering = totals[State.DELIVERING]
+        if delivering != self._context.journal.waiting_in_vain(State.DELIVERING):
+            return False
+        blocked = self._gate.blocked
+        shut = blocked is not None and (weary or blocked.code is Reason.UNAUTHORIZED)
+        return shut or self._gate.short is not None or self._all_wait(self._left() - delivering, delivering)
+
+    def _all_wait(self, queued: int, delivering: int) -> bool:
+        """Whether each queued job was tried in vain, is held by a flood, or is a copy of one that waits so."""
+        journal = self._context.journal
+        waiting = journal.waiting_in_vain(State.QUEUED) + sum(journal.floods().values())
+        if waiting < queued and waiting + delivering > 0:
+            waiting += behind_another(journal)
+        return waiting == queued

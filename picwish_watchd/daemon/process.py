@@ -1,0 +1,44 @@
+"""Prepare the process for the daemon: its limit of open files, and its journal."""
+
+import os
+import resource
+from contextlib import suppress
+from pathlib import Path
+
+from picwish_watchd.errors import WatchdError
+
+_LETTING_GO = 15.0  # seconds from the last request's end to the exit, at most
+
+
+_READING = 5e6  # bytes of a journal that even a slow disk reads and checks in a second
+
+
+_OPEN_FILES = 8192  # with `sync: 1` each task at PicWish holds a connection, and there are at most 5000
+
+
+_READY_PATIENCE = 30.0  # seconds that systemd is kept waiting for the first walk of every inbox
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """What ended the daemon: the journal's word where there is one, else the first bug."""
+    told = group.subgroup(WatchdError)
+    error: BaseException = told or group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+def _opening(journal: Path) -> float:
+    """Seconds that systemd is asked for until READY, beyond its own limit: an unclean journal is read as a whole."""
+    with suppress(OSError):
+        return _READY_PATIENCE + _LETTING_GO + os.path.getsize(journal) / _READING
+    return _READY_PATIENCE + _LETTING_GO
+
+
+def _allow_open_files() -> None:
+    """A process begins with 1024, for the sake of select(2); without a free one no paid result can be fetched."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, _OPEN_FILES)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        with suppress(ValueError, OSError):  # as a service's filter of system calls may have it
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))

@@ -1,0 +1,290 @@
+"""Judging images: is it one, which, how large, is all of it there, and what is its hash.
+
+Taken is what Pillow calls JPEG (MPO included), PNG, WebP, BMP and TIFF, of any depth and colour space; of several
+pages or frames the first one counts. The structure is read by hand (`whole`); Pillow decodes only where that leaves a
+doubt.
+"""
+
+import hashlib
+import io
+import os
+import struct
+import threading
+import warnings
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import (
+    BmpImagePlugin,
+    Image,
+    JpegImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
+
+from picwish_watchd.fs.safe_open import (
+    BLOCK,
+    FlawError,
+    NotAFile,
+    OpenFile,
+    missing_or_unreadable,
+    open_file,
+    sha256_of,
+    still,
+)
+from picwish_watchd.fs.verdicts import Bad, Changed, Gone, NotWhole, Unreadable
+from picwish_watchd.images.completeness import Flaw, check
+from picwish_watchd.images.formats import HEAD, Format, describe_text, may_become_an_image, recognise
+from picwish_watchd.images.tiff import size_of_first
+from picwish_watchd.job import ErrorCode, Problem, Result, Stamp
+from picwish_watchd.wording import shown
+
+_PILLOW_NAMES = {
+    Format.JPEG: JpegImagePlugin.JpegImageFile.format,
+    Format.PNG: PngImagePlugin.PngImageFile.format,
+    Format.WEBP: WebPImagePlugin.WebPImageFile.format,
+    Format.BMP: BmpImagePlugin.BmpImageFile.format,
+    Format.TIFF: TiffImagePlugin.TiffImageFile.format,
+}
+
+#: What Pillow's readers raise on damaged files, as found by fuzzing and in its own tests.
+_DECODER_ERRORS = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    LookupError,
+    EOFError,
+    AttributeError,
+    ArithmeticError,
+    MemoryError,
+    RuntimeError,
+    AssertionError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
+
+#: One decode at a time: it takes some hundred MB, and Pillow's warnings can only be silenced for the whole process.
+_DECODING = threading.Lock()
+
+
+#: What is tried at all where larger images are made smaller: a sheet of A2 at 600 dpi, and its uncompressed TIFF.
+FIT_PIXELS = 200_000_000
+FIT_BYTES = 2**30
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What PicWish takes at most."""
+
+    max_bytes: int
+    max_side: int  #: pixels, of width and of height
+    fitting: bool = (
+        False  #: what is larger is made smaller before it is sent: taken, up to `FIT_PIXELS` and `FIT_BYTES`
+    )
+
+    def exceeded(self, size: int, width: int, height: int) -> bool:
+        """Whether an image of ``size`` bytes and so many pixels is larger than PicWish takes."""
+        return size > self.max_bytes or max(width, height) > self.max_side
+
+
+@dataclass(frozen=True, slots=True)
+class Inspected:
+    """An image that can be submitted, as it is or (`Limits.fitting`) once it was made smaller."""
+
+    format: Format
+    width: int  #: pixels
+    height: int  #: pixels
+    size: int  #: bytes
+    sha256: str  #: hexadecimal; of exactly the bytes that were judged
+    stamp: Stamp
+
+
+Verdict = Inspected | NotWhole | Bad | Changed | Gone | Unreadable
+
+
+def inspect(path: Path, limits: Limits, *, follow_symlinks: bool = False, decode: bool = False) -> Verdict:
+    """Judges the file at ``path``; never raises for what is in it.
+
+    ``decode`` is for a file that has stood still for `settle_timeout`: then there is no `NotWhole`, for a full decode
+    decides between taken, `truncated` and `corrupt`. Nothing beyond ``limits`` is ever decoded here: what is to be made
+    smaller is decoded by the process that does that.
+    """
+    opened = open_file(path, follow_symlinks=follow_symlinks)
+    if isinstance(opened, NotAFile):
+        return _bad(ErrorCode.NOT_AN_IMAGE, path, f"is {opened.what}, not a file", opened.stamp)
+    if not isinstance(opened, OpenFile):
+        return opened
+    with opened:
+        try:
+            verdict = _judge(path, opened, limits, decode=decode)
+            return verdict if still(path, opened, follow_symlinks=follow_symlinks) else Changed()
+        except OSError as error:
+            return missing_or_unreadable(error)
+
+
+def read_exactly(
+    path: Path, sha256: str, size: int, *, follow_symlinks: bool = False
+) -> bytearray | Changed | Gone | Unreadable:
+    """The bytes of the file, if they are those that were judged: ``size`` of them, with that hash.
+
+    The file is read once, in pieces of 1 MiB, and what is returned is what was hashed.
+    """
+    opened = open_file(path, follow_symlinks=follow_symlinks)
+    if isinstance(opened, NotAFile):
+        return Changed()
+    if not isinstance(opened, OpenFile):
+        return opened
+    with opened:
+        if opened.size != size:
+            return Changed()
+        try:
+            return _read(opened, sha256)
+        except OSError as error:
+            return missing_or_unreadable(error)
+
+
+def inspect_result(path: Path) -> Result | str:
+    """What was paid for, or why it is no result: empty, cut, a web page, no image, none of the five formats.
+
+    There are no limits of size or pixels. Raises OSError if the file cannot be read, which says nothing about the
+    result itself.
+    """
+    opened = open_file(path)
+    if isinstance(opened, NotAFile):
+        return f"the result is {opened.what}"
+    if not isinstance(opened, OpenFile):
+        raise OSError(f"{path}: {opened}")
+    with opened:
+        head = opened.at(0, HEAD)
+        kind = recognise(head)
+        if not isinstance(kind, Format):
+            return f"the result is {_what(kind, head)}"
+        found = check(opened, kind)
+        if isinstance(found, Flaw):
+            return f"the result is not a whole {kind.name} image: {found.reason}"
+        if found.foreign is not None:
+            return f"the result is {found.foreign}"
+        return Result(kind.value, found.width, found.height, opened.size, sha256_of(opened))
+
+
+def _judge(path: Path, file: OpenFile, limits: Limits, *, decode: bool) -> Inspected | NotWhole | Bad:
+    file = file.begun()
+    head = file.at(0, HEAD)
+    kind = recognise(head)
+    if not isinstance(kind, Format):
+        return _no_image(path, file, kind, head, final=decode)
+    if file.size > (FIT_BYTES if limits.fitting else limits.max_bytes):
+        return _too_many_bytes(path, limits, file)
+    written = file.until_hole()
+    facts = check(written, kind)
+    if not decode and written.size < file.size and not isinstance(facts, Flaw):
+        # the picture is there, and what comes behind it would make another content of it, to be paid for again
+        return NotWhole(f"{shown(path.name)} is not whole: not all of it is written yet", file.stamp)
+    if isinstance(facts, Flaw):
+        if not decode:
+            return NotWhole(f"{shown(path.name)} is not whole: {facts.reason}", file.stamp)
+        size = _decode(path, file, kind, limits, facts)
+        if isinstance(size, Bad):
+            return size
+    elif facts.foreign is not None:
+        return _unsupported(path, facts.foreign, file.stamp)
+    else:
+        size = (facts.width, facts.height)
+    too_large = size[0] * size[1] > FIT_PIXELS if limits.fitting else max(size) > limits.max_side
+    if too_large and limits.exceeded(file.size, *size):
+        return _too_many_pixels(path, size, limits, file.stamp)
+    return Inspected(kind, *size, file.size, sha256_of(file), file.stamp)
+
+
+def _no_image(path: Path, file: OpenFile, kind: str | None, head: bytes, *, final: bool) -> NotWhole | Bad:
+    if kind is not None:
+        return _unsupported(path, kind, file.stamp)
+    if may_become_an_image(head):
+        what = "is empty" if not head else "holds only zeros" if not head.strip(b"\0") else "has only begun"
+        if not final:
+            return NotWhole(f"{shown(path.name)} {what}", file.stamp)
+        return _bad(ErrorCode.TRUNCATED, path, f"{what}: copy it again", file.stamp)
+    return _bad(ErrorCode.NOT_AN_IMAGE, path, f"is {_what(None, head)}", file.stamp)
+
+
+def _what(kind: str | None, head: bytes) -> str:
+    if kind is not None:
+        return f"{kind}, none of JPEG, PNG, WebP, BMP, TIFF"
+    if not head:
+        return "empty"
+    text = describe_text(head)
+    return f"{text}, not an image" if text else "not an image"
+
+
+def _decode(path: Path, file: OpenFile, kind: Format, limits: Limits, flaw: Flaw) -> tuple[int, int] | Bad:
+    """Decodes all of it: width and height in pixels, or what is wrong. Too large a picture is not decoded."""
+    code = ErrorCode.TRUNCATED if flaw.cut else ErrorCode.CORRUPT
+    bad = _bad(code, path, f"is {code.value}: {flaw.reason}; copy or export it again", file.stamp)
+    if kind is Format.TIFF and file.size > limits.max_bytes:
+        # Its directory may stand at its end. All of it is decoded by the process that makes it smaller.
+        try:
+            return size_of_first(file)
+        except FlawError:
+            return bad
+    with _DECODING, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        # From memory: libtiff would map the file, and die of SIGBUS (mmap(2)) if somebody cuts it meanwhile.
+        stream = io.BytesIO(file.at(0, min(file.size, limits.max_bytes)))
+        try:
+            with Image.open(stream, formats=[_PILLOW_NAMES[kind]]) as image:
+                if limits.fitting and limits.exceeded(file.size, *image.size):
+                    return image.size
+                if max(image.size) > limits.max_side:
+                    return _too_many_pixels(path, image.size, limits, file.stamp)
+                image.load()
+                return image.size
+        except _DECODER_ERRORS:
+            return bad
+
+
+def _read(opened: OpenFile, sha256: str) -> bytearray | Changed:
+    data = bytearray(opened.size)
+    digest, filled = hashlib.sha256(), 0
+    with memoryview(data) as view:
+        while filled < len(data):
+            count = os.preadv(opened.fd, [view[filled : filled + BLOCK]], filled)
+            if count == 0:
+                return Changed()
+            digest.update(view[filled : filled + count])
+            filled += count
+    return data if digest.hexdigest() == sha256 and not os.pread(opened.fd, 1, filled) else Changed()
+
+
+def _bad(code: ErrorCode, path: Path, what: str, stamp: Stamp) -> Bad:
+    return Bad(Problem(code, f"{shown(path.name)} {what}"), stamp)
+
+
+def _unsupported(path: Path, kind: str, stamp: Stamp) -> Bad:
+    found = f"is {kind}; PicWish takes JPEG, PNG, WebP, BMP and TIFF: convert it first"
+    return _bad(ErrorCode.UNSUPPORTED_FORMAT, path, found, stamp)
+
+
+def _too_many_pixels(path: Path, size: tuple[int, int], limits: Limits, stamp: Stamp) -> Bad:
+    found = f"has {size[0]} x {size[1]} pixels; PicWish takes at most {limits.max_side} x {limits.max_side}"
+    if limits.fitting:
+        found += f", and oversize: downscale tries at most {FIT_PIXELS // 10**6} million pixels"
+    found += ": make it smaller first"
+    return _bad(ErrorCode.RESOLUTION_TOO_HIGH, path, found, stamp)
+
+
+def _too_many_bytes(path: Path, limits: Limits, file: OpenFile) -> Bad:
+    found = f"is {_megabytes(file.size, limits.max_bytes)}"
+    if limits.fitting:
+        found += f", and oversize: downscale tries at most {FIT_BYTES // 2**20} MiB"
+    return _bad(ErrorCode.FILE_TOO_LARGE, path, f"{found}; make it smaller, for example as a JPEG", file.stamp)
+
+
+def _megabytes(size: int, limit: int) -> str:
+    """Both numbers in one unit, with as many digits as it takes to tell them apart."""
+    unit, name = (2**20, "MiB") if limit % 2**20 == 0 else (10**6, "MB")
+    digits = next((each for each in (1, 3) if round(size / unit, each) > round(limit / unit, each)), 6)
+    return f"{size / unit:.{digits}f} {name}; PicWish takes at most {limit / unit:g} {name}"

@@ -1,0 +1,81 @@
+"""Decide by its name whether a file is an image for a rule."""
+
+import fnmatch
+import re
+from collections.abc import Iterable
+
+#: Left behind by NAS systems, desktops, browsers and copy programs; never somebody's picture.
+JUNK = (
+    ".*",
+    "@eaDir",
+    "#recycle",
+    "@Recycle",
+    "@Recently-Snapshot",
+    "#snapshot",
+    "$RECYCLE.BIN",
+    "System Volume Information",
+    "lost+found",
+    "__MACOSX",
+    "Thumbs.db",
+    "desktop.ini",
+    "*.part",
+    "*.partial",
+    "*.tmp",
+    "*.temp",
+    "*.crdownload",
+    "*.download",
+    "*.filepart",
+    "*.!qB",
+    "~$*",
+    "~syncthing~*",
+    "*~",
+)
+
+
+_PICTURE = re.compile(r"\.(jpe?g|bmp|png|webp|tiff?|url|webloc)$", re.IGNORECASE)
+
+
+class NameFilter:
+    """Which names a rule takes: ``include`` less ``exclude`` less `JUNK`; globs, without regard to case.
+
+    A pattern with a slash is matched against the path below the inbox, any other against the name alone.
+    """
+
+    def __init__(self, include: Iterable[str], exclude: Iterable[str]) -> None:
+        exclude = tuple(exclude)
+        self._include = _Globs(include)
+        self._exclude = _Globs(exclude)
+        self._junk = _Globs(JUNK)
+        self._excluded = exclude
+
+    def ignores(self, name: str, relative: str) -> bool:
+        """Whether junk or ``exclude`` keeps it out; a folder so named is not entered."""
+        return self._junk.match(name, relative) or self._exclude.match(name, relative)
+
+    def ignored_by(self, name: str, relative: str) -> str | None:
+        """Which pattern of which list makes `ignores` say yes, in words; None where it says no."""
+        for patterns, what in ((JUNK, "the built-in junk pattern"), (self._excluded, "exclude:")):
+            for pattern in patterns:
+                if _Globs([pattern]).match(name, relative):
+                    return f'{what} "{pattern}"'
+        return None
+
+    def takes(self, name: str, relative: str) -> bool:
+        """Whether ``include`` names it; to be asked after `ignores`."""
+        return self._include.match(name, relative)
+
+
+class _Globs:
+    def __init__(self, patterns: Iterable[str]) -> None:
+        self._by_name = _compile(pattern for pattern in patterns if "/" not in pattern)
+        self._by_path = _compile(pattern for pattern in patterns if "/" in pattern)
+
+    def match(self, name: str, relative: str) -> bool:
+        if self._by_name is not None and self._by_name.match(name):
+            return True
+        return self._by_path is not None and self._by_path.match(relative) is not None
+
+
+def _compile(patterns: Iterable[str]) -> re.Pattern[str] | None:
+    sources = [fnmatch.translate(pattern) for pattern in patterns]
+    return re.compile("|".join(sources), re.IGNORECASE) if sources else None

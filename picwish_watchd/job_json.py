@@ -1,0 +1,56 @@
+"""A job as scripts read it: the object that `jobs --json`, `show --json` and the sidecars give."""
+
+import json
+from typing import TYPE_CHECKING
+
+from picwish_watchd.wording import moment
+
+if TYPE_CHECKING:  # `status` takes its words from here, and describes no job
+    from picwish_watchd.job import Job, JobEvent
+
+
+def described(job: "Job") -> dict[str, object]:
+    """All facts of a job with plain values; times ISO 8601 UTC, paths absolute, names of users' scripts."""
+    from dataclasses import asdict
+
+    answer = json.loads(job.answer) if job.answer else None
+    return {
+        "id": job.id,
+        "rule": job.rule,
+        "state": job.state,
+        "source": str(job.source),
+        "kind": job.kind,
+        "url": job.url,
+        "task_id": job.task_id,
+        "type": job.type,
+        "return_type": job.return_type,
+        "sync": job.sync,
+        "sha256": job.sha256,
+        "size": job.stamp.size,
+        "format": job.format,
+        "width": job.width,
+        "height": job.height,
+        "sent": None if job.sent is None else asdict(job.sent),
+        "credits": job.credits,
+        "credits_in_doubt": job.credits_in_doubt,
+        "attempts": job.attempts,
+        "error": None if job.problem is None else {"code": job.problem.code, "message": job.problem.message},
+        "output": None if job.output is None else str(job.output),
+        "result": None if job.result is None else asdict(job.result),
+        "original": job.original,
+        "note": job.note,
+        "answer": answer,
+        "created_at": moment(job.created_at),
+        "submitted_at": moment(job.submitted_at),
+        "completed_at": moment(job.completed_at),
+    }
+
+
+def described_event(event: "JobEvent") -> dict[str, object]:
+    """One line of a job's history."""
+    return {"at": moment(event.at), "state": event.state, "message": event.message}
+
+
+def sidecar_text(job: "Job") -> str:
+    """What stands in NAME.EXT.json and NAME.EXT.error.json: the job, and in it PicWish's answer without the image."""
+    return json.dumps(described(job), indent=2) + "\n"

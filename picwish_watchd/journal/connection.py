@@ -1,0 +1,152 @@
+"""Opening the journal for reading."""
+
+import os
+import sqlite3
+from contextlib import suppress
+from pathlib import Path
+
+from picwish_watchd.errors import JournalError
+from picwish_watchd.journal.integrity import (
+    check_version,
+    refuse_gone,
+    refuse_lost_events,
+    refuse_lost_wal,
+    refuse_no_file,
+)
+from picwish_watchd.journal.locks import WriteLock, witnessed
+from picwish_watchd.journal.schema import VERSION, add_indexes, migrate
+from picwish_watchd.journal.sqlite_errors import RESTORE
+
+
+def require(path: Path) -> None:
+    """Raises `JournalError` if there is no journal, or none that this user can see."""
+    refuse_no_file(path)
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        raise JournalError(
+            f"there is no journal at {path}", hint="it is made by the first `picwish-watchd run`"
+        ) from None
+    except OSError as error:
+        raise JournalError(
+            f"the journal {path} cannot be opened: {error.strerror}",
+            hint="run this as the user that runs picwish-watchd, or let this one into the folder",
+        ) from error
+
+
+def connect_checked(path: Path, parameter: str, witness: int = 0) -> sqlite3.Connection:
+    """A connection for reading to a journal that is ours, not newer and not older than ``witness``; ``parameter`` is
+    one of sqlite.org/uri.html. Raises `JournalError`.
+    """
+    connection = _connect(path, parameter)
+    try:
+        check_version(connection, path)
+        refuse_lost_events(connection, path, witness)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _connect(path: Path, parameter: str) -> sqlite3.Connection:
+    quoted = os.fsencode(path.absolute()).decode("latin-1")
+    address = "file:" + "".join(c if (c.isalnum() and c.isascii()) or c in "/._-" else f"%{ord(c):02X}" for c in quoted)
+    return sqlite3.connect(f"{address}?{parameter}", uri=True, isolation_level=None, timeout=5.0)
+
+
+#: With WAL and FULL a power cut loses no acknowledged commit (sqlite.org/pragma.html#pragma_synchronous).
+_PRAGMAS = (
+    "PRAGMA journal_mode = WAL",
+    "PRAGMA synchronous = FULL",
+    "PRAGMA foreign_keys = ON",
+    "PRAGMA journal_size_limit = 16777216",
+    "PRAGMA wal_autocheckpoint = 4096",  # pages, 16 MiB: a flood folds the same pages into the file again and again
+)
+
+
+def prepare_folder(path: Path) -> None:
+    """Makes the folder of the journal (mode 0700) if its parent is there; raises `JournalError` if it cannot."""
+    try:
+        with suppress(FileExistsError):
+            os.mkdir(path.parent, 0o700)
+    except OSError as error:
+        raise JournalError(
+            f"the folder {path.parent} of the journal cannot be made: {error.strerror}",
+            hint="make it, owned by the user that runs picwish-watchd",
+        ) from error
+
+
+def _finish_or_begin(path: Path, lock: WriteLock) -> None:
+    """Makes a new journal under another name first, so that one of this name is never half made."""
+    if path.exists():
+        if os.path.getsize(path) == 0:
+            raise JournalError(
+                f"the journal {path} is empty: it was cut off",
+                hint="restore it from a backup; only if picwish-watchd never ran here, remove it and "
+                f"{path}.write and start again",
+            )
+        refuse_lost_wal(path)
+        return
+    refuse_gone(path)
+    fresh = f"{path}.new"
+    for suffix in ("", "-wal", "-shm", "-journal"):
+        with suppress(FileNotFoundError):
+            os.unlink(fresh + suffix)
+    connection = sqlite3.connect(fresh, isolation_level=None)
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+        migrate(connection, 0)
+        connection.execute("COMMIT")
+    finally:
+        connection.close()
+    _sync(fresh)
+    lock.testify(0)
+    os.rename(fresh, path)
+    _sync(path.parent)
+
+
+def _open(path: Path, *, verify: bool = True) -> sqlite3.Connection:
+    unclean = verify and os.path.exists(f"{path}-wal") and os.path.getsize(f"{path}-wal") > 0
+    connection = sqlite3.connect(path, isolation_level=None, timeout=5.0)
+    try:
+        version = check_version(connection, path)
+        for pragma in _PRAGMAS:
+            answer = connection.execute(pragma).fetchone()
+            if pragma.startswith("PRAGMA journal_mode") and answer[0] != "wal":
+                raise JournalError(f"the file system of {path} does not carry SQLite's WAL", hint="use a local disk")
+        if unclean:
+            found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+            if found != "ok":
+                raise JournalError(f"the journal is damaged: {path} ({found})", hint=RESTORE)
+        refuse_lost_events(connection, path, witnessed(path))
+        if version < VERSION:
+            _upgrade(connection, path, version)
+        add_indexes(connection)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _upgrade(connection: sqlite3.Connection, path: Path, version: int) -> None:
+    backup = f"{path}.schema{version}.bak"
+    with suppress(FileNotFoundError):
+        os.unlink(backup)
+    connection.execute("VACUUM INTO ?", (backup,))
+    _sync(backup)
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        migrate(connection, version)
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+def _sync(path: str | Path) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

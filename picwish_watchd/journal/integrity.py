@@ -1,0 +1,126 @@
+"""What makes a journal one that nobody may go on with: not ours, newer, or shorter than it was."""
+
+import os
+import sqlite3
+import stat
+from pathlib import Path
+
+from picwish_watchd.errors import JournalError
+from picwish_watchd.journal.locks import witnessed
+from picwish_watchd.journal.schema import APPLICATION_ID, VERSION
+
+_KINDS = {
+    stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device", stat.S_IFBLK: "a device",
+}  # fmt: skip
+
+
+def refuse_no_file(path: Path) -> None:
+    """Raises `JournalError` where something other than a file is in the journal's place, or a link that leads nowhere.
+
+    A new journal would take the place of such a link, though what was paid may stand on a disk that is away.
+    """
+    try:
+        kind = stat.S_IFMT(os.stat(path).st_mode)
+    except OSError as error:
+        if os.path.islink(path):
+            raise JournalError(
+                f"the journal {path} is a link to {os.readlink(path)}: {error.strerror}",
+                hint="mount the disk that it leads to; only to begin anew, remove the link",
+            ) from error
+        return
+    if kind != stat.S_IFREG:
+        raise JournalError(
+            f"the journal {path} cannot be opened: it is {_KINDS.get(kind, 'no file')}",
+            hint="set `journal:` to a file of its own, such as /var/lib/picwish-watchd/journal.db",
+        )
+
+
+def check_version(connection: sqlite3.Connection, path: Path) -> int:
+    """The schema's number in the file; raises `JournalError` if the file is not ours or is newer than we are."""
+    application = connection.execute("PRAGMA application_id").fetchone()[0]
+    version = int(connection.execute("PRAGMA user_version").fetchone()[0])
+    if application != APPLICATION_ID:
+        raise JournalError(
+            f"{path} is not a journal of picwish-watchd",
+            hint="set `journal:` to a file of its own; this one was not touched",
+        )
+    if version > VERSION:
+        raise JournalError(
+            f"{path} was written by a newer picwish-watchd (schema {version}; this one knows {VERSION})",
+            hint="install the newer version again; the journal was not touched",
+        )
+    return version
+
+
+def last_event(connection: sqlite3.Connection) -> int:
+    """The number of the last event; they are never used twice."""
+    return int(connection.execute("SELECT coalesce(max(id), 0) FROM event").fetchone()[0])
+
+
+def refuse_lost_events(connection: sqlite3.Connection, path: Path, witness: int) -> None:
+    """Raises `JournalError` if the file ends before ``witness``, an event that was committed (looked up before)."""
+    missing = witness - last_event(connection)
+    if missing > 0:
+        lacks = "1 entry is missing" if missing == 1 else f"{missing} entries are missing"
+        raise JournalError(
+            f"the journal {path} is older than what was last written to it: {lacks}",
+            hint="its -wal was taken away, or this is a backup: put the newest one back, with its -wal. Without it, "
+            "images paid for since are unknown: only after moving them out of the inboxes, and with nothing of "
+            f"picwish-watchd running, remove {path}.write and start again",
+        )
+
+
+def refuse_lost_wal(path: Path) -> None:
+    """Raises `JournalError` if the -wal was taken away after an unclean end, and with it what was committed last.
+
+    SQLite deletes the -shm before the -wal (sqlite.org/src/file/src/wal.c, sqlite3WalClose), so that a -shm is never
+    left alone by itself. The -wal is looked for twice, as another process may open or close the journal meanwhile.
+    """
+    wal = f"{path}-wal"
+    if not os.path.exists(wal) and os.path.exists(f"{path}-shm") and not os.path.exists(wal):
+        raise JournalError(
+            f"the journal {path} lost its companion {wal}, and with it what was written last",
+            hint=f"put the -wal back; or restore both from a backup and remove {path}-shm. Without it, images "
+            "paid for last are unknown: only after moving them out of the inboxes, remove the -shm and start again",
+        )
+
+
+def refuse_gone(path: Path) -> None:
+    """Raises `JournalError` if there is no journal, and what lies beside its place says that there was one."""
+    if os.path.exists(f"{path}-wal"):
+        raise JournalError(
+            f"the journal {path} is gone, but its companion {path}-wal is there",
+            hint="put the journal back beside it; only to begin anew, move the -wal away too",
+        )
+    paid = [name for name in _listed(f"{path}.spool") if name.endswith(".result")]
+    if paid:
+        raise JournalError(
+            f"the journal {path} is gone, but {len(paid)} paid results lie in {path}.spool",
+            hint="put the journal back; only to begin anew, move that folder away",
+        )
+    if witnessed(path):
+        raise JournalError(
+            f"the journal {path} is gone: {path}.write says that it was there",
+            hint="put it back, with its -wal. A new one knows of no finished image: only after moving those out of the "
+            f"inboxes, remove {path}.write and start again",
+        )
+
+
+def _listed(folder: str) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except OSError:
+        return []
+
+
+def refuse_network(path: Path) -> None:
+    """Raises `JournalError` where SQLite's locks and WAL cannot be trusted (sqlite.org/wal.html)."""
+    from picwish_watchd.fs.mounts import mount_of  # here: who only reads the journal is never refused so
+
+    mount = mount_of(path.parent)
+    if mount is not None and mount.network:
+        raise JournalError(
+            f"the journal {path} lies on a network file system ({mount.kind} at {mount.point})",
+            hint="set `journal:` to a file on a local disk; SQLite is not safe on network file systems",
+        )

@@ -1,0 +1,80 @@
+"""How many jobs stand where, without counting them all each time.
+
+Every change of a job has a line of history. So what was counted as of some line is brought up to date by the jobs that
+have a later one: a matter of the changes since, not of the number of jobs. The daemon needs that each second, on the
+event loop; and it tells its count in its report, so that `status` need not count either.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from picwish_watchd.journal.queries import COUNTS
+from picwish_watchd.state import State
+
+if TYPE_CHECKING:
+    import sqlite3
+
+Ask = Callable[..., "list[sqlite3.Row]"]  #: a statement and its values -> its rows
+
+_MOST = 4000  # lines of history; with more, to count all is as quick
+
+#: A statement sees one moment of the journal, so all is asked in one.
+_CHANGES = """
+WITH touched (id) AS (SELECT DISTINCT job FROM event NOT INDEXED WHERE id > :event AND job <= :job),
+  change (rule, state, n) AS (
+    SELECT rule, state, count(*) FROM job NOT INDEXED WHERE id > :job GROUP BY rule, state
+    UNION ALL SELECT rule, state, count(*) FROM job WHERE id IN touched GROUP BY rule, +state
+    UNION ALL SELECT rule, (SELECT state FROM event WHERE event.job = job.id AND event.id <= :event
+                            ORDER BY event.id DESC LIMIT 1) AS was, -count(*)
+    FROM job WHERE id IN touched GROUP BY rule, was)
+SELECT rule, state, n, (SELECT max(id) FROM event), (SELECT max(id) FROM job) FROM change"""
+
+
+class Stock(NamedTuple):
+    """Number of jobs by rule and state, as of a line of history."""
+
+    event: int  #: the last line of history
+    job: int  #: the last job
+    jobs: Mapping[tuple[str, State], int]
+
+    def by_rule(self) -> dict[str, dict[State, int]]:
+        """The numbers that are not 0, rule by rule, with the states in the order of their words."""
+        found: dict[str, dict[State, int]] = {}
+        for (rule, state), number in sorted(self.jobs.items(), key=lambda item: (item[0][1], item[0][0])):
+            if number:
+                found.setdefault(rule, {})[state] = number
+        return found
+
+    def told(self) -> dict[str, Any]:
+        """As JSON knows it."""
+        return {"event": self.event, "job": self.job, "jobs": self.by_rule()}
+
+    @classmethod
+    def recalled(cls, told: Mapping[str, Any]) -> "Stock":
+        """What was told by the same version."""
+        jobs = {(rule, State(state)): n for rule, states in told["jobs"].items() for state, n in states.items()}
+        return cls(told["event"], told["job"], jobs)
+
+
+def counted(ask: Ask) -> Stock:
+    """All jobs, one by one."""
+    rows = ask(COUNTS)
+    if not rows:
+        return Stock(0, 0, {})
+    return Stock(rows[0][3], rows[0][4], {(row[0], State(row[1])): row[2] for row in rows})
+
+
+def brought_up_to_date(known: Stock, last: int, ask: Ask) -> Stock:
+    """The stock of now, where line ``last`` is the last one of the history."""
+    if last == known.event:
+        return known
+    if not 0 < last - known.event <= _MOST:
+        return counted(ask)
+    rows = ask(_CHANGES, {"event": known.event, "job": known.job})
+    if any(row[1] is None for row in rows):  # its earlier lines were pruned meanwhile
+        return counted(ask)
+    jobs = Counter(known.jobs)
+    for row in rows:
+        jobs[row[0], State(row[1])] += row[2]
+    return Stock(rows[0][3], rows[0][4], jobs) if rows else counted(ask)

@@ -1,0 +1,290 @@
+"""Writing the journal: every change of a job is one guarded statement, here, with its event beside it."""
+
+import os
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import Self, Unpack
+
+from picwish_watchd.clock import Clock
+from picwish_watchd.errors import JournalError
+from picwish_watchd.fs.mounts import Mount
+from picwish_watchd.job import LEGAL_MOVES, Job, NewJob, Stamp, State
+from picwish_watchd.journal.bulk_insert import insert, outlives_power_cuts
+from picwish_watchd.journal.connection import _finish_or_begin, _open, prepare_folder
+from picwish_watchd.journal.integrity import (
+    last_event,
+    refuse_network,
+    refuse_no_file,
+)
+from picwish_watchd.journal.locks import WriteLock
+from picwish_watchd.journal.prune import Slice, look, remove
+from picwish_watchd.journal.queries import JOB_COLUMNS
+from picwish_watchd.journal.reader import PAUSE_MAX, JournalReader
+from picwish_watchd.journal.rows import Changes, changed_columns, job_from, stamp_columns, storable
+from picwish_watchd.journal.sqlite_errors import translated
+
+_TOLD = 100  # jobs that tell why their whole rule waits
+
+
+class Charge(StrEnum):
+    """What became of the credits of one submission."""
+
+    RESERVED = "reserved"  #: submitted, not yet known
+    SPENT = "spent"  #: PicWish succeeded
+    DOUBTFUL = "doubtful"  #: nobody can know
+    RELEASED = "released"  #: refused or failed: not charged ("for each successful call")
+
+
+class BudgetReachedError(Exception):
+    """Nothing more may be spent until the day or the month turns."""
+
+
+class StaleJobError(RuntimeError):
+    """A job is no longer in the state that the caller saw: a bug, or two writers."""
+
+
+class Journal(JournalReader):
+    """The daemon's journal: queue, history and ledger in one SQLite file.
+
+    Not thread-safe: only the event loop's thread may use it. Its commits are synchronous on purpose: nothing can come
+    between a known outcome and its commit. Writers of other processes are kept apart by `WriteLock`.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, path: Path, lock: WriteLock, clock: Clock) -> None:
+        super().__init__(connection, path)
+        self._lock = lock
+        self._clock = clock
+        self._inode = os.stat(path).st_ino
+        self.taken = 0  #: transactions that were committed
+
+    @classmethod
+    def open_for_writing(cls, path: Path, clock: Clock) -> Self:
+        """Opens the journal, makes a new one where there is none, and brings an older one up to date.
+
+        Raises `JournalError` if it is damaged, newer than this program, not ours, or on a network file system.
+        """
+        refuse_no_file(path)
+        refuse_network(path)
+        prepare_folder(path)
+        lock = WriteLock(path)
+        try:
+            with translated(path), lock.held():
+                _finish_or_begin(path, lock)
+                connection = _open(path)
+            return cls(connection, path, lock, clock)
+        except BaseException:
+            lock.close()
+            raise
+
+    @classmethod
+    def open_beside(cls, path: Path, clock: Clock) -> Self:
+        """Opens an existing journal for a short change, beside a running daemon or without one.
+
+        Raises `JournalError` as `open_for_writing` does, and where there is none.
+        """
+        JournalReader.open(path).close()
+        lock = WriteLock(path)
+        try:
+            with translated(path), lock.held():
+                connection = _open(path, verify=False)
+            return cls(connection, path, lock, clock)
+        except BaseException:
+            lock.close()
+            raise
+
+    def close(self) -> None:
+        """Closes the journal; the last one out folds the WAL into the file."""
+        with self._lock.held():
+            super().close()
+        self._lock.close()
+
+    def add(self, found: Sequence[NewJob]) -> list[int]:
+        """Adds jobs, all in one transaction; answers their ids in the same order.
+
+        A power cut may take back the last ones that only wait in the queue: the next walk finds them again.
+        """
+        with self._transaction(synced=outlives_power_cuts(found)) as cursor:
+            return insert(cursor, found, self._clock.now())
+
+    def move(
+        self,
+        job: Job,
+        to: State,
+        message: str,
+        *,
+        reserve: int | None = None,
+        caps: Sequence[tuple[float, int]] = (),
+        charge: Charge | None = None,
+        **changes: Unpack[Changes],
+    ) -> Job:
+        """Moves a job on, with its event and its credits in the same transaction, and answers its new value.
+
+        ``reserve`` opens a row of so many credits in the ledger, unless that would exceed one of ``caps``, each (from
+        this moment on, credits at most): then `BudgetReachedError`, and nothing was changed. ``charge`` says what
+        became of the last row. Raises ValueError for a move that is not legal and `StaleJobError` if the job is
+        elsewhere by now.
+        """
+        if to not in LEGAL_MOVES[job.state]:
+            raise ValueError(f"job {job.id}: {job.state} -> {to} is not a legal move")
+        at = self._clock.now()
+        with self._transaction() as cursor:
+            self._note_event(cursor, job.id, to, message)
+            if reserve is not None:
+                if any(self.credits_since(moment) + reserve > most for moment, most in caps):
+                    raise BudgetReachedError
+                cursor.execute(
+                    "INSERT INTO charge (job, rule, at, credits, state) VALUES (?, ?, ?, ?, 'reserved')",
+                    (job.id, job.rule, at, reserve),
+                )
+                self._sums.add(at, reserve)
+            if charge is not None:
+                self._settle(cursor, job, charge)
+            moved = self._write(cursor, job, {"state": to, **changed_columns(changes)})
+        self._pauses.pop((job.state, job.rule), None)
+        return moved
+
+    def _settle(self, cursor: sqlite3.Cursor, job: Job, charge: Charge) -> None:
+        before = cursor.execute(
+            "SELECT id, state FROM charge WHERE job = ? ORDER BY id DESC LIMIT 1", (job.id,)
+        ).fetchone()
+        if before is not None:
+            if Charge.RELEASED in (charge, before["state"]):  # no other change is one of a sum
+                self._sums.forget()
+            cursor.execute("UPDATE charge SET state = ? WHERE id = ?", (charge, before["id"]))
+
+    def update(self, job: Job, message: str | None = None, **changes: Unpack[Changes]) -> Job:
+        """Changes facts of a job that stays in its state; ``message`` makes it part of the history."""
+        with self._transaction() as cursor:
+            if message is not None:
+                self._note_event(cursor, job.id, job.state, message)
+            return self._write(cursor, job, changed_columns(changes))
+
+    def forget_pauses(self) -> None:
+        """A new start tries everything at once, queued jobs and originals that are still to be moved."""
+        sql = "UPDATE job SET not_before = NULL WHERE not_before IS NOT NULL"
+        with self._transaction() as cursor:
+            cursor.execute(f"{sql} AND (state = 'queued' OR original = 'waiting')")
+
+    def put_off(self, rule: str, state: State, note: str, until: float) -> None:
+        """All jobs of ``rule`` in ``state`` wait for the same thing; none is tried before ``until`` (Unix seconds).
+
+        That goes until a job of the rule leaves the state, or `end_pauses`. Only the first of them tell it, and have it
+        as a pause of their own (unless that lasts longer, and was not set by a clock that was ahead): to write it down
+        for each of 50,000 takes too long.
+        """
+        with self._transaction() as cursor:
+            cursor.execute(
+                "UPDATE job SET note = :note, not_before = CASE WHEN not_before BETWEEN :until AND :now + :longest"
+                " THEN not_before ELSE :until END WHERE id IN (SELECT id FROM job WHERE state = :state AND rule = :rule"
+                " AND flood = 0 ORDER BY id LIMIT :told)",
+                {
+                    "note": storable(note), "until": until, "now": self._clock.now(), "longest": PAUSE_MAX,
+                    "state": state, "rule": rule, "told": _TOLD,
+                },
+            )  # fmt: skip
+        self._pauses[state, rule] = until
+
+    def end_pauses(self) -> None:
+        """What `put_off` has put off may be tried at once, but for the jobs that tell of it."""
+        self._pauses = dict.fromkeys(self._pauses, 0.0)
+
+    def restamp(self, job: Job, stamp: Stamp) -> None:
+        """The file of a job was touched, and still holds the same."""
+        with self._transaction() as cursor:
+            cursor.execute(
+                "UPDATE job SET inode = :inode, size = :size, mtime_ns = :mtime_ns WHERE id = :id",
+                {**stamp_columns(stamp), "id": job.id},
+            )
+
+    def remember_rule(self, name: str, settings: str) -> None:
+        """Keeps the settings of a rule, for the day when it has left the configuration."""
+        if self.settings_of(name) != settings:
+            with self._transaction() as cursor:
+                cursor.execute("INSERT OR REPLACE INTO rule (name, settings) VALUES (?, ?)", (name, settings))
+
+    def approve(self, rule: str, folders: Sequence[Path]) -> int:
+        """Lets a held flood go, and forgets where ``folders`` were; answers how many images go on."""
+        with self._transaction() as cursor:
+            for folder in folders:
+                cursor.execute("DELETE FROM folder WHERE path = ?", (os.fsencode(folder),))
+            cursor.execute("UPDATE job SET flood = 0 WHERE rule = ? AND flood = 1", (rule,))
+            return cursor.rowcount
+
+    def remember_folder(self, folder: Path, mount: Mount | None = None) -> None:
+        """The folder was there and could be used, on this mount; a mount that is known already is kept."""
+        point, kind = (None, None) if mount is None else (os.fsencode(mount.point), mount.kind)
+        with self._transaction() as cursor:
+            cursor.execute(
+                "INSERT INTO folder (path, mount_point, mount_kind) VALUES (?, ?, ?) ON CONFLICT (path) DO UPDATE"
+                " SET mount_point = excluded.mount_point, mount_kind = excluded.mount_kind WHERE mount_point IS NULL",
+                (os.fsencode(folder), point, kind),
+            )
+
+    def prune(self, before: float, after: int = 0) -> Slice:
+        """Forgets, of the next few lines of history after line ``after``, those of jobs that ended ``before`` (Unix
+        seconds). A matter of milliseconds; a crash between two slices is harmless. See `picwish_watchd.journal.prune`.
+        """
+        with translated(self.path):
+            found = look(self._connection, before, after)
+        if found.lines:
+            with self._transaction() as cursor:
+                found = look(self._connection, before, after)  # `retry` may have come between
+                if found.lines:
+                    remove(cursor, found)
+        return Slice(found.upto, len(found.lines), found.last)
+
+    def publish_report(self, text: str, *, synced: bool = True) -> None:
+        """What the daemon says of itself, for `status`; not ``synced``: it may be lost in a power cut."""
+        with self._transaction(synced=synced) as cursor:
+            cursor.execute("INSERT OR REPLACE INTO report (id, text) VALUES (1, ?)", (text,))
+
+    def _write(self, cursor: sqlite3.Cursor, job: Job, columns: dict[str, object]) -> Job:
+        """The guarded statement; to be the last of its transaction, as it answers the job's new value."""
+        names = ", ".join(f"{name} = :{name}" for name in columns) or "id = id"  # a line of history may be all
+        values = {**columns, "_id": job.id, "_state": job.state}
+        sql = f"UPDATE job SET {names} WHERE id = :_id AND state = :_state RETURNING {JOB_COLUMNS}"
+        row = cursor.execute(sql, values).fetchone()
+        if row is None:
+            raise StaleJobError(f"job {job.id} is no longer {job.state}")
+        return job_from(row)
+
+    def _note_event(self, cursor: sqlite3.Cursor, job_id: int, state: State, message: str) -> None:
+        cursor.execute(
+            "INSERT INTO event (job, at, state, message) VALUES (?, ?, ?, ?)",
+            (job_id, self._clock.now(), state, storable(message)),
+        )
+
+    @contextmanager
+    def _transaction(self, *, synced: bool = True) -> Iterator[sqlite3.Cursor]:
+        self._check_place()
+        with translated(self.path), self._lock.held():
+            cursor = self._connection.cursor()
+            try:
+                # each one says it for itself: none can leave a payment to be committed as it was
+                cursor.execute(f"PRAGMA synchronous = {'FULL' if synced else 'NORMAL'}")
+                cursor.execute("BEGIN IMMEDIATE")
+                yield cursor
+                last = last_event(self._connection)
+                cursor.execute("COMMIT")
+                self.taken += 1
+                if synced:  # the witness must not outlive what it has seen
+                    self._lock.testify(last)
+            except BaseException:
+                self._sums.forget()  # what was added, and may be undone or not
+                if self._connection.in_transaction:
+                    cursor.execute("ROLLBACK")
+                raise
+
+    def _check_place(self) -> None:
+        try:
+            inode = os.stat(self.path).st_ino
+        except OSError:
+            inode = None
+        if inode != self._inode:
+            raise JournalError(
+                f"the journal {self.path} was moved, replaced or deleted while picwish-watchd was running",
+                hint="put it back where it was, with its -wal, and start again; nothing more was submitted",
+            )

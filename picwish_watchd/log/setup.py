@@ -1,0 +1,218 @@
+"""Set up the log: structured events, one line each, as JSON or for a console."""
+
+import json
+import logging
+import math
+import os
+import sys
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import PurePath
+from typing import Any, TextIO
+
+import structlog
+from structlog.stdlib import ProcessorFormatter
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+from picwish_watchd.log.stream import LogStream
+from picwish_watchd.redaction import hide
+
+#: Quieter than the rest: httpx logs URLs, which can be secret; Pillow and watchdog log each chunk and each event.
+_LEAST = {
+    "httpx": logging.WARNING,
+    "httpcore": logging.WARNING,
+    "PIL": logging.INFO,
+    "watchdog": logging.INFO,
+    "asyncio": logging.INFO,
+    "apprise": logging.CRITICAL,  # it logs URLs with their passwords, and so do those that it alone uses
+    "urllib3": logging.CRITICAL,
+    "requests": logging.CRITICAL,
+}
+
+
+#: sd-daemon(3): a line that begins with <N> has that syslog priority in the journal.
+_PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
+
+
+_ENCODER = json.JSONEncoder(ensure_ascii=False)
+
+
+_FIRST = ("timestamp", "level", "event")
+
+
+def setup(level: str, format: str, stream: TextIO) -> None:
+    """Sends all logging to ``stream`` from now on; a second call replaces the first.
+
+    ``level`` is debug, info, warning or error. ``format`` is console, json, or auto: console if ``stream`` is a
+    terminal. Each event has ``event``, ``level`` and ``timestamp`` (ISO 8601, UTC). Control characters and undecodable
+    bytes in values are escaped, secrets hidden (``secrecy``). An exception is one field, ``error``; with level debug
+    there is a ``traceback`` too. JSON lines to systemd's journal carry their priority. A stream that is closed, broken
+    or not read loses lines, nothing else (`LogStream`).
+    """
+    terminal = _is_terminal(stream)
+    console = format == "console" or (format == "auto" and terminal)
+    begin: list[Processor] = [structlog.processors.add_log_level, structlog.processors.TimeStamper(fmt="iso", utc=True)]
+    end: list[Processor] = [
+        _exception_as_field,
+        partial(_clean, _Cleaner(_is_unicode(stream))),
+        _console(terminal) if console else partial(_json, _is_journal(stream)),
+    ]
+    root = logging.getLogger()
+    before = [handler for handler in root.handlers if isinstance(handler, _Lines)]
+    same = [handler.stream for handler in before if handler.stream.beneath is stream]
+    lines = _Lines(same[0] if same else LogStream(stream, _lost))
+    lines.addFilter(_with_readable_message)
+    lines.setFormatter(
+        ProcessorFormatter(
+            foreign_pre_chain=[_add_logger_name, *begin], processors=[ProcessorFormatter.remove_processors_meta, *end]
+        )
+    )
+    root.handlers = [handler for handler in root.handlers if handler not in before] + [lines]
+    # Our own events do not make the detour through logging's records: it would be half of what a file costs.
+    structlog.configure(
+        processors=[structlog.contextvars.merge_contextvars, *begin, *end],
+        logger_factory=lambda *_names: _Own(lines.stream),
+    )
+    set_level(level)
+
+
+def set_level(level: str) -> None:
+    """The least important events that are logged from now on: debug, info, warning or error."""
+    least = logging.getLevelNamesMapping()[level.upper()]
+    logging.getLogger().setLevel(least)
+    for name, floor in _LEAST.items():
+        logging.getLogger(name).setLevel(max(floor, least))
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(least))
+
+
+def drain() -> None:
+    """Waits, but not for long, until all lines have left."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, _Lines):
+            handler.stream.drain()
+
+
+class _Lines(logging.StreamHandler[LogStream]):
+    """Writes lines; what fails in writing one is nobody's business here."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  # logging.Handler names it so
+        """Nothing: the log is the last to tell of trouble, and a closed terminal must not end the daemon."""
+
+
+class _Own:
+    """Where structlog puts the finished line of one of our own events."""
+
+    def __init__(self, stream: LogStream) -> None:
+        self._stream = stream
+        self.debug = self.info = self.warning = self.error = self.critical = self.exception = self._write
+
+    def _write(self, line: str) -> None:
+        self._stream.write(line + "\n")
+
+
+def _lost(lines: int) -> None:
+    structlog.get_logger().warning("log.lost", lines=lines, reason="nobody read the log")
+
+
+def _with_readable_message(record: logging.LogRecord) -> bool:
+    """A filter that mends a library's message whose arguments do not fit; without it the event would be lost."""
+    try:
+        record.getMessage()
+    except (TypeError, ValueError, KeyError):
+        record.msg, record.args = f"{record.msg} {record.args!r}", None
+    return True
+
+
+def _add_logger_name(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    event["logger"] = event["_record"].name
+    return event
+
+
+def _exception_as_field(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    info = event.pop("exc_info", None)
+    if info is True:
+        info = sys.exc_info()
+    error = info[1] if isinstance(info, tuple) else info
+    if isinstance(error, BaseException):
+        event.setdefault("error", error)
+        if logging.getLogger().isEnabledFor(logging.DEBUG):
+            event["traceback"] = "".join(traceback.format_exception(error))
+    return event
+
+
+@dataclass(frozen=True, slots=True)
+class _Cleaner:
+    """Turns values into what JSON knows, without secrets and without what would control a terminal."""
+
+    unicode: bool  #: the stream takes characters outside ASCII
+
+    def value(self, value: object) -> Any:
+        if isinstance(value, str | PurePath):  # most are
+            return self.text(str(value))
+        if value is None or isinstance(value, bool | int):
+            return value
+        if isinstance(value, float):
+            return value if math.isfinite(value) else str(value)
+        if isinstance(value, Mapping):
+            return {self.text(str(key)): self.value(item) for key, item in value.items()}
+        if isinstance(value, list | tuple | set | frozenset):
+            return [self.value(item) for item in value]
+        return self.text(_describe(value) if isinstance(value, BaseException) else str(value))
+
+    def text(self, text: str) -> str:
+        text = hide(text)
+        if text.isprintable() and (self.unicode or text.isascii()):
+            return text
+        return "".join(map(self._character, text))
+
+    def _character(self, character: str) -> str:
+        if character.isprintable() and (self.unicode or character.isascii()):
+            return character
+        return character.encode("unicode_escape").decode()
+
+
+def _clean(cleaner: _Cleaner, _logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    return {key: cleaner.value(event[key]) for key in (*_FIRST, *(key for key in event if key not in _FIRST))}
+
+
+def _describe(error: BaseException) -> str:
+    """``ValueError: what it says``; a group is the list of what it holds."""
+    if isinstance(error, BaseExceptionGroup):
+        return f"{error.message}: {'; '.join(map(_describe, error.exceptions))}"
+    message = str(error)
+    return f"{type(error).__name__}: {message}" if message else type(error).__name__
+
+
+def _console(terminal: bool) -> structlog.dev.ConsoleRenderer:
+    return structlog.dev.ConsoleRenderer(
+        colors=terminal and not os.environ.get("NO_COLOR"),  # no-color.org
+        sort_keys=False,
+        exception_formatter=structlog.dev.plain_traceback,
+    )
+
+
+def _json(journal: bool, _logger: WrappedLogger, _method: str, event: EventDict) -> str:
+    line = _ENCODER.encode(event)
+    return f"<{_PRIORITIES.get(event['level'], 5)}>{line}" if journal else line
+
+
+def _is_terminal(stream: TextIO) -> bool:
+    try:
+        return stream.isatty()
+    except ValueError:
+        return False  # closed
+
+
+def _is_journal(stream: TextIO) -> bool:
+    """True if systemd connected the stream to its journal: systemd.exec(5), ``$JOURNAL_STREAM``."""
+    try:
+        status = os.fstat(stream.fileno())
+    except (OSError, ValueError):
+        return False
+    return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
+
+
+def _is_unicode(stream: TextIO) -> bool:
+    return (getattr(stream, "encoding", None) or "utf-8").lower() in ("utf-8", "utf8")

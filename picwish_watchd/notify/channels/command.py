@@ -1,0 +1,77 @@
+"""A program that is run without a shell."""
+
+import os
+import signal
+import subprocess
+from collections.abc import Mapping
+from contextlib import suppress
+
+from picwish_watchd.config.notifiers import Command
+from picwish_watchd.notify.message import Failed, Notice, Outcome, Sent
+
+#: All that is handed on of our own environment: what else stands there may be a key.
+_KEPT = (
+    "PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "TZ", "TMPDIR", "DISPLAY", "WAYLAND_DISPLAY",
+    "XDG_RUNTIME_DIR", "DBUS_SESSION_BUS_ADDRESS", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy",
+    "no_proxy",
+)  # fmt: skip
+_GRACE = 5.0  # seconds in which a killed process must be gone
+
+_running: set[subprocess.Popen[bytes]] = set()  # who would outlive a daemon that does not wait for them
+
+
+def send(command: Command, notice: Notice) -> Outcome:
+    """Runs it in a process group of its own, which is killed after `timeout`; what it prints is not read.
+
+    The payload is on its standard input, as JSON; the environment has PICWISH_NOTICE_ID, _EVENT, _OVER and _SUBJECT.
+    """
+    try:
+        child = subprocess.Popen(  # noqa: S603 - what is run is the administrator's word
+            command.run, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            env=_environment(os.environ, notice), start_new_session=True,
+        )  # fmt: skip
+    except OSError as error:
+        reason = f"{command.run[0]} cannot be run: {error.strerror or error}"
+        return Failed(reason, again=not isinstance(error, FileNotFoundError | PermissionError))
+    _running.add(child)
+    try:
+        child.communicate(notice.to_json() + b"\n", timeout=command.timeout)
+    except subprocess.TimeoutExpired:
+        _kill(child)
+        return Failed(f"{command.run[0]} did not end within {command.timeout:g} s, and was killed", again=True)
+    finally:
+        _running.discard(child)
+    code = child.returncode
+    if code == 0:
+        return Sent()
+    ended = f"was killed by signal {-code}" if code < 0 else f"ended with {code}"
+    return Failed(f"{command.run[0]} {ended}", again=True)
+
+
+def end_all() -> None:
+    """Kills those that are under way, at the daemon's end: nobody would be left to do it after `timeout`."""
+    for child in list(_running):
+        with suppress(OSError):  # it has just ended by itself
+            if child.poll() is None:
+                os.killpg(child.pid, signal.SIGKILL)
+
+
+def _environment(ours: Mapping[str, str], notice: Notice) -> dict[str, str]:
+    kept = {name: value for name, value in ours.items() if name in _KEPT or name.startswith("LC_")}
+    return {
+        **kept,
+        "PICWISH_NOTICE_ID": notice.id,
+        "PICWISH_EVENT": notice.event,
+        "PICWISH_OVER": "1" if notice.over else "0",
+        "PICWISH_SUBJECT": notice.subject,
+    }
+
+
+def _kill(child: subprocess.Popen[bytes]) -> None:
+    with suppress(OSError):  # it has just ended by itself
+        os.killpg(child.pid, signal.SIGKILL)
+    with suppress(subprocess.TimeoutExpired):
+        child.wait(_GRACE)
+    if child.stdin is not None:
+        with suppress(OSError):
+            child.stdin.close()

@@ -1,0 +1,72 @@
+"""Send one message through its channel, and say how that ended."""
+
+import asyncio
+import hashlib
+from collections.abc import Sequence
+
+from picwish_watchd.config.notifiers import Apprise, Command, Email, Notifier, Webhook
+from picwish_watchd.errors import ConfigError
+from picwish_watchd.notify.channels import apprise, command, smtp, webhook
+from picwish_watchd.notify.message import Failed, Notice, Outcome
+from picwish_watchd.runtime.keyed_executor import Lanes
+
+_HANGS = 15.0  # seconds beyond its own timeout after which a try is given up, whatever its thread does
+
+
+def mark(notifier: Notifier) -> str:
+    """By what a notifier is recognised after a restart or a reload; tells nothing about it."""
+    match notifier:
+        case Webhook():
+            url = notifier.url.get_secret_value() if notifier.url is not None else ""
+            facts: Sequence[str] = [url or str(notifier.url_file)]
+        case Command():
+            facts = notifier.run
+        case Email():
+            facts = [notifier.server, notifier.sender, *notifier.recipients]
+        case Apprise():
+            facts = [str(notifier.urls_file)]
+        case _:
+            raise AssertionError(notifier)
+    return hashlib.sha256("\0".join((notifier.to, *facts)).encode()).hexdigest()[:16]
+
+
+def marks(notify: Sequence[Notifier]) -> dict[str, Notifier]:
+    """Each with a mark of its own, also where two lead to the same place."""
+    found: dict[str, Notifier] = {}
+    for notifier in notify:
+        place = mark(notifier)
+        number = sum(known.startswith(place) for known in found)
+        found[f"{place}-{number}" if number else place] = notifier
+    return found
+
+
+def send(notifier: Notifier, notice: Notice) -> Outcome:
+    """One try, in a thread; blocks for about the notifier's `timeout`."""
+    try:
+        match notifier:
+            case Webhook():
+                return webhook.send(notifier, notice)
+            case Command():
+                return command.send(notifier, notice)
+            case Email():
+                return smtp.send(notifier, notice)
+            case Apprise():
+                return apprise.send(notifier, notice)
+    except ConfigError as error:
+        return Failed(error.message, again=False)
+    raise AssertionError(notifier)
+
+
+async def attempt(lanes: Lanes, notifier: Notifier, notice: Notice) -> Outcome:
+    """One try that ends in time, also where its thread hangs, and whatever goes wrong in it."""
+    call = asyncio.ensure_future(lanes.run(f"notify:{mark(notifier)}", send, notifier, notice))
+    try:
+        await asyncio.wait([call], timeout=notifier.timeout + _HANGS)
+        if not call.done():
+            return Failed(f"it hangs: no answer for {notifier.timeout + _HANGS:g} s", again=True)
+        error = call.exception()
+        if error is not None:  # nobody foresaw it, and its words may be secret
+            return Failed(f"an unexpected error, which is a bug: {type(error).__name__}", again=False)
+        return call.result()
+    finally:
+        call.cancel()

@@ -1,0 +1,111 @@
+"""What PicWish says about a task: the fields that its document lists, read liberally."""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+
+from picwish_watchd.picwish.sanitize import plain
+
+#: Longer ids are not taken for ids; PicWish's have 36 characters.
+_LONGEST_ID = 256
+#: Above this a moment cannot be meant in seconds (year 5138): it is in milliseconds.
+_MILLISECONDS = 1e11
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """``data`` of an answer (API document, "Return Parameters") without the picture.
+
+    None: missing, null or not readable. Moments are Unix seconds. The units of ``download_time`` and ``time_elapsed``
+    are not documented.
+    """
+
+    task_id: str | None = None
+    created_at: float | None = None
+    processed_at: float | None = None
+    completed_at: float | None = None
+    return_type: int | None = None
+    type: int | None = None
+    progress: float | None = None  #: 0 to 100
+    state: int | None = None
+    image_width: int | None = None  #: pixels
+    image_height: int | None = None  #: pixels
+    image_size_kb: float | None = None
+    out_format: str | None = None
+    state_detail: str | None = None
+    download_time: float | None = None
+    time_elapsed: float | None = None
+
+    @property
+    def seconds(self) -> float | None:
+        """What the task took, as PicWish tells; nonsense, even below 0, where its clocks are wrong."""
+        if self.created_at is None or self.completed_at is None:
+            return None
+        return self.completed_at - self.created_at
+
+    def to_json(self) -> str:
+        """One line of JSON with every field, for the journal and the sidecar."""
+        return json.dumps(asdict(self), ensure_ascii=False)
+
+
+def read_answer(data: Mapping[str, object], secret: str = "") -> Answer:
+    """Never fails: numbers may come as strings, fields may be missing, null, unknown or nonsense.
+
+    ``secret`` is the API key; it is taken out of the texts.
+    """
+    return Answer(
+        task_id=read_task_id(data.get("task_id")),
+        created_at=_moment(data.get("created_at")),
+        processed_at=_moment(data.get("processed_at")),
+        completed_at=_moment(data.get("completed_at")),
+        return_type=whole_number(data.get("return_type")),
+        type=whole_number(data.get("type")),
+        progress=_number(data.get("progress")),
+        state=whole_number(data.get("state")),
+        image_width=whole_number(data.get("image_width")),
+        image_height=whole_number(data.get("image_height")),
+        image_size_kb=_number(data.get("image_size_kb")),
+        out_format=_text(data.get("out_format"), secret),
+        state_detail=_text(data.get("state_detail"), secret),
+        download_time=_number(data.get("download_time")),
+        time_elapsed=_number(data.get("time_elapsed")),
+    )
+
+
+def read_task_id(value: object) -> str | None:
+    """The id if it can be asked for: 1 to 256 printable characters without spaces, and not a step in a path."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = str(value)
+    if not isinstance(value, str):
+        return None
+    name = value.strip()
+    usable = 0 < len(name) <= _LONGEST_ID and name.isprintable() and " " not in name and name not in {".", ".."}
+    return name if usable else None
+
+
+def whole_number(value: object) -> int | None:
+    """``3``, ``3.0``, ``"3"``: 3; anything else: None."""
+    number = _number(value)
+    return int(number) if number is not None and number.is_integer() else None
+
+
+def _number(value: object) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _moment(value: object) -> float | None:
+    number = _number(value)
+    if number is None or number <= 0:  # 0 stands for "not yet"
+        return None
+    return number / 1000 if number > _MILLISECONDS else number
+
+
+def _text(value: object, secret: str) -> str | None:
+    return plain(value, secret) or None if isinstance(value, str) else None

@@ -1,0 +1,100 @@
+"""Judging one file of an inbox: what it is by the settings of its rule, what is written down about it, if it is news.
+
+The intake does so, and `why` and `plan`, which change nothing.
+"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from picwish_watchd.config.model import Config
+from picwish_watchd.config.schema import Api, OnFailure, Oversize, Rule
+from picwish_watchd.fs.verdicts import Bad
+from picwish_watchd.images import validate
+from picwish_watchd.images.inspect import Inspected, Limits
+from picwish_watchd.images.link_files import LinkFound
+from picwish_watchd.images.validate import Verdict
+from picwish_watchd.job import UNFINISHED, ErrorCode, Job, Kind, NewJob, Original, Stamp, State
+from picwish_watchd.journal.reader import JournalReader
+from picwish_watchd.outbox.spool import spool_folder
+
+if TYPE_CHECKING:
+    from picwish_watchd.config.model import Config
+    from picwish_watchd.config.schema import Rule
+
+
+def judge(path: Path, api: Api, rule: Rule, *, final: bool) -> Verdict:
+    """What the file is. ``final``: its time to come whole is over, a full decode decides and nothing is `NotWhole`."""
+    return validate.judge(path, limits_of(api, rule), follow_symlinks=rule.follow_symlinks, final=final)
+
+
+def limits_of(api: Api, rule: Rule) -> Limits:
+    """What PicWish takes, and whether the rule wants what is larger made smaller."""
+    return Limits(max_bytes=api.max_bytes, max_side=api.max_side, fitting=rule.oversize is Oversize.DOWNSCALE)
+
+
+def new_job(rule: Rule, path: Path, stamp: Stamp, verdict: Inspected | LinkFound | Bad) -> NewJob:
+    """What is written down about a file of ``rule`` that was judged so."""
+    new = partial(
+        NewJob, rule=rule.name, source=path, relative=path.relative_to(rule.inbox), stamp=stamp,
+        type=rule.type, return_type=rule.return_type, sync=rule.sync,
+    )  # fmt: skip
+    match verdict:
+        case Inspected(format=kind, width=width, height=height, sha256=sha256):
+            return new(format=kind, width=width, height=height, sha256=sha256)
+        case LinkFound(url=url, sha256=sha256):
+            return new(kind=Kind.LINK, url=url, sha256=sha256)
+        case Bad(problem=problem):
+            moving = rule.on_failure is OnFailure.MOVE
+            return new(problem=problem, original=Original.WAITING if moving else Original.PRESENT)
+
+
+def without_own(new: Sequence[NewJob], journal: JournalReader) -> list[NewJob]:
+    """The same; those whose content is a result of ours know it, and are not bought again."""
+    images = [job.sha256 for job in new if job.sha256 is not None and job.kind is Kind.FILE]
+    made = journal.outputs_of(images)
+    return [replace(job, result_of=made[job.sha256]) if job.sha256 in made else job for job in new]
+
+
+def is_known(last: Job | None, new: NewJob, rules: Sequence[Rule]) -> bool:
+    """Whether the file was only touched, and holds what ``last``, the newest job of its path, was about."""
+    if last is None or last.original in (Original.MOVED, Original.DELETED, Original.REPLACED):
+        return False
+    # the inbox of a rule that was only renamed is not bought again, and what is under way never is
+    others = any(rule.name == last.rule for rule in rules) and last.rule != new.rule
+    if others and last.state not in (*UNFINISHED, State.HELD):
+        return False
+    return _same(last, new)
+
+
+def _same(last: Job, new: NewJob) -> bool:
+    if last.problem is not None and last.state is State.REJECTED:
+        if last.problem.code in (ErrorCode.SOURCE_CHANGED, ErrorCode.SOURCE_MISSING):
+            return False
+        if new.problem is not None:
+            return last.problem.code is new.problem.code and last.stamp.size == new.stamp.size
+    return new.problem is None and last.sha256 == new.sha256 and last.kind is new.kind
+
+
+def stillness(found: os.stat_result, now: float) -> float | None:
+    """For how many seconds the file has not changed; None where the file system's clock is ahead of ours.
+
+    A copy that keeps the time of its original (`cp -p`) still changed when it was made: st_ctime.
+    """
+    age = now - max(found.st_mtime, found.st_ctime)
+    return age if age >= 0 else None
+
+
+def is_final(rule: Rule, found: os.stat_result, now: float) -> bool:
+    """Whether the file has had its time to come whole."""
+    return (stillness(found, now) or 0.0) >= max(rule.settle, rule.settle_timeout)
+
+
+def forbidden_to(config: "Config", rule: "Rule") -> tuple[Path, ...]:
+    """Folders that no link in the rule's inbox may lead into: what is found there would be bought in a circle."""
+    written = [folder for each in config.rules for folder in (each.outbox, each.archive, each.failed) if folder]
+    others = [each.inbox for each in config.rules if each.name != rule.name]
+    return (*written, *others, spool_folder(config.journal))

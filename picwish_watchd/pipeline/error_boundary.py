@@ -1,0 +1,48 @@
+"""The border of one job: a bad job is parked, and the daemon goes on with the others."""
+
+from collections.abc import Awaitable
+
+import structlog
+
+from picwish_watchd.errors import JournalTemporaryError, WatchdError
+from picwish_watchd.job import LEGAL_MOVES, ErrorCode, Problem, State
+from picwish_watchd.journal.writer import Charge
+from picwish_watchd.pipeline.context import Context
+
+_log = structlog.get_logger()
+
+_PAUSE = 1.0  # seconds
+
+
+async def guarded(context: Context, job_id: int, work: Awaitable[None]) -> None:
+    """Runs one job's work. What nobody foresaw holds the job, with the credits of an open POST in doubt.
+
+    Errors of the journal itself are not one job's: they pass, unless they will pass by themselves; then the job is
+    where it was, and its step comes back to it.
+    """
+    journal = context.journal
+    try:
+        await work
+    except JournalTemporaryError as error:
+        context.waits.tell(error, job=job_id)
+        await context.clock.sleep(_PAUSE)
+    except WatchdError:
+        raise
+    except Exception as error:  # noqa: BLE001 - one job's border: a bug holds this job, and the others go on
+        _log.exception("job.parked", job=job_id)
+        job = journal.get(job_id)
+        if job is None or State.HELD not in LEGAL_MOVES[job.state]:
+            return  # it has ended: nothing is left to park
+        message = (
+            f"an unexpected error in picwish-watchd stopped this job ({type(error).__name__}: {error}); "
+            "please report it; `retry` tries again"
+        )
+        charge = Charge.DOUBTFUL if job.state is State.SUBMITTING else None
+        journal.move(
+            job,
+            State.HELD,
+            message,
+            charge=charge,
+            problem=Problem(ErrorCode.INTERNAL_ERROR, message),
+            completed_at=None,
+        )

@@ -1,0 +1,28 @@
+"""A journal that takes nothing for now is told of once, and so is the end of that: not with each try."""
+
+import structlog
+
+from picwish_watchd.errors import JournalTemporaryError
+from picwish_watchd.journal.writer import Journal
+
+_log = structlog.get_logger()
+
+
+class Waits:
+    """What the log says of a journal that another program keeps locked, or whose disk is full."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self._told: int | None = None  # what the journal had taken when that was told
+
+    def tell(self, error: JournalTemporaryError, **about: object) -> None:
+        """It did not take something; ``about``: what waits for it. Told once, until it has taken something again."""
+        if self._told != self._journal.taken:
+            self._told = self._journal.taken
+            _log.error("journal.waits", reason=error.message, **about)
+
+    def look(self) -> None:
+        """To be called once a second: tells that it takes things again."""
+        if self._told is not None and self._told != self._journal.taken:
+            self._told = None
+            _log.info("journal.goes_on")

@@ -1,0 +1,89 @@
+"""The ends that several steps can come to, written once."""
+
+import structlog
+
+from picwish_watchd.config.schema import Charging, OnFailure
+from picwish_watchd.job import ErrorCode, Job, Original, Problem, State
+from picwish_watchd.journal.writer import Charge
+from picwish_watchd.picwish import TaskFailed
+from picwish_watchd.pipeline.context import PRICES, Context
+from picwish_watchd.wording import counted
+
+_log = structlog.get_logger()
+
+#: What lay there is not there any more: what comes under its name is another file, and not to be moved.
+_LEFT = {ErrorCode.SOURCE_MISSING: Original.GONE, ErrorCode.SOURCE_CHANGED: Original.REPLACED}
+
+
+def fail(context: Context, job: Job, problem: Problem, *, charge: Charge | None = None) -> Job:
+    """Ends a job as `failed`; its original is moved if the rule says so."""
+    return _end(context, job, State.FAILED, problem, charge)
+
+
+def reject(context: Context, job: Job, problem: Problem) -> Job:
+    """Ends a job as `rejected`: the file is at fault, nothing was submitted."""
+    return _end(context, job, State.REJECTED, problem, None)
+
+
+def doubt(context: Context, job: Job, code: ErrorCode, message: str, *, paid: bool = False) -> Job:
+    """PicWish may have been paid, and there is nothing to show for it: `charging` decides what becomes of the job.
+
+    at-most-once holds it until a person says `retry`; at-least-once queues it again, up to `max_attempts`.
+    ``paid``: the credits are known to be spent; otherwise they are counted as in doubt.
+    """
+    charge = Charge.SPENT if paid else Charge.DOUBTFUL
+    if context.config.charging is Charging.AT_LEAST_ONCE and job.attempts < context.config.max_attempts:
+        _log.warning("job.doubt_queued_again", job=job.id, rule=job.rule, path=job.source, reason=message)
+        moved = context.journal.move(
+            job, State.QUEUED, f"{message}; queued again, as charging: at-least-once asks",
+            charge=charge, not_before=context.clock.now() + context.pause_after(job.attempts), task_id=None,
+        )  # fmt: skip
+        context.bells.submit.ring()
+        return moved
+    price = PRICES[job.type]
+    again = (
+        f"asks PicWish for the old task first, and may cost {price} credits again"
+        if job.task_id
+        else f"costs {price} credits again"
+    )
+    message = f"{message}. `picwish-watchd retry {job.id}` {again}"
+    problem = Problem(code, message)
+    _log.error("job.held", job=job.id, rule=job.rule, path=job.source, code=code, reason=message, credits=price)
+    return context.journal.move(job, State.HELD, message, charge=charge, problem=problem, not_before=None)
+
+
+def task_failed(context: Context, job: Job, outcome: TaskFailed) -> Job:
+    """PicWish gave the task up: tried again after a pause where that may help, up to `max_attempts`."""
+    message = outcome.problem.message
+    if job.paid:
+        text = f"PicWish had done this task, and was paid for it; now it says: {message}"
+        return doubt(context, job, ErrorCode.RESULT_EXPIRED, text, paid=True)
+    answer = outcome.answer.to_json()
+    if not outcome.again:
+        context.journal.update(job, answer=answer)
+        return fail(context, job, outcome.problem, charge=Charge.RELEASED)
+    if job.attempts >= context.config.max_attempts:
+        context.journal.update(job, answer=answer)
+        text = f"PicWish failed at it {counted(job.attempts, 'time')}; the last time it said: {message}"
+        return fail(context, job, Problem(ErrorCode.ATTEMPTS_EXHAUSTED, text), charge=Charge.RELEASED)
+    pause = context.pause_after(job.attempts - 1)
+    _log.warning("task.failed", job=job.id, rule=job.rule, path=job.source, reason=message, again_in=pause)
+    moved = context.journal.move(
+        job, State.QUEUED, f"{message} Tried again in {pause:.0f} s (try {job.attempts + 1} of "
+        f"{context.config.max_attempts}).",
+        charge=Charge.RELEASED, answer=answer, not_before=context.clock.now() + pause,
+    )  # fmt: skip
+    context.bells.submit.ring()
+    return moved
+
+
+def _end(context: Context, job: Job, state: State, problem: Problem, charge: Charge | None) -> Job:
+    _log.warning(f"job.{state}", job=job.id, rule=job.rule, path=job.source, code=problem.code, reason=problem.message)
+    staying = Original.WAITING if context.rule_of(job).on_failure is OnFailure.MOVE else Original.PRESENT
+    moved = context.journal.move(
+        job, state, problem.message,
+        charge=charge, problem=problem, completed_at=context.clock.now(), not_before=None,
+        original=_LEFT.get(problem.code, staying),
+    )  # fmt: skip
+    context.bells.dispose.ring()
+    return moved

@@ -1,0 +1,1 @@
+"""Answer questions about jobs and files without changing anything: ``why``, ``plan``, ``status`` and the forecast."""

@@ -1,0 +1,192 @@
+"""What an inbox makes of what lies at a path: ignored (by what), settling, refused, or taken, and at what cost."""
+
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import assert_never
+
+from picwish_watchd.config.schema import Rule
+from picwish_watchd.fs.hang_guard import real_paths
+from picwish_watchd.fs.safe_open import kind_of, look, stamp_of
+from picwish_watchd.fs.verdicts import Bad, Changed, Gone, NotWhole, Unreadable
+from picwish_watchd.images.inspect import Inspected
+from picwish_watchd.images.link_files import LinkFound
+from picwish_watchd.inbox.name_filter import NameFilter
+from picwish_watchd.job import Job, NewJob, State
+from picwish_watchd.pipeline.admission import forbidden_to, is_final, is_known, judge, new_job, stillness, without_own
+from picwish_watchd.pipeline.duplicates import first_of
+from picwish_watchd.pipeline.result_names import skipped_for
+from picwish_watchd.pricing import PRICES
+from picwish_watchd.reporting.snapshot import Scene
+from picwish_watchd.wording import shown
+
+
+@dataclass(frozen=True, slots=True)
+class NotTaken:
+    """The rule ignores it, and why."""
+
+    reason: str
+    advice: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """What the rule makes of it."""
+
+    reason: str
+    advice: str | None = None
+
+
+def sight(scene: Scene, rule: Rule, relative: Path, last: Job | None = None) -> Sight | NotTaken | None:
+    """What becomes of the file at ``relative`` below the inbox; it is read.
+
+    None where nothing lies there or, given its ``last`` job, where that is about what lies there.
+    """
+    source = rule.inbox / relative
+    found = look(source, follow_symlinks=rule.follow_symlinks)
+    if isinstance(found, Gone):
+        if not rule.follow_symlinks or not os.path.islink(source):
+            return None
+        return NotTaken("it is a symbolic link that leads nowhere", "mend the link, or remove it")
+    if relative == Path():
+        return _of_folder(scene, rule, source, f"it is the inbox of rule {rule.name}")
+    ignored = _ignored(scene, rule, relative)
+    if ignored is not None:
+        return ignored
+    if isinstance(found, Unreadable):
+        return _unreadable(found.reason)
+    if stat.S_ISDIR(found.st_mode) and last is None and not _takes(rule, relative):
+        return _of_folder(scene, rule, source, f"it is a folder that rule {rule.name} looks into")
+    still = stillness(found, scene.now)
+    if still is not None and still < rule.settle:
+        told = f"it is settling: last changed {still:.1f} s ago, settle is {rule.settle:g} s"
+        return Sight(told, _taken(scene, rule, f"it is taken {rule.settle:g} s after its last change"))
+    verdict = judge(source, scene.config.api, rule, final=is_final(rule, found, scene.now))
+    match verdict:
+        case Inspected() | LinkFound() | Bad():
+            [new] = without_own([new_job(rule, source, stamp_of(found), verdict)], scene.journal)
+            if last is not None and is_known(last, new, scene.config.rules):
+                return None
+            return _of_new(scene, rule, new)
+        case _:
+            return _not_yet(rule, verdict)
+
+
+def _takes(rule: Rule, relative: Path) -> bool:
+    return NameFilter(rule.include, rule.exclude).takes(relative.name, relative.as_posix())
+
+
+def _not_yet(rule: Rule, verdict: NotWhole | Changed | Gone | Unreadable) -> Sight | None:
+    match verdict:
+        case NotWhole(reason=reason):
+            told = f"{reason}; {rule.settle_timeout:g} s after its last change (settle_timeout) it is decided as it is"
+            return Sight(told, "copy it to its end; it is looked at again by itself")
+        case Unreadable(reason=reason):
+            return _unreadable(reason)
+        case Changed():
+            return Sight("it is just being changed", "wait; it is looked at again by itself")
+        case Gone():
+            return None
+        case _:
+            assert_never(verdict)
+
+
+def _unreadable(reason: str) -> Sight:
+    advice = "mend its permissions, or ask as the user that picwish-watchd runs as; it is tried again by itself"
+    return Sight(f"it cannot be read: {reason}", advice)
+
+
+def _of_folder(scene: Scene, rule: Rule, folder: Path, what: str) -> Sight:
+    try:
+        os.scandir(folder).close()
+    except OSError as error:
+        return _unreadable(error.strerror or str(error))
+    if not rule.recursive and folder != rule.inbox:
+        return Sight("it is a subfolder, and recursive is false: nothing in it is taken", "set recursive: true")
+    stop = scene.watching(rule)
+    asking = "ask for a file in it; `picwish-watchd plan` tells what is to be done"
+    return Sight(what, asking) if stop is None else Sight(f"{what}; {stop.reason}", stop.advice)
+
+
+def _of_new(scene: Scene, rule: Rule, new: NewJob) -> Sight:
+    """A file that intake would write down."""
+    if new.problem is not None:
+        told = f"it will be rejected: {new.problem.message}"
+        return Sight(told, "mend the file; one that changes is looked at again by itself")
+    advice = _taken(scene, rule, f"it is taken within {rule.rescan_interval:g} s")
+    if new.result_of is not None:
+        return Sight(f"it is the result that stood at {shown(new.result_of)}, and is not sent again", advice)
+    told, costs = _worth(scene, rule, new)
+    shut = (scene.flood(rule) or scene.shut(rule)) if costs else None
+    if shut is None:
+        return Sight(told, advice)
+    return Sight(f"{told}; it will wait: {shut.reason}", advice if scene.pid is None else shut.advice)
+
+
+def _worth(scene: Scene, rule: Rule, new: NewJob) -> tuple[str, bool]:
+    """What an image without a job will get, in words, and whether that costs anything."""
+    first = first_of(scene.journal, new.sha256, rule, None, scene.silent) if new.sha256 else None
+    if first is not None and first.state is State.HELD:
+        return f"it has no job yet; as a copy of job {first.id}, which is held, it will be held too", False
+    if first is not None:
+        waits = f", which waits for `picwish-watchd approve {rule.name}`" if scene.journal.is_flood(first.id) else ""
+        return f"it has no job yet; as a copy it gets the result of job {first.id}{waits}", False
+    there = skipped_for(rule, new, scene.now) if scene.answers(rule.outbox) else None
+    if there is not None:
+        return f"it has no job yet; {shown(there)} is there already, so nothing is sent (if_exists: skip)", False
+    return f"it has no job yet; it costs {PRICES[rule.type]} credits", True
+
+
+def _taken(scene: Scene, rule: Rule, otherwise: str) -> str:
+    stop = scene.watching(rule)
+    if stop is None:
+        return otherwise
+    return stop.advice if scene.pid is None and stop.advice else f"{stop.reason}: {stop.advice}"
+
+
+def _ignored(scene: Scene, rule: Rule, relative: Path) -> NotTaken | None:
+    """Which part of the path, and what about it, keeps the walk from it."""
+    names = NameFilter(rule.include, rule.exclude)
+    rename = "rename it, or change the rule"
+    for depth, part in enumerate(relative.parts, 1):
+        below, here = "/".join(relative.parts[:depth]), rule.inbox.joinpath(*relative.parts[:depth])
+        last = depth == len(relative.parts)
+        if (pattern := names.ignored_by(part, below)) is not None:
+            what = "its name" if last else f'the folder "{shown(below)}"'
+            return NotTaken(f"{what} matches {pattern}", rename)
+        folder, link = os.path.isdir(here), os.path.islink(here)
+        takes = last and names.takes(part, below)
+        if link and not rule.follow_symlinks and not takes and (not last or folder):
+            return NotTaken(
+                f'"{shown(below)}" is a symbolic link, and follow_symlinks is false', "set follow_symlinks: true"
+            )
+        if rule.follow_symlinks and (link or folder) and (circle := _circle(scene, rule, here)) is not None:
+            return NotTaken(f'"{shown(below)}" leads {circle}', "put the picture itself there instead of a link")
+        if not last and not rule.recursive:
+            return NotTaken("it lies in a subfolder, and recursive is false", "set recursive: true")
+        if last and not takes and not folder:
+            kind = look(here)
+            mode = kind.st_mode if isinstance(kind, os.stat_result) else 0
+            other = f"it is {kind_of(mode)}, and " if mode and not stat.S_ISREG(mode) else ""
+            return NotTaken(f"{other}its name matches no pattern of include", rename)
+    return None
+
+
+def _circle(scene: Scene, rule: Rule, here: Path) -> str | None:
+    """Where a link leads that no walk goes."""
+    real = Path(os.path.realpath(here))
+    for folder, place in real_paths(forbidden_to(scene.config, rule)).items():
+        if real.is_relative_to(place):
+            return f"into {shown(folder)}: what lies there would be bought in a circle"
+    if not os.path.islink(here) or not os.path.isdir(here):
+        return None
+    inbox, names = Path(os.path.realpath(rule.inbox)), NameFilter(rule.include, rule.exclude)
+    if not real.is_relative_to(inbox):
+        return None
+    if Path(os.path.realpath(here.parent)).is_relative_to(real):
+        return "back to a folder above it"
+    own = real.relative_to(inbox)
+    if any(names.ignores(each.name, each.as_posix()) for each in (own, *own.parents)[:-1]):
+        return None
+    return f"to {shown(own)}, which is looked into by its own name"

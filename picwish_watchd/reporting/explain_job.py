@@ -1,0 +1,127 @@
+"""How a job stands, in words: where it is, what it waits for, and what a person can do."""
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+from picwish_watchd.job import ErrorCode, Job, State
+from picwish_watchd.outbox.spool import Spool, spool_folder
+from picwish_watchd.pipeline.duplicates import first_of
+from picwish_watchd.pipeline.retry import Way, way_of
+from picwish_watchd.pricing import PRICES
+from picwish_watchd.reporting.snapshot import Scene, Stop
+from picwish_watchd.wording import moment, shown
+
+_RUN = "start `picwish-watchd run`"
+_STATUS = "see `picwish-watchd status`"
+
+
+def standing(scene: Scene, job: Job) -> tuple[str, str | None]:
+    """What the job is, and why; and the advice, None where there is nothing to do."""
+    match job.state:
+        case State.DONE:
+            return _done(scene, job), None
+        case State.REJECTED | State.FAILED | State.HELD:
+            told = job.problem.message if job.problem else "see its history"
+            return f"it is {job.state}: {told}", _way_back(scene, job)
+        case State.QUEUED:
+            stops = _stops(scene, job)
+            if not stops:
+                return "it is queued and waits for its turn", None
+            advice = next((stop.advice for stop in stops if stop.advice), None)
+            return "it is queued, and waits: " + "; ".join(stop.reason for stop in stops), advice
+        case State.DELIVERING:
+            return _delivering(scene, job)
+    if job.state is State.SUBMITTING and scene.pid is None:
+        reason = "it was being sent when the daemon ended, and PicWish may have taken it"
+        return reason, f"{_RUN}: it is held then, or sent again, as `charging` says"
+    reason = f"it is {job.state} at PicWish since {moment(job.submitted_at)}{_note(scene, job)}"
+    if scene.pid is None:
+        return f"{reason}; the daemon does not run", f"{_RUN}: PicWish keeps a result for one hour"
+    if scene.closed is not None:
+        return f"{reason}; {scene.closed}", _STATUS
+    return reason, None
+
+
+def _delivering(scene: Scene, job: Job) -> tuple[str, str | None]:
+    reason, rule = "its result is paid and kept, and goes to the outbox", scene.rule(job.rule)
+    trouble = job.note or (scene.outbox_away(rule) if rule is not None else None)
+    if trouble is not None:
+        reason += f": {trouble}{_later(scene, job)}"
+    if scene.pid is None:
+        return f"{reason}; the daemon does not run", _RUN
+    return reason, None if trouble is None else "mend that; it goes on by itself"
+
+
+def _done(scene: Scene, job: Job) -> str:
+    if job.output is None:
+        return "it is done: no result" + (f" ({job.note})" if job.note else "")
+    gone = ", which does not stand there any more" if _missing(scene, job.output) else ""
+    return f"it is done: {shown(job.output)}{gone}" + (f" ({job.note})" if job.note else "")
+
+
+def _missing(scene: Scene, path: Path) -> bool:
+    return scene.answers(path) and not os.path.lexists(path)
+
+
+def _note(scene: Scene, job: Job) -> str:
+    return (f" ({job.note})" if job.note else "") + _later(scene, job)
+
+
+def _later(scene: Scene, job: Job) -> str:
+    return f"; tried again at {moment(job.not_before)}" if (job.not_before or 0) > scene.now else ""
+
+
+def _stops(scene: Scene, job: Job) -> list[Stop]:
+    """All that a queued job waits for, what a person can change first."""
+    rule = scene.rule(job.rule)
+    if rule is None:
+        return [Stop(f"its rule {job.rule} left the configuration", "put the rule back")]
+    stops = []
+    if scene.journal.is_flood(job.id):
+        price = PRICES[rule.type]
+        approve = f"`picwish-watchd approve {job.rule}` lets all of it go; this one costs {price} credits"
+        stops.append(Stop("it came in a flood that budget.burst holds", approve))
+    if scene.pid is None:
+        stops.append(Stop("the daemon does not run", _RUN))
+    shut = scene.shut(rule, job.id)
+    if shut is not None:
+        stops.append(shut)
+    first = first_of(scene.journal, job.sha256, rule, job, scene.silent) if job.sha256 else None
+    if first is not None and not (first.state is State.HELD and job.pay_again):
+        stops.append(Stop(f"it is a copy: it gets the result of job {first.id}, which is {first.state}"))
+    if (job.not_before or 0) > scene.now:
+        why = f"{job.note}; " if job.note and shut is None else ""
+        stops.append(Stop(f"{why}tried again at {moment(job.not_before)}"))
+    return stops
+
+
+def _way_back(scene: Scene, job: Job) -> str:
+    """What `retry` would do with a job that ended badly, and what that may cost."""
+    retry, show = f"`picwish-watchd retry {job.id}`", f"`picwish-watchd show {job.id}` tells its history"
+    rule = scene.rule(job.rule)
+    price = PRICES[rule.type if rule is not None else job.type]
+    if job.problem is not None and job.problem.code is ErrorCode.DUPLICATE_OF_HELD:
+        first = None
+        if rule is not None and job.sha256:
+            first = first_of(scene.journal, job.sha256, rule, job, scene.silent)
+        if first is not None and first.state is State.HELD:
+            return f"retry its first, job {first.id}: `picwish-watchd why {shown(first.source)}` tells how; {show}"
+    way = None
+    with suppress(OSError):  # the spool is the daemon's, and may be shut to who asks
+        way = way_of(job, Spool(spool_folder(scene.config.journal)))
+    missing = "put the file back first; " if _missing(scene, job.source) else ""
+    match way:
+        case Way.DELIVER:
+            return f"{retry} delivers what was paid for, at no cost; {show}"
+        case Way.ASK:
+            return (
+                f"{retry} asks PicWish for the old task first, and costs {price} credits again only if that is gone; "
+                f"{show}"
+            )
+        case Way.LOOK:
+            looked = f"{retry} looks at it as it is, and costs {price} credits if it is well by now"
+            return f"{missing}a file that is mended is looked at again by itself; {looked}; {show}"
+        case _:
+            again = " again" if job.state is State.HELD else ""
+            return f"{missing}{retry} submits it anew, and costs {price} credits{again}; {show}"

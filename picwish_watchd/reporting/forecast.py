@@ -1,0 +1,205 @@
+"""How long the backlog takes and what it costs: a promise from what is learnt, or what it waits for instead."""
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import pairwise
+from typing import NamedTuple
+
+from picwish_watchd.config.summary import Outline
+from picwish_watchd.journal.status_reader import Overview, Waiting
+from picwish_watchd.pricing import PRICES
+from picwish_watchd.scheduling.credit_budget import Purse
+from picwish_watchd.scheduling.duration_model import Law, most_pending
+from picwish_watchd.scheduling.rate import MARGIN, most_in_a_second
+from picwish_watchd.state import State
+from picwish_watchd.wording import counted, waiting_for_approval
+
+_AT_PICWISH = (State.SUBMITTING, State.PENDING, State.FETCHING)
+_MOVING = (State.QUEUED, *_AT_PICWISH)
+_LEARNT_FROM = 50  # tasks
+_LATELY = 20  # images
+_STOPS = 2  # of the pauses between them so many are none of the pace: a budget, a night, an outage
+_NO_PACE = 3600.0  # nor is any that lasts so long (seconds): a small budget buys a few images a day
+_TRYING = 2.0  # seconds after its pause until a job was tried again: till then it waits for the same
+_LOOKED_AT = 20  # images of a rule, the oldest: if none of the queued ones may go, the rule waits
+
+Counts = Mapping[str, Mapping[State, int]]  #: jobs by rule and state
+
+
+class Work(NamedTuple):
+    """What is left to do, in images."""
+
+    polled: int  #: queued, of rules with ``sync: 0``
+    awaited: int  #: queued, of rules with ``sync: 1``
+    running: int  #: at PicWish
+    credits: int  #: that the queued ones cost at most; copies cost nothing
+
+
+class Pace(NamedTuple):
+    """What limits it."""
+
+    rate: float  #: requests a second
+    typical: float  #: seconds that half of the tasks need
+    longest: float  #: seconds that nine tasks of ten need
+    at_once: int  #: tasks at PicWish, at most
+    lately: float = 0.0  #: seconds an image, as the last ones went while others waited: a narrow line shows there
+
+
+class Forecast(NamedTuple):
+    """A backlog's end. ``seconds`` is None where it waits for something that no time can be given for."""
+
+    images: int  #: queued or at PicWish; not those that wait for `approve`
+    per_hour: float  #: images, as long as there are enough of them
+    seconds: float | None  #: from now
+    credits: int  #: at most
+    waits_for: tuple[str, ...]  #: sentences
+
+    def text(self) -> str:
+        """For people; empty without a backlog."""
+        return f"{counted(self.images, 'image')}, {self.outlook()}" if self.images else self.outlook()
+
+    def outlook(self) -> str:
+        """The same beside a number that is told already."""
+        waits = "; ".join(self.waits_for)
+        if not self.images:
+            return waits
+        cost = f"at most {counted(self.credits, 'credit')}" if self.credits else ""
+        if self.seconds is None:
+            return "; ".join(filter(None, (cost, f"no end can be told, it waits: {waits}")))
+        told = f"{_round(self.per_hour):,} an hour: done in about {lasting(self.seconds)}"
+        return "; ".join(filter(None, (f"{told}, {cost}" if cost else told, waits)))
+
+
+def predict(work: Work, pace: Pace, waits_for: Sequence[str] = (), *, collecting: bool = True) -> Forecast:
+    """A create and a query for each queued image (a create alone with ``sync: 1``), a query for each at PicWish.
+
+    ``collecting``: whether what is at PicWish is brought home, whatever the queued ones wait for.
+    """
+    beat = MARGIN / pace.rate
+    queued = work.polled + work.awaited
+    each = (2 * work.polled + work.awaited) / queued if queued else 2.0
+    each = max(each * beat, pace.typical / pace.at_once, pace.lately)
+    last = pace.longest if queued or work.running else 0.0
+    seconds = max(queued * each + work.running * beat, queued * beat + last)
+    promised = None if waits_for and (queued or not collecting) else seconds
+    return Forecast(queued + work.running, 3600 / each, promised, work.credits, tuple(waits_for))
+
+
+def survey(
+    outline: Outline,
+    journal: Overview,
+    now: float,
+    *,
+    counts: Counts,
+    rate: float,
+    stopped: str | None,
+    collecting: bool = True,
+) -> Forecast:
+    """The forecast for a journal at a moment (Unix seconds).
+
+    ``counts``: as the journal tells them. ``rate``: requests a second at present. ``stopped``: why nothing is sent;
+    ``collecting``: whether results are brought home all the same, as where only a budget is reached.
+    """
+    floods = journal.floods()
+    queued = {rule: counts.get(rule.name, {}).get(State.QUEUED, 0) - floods.get(rule.name, 0) for rule in outline.rules}
+    running = sum(states.get(state, 0) for states in counts.values() for state in _AT_PICWISH)
+    waits = [stopped] if stopped and (any(queued.values()) or (running and not collecting)) else []
+    oldest = {} if stopped else _oldest(journal, (rule.name for rule, images in queued.items() if images))
+    waits += _put_off(oldest, now)
+    credits = sum(PRICES[rule.type] * images for rule, images in queued.items())
+    waits += [] if stopped else _short(outline, journal, now, credits)
+    work = Work(
+        polled=sum(images for rule, images in queued.items() if not rule.sync),
+        awaited=sum(images for rule, images in queued.items() if rule.sync),
+        running=running,
+        credits=credits,
+    )
+    lately = _lately(journal, [job for jobs in oldest.values() for job in jobs])
+    busy = {rule.type for rule in outline.rules if any(counts.get(rule.name, {}).get(state) for state in _MOVING)}
+    going = predict(work, _pace(outline, journal, rate, lately, busy), waits, collecting=collecting)
+    besides = (*_undelivered(journal, now, counts), *_held_floods(outline, floods))
+    return going._replace(waits_for=going.waits_for + besides)  # told, and no part of the promise
+
+
+def delays(journal: Overview, now: float, counts: Counts) -> list[str]:
+    """What keeps the images of a rule, or its results, where they are; as `survey` tells it beside other things."""
+    oldest = _oldest(journal, (rule for rule, states in counts.items() if states.get(State.QUEUED)))
+    return [*_put_off(oldest, now), *_undelivered(journal, now, counts)]
+
+
+def lasting(seconds: float) -> str:
+    """A time to wait, as exact as it can be meant: "20 s", "5 min", "3 h 20 min"."""
+    if seconds < 90:
+        return f"{max(10, round(seconds / 10) * 10)} s"
+    minutes = round(seconds / 60)
+    if minutes < 120:
+        return f"{minutes} min"
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+def _round(number: float) -> int:
+    """To two digits: the law is not known better."""
+    step = 10 ** max(0, len(str(int(number))) - 2)
+    return int(round(number / step) * step)
+
+
+def _oldest(journal: Overview, rules: Iterable[str]) -> dict[str, list[Waiting]]:
+    """The oldest queued images of each rule that has some."""
+    found = {rule: journal.first(State.QUEUED, rule, _LOOKED_AT) for rule in rules}
+    return {rule: jobs for rule, jobs in found.items() if jobs}
+
+
+def _put_off(oldest: Mapping[str, list[Waiting]], now: float) -> list[str]:
+    return [f"{rule}: {jobs[0].note}" for rule, jobs in oldest.items() if all(_waits(job, now) for job in jobs)]
+
+
+def _lately(journal: Overview, oldest: Sequence[Waiting]) -> float:
+    """Seconds an image, of the last ones; 0 where not all of them were sent while another one waited for its turn."""
+    waits_since = min((job.created_at for job in oldest if job.note is None and job.not_before is None), default=None)
+    sent = journal.submissions(_LATELY)
+    if waits_since is None or len(sent) < _LATELY or sent[-1] < waits_since:
+        return 0.0
+    pauses = sorted(max(0.0, later - earlier) for later, earlier in pairwise(sent))
+    going = [pause for pause in pauses[:-_STOPS] if pause < _NO_PACE]
+    return sum(going) / len(going) if going else 0.0
+
+
+def _pace(outline: Outline, journal: Overview, rate: float, lately: float, busy: Collection[int]) -> Pace:
+    """``busy``: the types that have images; the others have their say only in how many tasks there may be at once."""
+    laws = {model: Law(journal.task_seconds(model, _LEARNT_FROM)) for model in {rule.type for rule in outline.rules}}
+    at_once = outline.max_pending or most_pending(outline.qps, max(law.longest for law in laws.values()))
+    asked = [laws[model] for model in busy] or list(laws.values())
+    return Pace(
+        min(rate, most_in_a_second(outline.qps)),
+        max(law.quantile(0.5) for law in asked),
+        max(law.quantile(0.9) for law in asked),
+        at_once,
+        lately,
+    )
+
+
+def _waits(job: Waiting, now: float) -> bool:
+    return job.note is not None and (job.not_before or 0.0) + _TRYING > now
+
+
+def _short(outline: Outline, journal: Overview, now: float, credits: int) -> list[str]:
+    left = [most for most in Purse(outline, now).left(journal) if most is not None]
+    if not credits or not left or credits <= min(left):
+        return []
+    return [f"the budget has {counted(min(left), 'credit')} left; what goes beyond waits until it is renewed"]
+
+
+def _undelivered(journal: Overview, now: float, counts: Counts) -> Iterator[str]:
+    """What is paid and cannot be put into its outbox: where one result waits, all of the rule do."""
+    for rule, states in counts.items():
+        number = states.get(State.DELIVERING, 0)
+        oldest = journal.first(State.DELIVERING, rule, _LOOKED_AT) if number else []
+        for one in [job for job in oldest if _waits(job, now)][:1]:
+            what = f"{counted(number, 'result')} {'waits' if number == 1 else 'wait'} to be delivered"
+            yield f"{rule}: {what}: {one.note}"
+
+
+def _held_floods(outline: Outline, floods: Mapping[str, int]) -> Iterator[str]:
+    """What waits for `approve`."""
+    for rule in outline.rules:
+        if rule.name in floods:
+            yield waiting_for_approval(floods[rule.name], PRICES[rule.type], rule.name)

@@ -1,0 +1,262 @@
+"""What the inboxes hold that is not done, and what it would cost. Nothing is submitted or written down."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime, timedelta
+from pathlib import Path
+
+from picwish_watchd.config.model import Config
+from picwish_watchd.config.schema import Budget, IfExists, Rule
+from picwish_watchd.fs.hang_guard import silent
+from picwish_watchd.fs.safe_open import look, stamp_of
+from picwish_watchd.fs.verdicts import Changed, Gone, NotWhole, Unreadable
+from picwish_watchd.inbox.name_filter import NameFilter
+from picwish_watchd.inbox.scanner import Away, Walker
+from picwish_watchd.job import UNFINISHED, Job, NewJob, State
+from picwish_watchd.journal.reader import JournalReader
+from picwish_watchd.outbox.availability import HANGS, absence
+from picwish_watchd.pipeline.admission import forbidden_to, is_final, is_known, judge, new_job, without_own
+from picwish_watchd.pipeline.duplicates import first_of
+from picwish_watchd.pipeline.result_names import skipped_for
+from picwish_watchd.pricing import PRICES
+from picwish_watchd.scheduling.credit_budget import Purse
+
+_FAR = 3660  # days: nobody plans further
+
+
+@dataclass(slots=True)
+class Ahead:
+    """What lies ahead of one rule, in numbers of files; queued jobs count."""
+
+    rule: str
+    images: int = 0  #: to be paid for
+    copies: int = 0  #: delivered from a result that is, or will be, there; and results of ours that came back
+    rejected: int = 0  #: would be refused as they stand
+    credits: int = 0  #: what the images cost
+    not_whole: int = 0  #: still being written: not judged yet
+    unreadable: int = 0  #: files and subfolders that cannot be read
+    held: int = 0  #: jobs that wait for a person, and new copies of them
+    skipped: int = 0  #: a result of their name is there already (`if_exists: skip`): they cost nothing
+    flood: int = 0  #: of the images and copies: those that `budget.burst` would hold until `approve`
+    under_way: int = 0  #: submitted already: nothing more is paid for them
+    away: str | None = None  #: why the inbox could not be looked at
+    contents: dict[str, bool] = field(default_factory=dict)  #: SHA-256 of what was counted; whether it is held
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What the budget lets happen to a plan. None where there is no limit."""
+
+    left_today: int | None  #: credits
+    left_this_month: int | None  #: credits
+    waiting: int = 0  #: images that are not bought today for want of budget
+    until: date | None = None  #: the day on which the last of them is bought, at the earliest; None: today, or never
+
+
+@dataclass(slots=True)
+class _Queue:
+    """Images of one rule that are to be bought."""
+
+    priority: int
+    price: int  #: credits, of each
+    images: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Ask:
+    """What is asked, of one rule."""
+
+    config: Config
+    journal: JournalReader
+    rule: Rule
+    now: float
+    silent: frozenset[Path]  #: folders that do not answer
+
+
+def plan(config: Config, journal: JournalReader, now: float) -> list[Ahead]:
+    """One for each rule of the configuration. ``now`` is Unix seconds.
+
+    Files whose stamp the journal knows are not read.
+    """
+    hanging = silent(folder for rule in config.rules for folder in rule.folders().values())
+    return [_of_rule(_Ask(config, journal, rule, now, hanging)) for rule in config.rules]
+
+
+def means(config: Config, journal: JournalReader, rules: Sequence[Ahead], now: float) -> Means:
+    """What of the plan can be bought today, and when the rest: of the highest priority first, of equal ones in turn."""
+    budget = config.budget
+    today, month = Purse(budget, now).left(journal)
+    limits = [each for each in (today, month) if each is not None]
+    if not limits:
+        return Means(None, None)
+    ranks = {rule.name: (rule.priority, PRICES[rule.type]) for rule in config.rules}
+    queues = [_Queue(*ranks[ahead.rule], ahead.images) for ahead in rules]
+    bought = _buy(queues, min(limits))
+    spent = bought if month is None or budget.per_month is None else budget.per_month - month + bought
+    return Means(today, month, sum(queue.images for queue in queues), _last_day(budget, spent, queues, now))
+
+
+def _buy(queues: list[_Queue], most: int) -> int:
+    """Takes out what ``most`` credits buy, as `Submit` would choose; answers what it costs."""
+    left = most
+    for priority in sorted({queue.priority for queue in queues}, reverse=True):
+        turns = [queue for queue in queues if queue.priority == priority]
+        while turns := [queue for queue in turns if queue.images and queue.price <= left]:
+            for queue in turns:
+                if queue.price <= left:
+                    queue.images -= 1
+                    left -= queue.price
+    return most - left
+
+
+def _last_day(budget: Budget, spent: int, waiting: list[_Queue], now: float) -> date | None:
+    """The day on which the last of these is paid, if from tomorrow on the whole budget goes to them.
+
+    ``spent`` are the credits of this month up to and with today. What waits is used up.
+    """
+    day, last = datetime.fromtimestamp(now).astimezone().date(), None
+    for _ in range(_FAR):
+        if not any(queue.images for queue in waiting):
+            return last
+        before, day = day, day + timedelta(days=1)
+        last = day
+        spent = spent if day.month == before.month else 0
+        month = None if budget.per_month is None else budget.per_month - spent
+        spent += _buy(waiting, min(each for each in (budget.per_day, month) if each is not None))
+    return None
+
+
+def _of_rule(ask: _Ask) -> Ahead:
+    config, journal, rule = ask.config, ask.journal, ask.rule
+    ahead = Ahead(rule.name)
+    hangs = HANGS if rule.inbox in ask.silent else None
+    ahead.away = hangs or absence(rule.inbox, journal.folder_mount(rule.inbox))
+    if ahead.away is not None:
+        ahead.away = f"the inbox {rule.inbox} is away: {ahead.away}".replace("approve RULE", f"approve {rule.name}")
+    for job in journal.jobs(states=(*UNFINISHED, State.HELD), rule=rule.name, oldest_first=True):
+        if job.state is State.HELD:
+            ahead.held += 1
+        elif job.state is not State.QUEUED:
+            ahead.under_way += 1
+            ahead.contents[job.sha256 or ""] = False
+        else:
+            _queued(ask, ahead, job)
+    if ahead.away is not None:
+        return ahead
+    walker = Walker(
+        os.fspath(rule.inbox),
+        NameFilter(rule.include, rule.exclude),
+        recursive=rule.recursive,
+        follow_symlinks=rule.follow_symlinks,
+        forbidden=map(os.fspath, forbidden_to(config, rule)),
+    )
+    walker.learn(journal.known(rule.name))
+    found = walker.walk(full=True)
+    if isinstance(found, Away):
+        ahead.away = found.reason
+        return ahead
+    new = sum(_look(ask, ahead, rule.inbox / sighting.relative) for sighting in found)
+    ahead.unreadable += len(walker.unread)
+    ahead.flood = _flood(ask, new)
+    return ahead
+
+
+def _flood(ask: _Ask, new: int) -> int:
+    """How many images `budget.burst` holds, or would hold if ``new`` ones were taken in now."""
+    burst, held = ask.config.budget.burst, ask.journal.floods().get(ask.rule.name, 0)
+    if burst is None:
+        return held
+    arrived = ask.journal.arrived_since(ask.rule.name, ask.now - burst.per, burst.images)
+    return held + min(new, max(0, arrived + new - burst.images))
+
+
+def _queued(ask: _Ask, ahead: Ahead, job: Job) -> None:
+    """A queued job: to be paid for unless its file is not any more what it was when it was taken in."""
+    rule, sha256 = ask.rule, job.sha256
+    if ahead.away is None:
+        found = look(job.source, follow_symlinks=rule.follow_symlinks)
+        if isinstance(found, Gone):
+            ahead.rejected += 1
+            return
+        changed = isinstance(found, os.stat_result) and stamp_of(found) != job.stamp
+        if changed or sha256 is None:
+            verdict = judge(job.source, ask.config.api, rule, final=True)
+            judged = getattr(verdict, "sha256", None)
+            if judged is None or (sha256 is not None and judged != sha256):
+                # what came in its place is met by the walk; it is not paid for twice
+                ahead.rejected += sha256 is None
+                return
+            sha256 = judged
+    if _skipped(ask, job):
+        ahead.skipped += 1
+    else:
+        _count(ask, ahead, sha256, job)
+
+
+def _skipped(ask: _Ask, job: Job) -> bool:
+    if ask.rule.if_exists is not IfExists.SKIP or ask.rule.outbox in ask.silent:
+        return False
+    new = NewJob(job.rule, job.source, job.relative, job.stamp, width=job.width, height=job.height, type=job.type)
+    return skipped_for(ask.rule, new, ask.now, job.id) is not None
+
+
+def _look(ask: _Ask, ahead: Ahead, path: Path) -> bool:
+    """Counts one file of the walk; whether it is an image that intake would let in."""
+    journal, rule = ask.journal, ask.rule
+    found = look(path, follow_symlinks=rule.follow_symlinks)
+    if not isinstance(found, os.stat_result):
+        ahead.unreadable += isinstance(found, Unreadable)
+        return False
+    verdict = judge(path, ask.config.api, rule, final=is_final(rule, found, ask.now))
+    match verdict:
+        case Gone():
+            return False
+        case NotWhole() | Changed():
+            ahead.not_whole += 1
+            return False
+        case Unreadable():
+            ahead.unreadable += 1
+            return False
+    [new] = without_own([new_job(rule, path, stamp_of(found), verdict)], journal)
+    if is_known(journal.last_of(path), new, ask.config.rules):
+        return False
+    if new.problem is not None:
+        ahead.rejected += 1
+        return False
+    if new.result_of is not None:
+        ahead.copies += 1
+        return False
+    looks = rule.outbox not in ask.silent and _is_first(ask, ahead, new)
+    if looks and skipped_for(rule, new, ask.now) is not None:
+        ahead.skipped += 1
+    else:
+        _count(ask, ahead, new.sha256, None)
+    return True
+
+
+def _is_first(ask: _Ask, ahead: Ahead, new: NewJob) -> bool:
+    """Whether no earlier job of this content is asked before `if_exists`."""
+    if new.sha256 is None or new.sha256 in ahead.contents:
+        return new.sha256 is None
+    return first_of(ask.journal, new.sha256, ask.rule, None, ask.silent) is None
+
+
+def _count(ask: _Ask, ahead: Ahead, sha256: str | None, job: Job | None) -> None:
+    """One image, of a queued job or not yet one: paid for, a copy, or held with its first."""
+    if sha256 is not None:
+        if sha256 not in ahead.contents:
+            first = first_of(ask.journal, sha256, ask.rule, job, ask.silent)
+            held = first is not None and first.state is State.HELD and not (job and job.pay_again)
+            ahead.contents[sha256] = held
+            if first is None or (first.state is State.HELD and not held):
+                ahead.images += 1
+                ahead.credits += PRICES[ask.rule.type]
+                return
+        if ahead.contents[sha256]:
+            ahead.held += 1
+        else:
+            ahead.copies += 1
+        return
+    ahead.images += 1
+    ahead.credits += PRICES[ask.rule.type]

@@ -1,0 +1,140 @@
+"""What is so while somebody asks `why`: the configuration, the journal, the moment, and what the daemon tells."""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from picwish_watchd.config.model import Config
+from picwish_watchd.config.schema import Rule
+from picwish_watchd.fs.hang_guard import silent
+from picwish_watchd.job import State
+from picwish_watchd.journal.locks import DaemonLock
+from picwish_watchd.journal.reader import JournalReader
+from picwish_watchd.outbox.availability import HANGS, absence, lies_in
+from picwish_watchd.outbox.spool import spool_folder
+from picwish_watchd.pricing import PRICES
+from picwish_watchd.scheduling.credit_budget import Purse
+from picwish_watchd.wording import counted, shown
+
+_LOOKED_AT = 20  # queued images of a rule: one alone may wait for something of its own
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Something that an image waits for, and what to do about it (None: it goes on by itself)."""
+
+    reason: str
+    advice: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """``now`` is Unix seconds; ``pid`` that of the running daemon, None without one, ``told`` what it last reported."""
+
+    config: Config
+    journal: JournalReader
+    now: float
+    pid: int | None
+    told: dict[str, Any]
+    silent: frozenset[Path]  #: paths that do not answer, as on a mount that hangs: whoever asks them hangs as well
+
+    @classmethod
+    def of(cls, config: Config, journal: JournalReader, now: float, asked: Path) -> Self:
+        """The scene as it is now, around the path that is ``asked`` for."""
+        pid = DaemonLock(config.journal).owner()
+        told = json.loads(journal.report() or "{}")
+        folders = silent([asked, *(folder for rule in config.rules for folder in rule.folders().values())])
+        return cls(config, journal, now, pid, told if told.get("pid") == pid else {}, folders)
+
+    def answers(self, path: Path) -> bool:
+        """Whether it may be asked what lies at ``path``."""
+        return not lies_in(path, self.silent)
+
+    def rule(self, name: str) -> Rule | None:
+        """The rule of that name, if the configuration still has it."""
+        return next((rule for rule in self.config.rules if rule.name == name), None)
+
+    def absence(self, folder: Path) -> str | None:
+        """Why the folder, where it was last, is not to be had now."""
+        return absence(folder, self.journal.folder_mount(folder)) if self.answers(folder) else HANGS
+
+    def watching(self, rule: Rule) -> Stop | None:
+        """Why nobody looks into the rule's inbox now."""
+        if self.pid is None:
+            return Stop("the daemon does not run", "start `picwish-watchd run`")
+        if not self.told:  # it has just started
+            return None
+        seen = self.told.get("rules", {}).get(rule.name)
+        if seen is None:
+            return Stop(
+                f"the running daemon does not know rule {rule.name} yet", "reload it: `systemctl reload picwish-watchd`"
+            )
+        if not seen.get("watching") and seen.get("reason"):
+            return Stop(f"the daemon cannot look into the inbox: {seen['reason']}", "mend that; it goes on by itself")
+        return None
+
+    def shut(self, rule: Rule, job_id: int = 0) -> Stop | None:
+        """Why nothing of the rule, or this job of it, is bought now: the gate, the budget, the outbox, the spool."""
+        blocked = self.told.get("blocked")
+        short = Purse(self.config.budget, self.now).shortage(self.journal, PRICES[rule.type])
+        if blocked and (blocked.get("code") != "budget" or short is None):
+            return Stop(f"nothing is submitted: {blocked['message']}", "see `picwish-watchd status`")
+        if short is not None:
+            return Stop(short, "raise the budget, or wait")
+        trouble = self.outbox_away(rule) or self._no_room(rule) or self._put_off(rule, job_id)
+        return None if trouble is None else Stop(trouble, "mend that; it goes on by itself")
+
+    @property
+    def closed(self) -> str | None:
+        """Why the gate is closed: then results do not come either. A budget that is reached closes none."""
+        blocked = self.told.get("blocked")
+        return str(blocked["message"]) if blocked and blocked.get("code") != "budget" else None
+
+    def flood(self, rule: Rule) -> Stop | None:
+        """Whether one more new image of the rule would wait for a person."""
+        burst = self.config.budget.burst
+        if burst is None:
+            return None
+        if self.journal.arrived_since(rule.name, self.now - burst.per, burst.images) < burst.images:
+            return None
+        held = (
+            f"{counted(burst.images, 'image')} of {rule.name} came within {burst.per:g} s: budget.burst holds the rest"
+        )
+        return Stop(held, f"`picwish-watchd approve {rule.name}` once it is queued lets it go")
+
+    def outbox_away(self, rule: Rule) -> str | None:
+        """Why nothing can be put into the rule's outbox; nothing is made by looking."""
+        outbox = rule.outbox
+        if not self.answers(outbox) or os.path.isdir(outbox):
+            away = self.absence(outbox)
+        elif self.journal.folder_seen(outbox):
+            away = "it was there before and is away; mount it, or make it again if it is gone for good"
+        else:
+            away = None if os.path.isdir(outbox.parent) else f"{shown(outbox.parent)} is not there"
+        if away is None:
+            return None
+        away = away.replace("approve RULE", f"approve {rule.name}")
+        return f"the outbox {shown(outbox)} cannot be used: {away}"
+
+    def _put_off(self, rule: Rule, job_id: int) -> str | None:
+        """What the oldest queued images of the rule, other than this job, all tell to wait for: so do the others."""
+        oldest = self.journal.first(State.QUEUED, rule.name, _LOOKED_AT, but_for=job_id)
+        notes = {job.note if (job.not_before or 0) > self.now else None for job in oldest}
+        return notes.pop() if len(oldest) > 1 and len(notes) == 1 else None
+
+    def _no_room(self, rule: Rule) -> str | None:
+        least = self.config.min_free
+        for folder, what in ((rule.outbox, "outbox"), (spool_folder(self.config.journal), "spool")):
+            if not self.answers(folder):
+                continue
+            try:
+                found = os.statvfs(folder)
+            except OSError:  # not made yet, or shut to who asks
+                continue
+            free = found.f_bavail * found.f_frsize
+            if free < least:
+                room = f"has only {free / 2**20:.0f} MiB free; min_free is {least / 2**20:.0f}"
+                return f"the {what} {shown(folder)} {room}"
+        return None

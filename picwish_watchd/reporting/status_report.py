@@ -1,0 +1,84 @@
+"""What `status` cannot see from outside, or would have to count for long: the daemon says it in the journal."""
+
+import json
+import math
+import os
+from contextlib import suppress
+
+from picwish_watchd import __version__
+from picwish_watchd.clock import day_start, month_start
+from picwish_watchd.config import summary
+from picwish_watchd.errors import JournalTemporaryError
+from picwish_watchd.pipeline.context import Context
+from picwish_watchd.pipeline.gate import Gate
+from picwish_watchd.pipeline.inboxes import Desks
+from picwish_watchd.scheduling.rate_limiter import Pacer
+
+_AGAIN = 10.0  # seconds until the journal is tried again that did not take it
+_COUNTED = 10.0  # seconds from one report to the next that only has newer figures
+
+
+class Report:
+    """The daemon's word on itself, as long as it serves."""
+
+    def __init__(self, context: Context, gate: Gate, desks: Desks, pacer: Pacer) -> None:
+        self._context, self._gate, self._desks, self._pacer = context, gate, desks, pacer
+        self._started = context.clock.now()
+        self._again = math.inf  # when a report that the journal did not take is to be repeated (monotonic)
+        self._told_at = -math.inf  # monotonic
+        self._told_event = 0  # the last line of history that is counted in it
+        self._told_rate: tuple[float, float] | None = None
+        self.refused = ""  #: why the last reload changed nothing
+
+    def tell(self, *, synced: bool = True) -> None:
+        """Writes it down; not ``synced``: without the disk's word for it, as it is soon written again.
+
+        A journal that is full or locked may keep the event loop for seconds: it is tried again in `look`, some later.
+        """
+        try:
+            self._context.journal.publish_report(self._text(), synced=synced)
+        except JournalTemporaryError:
+            self._again = self._context.clock.monotonic() + _AGAIN
+        else:
+            self._again = math.inf
+
+    def look(self) -> None:
+        """To be called once a second: tells it again where that failed, or where something has changed by itself."""
+        now = self._context.clock.monotonic()
+        if now > self._again or self._slowed() != self._told_rate:
+            self.tell()
+        elif self._again == math.inf and now - self._told_at >= _COUNTED and self._is_behind():
+            self.tell(synced=False)
+
+    def _is_behind(self) -> bool:
+        with suppress(JournalTemporaryError):
+            return self._context.journal.last_event() != self._told_event
+        return False
+
+    def _slowed(self) -> tuple[float, float] | None:
+        """The rate after the last 429, and when that was (Unix seconds); None once it has crept back."""
+        lowered = self._pacer.lowered
+        return None if lowered is None else (lowered[0], round(self._context.clock.now() - lowered[1], 1))
+
+    def _text(self) -> str:
+        context, journal, blocked = self._context, self._context.journal, self._gate.told
+        now, stock = context.clock.now(), context.journal.stock()
+        self._told_at, self._told_event = context.clock.monotonic(), stock.event
+        self._told_rate = self._slowed()
+        return json.dumps(
+            {
+                "pid": os.getpid(),
+                "version": __version__,
+                "started_at": self._started,
+                "refused": self.refused or None,
+                "slowed": self._told_rate,
+                "config": summary.told(context.config),
+                "blocked": None if blocked is None else {"code": blocked.code, "message": blocked.message},
+                "rules": {
+                    desk.rule.name: {"watching": desk.watching, "reason": desk.away, "observer": desk.observer}
+                    for desk in self._desks.all()
+                },
+                "stock": stock.told(),
+                "credits": [(moment, journal.credits_since(moment)) for moment in (day_start(now), month_start(now))],
+            }
+        )
