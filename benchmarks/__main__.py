@@ -5,7 +5,7 @@ import json
 import subprocess
 import sys
 
-from benchmarks.figures import Figure, add_manner, machine, print_figures
+from benchmarks.figures import Figure, add_common_options, describe_machine, print_figures
 
 #: Name -> what it tells; the short ones first. Each is a command of its own, ``python -m benchmarks.NAME``.
 BENCHMARKS = {
@@ -34,7 +34,7 @@ def main() -> int:
     parser.add_argument(
         "--only", nargs="+", choices=BENCHMARKS, default=list(BENCHMARKS), metavar="NAME", help="these benchmarks alone"
     )
-    add_manner(parser)
+    add_common_options(parser)
     args = parser.parse_args()
     figures: list[tuple[str, Figure]] = []
     unmeasured: list[str] = []
@@ -44,22 +44,22 @@ def main() -> int:
         figures += [(name, figure) for figure in told]
         unmeasured += [] if told else [name]
     _print(figures, unmeasured, as_json=args.json)
-    return int(bool(unmeasured) or any(figure.met is False for _, figure in figures))
+    return int(bool(unmeasured) or any(figure.is_met is False for _, figure in figures))
 
 
 def _run(name: str, repeat: int) -> list[Figure]:
     """A process of its own, so that no benchmark pays for another's memory; what it complains of is shown."""
     command = [sys.executable, "-m", f"benchmarks.{name}", "--json", "--repeat", str(repeat)]
     told = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False).stdout
-    return [Figure.from_plain(each) for each in json.loads(told)["figures"]] if told else []
+    return [Figure.from_dict(each) for each in json.loads(told)["figures"]] if told else []
 
 
 def _print(figures: list[tuple[str, Figure]], unmeasured: list[str], *, as_json: bool) -> None:
     if as_json:
-        plain = [{"benchmark": name, **figure.as_plain()} for name, figure in figures]
-        print(json.dumps({"machine": machine(), "figures": plain, "not_measured": unmeasured}))
+        plain = [{"benchmark": name, **figure.to_dict()} for name, figure in figures]
+        print(json.dumps({"machine": describe_machine(), "figures": plain, "not_measured": unmeasured}))
         return
-    print(machine())
+    print(describe_machine())
     print_figures(figures)
     for name in unmeasured:
         print(f"{name}: nothing was measured")

@@ -8,17 +8,25 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.figures import Figure, tell
-from benchmarks.pictures import noise, numbered
-from benchmarks.processes import BenchmarkError, Place, SimulatorProcess, cpu_of, peak_memory, place, wait_until
+from benchmarks.figures import Figure, run_benchmark
+from benchmarks.pictures import make_unique, noise_jpeg
+from benchmarks.processes import (
+    BenchmarkError,
+    SimulatorProcess,
+    Workspace,
+    peak_memory,
+    process_cpu_seconds,
+    temporary_workspace,
+    wait_until,
+)
 
 _QPS = 200  # so that as many pictures go at once as the daemon ever lets
 _SCRIPT = Path(__file__).parent / "ordinary" / "transfer.sh"
-_PATIENCE = 300.0  # seconds
+_TIMEOUT = 300.0  # seconds
 
 
 @dataclass(frozen=True, slots=True)
-class _Taken:
+class _TransferUsage:
     seconds: float  #: from the drop to the last result
     cpu: float  #: seconds, of the daemon
     peak: float  #: MB, resident
@@ -27,58 +35,58 @@ class _Taken:
 
 def measure(args: argparse.Namespace) -> Iterator[Figure]:
     """The daemon checks, hashes, journals and syncs what it sends and gets; curl only moves it."""
-    jpeg = noise(3200, 3200, quality=95)
+    jpeg = noise_jpeg(3200, 3200, quality=95)
     yield Figure("a picture", len(jpeg) / 1e6, "MB")
     for return_type, way in ((1, "by URL"), (2, "as base64")):
-        taken = _daemon(jpeg, args.pictures, return_type)
+        taken = _measure_daemon(jpeg, args.pictures, return_type)
         yield Figure(f"{way}: peak memory of the daemon", taken.peak, "MB", 150.0)
         yield Figure(f"{way}: of it idle", taken.idle, "MB")
         yield Figure(f"{way}: time", taken.seconds, "s")
         yield Figure(f"{way}: CPU of the daemon a picture", taken.cpu / args.pictures * 1000, "ms")
         for at_once in (1, 4) if args.curl else ():
-            seconds = _curl(jpeg, args.pictures, return_type, at_once)
+            seconds = _measure_curl(jpeg, args.pictures, return_type, at_once)
             yield Figure(f"{way}: curl, {at_once} at once", seconds, "s")
             yield Figure(f"{way}: the daemon's time / curl's, {at_once} at once", taken.seconds / seconds, "")
 
 
-def _simulator() -> SimulatorProcess:
+def _start_simulator() -> SimulatorProcess:
     return SimulatorProcess(qps=None, processing=(0.05, 0.3))
 
 
-def _drop(here: Place, jpeg: bytes, pictures: int) -> None:
+def _drop_images(here: Workspace, jpeg: bytes, pictures: int) -> None:
     for number in range(pictures):
-        (here.inbox / f"{number}.jpg").write_bytes(numbered(jpeg, number))
+        (here.inbox / f"{number}.jpg").write_bytes(make_unique(jpeg, number))
 
 
-def _daemon(jpeg: bytes, pictures: int, return_type: int) -> _Taken:
-    with place() as here:
-        with _simulator() as simulator:
+def _measure_daemon(jpeg: bytes, pictures: int, return_type: int) -> _TransferUsage:
+    with temporary_workspace() as here:
+        with _start_simulator() as simulator:
             here.configure(simulator.url, {"qps": _QPS}, {"settle": 0.2, "return_type": return_type})
             with here.running_daemon() as daemon:
-                idle, before, began = peak_memory(daemon.pid), cpu_of(daemon.pid), time.monotonic()
-                _drop(here, jpeg, pictures)
-                wait_until(lambda: here.delivered() == pictures, daemon, every=0.02)
-                seconds, cpu = time.monotonic() - began, cpu_of(daemon.pid) - before
+                idle, before, began = peak_memory(daemon.pid), process_cpu_seconds(daemon.pid), time.monotonic()
+                _drop_images(here, jpeg, pictures)
+                wait_until(lambda: here.count_results() == pictures, daemon, every=0.02)
+                seconds, cpu = time.monotonic() - began, process_cpu_seconds(daemon.pid) - before
                 peak = peak_memory(daemon.pid)
-        here.jobs()
-    return _Taken(seconds, cpu, peak, idle)
+        here.load_finished_jobs()
+    return _TransferUsage(seconds, cpu, peak, idle)
 
 
-def _curl(jpeg: bytes, pictures: int, return_type: int, at_once: int) -> float:
-    with place() as here:
+def _measure_curl(jpeg: bytes, pictures: int, return_type: int, at_once: int) -> float:
+    with temporary_workspace() as here:
         here.outbox.mkdir()
-        with _simulator() as simulator:
+        with _start_simulator() as simulator:
             began = time.monotonic()
-            _drop(here, jpeg, pictures)
+            _drop_images(here, jpeg, pictures)
             command = ["bash", str(_SCRIPT), str(here.inbox), str(here.outbox)]
             environ = {"API": simulator.url, "KEY": "benchmark", "RETURN_TYPE": str(return_type)}
             told = subprocess.run(
                 command, env={**os.environ, **environ, "AT_ONCE": str(at_once)}, stderr=subprocess.PIPE,
-                text=True, check=False, timeout=_PATIENCE,
+                text=True, check=False, timeout=_TIMEOUT,
             )  # fmt: skip
             seconds = time.monotonic() - began
         sizes = [os.stat(here.outbox / name).st_size for name in os.listdir(here.outbox)]
-        if sizes != [len(numbered(jpeg, 0))] * pictures:
+        if sizes != [len(make_unique(jpeg, 0))] * pictures:
             raise BenchmarkError(
                 f"curl brought {len(sizes)} of {pictures} pictures, or none that are whole: {told.stderr[-300:]}"
             )
@@ -86,4 +94,4 @@ def _curl(jpeg: bytes, pictures: int, return_type: int, at_once: int) -> float:
 
 
 if __name__ == "__main__":
-    tell(__doc__, measure, pictures=30, curl=1)
+    run_benchmark(__doc__, measure, pictures=30, curl=1)

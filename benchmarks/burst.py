@@ -9,32 +9,39 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
-from benchmarks.figures import Figure, tell
-from benchmarks.pictures import noise, numbered
-from benchmarks.processes import BenchmarkError, Place, SimulatorProcess, cpu_of, peak_memory, place
+from benchmarks.figures import Figure, run_benchmark
+from benchmarks.pictures import make_unique, noise_jpeg
+from benchmarks.processes import (
+    BenchmarkError,
+    SimulatorProcess,
+    Workspace,
+    peak_memory,
+    process_cpu_seconds,
+    temporary_workspace,
+)
 
-_IN_A_FOLDER = 100
-_BEGIN = 5.0  # seconds, until the daemon has loaded all that it needs
-_BYTES_A_PIXEL = 1.0  # of noise at quality 50, without its headers
-_LOOK = 0.2  # seconds between looks into the journal
+_FILES_PER_FOLDER = 100
+_WARM_UP = 5.0  # seconds, until the daemon has loaded all that it needs
+_BYTES_PER_PIXEL = 1.0  # of noise at quality 50, without its headers
+_POLL_INTERVAL = 0.2  # seconds between looks into the journal
 
 
 def measure(args: argparse.Namespace) -> Iterator[Figure]:
     """Writes ``--files`` pictures of some ``--kilobytes`` as fast as can be, a hundred a folder, all folders new."""
-    jpeg = _picture(args.kilobytes)
-    with place() as here, SimulatorProcess(qps=2) as simulator:
+    jpeg = _make_image(args.kilobytes)
+    with temporary_workspace() as here, SimulatorProcess(qps=2) as simulator:
         here.configure(simulator.url, {"qps": 2}, {"settle": args.settle})
         with here.running_daemon("benchmarks.heartbeat") as daemon:
-            time.sleep(_BEGIN)
-            before = cpu_of(daemon.pid)
+            time.sleep(_WARM_UP)
+            before = process_cpu_seconds(daemon.pid)
             began = time.monotonic()
-            _drop(here.inbox, jpeg, args.files)
+            _drop_images(here.inbox, jpeg, args.files)
             dropped = time.monotonic() - began
-            queued = _until_all_queued(here, daemon, args.files) - began
-            spent = cpu_of(daemon.pid) - before
+            queued = _wait_until_queued(here, daemon, args.files) - began
+            spent = process_cpu_seconds(daemon.pid) - before
             peak = peak_memory(daemon.pid)
-        gaps = json.loads(here.printed())
-        _check(here, args.files)
+        gaps = json.loads(here.read_output())
+        _check_jobs(here, args.files)
     yield Figure("writing the files", dropped, "s")
     yield Figure("all in the journal, from the first file's writing", queued, "s", 1.5 * dropped + 5)
     yield Figure("CPU of the daemon a file", spent / args.files * 1000, "ms")
@@ -44,30 +51,30 @@ def measure(args: argparse.Namespace) -> Iterator[Figure]:
     yield Figure("peak memory of the daemon", peak, "MB", 150.0)
 
 
-def _picture(kilobytes: int) -> bytes:
-    side = 8 * max(round((kilobytes * 1000 / _BYTES_A_PIXEL) ** 0.5 / 8), 2)
-    return noise(side, side, quality=50)
+def _make_image(kilobytes: int) -> bytes:
+    side = 8 * max(round((kilobytes * 1000 / _BYTES_PER_PIXEL) ** 0.5 / 8), 2)
+    return noise_jpeg(side, side, quality=50)
 
 
-def _drop(inbox: Path, jpeg: bytes, files: int) -> None:
+def _drop_images(inbox: Path, jpeg: bytes, files: int) -> None:
     for number in range(files):
-        folder = inbox / f"{number // _IN_A_FOLDER // 10:03d}" / f"{number // _IN_A_FOLDER:04d}"
-        if number % _IN_A_FOLDER == 0:
+        folder = inbox / f"{number // _FILES_PER_FOLDER // 10:03d}" / f"{number // _FILES_PER_FOLDER:04d}"
+        if number % _FILES_PER_FOLDER == 0:
             folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"{number}.jpg").write_bytes(numbered(jpeg, number))
+        (folder / f"{number}.jpg").write_bytes(make_unique(jpeg, number))
 
 
-def _until_all_queued(here: Place, daemon: "subprocess.Popen[bytes]", files: int) -> float:
+def _wait_until_queued(here: Workspace, daemon: "subprocess.Popen[bytes]", files: int) -> float:
     journal = f"file:{here.folder / 'state' / 'journal.db'}?mode=ro"
     with closing(sqlite3.connect(journal, uri=True)) as connection:
         while connection.execute("SELECT count(*) FROM job").fetchone()[0] < files:
             if daemon.poll() is not None:
                 raise BenchmarkError("the daemon has ended")
-            time.sleep(_LOOK)
+            time.sleep(_POLL_INTERVAL)
     return time.monotonic()
 
 
-def _check(here: Place, files: int) -> None:
+def _check_jobs(here: Workspace, files: int) -> None:
     with closing(sqlite3.connect(here.folder / "state" / "journal.db")) as connection:
         jobs, sources, contents, refused = connection.execute(
             "SELECT count(*), count(DISTINCT source), count(DISTINCT sha256), sum(state = 'rejected') FROM job"
@@ -79,4 +86,4 @@ def _check(here: Place, files: int) -> None:
 
 
 if __name__ == "__main__":
-    tell(__doc__, measure, files=50_000, kilobytes=100, settle=1.0)
+    run_benchmark(__doc__, measure, files=50_000, kilobytes=100, settle=1.0)

@@ -12,23 +12,23 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.processes import BenchmarkError, Place, SimulatorProcess, monotonic_at
+from benchmarks.processes import BenchmarkError, SimulatorProcess, Workspace, to_monotonic
 
 _FOLDER = Path(__file__).parent / "ordinary"
-_BEGIN = 1.0  # seconds until it surely watches
+_WARM_UP = 1.0  # seconds until it surely watches
 
 
 @dataclass(frozen=True, slots=True)
-class Client:
+class ReferenceClient:
     """One of them."""
 
     name: str
     command: tuple[str, ...]
-    at_once: int  #: pictures
+    concurrency: int  #: pictures
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class BatchOutcome:
     """What became of the pictures."""
 
     seconds: float  #: from the first POST to the last result in the outbox
@@ -38,7 +38,7 @@ class Outcome:
     paid_twice: int  #: pictures that were taken more than once
 
 
-def clients(*, sync: bool) -> list[Client]:
+def reference_clients(*, sync: bool) -> list[ReferenceClient]:
     """Both clients. Who waits for the answer takes twice as many threads, for they do nothing but wait.
 
     Raises `BenchmarkError` where bash, curl or jq is missing.
@@ -49,13 +49,15 @@ def clients(*, sync: bool) -> list[Client]:
     watch = "inotifywait" if shutil.which("inotifywait") else "a loop of ls, for inotifywait is missing"
     times = 2 if sync else 1
     return [
-        Client(f"shell, {watch} + curl, {4 * times} at once", ("bash", str(_FOLDER / "watch.sh")), 4 * times),
-        Client(f"Python, watchdog + {8 * times} threads", (sys.executable, str(_FOLDER / "watch.py")), 8 * times),
+        ReferenceClient(f"shell, {watch} + curl, {4 * times} at once", ("bash", str(_FOLDER / "watch.sh")), 4 * times),
+        ReferenceClient(
+            f"Python, watchdog + {8 * times} threads", (sys.executable, str(_FOLDER / "watch.py")), 8 * times
+        ),
     ]
 
 
-def run(
-    client: Client, here: Place, simulator: SimulatorProcess, drop: Callable[[], None], *,
+def run_client(
+    client: ReferenceClient, here: Workspace, simulator: SimulatorProcess, drop: Callable[[], None], *,
     sync: bool, every: float, limit: float,
 ) -> None:  # fmt: skip
     """Starts it, drops the pictures, and ends it when all results are there or ``limit`` seconds are over."""
@@ -64,36 +66,36 @@ def run(
     with (here.folder / "client.log").open("wb") as log:
         process = subprocess.Popen(
             [*client.command, str(here.inbox), str(here.outbox)], stdout=log, stderr=log, start_new_session=True,
-            env={**os.environ, **environ, "AT_ONCE": str(client.at_once)},
+            env={**os.environ, **environ, "AT_ONCE": str(client.concurrency)},
         )  # fmt: skip
     try:
-        time.sleep(_BEGIN)
+        time.sleep(_WARM_UP)
         drop()
         pictures, until = len(os.listdir(here.inbox)), time.monotonic() + limit
-        while here.delivered() < pictures and time.monotonic() < until and process.poll() is None:
+        while here.count_results() < pictures and time.monotonic() < until and process.poll() is None:
             time.sleep(0.05)
     finally:
         os.killpg(process.pid, signal.SIGKILL)  # with all its curls
         process.wait(10)
 
 
-def outcome(here: Place, simulator: SimulatorProcess) -> Outcome:
+def collect_outcome(here: Workspace, simulator: SimulatorProcess) -> BatchOutcome:
     """What the simulator saw and what the folders hold; the simulator has ended."""
-    creates = [seen for seen in simulator.paced() if seen.operation == "create"]
+    creates = [seen for seen in simulator.rate_limited_requests() if seen.operation == "create"]
     taken = Counter(seen.sha256 for seen in creates if seen.status == 200)
     results = [here.outbox / name for name in os.listdir(here.outbox) if not name.startswith(".")]
     if not results or not creates:
         raise BenchmarkError(f"a client brought nothing: {(here.folder / 'client.log').read_text()[-300:]}")
-    dropped = {_hash(here.inbox / name) for name in os.listdir(here.inbox)}
-    last = max(monotonic_at(result.stat().st_mtime) for result in results)
-    return Outcome(
+    dropped = {_hash_file(here.inbox / name) for name in os.listdir(here.inbox)}
+    last = max(to_monotonic(result.stat().st_mtime) for result in results)
+    return BatchOutcome(
         seconds=last - min(seen.at for seen in creates),
-        requests=len(simulator.paced()),
-        refused=sum(seen.status == 429 for seen in simulator.paced()),
-        lost=len(dropped - {_hash(result) for result in results}),
+        requests=len(simulator.rate_limited_requests()),
+        refused=sum(seen.status == 429 for seen in simulator.rate_limited_requests()),
+        lost=len(dropped - {_hash_file(result) for result in results}),
         paid_twice=sum(times > 1 for times in taken.values()),
     )
 
 
-def _hash(path: Path) -> str:
+def _hash_file(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -7,48 +7,48 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from benchmarks.figures import Figure, tell
-from benchmarks.pictures import enlarged_noise
-from benchmarks.processes import BenchmarkError, SimulatorProcess, peak_memory, place
+from benchmarks.figures import Figure, run_benchmark
+from benchmarks.pictures import enlarged_noise_image
+from benchmarks.processes import BenchmarkError, SimulatorProcess, peak_memory, temporary_workspace
 
-_PATIENCE = 120.0  # seconds
+_TIMEOUT = 120.0  # seconds
 
 
 def measure(args: argparse.Namespace) -> Iterator[Figure]:
     """One picture for each format, dropped into an idle daemon."""
     for kind in ("JPEG", "PNG"):
-        picture = enlarged_noise(args.width, args.height, kind)
+        picture = enlarged_noise_image(args.width, args.height, kind)
         yield Figure(f"the {kind}", len(picture) / 1e6, "MB")
-        daemon, child, seconds = _peaks(picture, kind.lower())
+        daemon, child, seconds = _measure_peaks(picture, kind.lower())
         yield Figure(f"{kind}: peak of the daemon", daemon, "MB", 150)
         yield Figure(f"{kind}: peak of the process that makes it smaller", child, "MB")
         yield Figure(f"{kind}: time of that process", seconds, "s")
 
 
-def _peaks(picture: bytes, suffix: str) -> tuple[float, float, float]:
-    with place() as here:
+def _measure_peaks(picture: bytes, suffix: str) -> tuple[float, float, float]:
+    with temporary_workspace() as here:
         with SimulatorProcess(qps=None, processing=(0.05, 0.3)) as simulator:
             here.configure(simulator.url, {"qps": 200}, {"settle": 0.2, "oversize": "downscale"})
             with here.running_daemon() as daemon:
                 (here.inbox / f"scan.{suffix}").write_bytes(picture)
                 child, began, ended = 0.0, 0.0, 0.0
-                until = time.monotonic() + _PATIENCE
-                while not here.delivered():
+                until = time.monotonic() + _TIMEOUT
+                while not here.count_results():
                     now = time.monotonic()
                     if now > until:
                         raise BenchmarkError("the picture was not delivered")
-                    for pid in _children(daemon.pid):
+                    for pid in _child_pids(daemon.pid):
                         with suppress(OSError, BenchmarkError):  # it has just ended
                             child, began, ended = max(child, peak_memory(pid)), began or now, now
                     time.sleep(0.002)
                 peak = peak_memory(daemon.pid)
-        (job,) = here.jobs()
+        (job,) = here.load_finished_jobs()
         if job.sent is None or max(job.sent.width, job.sent.height) > 4096:
             raise BenchmarkError("what was sent had not been made smaller")
     return peak, child, ended - began
 
 
-def _children(pid: int) -> list[int]:
+def _child_pids(pid: int) -> list[int]:
     """Processes that any thread of ``pid`` has started and that are still there (proc(5): children)."""
     found: list[int] = []
     for thread in os.listdir(f"/proc/{pid}/task"):
@@ -58,4 +58,4 @@ def _children(pid: int) -> list[int]:
 
 
 if __name__ == "__main__":
-    tell(__doc__, measure, width=12000, height=9000)
+    run_benchmark(__doc__, measure, width=12000, height=9000)

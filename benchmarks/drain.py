@@ -3,35 +3,35 @@
 import argparse
 from collections.abc import Iterator
 
-from benchmarks.figures import Figure, tell
-from benchmarks.pictures import noise, numbered
-from benchmarks.processes import SimulatorProcess, monotonic_at, place
+from benchmarks.figures import Figure, run_benchmark
+from benchmarks.pictures import make_unique, noise_jpeg
+from benchmarks.processes import SimulatorProcess, temporary_workspace, to_monotonic
 
 _QPS = 200
 
 
 def measure(args: argparse.Namespace) -> Iterator[Figure]:
     """Fills an inbox with pictures of 20 kB and drains it; the simulator takes as many requests as come."""
-    jpeg = noise(110, 110, quality=75)
-    with place() as here:
+    jpeg = noise_jpeg(110, 110, quality=75)
+    with temporary_workspace() as here:
         for number in range(args.pictures):
-            (here.inbox / f"{number}.jpg").write_bytes(numbered(jpeg, number))
+            (here.inbox / f"{number}.jpg").write_bytes(make_unique(jpeg, number))
         with SimulatorProcess(qps=None, processing=(0.05, 0.3)) as simulator:
             here.configure(simulator.url, {"qps": _QPS}, {"settle": 0.2})
             spent = here.run_once()
-        posts = simulator.creates()
-        last = max(monotonic_at(job.completed_at or 0.0) for job in here.jobs())
+        posts = simulator.accepted_creates()
+        last = max(to_monotonic(job.completed_at or 0.0) for job in here.load_finished_jobs())
     first = min(request.at for request in posts.values())
     ideal = args.pictures * 2 / _QPS
-    paced = simulator.paced()
+    paced = simulator.rate_limited_requests()
     yield Figure("from the process's start to its end", spent.seconds, "s", 1.3 * ideal)
     yield Figure("from the first POST to the last result", last - first, "s", 1.3 * ideal)
     yield Figure("the same / (2 requests an image / QPS)", (last - first) / ideal, "", 1.3)
     yield Figure("CPU of the daemon an image", spent.cpu / args.pictures * 1000, "ms")
     yield Figure("requests an image", len(paced) / args.pictures, "")
     yield Figure("answers 429", sum(request.status == 429 for request in paced), "")
-    yield Figure("bytes an image", len(numbered(jpeg, 0)), "B")
+    yield Figure("bytes an image", len(make_unique(jpeg, 0)), "B")
 
 
 if __name__ == "__main__":
-    tell(__doc__, measure, pictures=1000)
+    run_benchmark(__doc__, measure, pictures=1000)

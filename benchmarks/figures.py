@@ -27,16 +27,16 @@ class Figure:
     high: float | None = None  #: the largest of several runs
 
     @property
-    def met(self) -> bool | None:
+    def is_met(self) -> bool | None:
         """Whether the goal was reached."""
         return None if self.below is None else self.value <= self.below
 
-    def as_plain(self) -> dict[str, object]:
+    def to_dict(self) -> dict[str, object]:
         """What ``--json`` gives of it."""
-        return {**asdict(self), "met": self.met}
+        return {**asdict(self), "met": self.is_met}
 
     @classmethod
-    def from_plain(cls, plain: Mapping[str, object]) -> "Figure":
+    def from_dict(cls, plain: Mapping[str, object]) -> "Figure":
         """The figure that `as_plain` gave."""
         return cls(**{key: value for key, value in plain.items() if key != "met"})  # type: ignore[arg-type]
 
@@ -44,26 +44,26 @@ class Figure:
 Measure = Callable[[argparse.Namespace], Iterable[Figure]]
 
 
-def tell(description: str | None, measure: Measure, **options: float) -> None:
+def run_benchmark(description: str | None, measure: Measure, **options: float) -> None:
     """The command line of a benchmark: ``options`` are numbers with their defaults. Exits 1 where a goal is missed."""
     parser = argparse.ArgumentParser(description=description)
     for name, default in options.items():
         parser.add_argument(f"--{name}", type=type(default), default=default, metavar="N", help=f"default: {default}")
-    add_manner(parser)
+    add_common_options(parser)
     args = parser.parse_args()
     try:
-        figures = median_of([_measured(measure, args) for _ in range(args.repeat)])
+        figures = median_of([_run_measure(measure, args) for _ in range(args.repeat)])
     except BenchmarkError as error:
         sys.exit(f"nothing was measured: {error}")
     if args.json:
-        print(json.dumps({"machine": machine(), "figures": [each.as_plain() for each in figures]}))
+        print(json.dumps({"machine": describe_machine(), "figures": [each.to_dict() for each in figures]}))
     else:
-        print(machine())
+        print(describe_machine())
         print_figures([("", each) for each in figures])
-    sys.exit(any(each.met is False for each in figures))
+    sys.exit(any(each.is_met is False for each in figures))
 
 
-def add_manner(parser: argparse.ArgumentParser) -> None:
+def add_common_options(parser: argparse.ArgumentParser) -> None:
     """The options that are the same for all: ``--json`` and ``--repeat``."""
     parser.add_argument("--json", action="store_true", help="for scripts")
     parser.add_argument(
@@ -88,31 +88,31 @@ def median_of(runs: Sequence[Sequence[Figure]]) -> list[Figure]:
 def print_figures(figures: Sequence[tuple[str, Figure]]) -> None:
     """The table for people: each figure with the benchmark that it is of; a column that has nothing is left out."""
     headings = ("BENCHMARK", "FIGURE", "VALUE", "UNIT", "SPREAD", "GOAL", "BOUND", "")
-    rows = [(name, *_row(figure)) for name, figure in figures]
+    rows = [(name, *_format_row(figure)) for name, figure in figures]
     kept = [number for number in range(len(headings)) if any(row[number] for row in rows)]
     print_table([headings[n] for n in kept], [[row[n] for n in kept] for row in rows], right=("VALUE",))
 
 
-def machine() -> str:
+def describe_machine() -> str:
     """Where it was measured, in one line."""
     return f"Python {platform.python_version()}, {os.cpu_count()} cores, {platform.system()} {platform.release()}"
 
 
-def _row(figure: Figure) -> tuple[str, ...]:
+def _format_row(figure: Figure) -> tuple[str, ...]:
     goal = "" if figure.below is None else f"<= {figure.below:g}"
     bound = "" if figure.bound is None else f"{figure.bound:.3g}"
     spread = "" if figure.low is None or figure.high is None else f"{figure.low:.4g} to {figure.high:.4g}"
-    verdict = {None: "", True: "met", False: "MISSED"}[figure.met]
+    verdict = {None: "", True: "met", False: "MISSED"}[figure.is_met]
     return figure.name, f"{figure.value:.4g}", figure.unit, spread, goal, bound, verdict
 
 
-def _measured(measure: Measure, args: argparse.Namespace) -> list[Figure]:
-    before = _cpu_of_others()
+def _run_measure(measure: Measure, args: argparse.Namespace) -> list[Figure]:
+    before = _cpu_of_other_processes()
     figures = list(measure(args))
-    return [*figures, Figure("CPU that other processes took meanwhile", _cpu_of_others() - before, "s")]
+    return [*figures, Figure("CPU that other processes took meanwhile", _cpu_of_other_processes() - before, "s")]
 
 
-def _cpu_of_others() -> float:
+def _cpu_of_other_processes() -> float:
     """Seconds of CPU that all processes but ours have used since the machine started (proc_stat(5), in ticks)."""
     ticks = [int(each) for each in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
     idle, waiting = ticks[3], ticks[4]

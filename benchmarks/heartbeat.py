@@ -21,13 +21,13 @@ from picwish_watchd.cli.loading import configuration_and_key
 from picwish_watchd.daemon.daemon import Daemon
 from picwish_watchd.journal.locks import WriteLock
 
-_BEAT = 0.005  # seconds
-_LONG = 0.05
-_BEGIN = 5.0  # seconds in which the first connection loads its libraries: once, and before any picture is there
+_TICK = 0.005  # seconds
+_LONG_TURN = 0.05
+_WARM_UP = 5.0  # seconds in which the first connection loads its libraries: once, and before any picture is there
 
 
 @dataclass(slots=True)
-class Noticed:
+class LoopStats:
     """What is told at the end; it must not grow while the daemon's memory is watched."""
 
     longest: float = 0.0  #: gap, seconds
@@ -36,13 +36,13 @@ class Noticed:
     commits: int = 0
 
 
-class _Loop(asyncio.SelectorEventLoop):
+class _TimedEventLoop(asyncio.SelectorEventLoop):
     """Looks at the clock before and after each turn."""
 
-    def __init__(self, noticed: Noticed) -> None:
+    def __init__(self, noticed: LoopStats) -> None:
         super().__init__()
         self._noticed = noticed
-        self._begin = time.monotonic() + _BEGIN
+        self._begin = time.monotonic() + _WARM_UP
 
     def _run_once(self) -> None:
         before = time.thread_time()
@@ -51,25 +51,25 @@ class _Loop(asyncio.SelectorEventLoop):
             self._noticed.work = max(self._noticed.work, time.thread_time() - before)
 
 
-async def _serve(daemon: Daemon, noticed: Noticed) -> None:
-    beating = asyncio.create_task(_beat(noticed))
+async def _serve(daemon: Daemon, noticed: LoopStats) -> None:
+    beating = asyncio.create_task(_tick(noticed))
     await daemon.run()
     beating.cancel()
 
 
-async def _beat(noticed: Noticed) -> None:
+async def _tick(noticed: LoopStats) -> None:
     last = time.monotonic()
     while True:
-        await asyncio.sleep(_BEAT)
+        await asyncio.sleep(_TICK)
         now = time.monotonic()
-        gap = now - last - _BEAT
+        gap = now - last - _TICK
         noticed.longest = max(noticed.longest, gap)
-        if gap > _LONG:
+        if gap > _LONG_TURN:
             noticed.long.append(gap)
         last = now
 
 
-def _count_commits(noticed: Noticed) -> None:
+def _count_commits(noticed: LoopStats) -> None:
     """From now on: the journal testifies to every one of them."""
     testify = WriteLock.testify
 
@@ -85,9 +85,9 @@ def main() -> None:
     config, key = configuration_and_key(argparse.Namespace(config=Path(sys.argv[3])))
     log.setup(config.log.level, config.log.format, sys.stderr)
     gc.freeze()  # as the command does
-    noticed = Noticed()
+    noticed = LoopStats()
     _count_commits(noticed)
-    with asyncio.Runner(loop_factory=lambda: _Loop(noticed)) as runner:
+    with asyncio.Runner(loop_factory=lambda: _TimedEventLoop(noticed)) as runner:
         runner.run(_serve(Daemon(config, key), noticed))
     print(json.dumps(asdict(noticed)), flush=True)
 

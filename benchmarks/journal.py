@@ -10,37 +10,37 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks.figures import Figure, tell
-from benchmarks.past import fill
-from benchmarks.processes import ENVIRON, BenchmarkError, Place, SimulatorProcess, place
+from benchmarks.figures import Figure, run_benchmark
+from benchmarks.past import fill_journal
+from benchmarks.processes import ENVIRON, BenchmarkError, SimulatorProcess, Workspace, temporary_workspace
 from picwish_watchd.clock import Clock
 from picwish_watchd.job import NewJob, Stamp, State
 from picwish_watchd.journal.writer import Journal
 
-_PATIENCE = 120.0  # seconds until READY=1
+_TIMEOUT = 120.0  # seconds until READY=1
 _STARTS = 3  # of each kind; the median counts
 
 
 def measure(args: argparse.Namespace) -> Iterator[Figure]:
     """First the commits of a journal alone, then the daemon's start on a journal with ``--finished`` jobs."""
-    yield from _commits(args.commits)
-    imports = statistics.median(_imports() for _ in range(_STARTS))
+    yield from _measure_commits(args.commits)
+    imports = statistics.median(_measure_imports() for _ in range(_STARTS))
     yield Figure("interpreter and imports alone", imports, "s")
     for lying in (False, True):
-        with place() as here, SimulatorProcess(qps=None) as simulator:
+        with temporary_workspace() as here, SimulatorProcess(qps=None) as simulator:
             here.configure(simulator.url, {"qps": 2}, {"settle": 0.2})
-            fill(here, args.finished, args.pending, lying=lying)
+            fill_journal(here, args.finished, args.pending, lying=lying)
             where = "in the inbox" if lying else "gone from the inbox"
             for killed in (False, True):
                 end = "SIGKILL" if killed else "SIGTERM"
-                ready = statistics.median(_start(here, killed=killed) for _ in range(_STARTS))
+                ready = statistics.median(_measure_start(here, killed=killed) for _ in range(_STARTS))
                 goal = None if lying else 1.0
                 yield Figure(f"start to READY=1, originals {where}, after {end}", ready, "s")
                 yield Figure("  of it beyond interpreter and imports", ready - imports, "s", goal)
 
 
-def _commits(number: int) -> Iterator[Figure]:
-    with place() as here:
+def _measure_commits(number: int) -> Iterator[Figure]:
+    with temporary_workspace() as here:
         journal = Journal.open_for_writing(here.folder / "state" / "journal.db", Clock())
         stamp = Stamp(inode=1, size=20_000, mtime_ns=1)
         new = [_new_job(here, f"{n}.jpg", stamp) for n in range(number)]
@@ -63,34 +63,34 @@ def _commits(number: int) -> Iterator[Figure]:
     yield Figure("the same, p95", statistics.quantiles(pairs, n=20, method="inclusive")[-1], "ms")
 
 
-def _new_job(here: Place, name: str, stamp: Stamp) -> NewJob:
+def _new_job(here: Workspace, name: str, stamp: Stamp) -> NewJob:
     return NewJob(
         rule="bench", source=here.inbox / name, relative=Path(name), stamp=stamp, type=0, return_type=1, sync=0,
         sha256=f"{name:>064}", format="JPEG", width=110, height=110,
     )  # fmt: skip
 
 
-def _imports() -> float:
+def _measure_imports() -> float:
     began = time.monotonic()
     subprocess.run([sys.executable, "-c", "import picwish_watchd.cli.commands.run"], env=ENVIRON, check=True)
     return time.monotonic() - began
 
 
-def _start(here: Place, *, killed: bool) -> float:
+def _measure_start(here: Workspace, *, killed: bool) -> float:
     """Seconds from a process's start to READY=1. With ``killed`` the one before it was killed."""
     if killed:
-        until_ready(here, kill=True)
-    return until_ready(here, kill=False)
+        measure_time_to_ready(here, kill=True)
+    return measure_time_to_ready(here, kill=False)
 
 
-def until_ready(here: Place, *, kill: bool) -> float:
+def measure_time_to_ready(here: Workspace, *, kill: bool) -> float:
     """Seconds from a daemon's start to READY=1; ends it, by SIGKILL or by SIGTERM."""
     address = f"picwish-bench-{os.getpid()}"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(f"\0{address}")
-        manager.settimeout(_PATIENCE)
+        manager.settimeout(_TIMEOUT)
         began = time.monotonic()
-        daemon = here.daemon(environ={"NOTIFY_SOCKET": f"@{address}"})
+        daemon = here.start_daemon(environ={"NOTIFY_SOCKET": f"@{address}"})
         try:
             while manager.recv(4096) != b"READY=1":
                 pass
@@ -106,4 +106,4 @@ def until_ready(here: Place, *, kill: bool) -> float:
 
 
 if __name__ == "__main__":
-    tell(__doc__, measure, commits=1000, finished=100_000, pending=1000)
+    run_benchmark(__doc__, measure, commits=1000, finished=100_000, pending=1000)

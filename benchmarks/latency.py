@@ -7,36 +7,38 @@ import statistics
 import time
 from collections.abc import Iterator
 
-from benchmarks.figures import Figure, tell
-from benchmarks.pictures import noise, numbered
-from benchmarks.processes import SimulatorProcess, monotonic_at, place, wait_until
+from benchmarks.figures import Figure, run_benchmark
+from benchmarks.pictures import make_unique, noise_jpeg
+from benchmarks.processes import SimulatorProcess, temporary_workspace, to_monotonic, wait_until
 
 _SETTLE = 0.5  # seconds
 
 
 def measure(args: argparse.Namespace) -> Iterator[Figure]:
     """Drops pictures one at a time into the inbox of an idle daemon."""
-    jpeg, chance = noise(160, 120, quality=75), random.Random(0)
+    jpeg, chance = noise_jpeg(160, 120, quality=75), random.Random(0)
     settled: dict[str, float] = {}
-    with place() as here:
+    with temporary_workspace() as here:
         with SimulatorProcess(qps=None, processing=(0.05, 0.3)) as simulator:
             here.configure(simulator.url, {"qps": 20}, {"settle": _SETTLE})
             with here.running_daemon() as daemon:
                 for number in range(args.pictures):
                     time.sleep(1.1 + chance.random())  # the second of the last request is over, and no timer is met
-                    data = numbered(jpeg, number)
+                    data = make_unique(jpeg, number)
                     with (here.inbox / f"{number}.jpg").open("wb") as file:
                         file.write(data)
                     settled[hashlib.sha256(data).hexdigest()] = time.monotonic() + _SETTLE
                     wait_until((here.outbox / f"{number}.jpg").exists, daemon)
-        posts = simulator.creates()
-        late = {job.sha256: monotonic_at(job.created_at) for job in here.jobs()}
-    yield from _figures("settled to POST", [posts[each].at - settled[each] for each in settled], median=25.0, p95=60.0)
-    yield from _figures("  of it to the journal", [late[each] - settled[each] for each in settled])
-    yield from _figures("  of it journal to POST", [posts[each].at - late[each] for each in settled])
+        posts = simulator.accepted_creates()
+        late = {job.sha256: to_monotonic(job.created_at) for job in here.load_finished_jobs()}
+    yield from _summarize(
+        "settled to POST", [posts[each].at - settled[each] for each in settled], median=25.0, p95=60.0
+    )
+    yield from _summarize("  of it to the journal", [late[each] - settled[each] for each in settled])
+    yield from _summarize("  of it journal to POST", [posts[each].at - late[each] for each in settled])
 
 
-def _figures(
+def _summarize(
     name: str, seconds: list[float], median: float | None = None, p95: float | None = None
 ) -> Iterator[Figure]:
     yield Figure(f"{name}, median", statistics.median(seconds) * 1000, "ms", median)
@@ -44,4 +46,4 @@ def _figures(
 
 
 if __name__ == "__main__":
-    tell(__doc__, measure, pictures=30)
+    run_benchmark(__doc__, measure, pictures=30)

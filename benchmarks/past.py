@@ -5,31 +5,31 @@ import sqlite3
 import time
 from contextlib import closing
 
-from benchmarks.processes import Place
+from benchmarks.processes import Workspace
 from picwish_watchd.clock import Clock
 from picwish_watchd.journal.writer import Journal
 
-_FILE = b"\xff\xd8 a picture that was enhanced long ago"
+_ORIGINAL_BYTES = b"\xff\xd8 a picture that was enhanced long ago"
 
 
-def fill(here: Place, finished: int, pending: int, *, lying: bool) -> None:
+def fill_journal(here: Workspace, finished: int, pending: int, *, lying: bool) -> None:
     """A past of ``finished`` jobs and ``pending`` tasks, each with its history and its charge."""
     path = here.folder / "state" / "journal.db"
     Journal.open_for_writing(path, Clock()).close()
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute("BEGIN")
         for number in range(1, finished + pending + 1):
-            _fill_in(connection, here, number, done=number <= finished, lying=lying)
+            _insert_rows(connection, here, number, done=number <= finished, lying=lying)
         connection.execute("COMMIT")
 
 
-def _fill_in(connection: sqlite3.Connection, here: Place, number: int, *, done: bool, lying: bool) -> None:
+def _insert_rows(connection: sqlite3.Connection, here: Workspace, number: int, *, done: bool, lying: bool) -> None:
     name, now = f"{number // 1000:03d}/{number}.jpg", time.time()
     source = here.inbox / name
     inode, mtime_ns = number, 1_700_000_000_000_000_000
     if lying or not done:
         source.parent.mkdir(exist_ok=True)
-        source.write_bytes(_FILE)
+        source.write_bytes(_ORIGINAL_BYTES)
         found = source.stat()
         inode, mtime_ns = found.st_ino, found.st_mtime_ns
     sha = f"{number:064x}"
@@ -40,7 +40,7 @@ def _fill_in(connection: sqlite3.Connection, here: Place, number: int, *, done: 
         " submitted_at, completed_at)"
         " VALUES (?, 'bench', ?, ?, ?, ?, ?, ?, 'file', ?, 'JPEG', 110, 110, 0, 1, 0, ?, 1, ?, ?, ?, ?, ?, ?, ?)",
         (
-            number, "done" if done else "pending", os.fsencode(source), os.fsencode(name), inode, len(_FILE), mtime_ns,
+            number, "done" if done else "pending", os.fsencode(source), os.fsencode(name), inode, len(_ORIGINAL_BYTES), mtime_ns,
             sha, f"task-{number}", result if done else None, os.fsencode(here.outbox / name) if done else None,
             '{"status": 200, "data": {"state": 1, "progress": 100}}', 8.0 if done else None, now, now,
             now if done else None,

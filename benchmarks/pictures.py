@@ -6,7 +6,7 @@ import random
 from PIL import Image
 
 
-def noise(width: int, height: int, *, quality: int) -> bytes:
+def noise_jpeg(width: int, height: int, *, quality: int) -> bytes:
     """A JPEG of random RGB pixels; equal for equal arguments."""
     pixels = random.Random(0).randbytes(width * height * 3)
     sink = io.BytesIO()
@@ -14,7 +14,7 @@ def noise(width: int, height: int, *, quality: int) -> bytes:
     return sink.getvalue()
 
 
-def enlarged_noise(width: int, height: int, kind: str) -> bytes:
+def enlarged_noise_image(width: int, height: int, kind: str) -> bytes:
     """A JPEG or PNG of noise that was enlarged four times, and so has as little detail as a scan."""
     small = width // 4, height // 4
     pixels = random.Random(0).randbytes(small[0] * small[1] * 3)
@@ -24,7 +24,7 @@ def enlarged_noise(width: int, height: int, kind: str) -> bytes:
     return sink.getvalue()
 
 
-def numbered(jpeg: bytes, number: int) -> bytes:
+def make_unique(jpeg: bytes, number: int) -> bytes:
     """The same picture with a comment behind its first marker (ITU T.81, B.2.4.5): other bytes, another hash."""
     text = f"benchmark picture {number:08d}".encode()
     return jpeg[:2] + b"\xff\xfe" + (len(text) + 2).to_bytes(2, "big") + text + jpeg[2:]

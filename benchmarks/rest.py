@@ -5,32 +5,32 @@ import subprocess
 import time
 from collections.abc import Iterator
 
-from benchmarks.figures import Figure, tell
-from benchmarks.past import fill
-from benchmarks.processes import SimulatorProcess, cpu_of, place, resident_memory, wait_until
+from benchmarks.figures import Figure, run_benchmark
+from benchmarks.past import fill_journal
+from benchmarks.processes import SimulatorProcess, process_cpu_seconds, resident_memory, temporary_workspace, wait_until
 
-_BEGIN = 5.0  # seconds after READY=1 that are not counted
+_WARM_UP = 5.0  # seconds after READY=1 that are not counted
 
 
 def measure(args: argparse.Namespace) -> Iterator[Figure]:
     """Leaves a daemon alone for ``--seconds`` with ``--files`` finished files, by kernel events and by polling."""
-    with place() as here, SimulatorProcess(qps=None) as simulator:
-        fill(here, args.files, 0, lying=True)
+    with temporary_workspace() as here, SimulatorProcess(qps=None) as simulator:
+        fill_journal(here, args.files, 0, lying=True)
         ways = {"events, rescan_interval 60 s": ("native", 60, 0.5), "polling, every 10 s": ("polling", 10, 5.0)}
         for name, (observer, interval, goal) in ways.items():
             here.configure(simulator.url, {"qps": 2}, {"observer": observer, "rescan_interval": interval})
             with here.running_daemon() as daemon:
-                time.sleep(_BEGIN)
-                share = _share(daemon, args.seconds)
+                time.sleep(_WARM_UP)
+                share = _cpu_share(daemon, args.seconds)
                 yield Figure(f"{name}: share of one core", share * 100, "%", goal)
                 yield Figure(f"{name}: memory", resident_memory(daemon.pid), "MB", 150.0)
 
 
-def _share(daemon: "subprocess.Popen[bytes]", seconds: float) -> float:
-    before, until = cpu_of(daemon.pid), time.monotonic() + seconds
+def _cpu_share(daemon: "subprocess.Popen[bytes]", seconds: float) -> float:
+    before, until = process_cpu_seconds(daemon.pid), time.monotonic() + seconds
     wait_until(lambda: time.monotonic() > until, daemon, every=0.2)
-    return (cpu_of(daemon.pid) - before) / seconds
+    return (process_cpu_seconds(daemon.pid) - before) / seconds
 
 
 if __name__ == "__main__":
-    tell(__doc__, measure, files=100_000, seconds=60.0)
+    run_benchmark(__doc__, measure, files=100_000, seconds=60.0)

@@ -10,52 +10,52 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 
-from benchmarks.figures import Figure, tell
-from benchmarks.past import fill
-from benchmarks.processes import BenchmarkError, Place, SimulatorProcess, place
+from benchmarks.figures import Figure, run_benchmark
+from benchmarks.past import fill_journal
+from benchmarks.processes import BenchmarkError, SimulatorProcess, Workspace, temporary_workspace
 from picwish_watchd.clock import Clock
 from picwish_watchd.journal.writer import Journal
 
 
 def measure(args: argparse.Namespace) -> Iterator[Figure]:
     """Asks a daemon with ``--finished`` jobs ``--scrapes`` times, with and without something that has happened."""
-    with place() as here, SimulatorProcess(qps=None) as simulator:
+    with temporary_workspace() as here, SimulatorProcess(qps=None) as simulator:
         with socket.create_server(("127.0.0.1", 0)) as free:
             address = f"127.0.0.1:{free.getsockname()[1]}"
         budget = {"per_day": 10**7, "per_month": 10**8}
         here.configure(simulator.url, {"qps": 2}, {}, http={"listen": address}, budget=budget)
-        fill(here, args.finished, 0, lying=False)
+        fill_journal(here, args.finished, 0, lying=False)
         with here.running_daemon("benchmarks.heartbeat") as daemon:
-            yield from _scrapes(here, daemon, address, args.scrapes)
-        late = json.loads(here.printed())["long"]
+            yield from _measure_scrapes(here, daemon, address, args.scrapes)
+        late = json.loads(here.read_output())["long"]
         yield Figure("turns of the event loop that came over 50 ms late, start included", len(late), "")
 
 
-def _scrapes(here: Place, daemon: "subprocess.Popen[bytes]", address: str, number: int) -> Iterator[Figure]:
+def _measure_scrapes(here: Workspace, daemon: "subprocess.Popen[bytes]", address: str, number: int) -> Iterator[Figure]:
     journal = Journal.open_beside(here.folder / "state" / "journal.db", Clock())
     first, last = journal.jobs(oldest_first=True, limit=1)[0], journal.jobs(limit=1)[0]
-    _ask(daemon, address, "/metrics")
-    still = [_ask(daemon, address, "/metrics") for _ in range(number)]
+    _timed_get(daemon, address, "/metrics")
+    still = [_timed_get(daemon, address, "/metrics") for _ in range(number)]
     ways: dict[str, list[float]] = {"something new has happened": [], "an old job has moved": []}
     for job, found in zip((last, first), ways.values(), strict=True):
         for _ in range(number):
             journal.update(job, "a line of history", note=None)
-            found.append(_ask(daemon, address, "/metrics"))
-    health = [_ask(daemon, address, "/healthz") for _ in range(number)]
+            found.append(_timed_get(daemon, address, "/metrics"))
+    health = [_timed_get(daemon, address, "/healthz") for _ in range(number)]
     journal.close()
     for name, found in ways.items():
-        yield from _figures(f"/metrics, {name}", found)
-    yield from _figures("/metrics, nothing has happened", still)
-    yield from _figures("/healthz", health)
+        yield from _summarize(f"/metrics, {name}", found)
+    yield from _summarize("/metrics, nothing has happened", still)
+    yield from _summarize("/healthz", health)
 
 
-def _figures(name: str, found: list[float]) -> Iterator[Figure]:
+def _summarize(name: str, found: list[float]) -> Iterator[Figure]:
     goal = None if "old" in name else 50.0
     yield Figure(f"{name}, median", statistics.median(found), "ms", goal)
     yield Figure("  the same, p95", statistics.quantiles(found, n=20, method="inclusive")[-1], "ms")
 
 
-def _ask(daemon: "subprocess.Popen[bytes]", address: str, path: str) -> float:
+def _timed_get(daemon: "subprocess.Popen[bytes]", address: str, path: str) -> float:
     began = time.perf_counter()
     try:
         with urllib.request.urlopen(f"http://{address}{path}", timeout=30) as answer:
@@ -66,4 +66,4 @@ def _ask(daemon: "subprocess.Popen[bytes]", address: str, path: str) -> float:
 
 
 if __name__ == "__main__":
-    tell(__doc__, measure, finished=100_000, scrapes=40)
+    run_benchmark(__doc__, measure, finished=100_000, scrapes=40)

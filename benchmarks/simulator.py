@@ -16,7 +16,7 @@ async def _serve(settings: Settings) -> None:
         print(simulator.url, flush=True)
         await asyncio.to_thread(sys.stdin.read)
     requests = [
-        {"operation": seen.operation, "at": seen.at, "status": seen.status, "sha256": seen.sha256}
+        {"operation": seen.operation, "at": seen.received_at, "status": seen.status, "sha256": seen.sha256}
         for seen in simulator.requests
     ]
     print(json.dumps(requests), flush=True)

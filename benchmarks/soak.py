@@ -10,16 +10,24 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from benchmarks.figures import Figure, tell
-from benchmarks.pictures import noise, numbered
-from benchmarks.processes import BenchmarkError, Place, SimulatorProcess, cpu_of, peak_memory, place, resident_memory
+from benchmarks.figures import Figure, run_benchmark
+from benchmarks.pictures import make_unique, noise_jpeg
+from benchmarks.processes import (
+    BenchmarkError,
+    SimulatorProcess,
+    Workspace,
+    peak_memory,
+    process_cpu_seconds,
+    resident_memory,
+    temporary_workspace,
+)
 
 _QPS, _SECONDS = 200, 0.1
-_ON_THEIR_WAY = 200  # pictures: there is always work, and what has to be taken in comes evenly
+_IN_FLIGHT = 200  # pictures: there is always work, and what has to be taken in comes evenly
 _BATCH = 50
-_LOOK = 0.1  # seconds
-_WARM = 0.1  # of all pictures, after which memory must stay flat
-_SILENCE = 60.0  # seconds without a result that end the measurement
+_POLL_INTERVAL = 0.1  # seconds
+_WARM_UP_SHARE = 0.1  # of all pictures, after which memory must stay flat
+_STALL_TIMEOUT = 60.0  # seconds without a result that end the measurement
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,17 +42,17 @@ class Sample:
 
 def measure(args: argparse.Namespace) -> Iterator[Figure]:
     """Samples every twentieth of the way; ``--trail 1`` tells each sample on standard error."""
-    with place() as here:
+    with temporary_workspace() as here:
         with SimulatorProcess(qps=None, processing=(_SECONDS, 0.3)) as simulator:
             here.configure(simulator.url, {"qps": _QPS}, {"settle": 0.2})
             with here.running_daemon("benchmarks.heartbeat") as daemon:
-                samples = list(_feed(here, daemon, args.pictures, trail=bool(args.trail)))
+                samples = list(_feed_images(here, daemon, args.pictures, trail=bool(args.trail)))
                 peak = peak_memory(daemon.pid)
-        told = json.loads(here.printed())
-        here.jobs()
-    simulator.creates()  # none was paid twice
-    yield from _flatness(samples)
-    paced = simulator.paced()
+        told = json.loads(here.read_output())
+        here.load_finished_jobs()
+    simulator.accepted_creates()  # none was paid twice
+    yield from _measure_drift(samples)
+    paced = simulator.rate_limited_requests()
     yield Figure("images a second", (samples[-1].done - samples[0].done) / (samples[-1].at - samples[0].at), "/s")
     yield Figure("peak memory", peak, "MB", 150.0)
     yield Figure("requests an image", len(paced) / args.pictures, "", 2.05, 2.0)
@@ -55,53 +63,53 @@ def measure(args: argparse.Namespace) -> Iterator[Figure]:
     yield Figure("standstills over 50 ms", len(told["long"]), "")
 
 
-def _feed(here: Place, daemon: "subprocess.Popen[bytes]", pictures: int, *, trail: bool) -> Iterator[Sample]:
+def _feed_images(here: Workspace, daemon: "subprocess.Popen[bytes]", pictures: int, *, trail: bool) -> Iterator[Sample]:
     """Drops pictures as fast as results come; a sample at the begin, and at every twentieth of the way."""
-    jpeg, step = noise(110, 110, quality=75), max(1, pictures // 20)
+    jpeg, step = noise_jpeg(110, 110, quality=75), max(1, pictures // 20)
     dropped, last, due, heard = 0, -1, 0, time.monotonic()
     while last < pictures:
-        done = here.delivered()
+        done = here.count_results()
         now = time.monotonic()
         heard = now if done > last else heard
         last = done
-        if daemon.poll() is not None or now - heard > _SILENCE:
+        if daemon.poll() is not None or now - heard > _STALL_TIMEOUT:
             raise BenchmarkError(f"after {done} pictures the daemon brought no more")
-        while dropped < min(pictures, done + _ON_THEIR_WAY) and dropped - done + _BATCH <= _ON_THEIR_WAY:
-            dropped = _drop(here, jpeg, dropped, min(pictures, dropped + _BATCH))
+        while dropped < min(pictures, done + _IN_FLIGHT) and dropped - done + _BATCH <= _IN_FLIGHT:
+            dropped = _drop_images(here, jpeg, dropped, min(pictures, dropped + _BATCH))
         if done >= due:
-            sample = Sample(done, resident_memory(daemon.pid), cpu_of(daemon.pid), now)
+            sample = Sample(done, resident_memory(daemon.pid), process_cpu_seconds(daemon.pid), now)
             if trail:
                 print(sample, file=sys.stderr, flush=True)
             due = done - done % step + step
             yield sample
-        time.sleep(_LOOK)
+        time.sleep(_POLL_INTERVAL)
 
 
-def _drop(here: Place, jpeg: bytes, begin: int, end: int) -> int:
+def _drop_images(here: Workspace, jpeg: bytes, begin: int, end: int) -> int:
     for number in range(begin, end):
         unseen = here.folder / "next.jpg"
-        unseen.write_bytes(numbered(jpeg, number))
+        unseen.write_bytes(make_unique(jpeg, number))
         os.rename(unseen, here.inbox / f"{number}.jpg")
     return end
 
 
-def _flatness(samples: list[Sample]) -> Iterator[Figure]:
+def _measure_drift(samples: list[Sample]) -> Iterator[Figure]:
     pictures = samples[-1].done
-    warm = [sample for sample in samples if sample.done >= pictures * _WARM]
+    warm = [sample for sample in samples if sample.done >= pictures * _WARM_UP_SHARE]
     slope, _ = statistics.linear_regression([s.done / 1000 for s in warm], [s.memory for s in warm])
     yield Figure("memory gained in 1,000 images, after the first tenth", slope, "MB", 1.0)
     yield Figure("memory at the end", samples[-1].memory, "MB")
-    quarters = [_cpu_an_image(samples, pictures * n / 4, pictures * (n + 1) / 4) for n in range(4)]
+    quarters = [_cpu_per_image(samples, pictures * n / 4, pictures * (n + 1) / 4) for n in range(4)]
     for n, cpu in enumerate(quarters):
         yield Figure(f"CPU an image, quarter {n + 1}", cpu * 1000, "ms")
     yield Figure("CPU an image, quarter 4 / quarter 2", quarters[3] / quarters[1], "", 1.1)
 
 
-def _cpu_an_image(samples: list[Sample], begin: float, end: float) -> float:
+def _cpu_per_image(samples: list[Sample], begin: float, end: float) -> float:
     first = next(sample for sample in samples if sample.done >= begin)
     last = next(sample for sample in samples if sample.done >= end)
     return (last.cpu - first.cpu) / (last.done - first.done)
 
 
 if __name__ == "__main__":
-    tell(__doc__, measure, pictures=10_000, trail=0)
+    run_benchmark(__doc__, measure, pictures=10_000, trail=0)

@@ -8,45 +8,49 @@ import sys
 import time
 from collections.abc import Iterator
 
-from benchmarks.figures import Figure, tell
-from benchmarks.journal import until_ready
-from benchmarks.past import fill
-from benchmarks.processes import ENVIRON, BenchmarkError, SimulatorProcess, place
+from benchmarks.figures import Figure, run_benchmark
+from benchmarks.journal import measure_time_to_ready
+from benchmarks.past import fill_journal
+from benchmarks.processes import ENVIRON, BenchmarkError, SimulatorProcess, temporary_workspace
 
 _MS = 1000.0
-_SETTLING = 3.0  # seconds from a daemon's readiness until it is at rest
+_SETTLE_TIME = 3.0  # seconds from a daemon's readiness until it is at rest
 
 
 def measure(args: argparse.Namespace) -> Iterator[Figure]:
     """Each is a process of its own, from its start to its end, the interpreter's own start included."""
-    with place() as here, SimulatorProcess(qps=None) as simulator:
+    with temporary_workspace() as here, SimulatorProcess(qps=None) as simulator:
         here.configure(simulator.url, {"qps": 2}, {"settle": 0.2})
-        fill(here, args.finished, 0, lying=False)
+        fill_journal(here, args.finished, 0, lying=False)
         run, times = ("-m", "picwish_watchd"), args.times
-        asked = ("-c", str(here.file))
-        yield from _told("an empty interpreter", times, "-c", "pass")
-        yield from _told("--help", times, *run, "--help", goal=100.0)
-        yield from _told("status --json, no daemon running", times, *run, "status", *asked, "--json")
+        asked = ("-c", str(here.config_file))
+        yield from _measure_command("an empty interpreter", times, "-c", "pass")
+        yield from _measure_command("--help", times, *run, "--help", goal=100.0)
+        yield from _measure_command("status --json, no daemon running", times, *run, "status", *asked, "--json")
         with here.running_daemon():
-            time.sleep(_SETTLING)
-            yield from _told("status, beside a daemon at rest", times, *run, "status", *asked, goal=100.0)
-            yield from _told(
+            time.sleep(_SETTLE_TIME)
+            yield from _measure_command("status, beside a daemon at rest", times, *run, "status", *asked, goal=100.0)
+            yield from _measure_command(
                 "status --json, beside a daemon at rest", times, *run, "status", *asked, "--json", goal=100.0
             )
-        yield from _told("  of it interpreter and imports", times, "-c", "import picwish_watchd.cli.commands.status")
-        ready = [until_ready(here, kill=False) for _ in range(max(1, times // 4))]
+        yield from _measure_command(
+            "  of it interpreter and imports", times, "-c", "import picwish_watchd.cli.commands.status"
+        )
+        ready = [measure_time_to_ready(here, kill=False) for _ in range(max(1, times // 4))]
         yield Figure("the daemon, to READY=1", statistics.median(ready) * _MS, "ms")
-        yield from _told("  of it interpreter and imports", times, "-c", "import picwish_watchd.cli.commands.run")
+        yield from _measure_command(
+            "  of it interpreter and imports", times, "-c", "import picwish_watchd.cli.commands.run"
+        )
 
 
-def _told(name: str, times: int, *arguments: str, goal: float | None = None) -> Iterator[Figure]:
-    _spent(arguments)  # the first one may have to write bytecode
-    seconds, cpu = zip(*(_spent(arguments) for _ in range(times)), strict=True)
+def _measure_command(name: str, times: int, *arguments: str, goal: float | None = None) -> Iterator[Figure]:
+    _time_process(arguments)  # the first one may have to write bytecode
+    seconds, cpu = zip(*(_time_process(arguments) for _ in range(times)), strict=True)
     yield Figure(name, statistics.median(seconds) * _MS, "ms", goal)
     yield Figure(f"{name}: CPU", statistics.median(cpu) * _MS, "ms")
 
 
-def _spent(arguments: tuple[str, ...]) -> tuple[float, float]:
+def _time_process(arguments: tuple[str, ...]) -> tuple[float, float]:
     """Seconds on the clock and of CPU that one process takes."""
     began, before = time.monotonic(), _cpu_of_children()
     told = subprocess.run([sys.executable, *arguments], stdout=subprocess.DEVNULL, env=ENVIRON, check=False)
@@ -62,4 +66,4 @@ def _cpu_of_children() -> float:
 
 
 if __name__ == "__main__":
-    tell(__doc__, measure, finished=100_000, times=11)
+    run_benchmark(__doc__, measure, finished=100_000, times=11)

@@ -4,27 +4,27 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from picwish_watchd.state import ENDED_BADLY, LEGAL_MOVES, UNFINISHED, State
+from picwish_watchd.state import ALLOWED_TRANSITIONS, UNFINISHED, UNSUCCESSFUL, State
 
 __all__ = [
-    "ENDED_BADLY",
-    "LEGAL_MOVES",
+    "ALLOWED_TRANSITIONS",
     "UNFINISHED",
+    "UNSUCCESSFUL",
     "ErrorCode",
     "Job",
     "JobEvent",
-    "Kind",
     "NewJob",
-    "Original",
+    "OriginalStatus",
     "Problem",
     "Result",
-    "Sent",
+    "SentImage",
+    "SourceKind",
     "Stamp",
     "State",
 ]
 
 
-class Kind(StrEnum):
+class SourceKind(StrEnum):
     """What the source is."""
 
     FILE = "file"  #: an image, uploaded as ``image_file``
@@ -65,7 +65,7 @@ class Problem:
     message: str
 
 
-class Original(StrEnum):
+class OriginalStatus(StrEnum):
     """What became of the source file once its job had ended."""
 
     PRESENT = "present"  #: still where it was found
@@ -97,7 +97,7 @@ class Result:
 
 
 @dataclass(frozen=True, slots=True)
-class Sent:
+class SentImage:
     """What was sent in place of a source that is larger than PicWish takes."""
 
     format: str  #: "jpeg", "png" or "webp"
@@ -114,7 +114,7 @@ class NewJob:
     source: Path  #: absolute
     relative: Path  #: below the rule's inbox
     stamp: Stamp
-    kind: Kind = Kind.FILE
+    kind: SourceKind = SourceKind.FILE
     url: str | None = None  #: of a link
     sha256: str | None = None  #: of the bytes, or of the URL; None where a file was refused unread
     format: str | None = None
@@ -124,7 +124,7 @@ class NewJob:
     return_type: int = 1
     sync: int = 0
     problem: Problem | None = None  #: set: the job starts, and ends, as `rejected`
-    original: Original = Original.PRESENT
+    original: OriginalStatus = OriginalStatus.PRESENT
     flood: bool = False  #: came in a flood: it waits for `approve`
     result_of: Path | None = None  #: set: it is itself a result of ours; the job starts, and ends, as `done`
 
@@ -139,7 +139,7 @@ class Job:
     source: Path
     relative: Path
     stamp: Stamp
-    kind: Kind
+    kind: SourceKind
     url: str | None
     sha256: str | None
     format: str | None
@@ -157,7 +157,7 @@ class Job:
     problem: Problem | None
     result: Result | None
     output: Path | None  #: where the result stands, or is about to stand while `delivering`
-    original: Original
+    original: OriginalStatus
     note: str | None
     answer: str | None  #: PicWish's last answer for the task: JSON without the image
     pay_again: bool  #: a person said `retry`: if the old task is gone, it is submitted anew
@@ -165,7 +165,7 @@ class Job:
     created_at: float
     submitted_at: float | None
     completed_at: float | None
-    sent: Sent | None = None  #: of the last submission; None: the source itself, or nothing yet
+    sent: SentImage | None = None  #: of the last submission; None: the source itself, or nothing yet
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,13 +3,13 @@
 import json
 from typing import TYPE_CHECKING
 
-from picwish_watchd.wording import moment
+from picwish_watchd.wording import iso_utc
 
 if TYPE_CHECKING:  # `status` takes its words from here, and describes no job
     from picwish_watchd.job import Job, JobEvent
 
 
-def described(job: "Job") -> dict[str, object]:
+def job_to_dict(job: "Job") -> dict[str, object]:
     """All facts of a job with plain values; times ISO 8601 UTC, paths absolute, names of users' scripts."""
     from dataclasses import asdict
 
@@ -40,17 +40,17 @@ def described(job: "Job") -> dict[str, object]:
         "original": job.original,
         "note": job.note,
         "answer": answer,
-        "created_at": moment(job.created_at),
-        "submitted_at": moment(job.submitted_at),
-        "completed_at": moment(job.completed_at),
+        "created_at": iso_utc(job.created_at),
+        "submitted_at": iso_utc(job.submitted_at),
+        "completed_at": iso_utc(job.completed_at),
     }
 
 
-def described_event(event: "JobEvent") -> dict[str, object]:
+def event_to_dict(event: "JobEvent") -> dict[str, object]:
     """One line of a job's history."""
-    return {"at": moment(event.at), "state": event.state, "message": event.message}
+    return {"at": iso_utc(event.at), "state": event.state, "message": event.message}
 
 
-def sidecar_text(job: "Job") -> str:
+def render_sidecar(job: "Job") -> str:
     """What stands in NAME.EXT.json and NAME.EXT.error.json: the job, and in it PicWish's answer without the image."""
-    return json.dumps(described(job), indent=2) + "\n"
+    return json.dumps(job_to_dict(job), indent=2) + "\n"

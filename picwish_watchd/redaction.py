@@ -1,20 +1,20 @@
 """What this process has read as a secret, it never tells: neither in the log nor to people nor in an error."""
 
-_LEAST = 4  # characters; a shorter one would be found in every other word, and is no secret worth the name
-_HIDDEN = "***"
+_MIN_LENGTH = 4  # characters; a shorter one would be found in every other word, and is no secret worth the name
+_MASK = "***"
 
 _secrets: dict[str, None] = {}  # only ever added to: no thread can lose what another one keeps
 
 
-def keep(secret: str) -> str:
+def register_secret(secret: str) -> str:
     """Hides it from now on, for as long as the process lives; answers it. From any thread."""
-    if len(secret) >= _LEAST:
+    if len(secret) >= _MIN_LENGTH:
         _secrets[secret] = None
     return secret
 
 
-def hide(text: str) -> str:
+def redact(text: str) -> str:
     """The text with ``***`` in the place of each secret."""
     for secret in sorted(_secrets, key=len, reverse=True):  # the longest first: one may be a part of another
-        text = text.replace(secret, _HIDDEN)
+        text = text.replace(secret, _MASK)
     return text

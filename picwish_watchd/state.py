@@ -20,10 +20,10 @@ class State(StrEnum):
 
 
 UNFINISHED = (State.QUEUED, State.SUBMITTING, State.PENDING, State.FETCHING, State.DELIVERING)
-ENDED_BADLY = (State.REJECTED, State.FAILED, State.HELD)
+UNSUCCESSFUL = (State.REJECTED, State.FAILED, State.HELD)
 
 #: from -> to; everything else is a bug. The last three rows are what `retry` may do.
-LEGAL_MOVES: Mapping[State, frozenset[State]] = MappingProxyType(
+ALLOWED_TRANSITIONS: Mapping[State, frozenset[State]] = MappingProxyType(
     {
         State.QUEUED: frozenset(
             {State.SUBMITTING, State.DELIVERING, State.REJECTED, State.FAILED, State.DONE, State.HELD},

@@ -21,7 +21,7 @@ STEPS = (
 )
 
 
-def begin(step: tuple[str, ...], *further: str, out: int | None = None) -> subprocess.Popen[bytes]:
+def start_step(step: tuple[str, ...], *further: str, out: int | None = None) -> subprocess.Popen[bytes]:
     """Starts a step with this interpreter's tools; what is compiled is kept: hundreds of processes follow."""
     command = [sys.executable, "-m", *step, *further]
     environ = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
@@ -31,13 +31,13 @@ def begin(step: tuple[str, ...], *further: str, out: int | None = None) -> subpr
 
 def main() -> int:
     """Runs the checks beside each other, and then the steps; further arguments go to pytest."""
-    compiling = begin(COMPILE, out=subprocess.DEVNULL)
-    codes = [check.wait() for check in [begin(check) for check in CHECKS]]
+    compiling = start_step(COMPILE, out=subprocess.DEVNULL)
+    codes = [check.wait() for check in [start_step(check) for check in CHECKS]]
     compiling.wait()
     for code in filter(None, codes):
         return code
     for step in STEPS:
-        code = begin(step, *(sys.argv[1:] if "pytest" in step else [])).wait()
+        code = start_step(step, *(sys.argv[1:] if "pytest" in step else [])).wait()
         if code:
             return code
     return 0

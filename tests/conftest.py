@@ -11,7 +11,7 @@ import coverage
 import pytest
 
 from picwish_watchd.simulator import Simulator
-from tests.support.house import FAST, House, leave_none
+from tests.support.house import FAST_SETTINGS, Harness, kill_leftover_processes
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -56,7 +56,7 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def _no_daemon_outlives_its_test() -> Iterator[None]:
     yield
-    leave_none()
+    kill_leftover_processes()
 
 
 @pytest.fixture(autouse=True)
@@ -80,9 +80,9 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-async def house(tmp_path: Path) -> AsyncIterator[House]:
+async def house(tmp_path: Path) -> AsyncIterator[Harness]:
     """A house against a fast simulator; at the end the laws are asserted."""
-    async with Simulator(FAST) as simulator:
-        built = House(tmp_path, simulator)
+    async with Simulator(FAST_SETTINGS) as simulator:
+        built = Harness(tmp_path, simulator)
         yield built
         built.check_laws()

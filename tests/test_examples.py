@@ -26,7 +26,7 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 
 
-def marked_command(name: str) -> str:
+def extract_command(name: str) -> str:
     """The command that stands in README under its mark."""
     found = re.search(rf"<!-- command: {name} -->\n```sh\n(.*?)\n```", README, re.DOTALL)
     assert found, name
@@ -68,7 +68,7 @@ def test_the_configuration_in_the_readme_loads(tmp_path: Path) -> None:
 
 
 def test_the_first_command_installs_and_runs_the_demo() -> None:
-    *_, run = marked_command("demo").split("&&")
+    *_, run = extract_command("demo").split("&&")
     program, *arguments = shlex.split(run)
     assert program == ".venv/bin/picwish-watchd"
     told = subprocess.run(
@@ -105,8 +105,8 @@ def test_on_a_terminal_of_eighty_columns_the_demo_cuts_nothing_off(tmp_path: Pat
     assert [result for result in results if result not in shown] == [], "folded"
 
 
-def test_the_second_command_runs_this_very_suite() -> None:
-    *_, run = marked_command("tests").split("&&")
+def test_the_readmes_second_command_runs_this_suite() -> None:
+    *_, run = extract_command("tests").split("&&")
     assert shlex.split(run) == [".venv/bin/python", "-m", "tests"]
     assert (ROOT / "tests/__main__.py").exists()
 
@@ -114,7 +114,7 @@ def test_the_second_command_runs_this_very_suite() -> None:
 def test_every_command_is_in_the_readme_and_explains_itself() -> None:
     for command in COMMANDS:
         assert re.search(rf"(`|picwish-watchd ){command}\b", README), command
-        told = forks.run(command, "--help")
+        told = forks.run_fork(command, "--help")
         assert (told.returncode, "--config" in told.stdout) == (0, True), command
 
 

@@ -17,7 +17,7 @@ from watchdog.observers import Observer
 TASKS = os.environ["API"] + "/api/tasks/visual/scale-pro"
 HEADERS = {"X-API-KEY": os.environ["KEY"]}
 FORM = {"sync": os.environ["SYNC"], "type": "0", "return_type": "1"}
-EVERY = float(os.environ["EVERY"])
+POLL_INTERVAL = float(os.environ["EVERY"])
 
 client = httpx.Client(headers=HEADERS, timeout=60)
 pool = ThreadPoolExecutor(int(os.environ["AT_ONCE"]))
@@ -30,10 +30,10 @@ def submit(path: Path) -> dict[str, Any]:
             response = client.post(TASKS, data=FORM, files={"image_file": file})
         if response.status_code == 200:
             return dict(response.json()["data"])
-        time.sleep(EVERY)
+        time.sleep(POLL_INTERVAL)
 
 
-def ask(task_id: str) -> dict[str, Any]:
+def query(task_id: str) -> dict[str, Any]:
     """Answers the task as it is now, as far as PicWish tells."""
     response = client.get(f"{TASKS}/{task_id}")
     return dict(response.json()["data"]) if response.status_code == 200 else {}
@@ -41,14 +41,14 @@ def ask(task_id: str) -> dict[str, Any]:
 
 def enhance(path: Path, outbox: Path) -> None:
     """One picture from the inbox to the outbox."""
-    time.sleep(EVERY)  # it may still be being written
+    time.sleep(POLL_INTERVAL)  # it may still be being written
     task = submit(path)
     task_id = task["task_id"]
     while task.get("state", 0) != 1:
         if task.get("state", 0) < 0:
             raise RuntimeError(f"{path}: {task['state_detail']}")
-        time.sleep(EVERY)
-        task = ask(task_id)
+        time.sleep(POLL_INTERVAL)
+        task = query(task_id)
     (outbox / path.name).write_bytes(httpx.get(task["image"], timeout=60).content)
 
 

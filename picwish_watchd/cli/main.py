@@ -10,7 +10,7 @@ from pathlib import Path
 
 from picwish_watchd.cli.arguments import parser
 from picwish_watchd.errors import WatchdError
-from picwish_watchd.redaction import hide
+from picwish_watchd.redaction import redact
 
 _LONG = ("run", "demo", "simulate")
 
@@ -82,4 +82,4 @@ def _give_up(error: Exception) -> int:
 
 
 def _printable(text: str) -> str:
-    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in hide(text))
+    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in redact(text))

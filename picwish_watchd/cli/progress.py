@@ -5,7 +5,7 @@ from collections import Counter
 from contextlib import suppress
 from typing import TYPE_CHECKING, TextIO
 
-from picwish_watchd.job import ENDED_BADLY, State
+from picwish_watchd.job import UNSUCCESSFUL, State
 
 if TYPE_CHECKING:
     from picwish_watchd.daemon.daemon import Daemon
@@ -39,7 +39,7 @@ class Progress:
                 self._bar.close()
 
     def _show(self, totals: Counter[State], settling: int, ahead: "Forecast | None") -> None:
-        ended = totals[State.DONE] + sum(totals[state] for state in ENDED_BADLY)
+        ended = totals[State.DONE] + sum(totals[state] for state in UNSUCCESSFUL)
         everything = totals.total() + settling
         words = [f"{totals[state]} {state}" for state in State if totals[state]]
         if settling:

@@ -11,7 +11,7 @@ from pathlib import Path
 from picwish_watchd.config.model import Config
 from picwish_watchd.config.schema import Rule
 from picwish_watchd.errors import UsageError
-from picwish_watchd.fs.hang_guard import real_paths
+from picwish_watchd.fs.hang_guard import resolve_paths
 
 _MARK = "# Written by `picwish-watchd service install`; sha256 of the lines below: "
 _STATES = Path("/var/lib")  # where systemd makes a StateDirectory (systemd.exec(5))
@@ -150,7 +150,7 @@ def writable(rules: Sequence[Rule]) -> tuple[list[Path], str]:
     One common parent, for each entry is a mount of its own, and nothing can be renamed from one into another. Where
     that would be a folder of the system, one for each rule; raises `UsageError` where even that is one.
     """
-    by_rule = [list(map(Path, real_paths(rule.folders().values()).values())) for rule in rules]
+    by_rule = [list(map(Path, resolve_paths(rule.folders().values()).values())) for rule in rules]
     whole = _common([folder for folders in by_rule for folder in folders])
     if str(whole) not in _TOO_WIDE:
         return [whole], "The one parent of all folders: renames between two entries would fail."
@@ -180,5 +180,5 @@ def _refused_if_wide(folder: Path) -> Path:
 
 def _any_below(paths: Iterable[Path], roots: Iterable[str]) -> bool:
     given = list(paths)
-    both = [*given, *map(Path, real_paths(given).values())]
+    both = [*given, *map(Path, resolve_paths(given).values())]
     return any(path.is_relative_to(root) for path in both for root in roots)

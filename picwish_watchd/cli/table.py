@@ -9,9 +9,9 @@ def print_table(headings: Sequence[str], rows: Iterable[Sequence[object]], *, ri
 
     Without a terminal nothing is folded: a line stays a line for grep.
     """
-    from picwish_watchd.wording import shown  # here: a script asks for no table
+    from picwish_watchd.wording import printable_path  # here: a script asks for no table
 
-    cells = [["" if cell is None else shown(str(cell)) for cell in row] for row in rows]
+    cells = [["" if cell is None else printable_path(str(cell)) for cell in row] for row in rows]
     if not sys.stdout.isatty():
         _print_lines([list(headings), *cells], [heading in right for heading in headings])
         return

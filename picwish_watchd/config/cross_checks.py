@@ -14,8 +14,8 @@ from picwish_watchd.config.schema import Api, Http, IfExists, OnFailure, OnSucce
 from picwish_watchd.config.secret_files import CREDENTIAL, PrivateFile
 from picwish_watchd.config.strings import is_plain_http_to_elsewhere
 from picwish_watchd.config.units import spell_duration
-from picwish_watchd.fs.hang_guard import landings
-from picwish_watchd.fs.mounts import locations
+from picwish_watchd.fs.hang_guard import resolve_with_identity
+from picwish_watchd.fs.mounts import device_locations
 
 _FOLDERS = ("inbox", "outbox", "archive", "failed")
 
@@ -68,8 +68,8 @@ def dangers(api: Api, journal: Path, rules: Mapping[int, Rule]) -> Iterator[Dang
 
 def _forms(paths: Collection[Path]) -> dict[Path, tuple[str, ...]]:
     """Links are followed, and inodes known, as far as paths exist and answer; else its letters stand for a path."""
-    found = landings(paths)
-    lies = locations(real for real, _ in found.values())
+    found = resolve_with_identity(paths)
+    lies = device_locations(real for real, _ in found.values())
     return {path: (os.fspath(path), real, lies[real], what or os.fspath(path)) for path, (real, what) in found.items()}
 
 

@@ -14,7 +14,7 @@ from picwish_watchd.config import strings, units
 from picwish_watchd.config.fields import Count, Flag, Folder, OptionalPath, Section
 from picwish_watchd.config.secret_files import PrivateFile
 from picwish_watchd.errors import ConfigError
-from picwish_watchd.redaction import keep
+from picwish_watchd.redaction import register_secret
 
 _SERVER = re.compile(r"[A-Za-z0-9._:-]{1,255}", re.ASCII)
 _ADDRESS = re.compile(r"[^\s<>@,;:\"]{1,64}@[^\s<>@,;:\"]{1,255}")
@@ -74,7 +74,7 @@ def _url(value: object, info: ValidationInfo) -> SecretStr | None:
         url = strings.expanded(value, info.context)
     except units.RefusedError as refused:
         raise units.RefusedError(refused.allowed, found=_NOT_SHOWN) from None
-    return SecretStr(keep(_checked(url)))
+    return SecretStr(register_secret(_checked(url)))
 
 
 def _checked(url: str) -> str:

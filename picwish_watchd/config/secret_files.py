@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from picwish_watchd.errors import ConfigError
-from picwish_watchd.redaction import keep
+from picwish_watchd.redaction import register_secret
 
 CREDENTIAL = "picwish_api_key"  #: the name of the credential that holds the API key
 LARGEST_FILE = 4096  #: bytes
@@ -39,7 +39,7 @@ class PrivateFile:
         handed = credential(self.path.name, os.environ if environ is None else environ)
         content = read_private(handed or self.path, self.what, self.hint)
         for line in content.splitlines():
-            keep(line.strip())
+            register_secret(line.strip())
         return content
 
     def word(self, environ: Mapping[str, str] | None = None) -> str:
@@ -96,7 +96,7 @@ def checked_word(text: str, source: str, hint: str) -> str:
 
     Raises `ConfigError` that names ``source`` if it is empty or no header value.
     """
-    word = keep(text.rstrip("\r\n"))
+    word = register_secret(text.rstrip("\r\n"))
     if not word:
         raise ConfigError(f"{source} is empty", hint=hint)
     if not _WORD.fullmatch(word):

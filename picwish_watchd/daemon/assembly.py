@@ -1,7 +1,7 @@
 """Build the parts of the daemon from a configuration."""
 
 from picwish_watchd.config.model import Config
-from picwish_watchd.counters import Tally
+from picwish_watchd.counters import Counters
 from picwish_watchd.picwish import PicwishClient
 
 
@@ -9,9 +9,9 @@ def _address(config: Config) -> tuple[object, ...]:
     return config.api.base_url, config.api.timeout, config.api.allow_insecure
 
 
-def _client(config: Config, key: str, tally: Tally) -> PicwishClient:
+def _client(config: Config, key: str, tally: Counters) -> PicwishClient:
     api = config.api
     return PicwishClient(
         base_url=api.base_url, key=key, timeout=api.timeout, allow_insecure=api.allow_insecure,
-        counted=tally.request,
+        counted=tally.count_request,
     )  # fmt: skip

@@ -13,7 +13,7 @@ import structlog
 from picwish_watchd import __version__
 from picwish_watchd.clock import Clock
 from picwish_watchd.config.model import Config
-from picwish_watchd.counters import Tally
+from picwish_watchd.counters import Counters
 from picwish_watchd.daemon.assembly import _address, _client
 from picwish_watchd.daemon.drain import Drain
 from picwish_watchd.daemon.process import _LETTING_GO, _READY_PATIENCE, _allow_open_files, _first, _opening
@@ -21,7 +21,7 @@ from picwish_watchd.daemon.pruner import Housekeeping
 from picwish_watchd.daemon.reload_warnings import tell_of_what_hangs
 from picwish_watchd.daemon.sd_notify import ServiceManager
 from picwish_watchd.errors import JournalTemporaryError, WatchdError
-from picwish_watchd.fs.mounts import MountChanges
+from picwish_watchd.fs.mounts import MountWatcher
 from picwish_watchd.job import Job, State
 from picwish_watchd.journal.connection import prepare_folder
 from picwish_watchd.journal.integrity import refuse_network, refuse_no_file
@@ -32,20 +32,20 @@ from picwish_watchd.notify.dispatcher import Herald
 from picwish_watchd.outbox.spool import Spool, spool_folder
 from picwish_watchd.picwish import PicwishClient
 from picwish_watchd.pipeline.collect import Collect
-from picwish_watchd.pipeline.context import Context
+from picwish_watchd.pipeline.context import StepContext
 from picwish_watchd.pipeline.deliver import Deliver
 from picwish_watchd.pipeline.dispose import Dispose
 from picwish_watchd.pipeline.gate import Gate
-from picwish_watchd.pipeline.inboxes import Desks
-from picwish_watchd.pipeline.recover import recover, tell_of_left_behind
+from picwish_watchd.pipeline.inboxes import Inboxes
+from picwish_watchd.pipeline.recover import recover, warn_orphaned_jobs
 from picwish_watchd.pipeline.submit import Submit
 from picwish_watchd.reporting.forecast import Forecast
 from picwish_watchd.reporting.status_line import headline
 from picwish_watchd.reporting.status_report import Report
-from picwish_watchd.runtime.keyed_executor import threads_of_the_loop
-from picwish_watchd.runtime.memory_budget import ByteBudget
-from picwish_watchd.scheduling.rate_limiter import Pacer
-from picwish_watchd.scheduling.request_log import Departures
+from picwish_watchd.runtime.keyed_executor import create_loop_executor
+from picwish_watchd.runtime.memory_budget import MemoryBudget
+from picwish_watchd.scheduling.rate_limiter import RateLimiter
+from picwish_watchd.scheduling.request_log import RequestLog
 
 _log = structlog.get_logger()
 
@@ -85,7 +85,7 @@ class Daemon:
         `WatchdError` where the system grants too few threads to begin with.
         """
         _allow_open_files()
-        asyncio.get_running_loop().set_default_executor(threads_of_the_loop())
+        asyncio.get_running_loop().set_default_executor(create_loop_executor())
         async with AsyncExitStack() as stack:
             self._handle_signals()
             lock = DaemonLock(self._config.journal)
@@ -118,7 +118,7 @@ class Daemon:
         After the run: how it ended.
         """
         if self._serving and not self._stop.is_set():
-            self._progress = self._drain.totals(), self.desks.settling
+            self._progress = self._drain.totals(), self.desks.settling_count
         return self._progress
 
     def forecast(self) -> Forecast | None:
@@ -130,7 +130,7 @@ class Daemon:
     @property
     def hanging(self) -> bool:
         """Whether a thread is still at work after `run` has ended, as on a mount that does not answer."""
-        return self.context.lanes.busy
+        return self.context.executor.has_running
 
     async def _open(self, stack: AsyncExitStack, lock: DaemonLock) -> None:
         journal_path = self._config.journal
@@ -142,21 +142,21 @@ class Daemon:
         journal = Journal.open_for_writing(journal_path, self._clock)
         stack.callback(journal.close)
         spool = Spool(spool_folder(journal_path))
-        spool.prepare()
-        self._mounts = MountChanges()
+        spool.ensure_folder()
+        self._mounts = MountWatcher()
         stack.callback(self._mounts.close)
-        departures = Departures(journal_path, self._clock)
+        departures = RequestLog(journal_path, self._clock)
         stack.callback(departures.close)
-        self._pacer = Pacer(self._config.api.qps, self._clock, departures)
-        tally = Tally()
-        self.context = Context(
-            config=self._config, journal=journal, spool=spool, clock=self._clock, tally=tally,
+        self._pacer = RateLimiter(self._config.api.qps, self._clock, departures)
+        tally = Counters()
+        self.context = StepContext(
+            config=self._config, journal=journal, spool=spool, clock=self._clock, counters=tally,
             client=_client(self._config, self._key, tally),
         )  # fmt: skip
         stack.callback(self.context.close)
         stack.push_async_callback(self._close_client)
         self.gate = Gate(self.context, pacer=self._pacer, changed=self._tell)
-        self.desks = Desks(self.context, changed=self._tell)
+        self.desks = Inboxes(self.context, changed=self._tell)
         self._report = Report(self.context, self.gate, self.desks, self._pacer)
         self._exporter = Exporter(self.context, self.gate, self.desks, late=self._late)
         stack.push_async_callback(self._exporter.aclose)
@@ -171,7 +171,7 @@ class Daemon:
         """Runs all loops until told to stop, then lets the running requests end."""
         context = self.context
         collect = Collect(context, gate=self.gate, pacer=self._pacer)
-        submit = Submit(context, gate=self.gate, pacer=self._pacer, budget=ByteBudget(_UPLOAD_BYTES), collect=collect)
+        submit = Submit(context, gate=self.gate, pacer=self._pacer, budget=MemoryBudget(_UPLOAD_BYTES), collect=collect)
         async with asyncio.TaskGroup() as group:
             steps = [Deliver(context).run(), collect.run(), submit.run(), Dispose(context).run()]
             workers = [group.create_task(step) for step in steps]
@@ -198,9 +198,9 @@ class Daemon:
         self._manager.extend(_GRACE + _LETTING_GO)
         self.context.stopping = True
         self.desks.close_all()
-        bells = self.context.bells
+        bells = self.context.wakeups
         for bell in (bells.submit, bells.collect, bells.deliver, bells.dispose):
-            bell.ring()
+            bell.notify()
         impatient = asyncio.create_task(self._at_once.wait())
         ended = asyncio.create_task(_all_ended(workers))
         await asyncio.wait([ended, impatient], timeout=_GRACE, return_when=asyncio.FIRST_COMPLETED)
@@ -219,20 +219,20 @@ class Daemon:
         """Notices what commands did to the journal, and tells how things stand."""
         patient_until = self._clock.monotonic() + _READY_PATIENCE
         version = self.context.journal.data_version()
-        bells = self.context.bells
+        bells = self.context.wakeups
         while True:
             await self._clock.sleep(_LOOK)
-            if points := self._mounts.points():
-                self.desks.walk_now(points)
+            if points := self._mounts.poll_changed_points():
+                self.desks.rescan_after_mount_change(points)
                 self.context.journal.end_pauses()  # an outbox may have come
             if (now := self._version(version)) != version:
                 version = now
                 self.context.journal.end_pauses()  # a person may have said retry
                 for bell in (bells.submit, bells.collect, bells.deliver, bells.dispose):
-                    bell.ring()
-            self.desks.look_after()
+                    bell.notify()
+            self.desks.check_watchers()
             self._report.look()
-            self.context.waits.look()
+            self.context.journal_outage.check_recovery()
             if self._clock.monotonic() > patient_until:
                 self._be_ready()  # an inbox whose walk hangs must not keep the others from being served
             self._summary()
@@ -266,13 +266,13 @@ class Daemon:
         if self.context.stopping:
             return ""  # bounded by `_GRACE`; the loops end one by one
         late = self._late(grace)
-        watchers = [desk.watcher.is_alive() or desk.watcher.ident is None for desk in self.desks.all()]
+        watchers = [desk.watcher.is_alive() or desk.watcher.ident is None for desk in self.desks.list_active()]
         late += ["watchers"] if watchers and not any(watchers) else []
         return ", ".join(late)
 
     def _late(self, grace: float) -> list[str]:
         """The loops that should have turned more than ``grace`` seconds ago and have not."""
-        return self.context.pulse.late(grace) + (["pacer"] if self._pacer.overdue > grace else [])
+        return self.context.heartbeat.overdue(grace) + (["pacer"] if self._pacer.overdue_seconds > grace else [])
 
     def _summary(self) -> None:
         if not self._manager.listens:
@@ -285,13 +285,13 @@ class Daemon:
         """The journal's version, or the ``last`` one where it cannot answer at present."""
         with suppress(JournalTemporaryError):
             last = self.context.journal.data_version()
-            self.context.pulse.beat("journal")
+            self.context.heartbeat.beat("journal")
         return last
 
     def _tell(self) -> None:
         """Called whenever something changes that is seen from outside."""
         self._exporter.tell()
-        if self.desks.walked:
+        if self.desks.has_scanned_all:
             self._be_ready()
         self._report.tell()
 
@@ -334,17 +334,17 @@ class Daemon:
             context.client.replace_key(key)
         else:
             self._retired.append(context.client)
-            context.client = _client(config, key, context.tally)
+            context.client = _client(config, key, context.counters)
         before, context.config = context.config, config
         tell_of_what_hangs(context, before)
         self._pacer.set_qps(config.api.qps)
-        self.desks.renew(self._group)
+        self.desks.apply_config(self._group)
         self._exporter.reopen(config.http)
         self._herald.renew()
         self._tell()
-        self.gate.look()
+        self.gate.probe_now()
         _log.info("config.reloaded", rules=len(config.rules))
-        tell_of_left_behind(context)
+        warn_orphaned_jobs(context)
 
 
 async def _all_ended(tasks: list[asyncio.Task[None]]) -> None:

@@ -5,11 +5,11 @@ from collections import Counter
 import structlog
 
 from picwish_watchd.config.summary import Outline
-from picwish_watchd.job import ENDED_BADLY, Job, State
+from picwish_watchd.job import UNSUCCESSFUL, Job, State
 from picwish_watchd.journal.reader import behind_another
-from picwish_watchd.pipeline.context import Context
-from picwish_watchd.pipeline.gate import Blocked, Gate, Reason
-from picwish_watchd.pipeline.inboxes import Desks
+from picwish_watchd.pipeline.context import StepContext
+from picwish_watchd.pipeline.gate import CloseReason, Gate, GateClosure
+from picwish_watchd.pipeline.inboxes import Inboxes
 from picwish_watchd.reporting.forecast import Forecast, survey
 
 _log = structlog.get_logger()
@@ -25,14 +25,14 @@ _AT_PICWISH = (State.SUBMITTING, State.PENDING, State.FETCHING)
 class Drain:
     """Watches over one run. Made before anything has happened in it."""
 
-    def __init__(self, context: Context, *, gate: Gate, desks: Desks) -> None:
+    def __init__(self, context: StepContext, *, gate: Gate, desks: Inboxes) -> None:
         self._context = context
         self._gate = gate
         self._desks = desks
         self._since = context.journal.last_event()
         self._forecast: Forecast | None = None
         self._foretold = 0.0
-        self._blocked: Blocked | None = None  # as it was then
+        self._blocked: GateClosure | None = None  # as it was then
 
     async def run(self) -> None:
         """Returns when all is done, or when all that is left waits for a person."""
@@ -40,7 +40,7 @@ class Drain:
         give_up = clock.monotonic() + _PATIENCE
         while True:
             await clock.sleep(_LOOK)
-            if self._gate.blocked is None:
+            if self._gate.closure is None:
                 give_up = clock.monotonic() + _PATIENCE
             weary = clock.monotonic() > give_up
             if self._taken_in() and self._disposed() and (self._left() == 0 or self._stuck(weary=weary)):
@@ -54,7 +54,7 @@ class Drain:
         """What is left to do, at ``rate`` requests a second; looked at ``afresh`` every 2 seconds, and where the gate
         was closed or opened.
         """
-        context, blocked = self._context, self._gate.told
+        context, blocked = self._context, self._gate.why_not_submitting
         now = context.clock.monotonic()
         images = 0 if self._forecast is None else self._forecast.images
         afresh |= blocked != self._blocked or now - self._foretold >= (_AFRESH if images else _FIRST)
@@ -64,7 +64,7 @@ class Drain:
                 Outline.of(context.config), context.journal, context.clock.now(),
                 counts=context.journal.counts(), rate=rate,
                 stopped=None if blocked is None else blocked.message,
-                collecting=self._gate.blocked is None,
+                collecting=self._gate.closure is None,
             )  # fmt: skip
         return self._forecast
 
@@ -76,18 +76,18 @@ class Drain:
         """0 if all went well; else 1, and the log says why. To be asked while the desks are open."""
         left = self._left()
         if left:
-            blocked = self._gate.told
+            blocked = self._gate.why_not_submitting
             reason = blocked.message if blocked else "`picwish-watchd jobs` shows what each of them waits for"
             _log.error("run.unfinished", jobs=left, reason=reason)
-        away = any(desk.away for desk in self._desks.all())
-        unreadable = self._desks.unreadable
+        away = any(desk.unavailable for desk in self._desks.list_active())
+        unreadable = self._desks.unreadable_count
         if unreadable:
             _log.error("run.unread", number=unreadable, reason="files or folders could not be read; see above")
-        bad = self._context.journal.changed_since(self._since, ENDED_BADLY)
+        bad = self._context.journal.changed_since(self._since, UNSUCCESSFUL)
         return 1 if bad or left or away or unreadable else 0
 
     def _taken_in(self) -> bool:
-        return self._desks.walked and not self._desks.recalling and self._desks.settling == 0
+        return self._desks.has_scanned_all and not self._desks.has_pending_rescans and self._desks.settling_count == 0
 
     def _disposed(self) -> bool:
         """Whether every original that is to go was at least tried, or one for all that wait for the same folder."""
@@ -112,9 +112,9 @@ class Drain:
         delivering = totals[State.DELIVERING]
         if delivering != self._context.journal.waiting_in_vain(State.DELIVERING):
             return False
-        blocked = self._gate.blocked
-        shut = blocked is not None and (weary or blocked.code is Reason.UNAUTHORIZED)
-        return shut or self._gate.short is not None or self._all_wait(self._left() - delivering, delivering)
+        blocked = self._gate.closure
+        shut = blocked is not None and (weary or blocked.code is CloseReason.UNAUTHORIZED)
+        return shut or self._gate.budget_closure is not None or self._all_wait(self._left() - delivering, delivering)
 
     def _all_wait(self, queued: int, delivering: int) -> bool:
         """Whether each queued job was tried in vain, is held by a flood, or is a copy of one that waits so."""

@@ -4,7 +4,7 @@ import structlog
 
 from picwish_watchd.errors import JournalTemporaryError
 from picwish_watchd.job import State
-from picwish_watchd.pipeline.context import Context
+from picwish_watchd.pipeline.context import StepContext
 
 _log = structlog.get_logger()
 
@@ -20,7 +20,7 @@ _BUSY = (State.SUBMITTING, State.PENDING, State.FETCHING, State.DELIVERING)
 class Housekeeping:
     """Keeps the journal small. What was paid, and by what an image is recognised, is never forgotten."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: StepContext) -> None:
         self._context = context
 
     async def run(self) -> None:

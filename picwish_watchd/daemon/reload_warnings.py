@@ -3,7 +3,7 @@
 import structlog
 
 from picwish_watchd.config.model import Config
-from picwish_watchd.pipeline.context import Context
+from picwish_watchd.pipeline.context import StepContext
 
 _log = structlog.get_logger()
 
@@ -14,13 +14,13 @@ _HANGS = (
 )
 
 
-def tell_of_what_hangs(context: Context, before: Config) -> None:
+def tell_of_what_hangs(context: StepContext, before: Config) -> None:
     """A line in the log for each rule whose folders are others than ``before``, while an earlier one does not answer.
 
     What waits there may still write once it answers: nothing of it may be begun a second time beside it.
     """
     folders = {rule.name: rule.folders() for rule in before.rules}
     for rule in context.config.rules:
-        stuck = any(context.lanes.hangs(f"{way}:{rule.name}") for way in ("out", "read"))
+        stuck = any(context.executor.is_stuck(f"{way}:{rule.name}") for way in ("out", "read"))
         if stuck and folders.get(rule.name, rule.folders()) != rule.folders():
             _log.warning("config.needs_restart", key="rules", rule=rule.name, reason=_HANGS)

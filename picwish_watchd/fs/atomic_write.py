@@ -14,37 +14,37 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
-from picwish_watchd.fs.mounts import Mount, strayed
+from picwish_watchd.fs.mounts import Mount, detect_fd_mount_change
 
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_NEW_FILE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 PART_PREFIX, PART_SUFFIX = ".picwish-", ".part"
-_START = os.urandom(4).hex()
+_PROCESS_TOKEN = os.urandom(4).hex()
 
 
 @dataclass(frozen=True, slots=True)
-class OutboxAway:
+class FolderUnavailable:
     """The folder cannot be written to at the moment: wait."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
-class NoRoom:
+class NoSpace:
     """The disk, or somebody's quota, is full: wait."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class NameRefused:
     """The folder is there and will not take this name; waiting does not help."""
 
     reason: str
 
 
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
-_UNACCEPTABLE = frozenset(
+_NO_SPACE_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT})
+_NAME_REFUSED_ERRNOS = frozenset(
     {
         errno.ENAMETOOLONG,
         errno.EINVAL,  # characters that the file system cannot store, as on vfat and SMB
@@ -57,17 +57,17 @@ _UNACCEPTABLE = frozenset(
 )
 
 
-def verdict(error: OSError) -> OutboxAway | NoRoom | Refused:
+def classify_write_error(error: OSError) -> FolderUnavailable | NoSpace | NameRefused:
     """What an error on the way into a folder means. Total: what is in neither table may pass, so it is waited for."""
     reason = error.strerror or str(error)
-    if error.errno in _FULL:
-        return NoRoom(reason)
-    if error.errno in _UNACCEPTABLE:
-        return Refused(reason)
-    return OutboxAway(reason)
+    if error.errno in _NO_SPACE_ERRNOS:
+        return NoSpace(reason)
+    if error.errno in _NAME_REFUSED_ERRNOS:
+        return NameRefused(reason)
+    return FolderUnavailable(reason)
 
 
-def ensure_root(root: Path, mode: int) -> OutboxAway | NoRoom | None:
+def ensure_root(root: Path, mode: int) -> FolderUnavailable | NoSpace | None:
     """Makes an outbox, archive or failed folder if its parent exists; None once it is there.
 
     Never makes the parent: under a mount point that is away that would write to the wrong disk. ``mode`` is that of the
@@ -76,18 +76,18 @@ def ensure_root(root: Path, mode: int) -> OutboxAway | NoRoom | None:
     try:
         if root.is_dir():
             return None
-        parent = os.open(root.parent, _FOLDER)
+        parent = os.open(root.parent, _FOLDER_FLAGS)
         try:
             os.close(_make_folder(parent, root.name, mode))
         finally:
             os.close(parent)
     except OSError as error:
-        found = verdict(error)
-        return found if isinstance(found, NoRoom) else OutboxAway(f"{root}: {found.reason}")
+        found = classify_write_error(error)
+        return found if isinstance(found, NoSpace) else FolderUnavailable(f"{root}: {found.reason}")
     return None
 
 
-def obstacle(root: Path, folder: PurePath) -> Path | None:
+def find_obstacle(root: Path, folder: PurePath) -> Path | None:
     """What stands where ``folder`` below ``root``, or one above it, should be, and is none; a link counts as none."""
     path = root
     for part in folder.parts:
@@ -108,14 +108,14 @@ def open_folder(root: Path, parts: Sequence[str], mode: int, *, home: Mount | No
     was last accepted on (else OSError): a look at the path beforehand says nothing about what is opened after it.
     """
     try:
-        folder = os.open(root, _FOLDER)
+        folder = os.open(root, _FOLDER_FLAGS)
     except NotADirectoryError as error:
         raise FileNotFoundError(errno.ENOENT, "is not a folder", str(root)) from error
     try:
-        if (elsewhere := strayed(folder, home)) is not None:
+        if (elsewhere := detect_fd_mount_change(folder, home)) is not None:
             raise OSError(errno.ENODEV, elsewhere, str(root))
         for part in parts:
-            below = _enter(folder, part, mode)
+            below = _open_or_make_folder(folder, part, mode)
             os.close(folder)
             folder = below
         yield folder
@@ -131,9 +131,9 @@ def write_part(
     Random, because two daemons may share an outbox. Leaves nothing behind if it raises. ``mode`` is not subject
     to umask; ``mtime_ns`` is the time of change that it gets.
     """
-    name = f"{PART_PREFIX}{tag}-{_ours()}-{os.urandom(4).hex()}{PART_SUFFIX}"
+    name = f"{PART_PREFIX}{tag}-{_process_tag()}-{os.urandom(4).hex()}{PART_SUFFIX}"
     digest = hashlib.sha256()
-    fd = os.open(name, _NEW_FILE, 0o600, dir_fd=folder)
+    fd = os.open(name, _NEW_FILE_FLAGS, 0o600, dir_fd=folder)
     try:
         try:
             for block in blocks:
@@ -146,28 +146,28 @@ def write_part(
         finally:
             os.close(fd)
     except BaseException:
-        discard(folder, name)
+        discard_part(folder, name)
         raise
     return name, digest.hexdigest()
 
 
 def is_own_part(name: str) -> bool:
     """Whether a part of this name was made by this process: it may just be written, by another thread."""
-    return f"-{_ours()}-" in name
+    return f"-{_process_tag()}-" in name
 
 
-def _ours() -> str:
+def _process_tag() -> str:
     """A word of this process alone: its number comes again after a restart, the rest in a fork."""
-    return f"{_START}{os.getpid():x}"
+    return f"{_PROCESS_TOKEN}{os.getpid():x}"
 
 
-def discard(folder: int, name: str) -> None:
+def discard_part(folder: int, name: str) -> None:
     """Removes a part if it is still there; a folder that has gone read-only keeps it until the next start."""
     with suppress(OSError):
         os.unlink(name, dir_fd=folder)
 
 
-def settle_name(source: int, name: str, target: int, final: str, *, replace: bool = False) -> bool:
+def rename_durably(source: int, name: str, target: int, final: str, *, replace: bool = False) -> bool:
     """Renames ``name`` in folder ``source`` to ``final`` in folder ``target`` and makes that durable.
 
     False if ``final`` is taken: by anything, or with ``replace`` by anything but a file.
@@ -181,10 +181,10 @@ def settle_name(source: int, name: str, target: int, final: str, *, replace: boo
         os.rename(name, final, src_dir_fd=source, dst_dir_fd=target)
     else:
         try:
-            without_clobber(source, name, target, final)
+            rename_noreplace(source, name, target, final)
         except FileExistsError:
             return False
-        except LinkedError:
+        except UnlinkFailedError:
             if source != target:
                 raise
             # a part beside its final name: swept at the next start
@@ -192,14 +192,14 @@ def settle_name(source: int, name: str, target: int, final: str, *, replace: boo
     return True
 
 
-class LinkedError(OSError):
+class UnlinkFailedError(OSError):
     """The final name stands, and the old one could not be removed: no other way is to be tried."""
 
 
-Way = Callable[[int, str, int, str], None]
+RenameMethod = Callable[[int, str, int, str], None]
 
 
-def by_renameat2(source: int, name: str, target: int, final: str) -> None:
+def rename_by_renameat2(source: int, name: str, target: int, final: str) -> None:
     """renameat2(2) with RENAME_NOREPLACE: one step, but unknown to NFS and some FUSE file systems (EINVAL)."""
     if _renameat2 is None:
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
@@ -208,7 +208,7 @@ def by_renameat2(source: int, name: str, target: int, final: str) -> None:
         raise OSError(number, os.strerror(number), name, None, final)
 
 
-def by_link(source: int, name: str, target: int, final: str) -> None:
+def rename_by_link(source: int, name: str, target: int, final: str) -> None:
     """link(2) and unlink(2). An NFS server's lost answer may make a link that was made look taken (open(2), O_EXCL)."""
     try:
         os.link(name, final, src_dir_fd=source, dst_dir_fd=target, follow_symlinks=False)
@@ -220,15 +220,15 @@ def by_link(source: int, name: str, target: int, final: str) -> None:
     try:
         os.unlink(name, dir_fd=source)
     except OSError as error:
-        raise LinkedError(error.errno, error.strerror, name) from error
+        raise UnlinkFailedError(error.errno, error.strerror, name) from error
 
 
-def by_placeholder(source: int, name: str, target: int, final: str) -> None:
+def rename_by_placeholder(source: int, name: str, target: int, final: str) -> None:
     """An empty file made with O_EXCL, then rename(2) over it: for file systems without links, such as vfat over FUSE.
 
     A crash between the two leaves the empty file; it counts as taken from then on.
     """
-    os.close(os.open(final, _NEW_FILE, 0o600, dir_fd=target))
+    os.close(os.open(final, _NEW_FILE_FLAGS, 0o600, dir_fd=target))
     try:
         os.rename(name, final, src_dir_fd=source, dst_dir_fd=target)
     except OSError:
@@ -236,17 +236,19 @@ def by_placeholder(source: int, name: str, target: int, final: str) -> None:
         raise
 
 
-_WAYS: tuple[Way, ...] = (by_renameat2, by_link, by_placeholder)
-_UNKNOWN_HERE = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM, errno.EMLINK})
+_RENAME_METHODS: tuple[RenameMethod, ...] = (rename_by_renameat2, rename_by_link, rename_by_placeholder)
+_UNSUPPORTED_ERRNOS = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM, errno.EMLINK})
 
 
-def without_clobber(source: int, name: str, target: int, final: str, ways: Sequence[Way] = _WAYS) -> None:
+def rename_noreplace(
+    source: int, name: str, target: int, final: str, ways: Sequence[RenameMethod] = _RENAME_METHODS
+) -> None:
     """Renames by the first way that the file system knows; FileExistsError if ``final`` is taken."""
     for way in ways[:-1]:
         try:
             return way(source, name, target, final)
         except OSError as error:
-            if error.errno not in _UNKNOWN_HERE or isinstance(error, LinkedError):
+            if error.errno not in _UNSUPPORTED_ERRNOS or isinstance(error, UnlinkFailedError):
                 raise
     return ways[-1](source, name, target, final)
 
@@ -265,9 +267,9 @@ def folder_mode(mode: int) -> int:
     return mode | (mode & 0o444) >> 2 | 0o700
 
 
-def _enter(folder: int, part: str, mode: int) -> int:
+def _open_or_make_folder(folder: int, part: str, mode: int) -> int:
     try:
-        return os.open(part, _FOLDER | os.O_NOFOLLOW, dir_fd=folder)
+        return os.open(part, _FOLDER_FLAGS | os.O_NOFOLLOW, dir_fd=folder)
     except FileNotFoundError:
         return _make_folder(folder, part, mode)
 
@@ -277,8 +279,8 @@ def _make_folder(parent: int, name: str, mode: int) -> int:
     try:
         os.mkdir(name, 0o700, dir_fd=parent)
     except FileExistsError:
-        return os.open(name, _FOLDER | os.O_NOFOLLOW, dir_fd=parent)
-    folder = os.open(name, _FOLDER | os.O_NOFOLLOW, dir_fd=parent)
+        return os.open(name, _FOLDER_FLAGS | os.O_NOFOLLOW, dir_fd=parent)
+    folder = os.open(name, _FOLDER_FLAGS | os.O_NOFOLLOW, dir_fd=parent)
     try:
         inherited = os.fstat(folder).st_mode & (stat.S_ISGID | stat.S_ISVTX)
         _set_mode(folder, folder_mode(mode) | inherited)

@@ -11,30 +11,30 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from picwish_watchd.fs.verdicts import Changed, Gone, Unreadable
+from picwish_watchd.fs.verdicts import Changed, Missing, Unreadable
 from picwish_watchd.job import Stamp
 
-BLOCK = 1 << 20  # bytes read at once
-_FIRST = 1 << 14  # bytes: what comes before most pictures' data, and tells nearly any two of them apart
-_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
-_ABSENT = frozenset({errno.ENOENT, errno.ENOTDIR})
+READ_BLOCK_SIZE = 1 << 20  # bytes read at once
+_PREFETCH_SIZE = 1 << 14  # bytes: what comes before most pictures' data, and tells nearly any two of them apart
+_OPEN_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
+_NOT_FOUND_ERRNOS = frozenset({errno.ENOENT, errno.ENOTDIR})
 
 
 @dataclass(frozen=True, slots=True)
-class NotAFile:
+class NotRegularFile:
     """Something else bears the name: "a named pipe", "a folder", ..."""
 
-    what: str
+    file_type: str
     stamp: Stamp
 
 
-class FlawError(Exception):
+class StructureError(Exception):
     """The structure of an image is not as it should be; ``cut`` where it says that more should follow."""
 
     def __init__(self, reason: str, *, cut: bool = False) -> None:
         super().__init__(reason)
         self.reason = reason
-        self.cut = cut
+        self.is_truncated = cut
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class OpenFile:
     ) -> None:
         os.close(self.fd)
 
-    def at(self, offset: int, length: int) -> bytes:
+    def read_at(self, offset: int, length: int) -> bytes:
         """The bytes from ``offset`` on, ``length`` of them or as many as there are."""
         length = min(length, self.size - offset)
         if length <= 0:
@@ -66,15 +66,15 @@ class OpenFile:
             data += more
         return data
 
-    def exactly(self, offset: int, length: int) -> bytes:
+    def read_exact(self, offset: int, length: int) -> bytes:
         """The same, but all of them; else FlawError."""
-        return complete(self.at(offset, length), length)
+        return require_length(self.read_at(offset, length), length)
 
-    def begun(self) -> "OpenFile":
+    def with_prefetched_head(self) -> "OpenFile":
         """The same file, its first bytes read at once: structures are looked at in many small pieces."""
-        return replace(self, head=self.at(0, _FIRST))
+        return replace(self, head=self.read_at(0, _PREFETCH_SIZE))
 
-    def until_hole(self) -> "OpenFile":
+    def clip_at_hole(self) -> "OpenFile":
         """The same file as if it ended at its first hole (lseek(2): SEEK_HOLE), where nothing was ever written.
 
         A copy that sets the size beforehand leaves one until it is there. A file system that knows no holes says none.
@@ -87,18 +87,18 @@ class OpenFile:
             return self
         return replace(self, size=min(self.size, hole))
 
-    def blocks(self, offset: int = 0, end: int | None = None) -> Iterator[bytes]:
+    def iter_blocks(self, offset: int = 0, end: int | None = None) -> Iterator[bytes]:
         """The bytes from ``offset`` up to ``end`` (or the end) in pieces of at most `BLOCK`; stops early if cut."""
         end = self.size if end is None else min(end, self.size)
-        while offset < end and (block := self.at(offset, min(BLOCK, end - offset))):
+        while offset < end and (block := self.read_at(offset, min(READ_BLOCK_SIZE, end - offset))):
             yield block
             offset += len(block)
 
 
-def complete(data: bytes, length: int) -> bytes:
+def require_length(data: bytes, length: int) -> bytes:
     """The same ``data``, if it is ``length`` bytes long as it should be; else FlawError."""
     if len(data) < length:
-        raise FlawError("it ends in the middle", cut=True)
+        raise StructureError("it ends in the middle", cut=True)
     return data
 
 
@@ -109,75 +109,77 @@ def stamp_of(found: os.stat_result) -> Stamp:
     return Stamp(found.st_ino, found.st_size, found.st_mtime_ns)
 
 
-def look(path: Path, *, follow_symlinks: bool = False) -> os.stat_result | Gone | Unreadable:
+def stat_file(path: Path, *, follow_symlinks: bool = False) -> os.stat_result | Missing | Unreadable:
     """stat(2), or lstat(2) as long as links are not to be followed."""
     try:
         return os.stat(path, follow_symlinks=follow_symlinks)
     except OSError as error:
-        return missing_or_unreadable(error)
+        return classify_read_error(error)
 
 
-def open_file(path: Path, *, follow_symlinks: bool = False) -> OpenFile | NotAFile | Changed | Gone | Unreadable:
+def open_file(
+    path: Path, *, follow_symlinks: bool = False
+) -> OpenFile | NotRegularFile | Changed | Missing | Unreadable:
     """Opens a regular file for reading.
 
     Pipes, sockets, devices and folders are never opened, and neither are symbolic links unless they are to be followed
     (open(2): O_NOFOLLOW; O_NONBLOCK for what is swapped in between the look and the opening).
     """
-    before = look(path, follow_symlinks=follow_symlinks)
+    before = stat_file(path, follow_symlinks=follow_symlinks)
     if not isinstance(before, os.stat_result):
         return before
     if not stat.S_ISREG(before.st_mode):
-        return NotAFile(kind_of(before.st_mode), stamp_of(before))
+        return NotRegularFile(describe_file_type(before.st_mode), stamp_of(before))
     try:
-        fd = os.open(path, _FLAGS | (0 if follow_symlinks else os.O_NOFOLLOW))
+        fd = os.open(path, _OPEN_FLAGS | (0 if follow_symlinks else os.O_NOFOLLOW))
     except OSError as error:
-        return Changed() if error.errno in (errno.ELOOP, errno.ENXIO) else missing_or_unreadable(error)
+        return Changed() if error.errno in (errno.ELOOP, errno.ENXIO) else classify_read_error(error)
     try:
         found = os.fstat(fd)
         if stat.S_ISREG(found.st_mode):
             return OpenFile(fd, found.st_size, stamp_of(found))
     except OSError as error:
         os.close(fd)
-        return missing_or_unreadable(error)
+        return classify_read_error(error)
     os.close(fd)
     return Changed()
 
 
-def still(path: Path, opened: OpenFile, *, follow_symlinks: bool = False) -> bool:
+def is_unmodified(path: Path, opened: OpenFile, *, follow_symlinks: bool = False) -> bool:
     """Whether the open file is as it was when it was opened, and the path still names it. Raises OSError."""
-    named = look(path, follow_symlinks=follow_symlinks)
+    named = stat_file(path, follow_symlinks=follow_symlinks)
     return isinstance(named, os.stat_result) and stamp_of(os.fstat(opened.fd)) == opened.stamp == stamp_of(named)
 
 
 def sha256_of(opened: OpenFile) -> str:
     """SHA-256 of the whole file, hexadecimal. Raises OSError."""
     digest = hashlib.sha256()
-    for block in opened.blocks():
+    for block in opened.iter_blocks():
         digest.update(block)
     return digest.hexdigest()
 
 
-def same_bytes(one: OpenFile, other: OpenFile) -> bool:
+def has_same_bytes(one: OpenFile, other: OpenFile) -> bool:
     """Whether two files hold the same; read only up to the first difference, which comes early. Raises OSError."""
-    if one.size != other.size or one.at(0, _FIRST) != other.at(0, _FIRST):
+    if one.size != other.size or one.read_at(0, _PREFETCH_SIZE) != other.read_at(0, _PREFETCH_SIZE):
         return False
-    return all(here == there for here, there in zip_longest(one.blocks(), other.blocks()))
+    return all(here == there for here, there in zip_longest(one.iter_blocks(), other.iter_blocks()))
 
 
-def missing_or_unreadable(error: OSError) -> Gone | Unreadable:
+def classify_read_error(error: OSError) -> Missing | Unreadable:
     """What an error of the system means for a file in an inbox."""
-    return Gone() if error.errno in _ABSENT else Unreadable(error.strerror or str(error))
+    return Missing() if error.errno in _NOT_FOUND_ERRNOS else Unreadable(error.strerror or str(error))
 
 
-def kind_of(mode: int) -> str:
+def describe_file_type(mode: int) -> str:
     """What a file mode says that is not a regular file."""
-    for test, what in _KINDS:
+    for test, what in _FILE_TYPES:
         if test(mode):
             return what
     return "something unknown"
 
 
-_KINDS = (
+_FILE_TYPES = (
     (stat.S_ISLNK, "a symbolic link"),
     (stat.S_ISDIR, "a folder"),
     (stat.S_ISFIFO, "a named pipe"),

@@ -6,7 +6,7 @@ from picwish_watchd.job import Problem, Stamp
 
 
 @dataclass(frozen=True, slots=True)
-class NotWhole:
+class Incomplete:
     """The end of it, or a piece, is not there yet: wait."""
 
     reason: str
@@ -14,7 +14,7 @@ class NotWhole:
 
 
 @dataclass(frozen=True, slots=True)
-class Bad:
+class Rejected:
     """It is at fault as it stands: a job that ends as `rejected`."""
 
     problem: Problem
@@ -27,7 +27,7 @@ class Changed:
 
 
 @dataclass(frozen=True, slots=True)
-class Gone:
+class Missing:
     """There is no such file (any more)."""
 
 

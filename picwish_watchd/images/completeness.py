@@ -13,44 +13,44 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from picwish_watchd.fs.safe_open import BLOCK, FlawError, OpenFile, complete
+from picwish_watchd.fs.safe_open import READ_BLOCK_SIZE, OpenFile, StructureError, require_length
 from picwish_watchd.images.formats import Format
 from picwish_watchd.images.tiff import check_tiff
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class ImageStructure:
     """What the structure of a whole image tells."""
 
     width: int  #: pixels
     height: int  #: pixels
-    foreign: str | None = None  #: what it really is, if it only looks like its format: "a camera raw file (DNG)"
+    foreign_format: str | None = None  #: what it really is, if it only looks like its format: "a camera raw file (DNG)"
 
 
 @dataclass(frozen=True, slots=True)
-class Flaw:
+class StructureDefect:
     """Why an image is not whole; ``cut`` if the file ends too early, else something in it is wrong."""
 
     reason: str
-    cut: bool
+    is_truncated: bool
 
 
-def check(file: OpenFile, format: Format) -> Facts | Flaw:
+def check_structure(file: OpenFile, format: Format) -> ImageStructure | StructureDefect:
     """Walks through the structure of an image that `kinds.recognise` took for ``format``. Raises OSError only."""
     try:
         match format:
             case Format.JPEG:
-                return Facts(*_jpeg(file))
+                return ImageStructure(*_check_jpeg(file))
             case Format.PNG:
-                return Facts(*_png(file))
+                return ImageStructure(*_check_png(file))
             case Format.WEBP:
-                return Facts(*_webp(file))
+                return ImageStructure(*_check_webp(file))
             case Format.BMP:
-                return Facts(*_bmp(file))
+                return ImageStructure(*_check_bmp(file))
             case Format.TIFF:
-                return Facts(*check_tiff(file))
-    except FlawError as flaw:
-        return Flaw(flaw.reason, flaw.cut)
+                return ImageStructure(*check_tiff(file))
+    except StructureError as flaw:
+        return StructureDefect(flaw.reason, flaw.is_truncated)
 
 
 #: Segments or chunks of one image; a hostile file could have millions, and walking them would take minutes.
@@ -62,33 +62,33 @@ _MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 _SOF = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _SOI, _EOI, _SOS, _TEM, _APP2 = 0xD8, 0xD9, 0xDA, 0x01, 0xE2
 _MP_ENTRIES = 0xB002
-_SEGMENT = 8  # bytes of one that are looked at: code, length, and of a frame precision, height and width
-_FIRST_LOOK = 64  # bytes; most markers follow the segment before at once
+_SEGMENT_SIZE = 8  # bytes of one that are looked at: code, length, and of a frame precision, height and width
+_MARKER_PROBE_SIZE = 64  # bytes; most markers follow the segment before at once
 
 
-def _jpeg(file: OpenFile) -> tuple[int, int]:
-    size, end, further = _one_jpeg(file, 0)
+def _check_jpeg(file: OpenFile) -> tuple[int, int]:
+    size, end, further = _scan_jpeg(file, 0)
     if end == file.size:  # programs that know nothing of an MPO's further pictures drop them, and their index stays
         return size
     for start in further:
         # some writers tell wrong places, but of pictures that follow each other at once
-        place = start if end <= start < file.size and _begins_one(file, start) else end
-        if _begins_one(file, place):
-            end = _one_jpeg(file, place)[1]
+        place = start if end <= start < file.size and _is_jpeg_start(file, start) else end
+        if _is_jpeg_start(file, place):
+            end = _scan_jpeg(file, place)[1]
         elif start >= file.size:
-            raise FlawError("a further picture of the MPO is missing", cut=True)
+            raise StructureError("a further picture of the MPO is missing", cut=True)
     return size
 
 
-def _begins_one(file: OpenFile, position: int) -> bool:
-    return b"\xff\xd8".startswith(file.at(position, 2))
+def _is_jpeg_start(file: OpenFile, position: int) -> bool:
+    return b"\xff\xd8".startswith(file.read_at(position, 2))
 
 
-def _one_jpeg(file: OpenFile, start: int) -> tuple[tuple[int, int], int, list[int]]:
+def _scan_jpeg(file: OpenFile, start: int) -> tuple[tuple[int, int], int, list[int]]:
     """Width and height of the picture that begins at ``start``, where it ends, and where further ones begin."""
     size, scanned, position, further = None, False, start + 2, list[int]()
-    for _ in _parts():
-        position, segment = _next_marker(file, position)
+    for _ in _iter_parts():
+        position, segment = _find_marker(file, position)
         marker = segment[0]
         if marker == _EOI:
             break
@@ -96,19 +96,19 @@ def _one_jpeg(file: OpenFile, start: int) -> tuple[tuple[int, int], int, list[in
             position += 1
             continue
         if marker in _SOF and size is None:
-            height, width = struct.unpack(">HH", complete(segment[4:8], 4))
-            size = _sized(width, height)
+            height, width = struct.unpack(">HH", require_length(segment[4:8], 4))
+            size = _validate_size(width, height)
         scanned = scanned or marker == _SOS
-        length = max(int.from_bytes(complete(segment[1:3], 2), "big"), 2)
+        length = max(int.from_bytes(require_length(segment[1:3], 2), "big"), 2)
         if marker == _APP2 and segment[3:7] == b"MPF\0":
-            further += _mpo_index(file.at(position + 7, length - 6), position + 7)
+            further += _parse_mpo_index(file.read_at(position + 7, length - 6), position + 7)
         position += 1 + length
     if size is None or not scanned:
-        raise FlawError("the JPEG holds no picture")
+        raise StructureError("the JPEG holds no picture")
     return size, position + 1, further
 
 
-def _mpo_index(tiff: bytes, place: int) -> list[int]:
+def _parse_mpo_index(tiff: bytes, place: int) -> list[int]:
     """Where the further pictures of an MPO begin, by its index at ``place`` (CIPA DC-007, 5.2.3).
 
     It is a small TIFF directory, whose offsets count from its own beginning. Lengths stand in it too, often wrong ones.
@@ -124,131 +124,133 @@ def _mpo_index(tiff: bytes, place: int) -> list[int]:
         return []
 
 
-def _next_marker(file: OpenFile, position: int) -> tuple[int, bytes]:
+def _find_marker(file: OpenFile, position: int) -> tuple[int, bytes]:
     """Where the marker's code stands, and the bytes from there on, enough of them for a frame's size."""
-    step = _FIRST_LOOK
+    step = _MARKER_PROBE_SIZE
     while position < file.size:
-        block = file.at(position, step)
+        block = file.read_at(position, step)
         found = _MARKER.search(block)
         if found:
             code = found.start() + 1
-            segment = block[code : code + _SEGMENT]
-            return position + code, segment if len(segment) == _SEGMENT else file.at(position + code, _SEGMENT)
+            segment = block[code : code + _SEGMENT_SIZE]
+            return position + code, segment if len(segment) == _SEGMENT_SIZE else file.read_at(
+                position + code, _SEGMENT_SIZE
+            )
         position += max(len(block) - 1, 1)
-        step = BLOCK
-    raise FlawError("the JPEG has no end-of-image marker", cut=True)
+        step = READ_BLOCK_SIZE
+    raise StructureError("the JPEG has no end-of-image marker", cut=True)
 
 
 # PNG: ISO/IEC 15948 (W3C PNG specification), section 5.
-_PNG_MAX = 2**31 - 1
+_PNG_CHUNK_MAX = 2**31 - 1
 
 
-def _png(file: OpenFile) -> tuple[int, int]:
+def _check_png(file: OpenFile) -> tuple[int, int]:
     size, has_data, position = None, False, 8
-    for _ in _parts():
-        length, kind = struct.unpack(">I4s", file.exactly(position, 8))
-        if length > _PNG_MAX or not kind.isalpha():
-            raise FlawError("the PNG has a damaged chunk")
+    for _ in _iter_parts():
+        length, kind = struct.unpack(">I4s", file.read_exact(position, 8))
+        if length > _PNG_CHUNK_MAX or not kind.isalpha():
+            raise StructureError("the PNG has a damaged chunk")
         body = position + 8
         position = body + length + 4
-        expected = file.exactly(position - 4, 4)
+        expected = file.read_exact(position - 4, 4)
         if size is None:
             if kind != b"IHDR" or length != 13:
-                raise FlawError("the PNG does not begin with its header")
-            size = _sized(*struct.unpack(">II", file.exactly(body, 8)))
+                raise StructureError("the PNG does not begin with its header")
+            size = _validate_size(*struct.unpack(">II", file.read_exact(body, 8)))
         has_data = has_data or kind == b"IDAT"
-        if kind[0] & 0x20 == 0 and _crc(file, body - 4, body + length) != int.from_bytes(expected, "big"):
-            raise FlawError(f"the checksum of a PNG chunk ({kind.decode()}) is wrong")
+        if kind[0] & 0x20 == 0 and _compute_crc(file, body - 4, body + length) != int.from_bytes(expected, "big"):
+            raise StructureError(f"the checksum of a PNG chunk ({kind.decode()}) is wrong")
         if kind == b"IEND":
             break
     if size is None or not has_data:
-        raise FlawError("the PNG holds no picture")
+        raise StructureError("the PNG holds no picture")
     return size
 
 
-def _crc(file: OpenFile, start: int, end: int) -> int:
+def _compute_crc(file: OpenFile, start: int, end: int) -> int:
     value = 0
-    for block in file.blocks(start, end):
+    for block in file.iter_blocks(start, end):
         value = zlib.crc32(block, value)
     return value
 
 
 # WebP: RFC 9649, section 2.
-def _webp(file: OpenFile) -> tuple[int, int]:
-    end = 8 + int.from_bytes(file.exactly(4, 4), "little")
+def _check_webp(file: OpenFile) -> tuple[int, int]:
+    end = 8 + int.from_bytes(file.read_exact(4, 4), "little")
     if end > file.size:
-        raise FlawError("the WebP says that it is longer than the file", cut=True)
+        raise StructureError("the WebP says that it is longer than the file", cut=True)
     size, has_data, position = None, False, 12
-    for _ in _parts():
+    for _ in _iter_parts():
         if position + 8 > end:
             break
-        kind, length = struct.unpack("<4sI", file.exactly(position, 8))
+        kind, length = struct.unpack("<4sI", file.read_exact(position, 8))
         body = position + 8
         if body + length > end:
-            raise FlawError("a part of the WebP is longer than the whole")
+            raise StructureError("a part of the WebP is longer than the whole")
         if size is None:
-            size = _webp_size(file, kind, body)
+            size = _parse_webp_size(file, kind, body)
         has_data = has_data or kind in (b"VP8 ", b"VP8L", b"ANMF")
         position = body + length + length % 2
     if size is None or not has_data:
-        raise FlawError("the WebP holds no picture")
+        raise StructureError("the WebP holds no picture")
     return size
 
 
-def _webp_size(file: OpenFile, kind: bytes, body: int) -> tuple[int, int]:
+def _parse_webp_size(file: OpenFile, kind: bytes, body: int) -> tuple[int, int]:
     if kind == b"VP8X":
-        data = file.exactly(body, 10)
-        return _sized(
+        data = file.read_exact(body, 10)
+        return _validate_size(
             int.from_bytes(data[4:7], "little") + 1,
             int.from_bytes(data[7:10], "little") + 1,
         )
     if kind == b"VP8L":
-        data = file.exactly(body, 5)
+        data = file.read_exact(body, 5)
         bits = int.from_bytes(data[1:5], "little")
         if data[0] == 0x2F:
-            return _sized((bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1)
+            return _validate_size((bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1)
     if kind == b"VP8 ":
-        data = file.exactly(body, 10)
+        data = file.read_exact(body, 10)
         if data[3:6] == b"\x9d\x01\x2a":  # RFC 6386, 9.1: the start code of a key frame
             width, height = struct.unpack("<HH", data[6:10])
-            return _sized(width & 0x3FFF, height & 0x3FFF)
-    raise FlawError("the WebP does not begin with a picture")
+            return _validate_size(width & 0x3FFF, height & 0x3FFF)
+    raise StructureError("the WebP does not begin with a picture")
 
 
 # BMP: Microsoft, "Bitmap Storage"; bfSize and biSizeImage are often wrong, so they count only where nothing else does.
-_RAW = (0, 3, 6)  # BI_RGB, BI_BITFIELDS, BI_ALPHABITFIELDS
+_UNCOMPRESSED = (0, 3, 6)  # BI_RGB, BI_BITFIELDS, BI_ALPHABITFIELDS
 
 
-def _bmp(file: OpenFile) -> tuple[int, int]:
-    declared, start, header = struct.unpack("<2xI4xII", file.exactly(0, 18))
+def _check_bmp(file: OpenFile) -> tuple[int, int]:
+    declared, start, header = struct.unpack("<2xI4xII", file.read_exact(0, 18))
     if header == 12:
-        width, height, _, bits = struct.unpack("<HHHH", file.exactly(18, 8))
+        width, height, _, bits = struct.unpack("<HHHH", file.read_exact(18, 8))
         compression = image_size = 0
     else:
-        width, height, _, bits = struct.unpack("<iiHH", file.exactly(18, 12))
-        compression, image_size = struct.unpack("<II", file.exactly(30, 8)) if header >= 40 else (0, 0)
-    size = _sized(width, abs(height))
+        width, height, _, bits = struct.unpack("<iiHH", file.read_exact(18, 12))
+        compression, image_size = struct.unpack("<II", file.read_exact(30, 8)) if header >= 40 else (0, 0)
+    size = _validate_size(width, abs(height))
     if start < 14 + header:
-        raise FlawError("the BMP says that its picture begins inside its header")
-    if compression in _RAW:
+        raise StructureError("the BMP says that its picture begins inside its header")
+    if compression in _UNCOMPRESSED:
         end = start + (size[0] * bits + 31) // 32 * 4 * size[1]
     elif image_size:
         end = start + image_size
     else:
         end = declared
     if end <= start:
-        raise FlawError("the BMP does not say where it ends")
+        raise StructureError("the BMP does not say where it ends")
     if end > file.size:
-        raise FlawError(f"the BMP needs {end:,} bytes and has {file.size:,}", cut=True)
+        raise StructureError(f"the BMP needs {end:,} bytes and has {file.size:,}", cut=True)
     return size
 
 
-def _parts() -> Iterator[int]:
+def _iter_parts() -> Iterator[int]:
     yield from range(_PARTS_MAX)
-    raise FlawError(f"it has more than {_PARTS_MAX:,} parts")
+    raise StructureError(f"it has more than {_PARTS_MAX:,} parts")
 
 
-def _sized(width: int, height: int) -> tuple[int, int]:
+def _validate_size(width: int, height: int) -> tuple[int, int]:
     if width <= 0 or height <= 0:
-        raise FlawError(f"its header says {width} x {height} pixels")
+        raise StructureError(f"its header says {width} x {height} pixels")
     return width, height

@@ -25,13 +25,16 @@ from typing import BinaryIO
 from PIL import Image
 
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
-_BEST, _WORST = 95, 50  # of JPEG and WebP; above 95 a file grows and the picture does not (Pillow's handbook)
+_MAX_QUALITY, _MIN_QUALITY = (
+    95,
+    50,
+)  # of JPEG and WebP; above 95 a file grows and the picture does not (Pillow's handbook)
 _PR_SET_PDEATHSIG = 1  # prctl(2)
-_ROUNDS = 16  # of making it smaller still, where no quality fits
+_MAX_RESIZES = 16  # of making it smaller still, where no quality fits
 
 #: EXIF 2.32, tag 274: how the stored pixels have to be turned to look right.
 _ORIENTATION = 274
-_TURNS = {
+_TRANSPOSES = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -41,32 +44,32 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 #: ICC.1:2022, 7.2.6: the colour space that a profile describes, and the modes of it.
-_SPACES = {b"GRAY": ("L", "LA", "I;16"), b"RGB ": ("RGB", "RGBA"), b"CMYK": ("CMYK",)}
+_PROFILE_MODES = {b"GRAY": ("L", "LA", "I;16"), b"RGB ": ("RGB", "RGBA"), b"CMYK": ("CMYK",)}
 
 
-class Ending(IntEnum):
+class ExitCode(IntEnum):
     """How it ended. 1 is Python's own, for what nobody foresaw."""
 
-    FITTED = 0
+    DOWNSCALED = 0
     NO_MEMORY = 3
     TRUNCATED = 4
     CORRUPT = 5
     TOO_MANY_PIXELS = 6
-    UNKNOWN_COLOURS = 7  #: no picture of 8 or 16 bits a channel in a colour space that can be sent
+    UNSUPPORTED_PIXELS = 7  #: no picture of 8 or 16 bits a channel in a colour space that can be sent
     NOTHING_FITS = 8
     NOT_WRITTEN = 9  #: the disk is full
     ORPHANED = 10  #: whoever wanted it is no more
 
 
-class CannotError(Exception):
+class DownscaleError(Exception):
     """There is no smaller picture, and why."""
 
-    def __init__(self, ending: Ending) -> None:
+    def __init__(self, ending: ExitCode) -> None:
         super().__init__(ending.name)
-        self.ending = ending
+        self.exit_code = ending
 
 
-def fitted(stream: BinaryIO, *, max_side: int, max_bytes: int, max_pixels: int) -> bytes:
+def downscale_stream(stream: BinaryIO, *, max_side: int, max_bytes: int, max_pixels: int) -> bytes:
     """The first picture in ``stream`` with no side longer than ``max_side`` and in at most ``max_bytes`` bytes.
 
     It is never enlarged. JPEG stays JPEG and WebP stays WebP; PNG, TIFF and BMP become PNG, and where that is too
@@ -75,38 +78,38 @@ def fitted(stream: BinaryIO, *, max_side: int, max_bytes: int, max_pixels: int) 
     """
     with Image.open(stream, formats=_FORMATS) as image:
         if image.width * image.height > max_pixels:
-            raise CannotError(Ending.TOO_MANY_PIXELS)
+            raise DownscaleError(ExitCode.TOO_MANY_PIXELS)
         source, profile = image.format or "", image.info.get("icc_profile")
-        wanted = _within(image.size, max_side)
-        turn = _TURNS.get(image.getexif().get(_ORIENTATION, 1))
+        wanted = _scale_to_side(image.size, max_side)
+        turn = _TRANSPOSES.get(image.getexif().get(_ORIENTATION, 1))
         image.draft(None, wanted)  # JPEG: decodes an eighth, a quarter or a half as far as that is enough
         image.load()
         if image.format == "TIFF":  # Pillow turns it while it loads
-            turn, wanted = None, _within(image.size, max_side)
-        picture = _plain(image)
+            turn, wanted = None, _scale_to_side(image.size, max_side)
+        picture = _normalize_mode(image)
     del image  # what it was decoded to goes before more is made of it
     if picture.size != wanted:
         picture = picture.resize(wanted, Image.Resampling.LANCZOS)
     if turn is not None:
         picture = picture.transpose(turn)
-    for _ in range(_ROUNDS):
+    for _ in range(_MAX_RESIZES):
         smallest = 0
-        for data in _encodings(picture, source, profile, max_bytes):
+        for data in _iter_encodings(picture, source, profile, max_bytes):
             if len(data) <= max_bytes:
                 return data
             smallest = len(data)
         share = min(0.9, (max_bytes / smallest) ** 0.5)
         side = max(1, int(max(picture.size) * share))
-        picture = picture.resize(_within(picture.size, side), Image.Resampling.LANCZOS)
-    raise CannotError(Ending.NOTHING_FITS)
+        picture = picture.resize(_scale_to_side(picture.size, side), Image.Resampling.LANCZOS)
+    raise DownscaleError(ExitCode.NOTHING_FITS)
 
 
-def _within(size: tuple[int, int], side: int) -> tuple[int, int]:
+def _scale_to_side(size: tuple[int, int], side: int) -> tuple[int, int]:
     share = min(1.0, side / max(size))
     return max(1, round(size[0] * share)), max(1, round(size[1] * share))
 
 
-def _plain(image: Image.Image) -> Image.Image:
+def _normalize_mode(image: Image.Image) -> Image.Image:
     """The same picture in a mode that can be averaged and sent: no palette, no colour that means "transparent"."""
     mode = image.mode
     if mode in ("L", "RGB") and "transparency" in image.info:
@@ -122,17 +125,17 @@ def _plain(image: Image.Image) -> Image.Image:
     elif mode in ("I;16B", "I;16L", "I;16N"):
         image, mode = image.convert("I"), "I;16"
     if mode not in ("L", "LA", "RGB", "RGBA", "CMYK", "I;16"):
-        raise CannotError(Ending.UNKNOWN_COLOURS)
+        raise DownscaleError(ExitCode.UNSUPPORTED_PIXELS)
     return image if mode == image.mode else image.convert(mode)  # never a copy: it may be 800 MB
 
 
-def _encodings(picture: Image.Image, source: str, profile: bytes | None, max_bytes: int) -> Iterator[bytes]:
+def _iter_encodings(picture: Image.Image, source: str, profile: bytes | None, max_bytes: int) -> Iterator[bytes]:
     """The ways to write it, the best first, until one fits; the last one is the smallest."""
     if source in ("PNG", "TIFF", "BMP") and picture.mode != "CMYK":
-        data = _written(picture, "PNG", profile)
+        data = _encode_image(picture, "PNG", profile)
         yield data
         if len(data) < max_bytes * 1.1:
-            yield _written(picture, "PNG", profile, compress_level=9)
+            yield _encode_image(picture, "PNG", profile, compress_level=9)
     if picture.mode == "I;16":
         picture = picture.point([each >> 8 for each in range(2**16)], "L")
     transparent = picture.mode in ("LA", "RGBA")
@@ -140,13 +143,13 @@ def _encodings(picture: Image.Image, source: str, profile: bytes | None, max_byt
         picture, name, options = picture.convert("RGBA" if transparent else "RGB"), "WEBP", {}
     else:
         name, options = "JPEG", {"subsampling": 0}
-    yield (best := _written(picture, name, profile, quality=_BEST, **options))
-    smallest = _written(picture, name, profile, quality=_WORST, **options) if len(best) > max_bytes else best
-    low, high = _WORST, _BEST
+    yield (best := _encode_image(picture, name, profile, quality=_MAX_QUALITY, **options))
+    smallest = _encode_image(picture, name, profile, quality=_MIN_QUALITY, **options) if len(best) > max_bytes else best
+    low, high = _MIN_QUALITY, _MAX_QUALITY
     if len(smallest) <= max_bytes:
         while high - low > 1:
             middle = (low + high) // 2
-            data = _written(picture, name, profile, quality=middle, **options)
+            data = _encode_image(picture, name, profile, quality=middle, **options)
             if len(data) <= max_bytes:
                 low, smallest = middle, data
             else:
@@ -154,16 +157,16 @@ def _encodings(picture: Image.Image, source: str, profile: bytes | None, max_byt
     yield smallest
 
 
-def _written(picture: Image.Image, name: str, profile: bytes | None, **options: int) -> bytes:
+def _encode_image(picture: Image.Image, name: str, profile: bytes | None, **options: int) -> bytes:
     """The bytes of a file; the profile only where it describes these pixels."""
     sink = io.BytesIO()
-    fits = profile is not None and picture.mode in _SPACES.get(profile[16:20], ())
+    fits = profile is not None and picture.mode in _PROFILE_MODES.get(profile[16:20], ())
     picture.info.clear()
     picture.save(sink, name, icc_profile=profile if fits else None, **options)
     return sink.getvalue()
 
 
-def _tied_to(parent: int) -> bool:
+def _die_with_parent(parent: int) -> bool:
     """From here on this process dies with ``parent``; answers whether that is still there.
 
     To be exact, it dies with the thread that started it (prctl(2)), which waits for it.
@@ -174,7 +177,7 @@ def _tied_to(parent: int) -> bool:
     return os.getppid() == parent
 
 
-def _bounded(memory: int, seconds: int) -> None:
+def _limit_resources(memory: int, seconds: int) -> None:
     """Bounds this process (getrlimit(2)): address space in bytes, CPU in seconds, and no core dumps."""
     for what, most in ((resource.RLIMIT_AS, memory), (resource.RLIMIT_CPU, seconds), (resource.RLIMIT_CORE, 0)):
         hard = resource.getrlimit(what)[1]
@@ -182,30 +185,30 @@ def _bounded(memory: int, seconds: int) -> None:
         resource.setrlimit(what, (most, most))
 
 
-def main(arguments: list[str]) -> Ending:
+def main(arguments: list[str]) -> ExitCode:
     """``max_side max_bytes max_pixels memory seconds parent``: bounds itself, then fits stdin into stdout."""
     max_side, max_bytes, max_pixels, memory, seconds, parent = map(int, arguments)
-    if not _tied_to(parent):
-        return Ending.ORPHANED
-    _bounded(memory, seconds)
+    if not _die_with_parent(parent):
+        return ExitCode.ORPHANED
+    _limit_resources(memory, seconds)
     warnings.simplefilter("ignore")
     Image.MAX_IMAGE_PIXELS = None  # `max_pixels` says it
     try:
-        data = fitted(sys.stdin.buffer, max_side=max_side, max_bytes=max_bytes, max_pixels=max_pixels)
-    except CannotError as error:
-        return error.ending
+        data = downscale_stream(sys.stdin.buffer, max_side=max_side, max_bytes=max_bytes, max_pixels=max_pixels)
+    except DownscaleError as error:
+        return error.exit_code
     except MemoryError:
-        return Ending.NO_MEMORY
+        return ExitCode.NO_MEMORY
     except (OSError, SyntaxError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as error:
-        return Ending.TRUNCATED if "truncated" in str(error) else Ending.CORRUPT
+        return ExitCode.TRUNCATED if "truncated" in str(error) else ExitCode.CORRUPT
     except (RuntimeError, AssertionError, EOFError, struct.error, zlib.error):
-        return Ending.CORRUPT
+        return ExitCode.CORRUPT
     try:
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
     except OSError:
-        return Ending.NOT_WRITTEN
-    return Ending.FITTED
+        return ExitCode.NOT_WRITTEN
+    return ExitCode.DOWNSCALED
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from enum import StrEnum
 
 #: So many first bytes are enough for `recognise`.
-HEAD = 1024
+HEAD_SIZE = 1024
 
 
 class Format(StrEnum):
@@ -30,14 +30,14 @@ class Format(StrEnum):
         """The media type (IANA registry)."""
         return f"image/{self.value}"
 
-    def fits(self, suffix: str) -> bool:
+    def allows_suffix(self, suffix: str) -> bool:
         """Whether a file of this format may end so; ``suffix`` with or without its dot, in any case."""
         return suffix.removeprefix(".").lower() in _SUFFIXES[self]
 
     @classmethod
-    def of_suffix(cls, suffix: str) -> "Format | None":
+    def from_suffix(cls, suffix: str) -> "Format | None":
         """The format whose files end so, if it is one of the five."""
-        return next((kind for kind in cls if kind.fits(suffix)), None)
+        return next((kind for kind in cls if kind.allows_suffix(suffix)), None)
 
 
 _SUFFIXES = {
@@ -48,12 +48,12 @@ _SUFFIXES = {
     Format.TIFF: ("tif", "tiff"),
 }
 
-_PNG = b"\x89PNG\r\n\x1a\n"
-_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
+_TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _BMP_HEADERS = frozenset({12, 16, 40, 52, 56, 64, 108, 124})  # sizes of the DIB header that have ever been in use
 
 #: What is known and not taken: offset, bytes, what to call it. The first match counts.
-_FOREIGN: tuple[tuple[int, bytes, str], ...] = (
+_FOREIGN_MAGIC: tuple[tuple[int, bytes, str], ...] = (
     (0, b"GIF87a", "a GIF image"),
     (0, b"GIF89a", "a GIF image"),
     (0, b"8BPS", "a Photoshop document"),
@@ -86,7 +86,7 @@ _FOREIGN: tuple[tuple[int, bytes, str], ...] = (
 )
 
 #: Brands of the ISO base media file format (ISO/IEC 14496-12, 4.3) that are pictures; others are taken for videos.
-_BRANDS = {
+_FTYP_BRANDS = {
     b"heic": "a HEIC image",
     b"heix": "a HEIC image",
     b"heim": "a HEIC image",
@@ -99,37 +99,37 @@ _BRANDS = {
     b"crx ": "a Canon camera raw file",
 }
 
-_BEGINNINGS = (
+_KNOWN_MAGIC = (
     b"\xff\xd8\xff",
-    _PNG,
+    _PNG_MAGIC,
     b"BM",
-    *_TIFF,
-    *(magic for offset, magic, _ in _FOREIGN if offset == 0),
+    *_TIFF_MAGIC,
+    *(magic for offset, magic, _ in _FOREIGN_MAGIC if offset == 0),
 )
 
 
-def recognise(head: bytes) -> Format | str | None:
+def detect_format(head: bytes) -> Format | str | None:
     """What begins with ``head`` (the first `HEAD` bytes, fewer if there are no more).
 
     A `Format` that PicWish takes, the name of a known one that it does not take ("a GIF image"), or None.
     """
     if head.startswith(b"\xff\xd8\xff"):
         return Format.JPEG
-    if head.startswith(_PNG):
+    if head.startswith(_PNG_MAGIC):
         return Format.PNG
-    foreign = _foreign(head)
+    foreign = _detect_foreign(head)
     if foreign is not None:
         return foreign
     if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
         return Format.WEBP
-    if head.startswith(_TIFF):
+    if head.startswith(_TIFF_MAGIC):
         return Format.TIFF
     if head.startswith(b"BM") and int.from_bytes(head[14:18], "little") in _BMP_HEADERS and len(head) >= 18:
         return Format.BMP
     return None
 
 
-def may_become_an_image(head: bytes) -> bool:
+def can_become_image(head: bytes) -> bool:
     """Whether this unrecognised beginning may only be too short, or not written yet (a hole full of zeros)."""
     if not head.strip(b"\0"):
         return True
@@ -137,7 +137,7 @@ def may_become_an_image(head: bytes) -> bool:
         return True
     if len(head) < 12 and (head.startswith(b"RIFF") or b"RIFF".startswith(head)):
         return True
-    return any(len(head) < len(magic) and magic.startswith(head) for magic in _BEGINNINGS)
+    return any(len(head) < len(magic) and magic.startswith(head) for magic in _KNOWN_MAGIC)
 
 
 def describe_text(head: bytes) -> str | None:
@@ -154,9 +154,9 @@ def describe_text(head: bytes) -> str | None:
     return None
 
 
-def _foreign(head: bytes) -> str | None:
+def _detect_foreign(head: bytes) -> str | None:
     if head[4:8] == b"ftyp":
-        return _BRANDS.get(head[8:12], "a video")
+        return _FTYP_BRANDS.get(head[8:12], "a video")
     if b"<svg" in head.lower() and head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"):
         return "an SVG drawing"
-    return next((name for offset, magic, name in _FOREIGN if head[offset:].startswith(magic)), None)
+    return next((name for offset, magic, name in _FOREIGN_MAGIC if head[offset:].startswith(magic)), None)

@@ -25,21 +25,21 @@ from PIL import (
 )
 
 from picwish_watchd.fs.safe_open import (
-    BLOCK,
-    FlawError,
-    NotAFile,
+    READ_BLOCK_SIZE,
+    NotRegularFile,
     OpenFile,
-    missing_or_unreadable,
+    StructureError,
+    classify_read_error,
+    is_unmodified,
     open_file,
     sha256_of,
-    still,
 )
-from picwish_watchd.fs.verdicts import Bad, Changed, Gone, NotWhole, Unreadable
-from picwish_watchd.images.completeness import Flaw, check
-from picwish_watchd.images.formats import HEAD, Format, describe_text, may_become_an_image, recognise
-from picwish_watchd.images.tiff import size_of_first
+from picwish_watchd.fs.verdicts import Changed, Incomplete, Missing, Rejected, Unreadable
+from picwish_watchd.images.completeness import StructureDefect, check_structure
+from picwish_watchd.images.formats import HEAD_SIZE, Format, can_become_image, describe_text, detect_format
+from picwish_watchd.images.tiff import read_first_size
 from picwish_watchd.job import ErrorCode, Problem, Result, Stamp
-from picwish_watchd.wording import shown
+from picwish_watchd.wording import printable_path
 
 _PILLOW_NAMES = {
     Format.JPEG: JpegImagePlugin.JpegImageFile.format,
@@ -68,31 +68,31 @@ _DECODER_ERRORS = (
 )
 
 #: One decode at a time: it takes some hundred MB, and Pillow's warnings can only be silenced for the whole process.
-_DECODING = threading.Lock()
+_DECODE_LOCK = threading.Lock()
 
 
 #: What is tried at all where larger images are made smaller: a sheet of A2 at 600 dpi, and its uncompressed TIFF.
-FIT_PIXELS = 200_000_000
-FIT_BYTES = 2**30
+DOWNSCALE_MAX_PIXELS = 200_000_000
+DOWNSCALE_MAX_BYTES = 2**30
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class ImageLimits:
     """What PicWish takes at most."""
 
     max_bytes: int
     max_side: int  #: pixels, of width and of height
-    fitting: bool = (
+    allow_downscale: bool = (
         False  #: what is larger is made smaller before it is sent: taken, up to `FIT_PIXELS` and `FIT_BYTES`
     )
 
-    def exceeded(self, size: int, width: int, height: int) -> bool:
+    def is_exceeded_by(self, size: int, width: int, height: int) -> bool:
         """Whether an image of ``size`` bytes and so many pixels is larger than PicWish takes."""
         return size > self.max_bytes or max(width, height) > self.max_side
 
 
 @dataclass(frozen=True, slots=True)
-class Inspected:
+class ValidImage:
     """An image that can be submitted, as it is or (`Limits.fitting`) once it was made smaller."""
 
     format: Format
@@ -103,10 +103,12 @@ class Inspected:
     stamp: Stamp
 
 
-Verdict = Inspected | NotWhole | Bad | Changed | Gone | Unreadable
+ImageVerdict = ValidImage | Incomplete | Rejected | Changed | Missing | Unreadable
 
 
-def inspect(path: Path, limits: Limits, *, follow_symlinks: bool = False, decode: bool = False) -> Verdict:
+def inspect_image(
+    path: Path, limits: ImageLimits, *, follow_symlinks: bool = False, decode: bool = False
+) -> ImageVerdict:
     """Judges the file at ``path``; never raises for what is in it.
 
     ``decode`` is for a file that has stood still for `settle_timeout`: then there is no `NotWhole`, for a full decode
@@ -114,27 +116,27 @@ def inspect(path: Path, limits: Limits, *, follow_symlinks: bool = False, decode
     smaller is decoded by the process that does that.
     """
     opened = open_file(path, follow_symlinks=follow_symlinks)
-    if isinstance(opened, NotAFile):
-        return _bad(ErrorCode.NOT_AN_IMAGE, path, f"is {opened.what}, not a file", opened.stamp)
+    if isinstance(opened, NotRegularFile):
+        return _reject(ErrorCode.NOT_AN_IMAGE, path, f"is {opened.file_type}, not a file", opened.stamp)
     if not isinstance(opened, OpenFile):
         return opened
     with opened:
         try:
-            verdict = _judge(path, opened, limits, decode=decode)
-            return verdict if still(path, opened, follow_symlinks=follow_symlinks) else Changed()
+            verdict = _inspect_open_file(path, opened, limits, decode=decode)
+            return verdict if is_unmodified(path, opened, follow_symlinks=follow_symlinks) else Changed()
         except OSError as error:
-            return missing_or_unreadable(error)
+            return classify_read_error(error)
 
 
-def read_exactly(
+def read_verified(
     path: Path, sha256: str, size: int, *, follow_symlinks: bool = False
-) -> bytearray | Changed | Gone | Unreadable:
+) -> bytearray | Changed | Missing | Unreadable:
     """The bytes of the file, if they are those that were judged: ``size`` of them, with that hash.
 
     The file is read once, in pieces of 1 MiB, and what is returned is what was hashed.
     """
     opened = open_file(path, follow_symlinks=follow_symlinks)
-    if isinstance(opened, NotAFile):
+    if isinstance(opened, NotRegularFile):
         return Changed()
     if not isinstance(opened, OpenFile):
         return opened
@@ -142,9 +144,9 @@ def read_exactly(
         if opened.size != size:
             return Changed()
         try:
-            return _read(opened, sha256)
+            return _read_and_verify(opened, sha256)
         except OSError as error:
-            return missing_or_unreadable(error)
+            return classify_read_error(error)
 
 
 def inspect_result(path: Path) -> Result | str:
@@ -154,64 +156,68 @@ def inspect_result(path: Path) -> Result | str:
     result itself.
     """
     opened = open_file(path)
-    if isinstance(opened, NotAFile):
-        return f"the result is {opened.what}"
+    if isinstance(opened, NotRegularFile):
+        return f"the result is {opened.file_type}"
     if not isinstance(opened, OpenFile):
         raise OSError(f"{path}: {opened}")
     with opened:
-        head = opened.at(0, HEAD)
-        kind = recognise(head)
+        head = opened.read_at(0, HEAD_SIZE)
+        kind = detect_format(head)
         if not isinstance(kind, Format):
-            return f"the result is {_what(kind, head)}"
-        found = check(opened, kind)
-        if isinstance(found, Flaw):
+            return f"the result is {_describe_content(kind, head)}"
+        found = check_structure(opened, kind)
+        if isinstance(found, StructureDefect):
             return f"the result is not a whole {kind.name} image: {found.reason}"
-        if found.foreign is not None:
-            return f"the result is {found.foreign}"
+        if found.foreign_format is not None:
+            return f"the result is {found.foreign_format}"
         return Result(kind.value, found.width, found.height, opened.size, sha256_of(opened))
 
 
-def _judge(path: Path, file: OpenFile, limits: Limits, *, decode: bool) -> Inspected | NotWhole | Bad:
-    file = file.begun()
-    head = file.at(0, HEAD)
-    kind = recognise(head)
+def _inspect_open_file(
+    path: Path, file: OpenFile, limits: ImageLimits, *, decode: bool
+) -> ValidImage | Incomplete | Rejected:
+    file = file.with_prefetched_head()
+    head = file.read_at(0, HEAD_SIZE)
+    kind = detect_format(head)
     if not isinstance(kind, Format):
-        return _no_image(path, file, kind, head, final=decode)
-    if file.size > (FIT_BYTES if limits.fitting else limits.max_bytes):
-        return _too_many_bytes(path, limits, file)
-    written = file.until_hole()
-    facts = check(written, kind)
-    if not decode and written.size < file.size and not isinstance(facts, Flaw):
+        return _classify_non_image(path, file, kind, head, final=decode)
+    if file.size > (DOWNSCALE_MAX_BYTES if limits.allow_downscale else limits.max_bytes):
+        return _reject_size(path, limits, file)
+    written = file.clip_at_hole()
+    facts = check_structure(written, kind)
+    if not decode and written.size < file.size and not isinstance(facts, StructureDefect):
         # the picture is there, and what comes behind it would make another content of it, to be paid for again
-        return NotWhole(f"{shown(path.name)} is not whole: not all of it is written yet", file.stamp)
-    if isinstance(facts, Flaw):
+        return Incomplete(f"{printable_path(path.name)} is not whole: not all of it is written yet", file.stamp)
+    if isinstance(facts, StructureDefect):
         if not decode:
-            return NotWhole(f"{shown(path.name)} is not whole: {facts.reason}", file.stamp)
-        size = _decode(path, file, kind, limits, facts)
-        if isinstance(size, Bad):
+            return Incomplete(f"{printable_path(path.name)} is not whole: {facts.reason}", file.stamp)
+        size = _decode_size(path, file, kind, limits, facts)
+        if isinstance(size, Rejected):
             return size
-    elif facts.foreign is not None:
-        return _unsupported(path, facts.foreign, file.stamp)
+    elif facts.foreign_format is not None:
+        return _reject_format(path, facts.foreign_format, file.stamp)
     else:
         size = (facts.width, facts.height)
-    too_large = size[0] * size[1] > FIT_PIXELS if limits.fitting else max(size) > limits.max_side
-    if too_large and limits.exceeded(file.size, *size):
-        return _too_many_pixels(path, size, limits, file.stamp)
-    return Inspected(kind, *size, file.size, sha256_of(file), file.stamp)
+    too_large = size[0] * size[1] > DOWNSCALE_MAX_PIXELS if limits.allow_downscale else max(size) > limits.max_side
+    if too_large and limits.is_exceeded_by(file.size, *size):
+        return _reject_resolution(path, size, limits, file.stamp)
+    return ValidImage(kind, *size, file.size, sha256_of(file), file.stamp)
 
 
-def _no_image(path: Path, file: OpenFile, kind: str | None, head: bytes, *, final: bool) -> NotWhole | Bad:
+def _classify_non_image(
+    path: Path, file: OpenFile, kind: str | None, head: bytes, *, final: bool
+) -> Incomplete | Rejected:
     if kind is not None:
-        return _unsupported(path, kind, file.stamp)
-    if may_become_an_image(head):
+        return _reject_format(path, kind, file.stamp)
+    if can_become_image(head):
         what = "is empty" if not head else "holds only zeros" if not head.strip(b"\0") else "has only begun"
         if not final:
-            return NotWhole(f"{shown(path.name)} {what}", file.stamp)
-        return _bad(ErrorCode.TRUNCATED, path, f"{what}: copy it again", file.stamp)
-    return _bad(ErrorCode.NOT_AN_IMAGE, path, f"is {_what(None, head)}", file.stamp)
+            return Incomplete(f"{printable_path(path.name)} {what}", file.stamp)
+        return _reject(ErrorCode.TRUNCATED, path, f"{what}: copy it again", file.stamp)
+    return _reject(ErrorCode.NOT_AN_IMAGE, path, f"is {_describe_content(None, head)}", file.stamp)
 
 
-def _what(kind: str | None, head: bytes) -> str:
+def _describe_content(kind: str | None, head: bytes) -> str:
     if kind is not None:
         return f"{kind}, none of JPEG, PNG, WebP, BMP, TIFF"
     if not head:
@@ -220,38 +226,40 @@ def _what(kind: str | None, head: bytes) -> str:
     return f"{text}, not an image" if text else "not an image"
 
 
-def _decode(path: Path, file: OpenFile, kind: Format, limits: Limits, flaw: Flaw) -> tuple[int, int] | Bad:
+def _decode_size(
+    path: Path, file: OpenFile, kind: Format, limits: ImageLimits, flaw: StructureDefect
+) -> tuple[int, int] | Rejected:
     """Decodes all of it: width and height in pixels, or what is wrong. Too large a picture is not decoded."""
-    code = ErrorCode.TRUNCATED if flaw.cut else ErrorCode.CORRUPT
-    bad = _bad(code, path, f"is {code.value}: {flaw.reason}; copy or export it again", file.stamp)
+    code = ErrorCode.TRUNCATED if flaw.is_truncated else ErrorCode.CORRUPT
+    bad = _reject(code, path, f"is {code.value}: {flaw.reason}; copy or export it again", file.stamp)
     if kind is Format.TIFF and file.size > limits.max_bytes:
         # Its directory may stand at its end. All of it is decoded by the process that makes it smaller.
         try:
-            return size_of_first(file)
-        except FlawError:
+            return read_first_size(file)
+        except StructureError:
             return bad
-    with _DECODING, warnings.catch_warnings():
+    with _DECODE_LOCK, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         # From memory: libtiff would map the file, and die of SIGBUS (mmap(2)) if somebody cuts it meanwhile.
-        stream = io.BytesIO(file.at(0, min(file.size, limits.max_bytes)))
+        stream = io.BytesIO(file.read_at(0, min(file.size, limits.max_bytes)))
         try:
             with Image.open(stream, formats=[_PILLOW_NAMES[kind]]) as image:
-                if limits.fitting and limits.exceeded(file.size, *image.size):
+                if limits.allow_downscale and limits.is_exceeded_by(file.size, *image.size):
                     return image.size
                 if max(image.size) > limits.max_side:
-                    return _too_many_pixels(path, image.size, limits, file.stamp)
+                    return _reject_resolution(path, image.size, limits, file.stamp)
                 image.load()
                 return image.size
         except _DECODER_ERRORS:
             return bad
 
 
-def _read(opened: OpenFile, sha256: str) -> bytearray | Changed:
+def _read_and_verify(opened: OpenFile, sha256: str) -> bytearray | Changed:
     data = bytearray(opened.size)
     digest, filled = hashlib.sha256(), 0
     with memoryview(data) as view:
         while filled < len(data):
-            count = os.preadv(opened.fd, [view[filled : filled + BLOCK]], filled)
+            count = os.preadv(opened.fd, [view[filled : filled + READ_BLOCK_SIZE]], filled)
             if count == 0:
                 return Changed()
             digest.update(view[filled : filled + count])
@@ -259,31 +267,31 @@ def _read(opened: OpenFile, sha256: str) -> bytearray | Changed:
     return data if digest.hexdigest() == sha256 and not os.pread(opened.fd, 1, filled) else Changed()
 
 
-def _bad(code: ErrorCode, path: Path, what: str, stamp: Stamp) -> Bad:
-    return Bad(Problem(code, f"{shown(path.name)} {what}"), stamp)
+def _reject(code: ErrorCode, path: Path, what: str, stamp: Stamp) -> Rejected:
+    return Rejected(Problem(code, f"{printable_path(path.name)} {what}"), stamp)
 
 
-def _unsupported(path: Path, kind: str, stamp: Stamp) -> Bad:
+def _reject_format(path: Path, kind: str, stamp: Stamp) -> Rejected:
     found = f"is {kind}; PicWish takes JPEG, PNG, WebP, BMP and TIFF: convert it first"
-    return _bad(ErrorCode.UNSUPPORTED_FORMAT, path, found, stamp)
+    return _reject(ErrorCode.UNSUPPORTED_FORMAT, path, found, stamp)
 
 
-def _too_many_pixels(path: Path, size: tuple[int, int], limits: Limits, stamp: Stamp) -> Bad:
+def _reject_resolution(path: Path, size: tuple[int, int], limits: ImageLimits, stamp: Stamp) -> Rejected:
     found = f"has {size[0]} x {size[1]} pixels; PicWish takes at most {limits.max_side} x {limits.max_side}"
-    if limits.fitting:
-        found += f", and oversize: downscale tries at most {FIT_PIXELS // 10**6} million pixels"
+    if limits.allow_downscale:
+        found += f", and oversize: downscale tries at most {DOWNSCALE_MAX_PIXELS // 10**6} million pixels"
     found += ": make it smaller first"
-    return _bad(ErrorCode.RESOLUTION_TOO_HIGH, path, found, stamp)
+    return _reject(ErrorCode.RESOLUTION_TOO_HIGH, path, found, stamp)
 
 
-def _too_many_bytes(path: Path, limits: Limits, file: OpenFile) -> Bad:
-    found = f"is {_megabytes(file.size, limits.max_bytes)}"
-    if limits.fitting:
-        found += f", and oversize: downscale tries at most {FIT_BYTES // 2**20} MiB"
-    return _bad(ErrorCode.FILE_TOO_LARGE, path, f"{found}; make it smaller, for example as a JPEG", file.stamp)
+def _reject_size(path: Path, limits: ImageLimits, file: OpenFile) -> Rejected:
+    found = f"is {_describe_size(file.size, limits.max_bytes)}"
+    if limits.allow_downscale:
+        found += f", and oversize: downscale tries at most {DOWNSCALE_MAX_BYTES // 2**20} MiB"
+    return _reject(ErrorCode.FILE_TOO_LARGE, path, f"{found}; make it smaller, for example as a JPEG", file.stamp)
 
 
-def _megabytes(size: int, limit: int) -> str:
+def _describe_size(size: int, limit: int) -> str:
     """Both numbers in one unit, with as many digits as it takes to tell them apart."""
     unit, name = (2**20, "MiB") if limit % 2**20 == 0 else (10**6, "MB")
     digits = next((each for each in (1, 3) if round(size / unit, each) > round(limit / unit, each)), 6)

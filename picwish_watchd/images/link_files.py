@@ -9,17 +9,17 @@ from pathlib import Path
 from urllib.parse import urlsplit
 from xml.parsers.expat import ExpatError
 
-from picwish_watchd.fs.safe_open import NotAFile, OpenFile, missing_or_unreadable, open_file, still
-from picwish_watchd.fs.verdicts import Bad, Changed, Gone, NotWhole, Unreadable
+from picwish_watchd.fs.safe_open import NotRegularFile, OpenFile, classify_read_error, is_unmodified, open_file
+from picwish_watchd.fs.verdicts import Changed, Incomplete, Missing, Rejected, Unreadable
 from picwish_watchd.job import ErrorCode, Problem, Stamp
-from picwish_watchd.wording import shown
+from picwish_watchd.wording import printable_path
 
-SUFFIXES = (".url", ".webloc")
-URL_MAX = 512  # characters (API document: image_url)
+LINK_SUFFIXES = (".url", ".webloc")
+MAX_URL_LENGTH = 512  # characters (API document: image_url)
 _FILE_MAX = 64 * 1024  # bytes; a link file has some hundred
 _SCHEMES = ("http", "https", "oss")
 #: RFC 3986, 2: unreserved and reserved characters, and percent-encoded octets.
-_ENCODED = re.compile(r"(?:[A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;=]|%[0-9A-Fa-f]{2})+")
+_URL_PATTERN = re.compile(r"(?:[A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;=]|%[0-9A-Fa-f]{2})+")
 _PLIST_ERRORS = (
     ValueError,
     TypeError,
@@ -34,7 +34,7 @@ _PLIST_ERRORS = (
 
 
 @dataclass(frozen=True, slots=True)
-class LinkFound:
+class ValidLink:
     """A URL that can be submitted; ``sha256`` is that of the URL."""
 
     url: str
@@ -42,14 +42,14 @@ class LinkFound:
     stamp: Stamp
 
 
-def is_link(path: Path) -> bool:
+def is_link_file(path: Path) -> bool:
     """Whether the name is that of a link file; links are known by their extension alone."""
-    return path.suffix.lower() in SUFFIXES
+    return path.suffix.lower() in LINK_SUFFIXES
 
 
 def inspect_link(
     path: Path, *, follow_symlinks: bool = False, final: bool = False
-) -> LinkFound | NotWhole | Bad | Changed | Gone | Unreadable:
+) -> ValidLink | Incomplete | Rejected | Changed | Missing | Unreadable:
     """Reads a link file; never raises for what is in it.
 
     Taken are http, https and oss URLs of at most 512 characters, percent-encoded (API document: `image_url`, and
@@ -57,39 +57,39 @@ def inspect_link(
     stood still for `settle_timeout`) `bad_request`.
     """
     opened = open_file(path, follow_symlinks=follow_symlinks)
-    if isinstance(opened, NotAFile):
-        return _bad(path, f"is {opened.what}, not a file", opened.stamp)
+    if isinstance(opened, NotRegularFile):
+        return _reject(path, f"is {opened.file_type}, not a file", opened.stamp)
     if not isinstance(opened, OpenFile):
         return opened
     with opened:
         try:
-            data = opened.at(0, _FILE_MAX)
-            if not still(path, opened, follow_symlinks=follow_symlinks):
+            data = opened.read_at(0, _FILE_MAX)
+            if not is_unmodified(path, opened, follow_symlinks=follow_symlinks):
                 return Changed()
         except OSError as error:
-            return missing_or_unreadable(error)
+            return classify_read_error(error)
     if opened.size > _FILE_MAX:
-        return _bad(path, f"has {opened.size:,} bytes; a link file has at most {_FILE_MAX:,}", opened.stamp)
+        return _reject(path, f"has {opened.size:,} bytes; a link file has at most {_FILE_MAX:,}", opened.stamp)
     if not data.strip(b"\0") and not final:
-        return NotWhole(f"{shown(path.name)} is empty", opened.stamp)
-    return _judge(path, data, opened.stamp)
+        return Incomplete(f"{printable_path(path.name)} is empty", opened.stamp)
+    return _validate_link(path, data, opened.stamp)
 
 
-def _judge(path: Path, data: bytes, stamp: Stamp) -> LinkFound | Bad:
-    url = _from_webloc(data) if path.suffix.lower() == ".webloc" else _from_url_file(data)
+def _validate_link(path: Path, data: bytes, stamp: Stamp) -> ValidLink | Rejected:
+    url = _parse_webloc(data) if path.suffix.lower() == ".webloc" else _parse_url_file(data)
     if not url:
-        return _bad(path, "holds no URL: save the link again", stamp)
-    fault = _fault(url)
+        return _reject(path, "holds no URL: save the link again", stamp)
+    fault = _find_url_fault(url)
     if fault is not None:
-        return _bad(path, fault, stamp)
-    return LinkFound(url, hashlib.sha256(url.encode("ascii")).hexdigest(), stamp)
+        return _reject(path, fault, stamp)
+    return ValidLink(url, hashlib.sha256(url.encode("ascii")).hexdigest(), stamp)
 
 
-def _fault(url: str) -> str | None:
+def _find_url_fault(url: str) -> str | None:
     """Why PicWish would not take this URL. The URL itself is not repeated: it may carry a signature."""
-    if len(url) > URL_MAX:
-        return f"holds a URL of {len(url)} characters; PicWish takes at most {URL_MAX}"
-    if not _ENCODED.fullmatch(url):
+    if len(url) > MAX_URL_LENGTH:
+        return f"holds a URL of {len(url)} characters; PicWish takes at most {MAX_URL_LENGTH}"
+    if not _URL_PATTERN.fullmatch(url):
         return "holds a URL that is not percent-encoded: write a space as %20, an umlaut as its UTF-8 bytes (%C3%BC)"
     try:
         parts = urlsplit(url)
@@ -99,14 +99,14 @@ def _fault(url: str) -> str | None:
         parts = None
     scheme = parts.scheme if parts else url.partition(":")[0].lower()
     if scheme not in _SCHEMES:
-        return f"holds a URL of the kind {shown(scheme) or 'none'}; PicWish takes http, https and oss"
+        return f"holds a URL of the kind {printable_path(scheme) or 'none'}; PicWish takes http, https and oss"
     return None if has_host else "holds a URL without a valid host"
 
 
-def _from_url_file(data: bytes) -> str | None:
+def _parse_url_file(data: bytes) -> str | None:
     """The URL of an ``[InternetShortcut]``, or of a freedesktop ``[Desktop Entry]``; names in any case."""
     section = ""
-    for line in _text(data).splitlines():
+    for line in _decode_text(data).splitlines():
         line = line.strip()
         if line.startswith("[") and line.endswith("]"):
             section = line[1:-1].strip().lower()
@@ -117,7 +117,7 @@ def _from_url_file(data: bytes) -> str | None:
     return None
 
 
-def _from_webloc(data: bytes) -> str | None:
+def _parse_webloc(data: bytes) -> str | None:
     """The ``URL`` of a property list, XML or binary. plistlib refuses entity declarations."""
     try:
         found = plistlib.loads(data)
@@ -127,7 +127,7 @@ def _from_webloc(data: bytes) -> str | None:
     return url.strip() if isinstance(url, str) else None
 
 
-def _text(data: bytes) -> str:
+def _decode_text(data: bytes) -> str:
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         return data.decode("utf-16", "replace")
     try:
@@ -136,5 +136,5 @@ def _text(data: bytes) -> str:
         return data.decode("latin-1")
 
 
-def _bad(path: Path, what: str, stamp: Stamp) -> Bad:
-    return Bad(Problem(ErrorCode.BAD_REQUEST, f"{shown(path.name)} {what}"), stamp)
+def _reject(path: Path, what: str, stamp: Stamp) -> Rejected:
+    return Rejected(Problem(ErrorCode.BAD_REQUEST, f"{printable_path(path.name)} {what}"), stamp)

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable
 
 #: Left behind by NAS systems, desktops, browsers and copy programs; never somebody's picture.
-JUNK = (
+JUNK_PATTERNS = (
     ".*",
     "@eaDir",
     "#recycle",
@@ -32,7 +32,7 @@ JUNK = (
 )
 
 
-_PICTURE = re.compile(r"\.(jpe?g|bmp|png|webp|tiff?|url|webloc)$", re.IGNORECASE)
+IMAGE_SUFFIX = re.compile(r"\.(jpe?g|bmp|png|webp|tiff?|url|webloc)$", re.IGNORECASE)
 
 
 class NameFilter:
@@ -43,32 +43,32 @@ class NameFilter:
 
     def __init__(self, include: Iterable[str], exclude: Iterable[str]) -> None:
         exclude = tuple(exclude)
-        self._include = _Globs(include)
-        self._exclude = _Globs(exclude)
-        self._junk = _Globs(JUNK)
-        self._excluded = exclude
+        self._include = _GlobSet(include)
+        self._exclude = _GlobSet(exclude)
+        self._junk = _GlobSet(JUNK_PATTERNS)
+        self._exclude_patterns = exclude
 
-    def ignores(self, name: str, relative: str) -> bool:
+    def is_ignored(self, name: str, relative: str) -> bool:
         """Whether junk or ``exclude`` keeps it out; a folder so named is not entered."""
         return self._junk.match(name, relative) or self._exclude.match(name, relative)
 
-    def ignored_by(self, name: str, relative: str) -> str | None:
+    def find_ignoring_pattern(self, name: str, relative: str) -> str | None:
         """Which pattern of which list makes `ignores` say yes, in words; None where it says no."""
-        for patterns, what in ((JUNK, "the built-in junk pattern"), (self._excluded, "exclude:")):
+        for patterns, what in ((JUNK_PATTERNS, "the built-in junk pattern"), (self._exclude_patterns, "exclude:")):
             for pattern in patterns:
-                if _Globs([pattern]).match(name, relative):
+                if _GlobSet([pattern]).match(name, relative):
                     return f'{what} "{pattern}"'
         return None
 
-    def takes(self, name: str, relative: str) -> bool:
+    def is_included(self, name: str, relative: str) -> bool:
         """Whether ``include`` names it; to be asked after `ignores`."""
         return self._include.match(name, relative)
 
 
-class _Globs:
+class _GlobSet:
     def __init__(self, patterns: Iterable[str]) -> None:
-        self._by_name = _compile(pattern for pattern in patterns if "/" not in pattern)
-        self._by_path = _compile(pattern for pattern in patterns if "/" in pattern)
+        self._by_name = _compile_globs(pattern for pattern in patterns if "/" not in pattern)
+        self._by_path = _compile_globs(pattern for pattern in patterns if "/" in pattern)
 
     def match(self, name: str, relative: str) -> bool:
         if self._by_name is not None and self._by_name.match(name):
@@ -76,6 +76,6 @@ class _Globs:
         return self._by_path is not None and self._by_path.match(relative) is not None
 
 
-def _compile(patterns: Iterable[str]) -> re.Pattern[str] | None:
+def _compile_globs(patterns: Iterable[str]) -> re.Pattern[str] | None:
     sources = [fnmatch.translate(pattern) for pattern in patterns]
     return re.compile("|".join(sources), re.IGNORECASE) if sources else None

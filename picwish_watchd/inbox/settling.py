@@ -14,7 +14,7 @@ _PAUSE_MAX = 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class Due:
+class ReadyFile:
     """A file to look at now: stat it, tell `Settling.see`, and inspect it if it still has this stamp.
 
     ``decode`` is set once `settle_timeout` has passed since its last change: a full decode decides.
@@ -33,7 +33,7 @@ class _Candidate:
     due_at: float | None  # None: handed out, and not yet put back
 
 
-class Settling:
+class SettleTracker:
     """The candidates of one rule, by their paths below its inbox.
 
     Every call costs O(log n); used by one thread at a time.
@@ -47,7 +47,7 @@ class Settling:
         self._timeout = max(settle, settle_timeout)
         self._candidates: dict[str, _Candidate] = {}
         self._heap: list[tuple[float, int, str]] = []
-        self._pushed = 0
+        self._push_count = 0
 
     def __len__(self) -> int:
         return len(self._candidates)
@@ -55,7 +55,7 @@ class Settling:
     def __contains__(self, relative: str) -> bool:
         return relative in self._candidates
 
-    def see(self, relative: str, stamp: Stamp, now: float) -> bool:
+    def record_sighting(self, relative: str, stamp: Stamp, now: float) -> bool:
         """The file was seen so. True if that is news: its time of stillness begins anew."""
         known = self._candidates.get(relative)
         if known is not None and known.stamp == stamp:
@@ -63,21 +63,21 @@ class Settling:
         pause = max(self._settle, _PAUSE_MIN)
         candidate = _Candidate(stamp, changed_at=now, pause=pause, due_at=None)
         self._candidates[relative] = candidate
-        self._arm(relative, candidate, now + self._settle)
+        self._schedule(relative, candidate, now + self._settle)
         return True
 
-    def due(self, now: float, limit: int | None = None) -> list[Due]:
+    def pop_ready(self, now: float, limit: int | None = None) -> list[ReadyFile]:
         """The files that want a look, the longest waiting first, at most ``limit`` of them."""
-        found: list[Due] = []
-        while (limit is None or len(found) < limit) and (at := self.next_due()) is not None and at <= now:
+        found: list[ReadyFile] = []
+        while (limit is None or len(found) < limit) and (at := self.next_ready_at()) is not None and at <= now:
             relative = heapq.heappop(self._heap)[2]
             candidate = self._candidates[relative]
             candidate.due_at = None
             decode = now - candidate.changed_at >= self._timeout
-            found.append(Due(relative, candidate.stamp, decode))
+            found.append(ReadyFile(relative, candidate.stamp, decode))
         return found
 
-    def not_yet(self, relative: str, now: float) -> None:
+    def postpone(self, relative: str, now: float) -> None:
         """It is not whole yet, or could not be read: another look after a pause that grows up to a minute.
 
         There is always a look at `settle_timeout`. A file that is not known is passed over.
@@ -88,22 +88,22 @@ class Settling:
         at = now + candidate.pause
         deadline = candidate.changed_at + self._timeout
         candidate.pause = min(candidate.pause * 2, max(self._settle, _PAUSE_MAX))
-        self._arm(relative, candidate, min(at, deadline) if now < deadline else at)
+        self._schedule(relative, candidate, min(at, deadline) if now < deadline else at)
 
-    def see_again(self, due: Due, now: float) -> None:
+    def retry_later(self, due: ReadyFile, now: float) -> None:
         """What came of it could not be written down: it is looked at again after a pause."""
         if due.relative not in self._candidates:
-            self.see(due.relative, due.stamp, now)
+            self.record_sighting(due.relative, due.stamp, now)
         elif self._candidates[due.relative].due_at is None:
-            self.not_yet(due.relative, now)
+            self.postpone(due.relative, now)
 
-    def forget(self, relative: str, stamp: Stamp) -> None:
+    def remove(self, relative: str, stamp: Stamp) -> None:
         """It became a job, or is gone; unless it was seen with another stamp meanwhile, which is news."""
         candidate = self._candidates.get(relative)
         if candidate is not None and candidate.stamp == stamp:
             del self._candidates[relative]
 
-    def next_due(self) -> float | None:
+    def next_ready_at(self) -> float | None:
         """When `due` will next have something to tell; None while nothing waits."""
         while self._heap:
             at, _, relative = self._heap[0]
@@ -113,14 +113,14 @@ class Settling:
             heapq.heappop(self._heap)
         return None
 
-    def _arm(self, relative: str, candidate: _Candidate, at: float) -> None:
+    def _schedule(self, relative: str, candidate: _Candidate, at: float) -> None:
         candidate.due_at = at
-        self._pushed += 1
-        heapq.heappush(self._heap, (at, self._pushed, relative))
+        self._push_count += 1
+        heapq.heappush(self._heap, (at, self._push_count, relative))
         if len(self._heap) > 2 * len(self._candidates) + 64:
-            self._heap = [entry for entry in self._heap if self._is_armed(entry)]
+            self._heap = [entry for entry in self._heap if self._is_scheduled(entry)]
             heapq.heapify(self._heap)
 
-    def _is_armed(self, entry: tuple[float, int, str]) -> bool:
+    def _is_scheduled(self, entry: tuple[float, int, str]) -> bool:
         candidate = self._candidates.get(entry[2])
         return candidate is not None and candidate.due_at == entry[0]

@@ -119,7 +119,7 @@ def refuse_network(path: Path) -> None:
     from picwish_watchd.fs.mounts import mount_of  # here: who only reads the journal is never refused so
 
     mount = mount_of(path.parent)
-    if mount is not None and mount.network:
+    if mount is not None and mount.is_network:
         raise JournalError(
             f"the journal {path} lies on a network file system ({mount.kind} at {mount.point})",
             hint="set `journal:` to a file on a local disk; SQLite is not safe on network file systems",

@@ -7,7 +7,19 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
-from picwish_watchd.job import ErrorCode, Job, JobEvent, Kind, NewJob, Original, Problem, Result, Sent, Stamp, State
+from picwish_watchd.job import (
+    ErrorCode,
+    Job,
+    JobEvent,
+    NewJob,
+    OriginalStatus,
+    Problem,
+    Result,
+    SentImage,
+    SourceKind,
+    Stamp,
+    State,
+)
 
 if TYPE_CHECKING:
     from picwish_watchd.fs.mounts import Mount
@@ -48,7 +60,7 @@ class Spending:
 class Changes(TypedDict, total=False):
     """What a move may change besides the state."""
 
-    kind: Kind
+    kind: SourceKind
     url: str | None
     stamp: Stamp
     sha256: str | None  #: None: the file is judged anew before it is submitted
@@ -63,9 +75,9 @@ class Changes(TypedDict, total=False):
     refusals: int
     problem: Problem | None
     result: Result | None
-    sent: Sent | None
+    sent: SentImage | None
     output: Path | None
-    original: Original
+    original: OriginalStatus
     note: str | None
     answer: str | None
     pay_again: bool
@@ -89,7 +101,7 @@ def job_from(row: sqlite3.Row) -> Job:
         source=path_from(row["source"]),
         relative=path_from(row["relative"]),
         stamp=stamp_from(row),
-        kind=Kind(row["kind"]),
+        kind=SourceKind(row["kind"]),
         url=row["url"],
         sha256=row["sha256"],
         format=row["format"],
@@ -107,7 +119,7 @@ def job_from(row: sqlite3.Row) -> Job:
         problem=None if code is None else Problem(ErrorCode(code), row["error_message"]),
         result=None if result is None else Result(**json.loads(result)),
         output=None if output is None else path_from(output),
-        original=Original(row["original"]),
+        original=OriginalStatus(row["original"]),
         note=row["note"],
         answer=row["answer"],
         pay_again=bool(row["pay_again"]),
@@ -115,7 +127,7 @@ def job_from(row: sqlite3.Row) -> Job:
         created_at=row["created_at"],
         submitted_at=row["submitted_at"],
         completed_at=row["completed_at"],
-        sent=None if sent is None else Sent(**json.loads(sent)),
+        sent=None if sent is None else SentImage(**json.loads(sent)),
     )
 
 
@@ -187,7 +199,7 @@ def changed_columns(changes: Changes) -> dict[str, object]:
             columns["error_message"] = None if problem is None else storable(problem.message)
         elif isinstance(value, Stamp):
             columns |= stamp_columns(value)
-        elif isinstance(value, Result | Sent):
+        elif isinstance(value, Result | SentImage):
             columns[name] = json.dumps(asdict(value))
         elif isinstance(value, Path):
             columns[name] = os.fsencode(value)

@@ -11,7 +11,7 @@ from typing import Self, Unpack
 from picwish_watchd.clock import Clock
 from picwish_watchd.errors import JournalError
 from picwish_watchd.fs.mounts import Mount
-from picwish_watchd.job import LEGAL_MOVES, Job, NewJob, Stamp, State
+from picwish_watchd.job import ALLOWED_TRANSITIONS, Job, NewJob, Stamp, State
 from picwish_watchd.journal.bulk_insert import insert, outlives_power_cuts
 from picwish_watchd.journal.connection import _finish_or_begin, _open, prepare_folder
 from picwish_watchd.journal.integrity import (
@@ -127,7 +127,7 @@ class Journal(JournalReader):
         became of the last row. Raises ValueError for a move that is not legal and `StaleJobError` if the job is
         elsewhere by now.
         """
-        if to not in LEGAL_MOVES[job.state]:
+        if to not in ALLOWED_TRANSITIONS[job.state]:
             raise ValueError(f"job {job.id}: {job.state} -> {to} is not a legal move")
         at = self._clock.now()
         with self._transaction() as cursor:

@@ -17,7 +17,7 @@ from structlog.stdlib import ProcessorFormatter
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 from picwish_watchd.log.stream import LogStream
-from picwish_watchd.redaction import hide
+from picwish_watchd.redaction import redact
 
 #: Quieter than the rest: httpx logs URLs, which can be secret; Pillow and watchdog log each chunk and each event.
 _LEAST = {
@@ -162,7 +162,7 @@ class _Cleaner:
         return self.text(_describe(value) if isinstance(value, BaseException) else str(value))
 
     def text(self, text: str) -> str:
-        text = hide(text)
+        text = redact(text)
         if text.isprintable() and (self.unicode or text.isascii()):
             return text
         return "".join(map(self._character, text))

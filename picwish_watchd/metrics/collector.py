@@ -15,12 +15,12 @@ from prometheus_client.utils import floatToGoString
 
 from picwish_watchd import __version__
 from picwish_watchd.config.schema import Budget
-from picwish_watchd.counters import Counts, Histogram
+from picwish_watchd.counters import CounterSnapshot, Histogram
 from picwish_watchd.errors import JournalError
 from picwish_watchd.job import State
 from picwish_watchd.metrics.loop_state import Live
 from picwish_watchd.metrics.probes import Figures, Survey
-from picwish_watchd.pipeline.gate import Reason
+from picwish_watchd.pipeline.gate import CloseReason
 
 _P = "picwish_watchd_"
 _OURS = ("create", "query", "probe")  # what counts for the rate of the key
@@ -60,7 +60,7 @@ def _gauge(name: str, text: str, value: float) -> GaugeMetricFamily:
     return GaugeMetricFamily(f"{_P}{name}", text, value=value)
 
 
-def _counted(counts: Counts) -> Iterator[Metric]:
+def _counted(counts: CounterSnapshot) -> Iterator[Metric]:
     text = "Requests by kind (create, query, probe, download) and HTTP code, or a word where no answer came."
     requests = CounterMetricFamily(f"{_P}requests", text, labels=("kind", "code"))
     for (kind, code), number in sorted(counts.requests.items()):
@@ -70,10 +70,10 @@ def _counted(counts: Counts) -> Iterator[Metric]:
     yield CounterMetricFamily(f"{_P}rate_limited", "Requests that PicWish answered with 429.", value=limited)
     text = "What was left of the hour for which PicWish keeps a result, when it was saved."
     left = HistogramMetricFamily(f"{_P}result_hour_left_seconds", text)
-    left.add_metric((), _buckets(counts.hour_left), counts.hour_left.total)
+    left.add_metric((), _buckets(counts.result_margins), counts.result_margins.total)
     yield left
     walks = HistogramMetricFamily(f"{_P}walk_duration_seconds", "How long a walk of the inbox took.", labels=("rule",))
-    for rule, histogram in sorted(counts.walks.items()):
+    for rule, histogram in sorted(counts.scan_seconds.items()):
         walks.add_metric((rule,), _buckets(histogram), histogram.total)
     yield walks
 
@@ -81,7 +81,7 @@ def _counted(counts: Counts) -> Iterator[Metric]:
 def _buckets(histogram: Histogram) -> list[tuple[str, float]]:
     sums, so_far = [], 0
     bounds = map(floatToGoString, (*histogram.bounds, float("inf")))
-    for bound, number in zip(bounds, histogram.numbers, strict=True):
+    for bound, number in zip(bounds, histogram.counts, strict=True):
         so_far += number
         sums.append((bound, float(so_far)))
     return sums
@@ -89,7 +89,7 @@ def _buckets(histogram: Histogram) -> list[tuple[str, float]]:
 
 def _live(live: Live) -> Iterator[Metric]:
     closed = GaugeMetricFamily(f"{_P}gate_closed", "1 for the reason why nothing is submitted.", labels=("code",))
-    for code in Reason:
+    for code in CloseReason:
         closed.add_metric((code.value,), live.blocked is not None and live.blocked.code is code)
     yield closed
     watched = GaugeMetricFamily(f"{_P}inbox_watched", "1 if the inbox is watched.", labels=("rule",))

@@ -12,9 +12,9 @@ from picwish_watchd.errors import ConfigError
 from picwish_watchd.metrics.health import STEPS_LATE
 from picwish_watchd.metrics.loop_state import look
 from picwish_watchd.metrics.probes import Survey
-from picwish_watchd.pipeline.context import Context
+from picwish_watchd.pipeline.context import StepContext
 from picwish_watchd.pipeline.gate import Gate
-from picwish_watchd.pipeline.inboxes import Desks
+from picwish_watchd.pipeline.inboxes import Inboxes
 
 if TYPE_CHECKING:
     from picwish_watchd.metrics.http_server import Server
@@ -28,10 +28,10 @@ _AGAIN = 30.0  # seconds until an address or a token that could not be had is tr
 class Exporter:
     """Lives as long as the daemon. Its methods belong to the event loop; whoever asks is answered by other threads."""
 
-    def __init__(self, context: Context, gate: Gate, desks: Desks, *, late: Callable[[float], list[str]]) -> None:
+    def __init__(self, context: StepContext, gate: Gate, desks: Inboxes, *, late: Callable[[float], list[str]]) -> None:
         """``late``: which of the daemon's loops should have turned more than so many seconds ago and have not."""
         self._context, self._gate, self._desks, self._late = context, gate, desks, late
-        self._survey = Survey(context.clock, context.tally)
+        self._survey = Survey(context.clock, context.counters)
         self._server: Server | None = None
         self._wanted: Http | None = None
         self._again = 0.0  # when what could not be had is tried again (monotonic)

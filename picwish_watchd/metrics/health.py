@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from picwish_watchd import __version__
 from picwish_watchd.metrics.loop_state import Live
 from picwish_watchd.metrics.probes import Obstacles
-from picwish_watchd.pipeline.gate import Reason as Closed
-from picwish_watchd.wording import counted
+from picwish_watchd.pipeline.gate import CloseReason as Closed
+from picwish_watchd.wording import pluralize
 
 #: A turn of the event loop may wait 5 s for the journal's lock, and it tells of itself once a second.
 _SILENCE = 15.0
@@ -88,5 +88,5 @@ def _of_rules(live: Live, obstacles: Obstacles) -> Iterator[Reason]:
     for rule, trouble in obstacles.outboxes.items():
         yield Reason("outboxes", "outbox_away", trouble, rule)
     for rule, images in obstacles.floods.items():
-        what = f"{counted(images, 'image')} {'waits' if images == 1 else 'wait'} for `picwish-watchd approve {rule}`"
+        what = f"{pluralize(images, 'image')} {'waits' if images == 1 else 'wait'} for `picwish-watchd approve {rule}`"
         yield Reason("floods", "burst", what, rule)

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from picwish_watchd.config.model import Config
-from picwish_watchd.pipeline.context import Context
-from picwish_watchd.pipeline.gate import Blocked, Gate
-from picwish_watchd.pipeline.inboxes import Desks
+from picwish_watchd.pipeline.context import StepContext
+from picwish_watchd.pipeline.gate import Gate, GateClosure
+from picwish_watchd.pipeline.inboxes import Inboxes
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,13 +28,18 @@ class Live:
     config: Config
     journal: Path  #: the one that is open, whatever the configuration says since
     stopping: bool
-    blocked: Blocked | None  #: why nothing is submitted
+    blocked: GateClosure | None  #: why nothing is submitted
     watches: tuple[Watch, ...]
     late: tuple[str, ...] = ()  #: loops that should have turned long ago
 
 
-def look(context: Context, gate: Gate, desks: Desks, late: Iterable[str]) -> Live:
+def look(context: StepContext, gate: Gate, desks: Inboxes, late: Iterable[str]) -> Live:
     """The daemon now; to be called in the event loop."""
-    watches = tuple(Watch(desk.rule.name, desk.watching, desk.away, desk.watcher.is_alive()) for desk in desks.all())
+    watches = tuple(
+        Watch(desk.rule.name, desk.is_watching, desk.unavailable, desk.watcher.is_alive())
+        for desk in desks.list_active()
+    )
     now = context.clock.monotonic()
-    return Live(now, context.config, context.journal.path, context.stopping, gate.told, watches, tuple(late))
+    return Live(
+        now, context.config, context.journal.path, context.stopping, gate.why_not_submitting, watches, tuple(late)
+    )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from picwish_watchd.fs.mounts import Mount
-from picwish_watchd.outbox.availability import reach
+from picwish_watchd.outbox.availability import ensure_usable
 
 _PATIENCE = 1.0  # seconds for all folders together
 
@@ -69,5 +69,5 @@ def _trouble(place: Place) -> str | None:
     folder = place.folder
     if not place.seen and not os.path.isdir(folder):
         return None if os.path.isdir(folder.parent) else f"{folder.parent} is not there"
-    found = reach(folder, place.mode, seen=True, mount=place.home, min_free=place.min_free)
+    found = ensure_usable(folder, place.mode, seen=True, mount=place.home, min_free=place.min_free)
     return None if found is None else found.reason

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from picwish_watchd.clock import Clock, day_start, month_start
 from picwish_watchd.config.model import Config
-from picwish_watchd.counters import Counts, Tally
+from picwish_watchd.counters import Counters, CounterSnapshot
 from picwish_watchd.errors import JournalError
 from picwish_watchd.journal.reader import JournalReader
 from picwish_watchd.journal.totals import Census, Totals
@@ -14,7 +14,7 @@ from picwish_watchd.metrics.loop_state import Live
 from picwish_watchd.metrics.outbox_probe import Outboxes, Place
 from picwish_watchd.outbox.spool import Spool, spool_folder
 from picwish_watchd.pricing import PRICES
-from picwish_watchd.scheduling.credit_budget import Purse
+from picwish_watchd.scheduling.credit_budget import CreditBudget
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class Obstacles:
 class Survey:
     """Asks the journal by connections of its own and the disk, from any thread."""
 
-    def __init__(self, clock: Clock, tally: Tally) -> None:
+    def __init__(self, clock: Clock, tally: Counters) -> None:
         self._clock = clock
         self._tally = tally
         self._outboxes = Outboxes()
@@ -48,9 +48,9 @@ class Survey:
         self.started = clock.now()  #: Unix seconds
         self.live: Live | None = None  #: set by the event loop; None until it turns
 
-    def counts(self) -> Counts:
+    def counts(self) -> CounterSnapshot:
         """What this process has counted."""
-        return self._tally.read()
+        return self._tally.snapshot()
 
     def now(self) -> float:
         """Unix seconds."""
@@ -71,7 +71,7 @@ class Survey:
     def spool(self, journal: Path) -> tuple[int, int] | None:
         """Files and bytes of results on their way; None if the folder cannot be read."""
         try:
-            return Spool(spool_folder(journal)).held()
+            return Spool(spool_folder(journal)).disk_usage()
         except OSError:
             return None
 
@@ -104,13 +104,13 @@ class Survey:
         limits = ((ledger.today, config.budget.per_day), (ledger.month, config.budget.per_month))
         if all(most is None or spent + price <= most for spent, most in limits):
             return None
-        return Purse(config.budget, self._clock.now()).shortage(census, price)
+        return CreditBudget(config.budget, self._clock.now()).why_exceeded(census, price)
 
 
 def _spool_trouble(journal: Path, least: int) -> str | None:
     folder = spool_folder(journal)
     try:
-        free = Spool(folder).free()
+        free = Spool(folder).free_space()
     except OSError as error:
         return f"{folder}: {error.strerror or error}"
     return None if free >= least else f"{folder} has only {free / 2**20:.0f} MiB free; min_free is {least / 2**20:.0f}"

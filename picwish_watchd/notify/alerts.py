@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from picwish_watchd.config.notifiers import Event
 from picwish_watchd.config.schema import Rule
 from picwish_watchd.notify.message import tame
-from picwish_watchd.outbox.availability import reach
-from picwish_watchd.pipeline.context import PRICES, Context
-from picwish_watchd.pipeline.gate import Gate, Reason
-from picwish_watchd.pipeline.inboxes import Desks
-from picwish_watchd.wording import counted, shown
+from picwish_watchd.outbox.availability import ensure_usable
+from picwish_watchd.pipeline.context import PRICES, StepContext
+from picwish_watchd.pipeline.gate import CloseReason, Gate
+from picwish_watchd.pipeline.inboxes import Inboxes
+from picwish_watchd.wording import pluralize, printable_path
 
 _LOOK = 30.0  # seconds between looks at an outbox
 _COUNT = 10.0  # seconds between counts of floods
@@ -20,23 +20,23 @@ _SILENT = 300.0  # seconds after which an outbox that does not answer counts as 
 _QUEUE = "Nothing is lost: images wait in the queue, and it goes on by itself once that is mended."
 #: Reason -> what is told of it, what to do, how its end is told.
 _GATE = {
-    Reason.UNAUTHORIZED: (
+    CloseReason.UNAUTHORIZED: (
         "PicWish refuses the key; nothing is being sent",
         "Put the right key where the daemon reads it (see `picwish-watchd check`), then reload the daemon.",
         "PicWish takes the key again",
     ),
-    Reason.API_DOWN: (
+    CloseReason.API_DOWN: (
         "PicWish does not answer; nothing is being sent",
         "If other sites can be reached from this machine, there is nothing to do but to wait: PicWish is asked again "
         "and again, at no cost.",
         "PicWish answers again",
     ),
-    Reason.RESULTS_UNREACHABLE: (
+    CloseReason.RESULTS_UNREACHABLE: (
         "results cannot be downloaded; nothing more is bought",
         "See whether this machine, its proxy or its firewall lets downloads from PicWish's storage through.",
         "Results can be downloaded again",
     ),
-    Reason.SPOOL: (
+    CloseReason.SPOOL: (
         "results cannot be kept on this machine; nothing more is bought",
         "Make room on the disk of the journal, or see why it cannot be written to.",
         "Results can be kept again",
@@ -68,7 +68,7 @@ class View:
 class Lookout:
     """Looks after what takes a while, now and then: floods, and outboxes, each in its own lane (one may hang)."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: StepContext) -> None:
         self._context = context
         self._asked: dict[str, tuple[asyncio.Task[str | None], float]] = {}  # rule -> the look, and when it began
         self._found: dict[str, tuple[str | None, float]] = {}  # rule -> what is wrong, and when that was seen
@@ -108,8 +108,8 @@ class Lookout:
         context = self._context
         if not context.journal.folder_seen(rule.outbox):
             return None
-        away = await context.lanes.run(
-            f"out:{rule.name}", reach, rule.outbox, rule.file_mode,
+        away = await context.executor.run(
+            f"out:{rule.name}", ensure_usable, rule.outbox, rule.file_mode,
             seen=True, mount=context.journal.folder_mount(rule.outbox), min_free=context.config.min_free,
         )  # fmt: skip
         return None if away is None else away.reason
@@ -121,27 +121,27 @@ class Lookout:
         self._asked.clear()
 
 
-def view_of(context: Context, gate: Gate, desks: Desks, lookout: Lookout) -> View:
+def view_of(context: StepContext, gate: Gate, desks: Inboxes, lookout: Lookout) -> View:
     """How things stand."""
     found = [*_of_gate(gate), *_of_floods(context, lookout.floods())]
     well = {f"blocked:{reason}" for reason in _GATE} | {f"flood:{rule.name}" for rule in context.config.rules}
-    for desk in desks.all():
+    for desk in desks.list_active():
         name = desk.rule.name
-        if desk.away is not None:
-            found.append(_lost("inbox", name, shown(desk.rule.inbox), desk.away))
-        elif desk.walked:
+        if desk.unavailable is not None:
+            found.append(_lost("inbox", name, printable_path(desk.rule.inbox), desk.unavailable))
+        elif desk.has_scanned:
             well.add(f"inbox:{name}")
     rules = {rule.name: rule for rule in context.config.rules}
     for name, reason in lookout.outboxes().items():
         if reason is not None:
-            found.append(_lost("outbox", name, shown(rules[name].outbox), reason))
+            found.append(_lost("outbox", name, printable_path(rules[name].outbox), reason))
         else:
             well.add(f"outbox:{name}")
     return View(tuple(found), frozenset(well), frozenset(rules))
 
 
 def _of_gate(gate: Gate) -> Iterator[Trouble]:
-    for blocked in gate.grounds:
+    for blocked in gate.closures:
         if blocked.code in _GATE:  # the budget has a message of its own
             subject, advice, over = _GATE[blocked.code]
             text = f"{_sentence(subject)}\n{_sentence(tame(blocked.message))}\n{_QUEUE}\n{advice}"
@@ -149,7 +149,7 @@ def _of_gate(gate: Gate) -> Iterator[Trouble]:
             yield Trouble(f"blocked:{blocked.code}", Event.BLOCKED, subject, text, over, facts)
 
 
-def _of_floods(context: Context, floods: dict[str, int]) -> Iterator[Trouble]:
+def _of_floods(context: StepContext, floods: dict[str, int]) -> Iterator[Trouble]:
     rules = {rule.name: rule for rule in context.config.rules}
     for name, images in floods.items():
         if name not in rules:
@@ -157,7 +157,7 @@ def _of_floods(context: Context, floods: dict[str, int]) -> Iterator[Trouble]:
         credits = images * PRICES[rules[name].type]
         subject = f"a flood of images came to rule {name}, and waits for your word"
         text = (
-            f"{_sentence(subject)}\nbudget.burst holds {counted(images, 'image')}, which would cost {credits:,} "
+            f"{_sentence(subject)}\nbudget.burst holds {pluralize(images, 'image')}, which would cost {credits:,} "
             f"credits; other rules go on.\n`picwish-watchd approve {name}` lets them go; images that should not be "
             "bought can be taken out of the inbox."
         )

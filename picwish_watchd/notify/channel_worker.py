@@ -11,9 +11,9 @@ from picwish_watchd.clock import Clock
 from picwish_watchd.config.notifiers import Notifier
 from picwish_watchd.notify.channels.send import attempt
 from picwish_watchd.notify.message import SUMMARY, Notice, Sent
-from picwish_watchd.runtime.keyed_executor import Lanes
-from picwish_watchd.runtime.wakeup import Bell
-from picwish_watchd.wording import counted
+from picwish_watchd.runtime.keyed_executor import KeyedExecutor
+from picwish_watchd.runtime.wakeup import Wakeup
+from picwish_watchd.wording import pluralize
 
 _log = structlog.get_logger()
 
@@ -27,13 +27,15 @@ _NAMED = 20  # messages of a summary that are told by their subjects
 class Courier:
     """One notifier, and the messages that wait for it. ``done`` is called for each that is sent or given up."""
 
-    def __init__(self, notifier: Notifier, *, lanes: Lanes, clock: Clock, done: Callable[[Notice], None]) -> None:
+    def __init__(
+        self, notifier: Notifier, *, lanes: KeyedExecutor, clock: Clock, done: Callable[[Notice], None]
+    ) -> None:
         self.notifier = notifier
         self._lanes = lanes
         self._clock = clock
         self._done = done
         self._queue: deque[Notice] = deque()
-        self._bell = Bell()
+        self._bell = Wakeup()
         self._times: deque[float] = deque()  # of the messages of the last hour, monotonic
         self._overflowing = False
         self._rests = asyncio.Event()
@@ -58,7 +60,7 @@ class Courier:
             return
         self._queue.append(notice)
         self._rests.clear()
-        self._bell.ring()
+        self._bell.notify()
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -126,7 +128,7 @@ def summed_up(notices: Sequence[Notice], at_most: int) -> Notice:
         id=f"summary-{ids}",
         event=SUMMARY,
         at=notices[-1].at,
-        subject=f"{counted(len(notices), 'message')} in one",
+        subject=f"{pluralize(len(notices), 'message')} in one",
         text="\n".join(
             [
                 f"These {len(notices)} messages had to wait, as more than {at_most} an hour are not sent (at_most):",

@@ -13,7 +13,7 @@ from picwish_watchd.journal.reader import JournalReader
 from picwish_watchd.notify.alerts import Trouble
 from picwish_watchd.notify.message import Notice
 from picwish_watchd.notify.state_file import Digested, Memory
-from picwish_watchd.wording import counted
+from picwish_watchd.wording import pluralize
 
 _WORDS = {State.DONE: "done", State.FAILED: "failed", State.HELD: "held", State.REJECTED: "refused"}
 
@@ -59,7 +59,7 @@ def _made(
     credits = journal.credits_since(last.at)
     month, today = journal.credits_since(month_start(now)), journal.credits_since(day_start(now))
     said = [f"{ended[state]:,} {word}" for state, word in _WORDS.items() if ended[state]]
-    said += [counted(credits, "credit")] if credits else []
+    said += [pluralize(credits, "credit")] if credits else []
     since = time.strftime("%Y-%m-%d %H:%M", time.localtime(last.at))
     summary = ", ".join(said) or "nothing new"
     lines = [
@@ -70,7 +70,7 @@ def _made(
     wrong = [trouble.subject for trouble in troubles]
     if held:
         wrong.append(
-            f"{counted(held, 'image')} {'is' if held == 1 else 'are'} held: `picwish-watchd jobs --state held`"
+            f"{pluralize(held, 'image')} {'is' if held == 1 else 'are'} held: `picwish-watchd jobs --state held`"
         )
     lines += ["What is wrong:", *(f"- {each}" for each in wrong)] if wrong else ["Nothing is wrong."]
     facts: dict[str, object] = {
@@ -81,7 +81,7 @@ def _made(
         "credits_month": month,
         "wrong": wrong,
     }
-    subject = f"the day: {summary}" + (f"; {counted(len(wrong), 'thing')} wrong" if wrong else "")
+    subject = f"the day: {summary}" + (f"; {pluralize(len(wrong), 'thing')} wrong" if wrong else "")
     subject = subject[0].upper() + subject[1:]
     notice = Notice(f"digest-{now:.0f}-{at}", Event.DIGEST, now, subject, "\n".join(lines), facts)
     return Digest(at, notice, empty=not (said or wrong))

@@ -18,10 +18,10 @@ from picwish_watchd.notify.channels.send import marks
 from picwish_watchd.notify.failures import QUIET, due, gather
 from picwish_watchd.notify.message import Notice
 from picwish_watchd.notify.state_file import Memory, Waiting
-from picwish_watchd.pipeline.context import PRICES, Context
+from picwish_watchd.pipeline.context import PRICES, StepContext
 from picwish_watchd.pipeline.gate import Gate
-from picwish_watchd.pipeline.inboxes import Desks
-from picwish_watchd.runtime.wakeup import Bell
+from picwish_watchd.pipeline.inboxes import Inboxes
+from picwish_watchd.runtime.wakeup import Wakeup
 
 _log = structlog.get_logger()
 
@@ -38,7 +38,7 @@ class Herald:
     repeats only what was just being sent, with the same id. A file that cannot be kept costs that, and no more.
     """
 
-    def __init__(self, context: Context, gate: Gate, desks: Desks) -> None:
+    def __init__(self, context: StepContext, gate: Gate, desks: Inboxes) -> None:
         self._context = context
         self._gate = gate
         self._desks = desks
@@ -53,7 +53,7 @@ class Herald:
         self._began = 0  # the last line before this run
         self._unproved: set[str] = set()
         self._next_sums = 0.0  # when what takes a while to count is counted again (monotonic)
-        self._hired = Bell()
+        self._hired = Wakeup()
         self._unkept = False  # the file could not be written, and that was told
 
     async def run(self) -> None:
@@ -68,7 +68,7 @@ class Herald:
 
     def renew(self) -> None:
         """The configuration was read again: there may be somebody to tell."""
-        self._hired.ring()
+        self._hired.notify()
 
     def stop(self) -> None:
         """Nobody is told any more; what waits is kept for the next run."""
@@ -219,7 +219,7 @@ class Herald:
 
     def _engage(self, mark: str, notifier: Notifier) -> None:
         courier = Courier(
-            notifier, lanes=self._context.lanes, clock=self._context.clock, done=partial(self._done, mark)
+            notifier, lanes=self._context.executor, clock=self._context.clock, done=partial(self._done, mark)
         )
         self._couriers[mark] = courier
         self._tasks[mark] = asyncio.create_task(courier.run())

@@ -7,7 +7,7 @@ from picwish_watchd.job import State
 from picwish_watchd.journal.ended_jobs import Ending
 from picwish_watchd.notify.message import Notice, tame
 from picwish_watchd.notify.state_file import SOME, Group, Memory
-from picwish_watchd.wording import shown
+from picwish_watchd.wording import printable_path
 
 GATHER = 60.0  #: seconds from the first image to the message
 QUIET = 3600.0  #: seconds in which the same trouble is not told again
@@ -28,7 +28,12 @@ def gather(memory: Memory, found: Sequence[Ending], now: float) -> None:
         group.count += 1
         group.last = each.event
         if len(group.some) < SOME:
-            told = {"job": each.job, "rule": each.rule, "file": shown(each.relative), "message": tame(each.message)}
+            told = {
+                "job": each.job,
+                "rule": each.rule,
+                "file": printable_path(each.relative),
+                "message": tame(each.message),
+            }
             group.some.append(told)
         memory.event = max(memory.event, each.event)
 

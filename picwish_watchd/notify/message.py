@@ -9,8 +9,8 @@ from functools import cache
 
 from picwish_watchd import __version__
 from picwish_watchd.config.notifiers import Event
-from picwish_watchd.redaction import hide
-from picwish_watchd.wording import moment, shown
+from picwish_watchd.redaction import redact
+from picwish_watchd.wording import iso_utc, printable_path
 
 TEST = "test"
 SUMMARY = "summary"
@@ -37,7 +37,7 @@ class Notice:
             "id": self.id,
             "event": self.event,
             "over": self.over,
-            "at": moment(self.at),
+            "at": iso_utc(self.at),
             "host": host(),
             "version": __version__,
             "subject": self.subject,
@@ -73,12 +73,12 @@ Outcome = Sent | Failed
 @cache
 def host() -> str:
     """This machine's name, for a person who looks after several."""
-    return shown(socket.gethostname()) or "localhost"
+    return printable_path(socket.gethostname()) or "localhost"
 
 
 def tame(text: str) -> str:
     """A sentence that came from elsewhere: one printable line, not too long, no secret, no address of a result."""
-    text = shown(_URL.sub("(an address)", " ".join(hide(text).split())))
+    text = printable_path(_URL.sub("(an address)", " ".join(redact(text).split())))
     return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
 
 

@@ -13,15 +13,15 @@ if TYPE_CHECKING:
     from datetime import datetime
 
 NAME_MAX = 255  # bytes of one component (limits.h: NAME_MAX; the same on ext4, XFS, btrfs, and nearly everywhere)
-_FOREIGN_MAX = 64  # characters that are taken over of a word that the server gave
-_SHORTEST_MAX = 143  # bytes of a name on the file systems that take the least (eCryptfs, as in encrypted NAS folders)
-_SHORT = 120  # bytes: short enough there with a number, and with a sidecar's ending
+_TASK_ID_MAX = 64  # characters that are taken over of a word that the server gave
+_PORTABLE_MAX = 143  # bytes of a name on the file systems that take the least (eCryptfs, as in encrypted NAS folders)
+_PORTABLE_CUT = 120  # bytes: short enough there with a number, and with a sidecar's ending
 #: What Windows does not take, and so neither do SMB servers, NTFS, exFAT and vfat (Microsoft, "Naming Files").
-_FORBIDDEN = re.compile(r'[<>:"|?*\\\x00-\x1f\x7f]|[\udc80-\udcff]|[. ]+$')
-_DEVICE = re.compile(r"(con|prn|aux|nul|com[1-9]|lpt[1-9])(\.|$)", re.IGNORECASE)
+_FORBIDDEN_CHARACTERS = re.compile(r'[<>:"|?*\\\x00-\x1f\x7f]|[\udc80-\udcff]|[. ]+$')
+_WINDOWS_DEVICE = re.compile(r"(con|prn|aux|nul|com[1-9]|lpt[1-9])(\.|$)", re.IGNORECASE)
 
 
-def output_name(
+def render_output_name(
     template: str,
     *,
     relative: Path,
@@ -44,14 +44,14 @@ def output_name(
     added ("cat.jpg.png"). A component that is empty or begins with a dot gets a "_" for it, one that is longer than 255
     bytes loses the end of its stem. Names that are not UTF-8 keep their bytes.
     """
-    extension = _extension(relative, format)
+    extension = _choose_extension(relative, format)
     fields = {
         "stem": relative.stem,
         "ext": extension,
         "name": relative.name,
         "rule": rule,
         "type": str(type),
-        "task_id": _tame(task_id or ""),
+        "task_id": _sanitize_word(task_id or ""),
         "job_id": str(job_id),
         "width": str(width),
         "height": str(height),
@@ -61,20 +61,20 @@ def output_name(
     folders = [part for part in relative.parent.parts if part != "."]
     if relative.is_absolute() or ".." in folders:
         raise ValueError(f"not a path below an inbox: {relative}")
-    *above, last = [_fill(part, fields) for part in template.split("/")]
-    last = _safe(last)
-    if not format.fits(PurePath(last).suffix):
-        last = _safe(f"{last}.{extension}")
-    return PurePath(*folders, *(_safe(part) for part in above), last)
+    *above, last = [_render_part(part, fields) for part in template.split("/")]
+    last = _sanitize_part(last)
+    if not format.allows_suffix(PurePath(last).suffix):
+        last = _sanitize_part(f"{last}.{extension}")
+    return PurePath(*folders, *(_sanitize_part(part) for part in above), last)
 
 
-def numbered(name: PurePath, number: int) -> PurePath:
+def add_number(name: PurePath, number: int) -> PurePath:
     """The ``number``-th way out when ``name`` is taken: "cat.jpg" -> "cat-1.jpg"."""
-    suffix = _suffix(name.name)
-    return name.with_name(_fit(name.name.removesuffix(suffix), f"-{number}{suffix}"))
+    suffix = _real_suffix(name.name)
+    return name.with_name(_truncate_stem(name.name.removesuffix(suffix), f"-{number}{suffix}"))
 
 
-def with_ending(name: PurePath, ending: str) -> PurePath:
+def sidecar_name(name: PurePath, ending: str) -> PurePath:
     """The name of a sidecar: "cat.jpg" with ".error.json" -> "cat.jpg.error.json".
 
     Where that is too long, the name is shortened, and a checksum of it keeps it apart from others that begin alike.
@@ -82,35 +82,35 @@ def with_ending(name: PurePath, ending: str) -> PurePath:
     whole = name.name + ending
     if len(os.fsencode(whole)) <= NAME_MAX:
         return name.with_name(whole)
-    return name.with_name(_fit(name.name, f"~{zlib.crc32(os.fsencode(name.name)):08x}{ending}"))
+    return name.with_name(_truncate_stem(name.name, f"~{zlib.crc32(os.fsencode(name.name)):08x}{ending}"))
 
 
-def portable(name: PurePath) -> PurePath:
+def make_portable(name: PurePath) -> PurePath:
     """The same name as nearly every file system takes it; to be tried where ``name`` itself was refused.
 
     What Windows does not take becomes "_" ("12:30?.jpg" -> "12_30_.jpg"), and so do bytes that are not UTF-8. A
     component of more than 143 bytes is cut to 120, so that a number and a sidecar's ending find room. What is portable
     already is answered as it is.
     """
-    return PurePath(*map(_portable, name.parts))
+    return PurePath(*map(_make_part_portable, name.parts))
 
 
-def _portable(part: str) -> str:
-    part = _FORBIDDEN.sub("_", part)
-    if _DEVICE.match(part):
+def _make_part_portable(part: str) -> str:
+    part = _FORBIDDEN_CHARACTERS.sub("_", part)
+    if _WINDOWS_DEVICE.match(part):
         part = f"_{part}"
-    if len(os.fsencode(part)) <= _SHORTEST_MAX:
+    if len(os.fsencode(part)) <= _PORTABLE_MAX:
         return part
-    suffix = _suffix(part)
-    return _FORBIDDEN.sub("_", _fit(part.removesuffix(suffix), suffix, _SHORT))
+    suffix = _real_suffix(part)
+    return _FORBIDDEN_CHARACTERS.sub("_", _truncate_stem(part.removesuffix(suffix), suffix, _PORTABLE_CUT))
 
 
-def _extension(relative: Path, format: Format) -> str:
+def _choose_extension(relative: Path, format: Format) -> str:
     own = relative.suffix.removeprefix(".")
-    return own if format.fits(own) else format.extension
+    return own if format.allows_suffix(own) else format.extension
 
 
-def _fill(part: str, fields: dict[str, str]) -> str:
+def _render_part(part: str, fields: dict[str, str]) -> str:
     pieces: list[str] = []
     for literal, field, spec, conversion in string.Formatter().parse(part):
         pieces.append(literal)
@@ -122,30 +122,30 @@ def _fill(part: str, fields: dict[str, str]) -> str:
     return "".join(pieces)
 
 
-def _tame(word: str) -> str:
-    return re.sub(r"[^A-Za-z0-9_-]", "", word)[:_FOREIGN_MAX] or "_"
+def _sanitize_word(word: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_-]", "", word)[:_TASK_ID_MAX] or "_"
 
 
-def _safe(part: str) -> str:
-    part = _encodable(part).replace("\0", "_").replace("/", "_")
+def _sanitize_part(part: str) -> str:
+    part = _replace_surrogates(part).replace("\0", "_").replace("/", "_")
     if not part or part.startswith("."):
         part = f"_{part[1:]}"
-    suffix = _suffix(part)
-    return _fit(part.removesuffix(suffix), suffix)
+    suffix = _real_suffix(part)
+    return _truncate_stem(part.removesuffix(suffix), suffix)
 
 
-def _encodable(text: str) -> str:
+def _replace_surrogates(text: str) -> str:
     """The text without lone surrogates that stand for no byte and so cannot be part of a file name."""
     return re.sub("[\ud800-\udc7f\udd00-\udfff]", "_", text)
 
 
-def _suffix(name: str) -> str:
+def _real_suffix(name: str) -> str:
     """The extension with its dot, if it is one and not the end of a sentence."""
     suffix = PurePath(name).suffix
     return suffix if len(os.fsencode(suffix)) <= 16 else ""
 
 
-def _fit(stem: str, ending: str, limit: int = NAME_MAX) -> str:
+def _truncate_stem(stem: str, ending: str, limit: int = NAME_MAX) -> str:
     """``stem`` and ``ending`` in at most ``limit`` bytes, the stem cut between two characters."""
     raw = os.fsencode(stem)
     room = limit - len(os.fsencode(ending))

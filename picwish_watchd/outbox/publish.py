@@ -12,15 +12,15 @@ from pathlib import Path, PurePath
 from picwish_watchd.fs.atomic_write import (
     PART_PREFIX,
     PART_SUFFIX,
-    NoRoom,
-    OutboxAway,
-    Refused,
-    discard,
+    FolderUnavailable,
+    NameRefused,
+    NoSpace,
+    classify_write_error,
+    discard_part,
     is_own_part,
     open_folder,
-    settle_name,
+    rename_durably,
     sync_folder,
-    verdict,
     write_part,
 )
 from picwish_watchd.fs.mounts import Mount
@@ -28,9 +28,9 @@ from picwish_watchd.fs.safe_open import OpenFile, open_file, sha256_of
 from picwish_watchd.fs.verdicts import Unreadable
 from picwish_watchd.images.formats import Format
 from picwish_watchd.job import Stamp
-from picwish_watchd.outbox.filenames import portable, with_ending
+from picwish_watchd.outbox.filenames import make_portable, sidecar_name
 
-_PART = re.compile(re.escape(PART_PREFIX) + r"[A-Za-z0-9_-]+" + re.escape(PART_SUFFIX))
+_PART_PATTERN = re.compile(re.escape(PART_PREFIX) + r"[A-Za-z0-9_-]+" + re.escape(PART_SUFFIX))
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +41,12 @@ class Published:
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
+class NameTaken:
     """Something else bears that name."""
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class ExistingFile:
     """A file that bears the name, or one that the file system takes for the same: A.JPG for a.jpg on many shares."""
 
     stamp: Stamp
@@ -54,7 +54,7 @@ class Standing:
 
 
 @dataclass(frozen=True, slots=True)
-class Damaged:
+class SpoolDamaged:
     """What lies in the spool is not what was put there."""
 
     reason: str
@@ -64,10 +64,10 @@ class _SpoolError(Exception):
     pass
 
 
-def publish(
+def publish_result(
     spooled: Path, outbox: Path, name: PurePath, *, mode: int, replace: bool, tag: str, sha256: str,
     home: Mount | None = None,
-) -> Published | Taken | OutboxAway | NoRoom | Refused | Damaged:  # fmt: skip
+) -> Published | NameTaken | FolderUnavailable | NoSpace | NameRefused | SpoolDamaged:  # fmt: skip
     """Copies ``spooled`` to ``name`` below ``outbox``, durably: synced, renamed, the folder synced.
 
     The copy is made under a dot-name beside it and must have the hash ``sha256``. Nothing is ever overwritten but,
@@ -82,44 +82,44 @@ def publish(
             _open_spooled(spooled) as spool,
             open_folder(outbox, name.parts[:-1], mode, home=home) as folder,
         ):
-            part, found = write_part(folder, _spool_blocks(spool), tag=tag, mode=mode)
+            part, found = write_part(folder, _iter_spool_blocks(spool), tag=tag, mode=mode)
             try:
                 if found != sha256:
-                    return Damaged(f"{spooled} is not what was put into the spool")
-                if not settle_name(folder, part, folder, name.name, replace=replace):
-                    return Taken()
+                    return SpoolDamaged(f"{spooled} is not what was put into the spool")
+                if not rename_durably(folder, part, folder, name.name, replace=replace):
+                    return NameTaken()
             finally:
-                discard(folder, part)
+                discard_part(folder, part)
     except _SpoolError as error:
-        return Damaged(f"{spooled}: {error}")
+        return SpoolDamaged(f"{spooled}: {error}")
     except OSError as error:
-        return _meaning(error, outbox, name)
+        return _classify_publish_error(error, outbox, name)
     return Published(outbox / name)
 
 
 def write_sidecar(
     root: Path, name: PurePath, ending: str, text: str, *, mode: int, tag: str, home: Mount | None = None
-) -> Published | Taken | OutboxAway | NoRoom | Refused:
+) -> Published | NameTaken | FolderUnavailable | NoSpace | NameRefused:
     """Writes ``text`` as UTF-8 beside ``name`` below ``root``: NAME.EXT + ``ending`` (".json", ".error.json").
 
     An older sidecar of that name is replaced, complete or not at all. `Taken` if it is no file. Where ``root`` does not
     lie on ``home`` nothing is written (see `open_folder`).
     """
-    target = with_ending(name, ending)
+    target = sidecar_name(name, ending)
     try:
         with open_folder(root, target.parts[:-1], mode, home=home) as folder:
             part, _ = write_part(folder, [text.encode("utf-8", "backslashreplace")], tag=tag, mode=mode)
             try:
-                if not settle_name(folder, part, folder, target.name, replace=True):
-                    return Taken()
+                if not rename_durably(folder, part, folder, target.name, replace=True):
+                    return NameTaken()
             finally:
-                discard(folder, part)
+                discard_part(folder, part)
     except OSError as error:
-        return verdict(error)
+        return classify_write_error(error)
     return Published(root / target)
 
 
-def standing(path: Path, examined: Stamp | None) -> Standing | OutboxAway | None:
+def inspect_existing(path: Path, examined: Stamp | None) -> ExistingFile | FolderUnavailable | None:
     """The file at ``path``, to find out whose it is before it is replaced; None if there is none or it is ``examined``.
 
     Not only names tell: a file system may take ``path`` for the name of a file that is spelled otherwise.
@@ -129,17 +129,17 @@ def standing(path: Path, examined: Stamp | None) -> Standing | OutboxAway | None
         return opened
     with opened:
         try:
-            return None if opened.stamp == examined else Standing(opened.stamp, sha256_of(opened))
+            return None if opened.stamp == examined else ExistingFile(opened.stamp, sha256_of(opened))
         except OSError as error:
-            return OutboxAway(error.strerror or str(error))
+            return FolderUnavailable(error.strerror or str(error))
 
 
-def first_free(outbox: Path, names: Iterator[PurePath]) -> PurePath:
+def first_free_name(outbox: Path, names: Iterator[PurePath]) -> PurePath:
     """The first of the names (without end) that nothing below ``outbox`` bears: thousands may be taken, by Scan.jpg."""
     return next(name for name in names if not os.path.lexists(outbox / name))
 
 
-def known_as(path: Path, others: Collection[Path]) -> Path | None:
+def find_same_file(path: Path, others: Collection[Path]) -> Path | None:
     """Which of the ``others`` is the very file that ``path`` leads to, if one is."""
     for other in others:
         with suppress(OSError):
@@ -148,16 +148,16 @@ def known_as(path: Path, others: Collection[Path]) -> Path | None:
     return None
 
 
-def existing_sha256(path: Path) -> str | OutboxAway | None:
+def existing_sha256(path: Path) -> str | FolderUnavailable | None:
     """The hash of the file at ``path``: how an own result is recognised after a crash. None: there is no file."""
-    found = standing(path, None)
-    return found.sha256 if isinstance(found, Standing) else found
+    found = inspect_existing(path, None)
+    return found.sha256 if isinstance(found, ExistingFile) else found
 
 
-def stands_durably(path: Path, sha256: str) -> bool | OutboxAway:
+def ensure_durable(path: Path, sha256: str) -> bool | FolderUnavailable:
     """Whether the file at ``path`` has that hash; if so, its name is synced: a crash may have come before that."""
     found = existing_sha256(path)
-    if isinstance(found, OutboxAway):
+    if isinstance(found, FolderUnavailable):
         return found
     if found != sha256:
         return False
@@ -168,11 +168,11 @@ def stands_durably(path: Path, sha256: str) -> bool | OutboxAway:
         finally:
             os.close(folder)
     except OSError as error:
-        return OutboxAway(error.strerror or str(error))
+        return FolderUnavailable(error.strerror or str(error))
     return True
 
 
-def existing_image(outbox: Path, names: Collection[PurePath]) -> Path | OutboxAway | None:
+def find_existing_image(outbox: Path, names: Collection[PurePath]) -> Path | FolderUnavailable | None:
     """A file below ``outbox`` with one of the ``names``, under any spelling of its extension.
 
     On a file system that takes A.JPG for a.jpg, so do we.
@@ -180,25 +180,25 @@ def existing_image(outbox: Path, names: Collection[PurePath]) -> Path | OutboxAw
     For `if_exists: skip`, before paying: the caller makes a name for each `Format` that the result may come in.
     """
     for folder in sorted({name.parent for name in names}):
-        wanted = {_key(name.name) for name in names if name.parent == folder}
+        wanted = {_name_key(name.name) for name in names if name.parent == folder}
         try:
             with os.scandir(outbox / folder) as entries:
                 found = min(
-                    (each.name for each in entries if _key(each.name) in wanted and _is_file(each)),
+                    (each.name for each in entries if _name_key(each.name) in wanted and _is_file(each)),
                     default=None,
-                ) or _however_spelled(outbox / folder, wanted)
+                ) or _find_any_spelling(outbox / folder, wanted)
         except OSError as error:
             if error.errno in (errno.ENOENT, errno.ENOTDIR) and os.path.isdir(outbox):
                 continue
-            if not isinstance(verdict(error), Refused):
-                return OutboxAway(error.strerror or str(error))
-            found, folder = _however_spelled(outbox / portable(folder), wanted), portable(folder)
+            if not isinstance(classify_write_error(error), NameRefused):
+                return FolderUnavailable(error.strerror or str(error))
+            found, folder = _find_any_spelling(outbox / make_portable(folder), wanted), make_portable(folder)
         if found is not None:
             return outbox / folder / found
     return None
 
 
-def sweep(root: Path) -> bool:
+def remove_stale_parts(root: Path) -> bool:
     """Removes the parts that a crash left below ``root``; False where that did not go to its end: to be tried again.
 
     Only files named ``.picwish-*.part`` are touched, and none that this process has made. Links below the root are not
@@ -217,8 +217,8 @@ def sweep(root: Path) -> bool:
     try:
         for _, _, files, folder in os.fwalk(".", dir_fd=top, onerror=shut_or_failed):
             for name in files:
-                if _PART.fullmatch(name) and not is_own_part(name):
-                    _sweep_one(folder, name, failed)
+                if _PART_PATTERN.fullmatch(name) and not is_own_part(name):
+                    _remove_part(folder, name, failed)
     except OSError as error:
         failed.append(error)
     finally:
@@ -226,7 +226,7 @@ def sweep(root: Path) -> bool:
     return all(isinstance(error, FileNotFoundError) for error in failed)
 
 
-def _sweep_one(folder: int, name: str, failed: list[OSError]) -> None:
+def _remove_part(folder: int, name: str, failed: list[OSError]) -> None:
     try:
         if stat.S_ISREG(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
             os.unlink(name, dir_fd=folder)
@@ -234,21 +234,21 @@ def _sweep_one(folder: int, name: str, failed: list[OSError]) -> None:
         failed.append(error)
 
 
-def _open_existing(path: Path) -> OpenFile | OutboxAway | None:
+def _open_existing(path: Path) -> OpenFile | FolderUnavailable | None:
     """None where no file can be: nothing bears a name that the file system refuses."""
     opened = open_file(path)
     if isinstance(opened, OpenFile):
         return opened
-    if not isinstance(opened, Unreadable) or isinstance(_lstat(path), Refused):
+    if not isinstance(opened, Unreadable) or isinstance(_lstat(path), NameRefused):
         return None
-    return OutboxAway(opened.reason)
+    return FolderUnavailable(opened.reason)
 
 
-def _meaning(error: OSError, outbox: Path, name: PurePath) -> OutboxAway | NoRoom | Refused:
+def _classify_publish_error(error: OSError, outbox: Path, name: PurePath) -> FolderUnavailable | NoSpace | NameRefused:
     """SMB servers answer "no such file" to a new name with a character that they do not take."""
-    if error.errno == errno.ENOENT and portable(name) != name and os.path.isdir(outbox):
-        return Refused(error.strerror or str(error))
-    return verdict(error)
+    if error.errno == errno.ENOENT and make_portable(name) != name and os.path.isdir(outbox):
+        return NameRefused(error.strerror or str(error))
+    return classify_write_error(error)
 
 
 def _open_spooled(spooled: Path) -> OpenFile:
@@ -258,39 +258,39 @@ def _open_spooled(spooled: Path) -> OpenFile:
     return opened
 
 
-def _spool_blocks(spool: OpenFile) -> Iterator[bytes]:
+def _iter_spool_blocks(spool: OpenFile) -> Iterator[bytes]:
     """Tells a failure to read the spool from a failure to write to the outbox."""
     try:
-        yield from spool.blocks()
+        yield from spool.iter_blocks()
     except OSError as error:
         raise _SpoolError(error.strerror or str(error)) from error
 
 
-def _key(name: str) -> tuple[str, Format | None]:
+def _name_key(name: str) -> tuple[str, Format | None]:
     """Equal for two names of one stem and one format; of other kinds of files only the name itself counts."""
     stem, dot, suffix = name.rpartition(".")
-    kind = Format.of_suffix(suffix) if dot else None
+    kind = Format.from_suffix(suffix) if dot else None
     return (stem, kind) if kind else (name, None)
 
 
-def _however_spelled(folder: Path, wanted: Collection[tuple[str, Format | None]]) -> str | None:
+def _find_any_spelling(folder: Path, wanted: Collection[tuple[str, Format | None]]) -> str | None:
     """A file that the file system finds under one of the names though none is spelled so, or would be put there."""
     for stem, kind in wanted:
         for name in [f"{stem}.{each}" for each in kind.extensions] if kind else [stem]:
             found = _lstat(folder / name)
-            if isinstance(found, Refused):
-                name = portable(PurePath(name)).name
+            if isinstance(found, NameRefused):
+                name = make_portable(PurePath(name)).name
                 found = _lstat(folder / name)
             if isinstance(found, os.stat_result) and stat.S_ISREG(found.st_mode):
                 return name
     return None
 
 
-def _lstat(path: Path) -> os.stat_result | OutboxAway | NoRoom | Refused:
+def _lstat(path: Path) -> os.stat_result | FolderUnavailable | NoSpace | NameRefused:
     try:
         return os.lstat(path)
     except OSError as error:
-        return verdict(error)
+        return classify_write_error(error)
 
 
 def _is_file(entry: "os.DirEntry[str]") -> bool:

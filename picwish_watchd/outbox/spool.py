@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     pass
 
 
-_RESULT = re.compile(r"([0-9]+)\.result")
-_OURS = re.compile(r"[0-9]+\.(result|[A-Za-z0-9_-]+\.part)")
+_RESULT_NAME = re.compile(r"([0-9]+)\.result")
+_OWN_NAME = re.compile(r"[0-9]+\.(result|[A-Za-z0-9_-]+\.part)")
 
 
 class Spool:
@@ -25,32 +25,32 @@ class Spool:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def prepare(self) -> None:
+    def ensure_folder(self) -> None:
         """Makes the folder, mode 0700, if it is not there; its parent is the journal's and must exist."""
         try:
             self.folder.mkdir(mode=0o700)
         except FileExistsError:
             self.folder.chmod(0o700)
         else:
-            _sync(self.folder.parent)
+            _sync_path(self.folder.parent)
 
-    def path(self, job_id: int) -> Path:
+    def result_path(self, job_id: int) -> Path:
         """Where the result of a job lies, or will."""
         return self.folder / f"{job_id}.result"
 
-    def fresh(self, job_id: int, label: str) -> Path:
+    def new_part_path(self, job_id: int, label: str) -> Path:
         """A name to write a new result to; nothing is there. ``label`` ([A-Za-z0-9_-]+) tells two writers apart."""
         temp = self.folder / f"{job_id}.{label}.part"
         temp.unlink(missing_ok=True)
         return temp
 
-    def keep(self, temp: Path, job_id: int) -> None:
+    def commit_result(self, temp: Path, job_id: int) -> None:
         """What was written to ``temp`` is the job's result: when this returns it survives a power cut."""
-        _sync(temp)
-        temp.replace(self.path(job_id))
-        _sync(self.folder)
+        _sync_path(temp)
+        temp.replace(self.result_path(job_id))
+        _sync_path(self.folder)
 
-    def adopt(self, path: Path, job_id: int, sha256: str) -> bool:
+    def copy_from_outbox(self, path: Path, job_id: int, sha256: str) -> bool:
         """Copies a result that stands in an outbox, for a job of the same content; False if it stands there no more.
 
         It must still have the hash ``sha256``; when this returns True the copy survives a power cut.
@@ -58,35 +58,35 @@ class Spool:
         opened = open_file(path)
         if not isinstance(opened, OpenFile):
             return False
-        temp = self.fresh(job_id, "copy")
+        temp = self.new_part_path(job_id, "copy")
         digest = hashlib.sha256()
         with opened, temp.open("xb") as copy:
-            for block in opened.blocks():
+            for block in opened.iter_blocks():
                 digest.update(block)
                 copy.write(block)
         if digest.hexdigest() != sha256:
             temp.unlink()
             return False
-        self.keep(temp, job_id)
+        self.commit_result(temp, job_id)
         return True
 
-    def discard(self, job_id: int) -> None:
+    def remove_result(self, job_id: int) -> None:
         """The result stands in the outbox, or nobody wants it; no error if it is not there."""
-        self.path(job_id).unlink(missing_ok=True)
+        self.result_path(job_id).unlink(missing_ok=True)
 
-    def sweep(self, keep: Collection[int]) -> int:
+    def remove_orphans(self, keep: Collection[int]) -> int:
         """At start: removes unfinished files, and results of jobs not in ``keep``; answers how many. Others stay."""
         removed = 0
         for name in os.listdir(self.folder):
-            if not _OURS.fullmatch(name):
+            if not _OWN_NAME.fullmatch(name):
                 continue
-            result = _RESULT.fullmatch(name)
+            result = _RESULT_NAME.fullmatch(name)
             if result is None or int(result[1]) not in keep:
                 (self.folder / name).unlink()
                 removed += 1
         return removed
 
-    def held(self) -> tuple[int, int]:
+    def disk_usage(self) -> tuple[int, int]:
         """Number of files that lie here, and their bytes in all; nothing while the folder is not there."""
         files = size = 0
         with suppress(FileNotFoundError), os.scandir(self.folder) as entries:
@@ -96,13 +96,13 @@ class Spool:
                     files += 1
         return files, size
 
-    def free(self) -> int:
+    def free_space(self) -> int:
         """Bytes that can still be written here by us (statvfs(3): f_bavail)."""
         found = os.statvfs(self.folder)
         return found.f_bavail * found.f_frsize
 
 
-def _sync(path: Path) -> None:
+def _sync_path(path: Path) -> None:
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         if path.is_dir():

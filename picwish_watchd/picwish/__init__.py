@@ -9,59 +9,59 @@ Every answer and every failure comes out as a value of `outcomes`; what PicWish 
   states, ``answer`` its fields, ``plain`` what makes its texts fit to print.
 """
 
-from picwish_watchd.picwish.client import Patience, PicwishClient
+from picwish_watchd.picwish.client import PicwishClient, RequestTimeouts
 from picwish_watchd.picwish.multipart import CreateRequest
 from picwish_watchd.picwish.outcomes import (
     Accepted,
-    Busy,
     CreateOutcome,
-    Dead,
+    DeadUrl,
     Downloaded,
     DownloadOutcome,
     Finished,
     Healthy,
     InDoubt,
+    InvalidResult,
     NotAccepted,
-    NotAResult,
     NotSent,
     NotStored,
     ProbeOutcome,
     Processing,
     QueryOutcome,
+    RateLimited,
     Refused,
     Succeeded,
     TaskFailed,
-    TaskUnknown,
+    TaskNotFound,
     Unauthorized,
     Unavailable,
 )
-from picwish_watchd.picwish.task_info import Answer
+from picwish_watchd.picwish.task_info import TaskInfo
 
 __all__ = [
     "Accepted",
-    "Answer",
-    "Busy",
     "CreateOutcome",
     "CreateRequest",
-    "Dead",
+    "DeadUrl",
     "DownloadOutcome",
     "Downloaded",
     "Finished",
     "Healthy",
     "InDoubt",
-    "NotAResult",
+    "InvalidResult",
     "NotAccepted",
     "NotSent",
     "NotStored",
-    "Patience",
     "PicwishClient",
     "ProbeOutcome",
     "Processing",
     "QueryOutcome",
+    "RateLimited",
     "Refused",
+    "RequestTimeouts",
     "Succeeded",
     "TaskFailed",
-    "TaskUnknown",
+    "TaskInfo",
+    "TaskNotFound",
     "Unauthorized",
     "Unavailable",
 ]

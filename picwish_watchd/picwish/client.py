@@ -28,24 +28,26 @@ from picwish_watchd.picwish.outcomes import (
     QueryOutcome,
     Succeeded,
 )
-from picwish_watchd.picwish.response import Arrival
-from picwish_watchd.picwish.response_mapping import Reply
+from picwish_watchd.picwish.response import IncomingResponse
+from picwish_watchd.picwish.response_mapping import ApiResponse
 
-PATH = "/api/tasks/visual/scale-pro"
-NOBODYS_TASK = "00000000-0000-0000-0000-000000000000"  #: what a probe asks for
-MAX_RESULT = 500_000_000  #: bytes; 8192 x 8192 pixels with alpha, not compressed, are 268 MB
+API_PATH = "/api/tasks/visual/scale-pro"
+PROBE_TASK_ID = "00000000-0000-0000-0000-000000000000"  #: what a probe asks for
+MAX_RESULT_SIZE = 500_000_000  #: bytes; 8192 x 8192 pixels with alpha, not compressed, are 268 MB
 
 _CONNECTED = "connection.connect_tcp.complete"
-_STARTED = "http11.send_request_headers.started"
+_SEND_STARTED_EVENT = "http11.send_request_headers.started"
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
+class RequestTimeouts:
     """How long a request may take, in seconds, beside the longest silence that the user allows."""
 
     connect: float = 10.0  #: for TCP, and again for TLS
-    answer: float = 120.0  #: the least silence allowed after a paid POST: giving up early only makes doubt
-    sync_answer: float = 300.0  #: the same with sync=1; PicWish advises to poll for 180 s at most, so longer than that
+    create_silence: float = 120.0  #: the least silence allowed after a paid POST: giving up early only makes doubt
+    sync_create_silence: float = (
+        300.0  #: the same with sync=1; PicWish advises to poll for 180 s at most, so longer than that
+    )
     query: float = 120.0  #: a query as a whole, until a base64 picture begins
     transfer: float = 1800.0  #: a download as a whole, and a base64 picture from its beginning
 
@@ -65,8 +67,8 @@ class PicwishClient:
         timeout: float,
         post_deadline: float = 1800.0,
         allow_insecure: bool = False,
-        patience: Patience = Patience(),
-        max_result: int = MAX_RESULT,
+        patience: RequestTimeouts = RequestTimeouts(),
+        max_result: int = MAX_RESULT_SIZE,
         counted: Callable[[str, str], None] = lambda _kind, _code: None,
     ) -> None:
         """Opens nothing yet.
@@ -85,17 +87,17 @@ class PicwishClient:
         Raises:
             ValueError: the address is not fit for a key, or the key for a header.
         """
-        self._base_url = _checked_address(base_url, allow_insecure=allow_insecure)
-        self._key = _checked_key(key)
+        self._base_url = _validate_base_url(base_url, allow_insecure=allow_insecure)
+        self._key = _validate_key(key)
         self._timeout = timeout
         self._post_deadline = post_deadline
-        self._patience = patience
+        self._request_timeouts = patience
         self._max_result = max_result
-        self._counted = counted
+        self._on_request_done = counted
         # a paid POST never takes a connection that was used before: a stale one makes doubt for nothing
-        self._fresh = _transport(idle=0)
-        self._kept = _transport(idle=8)
-        self._results = _transport(idle=4)
+        self._create_transport = _build_transport(idle=0)
+        self._query_transport = _build_transport(idle=8)
+        self._download_transport = _build_transport(idle=4)
         # in its debug lines there are headers, and in these the signatures of addresses
         logging.getLogger("httpcore").setLevel(logging.WARNING)
 
@@ -104,7 +106,7 @@ class PicwishClient:
 
     def replace_key(self, key: str) -> None:
         """From the next request on. Raises ValueError if it is not fit for a header."""
-        self._key = _checked_key(key)
+        self._key = _validate_key(key)
 
     async def create(
         self,
@@ -130,30 +132,33 @@ class PicwishClient:
                 meanwhile is not used but replaced, once, and this awaited again.
         """
         body = MultipartBody(request, sent)
-        silence = max(self._timeout, self._patience.sync_answer if request.sync else self._patience.answer)
+        silence = max(
+            self._timeout,
+            self._request_timeouts.sync_create_silence if request.sync else self._request_timeouts.create_silence,
+        )
         del request  # the body alone holds the image
-        hook = _Hook(ready, started, body, self._post_deadline)
+        hook = _SendHook(ready, started, body, self._post_deadline)
         http = httpx.Request(
             "POST",
-            self._base_url + PATH,
+            self._base_url + API_PATH,
             headers=self._headers()
             | {"Content-Type": body.content_type, "Content-Length": str(body.length), "Connection": "close"},
             content=body,
-            extensions={"timeout": self._timeouts(silence), "trace": hook.trace},
+            extensions={"timeout": self._httpcore_timeouts(silence), "trace": hook.trace},
         )
-        with self._arrival(sink) as arrival:
+        with self._new_response(sink) as arrival:
             try:
                 fault = await self._post(http, arrival, hook)
             finally:
-                body.drop()
-            reply = await arrival.settle(fault)
+                body.release_image()
+            reply = await arrival.finish(fault)
             if reply is None:
-                self._counted("create", error_mapping.word_of(_certain(fault)))
-                return error_mapping.create_outcome(body.phase, _certain(fault))
-            self._counted("create", response_mapping.create_code(reply))
-            outcome = response_mapping.create_outcome(reply, size=body.image_size)
-            if isinstance(outcome, Finished) and outcome.spooled is not None:
-                arrival.keep()
+                self._on_request_done("create", error_mapping.error_label(_require_error(fault)))
+                return error_mapping.map_create_error(body.phase, _require_error(fault))
+            self._on_request_done("create", response_mapping.create_code_label(reply))
+            outcome = response_mapping.map_create_response(reply, size=body.image_size)
+            if isinstance(outcome, Finished) and outcome.spooled_bytes is not None:
+                arrival.keep_image()
             return outcome
 
     async def query(self, task_id: str, *, sink: Path, leaving: Callable[[], None] = lambda: None) -> QueryOutcome:
@@ -162,23 +167,23 @@ class PicwishClient:
         A base64 result goes to ``sink``, which holds it only if the outcome has ``spooled``. ``leaving`` is called when
         the first byte leaves, which may be later than it was asked for: a connection may have to be made first.
         """
-        with self._arrival(sink) as arrival:
+        with self._new_response(sink) as arrival:
             reply = await self._get(task_id, arrival, "query", leaving)
             if isinstance(reply, Exception):
-                return error_mapping.query_outcome(reply)
-            outcome = response_mapping.query_outcome(reply, task_id)
-            if isinstance(outcome, Succeeded) and outcome.spooled is not None:
-                arrival.keep()
+                return error_mapping.map_query_error(reply)
+            outcome = response_mapping.map_query_response(reply, task_id)
+            if isinstance(outcome, Succeeded) and outcome.spooled_bytes is not None:
+                arrival.keep_image()
             return outcome
 
     async def probe(self, *, leaving: Callable[[], None] = lambda: None) -> ProbeOutcome:
         """Asks for a task that does not exist: tells for nothing whether API and key are well; ``leaving`` as above."""
-        with self._arrival(None) as arrival:
-            reply = await self._get(NOBODYS_TASK, arrival, "probe", leaving)
+        with self._new_response(None) as arrival:
+            reply = await self._get(PROBE_TASK_ID, arrival, "probe", leaving)
             return (
-                error_mapping.query_outcome(reply)
+                error_mapping.map_query_error(reply)
                 if isinstance(reply, Exception)
-                else response_mapping.probe_outcome(reply)
+                else response_mapping.map_probe_response(reply)
             )
 
     async def download(self, url: str, *, sink: Path) -> DownloadOutcome:
@@ -186,26 +191,26 @@ class PicwishClient:
         codes: list[int] = []
         word = None
         try:
-            async with asyncio.timeout(self._patience.transfer):
+            async with asyncio.timeout(self._request_timeouts.transfer):
                 return await download(
-                    self._results,
+                    self._download_transport,
                     url,
                     sink=sink,
-                    headers=_COMMON,
-                    timeouts=self._timeouts(self._timeout),
+                    headers=_COMMON_HEADERS,
+                    timeouts=self._httpcore_timeouts(self._timeout),
                     limit=self._max_result,
                     answered=codes.append,
                 )
-        except error_mapping.CAUGHT as error:
-            word = error_mapping.word_of(error)
-            return error_mapping.download_outcome(error)
+        except error_mapping.TRANSPORT_ERRORS as error:
+            word = error_mapping.error_label(error)
+            return error_mapping.map_download_error(error)
         finally:
             if codes or word is not None:  # neither: it was cancelled, or no address to ask
-                self._counted("download", response_mapping.spelled(codes[-1]) if codes else str(word))
+                self._on_request_done("download", response_mapping.code_label(codes[-1]) if codes else str(word))
 
     async def aclose(self) -> None:
         """Closes every connection."""
-        for transport in (self._fresh, self._kept, self._results):
+        for transport in (self._create_transport, self._query_transport, self._download_transport):
             await transport.aclose()
 
     async def __aenter__(self) -> Self:
@@ -216,81 +221,88 @@ class PicwishClient:
     ) -> None:
         await self.aclose()
 
-    async def _post(self, http: httpx.Request, arrival: Arrival, hook: "_Hook") -> Exception | None:
+    async def _post(self, http: httpx.Request, arrival: IncomingResponse, hook: "_SendHook") -> Exception | None:
         """Answers what broke the exchange; raises what the caller's hooks raised."""
         try:
             async with asyncio.timeout(None) as hook.deadline:
                 try:
-                    await self._exchange(self._fresh, http, arrival, hook.deadline, whole=False)
-                except _ClosedError:  # now that it is its turn, another one will not have to wait
-                    await self._exchange(self._fresh, http, arrival, hook.deadline, whole=False)
-        except error_mapping.CAUGHT as error:
+                    await self._exchange(self._create_transport, http, arrival, hook.deadline, whole=False)
+                except _StaleConnectionError:  # now that it is its turn, another one will not have to wait
+                    await self._exchange(self._create_transport, http, arrival, hook.deadline, whole=False)
+        except error_mapping.TRANSPORT_ERRORS as error:
             if hook.error is not None:
                 raise hook.error from None
             return error
         return None
 
-    async def _get(self, task_id: str, arrival: Arrival, kind: str, leaving: Callable[[], None]) -> Reply | Exception:
+    async def _get(
+        self, task_id: str, arrival: IncomingResponse, kind: str, leaving: Callable[[], None]
+    ) -> ApiResponse | Exception:
         async def trace(name: str, _info: dict[str, object]) -> None:
-            if name == _STARTED:
+            if name == _SEND_STARTED_EVENT:
                 leaving()
 
         request = httpx.Request(
             "GET",
-            f"{self._base_url}{PATH}/{_quoted(task_id)}",
+            f"{self._base_url}{API_PATH}/{_quote_task_id(task_id)}",
             headers=self._headers(),
-            extensions={"timeout": self._timeouts(self._timeout), "trace": trace},
+            extensions={"timeout": self._httpcore_timeouts(self._timeout), "trace": trace},
         )
         fault = None
         try:
-            async with asyncio.timeout(self._patience.query) as deadline:
-                await self._exchange(self._kept, request, arrival, deadline, whole=True)
-        except error_mapping.CAUGHT as error:
+            async with asyncio.timeout(self._request_timeouts.query) as deadline:
+                await self._exchange(self._query_transport, request, arrival, deadline, whole=True)
+        except error_mapping.TRANSPORT_ERRORS as error:
             fault = error
-        reply = await arrival.settle(fault)
-        self._counted(
-            kind, error_mapping.word_of(_certain(fault)) if reply is None else response_mapping.query_code(reply)
+        reply = await arrival.finish(fault)
+        self._on_request_done(
+            kind,
+            error_mapping.error_label(_require_error(fault))
+            if reply is None
+            else response_mapping.query_code_label(reply),
         )
-        return _certain(fault) if reply is None else reply
+        return _require_error(fault) if reply is None else reply
 
     async def _exchange(
         self,
         transport: httpx.AsyncHTTPTransport,
         request: httpx.Request,
-        arrival: Arrival,
+        arrival: IncomingResponse,
         deadline: asyncio.Timeout,
         *,
         whole: bool,
     ) -> None:
         response = await transport.handle_async_request(request)
         if not response.is_success:  # the code says it all; its text is not worth much time
-            _allow(deadline, self._timeout)
-        await arrival.take(response, whole=whole, picture_begins=lambda: _allow(deadline, self._patience.transfer))
+            _set_deadline(deadline, self._timeout)
+        await arrival.receive(
+            response, whole=whole, picture_begins=lambda: _set_deadline(deadline, self._request_timeouts.transfer)
+        )
 
-    def _arrival(self, sink: Path | None) -> Arrival:
-        return Arrival(sink, limit=self._max_result, secret=self._key)
+    def _new_response(self, sink: Path | None) -> IncomingResponse:
+        return IncomingResponse(sink, limit=self._max_result, secret=self._key)
 
     def _headers(self) -> dict[str, str]:
-        return _COMMON | {"X-API-KEY": self._key}
+        return _COMMON_HEADERS | {"X-API-KEY": self._key}
 
-    def _timeouts(self, silence: float) -> dict[str, float]:
+    def _httpcore_timeouts(self, silence: float) -> dict[str, float]:
         """For httpcore: seconds; the write timeout is always the user's."""
-        connect = self._patience.connect
+        connect = self._request_timeouts.connect
         return {"connect": connect, "pool": connect, "read": silence, "write": self._timeout}
 
 
-_COMMON = {
+_COMMON_HEADERS = {
     "User-Agent": f"picwish-watchd/{__version__}",
     "Accept": "*/*",
     "Accept-Encoding": "identity",  # answers are short or pictures; compression only adds what can break
 }
 
 
-class _ClosedError(httpx.ConnectError):
+class _StaleConnectionError(httpx.ConnectError):
     """The server has closed a connection before anything was sent."""
 
 
-class _Hook:
+class _SendHook:
     """Stands between the connection and the first byte of a POST (httpcore's trace extension)."""
 
     def __init__(
@@ -307,23 +319,23 @@ class _Hook:
         self._started = started
         self._connection: socket.socket | None = None
         self._body = body
-        self._allowed = allowed
+        self._send_seconds = allowed
 
     async def trace(self, name: str, info: dict[str, Any]) -> None:
         if name == _CONNECTED:
             self._connection = info["return_value"].get_extra_info("socket")
-        if name != _STARTED:
+        if name != _SEND_STARTED_EVENT:
             return
         if self._ready is not None:
-            await self._told(self._ready)
+            await self._call_hook(self._ready)
             if self._connection is not None and _is_closed(self._connection):
-                raise _ClosedError("the server closed it again before anything was sent")
-        await self._told(self._started)
-        self._body.permit()
+                raise _StaleConnectionError("the server closed it again before anything was sent")
+        await self._call_hook(self._started)
+        self._body.allow_sending()
         assert self.deadline is not None
-        _allow(self.deadline, self._allowed)
+        _set_deadline(self.deadline, self._send_seconds)
 
-    async def _told(self, who: Callable[[], Awaitable[None]]) -> None:
+    async def _call_hook(self, who: Callable[[], Awaitable[None]]) -> None:
         try:
             await who()
         except BaseException as error:
@@ -338,30 +350,30 @@ def _is_closed(connection: socket.socket) -> bool:
     return bool(look.poll(0))
 
 
-def _allow(deadline: asyncio.Timeout, seconds: float) -> None:
+def _set_deadline(deadline: asyncio.Timeout, seconds: float) -> None:
     """From now on; one that has passed stays passed."""
     if not deadline.expired():
         deadline.reschedule(asyncio.get_running_loop().time() + seconds)
 
 
-def _certain(fault: Exception | None) -> Exception:
+def _require_error(fault: Exception | None) -> Exception:
     assert fault is not None, "no answer and no error"
     return fault
 
 
-def _quoted(task_id: str) -> str:
+def _quote_task_id(task_id: str) -> str:
     """One step of a path, whatever a server called its task (RFC 3986, 3.3 and 5.2.4)."""
     quoted = quote(task_id, safe="")
     return quoted if quoted.strip(".") else quoted.replace(".", "%2E")
 
 
-def _checked_key(key: str) -> str:
+def _validate_key(key: str) -> str:
     if not key or not key.isascii() or not key.isprintable() or " " in key:
         raise ValueError("the API key must be one word of printable ASCII characters")
     return key
 
 
-def _checked_address(base_url: str, *, allow_insecure: bool) -> str:
+def _validate_base_url(base_url: str, *, allow_insecure: bool) -> str:
     try:
         url = httpx.URL(base_url)
     except httpx.InvalidURL as error:
@@ -381,11 +393,13 @@ def _is_loopback(host: str) -> bool:
 
 
 @cache
-def _tls() -> ssl.SSLContext:
+def _create_tls_context() -> ssl.SSLContext:
     """Made once, as it takes about 0.1 s; the environment is not asked for certificates."""
     return httpx.create_ssl_context(trust_env=False)
 
 
-def _transport(*, idle: int) -> httpx.AsyncHTTPTransport:
+def _build_transport(*, idle: int) -> httpx.AsyncHTTPTransport:
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=idle, keepalive_expiry=5.0)
-    return httpx.AsyncHTTPTransport(verify=_tls(), trust_env=False, http1=True, http2=False, limits=limits, retries=0)
+    return httpx.AsyncHTTPTransport(
+        verify=_create_tls_context(), trust_env=False, http1=True, http2=False, limits=limits, retries=0
+    )

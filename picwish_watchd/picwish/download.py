@@ -7,20 +7,20 @@ from typing import cast
 
 import httpx
 
-from picwish_watchd.picwish.outcomes import Dead, Downloaded, DownloadOutcome, NotAResult, NotStored, Unavailable
-from picwish_watchd.picwish.response_mapping import retry_after
+from picwish_watchd.picwish.outcomes import DeadUrl, Downloaded, DownloadOutcome, InvalidResult, NotStored, Unavailable
+from picwish_watchd.picwish.response_mapping import parse_retry_after
 from picwish_watchd.picwish.sink import Sink, SinkError, TooLargeError
 
 MAX_REDIRECTS = 3
 MAX_PORT = 65535
 
 #: Definite 4xx after which the same address is worth another try all the same.
-_LATER = frozenset({408, 425, 429})
+_RETRYABLE_CODES = frozenset({408, 425, 429})
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _TEXTS = ("text/", "application/json", "application/xml", "application/xhtml")
 _MAGIC = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF", b"BM", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _HEAD = 64
-_SPACE = b"\xef\xbb\xbf \t\r\n\0"
+_LEADING_BYTES = b"\xef\xbb\xbf \t\r\n\0"
 
 
 async def download(
@@ -50,24 +50,24 @@ async def download(
     address = httpx.URL(url)
     for _ in range(MAX_REDIRECTS + 1):
         if address.scheme not in ("http", "https") or not address.host or (address.port or 1) > MAX_PORT:
-            return Dead("the address of the result is none that http or https could reach")
+            return DeadUrl("the address of the result is none that http or https could reach")
         request = httpx.Request("GET", address, headers=headers, extensions={"timeout": timeouts})
         response = await transport.handle_async_request(request)
         async with aclosing(response):
             location = response.headers.get("location")
             if response.status_code not in _REDIRECTS or location is None:
                 answered(response.status_code)
-                return await _receive(response, sink, limit)
+                return await _handle_response(response, sink, limit)
         address = address.join(location)
-    return Dead(f"more than {MAX_REDIRECTS} redirects")
+    return DeadUrl(f"more than {MAX_REDIRECTS} redirects")
 
 
-async def _receive(response: httpx.Response, sink: Path, limit: int) -> DownloadOutcome:
+async def _handle_response(response: httpx.Response, sink: Path, limit: int) -> DownloadOutcome:
     code = response.status_code
-    if 400 <= code < 500 and code not in _LATER:
-        return Dead(f"the result's address is dead (HTTP {code})")
+    if 400 <= code < 500 and code not in _RETRYABLE_CODES:
+        return DeadUrl(f"the result's address is dead (HTTP {code})")
     if code not in (200, 203):
-        return Unavailable(f"the result's server answered HTTP {code}", retry_after(response.headers))
+        return Unavailable(f"the result's server answered HTTP {code}", parse_retry_after(response.headers))
     file = Sink(sink, limit)
     kept = False
     try:
@@ -75,7 +75,7 @@ async def _receive(response: httpx.Response, sink: Path, limit: int) -> Download
         kept = isinstance(outcome, Downloaded)
         return outcome
     except TooLargeError:
-        return NotAResult(f"the result is larger than {limit} bytes, which is more than PicWish makes")
+        return InvalidResult(f"the result is larger than {limit} bytes, which is more than PicWish makes")
     except SinkError as error:
         return NotStored(f"the result could not be stored: {error}")
     finally:
@@ -86,12 +86,12 @@ async def _store(response: httpx.Response, file: Sink) -> DownloadOutcome:
     head = b""
     async with aclosing(cast("AsyncGenerator[bytes]", response.aiter_bytes())) as pieces:
         async for piece in pieces:
-            head = (head + piece[:_HEAD]).lstrip(_SPACE)[:_HEAD] if len(head) < _HEAD else head
+            head = (head + piece[:_HEAD]).lstrip(_LEADING_BYTES)[:_HEAD] if len(head) < _HEAD else head
             await file.write(piece)
     if file.size == 0:
-        return NotAResult("the result's server sent nothing")
+        return InvalidResult("the result's server sent nothing")
     if _is_text(response.headers.get("content-type", ""), head):
-        return NotAResult("the result's server sent a text instead of a picture")
+        return InvalidResult("the result's server sent a text instead of a picture")
     return Downloaded(await file.finish())
 
 

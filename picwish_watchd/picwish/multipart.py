@@ -6,7 +6,9 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from enum import Enum
 
-PIECE = 64 * 1024  #: bytes that are handed over at once; each has `timeout` to leave, so a slow line needs them small
+CHUNK_SIZE = (
+    64 * 1024
+)  #: bytes that are handed over at once; each has `timeout` to leave, so a slow line needs them small
 
 _FILENAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _CONTENT_TYPE = re.compile(r"[a-z]+/[a-z0-9.+-]+")
@@ -35,11 +37,11 @@ class CreateRequest:
             raise ValueError(f"not fit for a header: {self.filename!r}, {self.content_type!r}")
 
 
-class Phase(Enum):
+class UploadPhase(Enum):
     """How far a POST got, by what can be proved."""
 
-    BEFORE = "before"  #: nothing left this machine
-    UNFINISHED = "unfinished"  #: the end of the body was not even handed over: no server can have the whole request
+    NOT_STARTED = "before"  #: nothing left this machine
+    INCOMPLETE = "unfinished"  #: the end of the body was not even handed over: no server can have the whole request
     SENT = "sent"  #: the end was handed over; it may have arrived
 
 
@@ -52,44 +54,44 @@ class MultipartBody:
     def __init__(self, request: CreateRequest, sent: Callable[[], None]) -> None:
         """``sent`` is called once, when the last piece has been taken over; by then the image is let go of."""
         boundary = secrets.token_hex(16)
-        self._given = request.image if isinstance(request.image, memoryview) else None
+        self._source_view = request.image if isinstance(request.image, memoryview) else None
         self._image = memoryview(b"" if request.image is None else request.image).cast("B")
-        self._head, self._tail = _frame(request, boundary)
-        self._sent = sent
+        self._head, self._tail = _render_frame(request, boundary)
+        self._on_sent = sent
         self.image_size = len(self._image)  #: bytes
         self.content_type = f"multipart/form-data; boundary={boundary}"
         self.length = len(self._head) + len(self._image) + len(self._tail)  #: bytes
-        self.phase = Phase.BEFORE
+        self.phase = UploadPhase.NOT_STARTED
 
-    def permit(self) -> None:
+    def allow_sending(self) -> None:
         """The first byte may go."""
-        self.phase = Phase.UNFINISHED
+        self.phase = UploadPhase.INCOMPLETE
 
-    def drop(self) -> None:
+    def release_image(self) -> None:
         """Lets go of the image, and releases the caller's view, so that it is gone whoever still holds the request."""
         self._image = memoryview(b"")
-        if self._given is not None:
-            self._given.release()
-            self._given = None
+        if self._source_view is not None:
+            self._source_view.release()
+            self._source_view = None
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        if self.phase is not Phase.UNFINISHED:
+        if self.phase is not UploadPhase.INCOMPLETE:
             raise RuntimeError("a body was asked for before it was permitted, or twice")
         yield self._head
-        for start in range(0, self.image_size, PIECE):
-            yield bytes(self._image[start : start + PIECE])
-        self.drop()
-        self.phase = Phase.SENT
+        for start in range(0, self.image_size, CHUNK_SIZE):
+            yield bytes(self._image[start : start + CHUNK_SIZE])
+        self.release_image()
+        self.phase = UploadPhase.SENT
         yield self._tail
-        self._sent()
+        self._on_sent()
 
 
-def _frame(request: CreateRequest, boundary: str) -> tuple[bytes, bytes]:
+def _render_frame(request: CreateRequest, boundary: str) -> tuple[bytes, bytes]:
     """What stands before and behind the image."""
-    head = _field("type", request.type, boundary)
-    head += _field("return_type", request.return_type, boundary) + _field("sync", request.sync, boundary)
+    head = _render_field("type", request.type, boundary)
+    head += _render_field("return_type", request.return_type, boundary) + _render_field("sync", request.sync, boundary)
     if request.image_url is not None:
-        return head + _field("image_url", request.image_url, boundary), f"--{boundary}--\r\n".encode("ascii")
+        return head + _render_field("image_url", request.image_url, boundary), f"--{boundary}--\r\n".encode("ascii")
     file = (
         f'--{boundary}\r\nContent-Disposition: form-data; name="image_file"; filename="{request.filename}"\r\n'
         f"Content-Type: {request.content_type}\r\n\r\n"
@@ -97,5 +99,5 @@ def _frame(request: CreateRequest, boundary: str) -> tuple[bytes, bytes]:
     return head + file.encode("ascii"), f"\r\n--{boundary}--\r\n".encode("ascii")
 
 
-def _field(name: str, value: object, boundary: str) -> bytes:
+def _render_field(name: str, value: object, boundary: str) -> bytes:
     return f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'.encode()

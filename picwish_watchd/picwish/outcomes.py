@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from picwish_watchd.job import Problem
-from picwish_watchd.picwish.task_info import Answer
+from picwish_watchd.picwish.task_info import TaskInfo
 
 # ---- of a create ----
 
@@ -13,7 +13,7 @@ class Accepted:
     """PicWish has the task; from here on queries tell."""
 
     task_id: str
-    answer: Answer
+    task_info: TaskInfo
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,9 +21,9 @@ class Finished:
     """PicWish has done the task and sent the picture along: exactly one of ``image`` and ``spooled`` is set."""
 
     task_id: str | None
-    answer: Answer
-    image: str | None = field(repr=False)  #: the address to download from
-    spooled: int | None  #: bytes of the picture that stand in the sink
+    task_info: TaskInfo
+    image_url: str | None = field(repr=False)  #: the address to download from
+    spooled_bytes: int | None  #: bytes of the picture that stand in the sink
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,10 +31,10 @@ class TaskFailed:
     """PicWish worked on the task and failed, which costs nothing. Also an outcome of a query."""
 
     task_id: str | None
-    answer: Answer
+    task_info: TaskInfo
     state: int
     problem: Problem
-    again: bool  #: another submission may succeed
+    is_retryable: bool  #: another submission may succeed
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class NotAccepted:
 
     reason: str
     retry_after: float | None  #: seconds, as PicWish asks
-    busy: bool  #: the rate was exceeded
+    rate_limited: bool  #: the rate was exceeded
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,28 +81,28 @@ class InDoubt:
 class Processing:
     """PicWish works on it."""
 
-    answer: Answer
+    task_info: TaskInfo
 
 
 @dataclass(frozen=True, slots=True)
 class Succeeded:
     """PicWish has done it. One of ``image`` and ``spooled`` is set; or none, and ``flaw`` says what was wrong."""
 
-    answer: Answer
-    image: str | None = field(repr=False)  #: the address to download from
-    spooled: int | None  #: bytes of the picture that stand in the sink
-    flaw: str | None = None
+    task_info: TaskInfo
+    image_url: str | None = field(repr=False)  #: the address to download from
+    spooled_bytes: int | None  #: bytes of the picture that stand in the sink
+    image_defect: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class TaskUnknown:
+class TaskNotFound:
     """PicWish does not know, or no longer knows, this task."""
 
     message: str
 
 
 @dataclass(frozen=True, slots=True)
-class Busy:
+class RateLimited:
     """The rate was exceeded. Also an outcome of a probe."""
 
     retry_after: float | None  #: seconds, as PicWish asks
@@ -134,14 +134,14 @@ class Downloaded:
 
 
 @dataclass(frozen=True, slots=True)
-class Dead:
+class DeadUrl:
     """This address will give nothing any more: ask for a fresh one."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
-class NotAResult:
+class InvalidResult:
     """The server gave something, and it is no picture."""
 
     reason: str
@@ -156,6 +156,6 @@ class Healthy:
 
 
 CreateOutcome = Accepted | Finished | TaskFailed | Refused | NotAccepted | NotSent | Unauthorized | InDoubt
-QueryOutcome = Processing | Succeeded | TaskFailed | TaskUnknown | Busy | Unauthorized | Unavailable | NotStored
-DownloadOutcome = Downloaded | Dead | NotAResult | Unavailable | NotStored
-ProbeOutcome = Healthy | Unauthorized | Busy | Unavailable
+QueryOutcome = Processing | Succeeded | TaskFailed | TaskNotFound | RateLimited | Unauthorized | Unavailable | NotStored
+DownloadOutcome = Downloaded | DeadUrl | InvalidResult | Unavailable | NotStored
+ProbeOutcome = Healthy | Unauthorized | RateLimited | Unavailable

@@ -9,12 +9,12 @@ from typing import Self, cast
 import httpx
 
 from picwish_watchd.picwish import error_mapping
-from picwish_watchd.picwish.response_mapping import Reply, retry_after
+from picwish_watchd.picwish.response_mapping import ApiResponse, parse_retry_after
 from picwish_watchd.picwish.sink import Sink, SinkError, TooLargeError
-from picwish_watchd.picwish.streaming_json import AnswerReader, GarbledError
+from picwish_watchd.picwish.streaming_json import MalformedResponseError, StreamingResponseParser
 
 
-class Arrival:
+class IncomingResponse:
     """Holds what has arrived so far, so that whatever breaks, nothing of it is lost: above all no task_id.
 
     As a context manager it removes the sink's file at its end, unless that was finished and `keep` was called.
@@ -27,15 +27,15 @@ class Arrival:
         """
         self._sink = None if sink is None else Sink(sink, limit)
         self._secret = secret
-        self._reader = AnswerReader()
+        self._parser = StreamingResponseParser()
         self._headers: httpx.Headers | None = None
-        self._code = 0
-        self._unreadable = ""
-        self._flaw: str | None = None
-        self._not_stored: str | None = None
-        self._kept = False
+        self._http_status = 0
+        self._parse_error = ""
+        self._image_defect: str | None = None
+        self._store_error: str | None = None
+        self._image_wanted = False
 
-    async def take(
+    async def receive(
         self,
         response: httpx.Response,
         *,
@@ -46,43 +46,45 @@ class Arrival:
 
         ``picture_begins`` is called with the first bytes of a base64 picture.
         """
-        self._code, self._headers = response.status_code, response.headers
+        self._http_status, self._headers = response.status_code, response.headers
         try:
             async with aclosing(cast("AsyncGenerator[bytes]", response.aiter_bytes())) as pieces:
                 async for piece in pieces:
-                    await self._feed(piece, picture_begins)
-                    if self._reader.complete and not whole:
+                    await self._handle_chunk(piece, picture_begins)
+                    if self._parser.is_complete and not whole:
                         return
-        except GarbledError as error:
-            self._unreadable = str(error)
+        except MalformedResponseError as error:
+            self._parse_error = str(error)
         finally:
             await response.aclose()
 
-    async def settle(self, fault: Exception | None) -> Reply | None:
+    async def finish(self, fault: Exception | None) -> ApiResponse | None:
         """What came, now that nothing more comes (None: not even a code). ``fault`` is what broke the exchange."""
         if self._headers is None:
             return None
         envelope = None
         try:
-            envelope = self._reader.finish()
-        except GarbledError as error:
-            self._unreadable = self._unreadable or (str(error) if fault is None else error_mapping.described(fault))
-        spooled = await self._spooled()
-        return Reply(
-            code=self._code,
-            retry_after=retry_after(self._headers),
+            envelope = self._parser.finish()
+        except MalformedResponseError as error:
+            self._parse_error = self._parse_error or (
+                str(error) if fault is None else error_mapping.describe_error(fault)
+            )
+        spooled = await self._finish_sink()
+        return ApiResponse(
+            http_status=self._http_status,
+            retry_after=parse_retry_after(self._headers),
             envelope=envelope,
-            unreadable=self._unreadable,
-            task_id=self._reader.task_id,
-            spooled=spooled,
-            flaw=self._flaw or self._reader.flaw,
-            not_stored=self._not_stored,
+            parse_error=self._parse_error,
+            task_id=self._parser.task_id,
+            spooled_bytes=spooled,
+            image_defect=self._image_defect or self._parser.image_defect,
+            store_error=self._store_error,
             secret=self._secret,
         )
 
-    def keep(self) -> None:
+    def keep_image(self) -> None:
         """The picture in the sink is wanted."""
-        self._kept = True
+        self._image_wanted = True
 
     def __enter__(self) -> Self:
         return self
@@ -91,27 +93,27 @@ class Arrival:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._sink is not None:
-            self._sink.close(keep=self._kept)
+            self._sink.close(keep=self._image_wanted)
 
-    async def _feed(self, piece: bytes, picture_begins: Callable[[], None]) -> None:
-        before = self._reader.picture_began
-        picture = self._reader.feed(piece)
-        if self._reader.picture_began and not before:
+    async def _handle_chunk(self, piece: bytes, picture_begins: Callable[[], None]) -> None:
+        before = self._parser.has_image_data
+        picture = self._parser.feed(piece)
+        if self._parser.has_image_data and not before:
             picture_begins()
-        if not picture or self._sink is None or self._flaw or self._not_stored:
+        if not picture or self._sink is None or self._image_defect or self._store_error:
             return
         try:
             await self._sink.write(picture)
         except TooLargeError:
-            self._flaw = "the picture is larger than anything that PicWish makes"
+            self._image_defect = "the picture is larger than anything that PicWish makes"
         except SinkError as error:
-            self._not_stored = f"the result could not be stored: {error}"
+            self._store_error = f"the result could not be stored: {error}"
 
-    async def _spooled(self) -> int | None:
-        if not self._reader.picture_whole or self._sink is None or self._flaw or self._not_stored:
+    async def _finish_sink(self) -> int | None:
+        if not self._parser.is_image_complete or self._sink is None or self._image_defect or self._store_error:
             return None
         try:
             return await self._sink.finish()
         except SinkError as error:
-            self._not_stored = f"the result could not be stored: {error}"
+            self._store_error = f"the result could not be stored: {error}"
             return None

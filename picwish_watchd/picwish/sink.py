@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-BLOCK = 256 * 1024  #: bytes that are gathered before they are written
+BUFFER_SIZE = 256 * 1024  #: bytes that are gathered before they are written
 
 
 class SinkError(Exception):
@@ -30,7 +30,7 @@ class Sink:
         self.size = 0  #: bytes taken so far
         self._path = path
         self._limit = limit
-        self._block = bytearray()
+        self._buffer = bytearray()
         self._file: io.FileIO | None = None
         self._finished = False
 
@@ -39,13 +39,13 @@ class Sink:
         if self.size + len(data) > self._limit:
             raise TooLargeError
         self.size += len(data)
-        self._block += data
-        if len(self._block) >= BLOCK:
-            await _in_thread(self._flush)
+        self._buffer += data
+        if len(self._buffer) >= BUFFER_SIZE:
+            await _run_in_thread(self._flush)
 
     async def finish(self) -> int:
         """The file is whole: brings the rest to it and closes it. Returns its size in bytes. Raises `SinkError`."""
-        await _in_thread(self._end)
+        await _run_in_thread(self._flush_and_close)
         self._finished = True
         return self.size
 
@@ -58,7 +58,7 @@ class Sink:
         with contextlib.suppress(OSError):
             os.unlink(self._path)
 
-    def _end(self) -> None:
+    def _flush_and_close(self) -> None:
         self._flush()
         try:
             assert self._file is not None
@@ -69,23 +69,23 @@ class Sink:
     def _flush(self) -> None:
         try:
             if self._file is None:
-                self._file = _fresh(self._path)
-            rest = memoryview(self._block)
+                self._file = _create_file(self._path)
+            rest = memoryview(self._buffer)
             while rest:
                 rest = rest[self._file.write(rest) :]
         except OSError as error:
             raise SinkError(error.strerror or str(error)) from error
-        self._block = bytearray()
+        self._buffer = bytearray()
 
 
-def _fresh(path: Path) -> io.FileIO:
+def _create_file(path: Path) -> io.FileIO:
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path)
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     return io.FileIO(fd, "w")
 
 
-async def _in_thread(call: Callable[[], None]) -> None:
+async def _run_in_thread(call: Callable[[], None]) -> None:
     """Runs it in a thread; if cancelled, goes only when the thread is done: nobody may close a file under its hands."""
     work = asyncio.ensure_future(asyncio.to_thread(call))
     try:

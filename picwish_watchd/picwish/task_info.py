@@ -5,16 +5,16 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
-from picwish_watchd.picwish.sanitize import plain
+from picwish_watchd.picwish.sanitize import sanitize
 
 #: Longer ids are not taken for ids; PicWish's have 36 characters.
-_LONGEST_ID = 256
+_MAX_ID_LENGTH = 256
 #: Above this a moment cannot be meant in seconds (year 5138): it is in milliseconds.
-_MILLISECONDS = 1e11
+_MAX_SECONDS_TIMESTAMP = 1e11
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class TaskInfo:
     """``data`` of an answer (API document, "Return Parameters") without the picture.
 
     None: missing, null or not readable. Moments are Unix seconds. The units of ``download_time`` and ``time_elapsed``
@@ -38,7 +38,7 @@ class Answer:
     time_elapsed: float | None = None
 
     @property
-    def seconds(self) -> float | None:
+    def duration(self) -> float | None:
         """What the task took, as PicWish tells; nonsense, even below 0, where its clocks are wrong."""
         if self.created_at is None or self.completed_at is None:
             return None
@@ -49,48 +49,48 @@ class Answer:
         return json.dumps(asdict(self), ensure_ascii=False)
 
 
-def read_answer(data: Mapping[str, object], secret: str = "") -> Answer:
+def parse_task_info(data: Mapping[str, object], secret: str = "") -> TaskInfo:
     """Never fails: numbers may come as strings, fields may be missing, null, unknown or nonsense.
 
     ``secret`` is the API key; it is taken out of the texts.
     """
-    return Answer(
-        task_id=read_task_id(data.get("task_id")),
-        created_at=_moment(data.get("created_at")),
-        processed_at=_moment(data.get("processed_at")),
-        completed_at=_moment(data.get("completed_at")),
-        return_type=whole_number(data.get("return_type")),
-        type=whole_number(data.get("type")),
-        progress=_number(data.get("progress")),
-        state=whole_number(data.get("state")),
-        image_width=whole_number(data.get("image_width")),
-        image_height=whole_number(data.get("image_height")),
-        image_size_kb=_number(data.get("image_size_kb")),
-        out_format=_text(data.get("out_format"), secret),
-        state_detail=_text(data.get("state_detail"), secret),
-        download_time=_number(data.get("download_time")),
-        time_elapsed=_number(data.get("time_elapsed")),
+    return TaskInfo(
+        task_id=parse_task_id(data.get("task_id")),
+        created_at=_parse_timestamp(data.get("created_at")),
+        processed_at=_parse_timestamp(data.get("processed_at")),
+        completed_at=_parse_timestamp(data.get("completed_at")),
+        return_type=parse_int(data.get("return_type")),
+        type=parse_int(data.get("type")),
+        progress=_parse_number(data.get("progress")),
+        state=parse_int(data.get("state")),
+        image_width=parse_int(data.get("image_width")),
+        image_height=parse_int(data.get("image_height")),
+        image_size_kb=_parse_number(data.get("image_size_kb")),
+        out_format=_parse_text(data.get("out_format"), secret),
+        state_detail=_parse_text(data.get("state_detail"), secret),
+        download_time=_parse_number(data.get("download_time")),
+        time_elapsed=_parse_number(data.get("time_elapsed")),
     )
 
 
-def read_task_id(value: object) -> str | None:
+def parse_task_id(value: object) -> str | None:
     """The id if it can be asked for: 1 to 256 printable characters without spaces, and not a step in a path."""
     if isinstance(value, int) and not isinstance(value, bool):
         value = str(value)
     if not isinstance(value, str):
         return None
     name = value.strip()
-    usable = 0 < len(name) <= _LONGEST_ID and name.isprintable() and " " not in name and name not in {".", ".."}
+    usable = 0 < len(name) <= _MAX_ID_LENGTH and name.isprintable() and " " not in name and name not in {".", ".."}
     return name if usable else None
 
 
-def whole_number(value: object) -> int | None:
+def parse_int(value: object) -> int | None:
     """``3``, ``3.0``, ``"3"``: 3; anything else: None."""
-    number = _number(value)
+    number = _parse_number(value)
     return int(number) if number is not None and number.is_integer() else None
 
 
-def _number(value: object) -> float | None:
+def _parse_number(value: object) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     try:
@@ -100,12 +100,12 @@ def _number(value: object) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def _moment(value: object) -> float | None:
-    number = _number(value)
+def _parse_timestamp(value: object) -> float | None:
+    number = _parse_number(value)
     if number is None or number <= 0:  # 0 stands for "not yet"
         return None
-    return number / 1000 if number > _MILLISECONDS else number
+    return number / 1000 if number > _MAX_SECONDS_TIMESTAMP else number
 
 
-def _text(value: object, secret: str) -> str | None:
-    return plain(value, secret) or None if isinstance(value, str) else None
+def _parse_text(value: object, secret: str) -> str | None:
+    return sanitize(value, secret) or None if isinstance(value, str) else None

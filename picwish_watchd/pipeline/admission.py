@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 
 from picwish_watchd.config.model import Config
 from picwish_watchd.config.schema import Api, OnFailure, Oversize, Rule
-from picwish_watchd.fs.verdicts import Bad
+from picwish_watchd.fs.verdicts import Rejected
 from picwish_watchd.images import validate
-from picwish_watchd.images.inspect import Inspected, Limits
-from picwish_watchd.images.link_files import LinkFound
+from picwish_watchd.images.inspect import ImageLimits, ValidImage
+from picwish_watchd.images.link_files import ValidLink
 from picwish_watchd.images.validate import Verdict
-from picwish_watchd.job import UNFINISHED, ErrorCode, Job, Kind, NewJob, Original, Stamp, State
+from picwish_watchd.job import UNFINISHED, ErrorCode, Job, NewJob, OriginalStatus, SourceKind, Stamp, State
 from picwish_watchd.journal.reader import JournalReader
 from picwish_watchd.outbox.spool import spool_folder
 
@@ -26,51 +26,53 @@ if TYPE_CHECKING:
     from picwish_watchd.config.schema import Rule
 
 
-def judge(path: Path, api: Api, rule: Rule, *, final: bool) -> Verdict:
+def validate_file(path: Path, api: Api, rule: Rule, *, final: bool) -> Verdict:
     """What the file is. ``final``: its time to come whole is over, a full decode decides and nothing is `NotWhole`."""
-    return validate.judge(path, limits_of(api, rule), follow_symlinks=rule.follow_symlinks, final=final)
+    return validate.inspect_file(path, image_limits(api, rule), follow_symlinks=rule.follow_symlinks, final=final)
 
 
-def limits_of(api: Api, rule: Rule) -> Limits:
+def image_limits(api: Api, rule: Rule) -> ImageLimits:
     """What PicWish takes, and whether the rule wants what is larger made smaller."""
-    return Limits(max_bytes=api.max_bytes, max_side=api.max_side, fitting=rule.oversize is Oversize.DOWNSCALE)
+    return ImageLimits(
+        max_bytes=api.max_bytes, max_side=api.max_side, allow_downscale=rule.oversize is Oversize.DOWNSCALE
+    )
 
 
-def new_job(rule: Rule, path: Path, stamp: Stamp, verdict: Inspected | LinkFound | Bad) -> NewJob:
+def build_new_job(rule: Rule, path: Path, stamp: Stamp, verdict: ValidImage | ValidLink | Rejected) -> NewJob:
     """What is written down about a file of ``rule`` that was judged so."""
     new = partial(
         NewJob, rule=rule.name, source=path, relative=path.relative_to(rule.inbox), stamp=stamp,
         type=rule.type, return_type=rule.return_type, sync=rule.sync,
     )  # fmt: skip
     match verdict:
-        case Inspected(format=kind, width=width, height=height, sha256=sha256):
+        case ValidImage(format=kind, width=width, height=height, sha256=sha256):
             return new(format=kind, width=width, height=height, sha256=sha256)
-        case LinkFound(url=url, sha256=sha256):
-            return new(kind=Kind.LINK, url=url, sha256=sha256)
-        case Bad(problem=problem):
+        case ValidLink(url=url, sha256=sha256):
+            return new(kind=SourceKind.LINK, url=url, sha256=sha256)
+        case Rejected(problem=problem):
             moving = rule.on_failure is OnFailure.MOVE
-            return new(problem=problem, original=Original.WAITING if moving else Original.PRESENT)
+            return new(problem=problem, original=OriginalStatus.WAITING if moving else OriginalStatus.PRESENT)
 
 
-def without_own(new: Sequence[NewJob], journal: JournalReader) -> list[NewJob]:
+def mark_own_results(new: Sequence[NewJob], journal: JournalReader) -> list[NewJob]:
     """The same; those whose content is a result of ours know it, and are not bought again."""
-    images = [job.sha256 for job in new if job.sha256 is not None and job.kind is Kind.FILE]
+    images = [job.sha256 for job in new if job.sha256 is not None and job.kind is SourceKind.FILE]
     made = journal.outputs_of(images)
     return [replace(job, result_of=made[job.sha256]) if job.sha256 in made else job for job in new]
 
 
-def is_known(last: Job | None, new: NewJob, rules: Sequence[Rule]) -> bool:
+def is_unchanged(last: Job | None, new: NewJob, rules: Sequence[Rule]) -> bool:
     """Whether the file was only touched, and holds what ``last``, the newest job of its path, was about."""
-    if last is None or last.original in (Original.MOVED, Original.DELETED, Original.REPLACED):
+    if last is None or last.original in (OriginalStatus.MOVED, OriginalStatus.DELETED, OriginalStatus.REPLACED):
         return False
     # the inbox of a rule that was only renamed is not bought again, and what is under way never is
     others = any(rule.name == last.rule for rule in rules) and last.rule != new.rule
     if others and last.state not in (*UNFINISHED, State.HELD):
         return False
-    return _same(last, new)
+    return _is_same_content(last, new)
 
 
-def _same(last: Job, new: NewJob) -> bool:
+def _is_same_content(last: Job, new: NewJob) -> bool:
     if last.problem is not None and last.state is State.REJECTED:
         if last.problem.code in (ErrorCode.SOURCE_CHANGED, ErrorCode.SOURCE_MISSING):
             return False
@@ -79,7 +81,7 @@ def _same(last: Job, new: NewJob) -> bool:
     return new.problem is None and last.sha256 == new.sha256 and last.kind is new.kind
 
 
-def stillness(found: os.stat_result, now: float) -> float | None:
+def seconds_unchanged(found: os.stat_result, now: float) -> float | None:
     """For how many seconds the file has not changed; None where the file system's clock is ahead of ours.
 
     A copy that keeps the time of its original (`cp -p`) still changed when it was made: st_ctime.
@@ -88,12 +90,12 @@ def stillness(found: os.stat_result, now: float) -> float | None:
     return age if age >= 0 else None
 
 
-def is_final(rule: Rule, found: os.stat_result, now: float) -> bool:
+def has_settle_expired(rule: Rule, found: os.stat_result, now: float) -> bool:
     """Whether the file has had its time to come whole."""
-    return (stillness(found, now) or 0.0) >= max(rule.settle, rule.settle_timeout)
+    return (seconds_unchanged(found, now) or 0.0) >= max(rule.settle, rule.settle_timeout)
 
 
-def forbidden_to(config: "Config", rule: "Rule") -> tuple[Path, ...]:
+def forbidden_link_targets(config: "Config", rule: "Rule") -> tuple[Path, ...]:
     """Folders that no link in the rule's inbox may lead into: what is found there would be bought in a circle."""
     written = [folder for each in config.rules for folder in (each.outbox, each.archive, each.failed) if folder]
     others = [each.inbox for each in config.rules if each.name != rule.name]

@@ -14,73 +14,73 @@ from typing import assert_never
 import structlog
 
 from picwish_watchd.config.schema import IfExists, OnSuccess, Rule
-from picwish_watchd.fs.atomic_write import NoRoom, OutboxAway, Refused
+from picwish_watchd.fs.atomic_write import FolderUnavailable, NameRefused, NoSpace
 from picwish_watchd.fs.mounts import Mount
 from picwish_watchd.images.formats import Format
-from picwish_watchd.job import ErrorCode, Job, Original, Problem, Stamp, State
-from picwish_watchd.job_json import sidecar_text
-from picwish_watchd.outbox.availability import reach
-from picwish_watchd.outbox.filenames import portable
+from picwish_watchd.job import ErrorCode, Job, OriginalStatus, Problem, Stamp, State
+from picwish_watchd.job_json import render_sidecar
+from picwish_watchd.outbox.availability import ensure_usable
+from picwish_watchd.outbox.filenames import make_portable
 from picwish_watchd.outbox.publish import (
-    Damaged,
+    ExistingFile,
+    NameTaken,
     Published,
-    Standing,
-    Taken,
-    first_free,
-    known_as,
-    publish,
-    standing,
-    stands_durably,
+    SpoolDamaged,
+    ensure_durable,
+    find_same_file,
+    first_free_name,
+    inspect_existing,
+    publish_result,
     write_sidecar,
 )
-from picwish_watchd.pipeline.context import Context
-from picwish_watchd.pipeline.error_boundary import guarded
-from picwish_watchd.pipeline.result_names import name_of, ways_out
-from picwish_watchd.pipeline.target_folders import Sweeper, remember
-from picwish_watchd.wording import shown
+from picwish_watchd.pipeline.context import StepContext
+from picwish_watchd.pipeline.error_boundary import job_error_boundary
+from picwish_watchd.pipeline.result_names import numbered_names, result_name
+from picwish_watchd.pipeline.target_folders import Sweeper, record_folder
+from picwish_watchd.wording import printable_path
 
 _log = structlog.get_logger()
 
-_IDLE = 1.0
-_AT_ONCE = 4  # deliveries of one rule on their way; its thread copies one after the other
-_PAUSE = 10.0  # seconds until an outbox that was away or full is tried again
+_IDLE_SECONDS = 1.0
+_MAX_PER_RULE = 4  # deliveries of one rule on their way; its thread copies one after the other
+_RETRY_DELAY = 10.0  # seconds until an outbox that was away or full is tried again
 
 
 class Deliver:
     """Delivers what lies in the spool, rule by rule: an outbox that hangs delays its own rule only."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: StepContext) -> None:
         self._context = context
-        self._moving: dict[int, str] = {}  # job -> rule
-        self._places: dict[Path, Job] = {}  # where a result is just being put, and whose
+        self._in_progress: dict[int, str] = {}  # job -> rule
+        self._claimed_paths: dict[Path, Job] = {}  # where a result is just being put, and whose
         self._sweeper = Sweeper(context)
 
     async def run(self) -> None:
         """Delivers until the daemon stops; then returns when what had begun is done."""
         async with asyncio.TaskGroup() as group:
             while not self._context.stopping:
-                self._context.pulse.beat("deliver")
-                while (job := self._next()) is not None:
-                    self._moving[job.id] = job.rule
-                    group.create_task(self._serve(job))
-                await self._context.bells.deliver.wait(self._context.patience(_IDLE))
+                self._context.heartbeat.beat("deliver")
+                while (job := self._next_job()) is not None:
+                    self._in_progress[job.id] = job.rule
+                    group.create_task(self._process_job(job))
+                await self._context.wakeups.deliver.wait(self._context.wait_timeout(_IDLE_SECONDS))
 
-    def _next(self) -> Job | None:
+    def _next_job(self) -> Job | None:
         journal, now = self._context.journal, self._context.clock.now()
         for rule in journal.rules_with(State.DELIVERING, now):
-            if sum(other == rule for other in self._moving.values()) < _AT_ONCE:
-                job = journal.ready(rule, now, tuple(self._moving), state=State.DELIVERING)
+            if sum(other == rule for other in self._in_progress.values()) < _MAX_PER_RULE:
+                job = journal.ready(rule, now, tuple(self._in_progress), state=State.DELIVERING)
                 if job is not None:
                     return job
         return None
 
-    async def _serve(self, job: Job) -> None:
+    async def _process_job(self, job: Job) -> None:
         try:
-            await guarded(self._context, job.id, self.deliver(job))
+            await job_error_boundary(self._context, job.id, self.deliver(job))
         finally:
-            del self._moving[job.id]
-            self._places = {path: holder for path, holder in self._places.items() if holder.id != job.id}
-            self._context.bells.deliver.ring()
+            del self._in_progress[job.id]
+            self._claimed_paths = {path: holder for path, holder in self._claimed_paths.items() if holder.id != job.id}
+            self._context.wakeups.deliver.notify()
 
     async def deliver(self, job: Job) -> None:
         """One result's way into the outbox, or why it has to wait."""
@@ -90,93 +90,97 @@ class Deliver:
         assert result is not None
         await self._sweeper.sweep(rule, rule.outbox)
         if job.output is not None and job.output.is_relative_to(rule.outbox):
-            stands = await context.lanes.run(f"out:{job.rule}", stands_durably, job.output, result.sha256)
-            if isinstance(stands, OutboxAway):
-                self._wait(job, f"the outbox {rule.outbox} cannot be used: {stands.reason}")
+            stands = await context.executor.run(f"out:{job.rule}", ensure_durable, job.output, result.sha256)
+            if isinstance(stands, FolderUnavailable):
+                self._postpone_rule(job, f"the outbox {rule.outbox} cannot be used: {stands.reason}")
                 return
             if stands:
                 await self._finish(job, rule, job.output)
                 return
-        planned = name_of(job, rule, Format(result.format), result.width, result.height, context.clock.now())
+        planned = result_name(job, rule, Format(result.format), result.width, result.height, context.clock.now())
         earlier = () if job.output is None or not job.output.is_relative_to(rule.outbox) else (job.output,)
         # what an earlier try had planned goes first
-        await self._put(job, rule, chain((each.relative_to(rule.outbox) for each in earlier), ways_out(planned)))
+        await self._publish_first_free(
+            job, rule, chain((each.relative_to(rule.outbox) for each in earlier), numbered_names(planned))
+        )
 
-    async def _put(self, job: Job, rule: Rule, names: Iterator[PurePath]) -> None:
+    async def _publish_first_free(self, job: Job, rule: Rule, names: Iterator[PurePath]) -> None:
         """Delivers under the first of the names that is free."""
         if rule.if_exists is not IfExists.OVERWRITE:
-            names = chain((await self._context.lanes.run(f"out:{job.rule}", first_free, rule.outbox, names),), names)
+            names = chain(
+                (await self._context.executor.run(f"out:{job.rule}", first_free_name, rule.outbox, names),), names
+            )
         for name in names:
-            match outcome := await self._try(job, rule, name):
+            match outcome := await self._try_name(job, rule, name):
                 case Published(path=path):
                     await self._finish(job, rule, path)
-                case Taken():
+                case NameTaken():
                     continue
-                case NoRoom(reason=reason):
-                    self._wait(job, f"there is no room in the outbox {rule.outbox}: {reason}")
-                case OutboxAway(reason=reason):
-                    self._wait(job, f"the outbox {rule.outbox} cannot be used: {reason}")
-                case Refused(reason=reason):
-                    await self._refused(job, rule, name, reason)
-                case Damaged(reason=reason):
-                    self._lost(job, reason)
+                case NoSpace(reason=reason):
+                    self._postpone_rule(job, f"there is no room in the outbox {rule.outbox}: {reason}")
+                case FolderUnavailable(reason=reason):
+                    self._postpone_rule(job, f"the outbox {rule.outbox} cannot be used: {reason}")
+                case NameRefused(reason=reason):
+                    await self._handle_refused_name(job, rule, name, reason)
+                case SpoolDamaged(reason=reason):
+                    self._refetch_result(job, reason)
                 case _:
                     assert_never(outcome)
             return
 
-    async def _refused(self, job: Job, rule: Rule, name: PurePath, reason: str) -> None:
+    async def _handle_refused_name(self, job: Job, rule: Rule, name: PurePath, reason: str) -> None:
         """What was paid for is delivered under another name rather than not at all."""
-        plain, what = portable(name), f"the outbox does not take the name {shown(name)}: {reason}"
+        plain, what = make_portable(name), f"the outbox does not take the name {printable_path(name)}: {reason}"
         if plain == name:
             self._hold(job, ErrorCode.OUTPUT_FAILED, what)
             return
         _log.warning("delivery.renamed", job=job.id, rule=job.rule, path=job.source, output=plain, reason=what)
         self._context.journal.update(job, f"{what}; it is delivered as {plain}", output=None)
-        await self._put(job, rule, ways_out(plain))
+        await self._publish_first_free(job, rule, numbered_names(plain))
 
-    async def _try(
+    async def _try_name(
         self, job: Job, rule: Rule, name: PurePath
-    ) -> Published | Taken | OutboxAway | NoRoom | Refused | Damaged:
+    ) -> Published | NameTaken | FolderUnavailable | NoSpace | NameRefused | SpoolDamaged:
         """One name; with `if_exists: overwrite` what bears it is looked at before it is replaced."""
         context, path = self._context, rule.outbox / name
-        if not await self._is_free(job, rule, path):
-            return Taken()
+        if not await self._claim_path(job, rule, path):
+            return NameTaken()
         context.journal.update(job, output=path)
         seen, mount = context.journal.folder_seen(rule.outbox), context.journal.folder_mount(rule.outbox)
         examined: Stamp | None = None
         while True:
-            outcome = await context.lanes.run(
-                f"out:{job.rule}", self._place, job, rule, name, examined, seen=seen, mount=mount
+            outcome = await context.executor.run(
+                f"out:{job.rule}", self._publish_as, job, rule, name, examined, seen=seen, mount=mount
             )
-            if not isinstance(outcome, Standing):
+            if not isinstance(outcome, ExistingFile):
                 return outcome
             theirs = [
                 other.output for other in context.journal.makers_of(outcome.sha256)
-                if other.output is not None and not _may_replace(job, other)
+                if other.output is not None and not _can_replace(job, other)
             ]  # fmt: skip
-            if await context.lanes.run(f"out:{job.rule}", known_as, path, theirs) is not None:
-                return Taken()
+            if await context.executor.run(f"out:{job.rule}", find_same_file, path, theirs) is not None:
+                return NameTaken()
             examined = outcome.stamp
 
-    def _place(
+    def _publish_as(
         self, job: Job, rule: Rule, name: PurePath, examined: Stamp | None, *, seen: bool, mount: Mount | None
-    ) -> Published | Taken | Standing | OutboxAway | NoRoom | Refused | Damaged:
+    ) -> Published | NameTaken | ExistingFile | FolderUnavailable | NoSpace | NameRefused | SpoolDamaged:
         """In the outbox's thread."""
         assert job.result is not None
-        away = reach(rule.outbox, rule.file_mode, seen=seen, mount=mount)
+        away = ensure_usable(rule.outbox, rule.file_mode, seen=seen, mount=mount)
         if away is not None:
             return away
         replacing = rule.if_exists is IfExists.OVERWRITE
-        if replacing and (there := standing(rule.outbox / name, examined)) is not None:
+        if replacing and (there := inspect_existing(rule.outbox / name, examined)) is not None:
             return there
         if not replacing and os.path.lexists(rule.outbox / name):
-            return Taken()  # before a copy is made in vain
-        return publish(
-            self._context.spool.path(job.id), rule.outbox, name, mode=rule.file_mode,
+            return NameTaken()  # before a copy is made in vain
+        return publish_result(
+            self._context.spool.result_path(job.id), rule.outbox, name, mode=rule.file_mode,
             replace=examined is not None, tag=str(job.id), sha256=job.result.sha256, home=mount,
         )  # fmt: skip
 
-    async def _is_free(self, job: Job, rule: Rule, path: Path) -> bool:
+    async def _claim_path(self, job: Job, rule: Rule, path: Path) -> bool:
         """Whether the result may go there. From then on it is this job's place: what is found there is its result.
 
         With `if_exists: overwrite`, no result replaces that of another source, or of newer content of its own.
@@ -184,70 +188,72 @@ class Deliver:
         """
         journal = self._context.journal
         overwriting = rule.if_exists is IfExists.OVERWRITE
-        holder = self._places.get(path, job)
-        if holder.id != job.id and not (overwriting and _may_replace(job, holder)):
+        holder = self._claimed_paths.get(path, job)
+        if holder.id != job.id and not (overwriting and _can_replace(job, holder)):
             return False
         if overwriting:
             owner = journal.owner_of_output(path)
-            if owner is not None and not _may_replace(job, owner):
+            if owner is not None and not _can_replace(job, owner):
                 return False
         elif journal.is_planned(path, but_for=job.id):
             return False
-        self._places[path] = job
-        if overwriting or not await self._context.lanes.run(f"out:{job.rule}", os.path.lexists, path):
+        self._claimed_paths[path] = job
+        if overwriting or not await self._context.executor.run(f"out:{job.rule}", os.path.lexists, path):
             return True
-        del self._places[path]
+        del self._claimed_paths[path]
         return False
 
     async def _finish(self, job: Job, rule: Rule, path: Path) -> None:
         """The result is durable in the outbox: now the journal says so, and only then the original may go."""
         context = self._context
-        await remember(context, rule, rule.outbox)
+        await record_folder(context, rule, rule.outbox)
         keeping = rule.on_success is OnSuccess.KEEP
         job = context.journal.move(
             job, State.DONE, f"delivered to {path}",
             output=path, completed_at=context.clock.now(), not_before=None, note=None, problem=None,
-            original=Original.PRESENT if keeping else Original.WAITING,
+            original=OriginalStatus.PRESENT if keeping else OriginalStatus.WAITING,
         )  # fmt: skip
         _log.info("job.done", job=job.id, rule=job.rule, path=job.source, output=path, credits=job.credits)
         if rule.sidecar:
             await self._write_sidecar(job, rule, path)
-        context.bells.dispose.ring()
-        context.bells.submit.ring()  # a copy of it may go on
-        await context.lanes.run("spool", context.spool.discard, job.id)
+        context.wakeups.dispose.notify()
+        context.wakeups.submit.notify()  # a copy of it may go on
+        await context.executor.run("spool", context.spool.remove_result, job.id)
 
     async def _write_sidecar(self, job: Job, rule: Rule, path: Path) -> None:
         name = PurePath(path.relative_to(rule.outbox))
         home = self._context.journal.folder_mount(rule.outbox)
-        written = await self._context.lanes.run(
-            f"out:{job.rule}", write_sidecar, rule.outbox, name, ".json", sidecar_text(job),
+        written = await self._context.executor.run(
+            f"out:{job.rule}", write_sidecar, rule.outbox, name, ".json", render_sidecar(job),
             mode=rule.file_mode, tag=str(job.id), home=home,
         )  # fmt: skip
         if not isinstance(written, Published):
-            reason = "something else bears its name" if isinstance(written, Taken) else written.reason
+            reason = "something else bears its name" if isinstance(written, NameTaken) else written.reason
             self._context.journal.update(job, f"its sidecar could not be written: {reason}", note=reason)
 
-    def _wait(self, job: Job, reason: str) -> None:
+    def _postpone_rule(self, job: Job, reason: str) -> None:
         """Puts off all that waits for this outbox: it is no fault of one job."""
         context = self._context
         if job.note != reason:
             _log.warning("delivery.waits", job=job.id, rule=job.rule, path=job.source, reason=reason)
             job = context.journal.update(job, reason, note=reason)
-        context.journal.put_off(job.rule, State.DELIVERING, reason, context.clock.now() + _PAUSE)
+        context.journal.put_off(job.rule, State.DELIVERING, reason, context.clock.now() + _RETRY_DELAY)
 
     def _hold(self, job: Job, code: ErrorCode, message: str) -> None:
         _log.error("job.held", job=job.id, rule=job.rule, path=job.source, code=code, reason=message)
         self._context.journal.move(job, State.HELD, message, problem=Problem(code, message))
 
-    def _lost(self, job: Job, reason: str) -> None:
+    def _refetch_result(self, job: Job, reason: str) -> None:
         """The spool no longer holds what was paid for: PicWish may still have it."""
         _log.error("spool.lost", job=job.id, rule=job.rule, path=job.source, reason=reason)
         message = f"its result in the spool is damaged ({reason}); PicWish is asked again"
-        self._context.spool.discard(job.id)  # or a crash while it is fetched anew would make it pass for the new one
+        self._context.spool.remove_result(
+            job.id
+        )  # or a crash while it is fetched anew would make it pass for the new one
         self._context.journal.move(job, State.PENDING, message, result=None, not_before=None)
-        self._context.bells.collect.ring()
+        self._context.wakeups.collect.notify()
 
 
-def _may_replace(job: Job, other: Job) -> bool:
+def _can_replace(job: Job, other: Job) -> bool:
     """Whether the result of ``job`` may take the place of that of ``other``: of older content of the same source."""
     return other.id == job.id or (other.source == job.source and other.id < job.id)

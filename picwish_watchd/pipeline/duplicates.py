@@ -7,10 +7,10 @@ from picwish_watchd.config.schema import Rule
 from picwish_watchd.fs.safe_open import OpenFile, open_file, sha256_of
 from picwish_watchd.job import Job, State
 from picwish_watchd.journal.reader import JournalReader
-from picwish_watchd.outbox.availability import lies_in
+from picwish_watchd.outbox.availability import is_inside_any
 
 
-def first_of(
+def find_first_job(
     journal: JournalReader, sha256: str, rule: Rule, job: Job | None = None, silent: Collection[Path] = ()
 ) -> Job | None:
     """The earlier job that an image of this content follows: its result stands unchanged, or it is under way or held.
@@ -20,13 +20,13 @@ def first_of(
     for other in journal.contents(sha256, rule.name, rule.type):
         if job is not None and (other.id == job.id or (other.state is not State.DONE and other.id > job.id)):
             continue
-        unseen = other.output is not None and lies_in(other.output, silent)
-        if other.state is not State.DONE or unseen or stands(other):
+        unseen = other.output is not None and is_inside_any(other.output, silent)
+        if other.state is not State.DONE or unseen or is_result_intact(other):
             return other
     return None
 
 
-def stands(job: Job) -> bool:
+def is_result_intact(job: Job) -> bool:
     """Whether the job's result lies in the outbox as it was delivered; it is read."""
     if job.output is None or job.result is None:
         return False

@@ -5,16 +5,16 @@ from collections.abc import Awaitable
 import structlog
 
 from picwish_watchd.errors import JournalTemporaryError, WatchdError
-from picwish_watchd.job import LEGAL_MOVES, ErrorCode, Problem, State
+from picwish_watchd.job import ALLOWED_TRANSITIONS, ErrorCode, Problem, State
 from picwish_watchd.journal.writer import Charge
-from picwish_watchd.pipeline.context import Context
+from picwish_watchd.pipeline.context import StepContext
 
 _log = structlog.get_logger()
 
-_PAUSE = 1.0  # seconds
+_RETRY_DELAY = 1.0  # seconds
 
 
-async def guarded(context: Context, job_id: int, work: Awaitable[None]) -> None:
+async def job_error_boundary(context: StepContext, job_id: int, work: Awaitable[None]) -> None:
     """Runs one job's work. What nobody foresaw holds the job, with the credits of an open POST in doubt.
 
     Errors of the journal itself are not one job's: they pass, unless they will pass by themselves; then the job is
@@ -24,14 +24,14 @@ async def guarded(context: Context, job_id: int, work: Awaitable[None]) -> None:
     try:
         await work
     except JournalTemporaryError as error:
-        context.waits.tell(error, job=job_id)
-        await context.clock.sleep(_PAUSE)
+        context.journal_outage.report(error, job=job_id)
+        await context.clock.sleep(_RETRY_DELAY)
     except WatchdError:
         raise
     except Exception as error:  # noqa: BLE001 - one job's border: a bug holds this job, and the others go on
         _log.exception("job.parked", job=job_id)
         job = journal.get(job_id)
-        if job is None or State.HELD not in LEGAL_MOVES[job.state]:
+        if job is None or State.HELD not in ALLOWED_TRANSITIONS[job.state]:
             return  # it has ended: nothing is left to park
         message = (
             f"an unexpected error in picwish-watchd stopped this job ({type(error).__name__}: {error}); "

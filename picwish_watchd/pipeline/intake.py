@@ -10,86 +10,92 @@ import structlog
 
 from picwish_watchd.config.schema import Rule
 from picwish_watchd.errors import JournalTemporaryError
-from picwish_watchd.fs.mounts import Mount, moved
-from picwish_watchd.fs.verdicts import Bad, Changed, Gone, NotWhole, Unreadable
-from picwish_watchd.images.inspect import Inspected
-from picwish_watchd.images.link_files import LinkFound
-from picwish_watchd.images.validate import Question
-from picwish_watchd.images.validation_process import answers_to
-from picwish_watchd.inbox.scanner import Sighting
-from picwish_watchd.inbox.settling import Due, Settling
-from picwish_watchd.job import Job, NewJob, Original, Stamp
-from picwish_watchd.pipeline.admission import is_known, limits_of, new_job, without_own
-from picwish_watchd.pipeline.context import Context
-from picwish_watchd.runtime.wakeup import Bell
+from picwish_watchd.fs.mounts import Mount, detect_mount_change
+from picwish_watchd.fs.verdicts import Changed, Incomplete, Missing, Rejected, Unreadable
+from picwish_watchd.images.inspect import ValidImage
+from picwish_watchd.images.link_files import ValidLink
+from picwish_watchd.images.validate import ValidationRequest
+from picwish_watchd.images.validation_process import validate_requests
+from picwish_watchd.inbox.scanner import FileSeen
+from picwish_watchd.inbox.settling import ReadyFile, SettleTracker
+from picwish_watchd.job import Job, NewJob, OriginalStatus, Stamp
+from picwish_watchd.pipeline.admission import build_new_job, image_limits, is_unchanged, mark_own_results
+from picwish_watchd.pipeline.context import StepContext
+from picwish_watchd.runtime.wakeup import Wakeup
 
 _log = structlog.get_logger()
 
 #: What came of looking at a file: a job, no job yet and why, or its stamp where it has changed.
-Judged = NewJob | NotWhole | Changed | Gone | Unreadable | Stamp
+IntakeVerdict = NewJob | Incomplete | Changed | Missing | Unreadable | Stamp
 
-_AT_ONCE = 32  # files a turn: to write them down keeps the loop for 8 ms, and two turns may come at once
-_FLOOD = 500  # files that wait, from which on they are judged by a process of its own
-_IDLE = 30.0
-_JOBS = (Inspected, LinkFound, Bad)
+_BATCH_SIZE = 32  # files a turn: to write them down keeps the loop for 8 ms, and two turns may come at once
+_SUBPROCESS_THRESHOLD = 500  # files that wait, from which on they are judged by a process of its own
+_IDLE_SECONDS = 30.0
+_JOB_VERDICTS = (ValidImage, ValidLink, Rejected)
 
 
 class Intake:
     """The intake of one rule. All methods belong to the event loop's thread."""
 
-    def __init__(self, context: Context, rule: Rule, *, gone: Callable[[str], None] = lambda _relative: None) -> None:
+    def __init__(
+        self, context: StepContext, rule: Rule, *, gone: Callable[[str], None] = lambda _relative: None
+    ) -> None:
         """``gone`` hears of files (below the inbox) that vanished: if they come back, they are news."""
         self._context = context
-        self._told_gone = gone
+        self._on_missing = gone
         self._rule = rule
-        self._settling = Settling(rule.settle, rule.settle_timeout)
-        self._bell = Bell()
-        self._unreadable: set[str] = set()
-        self._lane = f"in:{rule.name}:{rule.inbox}"  # not that of an inbox which the rule left, and which may hang
+        self._settle_tracker = SettleTracker(rule.settle, rule.settle_timeout)
+        self._wakeup = Wakeup()
+        self._unreadable_files: set[str] = set()
+        self._worker_key = (
+            f"in:{rule.name}:{rule.inbox}"  # not that of an inbox which the rule left, and which may hang
+        )
 
     @property
-    def waiting(self) -> int:
+    def settling_count(self) -> int:
         """Number of files that are not yet a job, less those that cannot be read."""
-        return len(self._settling) - len(self._unreadable)
+        return len(self._settle_tracker) - len(self._unreadable_files)
 
     @property
-    def unreadable(self) -> int:
+    def unreadable_count(self) -> int:
         """Number of files that could not be read when last looked at; they are tried again."""
-        return len(self._unreadable)
+        return len(self._unreadable_files)
 
     @property
-    def judging(self) -> float:
+    def validation_seconds(self) -> float:
         """For how long (seconds) the files have been looked at that are being judged; 0 if none are."""
-        return self._context.lanes.seconds(self._lane)
+        return self._context.executor.running_seconds(self._worker_key)
 
-    def sighted(self, found: Sequence[Sighting]) -> None:
+    def record_sightings(self, found: Sequence[FileSeen]) -> None:
         """The watcher saw files that are new or have changed."""
         now = self._context.clock.monotonic()
         for sighting in found:
-            self._settling.see(sighting.relative, sighting.stamp, now)
-        self._bell.ring()
+            self._settle_tracker.record_sighting(sighting.relative, sighting.stamp, now)
+        self._wakeup.notify()
 
     async def run(self) -> None:
         """Takes files in until cancelled or the daemon stops."""
         while not self._context.stopping:
-            if await self.step():
+            if await self.process_due_files():
                 continue
-            self._context.inspector.rest(_IDLE)
-            due = self._settling.next_due()
-            await self._bell.wait(_IDLE if due is None else min(_IDLE, due - self._context.clock.monotonic()))
+            self._context.validator.stop_if_idle(_IDLE_SECONDS)
+            due = self._settle_tracker.next_ready_at()
+            await self._wakeup.wait(
+                _IDLE_SECONDS if due is None else min(_IDLE_SECONDS, due - self._context.clock.monotonic())
+            )
 
-    async def step(self) -> bool:
+    async def process_due_files(self) -> bool:
         """Judges the files that are due now, and writes some down while the next are judged; whether there were any."""
-        rest, judged, some = list[Due](), list[tuple[Due, Judged]](), False
+        rest, judged, some = list[ReadyFile](), list[tuple[ReadyFile, IntakeVerdict]](), False
         while True:
-            rest = rest or self._settling.due(self._context.clock.monotonic(), _AT_ONCE)
-            flood = len(self._settling) >= _FLOOD
+            rest = rest or self._settle_tracker.pop_ready(self._context.clock.monotonic(), _BATCH_SIZE)
+            flood = len(self._settle_tracker) >= _SUBPROCESS_THRESHOLD
             ahead = None
             if rest and not self._context.stopping:
                 home = self._context.journal.folder_mount(self._rule.inbox)
-                ahead = self._context.lanes.begin(self._lane, self._judge, rest, home, flood)
+                ahead = self._context.executor.submit(self._worker_key, self._validate_batch, rest, home, flood)
             try:
-                self._write_down_or_wait(judged)
+                self._record_or_retry(judged)
             except BaseException:
                 if ahead is not None:
                     ahead.cancel()
@@ -99,63 +105,68 @@ class Intake:
             judged, some = await ahead, True
             rest = rest[len(judged) :]
 
-    def _judge(self, due: list[Due], home: Mount | None, flood: bool) -> list[tuple[Due, Judged]]:
+    def _validate_batch(
+        self, due: list[ReadyFile], home: Mount | None, flood: bool
+    ) -> list[tuple[ReadyFile, IntakeVerdict]]:
         """In the rule's thread: as many as fit into a slice of time."""
-        if moved(self._rule.inbox, home) is not None:
-            return [(one, Gone()) for one in due]  # what lies under a mount that is away is none of ours
-        inspector, questions = self._context.inspector, [self._question(one) for one in due]
+        if detect_mount_change(self._rule.inbox, home) is not None:
+            return [(one, Missing()) for one in due]  # what lies under a mount that is away is none of ours
+        inspector, questions = self._context.validator, [self._build_request(one) for one in due]
         if questions[0].final:
-            answers = [inspector.decide(questions[0])]
+            answers = [inspector.validate_final(questions[0])]
         else:
             questions = list(takewhile(lambda question: not question.final, questions))
-            answers = inspector.judge(questions) if flood else answers_to(questions)
+            answers = inspector.validate_batch(questions) if flood else validate_requests(questions)
         return [
-            (one, new_job(self._rule, asked.path, one.stamp, found) if isinstance(found, _JOBS) else found)
+            (
+                one,
+                build_new_job(self._rule, asked.path, one.stamp, found) if isinstance(found, _JOB_VERDICTS) else found,
+            )
             for one, asked, found in zip(due, questions, answers, strict=False)
         ]
 
-    def _question(self, due: Due) -> Question:
-        limits = limits_of(self._context.config.api, self._rule)
-        return Question(
+    def _build_request(self, due: ReadyFile) -> ValidationRequest:
+        limits = image_limits(self._context.config.api, self._rule)
+        return ValidationRequest(
             self._rule.inbox / due.relative, due.stamp, limits, self._rule.follow_symlinks, final=due.decode
         )
 
-    def _write_down_or_wait(self, judged: list[tuple[Due, Judged]]) -> None:
+    def _record_or_retry(self, judged: list[tuple[ReadyFile, IntakeVerdict]]) -> None:
         try:
-            self._write_down(judged)
+            self._record_verdicts(judged)
         except JournalTemporaryError as error:
-            self._context.waits.tell(error, rule=self._rule.name)
+            self._context.journal_outage.report(error, rule=self._rule.name)
             for one, _ in judged:
-                self._settling.see_again(one, self._context.clock.monotonic())
+                self._settle_tracker.retry_later(one, self._context.clock.monotonic())
 
-    def _write_down(self, judged: list[tuple[Due, Judged]]) -> None:
+    def _record_verdicts(self, judged: list[tuple[ReadyFile, IntakeVerdict]]) -> None:
         new: list[NewJob] = []
         now = self._context.clock.monotonic()
         for due, verdict in judged:
             if not isinstance(verdict, Unreadable):
-                self._unreadable.discard(due.relative)
+                self._unreadable_files.discard(due.relative)
             match verdict:
                 case NewJob():
-                    self._settling.forget(due.relative, due.stamp)
+                    self._settle_tracker.remove(due.relative, due.stamp)
                     new.append(verdict)
                 case Stamp():
-                    self._settling.see(due.relative, verdict, now)
-                case NotWhole() | Changed():
-                    self._settling.not_yet(due.relative, now)
+                    self._settle_tracker.record_sighting(due.relative, verdict, now)
+                case Incomplete() | Changed():
+                    self._settle_tracker.postpone(due.relative, now)
                 case Unreadable(reason=reason):
-                    self._settling.not_yet(due.relative, now)
+                    self._settle_tracker.postpone(due.relative, now)
                     self._warn_unreadable(due.relative, reason)
-                case Gone():
-                    self._told_gone(due.relative)
-                    self._settling.forget(due.relative, due.stamp)
+                case Missing():
+                    self._on_missing(due.relative)
+                    self._settle_tracker.remove(due.relative, due.stamp)
                 case _:
                     assert_never(verdict)
-        self._add(self._unknown(new))
+        self._add_jobs(self._filter_new(new))
 
-    def _add(self, new: list[NewJob]) -> None:
+    def _add_jobs(self, new: list[NewJob]) -> None:
         if not new:
             return
-        new = self._braked(without_own(new, self._context.journal))
+        new = self._apply_burst_limit(mark_own_results(new, self._context.journal))
         log = _log.bind()  # once for all of them: a logger that is not bound binds itself for each line
         for job_id, job in zip(self._context.journal.add(new), new, strict=True):
             if job.result_of is not None:
@@ -167,10 +178,10 @@ class Intake:
                     "job.rejected", job=job_id, rule=job.rule, path=job.source,
                     code=job.problem.code, reason=job.problem.message,
                 )  # fmt: skip
-        self._context.bells.submit.ring()
-        self._context.bells.dispose.ring()
+        self._context.wakeups.submit.notify()
+        self._context.wakeups.dispose.notify()
 
-    def _braked(self, new: list[NewJob]) -> list[NewJob]:
+    def _apply_burst_limit(self, new: list[NewJob]) -> list[NewJob]:
         """The surge brake: more images than `budget.burst` allows wait for a person, and copies of what waits so."""
         journal, burst = self._context.journal, self._context.config.budget.burst
         arrived, most = 0, math.inf
@@ -191,20 +202,20 @@ class Intake:
             )
         return braked
 
-    def _unknown(self, new: Sequence[NewJob]) -> list[NewJob]:
+    def _filter_new(self, new: Sequence[NewJob]) -> list[NewJob]:
         """Those that are no news of a file whose job there is already."""
         last = self._context.journal.last_of_each([job.source for job in new])
-        return [job for job in new if job.source not in last or not self._known(last[job.source], job)]
+        return [job for job in new if job.source not in last or not self._update_if_unchanged(last[job.source], job)]
 
-    def _known(self, last: Job, new: NewJob) -> bool:
-        if not is_known(last, new, self._context.config.rules):
+    def _update_if_unchanged(self, last: Job, new: NewJob) -> bool:
+        if not is_unchanged(last, new, self._context.config.rules):
             return False
         self._context.journal.restamp(last, new.stamp)
-        if last.original is Original.GONE:  # its folder was away for a while
-            self._context.journal.update(last, "the original is back", original=Original.WAITING)
+        if last.original is OriginalStatus.GONE:  # its folder was away for a while
+            self._context.journal.update(last, "the original is back", original=OriginalStatus.WAITING)
         return True
 
     def _warn_unreadable(self, relative: str, reason: str) -> None:
-        if relative not in self._unreadable:
-            self._unreadable.add(relative)
+        if relative not in self._unreadable_files:
+            self._unreadable_files.add(relative)
             _log.warning("file.unreadable", rule=self._rule.name, path=self._rule.inbox / relative, reason=reason)

@@ -8,21 +8,21 @@ from picwish_watchd.journal.writer import Journal
 _log = structlog.get_logger()
 
 
-class Waits:
+class JournalOutage:
     """What the log says of a journal that another program keeps locked, or whose disk is full."""
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
-        self._told: int | None = None  # what the journal had taken when that was told
+        self._reported_commits: int | None = None  # what the journal had taken when that was told
 
-    def tell(self, error: JournalTemporaryError, **about: object) -> None:
+    def report(self, error: JournalTemporaryError, **about: object) -> None:
         """It did not take something; ``about``: what waits for it. Told once, until it has taken something again."""
-        if self._told != self._journal.taken:
-            self._told = self._journal.taken
+        if self._reported_commits != self._journal.taken:
+            self._reported_commits = self._journal.taken
             _log.error("journal.waits", reason=error.message, **about)
 
-    def look(self) -> None:
+    def check_recovery(self) -> None:
         """To be called once a second: tells that it takes things again."""
-        if self._told is not None and self._told != self._journal.taken:
-            self._told = None
+        if self._reported_commits is not None and self._reported_commits != self._journal.taken:
+            self._reported_commits = None
             _log.info("journal.goes_on")

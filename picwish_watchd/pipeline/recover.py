@@ -7,23 +7,25 @@ import structlog
 from picwish_watchd.errors import JournalTemporaryError
 from picwish_watchd.images.inspect import inspect_result
 from picwish_watchd.job import ErrorCode, Result, State
-from picwish_watchd.pipeline.context import Context
-from picwish_watchd.pipeline.transitions import doubt
-from picwish_watchd.wording import left_behind
+from picwish_watchd.pipeline.context import StepContext
+from picwish_watchd.pipeline.transitions import mark_in_doubt
+from picwish_watchd.wording import describe_orphaned_jobs
 
 _log = structlog.get_logger()
 
 
-def recover(context: Context) -> None:
+def recover(context: StepContext) -> None:
     """Sweeps journal and spool. Nothing is sent; the ordinary steps then go on, paid work first."""
     journal = context.journal
     for job in journal.jobs(states=[State.SUBMITTING], oldest_first=True):
         message = (
             "picwish-watchd was stopped while it sent this image: PicWish may have taken it, and there is no way to ask"
         )
-        doubt(context, journal.update(job, attempts=job.attempts + 1), ErrorCode.SUBMIT_OUTCOME_UNKNOWN, message)
+        mark_in_doubt(
+            context, journal.update(job, attempts=job.attempts + 1), ErrorCode.SUBMIT_OUTCOME_UNKNOWN, message
+        )
     for job in journal.jobs(states=[State.FETCHING], oldest_first=True):
-        kept = context.spool.path(job.id)
+        kept = context.spool.result_path(job.id)
         result = inspect_result(kept) if kept.exists() else None
         if isinstance(result, Result):  # it was synced, and the journal had not heard of it yet
             journal.move(
@@ -34,7 +36,7 @@ def recover(context: Context) -> None:
     journal.forget_pauses()
     keep = set()
     for job in journal.jobs(states=[State.DELIVERING], oldest_first=True):
-        if context.spool.path(job.id).exists():
+        if context.spool.result_path(job.id).exists():
             keep.add(job.id)
             journal.update(job, not_before=None)
         else:
@@ -43,12 +45,12 @@ def recover(context: Context) -> None:
             journal.move(job, State.PENDING, message, result=None, note=None, not_before=None)
     # what was paid for and could not be delivered stays: `retry` delivers it at no cost
     keep |= {job.id for job in journal.jobs(states=[State.HELD, State.FAILED]) if job.result is not None}
-    context.spool.sweep(keep)
-    tell_of_left_behind(context)
+    context.spool.remove_orphans(keep)
+    warn_orphaned_jobs(context)
 
 
-def tell_of_left_behind(context: Context) -> None:
+def warn_orphaned_jobs(context: StepContext) -> None:
     """A line in the log for each rule that left the configuration, or was renamed, while images waited for it."""
     with suppress(JournalTemporaryError):
-        for reason in left_behind([rule.name for rule in context.config.rules], context.journal.counts()):
+        for reason in describe_orphaned_jobs([rule.name for rule in context.config.rules], context.journal.counts()):
             _log.warning("config.warning", reason=reason)

@@ -5,63 +5,63 @@ from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
 
-from picwish_watchd.job import ErrorCode, Job, Original, State
+from picwish_watchd.job import ErrorCode, Job, OriginalStatus, State
 from picwish_watchd.journal.rows import Changes
 from picwish_watchd.journal.writer import Journal
 from picwish_watchd.outbox.spool import Spool
 from picwish_watchd.pricing import PRICES
 
 
-class Way(StrEnum):
+class RetryAction(StrEnum):
     """How a job goes on after `retry`."""
 
     DELIVER = "deliver"  #: what was paid for lies in the spool: it costs nothing
-    ASK = "ask"  #: PicWish is asked for the old task first; only if that is gone it is submitted and paid again
+    QUERY = "ask"  #: PicWish is asked for the old task first; only if that is gone it is submitted and paid again
     SUBMIT = "submit"  #: submitted, and paid
     WAIT = "wait"  #: a copy, held only with its first: it goes on with that one, at no cost of its own
-    LOOK = "look"  #: never submitted so far: the file is judged again, and submitted if it is well now
+    REVALIDATE = "look"  #: never submitted so far: the file is judged again, and submitted if it is well now
 
 
 @dataclass(frozen=True, slots=True)
-class Retried:
+class RetryResult:
     """A job that goes on, and the credits that it may cost from here."""
 
     job: Job
-    way: Way
+    action: RetryAction
     credits: int
 
 
-def way_of(job: Job, spool: Spool) -> Way | None:
+def retry_plan(job: Job, spool: Spool) -> RetryAction | None:
     """The way back for a job, or None where there is nothing to retry."""
     if job.state is State.REJECTED:
-        return Way.LOOK
+        return RetryAction.REVALIDATE
     if job.state not in (State.FAILED, State.HELD):
         return None
-    if job.result is not None and spool.path(job.id).exists():
-        return Way.DELIVER
+    if job.result is not None and spool.result_path(job.id).exists():
+        return RetryAction.DELIVER
     if job.task_id is not None and job.state is State.HELD:
-        return Way.ASK
-    return Way.SUBMIT
+        return RetryAction.QUERY
+    return RetryAction.SUBMIT
 
 
-def retry(
+def retry_jobs(
     journal: Journal, spool: Spool, jobs: Sequence[Job], prices: Mapping[str, int] = MappingProxyType({})
-) -> list[Retried]:
+) -> list[RetryResult]:
     """Puts jobs back; those that cannot be retried are left out of the answer.
 
     ``prices``: credits, by rule: the type of a rule may be another one by now than that of its jobs.
     """
-    done: list[Retried] = []
+    done: list[RetryResult] = []
     for job in jobs:
-        way = way_of(job, spool)
+        way = retry_plan(job, spool)
         current = journal.get(job.id)
         if way is None or current is None or current.state is not job.state:  # released with its first, meanwhile
             continue
         copies = journal.held_copies(job) if job.state is State.HELD else []
-        price = 0 if way is Way.DELIVER else prices.get(job.rule, PRICES[job.type])
-        done.append(Retried(_put_back(journal, job, way), way, price))
+        price = 0 if way is RetryAction.DELIVER else prices.get(job.rule, PRICES[job.type])
+        done.append(RetryResult(_restore_job(journal, job, way), way, price))
         if not _is_copy(job):
-            done += [Retried(_put_back(journal, copy, Way.WAIT), Way.WAIT, 0) for copy in copies]
+            done += [RetryResult(_restore_job(journal, copy, RetryAction.WAIT), RetryAction.WAIT, 0) for copy in copies]
     return done
 
 
@@ -69,23 +69,26 @@ def _is_copy(job: Job) -> bool:
     return job.problem is not None and job.problem.code is ErrorCode.DUPLICATE_OF_HELD
 
 
-def _put_back(journal: Journal, job: Job, way: Way) -> Job:
-    to, words = _BACK[way]
+def _restore_job(journal: Journal, job: Job, way: RetryAction) -> Job:
+    to, words = _TRANSITIONS[way]
     fresh = Changes(problem=None, note=None, not_before=None, completed_at=None, attempts=0, refusals=0)
-    fresh["pay_again"] = way is Way.ASK or (way is Way.SUBMIT and _is_copy(job))
+    fresh["pay_again"] = way is RetryAction.QUERY or (way is RetryAction.SUBMIT and _is_copy(job))
     if to is State.QUEUED:
         fresh |= Changes(task_id=None, result=None, output=None)
-    if way is Way.LOOK:
+    if way is RetryAction.REVALIDATE:
         fresh |= Changes(sha256=None, format=None)
-        if job.original in (Original.GONE, Original.REPLACED):
-            fresh["original"] = Original.PRESENT  # what lies there now is what this job is about
+        if job.original in (OriginalStatus.GONE, OriginalStatus.REPLACED):
+            fresh["original"] = OriginalStatus.PRESENT  # what lies there now is what this job is about
     return journal.move(job, to, words, **fresh)
 
 
-_BACK = {
-    Way.DELIVER: (State.DELIVERING, "retry: its result lies in the spool and is delivered at no cost"),
-    Way.ASK: (State.PENDING, "retry: PicWish is asked for the old task first, and paid again only if that is gone"),
-    Way.SUBMIT: (State.QUEUED, "retry: submitted again, and paid again"),
-    Way.WAIT: (State.QUEUED, "retry of the first of this picture: this copy waits for it"),
-    Way.LOOK: (State.QUEUED, "retry: the file is looked at again"),
+_TRANSITIONS = {
+    RetryAction.DELIVER: (State.DELIVERING, "retry: its result lies in the spool and is delivered at no cost"),
+    RetryAction.QUERY: (
+        State.PENDING,
+        "retry: PicWish is asked for the old task first, and paid again only if that is gone",
+    ),
+    RetryAction.SUBMIT: (State.QUEUED, "retry: submitted again, and paid again"),
+    RetryAction.WAIT: (State.QUEUED, "retry of the first of this picture: this copy waits for it"),
+    RetryAction.REVALIDATE: (State.QUEUED, "retry: the file is looked at again"),
 }

@@ -9,62 +9,66 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from picwish_watchd.config.schema import Rule
-from picwish_watchd.fs.mounts import Mount, home_of
-from picwish_watchd.outbox.availability import absence, reach
-from picwish_watchd.outbox.publish import sweep
+from picwish_watchd.fs.mounts import Mount, canonical_mount_of
+from picwish_watchd.outbox.availability import ensure_usable, why_unavailable
+from picwish_watchd.outbox.publish import remove_stale_parts
 
 if TYPE_CHECKING:  # `why` and `plan` ask where folders lie, and do without what only the daemon has
-    from picwish_watchd.pipeline.context import Context
+    from picwish_watchd.pipeline.context import StepContext
 
-_SWEEP_AGAIN = 300.0  # seconds until a folder is swept again that could not be swept to its end
+_SWEEP_INTERVAL = 300.0  # seconds until a folder is swept again that could not be swept to its end
 
 
 class Sweeper:
     """Removes what a crash left of copies, once for each folder: when it is there, and until that has gone well."""
 
-    def __init__(self, context: "Context") -> None:
+    def __init__(self, context: "StepContext") -> None:
         self._context = context
-        self._due: dict[Path, float] = {}  # monotonic; math.inf: it is swept
+        self._due_at: dict[Path, float] = {}  # monotonic; math.inf: it is swept
 
     async def sweep(self, rule: Rule, folder: Path) -> None:
         """Sweeps ``folder``, of ``rule``, if it was not yet and is there; what is being written meanwhile stays."""
         now = self._context.clock.monotonic()
-        if now < self._due.get(folder, -math.inf):
+        if now < self._due_at.get(folder, -math.inf):
             return
-        self._due[folder] = now + _SWEEP_AGAIN
+        self._due_at[folder] = now + _SWEEP_INTERVAL
         mount = self._context.journal.folder_mount(folder)
-        swept = await self._context.lanes.run(f"out:{rule.name}", _swept, folder, mount)
+        swept = await self._context.executor.run(f"out:{rule.name}", _sweep_folder, folder, mount)
         if swept is None:
-            del self._due[folder]
+            del self._due_at[folder]
         elif swept:
-            self._due[folder] = math.inf
+            self._due_at[folder] = math.inf
 
 
-def _swept(folder: Path, mount: Mount | None) -> bool | None:
+def _sweep_folder(folder: Path, mount: Mount | None) -> bool | None:
     """In a thread: whether all is swept; None while the folder is away."""
-    return None if absence(folder, mount) is not None else sweep(folder)
+    return None if why_unavailable(folder, mount) is not None else remove_stale_parts(folder)
 
 
-async def trouble_with(context: "Context", rule: Rule, folder: Path) -> str | None:
+async def why_unusable(context: "StepContext", rule: Rule, folder: Path) -> str | None:
     """Why nothing can be kept in ``folder``, or in the spool, now; or None.
 
     The first time, the folder is made if its parent is there. Both must have `min_free`.
     """
     least = context.config.min_free
-    free = context.spool.free()
+    free = context.spool.free_space()
     if free < least:
         return f"the spool {context.spool.folder} has only {free / 2**20:.0f} MiB free; min_free is {least / 2**20:.0f}"
     seen = context.journal.folder_seen(folder)
     mount = context.journal.folder_mount(folder)
     lane = f"out:{rule.name}"
-    away = await context.lanes.run(lane, reach, folder, rule.file_mode, seen=seen, mount=mount, min_free=least)
+    away = await context.executor.run(
+        lane, ensure_usable, folder, rule.file_mode, seen=seen, mount=mount, min_free=least
+    )
     if away is None:
-        await remember(context, rule, folder)
+        await record_folder(context, rule, folder)
         return None
     return f"{folder} cannot be used: {away.reason}"
 
 
-async def remember(context: "Context", rule: Rule, folder: Path) -> None:
+async def record_folder(context: "StepContext", rule: Rule, folder: Path) -> None:
     """The folder could be used: from now on it is only waited for, on the mount that it lies on."""
     if context.journal.folder_mount(folder) is None:
-        context.journal.remember_folder(folder, await context.lanes.run(f"out:{rule.name}", home_of, folder))
+        context.journal.remember_folder(
+            folder, await context.executor.run(f"out:{rule.name}", canonical_mount_of, folder)
+        )

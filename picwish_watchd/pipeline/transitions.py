@@ -3,29 +3,29 @@
 import structlog
 
 from picwish_watchd.config.schema import Charging, OnFailure
-from picwish_watchd.job import ErrorCode, Job, Original, Problem, State
+from picwish_watchd.job import ErrorCode, Job, OriginalStatus, Problem, State
 from picwish_watchd.journal.writer import Charge
 from picwish_watchd.picwish import TaskFailed
-from picwish_watchd.pipeline.context import PRICES, Context
-from picwish_watchd.wording import counted
+from picwish_watchd.pipeline.context import PRICES, StepContext
+from picwish_watchd.wording import pluralize
 
 _log = structlog.get_logger()
 
 #: What lay there is not there any more: what comes under its name is another file, and not to be moved.
-_LEFT = {ErrorCode.SOURCE_MISSING: Original.GONE, ErrorCode.SOURCE_CHANGED: Original.REPLACED}
+_ORIGINAL_BY_ERROR = {ErrorCode.SOURCE_MISSING: OriginalStatus.GONE, ErrorCode.SOURCE_CHANGED: OriginalStatus.REPLACED}
 
 
-def fail(context: Context, job: Job, problem: Problem, *, charge: Charge | None = None) -> Job:
+def mark_failed(context: StepContext, job: Job, problem: Problem, *, charge: Charge | None = None) -> Job:
     """Ends a job as `failed`; its original is moved if the rule says so."""
-    return _end(context, job, State.FAILED, problem, charge)
+    return _end_job(context, job, State.FAILED, problem, charge)
 
 
-def reject(context: Context, job: Job, problem: Problem) -> Job:
+def mark_rejected(context: StepContext, job: Job, problem: Problem) -> Job:
     """Ends a job as `rejected`: the file is at fault, nothing was submitted."""
-    return _end(context, job, State.REJECTED, problem, None)
+    return _end_job(context, job, State.REJECTED, problem, None)
 
 
-def doubt(context: Context, job: Job, code: ErrorCode, message: str, *, paid: bool = False) -> Job:
+def mark_in_doubt(context: StepContext, job: Job, code: ErrorCode, message: str, *, paid: bool = False) -> Job:
     """PicWish may have been paid, and there is nothing to show for it: `charging` decides what becomes of the job.
 
     at-most-once holds it until a person says `retry`; at-least-once queues it again, up to `max_attempts`.
@@ -36,9 +36,9 @@ def doubt(context: Context, job: Job, code: ErrorCode, message: str, *, paid: bo
         _log.warning("job.doubt_queued_again", job=job.id, rule=job.rule, path=job.source, reason=message)
         moved = context.journal.move(
             job, State.QUEUED, f"{message}; queued again, as charging: at-least-once asks",
-            charge=charge, not_before=context.clock.now() + context.pause_after(job.attempts), task_id=None,
+            charge=charge, not_before=context.clock.now() + context.backoff_delay(job.attempts), task_id=None,
         )  # fmt: skip
-        context.bells.submit.ring()
+        context.wakeups.submit.notify()
         return moved
     price = PRICES[job.type]
     again = (
@@ -52,38 +52,38 @@ def doubt(context: Context, job: Job, code: ErrorCode, message: str, *, paid: bo
     return context.journal.move(job, State.HELD, message, charge=charge, problem=problem, not_before=None)
 
 
-def task_failed(context: Context, job: Job, outcome: TaskFailed) -> Job:
+def handle_task_failure(context: StepContext, job: Job, outcome: TaskFailed) -> Job:
     """PicWish gave the task up: tried again after a pause where that may help, up to `max_attempts`."""
     message = outcome.problem.message
     if job.paid:
         text = f"PicWish had done this task, and was paid for it; now it says: {message}"
-        return doubt(context, job, ErrorCode.RESULT_EXPIRED, text, paid=True)
-    answer = outcome.answer.to_json()
-    if not outcome.again:
+        return mark_in_doubt(context, job, ErrorCode.RESULT_EXPIRED, text, paid=True)
+    answer = outcome.task_info.to_json()
+    if not outcome.is_retryable:
         context.journal.update(job, answer=answer)
-        return fail(context, job, outcome.problem, charge=Charge.RELEASED)
+        return mark_failed(context, job, outcome.problem, charge=Charge.RELEASED)
     if job.attempts >= context.config.max_attempts:
         context.journal.update(job, answer=answer)
-        text = f"PicWish failed at it {counted(job.attempts, 'time')}; the last time it said: {message}"
-        return fail(context, job, Problem(ErrorCode.ATTEMPTS_EXHAUSTED, text), charge=Charge.RELEASED)
-    pause = context.pause_after(job.attempts - 1)
+        text = f"PicWish failed at it {pluralize(job.attempts, 'time')}; the last time it said: {message}"
+        return mark_failed(context, job, Problem(ErrorCode.ATTEMPTS_EXHAUSTED, text), charge=Charge.RELEASED)
+    pause = context.backoff_delay(job.attempts - 1)
     _log.warning("task.failed", job=job.id, rule=job.rule, path=job.source, reason=message, again_in=pause)
     moved = context.journal.move(
         job, State.QUEUED, f"{message} Tried again in {pause:.0f} s (try {job.attempts + 1} of "
         f"{context.config.max_attempts}).",
         charge=Charge.RELEASED, answer=answer, not_before=context.clock.now() + pause,
     )  # fmt: skip
-    context.bells.submit.ring()
+    context.wakeups.submit.notify()
     return moved
 
 
-def _end(context: Context, job: Job, state: State, problem: Problem, charge: Charge | None) -> Job:
+def _end_job(context: StepContext, job: Job, state: State, problem: Problem, charge: Charge | None) -> Job:
     _log.warning(f"job.{state}", job=job.id, rule=job.rule, path=job.source, code=problem.code, reason=problem.message)
-    staying = Original.WAITING if context.rule_of(job).on_failure is OnFailure.MOVE else Original.PRESENT
+    staying = OriginalStatus.WAITING if context.rule_of(job).on_failure is OnFailure.MOVE else OriginalStatus.PRESENT
     moved = context.journal.move(
         job, state, problem.message,
         charge=charge, problem=problem, completed_at=context.clock.now(), not_before=None,
-        original=_LEFT.get(problem.code, staying),
+        original=_ORIGINAL_BY_ERROR.get(problem.code, staying),
     )  # fmt: skip
-    context.bells.dispose.ring()
+    context.wakeups.dispose.notify()
     return moved

@@ -7,19 +7,27 @@ from pathlib import Path
 from typing import assert_never
 
 from picwish_watchd.config.schema import Rule
-from picwish_watchd.fs.hang_guard import real_paths
-from picwish_watchd.fs.safe_open import kind_of, look, stamp_of
-from picwish_watchd.fs.verdicts import Bad, Changed, Gone, NotWhole, Unreadable
-from picwish_watchd.images.inspect import Inspected
-from picwish_watchd.images.link_files import LinkFound
+from picwish_watchd.fs.hang_guard import resolve_paths
+from picwish_watchd.fs.safe_open import describe_file_type, stamp_of, stat_file
+from picwish_watchd.fs.verdicts import Changed, Incomplete, Missing, Rejected, Unreadable
+from picwish_watchd.images.inspect import ValidImage
+from picwish_watchd.images.link_files import ValidLink
 from picwish_watchd.inbox.name_filter import NameFilter
 from picwish_watchd.job import Job, NewJob, State
-from picwish_watchd.pipeline.admission import forbidden_to, is_final, is_known, judge, new_job, stillness, without_own
-from picwish_watchd.pipeline.duplicates import first_of
-from picwish_watchd.pipeline.result_names import skipped_for
+from picwish_watchd.pipeline.admission import (
+    build_new_job,
+    forbidden_link_targets,
+    has_settle_expired,
+    is_unchanged,
+    mark_own_results,
+    seconds_unchanged,
+    validate_file,
+)
+from picwish_watchd.pipeline.duplicates import find_first_job
+from picwish_watchd.pipeline.result_names import find_existing_for_candidate
 from picwish_watchd.pricing import PRICES
 from picwish_watchd.reporting.snapshot import Scene
-from picwish_watchd.wording import shown
+from picwish_watchd.wording import printable_path
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +52,8 @@ def sight(scene: Scene, rule: Rule, relative: Path, last: Job | None = None) -> 
     None where nothing lies there or, given its ``last`` job, where that is about what lies there.
     """
     source = rule.inbox / relative
-    found = look(source, follow_symlinks=rule.follow_symlinks)
-    if isinstance(found, Gone):
+    found = stat_file(source, follow_symlinks=rule.follow_symlinks)
+    if isinstance(found, Missing):
         if not rule.follow_symlinks or not os.path.islink(source):
             return None
         return NotTaken("it is a symbolic link that leads nowhere", "mend the link, or remove it")
@@ -58,15 +66,15 @@ def sight(scene: Scene, rule: Rule, relative: Path, last: Job | None = None) -> 
         return _unreadable(found.reason)
     if stat.S_ISDIR(found.st_mode) and last is None and not _takes(rule, relative):
         return _of_folder(scene, rule, source, f"it is a folder that rule {rule.name} looks into")
-    still = stillness(found, scene.now)
+    still = seconds_unchanged(found, scene.now)
     if still is not None and still < rule.settle:
         told = f"it is settling: last changed {still:.1f} s ago, settle is {rule.settle:g} s"
         return Sight(told, _taken(scene, rule, f"it is taken {rule.settle:g} s after its last change"))
-    verdict = judge(source, scene.config.api, rule, final=is_final(rule, found, scene.now))
+    verdict = validate_file(source, scene.config.api, rule, final=has_settle_expired(rule, found, scene.now))
     match verdict:
-        case Inspected() | LinkFound() | Bad():
-            [new] = without_own([new_job(rule, source, stamp_of(found), verdict)], scene.journal)
-            if last is not None and is_known(last, new, scene.config.rules):
+        case ValidImage() | ValidLink() | Rejected():
+            [new] = mark_own_results([build_new_job(rule, source, stamp_of(found), verdict)], scene.journal)
+            if last is not None and is_unchanged(last, new, scene.config.rules):
                 return None
             return _of_new(scene, rule, new)
         case _:
@@ -74,19 +82,19 @@ def sight(scene: Scene, rule: Rule, relative: Path, last: Job | None = None) -> 
 
 
 def _takes(rule: Rule, relative: Path) -> bool:
-    return NameFilter(rule.include, rule.exclude).takes(relative.name, relative.as_posix())
+    return NameFilter(rule.include, rule.exclude).is_included(relative.name, relative.as_posix())
 
 
-def _not_yet(rule: Rule, verdict: NotWhole | Changed | Gone | Unreadable) -> Sight | None:
+def _not_yet(rule: Rule, verdict: Incomplete | Changed | Missing | Unreadable) -> Sight | None:
     match verdict:
-        case NotWhole(reason=reason):
+        case Incomplete(reason=reason):
             told = f"{reason}; {rule.settle_timeout:g} s after its last change (settle_timeout) it is decided as it is"
             return Sight(told, "copy it to its end; it is looked at again by itself")
         case Unreadable(reason=reason):
             return _unreadable(reason)
         case Changed():
             return Sight("it is just being changed", "wait; it is looked at again by itself")
-        case Gone():
+        case Missing():
             return None
         case _:
             assert_never(verdict)
@@ -116,7 +124,7 @@ def _of_new(scene: Scene, rule: Rule, new: NewJob) -> Sight:
         return Sight(told, "mend the file; one that changes is looked at again by itself")
     advice = _taken(scene, rule, f"it is taken within {rule.rescan_interval:g} s")
     if new.result_of is not None:
-        return Sight(f"it is the result that stood at {shown(new.result_of)}, and is not sent again", advice)
+        return Sight(f"it is the result that stood at {printable_path(new.result_of)}, and is not sent again", advice)
     told, costs = _worth(scene, rule, new)
     shut = (scene.flood(rule) or scene.shut(rule)) if costs else None
     if shut is None:
@@ -126,15 +134,18 @@ def _of_new(scene: Scene, rule: Rule, new: NewJob) -> Sight:
 
 def _worth(scene: Scene, rule: Rule, new: NewJob) -> tuple[str, bool]:
     """What an image without a job will get, in words, and whether that costs anything."""
-    first = first_of(scene.journal, new.sha256, rule, None, scene.silent) if new.sha256 else None
+    first = find_first_job(scene.journal, new.sha256, rule, None, scene.silent) if new.sha256 else None
     if first is not None and first.state is State.HELD:
         return f"it has no job yet; as a copy of job {first.id}, which is held, it will be held too", False
     if first is not None:
         waits = f", which waits for `picwish-watchd approve {rule.name}`" if scene.journal.is_flood(first.id) else ""
         return f"it has no job yet; as a copy it gets the result of job {first.id}{waits}", False
-    there = skipped_for(rule, new, scene.now) if scene.answers(rule.outbox) else None
+    there = find_existing_for_candidate(rule, new, scene.now) if scene.answers(rule.outbox) else None
     if there is not None:
-        return f"it has no job yet; {shown(there)} is there already, so nothing is sent (if_exists: skip)", False
+        return (
+            f"it has no job yet; {printable_path(there)} is there already, so nothing is sent (if_exists: skip)",
+            False,
+        )
     return f"it has no job yet; it costs {PRICES[rule.type]} credits", True
 
 
@@ -152,23 +163,26 @@ def _ignored(scene: Scene, rule: Rule, relative: Path) -> NotTaken | None:
     for depth, part in enumerate(relative.parts, 1):
         below, here = "/".join(relative.parts[:depth]), rule.inbox.joinpath(*relative.parts[:depth])
         last = depth == len(relative.parts)
-        if (pattern := names.ignored_by(part, below)) is not None:
-            what = "its name" if last else f'the folder "{shown(below)}"'
+        if (pattern := names.find_ignoring_pattern(part, below)) is not None:
+            what = "its name" if last else f'the folder "{printable_path(below)}"'
             return NotTaken(f"{what} matches {pattern}", rename)
         folder, link = os.path.isdir(here), os.path.islink(here)
-        takes = last and names.takes(part, below)
+        takes = last and names.is_included(part, below)
         if link and not rule.follow_symlinks and not takes and (not last or folder):
             return NotTaken(
-                f'"{shown(below)}" is a symbolic link, and follow_symlinks is false', "set follow_symlinks: true"
+                f'"{printable_path(below)}" is a symbolic link, and follow_symlinks is false',
+                "set follow_symlinks: true",
             )
         if rule.follow_symlinks and (link or folder) and (circle := _circle(scene, rule, here)) is not None:
-            return NotTaken(f'"{shown(below)}" leads {circle}', "put the picture itself there instead of a link")
+            return NotTaken(
+                f'"{printable_path(below)}" leads {circle}', "put the picture itself there instead of a link"
+            )
         if not last and not rule.recursive:
             return NotTaken("it lies in a subfolder, and recursive is false", "set recursive: true")
         if last and not takes and not folder:
-            kind = look(here)
+            kind = stat_file(here)
             mode = kind.st_mode if isinstance(kind, os.stat_result) else 0
-            other = f"it is {kind_of(mode)}, and " if mode and not stat.S_ISREG(mode) else ""
+            other = f"it is {describe_file_type(mode)}, and " if mode and not stat.S_ISREG(mode) else ""
             return NotTaken(f"{other}its name matches no pattern of include", rename)
     return None
 
@@ -176,9 +190,9 @@ def _ignored(scene: Scene, rule: Rule, relative: Path) -> NotTaken | None:
 def _circle(scene: Scene, rule: Rule, here: Path) -> str | None:
     """Where a link leads that no walk goes."""
     real = Path(os.path.realpath(here))
-    for folder, place in real_paths(forbidden_to(scene.config, rule)).items():
+    for folder, place in resolve_paths(forbidden_link_targets(scene.config, rule)).items():
         if real.is_relative_to(place):
-            return f"into {shown(folder)}: what lies there would be bought in a circle"
+            return f"into {printable_path(folder)}: what lies there would be bought in a circle"
     if not os.path.islink(here) or not os.path.isdir(here):
         return None
     inbox, names = Path(os.path.realpath(rule.inbox)), NameFilter(rule.include, rule.exclude)
@@ -187,6 +201,6 @@ def _circle(scene: Scene, rule: Rule, here: Path) -> str | None:
     if Path(os.path.realpath(here.parent)).is_relative_to(real):
         return "back to a folder above it"
     own = real.relative_to(inbox)
-    if any(names.ignores(each.name, each.as_posix()) for each in (own, *own.parents)[:-1]):
+    if any(names.is_ignored(each.name, each.as_posix()) for each in (own, *own.parents)[:-1]):
         return None
-    return f"to {shown(own)}, which is looked into by its own name"
+    return f"to {printable_path(own)}, which is looked into by its own name"

@@ -6,11 +6,11 @@ from pathlib import Path
 
 from picwish_watchd.job import ErrorCode, Job, State
 from picwish_watchd.outbox.spool import Spool, spool_folder
-from picwish_watchd.pipeline.duplicates import first_of
-from picwish_watchd.pipeline.retry import Way, way_of
+from picwish_watchd.pipeline.duplicates import find_first_job
+from picwish_watchd.pipeline.retry import RetryAction, retry_plan
 from picwish_watchd.pricing import PRICES
 from picwish_watchd.reporting.snapshot import Scene, Stop
-from picwish_watchd.wording import moment, shown
+from picwish_watchd.wording import iso_utc, printable_path
 
 _RUN = "start `picwish-watchd run`"
 _STATUS = "see `picwish-watchd status`"
@@ -35,7 +35,7 @@ def standing(scene: Scene, job: Job) -> tuple[str, str | None]:
     if job.state is State.SUBMITTING and scene.pid is None:
         reason = "it was being sent when the daemon ended, and PicWish may have taken it"
         return reason, f"{_RUN}: it is held then, or sent again, as `charging` says"
-    reason = f"it is {job.state} at PicWish since {moment(job.submitted_at)}{_note(scene, job)}"
+    reason = f"it is {job.state} at PicWish since {iso_utc(job.submitted_at)}{_note(scene, job)}"
     if scene.pid is None:
         return f"{reason}; the daemon does not run", f"{_RUN}: PicWish keeps a result for one hour"
     if scene.closed is not None:
@@ -57,7 +57,7 @@ def _done(scene: Scene, job: Job) -> str:
     if job.output is None:
         return "it is done: no result" + (f" ({job.note})" if job.note else "")
     gone = ", which does not stand there any more" if _missing(scene, job.output) else ""
-    return f"it is done: {shown(job.output)}{gone}" + (f" ({job.note})" if job.note else "")
+    return f"it is done: {printable_path(job.output)}{gone}" + (f" ({job.note})" if job.note else "")
 
 
 def _missing(scene: Scene, path: Path) -> bool:
@@ -69,7 +69,7 @@ def _note(scene: Scene, job: Job) -> str:
 
 
 def _later(scene: Scene, job: Job) -> str:
-    return f"; tried again at {moment(job.not_before)}" if (job.not_before or 0) > scene.now else ""
+    return f"; tried again at {iso_utc(job.not_before)}" if (job.not_before or 0) > scene.now else ""
 
 
 def _stops(scene: Scene, job: Job) -> list[Stop]:
@@ -87,12 +87,12 @@ def _stops(scene: Scene, job: Job) -> list[Stop]:
     shut = scene.shut(rule, job.id)
     if shut is not None:
         stops.append(shut)
-    first = first_of(scene.journal, job.sha256, rule, job, scene.silent) if job.sha256 else None
+    first = find_first_job(scene.journal, job.sha256, rule, job, scene.silent) if job.sha256 else None
     if first is not None and not (first.state is State.HELD and job.pay_again):
         stops.append(Stop(f"it is a copy: it gets the result of job {first.id}, which is {first.state}"))
     if (job.not_before or 0) > scene.now:
         why = f"{job.note}; " if job.note and shut is None else ""
-        stops.append(Stop(f"{why}tried again at {moment(job.not_before)}"))
+        stops.append(Stop(f"{why}tried again at {iso_utc(job.not_before)}"))
     return stops
 
 
@@ -104,22 +104,22 @@ def _way_back(scene: Scene, job: Job) -> str:
     if job.problem is not None and job.problem.code is ErrorCode.DUPLICATE_OF_HELD:
         first = None
         if rule is not None and job.sha256:
-            first = first_of(scene.journal, job.sha256, rule, job, scene.silent)
+            first = find_first_job(scene.journal, job.sha256, rule, job, scene.silent)
         if first is not None and first.state is State.HELD:
-            return f"retry its first, job {first.id}: `picwish-watchd why {shown(first.source)}` tells how; {show}"
+            return f"retry its first, job {first.id}: `picwish-watchd why {printable_path(first.source)}` tells how; {show}"
     way = None
     with suppress(OSError):  # the spool is the daemon's, and may be shut to who asks
-        way = way_of(job, Spool(spool_folder(scene.config.journal)))
+        way = retry_plan(job, Spool(spool_folder(scene.config.journal)))
     missing = "put the file back first; " if _missing(scene, job.source) else ""
     match way:
-        case Way.DELIVER:
+        case RetryAction.DELIVER:
             return f"{retry} delivers what was paid for, at no cost; {show}"
-        case Way.ASK:
+        case RetryAction.QUERY:
             return (
                 f"{retry} asks PicWish for the old task first, and costs {price} credits again only if that is gone; "
                 f"{show}"
             )
-        case Way.LOOK:
+        case RetryAction.REVALIDATE:
             looked = f"{retry} looks at it as it is, and costs {price} credits if it is well by now"
             return f"{missing}a file that is mended is looked at again by itself; {looked}; {show}"
         case _:

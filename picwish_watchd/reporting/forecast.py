@@ -7,11 +7,11 @@ from typing import NamedTuple
 from picwish_watchd.config.summary import Outline
 from picwish_watchd.journal.status_reader import Overview, Waiting
 from picwish_watchd.pricing import PRICES
-from picwish_watchd.scheduling.credit_budget import Purse
-from picwish_watchd.scheduling.duration_model import Law, most_pending
-from picwish_watchd.scheduling.rate import MARGIN, most_in_a_second
+from picwish_watchd.scheduling.credit_budget import CreditBudget
+from picwish_watchd.scheduling.duration_model import DurationModel, max_useful_pending
+from picwish_watchd.scheduling.rate import INTERVAL_MARGIN, max_per_second
 from picwish_watchd.state import State
-from picwish_watchd.wording import counted, waiting_for_approval
+from picwish_watchd.wording import pluralize, render_approval_wait
 
 _AT_PICWISH = (State.SUBMITTING, State.PENDING, State.FETCHING)
 _MOVING = (State.QUEUED, *_AT_PICWISH)
@@ -55,14 +55,14 @@ class Forecast(NamedTuple):
 
     def text(self) -> str:
         """For people; empty without a backlog."""
-        return f"{counted(self.images, 'image')}, {self.outlook()}" if self.images else self.outlook()
+        return f"{pluralize(self.images, 'image')}, {self.outlook()}" if self.images else self.outlook()
 
     def outlook(self) -> str:
         """The same beside a number that is told already."""
         waits = "; ".join(self.waits_for)
         if not self.images:
             return waits
-        cost = f"at most {counted(self.credits, 'credit')}" if self.credits else ""
+        cost = f"at most {pluralize(self.credits, 'credit')}" if self.credits else ""
         if self.seconds is None:
             return "; ".join(filter(None, (cost, f"no end can be told, it waits: {waits}")))
         told = f"{_round(self.per_hour):,} an hour: done in about {lasting(self.seconds)}"
@@ -74,7 +74,7 @@ def predict(work: Work, pace: Pace, waits_for: Sequence[str] = (), *, collecting
 
     ``collecting``: whether what is at PicWish is brought home, whatever the queued ones wait for.
     """
-    beat = MARGIN / pace.rate
+    beat = INTERVAL_MARGIN / pace.rate
     queued = work.polled + work.awaited
     each = (2 * work.polled + work.awaited) / queued if queued else 2.0
     each = max(each * beat, pace.typical / pace.at_once, pace.lately)
@@ -165,11 +165,14 @@ def _lately(journal: Overview, oldest: Sequence[Waiting]) -> float:
 
 def _pace(outline: Outline, journal: Overview, rate: float, lately: float, busy: Collection[int]) -> Pace:
     """``busy``: the types that have images; the others have their say only in how many tasks there may be at once."""
-    laws = {model: Law(journal.task_seconds(model, _LEARNT_FROM)) for model in {rule.type for rule in outline.rules}}
-    at_once = outline.max_pending or most_pending(outline.qps, max(law.longest for law in laws.values()))
+    laws = {
+        model: DurationModel(journal.task_seconds(model, _LEARNT_FROM))
+        for model in {rule.type for rule in outline.rules}
+    }
+    at_once = outline.max_pending or max_useful_pending(outline.qps, max(law.p99 for law in laws.values()))
     asked = [laws[model] for model in busy] or list(laws.values())
     return Pace(
-        min(rate, most_in_a_second(outline.qps)),
+        min(rate, max_per_second(outline.qps)),
         max(law.quantile(0.5) for law in asked),
         max(law.quantile(0.9) for law in asked),
         at_once,
@@ -182,10 +185,10 @@ def _waits(job: Waiting, now: float) -> bool:
 
 
 def _short(outline: Outline, journal: Overview, now: float, credits: int) -> list[str]:
-    left = [most for most in Purse(outline, now).left(journal) if most is not None]
+    left = [most for most in CreditBudget(outline, now).remaining(journal) if most is not None]
     if not credits or not left or credits <= min(left):
         return []
-    return [f"the budget has {counted(min(left), 'credit')} left; what goes beyond waits until it is renewed"]
+    return [f"the budget has {pluralize(min(left), 'credit')} left; what goes beyond waits until it is renewed"]
 
 
 def _undelivered(journal: Overview, now: float, counts: Counts) -> Iterator[str]:
@@ -194,7 +197,7 @@ def _undelivered(journal: Overview, now: float, counts: Counts) -> Iterator[str]
         number = states.get(State.DELIVERING, 0)
         oldest = journal.first(State.DELIVERING, rule, _LOOKED_AT) if number else []
         for one in [job for job in oldest if _waits(job, now)][:1]:
-            what = f"{counted(number, 'result')} {'waits' if number == 1 else 'wait'} to be delivered"
+            what = f"{pluralize(number, 'result')} {'waits' if number == 1 else 'wait'} to be delivered"
             yield f"{rule}: {what}: {one.note}"
 
 
@@ -202,4 +205,4 @@ def _held_floods(outline: Outline, floods: Mapping[str, int]) -> Iterator[str]:
     """What waits for `approve`."""
     for rule in outline.rules:
         if rule.name in floods:
-            yield waiting_for_approval(floods[rule.name], PRICES[rule.type], rule.name)
+            yield render_approval_wait(floods[rule.name], PRICES[rule.type], rule.name)

@@ -8,19 +8,26 @@ from pathlib import Path
 
 from picwish_watchd.config.model import Config
 from picwish_watchd.config.schema import Budget, IfExists, Rule
-from picwish_watchd.fs.hang_guard import silent
-from picwish_watchd.fs.safe_open import look, stamp_of
-from picwish_watchd.fs.verdicts import Changed, Gone, NotWhole, Unreadable
+from picwish_watchd.fs.hang_guard import find_unresponsive_paths
+from picwish_watchd.fs.safe_open import stamp_of, stat_file
+from picwish_watchd.fs.verdicts import Changed, Incomplete, Missing, Unreadable
 from picwish_watchd.inbox.name_filter import NameFilter
-from picwish_watchd.inbox.scanner import Away, Walker
+from picwish_watchd.inbox.scanner import InboxUnavailable, Scanner
 from picwish_watchd.job import UNFINISHED, Job, NewJob, State
 from picwish_watchd.journal.reader import JournalReader
-from picwish_watchd.outbox.availability import HANGS, absence
-from picwish_watchd.pipeline.admission import forbidden_to, is_final, is_known, judge, new_job, without_own
-from picwish_watchd.pipeline.duplicates import first_of
-from picwish_watchd.pipeline.result_names import skipped_for
+from picwish_watchd.outbox.availability import NOT_RESPONDING, why_unavailable
+from picwish_watchd.pipeline.admission import (
+    build_new_job,
+    forbidden_link_targets,
+    has_settle_expired,
+    is_unchanged,
+    mark_own_results,
+    validate_file,
+)
+from picwish_watchd.pipeline.duplicates import find_first_job
+from picwish_watchd.pipeline.result_names import find_existing_for_candidate
 from picwish_watchd.pricing import PRICES
-from picwish_watchd.scheduling.credit_budget import Purse
+from picwish_watchd.scheduling.credit_budget import CreditBudget
 
 _FAR = 3660  # days: nobody plans further
 
@@ -79,14 +86,14 @@ def plan(config: Config, journal: JournalReader, now: float) -> list[Ahead]:
 
     Files whose stamp the journal knows are not read.
     """
-    hanging = silent(folder for rule in config.rules for folder in rule.folders().values())
+    hanging = find_unresponsive_paths(folder for rule in config.rules for folder in rule.folders().values())
     return [_of_rule(_Ask(config, journal, rule, now, hanging)) for rule in config.rules]
 
 
 def means(config: Config, journal: JournalReader, rules: Sequence[Ahead], now: float) -> Means:
     """What of the plan can be bought today, and when the rest: of the highest priority first, of equal ones in turn."""
     budget = config.budget
-    today, month = Purse(budget, now).left(journal)
+    today, month = CreditBudget(budget, now).remaining(journal)
     limits = [each for each in (today, month) if each is not None]
     if not limits:
         return Means(None, None)
@@ -130,8 +137,8 @@ def _last_day(budget: Budget, spent: int, waiting: list[_Queue], now: float) -> 
 def _of_rule(ask: _Ask) -> Ahead:
     config, journal, rule = ask.config, ask.journal, ask.rule
     ahead = Ahead(rule.name)
-    hangs = HANGS if rule.inbox in ask.silent else None
-    ahead.away = hangs or absence(rule.inbox, journal.folder_mount(rule.inbox))
+    hangs = NOT_RESPONDING if rule.inbox in ask.silent else None
+    ahead.away = hangs or why_unavailable(rule.inbox, journal.folder_mount(rule.inbox))
     if ahead.away is not None:
         ahead.away = f"the inbox {rule.inbox} is away: {ahead.away}".replace("approve RULE", f"approve {rule.name}")
     for job in journal.jobs(states=(*UNFINISHED, State.HELD), rule=rule.name, oldest_first=True):
@@ -144,20 +151,20 @@ def _of_rule(ask: _Ask) -> Ahead:
             _queued(ask, ahead, job)
     if ahead.away is not None:
         return ahead
-    walker = Walker(
+    walker = Scanner(
         os.fspath(rule.inbox),
         NameFilter(rule.include, rule.exclude),
         recursive=rule.recursive,
         follow_symlinks=rule.follow_symlinks,
-        forbidden=map(os.fspath, forbidden_to(config, rule)),
+        forbidden=map(os.fspath, forbidden_link_targets(config, rule)),
     )
-    walker.learn(journal.known(rule.name))
-    found = walker.walk(full=True)
-    if isinstance(found, Away):
+    walker.load_known(journal.known(rule.name))
+    found = walker.scan(full=True)
+    if isinstance(found, InboxUnavailable):
         ahead.away = found.reason
         return ahead
     new = sum(_look(ask, ahead, rule.inbox / sighting.relative) for sighting in found)
-    ahead.unreadable += len(walker.unread)
+    ahead.unreadable += len(walker.unreadable_folders)
     ahead.flood = _flood(ask, new)
     return ahead
 
@@ -175,13 +182,13 @@ def _queued(ask: _Ask, ahead: Ahead, job: Job) -> None:
     """A queued job: to be paid for unless its file is not any more what it was when it was taken in."""
     rule, sha256 = ask.rule, job.sha256
     if ahead.away is None:
-        found = look(job.source, follow_symlinks=rule.follow_symlinks)
-        if isinstance(found, Gone):
+        found = stat_file(job.source, follow_symlinks=rule.follow_symlinks)
+        if isinstance(found, Missing):
             ahead.rejected += 1
             return
         changed = isinstance(found, os.stat_result) and stamp_of(found) != job.stamp
         if changed or sha256 is None:
-            verdict = judge(job.source, ask.config.api, rule, final=True)
+            verdict = validate_file(job.source, ask.config.api, rule, final=True)
             judged = getattr(verdict, "sha256", None)
             if judged is None or (sha256 is not None and judged != sha256):
                 # what came in its place is met by the walk; it is not paid for twice
@@ -198,28 +205,28 @@ def _skipped(ask: _Ask, job: Job) -> bool:
     if ask.rule.if_exists is not IfExists.SKIP or ask.rule.outbox in ask.silent:
         return False
     new = NewJob(job.rule, job.source, job.relative, job.stamp, width=job.width, height=job.height, type=job.type)
-    return skipped_for(ask.rule, new, ask.now, job.id) is not None
+    return find_existing_for_candidate(ask.rule, new, ask.now, job.id) is not None
 
 
 def _look(ask: _Ask, ahead: Ahead, path: Path) -> bool:
     """Counts one file of the walk; whether it is an image that intake would let in."""
     journal, rule = ask.journal, ask.rule
-    found = look(path, follow_symlinks=rule.follow_symlinks)
+    found = stat_file(path, follow_symlinks=rule.follow_symlinks)
     if not isinstance(found, os.stat_result):
         ahead.unreadable += isinstance(found, Unreadable)
         return False
-    verdict = judge(path, ask.config.api, rule, final=is_final(rule, found, ask.now))
+    verdict = validate_file(path, ask.config.api, rule, final=has_settle_expired(rule, found, ask.now))
     match verdict:
-        case Gone():
+        case Missing():
             return False
-        case NotWhole() | Changed():
+        case Incomplete() | Changed():
             ahead.not_whole += 1
             return False
         case Unreadable():
             ahead.unreadable += 1
             return False
-    [new] = without_own([new_job(rule, path, stamp_of(found), verdict)], journal)
-    if is_known(journal.last_of(path), new, ask.config.rules):
+    [new] = mark_own_results([build_new_job(rule, path, stamp_of(found), verdict)], journal)
+    if is_unchanged(journal.last_of(path), new, ask.config.rules):
         return False
     if new.problem is not None:
         ahead.rejected += 1
@@ -228,7 +235,7 @@ def _look(ask: _Ask, ahead: Ahead, path: Path) -> bool:
         ahead.copies += 1
         return False
     looks = rule.outbox not in ask.silent and _is_first(ask, ahead, new)
-    if looks and skipped_for(rule, new, ask.now) is not None:
+    if looks and find_existing_for_candidate(rule, new, ask.now) is not None:
         ahead.skipped += 1
     else:
         _count(ask, ahead, new.sha256, None)
@@ -239,14 +246,14 @@ def _is_first(ask: _Ask, ahead: Ahead, new: NewJob) -> bool:
     """Whether no earlier job of this content is asked before `if_exists`."""
     if new.sha256 is None or new.sha256 in ahead.contents:
         return new.sha256 is None
-    return first_of(ask.journal, new.sha256, ask.rule, None, ask.silent) is None
+    return find_first_job(ask.journal, new.sha256, ask.rule, None, ask.silent) is None
 
 
 def _count(ask: _Ask, ahead: Ahead, sha256: str | None, job: Job | None) -> None:
     """One image, of a queued job or not yet one: paid for, a copy, or held with its first."""
     if sha256 is not None:
         if sha256 not in ahead.contents:
-            first = first_of(ask.journal, sha256, ask.rule, job, ask.silent)
+            first = find_first_job(ask.journal, sha256, ask.rule, job, ask.silent)
             held = first is not None and first.state is State.HELD and not (job and job.pay_again)
             ahead.contents[sha256] = held
             if first is None or (first.state is State.HELD and not held):

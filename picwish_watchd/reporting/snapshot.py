@@ -8,15 +8,15 @@ from typing import Any, Self
 
 from picwish_watchd.config.model import Config
 from picwish_watchd.config.schema import Rule
-from picwish_watchd.fs.hang_guard import silent
+from picwish_watchd.fs.hang_guard import find_unresponsive_paths
 from picwish_watchd.job import State
 from picwish_watchd.journal.locks import DaemonLock
 from picwish_watchd.journal.reader import JournalReader
-from picwish_watchd.outbox.availability import HANGS, absence, lies_in
+from picwish_watchd.outbox.availability import NOT_RESPONDING, is_inside_any, why_unavailable
 from picwish_watchd.outbox.spool import spool_folder
 from picwish_watchd.pricing import PRICES
-from picwish_watchd.scheduling.credit_budget import Purse
-from picwish_watchd.wording import counted, shown
+from picwish_watchd.scheduling.credit_budget import CreditBudget
+from picwish_watchd.wording import pluralize, printable_path
 
 _LOOKED_AT = 20  # queued images of a rule: one alone may wait for something of its own
 
@@ -45,12 +45,14 @@ class Scene:
         """The scene as it is now, around the path that is ``asked`` for."""
         pid = DaemonLock(config.journal).owner()
         told = json.loads(journal.report() or "{}")
-        folders = silent([asked, *(folder for rule in config.rules for folder in rule.folders().values())])
+        folders = find_unresponsive_paths(
+            [asked, *(folder for rule in config.rules for folder in rule.folders().values())]
+        )
         return cls(config, journal, now, pid, told if told.get("pid") == pid else {}, folders)
 
     def answers(self, path: Path) -> bool:
         """Whether it may be asked what lies at ``path``."""
-        return not lies_in(path, self.silent)
+        return not is_inside_any(path, self.silent)
 
     def rule(self, name: str) -> Rule | None:
         """The rule of that name, if the configuration still has it."""
@@ -58,7 +60,7 @@ class Scene:
 
     def absence(self, folder: Path) -> str | None:
         """Why the folder, where it was last, is not to be had now."""
-        return absence(folder, self.journal.folder_mount(folder)) if self.answers(folder) else HANGS
+        return why_unavailable(folder, self.journal.folder_mount(folder)) if self.answers(folder) else NOT_RESPONDING
 
     def watching(self, rule: Rule) -> Stop | None:
         """Why nobody looks into the rule's inbox now."""
@@ -78,7 +80,7 @@ class Scene:
     def shut(self, rule: Rule, job_id: int = 0) -> Stop | None:
         """Why nothing of the rule, or this job of it, is bought now: the gate, the budget, the outbox, the spool."""
         blocked = self.told.get("blocked")
-        short = Purse(self.config.budget, self.now).shortage(self.journal, PRICES[rule.type])
+        short = CreditBudget(self.config.budget, self.now).why_exceeded(self.journal, PRICES[rule.type])
         if blocked and (blocked.get("code") != "budget" or short is None):
             return Stop(f"nothing is submitted: {blocked['message']}", "see `picwish-watchd status`")
         if short is not None:
@@ -99,9 +101,7 @@ class Scene:
             return None
         if self.journal.arrived_since(rule.name, self.now - burst.per, burst.images) < burst.images:
             return None
-        held = (
-            f"{counted(burst.images, 'image')} of {rule.name} came within {burst.per:g} s: budget.burst holds the rest"
-        )
+        held = f"{pluralize(burst.images, 'image')} of {rule.name} came within {burst.per:g} s: budget.burst holds the rest"
         return Stop(held, f"`picwish-watchd approve {rule.name}` once it is queued lets it go")
 
     def outbox_away(self, rule: Rule) -> str | None:
@@ -112,11 +112,11 @@ class Scene:
         elif self.journal.folder_seen(outbox):
             away = "it was there before and is away; mount it, or make it again if it is gone for good"
         else:
-            away = None if os.path.isdir(outbox.parent) else f"{shown(outbox.parent)} is not there"
+            away = None if os.path.isdir(outbox.parent) else f"{printable_path(outbox.parent)} is not there"
         if away is None:
             return None
         away = away.replace("approve RULE", f"approve {rule.name}")
-        return f"the outbox {shown(outbox)} cannot be used: {away}"
+        return f"the outbox {printable_path(outbox)} cannot be used: {away}"
 
     def _put_off(self, rule: Rule, job_id: int) -> str | None:
         """What the oldest queued images of the rule, other than this job, all tell to wait for: so do the others."""
@@ -136,5 +136,5 @@ class Scene:
             free = found.f_bavail * found.f_frsize
             if free < least:
                 room = f"has only {free / 2**20:.0f} MiB free; min_free is {least / 2**20:.0f}"
-                return f"the {what} {shown(folder)} {room}"
+                return f"the {what} {printable_path(folder)} {room}"
         return None

@@ -2,25 +2,25 @@
 
 from picwish_watchd.clock import day_start, month_start
 from picwish_watchd.job import UNFINISHED, State
-from picwish_watchd.pipeline.context import PRICES, Context
+from picwish_watchd.pipeline.context import PRICES, StepContext
 from picwish_watchd.pipeline.gate import Gate
-from picwish_watchd.pipeline.inboxes import Desks
+from picwish_watchd.pipeline.inboxes import Inboxes
 from picwish_watchd.reporting.forecast import delays
-from picwish_watchd.wording import spent_of, waiting_for_approval
+from picwish_watchd.wording import render_approval_wait, render_spent
 
 
-def headline(context: Context, *, gate: Gate, desks: Desks) -> str:
+def headline(context: StepContext, *, gate: Gate, desks: Inboxes) -> str:
     """The jobs on their way, the credits of today (local time), and all that is wrong; parted by "; "."""
     totals = context.journal.totals((*UNFINISHED, State.HELD))
     moving = [f"{totals[state]} {state}" for state in UNFINISHED if totals[state]]
     parts = [", ".join(moving) or "idle", _spent(context)]
-    if gate.told is not None:
-        parts.append(f"blocked: {gate.told.message}")
-    parts += [f"inbox of {desk.rule.name} away: {desk.away}" for desk in desks.all() if desk.away]
+    if gate.why_not_submitting is not None:
+        parts.append(f"blocked: {gate.why_not_submitting.message}")
+    parts += [f"inbox of {desk.rule.name} away: {desk.unavailable}" for desk in desks.list_active() if desk.unavailable]
     parts += delays(context.journal, context.clock.now(), context.journal.counts())
     prices = {rule.name: PRICES[rule.type] for rule in context.config.rules}
     parts += [
-        waiting_for_approval(images, prices[rule], rule)
+        render_approval_wait(images, prices[rule], rule)
         for rule, images in context.journal.floods().items()
         if rule in prices
     ]
@@ -29,10 +29,10 @@ def headline(context: Context, *, gate: Gate, desks: Desks) -> str:
     return "; ".join(parts)
 
 
-def _spent(context: Context) -> str:
+def _spent(context: StepContext) -> str:
     journal, budget, now = context.journal, context.config.budget, context.clock.now()
     today = journal.credits_since(day_start(now))
-    text = f"{spent_of(today, budget.per_day)} credits today"
+    text = f"{render_spent(today, budget.per_day)} credits today"
     if budget.per_month is None:
         return text
-    return f"{text}, {spent_of(journal.credits_since(month_start(now)), budget.per_month)} this month"
+    return f"{text}, {render_spent(journal.credits_since(month_start(now)), budget.per_month)} this month"

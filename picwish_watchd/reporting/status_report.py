@@ -9,10 +9,10 @@ from picwish_watchd import __version__
 from picwish_watchd.clock import day_start, month_start
 from picwish_watchd.config import summary
 from picwish_watchd.errors import JournalTemporaryError
-from picwish_watchd.pipeline.context import Context
+from picwish_watchd.pipeline.context import StepContext
 from picwish_watchd.pipeline.gate import Gate
-from picwish_watchd.pipeline.inboxes import Desks
-from picwish_watchd.scheduling.rate_limiter import Pacer
+from picwish_watchd.pipeline.inboxes import Inboxes
+from picwish_watchd.scheduling.rate_limiter import RateLimiter
 
 _AGAIN = 10.0  # seconds until the journal is tried again that did not take it
 _COUNTED = 10.0  # seconds from one report to the next that only has newer figures
@@ -21,7 +21,7 @@ _COUNTED = 10.0  # seconds from one report to the next that only has newer figur
 class Report:
     """The daemon's word on itself, as long as it serves."""
 
-    def __init__(self, context: Context, gate: Gate, desks: Desks, pacer: Pacer) -> None:
+    def __init__(self, context: StepContext, gate: Gate, desks: Inboxes, pacer: RateLimiter) -> None:
         self._context, self._gate, self._desks, self._pacer = context, gate, desks, pacer
         self._started = context.clock.now()
         self._again = math.inf  # when a report that the journal did not take is to be repeated (monotonic)
@@ -57,11 +57,11 @@ class Report:
 
     def _slowed(self) -> tuple[float, float] | None:
         """The rate after the last 429, and when that was (Unix seconds); None once it has crept back."""
-        lowered = self._pacer.lowered
+        lowered = self._pacer.last_throttle
         return None if lowered is None else (lowered[0], round(self._context.clock.now() - lowered[1], 1))
 
     def _text(self) -> str:
-        context, journal, blocked = self._context, self._context.journal, self._gate.told
+        context, journal, blocked = self._context, self._context.journal, self._gate.why_not_submitting
         now, stock = context.clock.now(), context.journal.stock()
         self._told_at, self._told_event = context.clock.monotonic(), stock.event
         self._told_rate = self._slowed()
@@ -75,8 +75,12 @@ class Report:
                 "config": summary.told(context.config),
                 "blocked": None if blocked is None else {"code": blocked.code, "message": blocked.message},
                 "rules": {
-                    desk.rule.name: {"watching": desk.watching, "reason": desk.away, "observer": desk.observer}
-                    for desk in self._desks.all()
+                    desk.rule.name: {
+                        "watching": desk.is_watching,
+                        "reason": desk.unavailable,
+                        "observer": desk.observer,
+                    }
+                    for desk in self._desks.list_active()
                 },
                 "stock": stock.told(),
                 "credits": [(moment, journal.credits_since(moment)) for moment in (day_start(now), month_start(now))],

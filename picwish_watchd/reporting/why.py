@@ -12,18 +12,18 @@ from pathlib import Path
 
 from picwish_watchd.config.model import Config
 from picwish_watchd.config.schema import Rule
-from picwish_watchd.fs.hang_guard import real_paths
-from picwish_watchd.fs.safe_open import look, stamp_of
-from picwish_watchd.fs.verdicts import Gone
-from picwish_watchd.job import Job, Original, State
+from picwish_watchd.fs.hang_guard import resolve_paths
+from picwish_watchd.fs.safe_open import stamp_of, stat_file
+from picwish_watchd.fs.verdicts import Missing
+from picwish_watchd.job import Job, OriginalStatus, State
 from picwish_watchd.journal.reader import JournalReader
-from picwish_watchd.outbox.availability import HANGS
+from picwish_watchd.outbox.availability import NOT_RESPONDING
 from picwish_watchd.outbox.spool import spool_folder
-from picwish_watchd.pipeline.duplicates import stands
+from picwish_watchd.pipeline.duplicates import is_result_intact
 from picwish_watchd.reporting.explain_file import NotTaken, sight
 from picwish_watchd.reporting.explain_job import standing
 from picwish_watchd.reporting.snapshot import Scene
-from picwish_watchd.wording import shown
+from picwish_watchd.wording import printable_path
 
 _SPOOLED = re.compile(r"([0-9]{1,18})\.(result|[A-Za-z0-9_-]+\.part)")
 _SPELLING = "look at its spelling; what was taken away before it could be taken in leaves no trace"
@@ -83,7 +83,11 @@ def _unanswered(scene: Scene, path: Path) -> Why:
     """Nothing can be looked at: what the journal knows, and by what letters the path begins."""
     place = _below(scene.config, path, {})
     jobs = scene.journal.all_of(path)
-    reason = f"{HANGS}; the other rules go on" if place is None else f"the {place.what} {shown(place.root)}: {HANGS}"
+    reason = (
+        f"{NOT_RESPONDING}; the other rules go on"
+        if place is None
+        else f"the {place.what} {printable_path(place.root)}: {NOT_RESPONDING}"
+    )
     advice = "it goes on by itself once it answers"
     if not jobs:
         return Why(path, place.rule.name if place else None, None, reason, advice, known=False)
@@ -93,7 +97,7 @@ def _unanswered(scene: Scene, path: Path) -> Why:
 
 def _place_of(config: Config, path: Path) -> _Place | None:
     """The deepest folder of ours that the path lies in: by its letters, and else with links followed."""
-    real = real_paths(folder for rule in config.rules for folder in rule.folders().values())
+    real = resolve_paths(folder for rule in config.rules for folder in rule.folders().values())
     ways: tuple[tuple[Path, Mapping[Path, str]], ...] = ((path, {}), (path, real), (_real(path), real))
     return next((place for here, roots in ways if (place := _below(config, here, roots)) is not None), None)
 
@@ -120,7 +124,9 @@ def _in_inbox(scene: Scene, place: _Place, path: Path, jobs: list[Job]) -> Why:
     if away is None and jobs:
         return _of_jobs(scene, path, jobs, place)
     if away is not None:
-        reason = f"the inbox {shown(rule.inbox)} is away: {away}".replace("approve RULE", f"approve {rule.name}")
+        reason = f"the inbox {printable_path(rule.inbox)} is away: {away}".replace(
+            "approve RULE", f"approve {rule.name}"
+        )
         advice = "mount it, or make the folder; it is taken up by itself once it is there"
         if not jobs:
             return Why(path, rule.name, None, reason, advice, known=os.path.lexists(path))
@@ -142,11 +148,11 @@ def _of_jobs(scene: Scene, path: Path, jobs: list[Job], place: _Place | None = N
     told = Why(path, job.rule, job, reason + fate, advice, earlier=earlier)
     if place is None:
         return told
-    found = look(place.path, follow_symlinks=place.rule.follow_symlinks)
+    found = stat_file(place.path, follow_symlinks=place.rule.follow_symlinks)
     if not isinstance(found, os.stat_result):
-        gone = "; the file itself is not there any more" if isinstance(found, Gone) and not fate else ""
+        gone = "; the file itself is not there any more" if isinstance(found, Missing) and not fate else ""
         return Why(path, job.rule, job, told.reason + gone, advice, earlier=earlier)
-    ours = job.original not in (Original.MOVED, Original.DELETED, Original.REPLACED)
+    ours = job.original not in (OriginalStatus.MOVED, OriginalStatus.DELETED, OriginalStatus.REPLACED)
     if ours and stamp_of(found) == job.stamp:
         return told
     seen = sight(scene, place.rule, place.relative, job)
@@ -162,7 +168,7 @@ def _of_jobs(scene: Scene, path: Path, jobs: list[Job], place: _Place | None = N
 
 def _fate(scene: Scene, job: Job) -> str:
     """What became of the original, in the words of its history."""
-    if job.original in (Original.PRESENT, Original.WAITING):
+    if job.original in (OriginalStatus.PRESENT, OriginalStatus.WAITING):
         return ""
     told = [event.message for event in scene.journal.history(job.id) if event.message.startswith("the original ")]
     return f"; {told[-1]}" if told else ""
@@ -176,14 +182,16 @@ def _of_output(journal: JournalReader, path: Path, name: Path) -> Why | None:
         job = journal.owner_of_output(stem) if stem is not None and stem.name else None
         if job is None:
             return None
-        return Why(path, job.rule, job, f"it tells, for scripts, of job {job.id} and its result {shown(stem or '')}")
-    made = f"the result of job {job.id}, made of {shown(job.source)}"
+        return Why(
+            path, job.rule, job, f"it tells, for scripts, of job {job.id} and its result {printable_path(stem or '')}"
+        )
+    made = f"the result of job {job.id}, made of {printable_path(job.source)}"
     if job.state is not State.DONE:
         return Why(path, job.rule, job, f"it is the name for {made}; that job is {job.state}")
     if not os.path.lexists(path):
         advice = "look where it was moved to; `picwish-watchd show` tells the whole history of a job"
         return Why(path, job.rule, job, f"it was {made}; it does not stand here any more", advice)
-    if job.result is not None and not stands(job):
+    if job.result is not None and not is_result_intact(job):
         return Why(path, job.rule, job, f"it was {made}; somebody has changed it since, or it cannot be read")
     return Why(path, job.rule, job, f"it is {made}")
 
@@ -199,7 +207,7 @@ def _of_moved(journal: JournalReader, path: Path, name: Path) -> Why | None:
             continue
         what = "it tells, for scripts, why that job ended so: " if ending else ""
         gone = "" if os.path.lexists(path) else "; it is not there any more"
-        reason = f"{what}the original of job {job.id}, which is {job.state}, was moved here from {shown(job.source)}"
+        reason = f"{what}the original of job {job.id}, which is {job.state}, was moved here from {printable_path(job.source)}"
         advice = None
         if job.state is not State.DONE:
             advice = f"mend it and put it back into the inbox; `picwish-watchd show {job.id}` tells what was wrong"
@@ -234,7 +242,7 @@ def _elsewhere(config: Config, path: Path, place: _Place | None) -> Why:
     there = os.path.lexists(path)
     exists = "" if there else "it does not exist, and "
     if place is None:
-        inboxes = ", ".join(shown(rule.inbox) for rule in config.rules)
+        inboxes = ", ".join(printable_path(rule.inbox) for rule in config.rules)
         reason = f"{exists}it lies under no inbox, and no job knows it"
         advice = f"a picture that is to be enhanced belongs into an inbox: {inboxes}" if there else _SPELLING
         return Why(path, None, None, reason, advice, known=False)

@@ -2,10 +2,10 @@
 
 from picwish_watchd.clock import Clock
 
-_TURN = 10.0  # seconds; an idle loop looks at the journal every 5 s at the latest, a busy one more often
+_BEAT_TIMEOUT = 10.0  # seconds; an idle loop looks at the journal every 5 s at the latest, a busy one more often
 
 
-class Pulse:
+class Heartbeat:
     """When each loop is to turn again, by its own word.
 
     A job, a folder or a mount that hangs is not seen here, and must not be: each has a task or a thread of its own, and
@@ -14,13 +14,13 @@ class Pulse:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._due: dict[str, float] = {}
+        self._due_at: dict[str, float] = {}
 
-    def beat(self, loop: str, *, within: float = _TURN) -> None:
+    def beat(self, loop: str, *, within: float = _BEAT_TIMEOUT) -> None:
         """``loop`` turns now, and again before ``within`` seconds are over."""
-        self._due[loop] = self._clock.monotonic() + within
+        self._due_at[loop] = self._clock.monotonic() + within
 
-    def late(self, grace: float) -> list[str]:
+    def overdue(self, grace: float) -> list[str]:
         """The loops that should have turned more than ``grace`` seconds ago and have not."""
         now = self._clock.monotonic()
-        return sorted(loop for loop, due in self._due.items() if now > due + grace)
+        return sorted(loop for loop, due in self._due_at.items() if now > due + grace)

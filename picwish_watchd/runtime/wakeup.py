@@ -3,13 +3,13 @@
 import asyncio
 
 
-class Bell:
+class Wakeup:
     """Rung by whoever has work for a step; must be used in the event loop's thread."""
 
     def __init__(self) -> None:
         self._event = asyncio.Event()
 
-    def ring(self) -> None:
+    def notify(self) -> None:
         """There may be something to do."""
         self._event.set()
 

@@ -4,45 +4,46 @@ from typing import TYPE_CHECKING
 
 from picwish_watchd.clock import day_start, month_start
 from picwish_watchd.journal.status_reader import Overview
-from picwish_watchd.wording import counted
+from picwish_watchd.wording import pluralize
 
 if TYPE_CHECKING:  # `status` knows a budget from the outline, and does without the schema
     from picwish_watchd.config.schema import Budget
     from picwish_watchd.config.summary import Outline
 
 
-class Purse:
+class CreditBudget:
     """A budget at a moment (Unix seconds). Pending and doubtful submissions count as spent, on the day of sending."""
 
     def __init__(self, budget: "Budget | Outline", now: float) -> None:
         self.budget = budget
         self.now = now
 
-    def caps(self) -> list[tuple[float, int]]:
+    def limits(self) -> list[tuple[float, int]]:
         """Each limit as (from this moment on, credits at most)."""
-        return [(moment, most) for moment, most in self._limits() if most is not None]
+        return [(moment, most) for moment, most in self._period_limits() if most is not None]
 
-    def left(self, journal: Overview) -> tuple[int | None, int | None]:
+    def remaining(self, journal: Overview) -> tuple[int | None, int | None]:
         """Credits that may still be spent (today, this month); None where there is no limit."""
         day, month = (
-            None if most is None else max(0, most - journal.credits_since(moment)) for moment, most in self._limits()
+            None if most is None else max(0, most - journal.credits_since(moment))
+            for moment, most in self._period_limits()
         )
         return day, month
 
-    def shortage(self, journal: Overview, price: int) -> str | None:
+    def why_exceeded(self, journal: Overview, price: int) -> str | None:
         """Why ``price`` credits cannot be spent now, or None."""
-        for (moment, most), name in zip(self.caps(), self._names(), strict=True):
+        for (moment, most), name in zip(self.limits(), self._limit_names(), strict=True):
             spent = journal.credits_since(moment)
             if spent + price > most:
                 turn = "at midnight" if name == "day" else "on the first of next month"
-                limit = f"the budget of {counted(most, 'credit')} a {name}"
+                limit = f"the budget of {pluralize(most, 'credit')} a {name}"
                 return f"{limit} is reached ({spent} spent or reserved); it goes on {turn}"
         return None
 
-    def _limits(self) -> tuple[tuple[float, int | None], tuple[float, int | None]]:
+    def _period_limits(self) -> tuple[tuple[float, int | None], tuple[float, int | None]]:
         return (day_start(self.now), self.budget.per_day), (month_start(self.now), self.budget.per_month)
 
-    def _names(self) -> list[str]:
+    def _limit_names(self) -> list[str]:
         return [
             name for name, most in (("day", self.budget.per_day), ("month", self.budget.per_month)) if most is not None
         ]

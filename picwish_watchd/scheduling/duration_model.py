@@ -18,24 +18,32 @@ from itertools import pairwise
 
 _PRIOR_MEDIAN = 8.0  # seconds
 _PRIOR_SIGMA = 0.3
-_MEMORY = 200  # tasks
-_ENOUGH = 8  # fewer say nothing yet about the spread; so many in a row that are unlike the law are a new one
-_MANY = 50
-_UNLIKE = 0.1  # the share of tasks, at either end, that are unlike the law
+_MAX_SAMPLES = 200  # tasks
+_MIN_SAMPLES = 8  # fewer say nothing yet about the spread; so many in a row that are unlike the law are a new one
+_CONFIDENT_SAMPLES = 50
+_OUTLIER_SHARE = 0.1  # the share of tasks, at either end, that are unlike the law
 _SIGMA_MIN, _SIGMA_MAX = 0.1, 1.0
-_PRICE = 0.15  # seconds of latency that a query is worth, at a median of `_PRIOR_MEDIAN`; grows with its square root
-_STRAYS = 0.05  # the share of tasks that follow a wider law: without them a slow one would be asked for without end
-_WIDER = 0.8  # by so much is their sigma
-_SELDOM = 1.15  # beyond the 99 % point each query comes at an age at least so much higher
-_FIRST = 0.25  # seconds; before anything is learnt
-_COLLECTABLE = 1200.0  # seconds; of tasks that take longer no more are made at once: their results live one hour
-_FEWEST, _MOST = 4, 5000  # tasks at PicWish at once
-_SLACK = 1.0  # seconds by which PicWish's clocks may differ from what is seen from here: a line, a whole second
-_PROOFS = 3  # tasks that were seen unfinished and agree with what PicWish tells of them, until it is believed again
-_FARTHEST = 9.0  # sigmas; beyond that lies 1e-19 of all
+_QUERY_COST = (
+    0.15  # seconds of latency that a query is worth, at a median of `_PRIOR_MEDIAN`; grows with its square root
+)
+_STRAY_SHARE = (
+    0.05  # the share of tasks that follow a wider law: without them a slow one would be asked for without end
+)
+_STRAY_EXTRA_SIGMA = 0.8  # by so much is their sigma
+_TAIL_GROWTH = 1.15  # beyond the 99 % point each query comes at an age at least so much higher
+_FIRST_POLL_AGE = 0.25  # seconds; before anything is learnt
+_COLLECT_SECONDS = 1200.0  # seconds; of tasks that take longer no more are made at once: their results live one hour
+_MIN_PENDING, _MAX_PENDING = 4, 5000  # tasks at PicWish at once
+_CLOCK_TOLERANCE = (
+    1.0  # seconds by which PicWish's clocks may differ from what is seen from here: a line, a whole second
+)
+_PROOFS_TO_TRUST = (
+    3  # tasks that were seen unfinished and agree with what PicWish tells of them, until it is believed again
+)
+_MAX_SIGMAS = 9.0  # sigmas; beyond that lies 1e-19 of all
 
 
-def normal(z: float) -> float:
+def normal_cdf(z: float) -> float:
     """The share of a standard normal law that lies below ``z``."""
     return 0.5 * math.erfc(-z / math.sqrt(2))
 
@@ -46,69 +54,69 @@ def normal_quantile(share: float) -> float:
 
     `statistics` knows both, and takes a tenth of the time to load that `status` has beside an interpreter.
     """
-    low, high = -_FARTHEST, _FARTHEST
+    low, high = -_MAX_SIGMAS, _MAX_SIGMAS
     for _ in range(60):  # halves: exact to the last bit
         middle = (low + high) / 2
-        low, high = (middle, high) if normal(middle) < share else (low, middle)
+        low, high = (middle, high) if normal_cdf(middle) < share else (low, middle)
     return (low + high) / 2
 
 
-_PRIOR_LONGEST = _PRIOR_MEDIAN * math.exp(_PRIOR_SIGMA * normal_quantile(0.99))
+_PRIOR_P99 = _PRIOR_MEDIAN * math.exp(_PRIOR_SIGMA * normal_quantile(0.99))
 
 
-class Law:
+class DurationModel:
     """The processing times of one ``type``; all times in seconds since submission."""
 
     def __init__(self, newest_first: Iterable[float] = ()) -> None:
-        self._seconds: deque[float] = deque(maxlen=_MEMORY)
-        self._strange: deque[int] = deque(
-            maxlen=_ENOUGH
+        self._durations: deque[float] = deque(maxlen=_MAX_SAMPLES)
+        self._outlier_signs: deque[int] = deque(
+            maxlen=_MIN_SAMPLES
         )  # of the last ones: -1 faster than the law, 1 slower, 0 like it
-        self._inside = 0  # how many times lay within a wide interval
-        self._mistrust = 0  # so many proofs are wanted
+        self._interval_count = 0  # how many times lay within a wide interval
+        self._proofs_needed = 0  # so many proofs are wanted
         self._fit()
-        for seconds in [seconds for seconds, _ in zip(newest_first, range(_MEMORY), strict=False)][::-1]:
-            self.learn(seconds)
+        for seconds in [seconds for seconds, _ in zip(newest_first, range(_MAX_SAMPLES), strict=False)][::-1]:
+            self.observe(seconds)
 
-    def learn(self, seconds: float) -> None:
+    def observe(self, seconds: float) -> None:
         """A task was done so long after its submission."""
-        share = self.done_by(seconds)
-        self._strange.append((share > 1 - _UNLIKE) - (share < _UNLIKE))
-        self._seconds.append(seconds)
-        if abs(sum(self._strange)) == _ENOUGH:
-            self._seconds = deque(list(self._seconds)[-_ENOUGH:], maxlen=_MEMORY)
-            self._strange.clear()
+        share = self.share_done(seconds)
+        self._outlier_signs.append((share > 1 - _OUTLIER_SHARE) - (share < _OUTLIER_SHARE))
+        self._durations.append(seconds)
+        if abs(sum(self._outlier_signs)) == _MIN_SAMPLES:
+            self._durations = deque(list(self._durations)[-_MIN_SAMPLES:], maxlen=_MAX_SAMPLES)
+            self._outlier_signs.clear()
         self._fit()
 
-    def took(self, open_at: float, done_at: float, told: float | None) -> float:
+    def estimate_duration(self, open_at: float, done_at: float, told: float | None) -> float:
         """What a task took that was last seen unfinished at one age, and done at another; ``told`` is PicWish's word.
 
         That is believed as far as it agrees with what was seen. Once it does not, it is not believed any more, for
         where a task is seen only once and late nearly every word would agree.
         """
         if told is not None:
-            agrees = told >= 0 and told - _SLACK <= done_at and told + _SLACK >= open_at
+            agrees = told >= 0 and told - _CLOCK_TOLERANCE <= done_at and told + _CLOCK_TOLERANCE >= open_at
             if not agrees:
-                self._mistrust = _PROOFS
-            elif self._mistrust == 0:
-                coarse = _SLACK if told.is_integer() else 0.0  # cut off to whole seconds
+                self._proofs_needed = _PROOFS_TO_TRUST
+            elif self._proofs_needed == 0:
+                coarse = _CLOCK_TOLERANCE if told.is_integer() else 0.0  # cut off to whole seconds
                 low, high = max(open_at, told - coarse), min(done_at, told + coarse)
-                return self.within(low, high) if low < high else min(max(open_at, told), done_at)
+                return self.spread_within(low, high) if low < high else min(max(open_at, told), done_at)
             elif open_at > 0:
-                self._mistrust -= 1
+                self._proofs_needed -= 1
         if done_at <= 0:
             return self.quantile(0.5)  # nothing was seen: a clock was set back meanwhile
-        return self.within(open_at, done_at) if open_at < done_at else done_at
+        return self.spread_within(open_at, done_at) if open_at < done_at else done_at
 
-    def within(self, low: float, high: float) -> float:
+    def spread_within(self, low: float, high: float) -> float:
         """What a task took of which only that is known: longer than ``low`` and not longer than ``high``.
 
         Spread over the interval as the law has it, so that what is learnt from such tasks does not narrow the law or
         drag it to the moments at which they happened to be asked for.
         """
-        self._inside += 1
-        part = (self._inside * 0.6180339887) % 1.0  # the golden ratio: evenly spread however many there are
-        below, above = self.done_by(low), self.done_by(high)
+        self._interval_count += 1
+        part = (self._interval_count * 0.6180339887) % 1.0  # the golden ratio: evenly spread however many there are
+        below, above = self.share_done(low), self.share_done(high)
         share = below + part * (above - below)
         if not 1e-9 < share < 1 - 1e-9:
             return low + part * (high - low)
@@ -119,45 +127,45 @@ class Law:
         return math.exp(self._mu + self._sigma * normal_quantile(share))
 
     @property
-    def longest(self) -> float:
+    def p99(self) -> float:
         """The time by which 99 % of all tasks are done; not less than it was taken for until many are known.
 
         Of tasks that were begun together the quickest end first, and the law looks narrower than it is.
         """
-        seen = max(self._seconds, default=_PRIOR_LONGEST)
+        seen = max(self._durations, default=_PRIOR_P99)
         learnt = min(self.quantile(0.99), 2 * max(seen, _PRIOR_MEDIAN))  # between two laws the spread looks huge
-        return learnt if len(self._seconds) >= _MANY else max(learnt, _PRIOR_LONGEST)
+        return learnt if len(self._durations) >= _CONFIDENT_SAMPLES else max(learnt, _PRIOR_P99)
 
-    def done_by(self, age: float) -> float:
+    def share_done(self, age: float) -> float:
         """The share of tasks that are done ``age`` seconds after their submission."""
-        return 0.0 if age <= 0 else normal((math.log(age) - self._mu) / self._sigma)
+        return 0.0 if age <= 0 else normal_cdf((math.log(age) - self._mu) / self._sigma)
 
-    def likely(self, open_at: float, age: float) -> float:
+    def probability_done(self, open_at: float, age: float) -> float:
         """How likely (0 to 1) a task that was not done at age ``open_at`` is done at ``age``."""
         median = math.exp(self._mu)
-        before, now = _open(open_at / median, self._sigma), _open(age / median, self._sigma)
+        before, now = _survival(open_at / median, self._sigma), _survival(age / median, self._sigma)
         return 1 - now / before if before > 0 else 0.0
 
-    def next_query(self, open_at: float) -> float:
+    def next_poll_age(self, open_at: float) -> float:
         """The age at which to ask next for a task that was not done at age ``open_at``.
 
         Before anything is learnt, sooner: a few early queries of the first tasks are the price of the law.
         """
         median = math.exp(self._mu)
-        step = math.sqrt(2 * _PRICE / math.sqrt(_PRIOR_MEDIAN * median))
-        ages, density = _checks(round(self._sigma, 2))
-        following = _interpolated(_interpolated(open_at / median, ages, density) + step, density, ages) * median
+        step = math.sqrt(2 * _QUERY_COST / math.sqrt(_PRIOR_MEDIAN * median))
+        ages, density = _poll_density(round(self._sigma, 2))
+        following = _interpolate(_interpolate(open_at / median, ages, density) + step, density, ages) * median
         if open_at > self.quantile(0.99):
-            following = max(following, open_at * _SELDOM)
+            following = max(following, open_at * _TAIL_GROWTH)
         following = max(following, open_at * 1.001 + 0.001)
-        if len(self._seconds) >= _ENOUGH:
+        if len(self._durations) >= _MIN_SAMPLES:
             return following
-        first = max(_FIRST, min(self._seconds, default=0.0) / 2)
+        first = max(_FIRST_POLL_AGE, min(self._durations, default=0.0) / 2)
         return min(following, max(first, open_at * 1.4))
 
     def _fit(self) -> None:
-        known = [math.log(max(0.001, seconds)) for seconds in self._seconds]
-        if len(known) < _ENOUGH:
+        known = [math.log(max(0.001, seconds)) for seconds in self._durations]
+        if len(known) < _MIN_SAMPLES:
             prior = [math.log(_PRIOR_MEDIAN) + z * _PRIOR_SIGMA for z in (-1.15, -0.67, -0.32, 0.0, 0.32, 0.67, 1.15)]
             known = prior + known * 2
         low, mid, high = quartiles(known)
@@ -177,31 +185,31 @@ def quartiles(values: list[float]) -> tuple[float, float, float]:
     return low, mid, high
 
 
-def most_pending(qps: float, longest: float) -> int:
+def max_useful_pending(qps: float, longest: float) -> int:
     """How many tasks at PicWish at once keep all requests busy, where 99 % of them end within ``longest`` seconds."""
-    return max(_FEWEST, min(_MOST, round(qps * min(longest, _COLLECTABLE))))
+    return max(_MIN_PENDING, min(_MAX_PENDING, round(qps * min(longest, _COLLECT_SECONDS))))
 
 
-def _open(age: float, sigma: float) -> float:
+def _survival(age: float, sigma: float) -> float:
     """The share of tasks that are not done at ``age`` (in medians), strays included."""
     if age <= 0:
         return 1.0
     z = -math.log(age)
-    return (1 - _STRAYS) * normal(z / sigma) + _STRAYS * normal(z / (sigma + _WIDER))
+    return (1 - _STRAY_SHARE) * normal_cdf(z / sigma) + _STRAY_SHARE * normal_cdf(z / (sigma + _STRAY_EXTRA_SIGMA))
 
 
 @cache
-def _checks(sigma: float) -> tuple[list[float], list[float]]:
+def _poll_density(sigma: float) -> tuple[list[float], list[float]]:
     """Ages (in medians), and for each the integral up to it of the square root of the hazard rate."""
     ages = [0.0] + [0.02 * 5000 ** (step / 120) for step in range(121)]
     density = [0.0]
     for earlier, later in pairwise(ages):
-        ended = math.log(_open(earlier, sigma) / _open(later, sigma))
+        ended = math.log(_survival(earlier, sigma) / _survival(later, sigma))
         density.append(density[-1] + math.sqrt(max(1e-9, ended) * (later - earlier)))
     return ages, density
 
 
-def _interpolated(at: float, known: list[float], wanted: list[float]) -> float:
+def _interpolate(at: float, known: list[float], wanted: list[float]) -> float:
     """Linear between two points, and beyond the last one as between the last two."""
     upper = min(max(1, bisect_right(known, at)), len(known) - 1)
     part = (at - known[upper - 1]) / (known[upper] - known[upper - 1])

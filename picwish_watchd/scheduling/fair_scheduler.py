@@ -6,52 +6,59 @@ from picwish_watchd.clock import Clock
 from picwish_watchd.config.schema import Rule
 from picwish_watchd.journal.reader import JournalReader
 
-_STARVED = 600.0  # seconds in which none of a rule's images went although one waited: then one goes before all others
+_STARVATION_SECONDS = (
+    600.0  # seconds in which none of a rule's images went although one waited: then one goes before all others
+)
 
 
-class Turns:
+class FairScheduler:
     """The order in which rules may send an image."""
 
     def __init__(self, journal: JournalReader, clock: Clock, rules: Callable[[], Sequence[Rule]]) -> None:
         """``rules``: those in force now; a reload may replace them."""
         self._journal, self._clock, self._rules = journal, clock, rules
-        self._turn = 0
-        self._served: dict[str, int] = {}  # by rule: when its last turn was, in turns
-        self._began = clock.monotonic()
+        self._turn_count = 0
+        self._last_turns: dict[str, int] = {}  # by rule: when its last turn was, in turns
+        self._started_at = clock.monotonic()
         self._served_at: dict[str, float] = {}  # the same, in monotonic seconds
-        self._ahead: set[str] = set()  # rules that were let go before higher priorities, and ask for their slot next
+        self._boosted_rules: set[str] = (
+            set()
+        )  # rules that were let go before higher priorities, and ask for their slot next
 
-    def order(self) -> list[Rule]:
+    def ordered_rules(self) -> list[Rule]:
         """All rules, the one whose turn it is first; not all of them have an image to send."""
         rules = self._rules()
-        order = sorted(rules, key=lambda rule: (-rule.priority, self._served.get(rule.name, 0)))
-        starving = min((rule for rule in order if self._starves(rule)), key=self._last, default=None)
+        order = sorted(rules, key=lambda rule: (-rule.priority, self._last_turns.get(rule.name, 0)))
+        starving = min((rule for rule in order if self._is_starving(rule)), key=self._last_served_at, default=None)
         return order if starving is None else [starving, *(rule for rule in order if rule is not starving)]
 
-    def took(self, rule: Rule) -> None:
+    def record_turn(self, rule: Rule) -> None:
         """An image of the rule is on its way."""
-        if self._starves(rule):
-            self._ahead.add(rule.name)
-        self._turn += 1
-        self._served[rule.name] = self._turn
+        if self._is_starving(rule):
+            self._boosted_rules.add(rule.name)
+        self._turn_count += 1
+        self._last_turns[rule.name] = self._turn_count
         self._served_at[rule.name] = self._clock.monotonic()
 
-    def rank(self, rule: Rule) -> int:
+    def priority_of(self, rule: Rule) -> int:
         """The priority with which the rule's next request is asked for: one that starved has the highest, once."""
-        if rule.name not in self._ahead:
+        if rule.name not in self._boosted_rules:
             return rule.priority
-        self._ahead.discard(rule.name)
-        return self._highest()
+        self._boosted_rules.discard(rule.name)
+        return self._highest_priority()
 
-    def _highest(self) -> int:
+    def _highest_priority(self) -> int:
         return max(rule.priority for rule in self._rules())
 
-    def _last(self, rule: Rule) -> float:
-        return self._served_at.get(rule.name, self._began)
+    def _last_served_at(self, rule: Rule) -> float:
+        return self._served_at.get(rule.name, self._started_at)
 
-    def _starves(self, rule: Rule) -> bool:
+    def _is_starving(self, rule: Rule) -> bool:
         """Whether the rule had no turn for so long, and an image that waits as long."""
-        if rule.priority == self._highest() or self._clock.monotonic() - self._last(rule) < _STARVED:
+        if (
+            rule.priority == self._highest_priority()
+            or self._clock.monotonic() - self._last_served_at(rule) < _STARVATION_SECONDS
+        ):
             return False
         oldest = self._journal.ready(rule.name, self._clock.now())
-        return oldest is not None and self._clock.now() - oldest.created_at >= _STARVED
+        return oldest is not None and self._clock.now() - oldest.created_at >= _STARVATION_SECONDS

@@ -17,8 +17,8 @@ from PIL import Image, ImageFilter, ImageOps
 #: Of a result (our own bound: 8192 x 8192 takes about 1 GB while it is made).
 MAX_RESULT_SIDE = 8192
 #: A result with more pixels is made alone, whatever the number of workers.
-_LARGE = 16_000_000
-_one_large = threading.Lock()
+_LARGE_PIXELS = 16_000_000
+_large_image_lock = threading.Lock()
 
 _RESULT_FORMAT = {
     "JPEG": "JPEG",
@@ -36,7 +36,7 @@ _SAVE: dict[str, dict[str, int]] = {
     "WEBP": {"quality": 92, "method": 2},
 }
 #: What Pillow raises for bytes that are no whole picture; warnings where they are made errors.
-_BROKEN = (
+_DECODE_ERRORS = (
     OSError,
     SyntaxError,
     ValueError,
@@ -48,10 +48,10 @@ _BROKEN = (
     zlib.error,
     Warning,
 )
-_TOO_LARGE = (Image.DecompressionBombError, Image.DecompressionBombWarning)
+_BOMB_ERRORS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 
 
-class PictureError(Exception):
+class EnhanceError(Exception):
     """The picture ends its task; ``state`` is PicWish's: -2 not stored, -5 too large, -7 invalid."""
 
     def __init__(self, state: int, message: str) -> None:
@@ -61,7 +61,7 @@ class PictureError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class StoredImage:
     """A result in a file."""
 
     path: Path
@@ -71,13 +71,13 @@ class Picture:
     format: str  #: "jpg", "png", "webp"; from ``inspect`` also "bmp", "tiff"
 
 
-def inspect(source: Path, max_side: int) -> Picture:
+def read_image_info(source: Path, max_side: int) -> StoredImage:
     """The file as it is, judged by its head only. Raises PictureError."""
     with _open(source, max_side) as image:
-        return Picture(source, image.width, image.height, source.stat().st_size, _SUFFIX[_format(image)])
+        return StoredImage(source, image.width, image.height, source.stat().st_size, _SUFFIX[_require_format(image)])
 
 
-def enhance(source: Path, target: Path, *, enlarge: float, max_side: int, type: int) -> Picture:
+def enhance_image(source: Path, target: Path, *, enlarge: float, max_side: int, type: int) -> StoredImage:
     """Writes the enlarged and sharpened picture to ``target``. Blocks for seconds. Raises PictureError.
 
     Its longest side is ``enlarge`` times as long, so far as that stays within 8192 pixels. Type 0 (Ultra HD) is
@@ -85,37 +85,37 @@ def enhance(source: Path, target: Path, *, enlarge: float, max_side: int, type: 
     """
     with _open(source, max_side) as image:
         factor = max(1.0, min(enlarge, MAX_RESULT_SIDE / max(image.size)))
-        if image.width * image.height * factor**2 > _LARGE:
-            with _one_large:
-                return _enhance(image, target, factor, type)
-        return _enhance(image, target, factor, type)
+        if image.width * image.height * factor**2 > _LARGE_PIXELS:
+            with _large_image_lock:
+                return _write_enhanced(image, target, factor, type)
+        return _write_enhanced(image, target, factor, type)
 
 
 def _open(source: Path, max_side: int) -> Image.Image:
     try:
         image = Image.open(source, formats=tuple(_SUFFIX.keys() - {"MPO"}))
-    except _TOO_LARGE as error:
-        raise PictureError(-5, f"the image has far more than {max_side} x {max_side} pixels") from error
-    except _BROKEN as error:
-        raise PictureError(-7, "the file is no jpg, png, webp, bmp or tiff image") from error
+    except _BOMB_ERRORS as error:
+        raise EnhanceError(-5, f"the image has far more than {max_side} x {max_side} pixels") from error
+    except _DECODE_ERRORS as error:
+        raise EnhanceError(-7, "the file is no jpg, png, webp, bmp or tiff image") from error
     if max(image.size) > max_side:
         image.close()
         size = f"{image.width} x {image.height}"
-        raise PictureError(-5, f"the image has {size} pixels; at most {max_side} x {max_side} are taken")
+        raise EnhanceError(-5, f"the image has {size} pixels; at most {max_side} x {max_side} are taken")
     return image
 
 
-def _format(image: Image.Image) -> str:
+def _require_format(image: Image.Image) -> str:
     assert image.format is not None
     return image.format
 
 
-def _enhance(image: Image.Image, target: Path, factor: float, type: int) -> Picture:
-    kind = _RESULT_FORMAT[_format(image)]
+def _write_enhanced(image: Image.Image, target: Path, factor: float, type: int) -> StoredImage:
+    kind = _RESULT_FORMAT[_require_format(image)]
     try:
-        upright = _eight_bit(ImageOps.exif_transpose(image))
-    except _BROKEN as error:
-        raise PictureError(-7, "the image data is damaged or not whole") from error
+        upright = _to_eight_bit(ImageOps.exif_transpose(image))
+    except _DECODE_ERRORS as error:
+        raise EnhanceError(-7, "the image data is damaged or not whole") from error
     size = (max(1, round(upright.width * factor)), max(1, round(upright.height * factor)))
     result = _sharpen(upright.resize(size, Image.Resampling.LANCZOS), percent=60 if type else 120)
     if kind == "JPEG" and result.mode != "L":
@@ -124,22 +124,22 @@ def _enhance(image: Image.Image, target: Path, factor: float, type: int) -> Pict
     try:
         result.save(target, kind, icc_profile=profile, **_SAVE[kind])
     except OSError as error:
-        raise PictureError(-2, f"the result could not be stored: {error.strerror}") from error
-    return Picture(target, *size, os.stat(target).st_size, _SUFFIX[kind])
+        raise EnhanceError(-2, f"the result could not be stored: {error.strerror}") from error
+    return StoredImage(target, *size, os.stat(target).st_size, _SUFFIX[kind])
 
 
-def _eight_bit(image: Image.Image) -> Image.Image:
+def _to_eight_bit(image: Image.Image) -> Image.Image:
     """The picture in L, RGB or RGBA: the modes that can be resized, sharpened and saved everywhere."""
     if image.mode in ("L", "RGB", "RGBA"):
         return image
     if image.mode.startswith("I") or image.mode == "F":
-        return _eight_bit_grey(image)
+        return _grey_to_eight_bit(image)
     if image.mode in ("LA", "PA", "La", "RGBa") or "transparency" in image.info:
         return image.convert("RGBA")
     return image.convert("L" if image.mode == "1" else "RGB")
 
 
-def _eight_bit_grey(image: Image.Image) -> Image.Image:
+def _grey_to_eight_bit(image: Image.Image) -> Image.Image:
     """Greys of 16 bits by their range; of 32 bits and floats, whose range nobody knows, by their brightest value."""
     grey = image.convert("F")
     brightest = grey.getextrema()[1]

@@ -9,10 +9,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-from picwish_watchd.simulator.ledger import Operation, Seen
+from picwish_watchd.simulator.ledger import Operation, RecordedRequest
 
 Stage = Literal["head", "body", "work"]
-Data = dict[str, object]
+TaskData = dict[str, object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Hang:
 
 
 @dataclass(frozen=True, slots=True)
-class Raw:
+class SendRaw:
     """These bytes come instead of an answer, then the end of the connection."""
 
     data: bytes = b"\x00\x16garbage\r\n\r\n"
@@ -52,7 +52,7 @@ class Reply:
 
 
 @dataclass(frozen=True, slots=True)
-class Refuse:
+class RefuseConnections:
     """All connections break, and new ones are refused on both ports until ``Simulator.repair``."""
 
     at: Stage = "head"
@@ -67,7 +67,7 @@ class Drip:
 
 
 @dataclass(frozen=True, slots=True)
-class Cut:
+class CutResponse:
     """The true answer ends after so many bytes, head included, and so does the connection (FIN)."""
 
     after: int = 0
@@ -75,7 +75,7 @@ class Cut:
 
 
 @dataclass(frozen=True, slots=True)
-class Trim:
+class TruncateBody:
     """The answer is true HTTP, but its body holds only the first bytes. For downloads: half an image."""
 
     keep: int
@@ -86,7 +86,7 @@ class Trim:
 class Rewrite:
     """The answer's ``data`` is changed before it leaves. Only answers with status 200 have ``data``."""
 
-    change: Callable[[Data], Data]
+    change: Callable[[TaskData], TaskData]
     at: Literal["work"] = "work"
 
 
@@ -113,7 +113,20 @@ class DuplicateTaskId:
     at: Literal["body"] = "body"
 
 
-Action = Reset | Hang | Raw | Reply | Refuse | Drip | Cut | Trim | Rewrite | EndIn | NeverEnd | DuplicateTaskId
+Action = (
+    Reset
+    | Hang
+    | SendRaw
+    | Reply
+    | RefuseConnections
+    | Drip
+    | CutResponse
+    | TruncateBody
+    | Rewrite
+    | EndIn
+    | NeverEnd
+    | DuplicateTaskId
+)
 
 #: A page that is no answer of the API, as a captive portal or a proxy gives it.
 HTML_PAGE = Reply(200, b"<!doctype html><title>Welcome</title><p>Log in", {"Content-Type": "text/html"})
@@ -124,17 +137,17 @@ def redirect(to: str, status: int = 307) -> Reply:
     return Reply(status, b"", {"Location": to})
 
 
-def without(*names: str) -> Rewrite:
+def drop_fields(*names: str) -> Rewrite:
     """``data`` without these fields."""
     return Rewrite(lambda data: {name: value for name, value in data.items() if name not in names})
 
 
-def nulls(*but: str) -> Rewrite:
+def nullify_fields(*but: str) -> Rewrite:
     """``data`` with null in every field but these."""
     return Rewrite(lambda data: {name: value if name in but else None for name, value in data.items()})
 
 
-def numbers_as_strings() -> Rewrite:
+def stringify_numbers() -> Rewrite:
     """``data`` with every number in quotation marks."""
     return Rewrite(lambda data: {name: str(v) if isinstance(v, int | float) else v for name, v in data.items()})
 
@@ -152,7 +165,7 @@ class Fault:
     times: int = 1
     nth: int | None = None  #: only the n-th request of that operation since the simulator started, from 1
     sha256: str | None = None  #: only for this image (or image_url)
-    when: Callable[[Seen], bool] | None = None
+    when: Callable[[RecordedRequest], bool] | None = None
 
     def __post_init__(self) -> None:
         """Refuses what would wait for ever."""
@@ -168,7 +181,7 @@ class Fault:
         """Whether it is only known once the body is read if this fault is meant."""
         return self.on == "create" and self.do.at != "head" and (self.sha256, self.when) != (None, None)
 
-    def befalls(self, seen: Seen, count: int) -> bool:
+    def matches(self, seen: RecordedRequest, count: int) -> bool:
         """Whether this request, the count-th of its operation, is meant."""
         return (
             self.on == seen.operation
@@ -178,7 +191,7 @@ class Fault:
         )
 
 
-class Script:
+class FaultScript:
     """The faults still to come. A request suffers at most one: the first, in the order of adding, that fits it."""
 
     def __init__(self) -> None:
@@ -197,21 +210,21 @@ class Script:
         """Normal service from now on."""
         self._faults.clear()
 
-    def at_head(self, seen: Seen, count: int) -> Action | None:
+    def take_head_fault(self, seen: RecordedRequest, count: int) -> Action | None:
         """What befalls this request before its body is read, used up by one; None for normal service."""
         for place, (fault, _) in enumerate(self._faults):
-            if not fault.needs_body and fault.befalls(seen, count):
-                return self._use(place) if fault.do.at == "head" else None
+            if not fault.needs_body and fault.matches(seen, count):
+                return self._consume(place) if fault.do.at == "head" else None
         return None
 
-    def after_body(self, seen: Seen, count: int) -> Action | None:
+    def take_body_fault(self, seen: RecordedRequest, count: int) -> Action | None:
         """What befalls it now or at the work, used up by one; None for normal service."""
         for place, (fault, _) in enumerate(self._faults):
-            if fault.do.at != "head" and fault.befalls(seen, count):
-                return self._use(place)
+            if fault.do.at != "head" and fault.matches(seen, count):
+                return self._consume(place)
         return None
 
-    def _use(self, place: int) -> Action:
+    def _consume(self, place: int) -> Action:
         fault, left = self._faults[place]
         self._faults[place : place + 1] = [(fault, left - 1)] if left > 1 else []
         return fault.do

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import h11
 
-SECONDS = 10.0  #: for the whole download (API document, image_url: "10-second download timeout")
+FETCH_TIMEOUT = 10.0  #: for the whole download (API document, image_url: "10-second download timeout")
 _CHUNK = 256 * 1024
 _HOSTS = ("127.0.0.1", "localhost")
 
@@ -21,7 +21,7 @@ class FetchError(Exception):
         self.state = state
 
 
-async def fetch(url: str, target: Path, max_bytes: int) -> None:
+async def fetch_image(url: str, target: Path, max_bytes: int) -> None:
     """Writes what ``url`` holds to ``target``. Raises FetchError; ``target`` is then not of use.
 
     Only http URLs of 127.0.0.1 or localhost are asked, without following redirects; for all others the download
@@ -35,10 +35,10 @@ async def fetch(url: str, target: Path, max_bytes: int) -> None:
     if parts.scheme != "http" or parts.hostname not in _HOSTS:
         raise FetchError(f"the simulator fetches only http://{_HOSTS[0]} URLs")
     try:
-        async with asyncio.timeout(SECONDS):
+        async with asyncio.timeout(FETCH_TIMEOUT):
             await _download(parts, port, target, max_bytes)
     except TimeoutError as error:
-        raise FetchError(f"the download took more than {SECONDS:g} seconds") from error
+        raise FetchError(f"the download took more than {FETCH_TIMEOUT:g} seconds") from error
     except (OSError, h11.RemoteProtocolError) as error:
         raise FetchError(f"the download failed: {error}") from error
 
@@ -51,12 +51,12 @@ async def _download(parts: urllib.parse.SplitResult, port: int, target: Path, ma
         headers = [("Host", parts.netloc), ("Accept", "image/*"), ("Connection", "close")]
         writer.write(http.send(h11.Request(method="GET", target=path, headers=headers)) or b"")
         http.send(h11.EndOfMessage())
-        await _save(_pieces(http, reader), target, max_bytes)
+        await _save(_iter_body(http, reader), target, max_bytes)
     finally:
         writer.close()
 
 
-async def _pieces(http: h11.Connection, reader: asyncio.StreamReader) -> AsyncIterator[bytes]:
+async def _iter_body(http: h11.Connection, reader: asyncio.StreamReader) -> AsyncIterator[bytes]:
     while not isinstance(event := http.next_event(), h11.EndOfMessage):
         if event is h11.NEED_DATA:
             http.receive_data(await reader.read(_CHUNK))

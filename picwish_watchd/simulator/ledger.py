@@ -8,25 +8,25 @@ Operation = Literal["create", "query", "download", "other"]
 
 
 @dataclass(frozen=True, slots=True)
-class Charge:
+class LedgerEntry:
     """Credits taken for one task that succeeded."""
 
     task_id: str
     credits: int  #: 5 for type 0, 4 for type 1 (API document, guideline 4)
     type: int
     sha256: str  #: hexadecimal, of the uploaded bytes or of the image_url
-    at: float  #: Unix seconds
+    charged_at: float  #: Unix seconds
 
 
 @dataclass(slots=True)
-class Seen:
+class RecordedRequest:
     """One request: noted when its head was read, filled in while it is served."""
 
     operation: Operation
     method: str
     path: str  #: without the query string
-    at: float  #: the clock's monotonic seconds when its first byte was read
-    key_given: bool  #: an X-API-KEY header came, whatever its value
+    received_at: float  #: the clock's monotonic seconds when its first byte was read
+    has_key: bool  #: an X-API-KEY header came, whatever its value
     headers: Mapping[str, str]  #: names in lower case; the key's value is not kept
     status: int | None = None  #: of the answer; None while there is none, and where none was given
     fields: Mapping[str, str] = field(default_factory=dict)  #: of a create, the image left out

@@ -12,9 +12,9 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-IMAGE = "image_file"
+IMAGE_FIELD = "image_file"
 #: Our own bound of a text field and of a part's head; the API document names none.
-MAX_TEXT = 64 * 1024
+MAX_FIELD_SIZE = 64 * 1024
 _NAME = re.compile(rb';\s*name=(?:"((?:[^"\\]|\\.)*)"|([^\s;"]+))', re.IGNORECASE)
 _BOUNDARY = re.compile(r';\s*boundary=(?:"([^"]{1,70})"|([^\s;"]{1,70}))', re.IGNORECASE)
 
@@ -29,7 +29,7 @@ class FormError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Upload:
+class UploadedImage:
     """The image of a form, in a file of the simulator's."""
 
     path: Path
@@ -42,10 +42,10 @@ class Form:
     """A form that was read to its end. The last of several fields of one name counts."""
 
     fields: Mapping[str, str]
-    upload: Upload | None = None  #: never an empty one
+    upload: UploadedImage | None = None  #: never an empty one
 
 
-async def read_form(content_type: str, pieces: AsyncIterator[bytes], folder: Path, max_bytes: int) -> Form:
+async def parse_form(content_type: str, pieces: AsyncIterator[bytes], folder: Path, max_bytes: int) -> Form:
     """Reads a form; its image is put into ``folder`` and belongs to the caller.
 
     Raises FormError: 400 for what is no form, 413 for an image of more than ``max_bytes`` or too much text.
@@ -53,11 +53,11 @@ async def read_form(content_type: str, pieces: AsyncIterator[bytes], folder: Pat
     """
     kind = content_type.partition(";")[0].strip().lower()
     if kind == "application/x-www-form-urlencoded":
-        return await _read_urlencoded(pieces)
+        return await _parse_urlencoded(pieces)
     boundary = _BOUNDARY.search(content_type)
     if kind != "multipart/form-data" or boundary is None:
         raise FormError(400, f"the body must be multipart/form-data with a boundary, not {kind or 'untyped'}")
-    reader = MultipartReader((boundary[1] or boundary[2]).encode("latin-1"), folder, max_bytes)
+    reader = MultipartParser((boundary[1] or boundary[2]).encode("latin-1"), folder, max_bytes)
     try:
         async for piece in pieces:
             reader.feed(piece)
@@ -66,16 +66,16 @@ async def read_form(content_type: str, pieces: AsyncIterator[bytes], folder: Pat
         reader.close()
 
 
-async def _read_urlencoded(pieces: AsyncIterator[bytes]) -> Form:
+async def _parse_urlencoded(pieces: AsyncIterator[bytes]) -> Form:
     text = bytearray()
     async for piece in pieces:
         text += piece
-        if len(text) > MAX_TEXT:
-            raise FormError(413, f"the form has more than {MAX_TEXT} bytes")
+        if len(text) > MAX_FIELD_SIZE:
+            raise FormError(413, f"the form has more than {MAX_FIELD_SIZE} bytes")
     return Form(dict(urllib.parse.parse_qsl(text.decode("utf-8", "replace"), keep_blank_values=True)))
 
 
-class MultipartReader:
+class MultipartParser:
     """Takes a multipart body in pieces of any size; keeps at most one piece and a delimiter in memory.
 
     ``close`` removes the file of an image that ``finish`` did not hand over.
@@ -84,99 +84,99 @@ class MultipartReader:
     def __init__(self, boundary: bytes, folder: Path, max_bytes: int) -> None:
         self._delimiter = b"\r\n--" + boundary
         self._buffer = bytearray(b"\r\n")  # so that the first delimiter looks like all others
-        self._step = self._skip_preamble
+        self._parse_step = self._skip_preamble
         self._folder = folder
         self._max_bytes = max_bytes
         self._texts: dict[str, bytearray] = {}
         self._name: str | None = None
-        self._image: _ImageFile | None = None
+        self._image: _UploadWriter | None = None
 
     def feed(self, data: bytes) -> None:
         """Takes the next piece. Raises FormError."""
         self._buffer += data
-        while self._step():
+        while self._parse_step():
             pass
 
     def finish(self) -> Form:
         """The form. Raises FormError where the closing delimiter is missing."""
-        if self._step != self._skip_epilogue:
+        if self._parse_step != self._skip_epilogue:
             raise FormError(400, "the multipart body ends before its closing boundary")
         image, self._image = self._image, None
         fields = {name: text.decode("utf-8", "replace") for name, text in self._texts.items()}
-        return Form(fields, image.keep() if image else None)
+        return Form(fields, image.commit() if image else None)
 
     def close(self) -> None:
         """Removes an image that nobody took over."""
         if self._image is not None:
-            self._image.drop()
+            self._image.discard()
             self._image = None
 
     def _skip_preamble(self) -> bool:
-        return self._until_delimiter()
+        return self._consume_to_delimiter()
 
     def _skip_epilogue(self) -> bool:
         self._buffer.clear()
         return False
 
-    def _read_edge(self) -> bool:
+    def _parse_boundary(self) -> bool:
         """After a delimiter: two dashes end the form, a line end starts a part (and stays in the buffer)."""
         if self._buffer.startswith(b"--"):
-            self._step = self._skip_epilogue
+            self._parse_step = self._skip_epilogue
             return True
         end = self._buffer.find(b"\r\n")
         if end < 0:
-            self._bound_head()
+            self._check_head_size()
             return False
         if self._buffer[:end].strip(b" \t"):
             raise FormError(400, "a multipart boundary is followed by something else")
         del self._buffer[:end]
-        self._step = self._read_head
+        self._parse_step = self._parse_part_head
         return True
 
-    def _read_head(self) -> bool:
+    def _parse_part_head(self) -> bool:
         end = self._buffer.find(b"\r\n\r\n")
         if end < 0:
-            self._bound_head()
+            self._check_head_size()
             return False
-        self._begin(bytes(self._buffer[:end]))
+        self._start_part(bytes(self._buffer[:end]))
         del self._buffer[: end + 4]
-        self._step = self._read_data
+        self._parse_step = self._parse_part_data
         return True
 
-    def _read_data(self) -> bool:
-        return self._until_delimiter()
+    def _parse_part_data(self) -> bool:
+        return self._consume_to_delimiter()
 
-    def _until_delimiter(self) -> bool:
+    def _consume_to_delimiter(self) -> bool:
         """Passes on what certainly stands before the next delimiter."""
         found = self._buffer.find(self._delimiter)
         end = found if found >= 0 else max(0, len(self._buffer) - len(self._delimiter) + 1)
         with memoryview(self._buffer) as view, view[:end] as data:
-            self._take(data)
+            self._append_data(data)
         del self._buffer[: end + len(self._delimiter) if found >= 0 else end]
         if found >= 0:
-            self._step = self._read_edge
+            self._parse_step = self._parse_boundary
         return found >= 0
 
-    def _bound_head(self) -> None:
-        if len(self._buffer) > MAX_TEXT:
-            raise FormError(400, f"the head of a multipart part has more than {MAX_TEXT} bytes")
+    def _check_head_size(self) -> None:
+        if len(self._buffer) > MAX_FIELD_SIZE:
+            raise FormError(400, f"the head of a multipart part has more than {MAX_FIELD_SIZE} bytes")
 
-    def _begin(self, head: bytes) -> None:
+    def _start_part(self, head: bytes) -> None:
         lines = [line for line in head.split(b"\r\n") if line.lower().startswith(b"content-disposition:")]
         name = _NAME.search(lines[0]) if lines else None
         if name is None:
             raise FormError(400, "a multipart part has no name")
         self._name = re.sub(rb"\\(.)", rb"\1", name[1] or name[2] or b"").decode("utf-8", "replace")
-        if self._name == IMAGE:
+        if self._name == IMAGE_FIELD:
             self.close()
-            self._image = _ImageFile(self._folder)
+            self._image = _UploadWriter(self._folder)
         else:
             self._texts[self._name] = bytearray()
 
-    def _take(self, data: memoryview) -> None:
+    def _append_data(self, data: memoryview) -> None:
         if self._name is None:
             return
-        if self._name == IMAGE:
+        if self._name == IMAGE_FIELD:
             assert self._image is not None
             self._image.write(data)
             if self._image.size > self._max_bytes:
@@ -184,11 +184,11 @@ class MultipartReader:
         else:
             text = self._texts[self._name]
             text += data
-            if len(text) > MAX_TEXT:
-                raise FormError(413, f"the field {self._name!r} has more than {MAX_TEXT} bytes")
+            if len(text) > MAX_FIELD_SIZE:
+                raise FormError(413, f"the field {self._name!r} has more than {MAX_FIELD_SIZE} bytes")
 
 
-class _ImageFile:
+class _UploadWriter:
     """An image on its way to disk."""
 
     def __init__(self, folder: Path) -> None:
@@ -205,15 +205,15 @@ class _ImageFile:
             self.size += written
             data = data[written:]
 
-    def keep(self) -> Upload | None:
+    def commit(self) -> UploadedImage | None:
         """The finished upload; None, and no file, where it is empty."""
         if self.size == 0:
-            self.drop()
+            self.discard()
             return None
         os.close(self._fd)
-        return Upload(self._path, self.size, self._hash.hexdigest())
+        return UploadedImage(self._path, self.size, self._hash.hexdigest())
 
-    def drop(self) -> None:
+    def discard(self) -> None:
         """No upload, no file."""
         os.close(self._fd)
         self._path.unlink()

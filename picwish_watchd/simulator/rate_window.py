@@ -9,16 +9,16 @@ class RateWindow:
     requests in ceil(qps)/qps seconds. Requests that were turned away do not count."""
 
     def __init__(self) -> None:
-        self._taken: deque[float] = deque()
+        self._admitted_at: deque[float] = deque()
 
     def admit(self, qps: float | None, now: float) -> bool:
         """Whether a request may pass at this moment (monotonic seconds); None: always."""
         if qps is None:
             return True
         most = math.ceil(qps)
-        while self._taken and self._taken[0] <= now - most / qps:
-            self._taken.popleft()
-        if len(self._taken) >= most:
+        while self._admitted_at and self._admitted_at[0] <= now - most / qps:
+            self._admitted_at.popleft()
+        if len(self._admitted_at) >= most:
             return False
-        self._taken.append(now)
+        self._admitted_at.append(now)
         return True

@@ -11,9 +11,9 @@ _SKY, _DUSK, _SEA, _HILL = (126, 178, 221), (242, 178, 122), (38, 92, 128), (66,
 def draw_samples(folder: Path) -> list[Path]:
     """Draws five pictures in five formats below ``folder`` and answers their paths."""
     (folder / "Été 2019").mkdir()
-    harbour = _scene(_SKY, _SEA, sun=(70, 60))
-    evening = _scene(_DUSK, (96, 66, 88), sun=(230, 110))
-    hills = _scene((206, 222, 232), _HILL, sun=(180, 50))
+    harbour = _draw_scene(_SKY, _SEA, sun=(70, 60))
+    evening = _draw_scene(_DUSK, (96, 66, 88), sun=(230, 110))
+    hills = _draw_scene((206, 222, 232), _HILL, sun=(180, 50))
     pictures: list[tuple[str, Image.Image, dict[str, Any]]] = [
         ("harbour.jpg", harbour, {"quality": 82}),
         ("Evening Scan.PNG", evening, {}),
@@ -29,7 +29,7 @@ def draw_samples(folder: Path) -> list[Path]:
     return paths
 
 
-def _scene(above: tuple[int, int, int], below: tuple[int, int, int], sun: tuple[int, int]) -> Image.Image:
+def _draw_scene(above: tuple[int, int, int], below: tuple[int, int, int], sun: tuple[int, int]) -> Image.Image:
     """A sky, a sun, ridges and a sail, softened as an old scan is."""
     width, height, horizon = 320, 240, 150
     picture = Image.new("RGB", (width, height), above)

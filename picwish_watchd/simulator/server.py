@@ -5,11 +5,11 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
-from picwish_watchd.simulator.api import Api
-from picwish_watchd.simulator.dispatch import Desk
-from picwish_watchd.simulator.faults import Script
-from picwish_watchd.simulator.ledger import Charge, Seen
-from picwish_watchd.simulator.result_server import Results
+from picwish_watchd.simulator.api import ApiServer
+from picwish_watchd.simulator.dispatch import RequestDispatcher
+from picwish_watchd.simulator.faults import FaultScript
+from picwish_watchd.simulator.ledger import LedgerEntry, RecordedRequest
+from picwish_watchd.simulator.result_server import ResultServer
 from picwish_watchd.simulator.settings import Settings
 from picwish_watchd.simulator.tasks import Task
 
@@ -22,9 +22,9 @@ class Simulator:
     """
 
     def __init__(self, settings: Settings | None = None) -> None:
-        self._desk = Desk(settings or Settings(), self._refuse)
-        self._results = Results(self._desk)
-        self._api = Api(self._desk, self._results)
+        self._dispatcher = RequestDispatcher(settings or Settings(), self._refuse_connections)
+        self._result_server = ResultServer(self._dispatcher)
+        self._api_server = ApiServer(self._dispatcher, self._result_server)
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -37,10 +37,10 @@ class Simulator:
 
     async def start(self, port: int = 0) -> None:
         """Opens both ports; ``port`` is the API's, 0 any free one. Raises OSError where it is taken."""
-        self._desk.workshop.open()
+        self._dispatcher.task_store.open()
         try:
-            await self._api.listener.open(port)
-            await self._results.listener.open()
+            await self._api_server.listener.open(port)
+            await self._result_server.listener.open()
         except OSError:
             await self.stop()
             raise
@@ -50,82 +50,82 @@ class Simulator:
 
         After another ``start`` the ports are the same, and the old tasks are unknown (404).
         """
-        await self._api.listener.close()
-        await self._results.listener.close()
-        await self._desk.workshop.close()
+        await self._api_server.listener.close()
+        await self._result_server.listener.close()
+        await self._dispatcher.task_store.close()
 
-    async def rendered(self) -> None:
+    async def wait_until_rendered(self) -> None:
         """Waits until the pictures of all tasks are made: after that only the clock decides when they end."""
-        await self._desk.workshop.rendered()
+        await self._dispatcher.task_store.wait_until_rendered()
 
     def break_down(self, *, refuse: bool = False) -> None:
         """From now on every request of both ports is answered 500, or (``refuse``) no connection is taken."""
         if refuse:
-            self._refuse()
+            self._refuse_connections()
         else:
-            self._desk.broken = True
+            self._dispatcher.is_broken = True
 
     async def repair(self) -> None:
         """Ends ``break_down`` and the `Refuse` fault; the ports are the same as before. OSError: one is taken."""
-        self._desk.broken = False
-        await self._api.listener.open()
-        await self._results.listener.open()
+        self._dispatcher.is_broken = False
+        await self._api_server.listener.open()
+        await self._result_server.listener.open()
 
     @property
     def url(self) -> str:
         """The base URL, as ``api.base_url`` has it: http://127.0.0.1:PORT."""
-        return self._api.url
+        return self._api_server.url
 
     @property
-    def files_url(self) -> str:
+    def results_url(self) -> str:
         """The base URL of the results, on another port."""
-        return self._results.url
+        return self._result_server.url
 
     @property
     def settings(self) -> Settings:
         """What it is told to be; may be replaced while it runs, but for clock, seed and enhance."""
-        return self._desk.settings
+        return self._dispatcher.settings
 
     @settings.setter
     def settings(self, settings: Settings) -> None:
-        self._desk.settings = self._desk.workshop.settings = settings
+        self._dispatcher.settings = self._dispatcher.task_store.settings = settings
 
     @property
-    def script(self) -> Script:
+    def script(self) -> FaultScript:
         """The faults to come."""
-        return self._desk.script
+        return self._dispatcher.script
 
     @property
-    def requests(self) -> list[Seen]:
+    def requests(self) -> list[RecordedRequest]:
         """Every request of both ports, in the order in which they came; at most the last 200 000."""
-        return self._desk.requests
+        return self._dispatcher.requests
 
     @property
     def tasks(self) -> dict[str, Task]:
         """Every task that was ever accepted, by its id. One that is removed from here is unknown (404)."""
-        return self._desk.workshop.tasks
+        return self._dispatcher.task_store.tasks
 
     @property
-    def web(self) -> dict[str, bytes]:
+    def remote_images(self) -> dict[str, bytes]:
         """Stands in for the internet: image_url -> the bytes there. May be filled at any time."""
-        return self._desk.workshop.web
+        return self._dispatcher.task_store.remote_images
 
     @property
-    def ledger(self) -> list[Charge]:
+    def ledger(self) -> list[LedgerEntry]:
         """The charges so far. A task is charged when it succeeds, whether or not anybody asks for it."""
-        return self._desk.workshop.ledger
+        return self._dispatcher.task_store.ledger
 
     @property
-    def credits(self) -> int:
+    def credits_used(self) -> int:
         """Credits used up so far."""
         return sum(charge.credits for charge in self.ledger)
 
-    def _refuse(self) -> None:
-        self._api.listener.shut()
-        self._results.listener.shut()
+    def _refuse_connections(self) -> None:
+        self._api_server.listener.refuse_connections()
+        self._result_server.listener.refuse_connections()
 
 
-async def serve(settings: Settings, port: int, announce: Callable[[str], None]) -> None:
+async def run_simulator(settings: Settings, port: int, announce: Callable[[str], None]) -> None:
     """Runs a simulator until cancelled; announces its base URL once it takes connections.
 
     Raises OSError where the port is taken.

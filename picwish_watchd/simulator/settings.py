@@ -6,7 +6,7 @@ from typing import Literal
 
 from picwish_watchd.clock import Clock
 
-Processing = tuple[float, float] | Callable[[], float]
+ProcessingTime = tuple[float, float] | Callable[[], float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +19,7 @@ class Settings:
 
     qps: float | None = 2  #: creates and queries together (PicWish's status page: 2); None: no limit
     key: str | None = None  #: the only key that is taken; None: any that is not empty
-    processing: Processing = (3.0, 0.3)  #: (median, sigma) of a lognormal law, or what gives the next time
+    processing: ProcessingTime = (3.0, 0.3)  #: (median, sigma) of a lognormal law, or what gives the next time
     seed: int = 0  #: of the lognormal law
     time_scale: float = 1.0  #: processing times are multiplied by this; nothing else is
     url_lifetime: float = 3600.0  #: of a result URL (API document, guideline 1)

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.pictures import numbered
-from tests.support.house import House, Process, until
-from tests.support.pictures import picture
+from benchmarks.pictures import make_unique
+from tests.support.house import DaemonProcess, Harness, wait_until
+from tests.support.pictures import make_image
 
 FILES, WRITERS = 1200, 3
 
 
-def _kill_inspectors(pid: int) -> int:
+def _keep_killing_validators(pid: int) -> int:
     """What the daemon has begun dies all the time, as if there were no memory for it; how many that were."""
     killed = 0
     with suppress(OSError):  # one ended meanwhile, by itself
@@ -29,35 +29,35 @@ def _kill_inspectors(pid: int) -> int:
 
 
 @pytest.mark.untraced
-async def test_a_burst_into_new_nested_folders_makes_one_job_of_each_file(house: House) -> None:
+async def test_a_burst_into_new_nested_folders_makes_one_job_of_each_file(house: Harness) -> None:
     house.api["qps"] = 1
     house.rule["settle"] = "1s"  # all of them wait at once
-    jpeg = picture("jpeg")
-    process = Process(house, fresh=True).start()
-    await until(lambda: "daemon.ready" in process.errors.read_text())
+    jpeg = make_image("jpeg")
+    process = DaemonProcess(house, fresh=True).start()
+    await wait_until(lambda: "daemon.ready" in process.errors.read_text())
 
     def write(start: int) -> None:
         for number in range(start, FILES - 200, WRITERS):
             folder = house.inbox / f"{number // 400}" / f"{number // 80}" / f"{number // 40}"
             folder.mkdir(parents=True, exist_ok=True)
-            (folder / f"{number}.jpg").write_bytes(numbered(jpeg, number))
+            (folder / f"{number}.jpg").write_bytes(make_unique(jpeg, number))
 
     tree = house.root / "tree"
     for number in range(FILES - 200, FILES):
         (tree / f"{number // 10}").mkdir(parents=True, exist_ok=True)
-        (tree / f"{number // 10}" / f"{number}.jpg").write_bytes(numbered(jpeg, number))
+        (tree / f"{number // 10}" / f"{number}.jpg").write_bytes(make_unique(jpeg, number))
     with ThreadPoolExecutor(WRITERS) as pool:
         list(pool.map(write, range(WRITERS)))
     shutil.move(tree, house.inbox / "moved")
     killed = 0
     while len(house.jobs()) < FILES:
-        killed += _kill_inspectors(process.child.pid)
+        killed += _keep_killing_validators(process.child.pid)
         await asyncio.sleep(0.05)
     assert killed > 0
     assert await process.stop() == 0
 
-    again = Process(house, fresh=True).start()
-    await until(lambda: again.errors.read_text().count("daemon.ready") == 2)
+    again = DaemonProcess(house, fresh=True).start()
+    await wait_until(lambda: again.errors.read_text().count("daemon.ready") == 2)
     assert await again.stop() == 0
     jobs = house.jobs()
     assert len(jobs) == len({job.source for job in jobs}) == len({job.sha256 for job in jobs}) == FILES

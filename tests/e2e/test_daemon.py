@@ -18,68 +18,68 @@ import pytest
 from picwish_watchd.job import State
 from picwish_watchd.simulator import Fault, NeverEnd
 from tests.support import forks
-from tests.support.house import KEY, House, Process, until
-from tests.support.pictures import KINDS, PLAIN, file_name, picture
+from tests.support.house import KEY, DaemonProcess, Harness, wait_until
+from tests.support.pictures import BASIC_KINDS, KINDS, file_name, make_image
 
 DONE = State.DONE
 
 
-def finished(house: House) -> int:
+def count_done(house: Harness) -> int:
     return len(house.jobs(DONE)) if house.journal.exists() else 0
 
 
-def command(house: House, *arguments: str) -> subprocess.CompletedProcess[str]:
+def run_command(house: Harness, *arguments: str) -> subprocess.CompletedProcess[str]:
     """A command beside the daemon."""
     config = house.root / "watchd.yaml"
-    return forks.run(*arguments, "-c", str(config), environ={**os.environ, "PICWISH_API_KEY": KEY})
+    return forks.run_fork(*arguments, "-c", str(config), environ={**os.environ, "PICWISH_API_KEY": KEY})
 
 
 @pytest.mark.untraced
 @pytest.mark.parametrize(("sync", "model", "return_type"), list(product((0, 1), (0, 1), (1, 2))))
 async def test_a_directory_of_mixed_pictures_goes_through_the_daemon(
-    house: House, sync: int, model: int, return_type: int
+    house: Harness, sync: int, model: int, return_type: int
 ) -> None:
     house.rule = {"sync": sync, "type": model, "return_type": return_type, "settle": "50ms", "sidecar": True}
-    house.drop(file_name("jpeg", "there before"), seed=99)
-    process = Process(house, fresh=True).start()
-    await until(lambda: finished(house) == 1)
+    house.drop_file(file_name("jpeg", "there before"), seed=99)
+    process = DaemonProcess(house, fresh=True).start()
+    await wait_until(lambda: count_done(house) == 1)
     for number, kind in enumerate(KINDS):
-        house.drop(f"Ordner {number % 3}/Müller & Söhne {number}{Path(file_name(kind)).suffix.upper()}", kind=kind)
-    await until(lambda: finished(house) == 1 + len(KINDS))
+        house.drop_file(f"Ordner {number % 3}/Müller & Söhne {number}{Path(file_name(kind)).suffix.upper()}", kind=kind)
+    await wait_until(lambda: count_done(house) == 1 + len(KINDS))
     assert await process.stop() == 0
-    assert sum(job.credits for job in house.jobs()) == house.simulator.credits == (5, 4)[model] * (1 + len(KINDS))
-    assert house.creates() == 1 + len(KINDS)
+    assert sum(job.credits for job in house.jobs()) == house.simulator.credits_used == (5, 4)[model] * (1 + len(KINDS))
+    assert house.count_creates() == 1 + len(KINDS)
     assert {str(job.output) for job in house.jobs()} == {
         str(house.outbox / name) for name in house.results() if not name.endswith(".json")
     }
 
 
 @pytest.mark.untraced
-async def test_a_picture_dropped_while_it_runs_is_noticed_at_once(house: House) -> None:
-    process = Process(house, fresh=True).start()
-    await until(lambda: "daemon.ready" in process.errors.read_text())
-    house.drop("new/folder/a.jpg")
-    await until(lambda: finished(house) == 1, seconds=10)  # rescan_interval is 60 s
+async def test_a_picture_dropped_while_it_runs_is_noticed_at_once(house: Harness) -> None:
+    process = DaemonProcess(house, fresh=True).start()
+    await wait_until(lambda: "daemon.ready" in process.errors.read_text())
+    house.drop_file("new/folder/a.jpg")
+    await wait_until(lambda: count_done(house) == 1, seconds=10)  # rescan_interval is 60 s
     assert await process.stop() == 0
 
 
 @pytest.mark.untraced
-async def test_a_kill_while_tasks_are_pending_buys_nothing_again(house: House) -> None:
+async def test_a_kill_with_pending_tasks_pays_nothing_twice(house: Harness) -> None:
     house.simulator.settings = replace(house.simulator.settings, processing=(1.0, 0.1))
     for number in range(6):
-        house.drop(f"{number}.jpg", seed=number)
-    process = Process(house, fresh=True).start()
-    await until(lambda: house.journal.exists() and len(house.jobs(State.PENDING)) == 6)
+        house.drop_file(f"{number}.jpg", seed=number)
+    process = DaemonProcess(house, fresh=True).start()
+    await wait_until(lambda: house.journal.exists() and len(house.jobs(State.PENDING)) == 6)
     assert await process.stop(signal.SIGKILL) == -signal.SIGKILL
-    again = Process(house, fresh=True).start()
-    await until(lambda: finished(house) == 6)
+    again = DaemonProcess(house, fresh=True).start()
+    await wait_until(lambda: count_done(house) == 6)
     assert await again.stop() == 0
-    assert house.creates() == 6
-    assert house.simulator.credits == 30
+    assert house.count_creates() == 6
+    assert house.simulator.credits_used == 30
 
 
 @pytest.mark.untraced
-async def test_what_left_before_a_kill_counts_against_the_rate_of_the_next_run(house: House) -> None:
+async def test_requests_before_a_kill_count_against_the_next_runs_rate(house: Harness) -> None:
     house.simulator.settings = replace(house.simulator.settings, qps=0.9)
     house.api = {"qps": 0.5}
 
@@ -87,67 +87,67 @@ async def test_what_left_before_a_kill_counts_against_the_rate_of_the_next_run(h
         return [seen.status for seen in house.simulator.requests if seen.status is not None]
 
     for number in (1, 2):
-        process = Process(house).start()
-        await until(lambda number=number: len(told()) == number)
+        process = DaemonProcess(house).start()
+        await wait_until(lambda number=number: len(told()) == number)
         await process.stop(signal.SIGKILL)
     assert told() == [404, 404], "each start asks once; one in 1.1 s is allowed, and the daemon means to ask one in 2"
 
 
 @pytest.mark.untraced
-async def test_more_posts_can_be_open_than_a_process_may_have_files_by_default(house: House) -> None:
+async def test_more_posts_can_be_open_than_a_process_may_have_files_by_default(house: Harness) -> None:
     house.api, house.rule = {"max_pending": 100}, {"sync": 1}
     house.simulator.script.add(Fault("create", NeverEnd(), times=70))
     for number in range(71):
-        house.drop(f"{number}.png", picture("png", 16, 16, seed=number))
-    process = Process(house, prefix=("sh", "-c", 'ulimit -Sn 64 && exec "$@"', "sh")).start()
-    await until(lambda: finished(house) == 1)
+        house.drop_file(f"{number}.png", make_image("png", 16, 16, seed=number))
+    process = DaemonProcess(house, prefix=("sh", "-c", 'ulimit -Sn 64 && exec "$@"', "sh")).start()
+    await wait_until(lambda: count_done(house) == 1)
     await process.stop(signal.SIGKILL)
-    assert house.creates() == 71
+    assert house.count_creates() == 71
 
 
 @pytest.mark.untraced
-async def test_sigterm_ends_with_0_and_loses_nothing(house: House) -> None:
+async def test_sigterm_ends_with_0_and_loses_nothing(house: Harness) -> None:
     house.simulator.settings = replace(house.simulator.settings, processing=(0.8, 0.1), latency=0.05)
     for number in range(8):
-        house.drop(f"{number}.jpg", seed=number)
-    process = Process(house, fresh=True).start()
-    await until(lambda: house.creates() >= 3)
+        house.drop_file(f"{number}.jpg", seed=number)
+    process = DaemonProcess(house, fresh=True).start()
+    await wait_until(lambda: house.count_creates() >= 3)
     assert await process.stop() == 0
     assert not house.jobs(State.SUBMITTING, State.HELD)
-    again = Process(house, ("--once",), fresh=True).start()
-    assert await again.ended() == 0
-    assert house.creates() == 8
+    again = DaemonProcess(house, ("--once",), fresh=True).start()
+    assert await again.wait_for_exit() == 0
+    assert house.count_creates() == 8
     assert len(house.results()) == 8
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_a_second_signal_ends_at_once_what_the_first_one_waits_for(house: House, number: signal.Signals) -> None:
+async def test_a_second_signal_ends_the_graceful_stop_at_once(house: Harness, number: signal.Signals) -> None:
     house.simulator.settings = replace(house.simulator.settings, latency=60.0)
-    house.drop("a.jpg")
-    process = Process(house, fresh=True).start()
-    await until(lambda: house.creates() == 1)
+    house.drop_file("a.jpg")
+    process = DaemonProcess(house, fresh=True).start()
+    await wait_until(lambda: house.count_creates() == 1)
     process.child.send_signal(number)
-    await until(lambda: "daemon.stopping" in process.errors.read_text())
+    await wait_until(lambda: "daemon.stopping" in process.errors.read_text())
     assert process.child.poll() is None
     process.child.send_signal(number)
-    assert await process.ended(seconds=15) == 0  # 30 s are what the first one grants
+    assert await process.wait_for_exit(seconds=15) == 0  # 30 s are what the first one grants
     house.simulator.settings = replace(house.simulator.settings, latency=0.0)
-    again = Process(house, ("--once",), fresh=True).start()
-    assert await again.ended() == 1
-    assert house.creates() == 1
+    again = DaemonProcess(house, ("--once",), fresh=True).start()
+    assert await again.wait_for_exit() == 1
+    assert house.count_creates() == 1
     assert [job.state for job in house.jobs()] == [State.HELD]  # nobody can know whether it was taken
 
 
 @pytest.mark.untraced
-async def test_many_kills_at_any_moment_never_pay_twice(house: House) -> None:
+async def test_many_kills_at_any_moment_never_pay_twice(house: Harness) -> None:
     house.simulator.settings = replace(house.simulator.settings, processing=(0.1, 0.5), latency=0.01)
     for number in range(24):
-        house.drop(f"{number % 4}/{number}.jpg", seed=number)
+        house.drop_file(f"{number % 4}/{number}.jpg", seed=number)
     for moment in (0.5, 0.62, 0.71, 0.8, 0.9, 1.0, 0.66, 0.75):
-        process = Process(house, fresh=True).start()
+        process = DaemonProcess(house, fresh=True).start()
         await asyncio.sleep(moment)
         await process.stop(signal.SIGKILL)
-    code = await Process(house, ("--once",), fresh=True).start().ended()
+    code = await DaemonProcess(house, ("--once",), fresh=True).start().wait_for_exit()
     states = Counter(job.state for job in house.jobs())
     assert set(states) <= {DONE, State.HELD}
     assert states.total() == 24
@@ -159,79 +159,79 @@ async def test_many_kills_at_any_moment_never_pay_twice(house: House) -> None:
 
 
 @pytest.mark.untraced
-async def test_a_second_daemon_exits_75_and_names_the_first(house: House) -> None:
-    first = Process(house, fresh=True).start()
-    await until(lambda: "daemon.ready" in first.errors.read_text())
-    second = Process(house, fresh=True).start()
-    assert await second.ended() == 75
+async def test_a_second_daemon_exits_75_and_names_the_first(house: Harness) -> None:
+    first = DaemonProcess(house, fresh=True).start()
+    await wait_until(lambda: "daemon.ready" in first.errors.read_text())
+    second = DaemonProcess(house, fresh=True).start()
+    assert await second.wait_for_exit() == 75
     assert f"pid {first.child.pid}" in second.errors.read_text()
     assert await first.stop() == 0
 
 
-async def test_commands_work_beside_the_daemon(house: House) -> None:
-    house.drop("good.jpg")
-    house.drop("bad\n\x1b[31m.jpg", b"no picture" * 50)
-    process = Process(house, fresh=True).start()
-    await until(lambda: finished(house) == 1 and len(house.jobs(State.REJECTED)) == 1)
-    status = json.loads(command(house, "status", "--json").stdout)
+async def test_commands_work_beside_the_daemon(house: Harness) -> None:
+    house.drop_file("good.jpg")
+    house.drop_file("bad\n\x1b[31m.jpg", b"no picture" * 50)
+    process = DaemonProcess(house, fresh=True).start()
+    await wait_until(lambda: count_done(house) == 1 and len(house.jobs(State.REJECTED)) == 1)
+    status = json.loads(run_command(house, "status", "--json").stdout)
     assert status["running"] is True
     assert status["pid"] == process.child.pid
     assert status["jobs"]["done"] == 1
     assert status["credits"]["today"] == 5
     assert status["blocked"] is None
     assert [(rule["name"], rule["watching"]) for rule in status["rules"]] == [("scans", True)]
-    lines = [json.loads(line) for line in command(house, "jobs", "--json").stdout.splitlines()]
+    lines = [json.loads(line) for line in run_command(house, "jobs", "--json").stdout.splitlines()]
     assert {line["state"] for line in lines} == {"done", "rejected"}
     assert [line["rule"] for line in lines] == ["scans", "scans"]
-    one = json.loads(command(house, "show", str(lines[0]["id"]), "--json").stdout)
+    one = json.loads(run_command(house, "show", str(lines[0]["id"]), "--json").stdout)
     assert one["history"]
     for words in (["status"], ["jobs"], ["jobs", "--state", "done", "--rule", "scans"], ["show", "1"], ["check"]):
-        told = command(house, *words)
+        told = run_command(house, *words)
         assert told.returncode == 0, told.stderr
         assert "\x1b[31m" not in told.stdout
-    assert command(house, "show", "99").returncode == 1
+    assert run_command(house, "show", "99").returncode == 1
     assert await process.stop() == 0
-    assert json.loads(command(house, "status", "--json").stdout)["running"] is False
+    assert json.loads(run_command(house, "status", "--json").stdout)["running"] is False
 
 
-async def test_the_configuration_is_read_again_on_sighup(house: House) -> None:
-    process = Process(house, fresh=True).start()
-    await until(lambda: "daemon.ready" in process.errors.read_text())
+async def test_the_configuration_is_read_again_on_sighup(house: Harness) -> None:
+    process = DaemonProcess(house, fresh=True).start()
+    await wait_until(lambda: "daemon.ready" in process.errors.read_text())
     (house.root / "watchd.yaml").write_text("rules: [{name: scans, inbocks: x}]")
     process.child.send_signal(signal.SIGHUP)
-    await until(lambda: any(event["event"] == "config.refused" for event in process.log()))
-    house.configure()
-    told = command(house, "status").stdout
+    await wait_until(lambda: any(event["event"] == "config.refused" for event in process.logged_events()))
+    house.write_config()
+    told = run_command(house, "status").stdout
     assert "reload refused, the old configuration is in force" in told
     assert "inbocks" in told
-    house.top["journal"] = "elsewhere/journal.db"  # that takes a restart, and until then nothing of it counts
+    house.top_level["journal"] = "elsewhere/journal.db"  # that takes a restart, and until then nothing of it counts
     house.more_rules = [{"name": "more", "inbox": "more"}]
-    house.drop("a.jpg", inbox="more")
-    house.configure()
+    house.drop_file("a.jpg", inbox="more")
+    house.write_config()
     process.child.send_signal(signal.SIGHUP)
-    await until(lambda: finished(house) == 1)
+    await wait_until(lambda: count_done(house) == 1)
     assert await process.stop() == 0
     assert house.job("a.jpg").rule == "more"
     assert not (house.root / "elsewhere").exists()
-    assert any(event["event"] == "config.needs_restart" for event in process.log())
+    assert any(event["event"] == "config.needs_restart" for event in process.logged_events())
 
 
-async def test_a_sighup_that_comes_before_it_can_be_obeyed_ends_nothing_and_is_obeyed_later(house: House) -> None:
-    process = Process(house, fresh=True).start()
+async def test_a_sighup_during_startup_is_obeyed_later_and_ends_nothing(house: Harness) -> None:
+    process = DaemonProcess(house, fresh=True).start()
     maps = Path(f"/proc/{process.child.pid}/maps")
-    await until(lambda: "_imaging" in maps.read_text())  # Pillow: it is still being loaded
+    await wait_until(lambda: "_imaging" in maps.read_text())  # Pillow: it is still being loaded
     process.child.send_signal(signal.SIGHUP)
-    await until(lambda: process.child.poll() is not None or "config.reloaded" in process.errors.read_text())
+    await wait_until(lambda: process.child.poll() is not None or "config.reloaded" in process.errors.read_text())
     assert await process.stop() == 0
 
 
 @pytest.mark.untraced
-async def test_a_missing_inbox_is_taken_up_when_it_comes(house: House) -> None:
+async def test_a_missing_inbox_is_watched_once_it_appears(house: Harness) -> None:
     house.more_rules = [{"name": "late", "inbox": "late", "rescan_interval": "200ms"}]
-    process = Process(house, fresh=True).start()
-    await until(lambda: "daemon.ready" in process.errors.read_text())
-    house.drop("a.jpg", inbox="late")
-    await until(lambda: finished(house) == 1)
+    process = DaemonProcess(house, fresh=True).start()
+    await wait_until(lambda: "daemon.ready" in process.errors.read_text())
+    house.drop_file("a.jpg", inbox="late")
+    await wait_until(lambda: count_done(house) == 1)
     assert await process.stop() == 0
 
 
@@ -257,14 +257,14 @@ async def test_a_wrong_configuration_exits_78_in_words(tmp_path: Path, text: str
 
 
 @pytest.mark.untraced
-async def test_the_key_appears_nowhere(house: House) -> None:
-    house.top = {"log": {"level": "debug"}}
-    for number, kind in enumerate(PLAIN):
-        house.drop(file_name(kind), seed=number)
-    house.drop("cut.jpg", picture("jpeg")[:50])
+async def test_the_key_appears_nowhere(house: Harness) -> None:
+    house.top_level = {"log": {"level": "debug"}}
+    for number, kind in enumerate(BASIC_KINDS):
+        house.drop_file(file_name(kind), seed=number)
+    house.drop_file("cut.jpg", make_image("jpeg")[:50])
     house.rule = {"settle_timeout": "100ms", "sidecar": True, "settle": 0}
-    process = Process(house, ("--once",), fresh=True).start()
-    await process.ended()
+    process = DaemonProcess(house, ("--once",), fresh=True).start()
+    await process.wait_for_exit()
     for path in house.root.rglob("*"):
         if path.is_file():
             assert b"test-key-0123456789" not in path.read_bytes(), path
@@ -272,10 +272,10 @@ async def test_the_key_appears_nowhere(house: House) -> None:
 
 @pytest.mark.untraced
 @pytest.mark.parametrize("read", ["closed", "never"])
-async def test_an_output_that_is_closed_or_never_read_does_not_stop_the_work(house: House, read: str) -> None:
-    process = Process(house, fresh=True)
-    house.top["log"] = {"level": "debug"}
-    file = house.configure()
+async def test_an_output_that_is_closed_or_never_read_does_not_stop_the_work(house: Harness, read: str) -> None:
+    process = DaemonProcess(house, fresh=True)
+    house.top_level["log"] = {"level": "debug"}
+    file = house.write_config()
     reader, writer = os.pipe()
     if read == "never":
         os.set_blocking(writer, False)
@@ -291,16 +291,16 @@ async def test_an_output_that_is_closed_or_never_read_does_not_stop_the_work(hou
     if read == "closed":
         os.close(reader)
     process.child = child
-    house.drop("a.jpg")
-    await until(lambda: finished(house) == 1)
+    house.drop_file("a.jpg")
+    await wait_until(lambda: count_done(house) == 1)
     child.send_signal(signal.SIGTERM)
-    assert await process.ended() == 0
+    assert await process.wait_for_exit() == 0
     if read == "never":
         os.close(reader)
 
 
-async def test_it_runs_where_stdin_stdout_and_stderr_are_closed(house: House) -> None:
-    house.drop("a.jpg")
-    process = Process(house, ("--once",), prefix=("sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh")).start()
-    assert await process.ended() == 0
+async def test_it_runs_where_stdin_stdout_and_stderr_are_closed(house: Harness) -> None:
+    house.drop_file("a.jpg")
+    process = DaemonProcess(house, ("--once",), prefix=("sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh")).start()
+    assert await process.wait_for_exit() == 0
     assert house.job("a.jpg").state is State.DONE

@@ -11,10 +11,10 @@ import pytest
 
 from picwish_watchd.daemon.daemon import Daemon
 from picwish_watchd.job import ErrorCode, Problem, State
-from tests.support.house import KEY, House, Process, until
+from tests.support.house import KEY, DaemonProcess, Harness, wait_until
 
 
-class Manager:
+class FakeServiceManager:
     """systemd's end of the socket."""
 
     def __init__(self, channel: socket.socket, address: str) -> None:
@@ -22,7 +22,7 @@ class Manager:
         self.environ = {"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "900000"}
         self.heard: list[str] = []
 
-    def listen(self) -> list[str]:
+    def received_messages(self) -> list[str]:
         """All that it has heard so far."""
         while True:
             try:
@@ -30,123 +30,127 @@ class Manager:
             except BlockingIOError:
                 return self.heard
 
-    def forget(self) -> None:
-        self.listen()
+    def clear(self) -> None:
+        self.received_messages()
         self.heard.clear()
 
     @property
-    def status(self) -> str:
-        return next((word for word in reversed(self.listen()) if word.startswith("STATUS=")), "STATUS=")[7:]
+    def last_status(self) -> str:
+        return next((word for word in reversed(self.received_messages()) if word.startswith("STATUS=")), "STATUS=")[7:]
 
 
 @pytest.fixture(params=["path", "abstract"])
-def manager(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Manager]:
+def manager(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeServiceManager]:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
         folder = tmp_path_factory.mktemp("s")
         address = f"{folder}/notify" if request.param == "path" else f"@picwish-{folder.name}-{os.getpid()}"
         channel.bind(address.replace("@", "\0", 1))
         channel.setblocking(False)
-        yield Manager(channel, address)
+        yield FakeServiceManager(channel, address)
 
 
 @asynccontextmanager
-async def serving(house: House, manager: Manager, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Daemon]:
+async def running_daemon(
+    house: Harness, manager: FakeServiceManager, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Daemon]:
     """The daemon in this process, ready."""
     for name, value in manager.environ.items():
         monkeypatch.setenv(name, value)
-    daemon = Daemon(house.config(), KEY)
+    daemon = Daemon(house.load_config(), KEY)
     running = asyncio.create_task(daemon.run())
-    await until(lambda: "READY=1" in manager.listen() or running.done())
+    await wait_until(lambda: "READY=1" in manager.received_messages() or running.done())
     yield daemon
     daemon.stop()
     assert await running == 0
 
 
-async def test_an_outbox_that_cannot_be_used_is_told_in_the_status(
-    house: House, manager: Manager, monkeypatch: pytest.MonkeyPatch
+async def test_the_status_names_an_unusable_outbox(
+    house: Harness, manager: FakeServiceManager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     house.rule = {"outbox": "nowhere/outbox"}
-    house.drop("a.jpg")
-    async with serving(house, manager, monkeypatch):
-        await until(lambda: "1 queued; 0 credits today; scans: " in manager.status)
-        assert "outbox cannot be used" in manager.status
+    house.drop_file("a.jpg")
+    async with running_daemon(house, manager, monkeypatch):
+        await wait_until(lambda: "1 queued; 0 credits today; scans: " in manager.last_status)
+        assert "outbox cannot be used" in manager.last_status
 
 
-async def test_start_reload_and_stop_are_told_in_systemds_words(house: House, manager: Manager) -> None:
-    process = Process(house, environ=manager.environ, fresh=True).start()
-    await until(lambda: {"READY=1", "WATCHDOG=1"} <= set(manager.listen()))
+async def test_start_reload_and_stop_are_notified_to_systemd(house: Harness, manager: FakeServiceManager) -> None:
+    process = DaemonProcess(house, environ=manager.environ, fresh=True).start()
+    await wait_until(lambda: {"READY=1", "WATCHDOG=1"} <= set(manager.received_messages()))
     first = manager.heard[0]
     assert first.startswith("EXTEND_TIMEOUT_USEC="), "asked for before the journal is opened"
     file = house.root / "watchd.yaml"
     file.write_text("rules: [{name: scans, inbocks: x}]\nqps: many")
-    manager.forget()
+    manager.clear()
     process.child.send_signal(signal.SIGHUP)
-    await until(lambda: "reload refused" in manager.status)
+    await wait_until(lambda: "reload refused" in manager.last_status)
     words = [word for word in manager.heard if word not in ("WATCHDOG=1", "STATUS=idle; 0 credits today")]
     assert words[0].startswith("RELOADING=1\nMONOTONIC_USEC=")
     assert words[1] == "READY=1"
-    assert "inbocks" in manager.status
-    assert "\n" not in manager.status
-    house.configure()
+    assert "inbocks" in manager.last_status
+    assert "\n" not in manager.last_status
+    house.write_config()
     process.child.send_signal(signal.SIGHUP)
-    await until(lambda: manager.status == "idle; 0 credits today")
-    manager.forget()
+    await wait_until(lambda: manager.last_status == "idle; 0 credits today")
+    manager.clear()
     assert await process.stop() == 0
-    words = [word for word in manager.listen() if not word.startswith(("STATUS=", "WATCHDOG="))]
+    words = [word for word in manager.received_messages() if not word.startswith(("STATUS=", "WATCHDOG="))]
     assert words[0] == "STOPPING=1"
     assert words[1].startswith("EXTEND_TIMEOUT_USEC=")
 
 
 @pytest.mark.parametrize("manager", ["path"], indirect=True)
-async def test_the_status_tells_the_queue_the_credits_and_all_that_is_wrong(
-    house: House, manager: Manager, monkeypatch: pytest.MonkeyPatch
+async def test_the_status_shows_queue_credits_and_all_troubles(
+    house: Harness, manager: FakeServiceManager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    house.top = {"budget": {"per_day": 12, "per_month": 1000}}
+    house.top_level = {"budget": {"per_day": 12, "per_month": 1000}}
     house.more_rules = [{"name": "late", "inbox": "late"}]
     for number in range(3):
-        house.drop(f"{number}.jpg", seed=number)
-    async with serving(house, manager, monkeypatch) as daemon:
-        await until(lambda: len(house.jobs(State.DONE)) == 2)
-        await until(lambda: manager.status.startswith("1 queued; ") and "budget" in manager.status)  # told each second
-        told = manager.status.split("; ")
+        house.drop_file(f"{number}.jpg", seed=number)
+    async with running_daemon(house, manager, monkeypatch) as daemon:
+        await wait_until(lambda: len(house.jobs(State.DONE)) == 2)
+        await wait_until(
+            lambda: manager.last_status.startswith("1 queued; ") and "budget" in manager.last_status
+        )  # told each second
+        told = manager.last_status.split("; ")
         assert told[:2] == ["1 queued", "10 of 12 credits today, 10 of 1000 this month"]
         assert told[2].startswith("blocked: the budget of 12 credits a day is reached")
-        assert "inbox of late away: " in manager.status
+        assert "inbox of late away: " in manager.last_status
         job = daemon.context.journal.jobs(states=[State.QUEUED])[0]
         daemon.context.journal.move(job, State.HELD, "why", problem=Problem(ErrorCode.OUTPUT_FAILED, "why"))
-        await until(lambda: "1 held: see `picwish-watchd jobs --state held`" in manager.status)
+        await wait_until(lambda: "1 held: see `picwish-watchd jobs --state held`" in manager.last_status)
 
 
 @pytest.mark.parametrize("manager", ["path"], indirect=True)
-async def test_a_step_that_does_not_turn_starves_the_watchdog_until_it_turns_again(
-    house: House, manager: Manager, monkeypatch: pytest.MonkeyPatch
+async def test_a_stuck_step_stops_watchdog_pings_until_it_turns_again(
+    house: Harness, manager: FakeServiceManager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with serving(house, manager, monkeypatch) as daemon:
-        await until(lambda: manager.listen().count("WATCHDOG=1") >= 2)
-        daemon.context.pulse.beat("a step that hangs", within=-1)
+    async with running_daemon(house, manager, monkeypatch) as daemon:
+        await wait_until(lambda: manager.received_messages().count("WATCHDOG=1") >= 2)
+        daemon.context.heartbeat.beat("a step that hangs", within=-1)
         await asyncio.sleep(0.4)
-        manager.forget()
+        manager.clear()
         await asyncio.sleep(0.5)
-        assert "WATCHDOG=1" not in manager.listen()
-        daemon.context.pulse.beat("a step that hangs", within=60)
-        await until(lambda: "WATCHDOG=1" in manager.listen(), seconds=2)
+        assert "WATCHDOG=1" not in manager.received_messages()
+        daemon.context.heartbeat.beat("a step that hangs", within=60)
+        await wait_until(lambda: "WATCHDOG=1" in manager.received_messages(), seconds=2)
 
 
 @pytest.mark.parametrize("manager", ["path"], indirect=True)
-async def test_every_step_that_moves_jobs_has_a_pulse(
-    house: House, manager: Manager, monkeypatch: pytest.MonkeyPatch
+async def test_every_step_that_moves_jobs_has_a_heartbeat(
+    house: Harness, manager: FakeServiceManager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else one that hangs would not be missed."""
-    async with serving(house, manager, monkeypatch) as daemon:
-        await until(lambda: "journal" in daemon.context.pulse.late(-1000))
-        assert daemon.context.pulse.late(-1000) == ["collect", "deliver", "dispose", "gate", "journal", "submit"]
+    async with running_daemon(house, manager, monkeypatch) as daemon:
+        await wait_until(lambda: "journal" in daemon.context.heartbeat.overdue(-1000))
+        assert daemon.context.heartbeat.overdue(-1000) == ["collect", "deliver", "dispose", "gate", "journal", "submit"]
 
 
-async def test_a_daemon_whose_watchers_have_died_ends_so_that_it_is_started_again(house: House) -> None:
-    daemon = Daemon(house.config(), KEY)
+async def test_a_daemon_with_dead_watchers_exits_to_be_restarted(house: Harness) -> None:
+    daemon = Daemon(house.load_config(), KEY)
     running = asyncio.create_task(daemon.run())
-    await until(lambda: house.report().count('"watching": true') == 1)
-    for desk in daemon.desks.all():
+    await wait_until(lambda: house.daemon_report().count('"watching": true') == 1)
+    for desk in daemon.desks.list_active():
         desk.watcher.stop()
     with pytest.raises(RuntimeError, match="has died"):
         await running

@@ -16,50 +16,50 @@ import pytest
 
 from picwish_watchd.job import State
 from picwish_watchd.simulator import Simulator
-from tests.support.crash import DIED
-from tests.support.house import FAST, House, Process
+from tests.support.crash import CRASH_EXIT_CODE
+from tests.support.house import FAST_SETTINGS, DaemonProcess, Harness
 
 pytestmark = pytest.mark.untraced
 
-_WIDTH = 3  # lives at a time
-_PATIENCE = 60.0  # seconds for one run
+_CONCURRENT_RUNS = 3  # lives at a time
+_RUN_TIMEOUT = 60.0  # seconds for one run
 _VARIANTS = list(product((0, 1), ("at-most-once", "at-least-once")))
 
 
 @dataclass(frozen=True)
-class Fate:
+class CrashScenario:
     """One house, in which runs die."""
 
     root: Path
     sync: int
     charging: str
 
-    async def live(self, *deaths: int) -> list[bool]:
+    async def run_with_crashes(self, *deaths: int) -> list[bool]:
         """Runs that die after so many acts each, and one that does not; answers which of them did die."""
         told = "after acts " + ", ".join(map(str, deaths))
         rule = {"sync": self.sync, "on_success": "move", "archive": "archive", "sidecar": False}
         root = self.root / "-".join(map(str, deaths))
         root.mkdir()
-        async with Simulator(FAST) as simulator:
-            house = House(root, simulator, rule=rule, top={"charging": self.charging})
-            source = house.drop("a.jpg")
+        async with Simulator(FAST_SETTINGS) as simulator:
+            house = Harness(root, simulator, rule=rule, top_level={"charging": self.charging})
+            source = house.drop_file("a.jpg")
             if self.charging == "at-least-once":
-                house.forgiven.add(house.dropped[source])
-            runs = [Process(house, ("--once",), die_after=number) for number in (*deaths, None)]
-            *codes, last = [await run.start().ended(_PATIENCE) for run in runs]
-            died = [code == DIED for code in codes]
-            assert set(codes) <= {0, 1, DIED}, told
-            self._judge(house, source, last, died, told)
+                house.may_be_paid_twice.add(house.dropped[source])
+            runs = [DaemonProcess(house, ("--once",), crash_after=number) for number in (*deaths, None)]
+            *codes, last = [await run.start().wait_for_exit(_RUN_TIMEOUT) for run in runs]
+            died = [code == CRASH_EXIT_CODE for code in codes]
+            assert set(codes) <= {0, 1, CRASH_EXIT_CODE}, told
+            self._check_outcome(house, source, last, died, told)
             return died
 
-    def _judge(self, house: House, source: Path, last: int, died: list[bool], told: str) -> None:
+    def _check_outcome(self, house: Harness, source: Path, last: int, died: list[bool], told: str) -> None:
         """A death between the intent and the answer's commit leaves a doubt, and only that one does."""
         again = self.charging == "at-least-once"
         state = house.jobs()[-1].state
         assert state in ({State.DONE} if again else {State.DONE, State.HELD}), f"{told}: {state}"
         held_before = state is State.HELD and len(died) > 1  # the last run had nothing to do any more
         assert last in ({0, 1} if held_before else {0 if state is State.DONE else 1}), told
-        assert house.creates() <= (1 + sum(died) if again else 1), told
+        assert house.count_creates() <= (1 + sum(died) if again else 1), told
         if state is State.DONE:
             assert house.results() == {"a.jpg"}, told
             assert (house.root / "archive/a.jpg").exists(), told
@@ -71,7 +71,7 @@ class Fate:
         house.check_laws()
 
 
-async def until_one_survives(live: Callable[[int], Awaitable[bool]]) -> int:
+async def find_surviving_run(live: Callable[[int], Awaitable[bool]]) -> int:
     """Lives 1, 2, 3, ... , some at a time, until one of them does not die; the number of that one."""
     numbers, survivors = count(1), list[int]()
 
@@ -82,66 +82,68 @@ async def until_one_survives(live: Callable[[int], Awaitable[bool]]) -> int:
                 survivors.append(number)
 
     async with asyncio.TaskGroup() as group:
-        for _ in range(_WIDTH):
+        for _ in range(_CONCURRENT_RUNS):
             group.create_task(work())
     return min(survivors)
 
 
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize(("sync", "charging"), _VARIANTS)
-async def test_death_after_any_durable_act_pays_once_and_loses_nothing(
+async def test_a_crash_after_any_durable_act_pays_once_and_loses_nothing(
     tmp_path: Path, sync: int, charging: str
 ) -> None:
-    fate = Fate(tmp_path, sync, charging)
+    fate = CrashScenario(tmp_path, sync, charging)
 
     async def die(number: int) -> bool:
-        return (await fate.live(number))[0]
+        return (await fate.run_with_crashes(number))[0]
 
-    assert await until_one_survives(die) > 15, "there are more durable acts than that"
+    assert await find_surviving_run(die) > 15, "there are more durable acts than that"
 
 
 @pytest.mark.timeout(200)
-async def test_death_while_taking_up_what_a_death_left_pays_once_and_loses_nothing(tmp_path: Path) -> None:
+async def test_a_crash_during_crash_recovery_pays_once_and_loses_nothing(tmp_path: Path) -> None:
     chance = random.Random(20261122)
     fates = []
     for sync, charging in _VARIANTS:
         (root := tmp_path / f"{sync}-{charging}").mkdir()
-        fates.append(Fate(root, sync, charging))
+        fates.append(CrashScenario(root, sync, charging))
     firsts = range(chance.randrange(1, 5), 33, 4)
     # the later the first one died, the fewer acts are left for the second
     pairs = [(first, chance.randrange(1, 30 - first // 2)) for first in firsts for _ in range(3)]
     todo = [(fates[n % len(fates)], pair) for n, pair in enumerate(pairs)]
-    died = await _some_at_a_time(todo)
+    died = await _run_in_batches(todo)
     assert sum(all(each) for each in died) > len(died) / 3, "too few of them died twice"
 
 
-async def _some_at_a_time(todo: Iterable[tuple[Fate, tuple[int, int]]]) -> list[list[bool]]:
-    width = asyncio.Semaphore(_WIDTH)
+async def _run_in_batches(todo: Iterable[tuple[CrashScenario, tuple[int, int]]]) -> list[list[bool]]:
+    width = asyncio.Semaphore(_CONCURRENT_RUNS)
 
-    async def one(fate: Fate, pair: tuple[int, int]) -> list[bool]:
+    async def one(fate: CrashScenario, pair: tuple[int, int]) -> list[bool]:
         async with width:
-            return await fate.live(*pair)
+            return await fate.run_with_crashes(*pair)
 
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(one(fate, pair)) for fate, pair in todo]
     return [task.result() for task in tasks]
 
 
-async def all_pairs(root: Path) -> None:
+async def crash_all_pairs(root: Path) -> None:
     """Every death of a first run, with every death of the second."""
     for sync, charging in _VARIANTS:
         (folder := root / f"{sync}-{charging}").mkdir()
-        fate = Fate(folder, sync, charging)
+        fate = CrashScenario(folder, sync, charging)
         for first in count(1):
             survived = asyncio.Event()
 
-            async def die(second: int, fate: Fate = fate, first: int = first, told: asyncio.Event = survived) -> bool:
-                one, two = await fate.live(first, second)
+            async def die(
+                second: int, fate: CrashScenario = fate, first: int = first, told: asyncio.Event = survived
+            ) -> bool:
+                one, two = await fate.run_with_crashes(first, second)
                 if not one:
                     told.set()
                 return two
 
-            second = await until_one_survives(die)
+            second = await find_surviving_run(die)
             print(f"sync={sync} {charging}: died after act {first}, then after each of {second - 1}", flush=True)
             if survived.is_set():
                 break
@@ -149,4 +151,4 @@ async def all_pairs(root: Path) -> None:
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as name:
-        asyncio.run(all_pairs(Path(name)))
+        asyncio.run(crash_all_pairs(Path(name)))

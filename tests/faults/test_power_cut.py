@@ -28,73 +28,73 @@ import pytest
 from picwish_watchd.job import Job, State
 from picwish_watchd.journal.reader import JournalReader
 from picwish_watchd.simulator import Settings, Simulator
-from tests.support.house import House, Process, until
+from tests.support.house import DaemonProcess, Harness, wait_until
 
 pytestmark = pytest.mark.untraced
 
 _SETTINGS = Settings(qps=None, processing=(0.15, 0.5), latency=0.002, enlarge=1.5)
 _MKFS = ("mkfs.ext4", "-q", "-F", "-b", "4096", "-J", "size=4", "-E", "lazy_itable_init=0,lazy_journal_init=0")
-_WITNESS = "written-and-not-synced"
+_UNSYNCED_FILE = "written-and-not-synced"
 
 
 @dataclass
-class Disk:
+class CrashDisk:
     """A small ext4 file system in a file, mounted so that nothing is written unless somebody syncs."""
 
     folder: Path
-    point: Path
+    mount_point: Path
     generation: int = 0
 
     @property
-    def image(self) -> Path:
+    def image_path(self) -> Path:
         return self.folder / f"{self.generation}.img"
 
     def make(self) -> None:
         self.folder.mkdir()
-        self.point.mkdir()
-        with self.image.open("wb") as file:
+        self.mount_point.mkdir()
+        with self.image_path.open("wb") as file:
             file.truncate(32 * 2**20)
-        subprocess.run([*_MKFS, str(self.image)], check=True, capture_output=True)
+        subprocess.run([*_MKFS, str(self.image_path)], check=True, capture_output=True)
 
     def mount(self) -> None:
         """Mounts it; ext4 replays its log, as after any cut."""
-        command = ["mount", "-t", "ext4", "-o", "loop,commit=600", str(self.image), str(self.point)]
+        command = ["mount", "-t", "ext4", "-o", "loop,commit=600", str(self.image_path), str(self.mount_point)]
         subprocess.run(command, check=True, capture_output=True)
 
     def unmount(self) -> None:
-        if os.path.ismount(self.point):
-            tried = subprocess.run(["umount", self.point], capture_output=True, check=False)
+        if os.path.ismount(self.mount_point):
+            tried = subprocess.run(["umount", self.mount_point], capture_output=True, check=False)
             if tried.returncode != 0:
-                subprocess.run(["umount", "-l", self.point], check=True, capture_output=True)
+                subprocess.run(["umount", "-l", self.mount_point], check=True, capture_output=True)
 
-    def written(self) -> str:
+    def write_counters(self) -> str:
         """Counts what was written to the device, and what is on its way there (the kernel's block/stat.rst)."""
-        number = os.stat(self.point).st_dev
+        number = os.stat(self.mount_point).st_dev
         fields = Path(f"/sys/dev/block/{os.major(number)}:{os.minor(number)}/stat").read_text().split()
         return " ".join((fields[4], fields[6], fields[8]))
 
-    def copy(self) -> Path:
+    def snapshot(self) -> Path:
         """What a cut at this moment would leave: a copy during which nothing was written."""
         target = self.folder / f"{self.generation + 1}.img"
         while True:
-            before = self.written()
-            shutil.copyfile(self.image, target)
-            if before.endswith(" 0") and self.written() == before:
+            before = self.write_counters()
+            shutil.copyfile(self.image_path, target)
+            if before.endswith(" 0") and self.write_counters() == before:
                 return target
 
-    def change(self) -> None:
+    def restore_snapshot(self) -> None:
         """The copy takes the place of the image."""
         self.unmount()
-        self.image.unlink()
+        self.image_path.unlink()
         self.generation += 1
         self.mount()
 
 
 @contextmanager
-def mounted(root: Path) -> Iterator[Disk]:
+def crash_disk(root: Path) -> Iterator[CrashDisk]:
     """A disk at ``root``/house/disk, unmounted whatever happens; skips the test where that cannot be had."""
     (root / "house").mkdir()
-    disk = Disk(root / "images", root / "house" / "disk")
+    disk = CrashDisk(root / "images", root / "house" / "disk")
     if os.geteuid() != 0 or not shutil.which("mkfs.ext4") or not shutil.which("mount"):
         pytest.skip("a power cut needs root, mkfs.ext4 and mount")
     disk.make()
@@ -109,7 +109,7 @@ def mounted(root: Path) -> Iterator[Disk]:
 
 
 @dataclass
-class DiskHouse(House):
+class DiskHarness(Harness):
     """A house whose inbox alone lies on another disk, which knows no cuts."""
 
     @property
@@ -122,14 +122,14 @@ class DiskHouse(House):
 
 
 @dataclass
-class Acknowledged:
+class CommittedState:
     """What the journal had promised before the cut."""
 
     jobs: list[Job] = field(default_factory=list)
     histories: dict[int, list[str]] = field(default_factory=dict)
 
     @classmethod
-    def read(cls, journal: Path) -> "Acknowledged":
+    def read(cls, journal: Path) -> "CommittedState":
         if not journal.exists():
             return cls()
         reader = JournalReader.open(journal)
@@ -139,7 +139,7 @@ class Acknowledged:
         finally:
             reader.close()
 
-    def check(self, after: "Acknowledged") -> None:
+    def assert_kept_in(self, after: "CommittedState") -> None:
         """All of it is still there, and what stood in the outbox stands there whole."""
         for job_id, history in self.histories.items():
             assert after.histories.get(job_id, [])[: len(history)] == history, f"job {job_id} has lost a commit"
@@ -150,7 +150,7 @@ class Acknowledged:
                 assert hashlib.sha256(job.output.read_bytes()).hexdigest() == job.result.sha256
 
 
-async def frozen(process: Process) -> None:
+async def freeze_process(process: DaemonProcess) -> None:
     """Stops all threads of the daemon; what the kernel was doing for them comes to its end."""
     process.child.send_signal(signal.SIGSTOP)
     tasks = Path(f"/proc/{process.child.pid}/task")
@@ -158,34 +158,34 @@ async def frozen(process: Process) -> None:
     def stopped() -> bool:
         return all((task / "stat").read_text().rpartition(") ")[2][0] in "TZ" for task in tasks.iterdir())
 
-    await until(stopped)
+    await wait_until(stopped)
 
 
-async def cut(house: House, disk: Disk, pause: float) -> None:
+async def cut_power(house: Harness, disk: CrashDisk, pause: float) -> None:
     """Runs the daemon until it has bought something and ``pause`` seconds longer; then the power goes."""
-    process = Process(house).start()
+    process = DaemonProcess(house).start()
     try:
-        bought = house.creates()
-        await until(lambda: house.creates() > bought or process.child.poll() is not None)
+        bought = house.count_creates()
+        await wait_until(lambda: house.count_creates() > bought or process.child.poll() is not None)
         await asyncio.sleep(pause)
         assert process.child.poll() is None, process.errors.read_text()[-2000:]
-        await frozen(process)
-        before = Acknowledged.read(house.journal)
-        (disk.point / _WITNESS).write_bytes(bytes(8192))
-        disk.copy()
+        await freeze_process(process)
+        before = CommittedState.read(house.journal)
+        (disk.mount_point / _UNSYNCED_FILE).write_bytes(bytes(8192))
+        disk.snapshot()
     finally:
         process.child.kill()
         with suppress(subprocess.TimeoutExpired):
             process.child.wait(10)
-    disk.change()
-    assert not (disk.point / _WITNESS).exists(), "this was no power cut: what nobody synced is there"
-    before.check(Acknowledged.read(house.journal))
+    disk.restore_snapshot()
+    assert not (disk.mount_point / _UNSYNCED_FILE).exists(), "this was no power cut: what nobody synced is there"
+    before.assert_kept_in(CommittedState.read(house.journal))
 
 
-async def blackout(root: Path, *, cuts: int, images: int, seed: int) -> Counter[State]:
+async def run_power_cuts(root: Path, *, cuts: int, images: int, seed: int) -> Counter[State]:
     """Cuts the power again and again, then lets the daemon finish, and checks the laws; the jobs by state."""
     chance = random.Random(seed)
-    with mounted(root) as disk:
+    with crash_disk(root) as disk:
         async with Simulator(_SETTINGS) as simulator:
             rule: dict[str, object] = {
                 "outbox": "disk/outbox",
@@ -194,19 +194,19 @@ async def blackout(root: Path, *, cuts: int, images: int, seed: int) -> Counter[
                 "sidecar": False,
             }
             top: dict[str, object] = {"journal": "disk/state/journal.db", "min_free": 2**20}
-            house = DiskHouse(disk.point.parent, simulator, rule=rule, top=top)
+            house = DiskHarness(disk.mount_point.parent, simulator, rule=rule, top_level=top)
             for number in range(cuts):
                 for image in range(number * images // cuts, (number + 1) * images // cuts):
-                    house.drop(f"{image}.jpg", seed=image)
-                await cut(house, disk, chance.uniform(0.0, 0.6))
-            assert await Process(house, ("--once",)).start().ended(240) in (0, 1)
-            return judge(house)
+                    house.drop_file(f"{image}.jpg", seed=image)
+                await cut_power(house, disk, chance.uniform(0.0, 0.6))
+            assert await DaemonProcess(house, ("--once",)).start().wait_for_exit(240) in (0, 1)
+            return check_final_states(house)
 
 
-def judge(house: House) -> Counter[State]:
+def check_final_states(house: Harness) -> Counter[State]:
     """The laws; each image posted once at most, and ended."""
     house.check_laws()
-    posted = Counter(task.order.sha256 for task in house.simulator.tasks.values())
+    posted = Counter(task.request.sha256 for task in house.simulator.tasks.values())
     assert max(posted.values()) == 1, "an image was posted twice"
     jobs = house.jobs()
     states = Counter(job.state for job in jobs)
@@ -220,8 +220,8 @@ def judge(house: House) -> Counter[State]:
 
 
 @pytest.mark.timeout(120)
-async def test_a_power_cut_loses_no_acknowledged_commit_and_posts_no_image_twice(tmp_path: Path) -> None:
-    states = await blackout(tmp_path, cuts=3, images=18, seed=20261122)
+async def test_a_power_cut_loses_no_commit_and_posts_no_image_twice(tmp_path: Path) -> None:
+    states = await run_power_cuts(tmp_path, cuts=3, images=18, seed=20261122)
     assert states[State.DONE] >= 6
 
 
@@ -233,7 +233,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        states = asyncio.run(blackout(Path(folder), cuts=args.cuts, images=args.images, seed=args.seed))
+        states = asyncio.run(run_power_cuts(Path(folder), cuts=args.cuts, images=args.images, seed=args.seed))
     print(f"seed {args.seed}, {args.cuts} cuts: {dict(states)}")
 
 

@@ -15,19 +15,19 @@ from pathlib import Path
 import pytest
 
 from picwish_watchd.job import State
-from picwish_watchd.simulator import Cut, EndIn, Fault, Hang, Reply, Reset, Settings, Simulator, Trim
-from tests.support.house import House, Process
+from picwish_watchd.simulator import CutResponse, EndIn, Fault, Hang, Reply, Reset, Settings, Simulator, TruncateBody
+from tests.support.house import DaemonProcess, Harness
 
 pytestmark = pytest.mark.untraced
 
 #: Longer than any process lives before its kill. But the last one is not killed, and would wait two minutes for the
 #: answer to a POST: giving up early only makes doubt (see `picwish_watchd.picwish.client.Patience`).
-_SILENCE = 10.0  # seconds
+_HANG_SECONDS = 10.0  # seconds
 _SETTINGS = Settings(qps=None, processing=(0.15, 0.5), latency=0.004, enhance="echo")
 
 
 @dataclass(frozen=True)
-class Tally:
+class RunSummary:
     """What came of a run."""
 
     images: int
@@ -38,38 +38,45 @@ class Tally:
     creates: int
 
 
-def spoil(simulator: Simulator, chance: random.Random, images: int) -> None:
+def add_random_faults(simulator: Simulator, chance: random.Random, images: int) -> None:
     """Faults of every kind, in requests drawn by lot."""
-    for action in (Reply(429), Reply(503), Reset(at="work"), Reply(500), EndIn(-1), Hang(at="work", seconds=_SILENCE)):
+    for action in (
+        Reply(429),
+        Reply(503),
+        Reset(at="work"),
+        Reply(500),
+        EndIn(-1),
+        Hang(at="work", seconds=_HANG_SECONDS),
+    ):
         for _ in range(max(1, images // 60)):
             simulator.script.add(Fault("create", action, nth=chance.randrange(1, images)))
-    for spoiler in (Reply(500), Reset(at="head"), Cut(after=30)):
+    for spoiler in (Reply(500), Reset(at="head"), CutResponse(after=30)):
         for _ in range(max(1, images // 30)):
             simulator.script.add(Fault("query", spoiler, nth=chance.randrange(1, 2 * images)))
             simulator.script.add(Fault("download", spoiler, nth=chance.randrange(1, images)))
-    simulator.script.add(Fault("download", Trim(keep=300), nth=chance.randrange(1, images)))
+    simulator.script.add(Fault("download", TruncateBody(keep=300), nth=chance.randrange(1, images)))
 
 
-async def torment(root: Path, *, images: int, kills: int, seed: int) -> Tally:
+async def run_with_random_kills(root: Path, *, images: int, kills: int, seed: int) -> RunSummary:
     """Runs the daemon again and again and kills it; then lets it finish, and checks the laws."""
     chance = random.Random(seed)
     async with Simulator(_SETTINGS) as simulator:
-        house = House(root, simulator, api={"qps": 100, "timeout": "2s"}, rule={"settle": "20ms"})
-        spoil(simulator, chance, images)
+        house = Harness(root, simulator, api={"qps": 100, "timeout": "2s"}, rule={"settle": "20ms"})
+        add_random_faults(simulator, chance, images)
         waiting = list(range(images))
         for _ in range(kills):
             for number in [waiting.pop() for _ in range(min(len(waiting), -(-images // max(1, kills - 2))))]:
-                house.drop(f"{number % 7}/{number}.jpg", seed=number)
-            process = Process(house).start()
+                house.drop_file(f"{number % 7}/{number}.jpg", seed=number)
+            process = DaemonProcess(house).start()
             await asyncio.sleep(chance.uniform(0.4, 1.4))
             assert process.child.poll() is None, process.errors.read_text()[-2000:]
             await process.stop(signal.SIGKILL)
-        code = await Process(house, ("--once",)).start().ended(240)
+        code = await DaemonProcess(house, ("--once",)).start().wait_for_exit(240)
         assert code in (0, 1)
-        return judge(house, kills)
+        return summarize_run(house, kills)
 
 
-def judge(house: House, kills: int) -> Tally:
+def summarize_run(house: Harness, kills: int) -> RunSummary:
     """The laws, and that nothing is left over."""
     house.check_laws()
     states = Counter(job.state for job in house.jobs())
@@ -80,15 +87,15 @@ def judge(house: House, kills: int) -> Tally:
     assert max(charged.values()) == 1
     assert list(house.root.rglob("*.part")) == []
     assert list((house.root / "state/journal.db.spool").iterdir()) == []
-    return Tally(
+    return RunSummary(
         images=len(house.dropped), kills=kills, done=states[State.DONE], held=states[State.HELD],
-        charges=len(house.simulator.ledger), creates=house.creates(),
+        charges=len(house.simulator.ledger), creates=house.count_creates(),
     )  # fmt: skip
 
 
 @pytest.mark.timeout(300)
 async def test_random_kills_never_pay_twice_and_lose_nothing(tmp_path: Path) -> None:
-    tally = await torment(tmp_path, images=60, kills=15, seed=20261122)
+    tally = await run_with_random_kills(tmp_path, images=60, kills=15, seed=20261122)
     assert tally.done > tally.images / 2
 
 
@@ -100,7 +107,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        tally = asyncio.run(torment(Path(folder), images=args.images, kills=args.kills, seed=args.seed))
+        tally = asyncio.run(run_with_random_kills(Path(folder), images=args.images, kills=args.kills, seed=args.seed))
     print(f"seed {args.seed}: {tally}")
 
 

@@ -26,96 +26,101 @@ from hypothesis.stateful import run_state_machine_as_test as run_machine
 from PIL import Image
 
 from picwish_watchd.fs.safe_open import stamp_of
-from picwish_watchd.inbox.scanner import Sighting
-from picwish_watchd.job import ENDED_BADLY, LEGAL_MOVES, UNFINISHED, Job, State
+from picwish_watchd.inbox.scanner import FileSeen
+from picwish_watchd.job import ALLOWED_TRANSITIONS, UNFINISHED, UNSUCCESSFUL, Job, State
 from picwish_watchd.journal.writer import Journal
 from picwish_watchd.outbox.spool import Spool, spool_folder
 from picwish_watchd.picwish import PicwishClient
 from picwish_watchd.pipeline.collect import Collect
-from picwish_watchd.pipeline.context import Context
+from picwish_watchd.pipeline.context import StepContext
 from picwish_watchd.pipeline.deliver import Deliver
 from picwish_watchd.pipeline.dispose import Dispose
 from picwish_watchd.pipeline.gate import Gate
 from picwish_watchd.pipeline.intake import Intake
 from picwish_watchd.pipeline.recover import recover
-from picwish_watchd.pipeline.retry import Way, retry
+from picwish_watchd.pipeline.retry import RetryAction, retry_jobs
 from picwish_watchd.pipeline.submit import Submit
-from picwish_watchd.runtime.memory_budget import ByteBudget
-from picwish_watchd.scheduling.rate_limiter import Pacer, Urgency
-from picwish_watchd.simulator import Cut, EndIn, Fault, Reply, Reset, Settings, Simulator, Trim
+from picwish_watchd.runtime.memory_budget import MemoryBudget
+from picwish_watchd.scheduling.rate_limiter import RateLimiter, RequestKind
+from picwish_watchd.simulator import CutResponse, EndIn, Fault, Reply, Reset, Settings, Simulator, TruncateBody
 from picwish_watchd.simulator.faults import Action
 from tests.support.clock import FakeClock
-from tests.support.house import KEY, House
-from tests.support.pictures import picture
+from tests.support.house import KEY, Harness
+from tests.support.pictures import make_image
 
 pytestmark = pytest.mark.untraced
 
 _SHM = Path("/dev/shm")
 
 #: What becomes of a paid POST. The first four leave a task behind.
-CREATES: dict[str, Action | None] = {
+CREATE_FAULTS: dict[str, Action | None] = {
     "accepted": None,
     "accepted, fails": EndIn(-1),
     "accepted, hopeless": EndIn(-7),
     "accepted, lost": Reset(at="work"),
     "accepted, 500": Reply(500, at="work"),
-    "accepted, cut": Cut(after=40),
+    "accepted, cut": CutResponse(after=40),
     "400": Reply(400),
     "401": Reply(401),
     "429": Reply(429),
     "503": Reply(503),
     "reset": Reset(at="head"),
 }
-QUERIES: dict[str, Action | None] = {"well": None, "500": Reply(500), "429": Reply(429), "lost": Reset(at="work")}
-DOWNLOADS: dict[str, Action | None] = {"well": None, "expired": Reply(403), "half": Trim(keep=300), "lost": Reset()}
+QUERY_FAULTS: dict[str, Action | None] = {"well": None, "500": Reply(500), "429": Reply(429), "lost": Reset(at="work")}
+DOWNLOAD_FAULTS: dict[str, Action | None] = {
+    "well": None,
+    "expired": Reply(403),
+    "half": TruncateBody(keep=300),
+    "lost": Reset(),
+}
 #: See `MortalJournal`; four times of ten it goes on.
-FATES = (0, 0, 0, 0, 1, 2, 3, 4, 5, 6)
+CRASH_POINTS = (0, 0, 0, 0, 1, 2, 3, 4, 5, 6)
 
 
-class DeathError(BaseException):
+class SimulatedCrashError(BaseException):
     """The program ends here; nothing of it may go on."""
 
 
-class MortalJournal(Journal):
+class CrashingJournal(Journal):
     """Dies right before (odd) or after (even) one of the next commits: 1 and 2 are the next one, 3 and 4 the second."""
 
-    fate = 0  #: 0: lives on
+    crash_point = 0  #: 0: lives on
 
     @contextmanager
     def _transaction(self, *, synced: bool = True) -> Iterator[sqlite3.Cursor]:
-        fate, self.fate = self.fate, max(0, self.fate - 2)
+        fate, self.crash_point = self.crash_point, max(0, self.crash_point - 2)
         with super()._transaction(synced=synced) as cursor:
             yield cursor
             if fate == 1:
-                raise DeathError
+                raise SimulatedCrashError
         if fate == 2:
-            raise DeathError
+            raise SimulatedCrashError
 
 
-class Life:
+class ProgramRun:
     """The program from one start to its death: all that is in memory."""
 
-    def __init__(self, house: House, clock: FakeClock) -> None:
-        config = house.config()
-        self.journal = MortalJournal.open_for_writing(config.journal, clock)
+    def __init__(self, house: Harness, clock: FakeClock) -> None:
+        config = house.load_config()
+        self.journal = CrashingJournal.open_for_writing(config.journal, clock)
         spool = Spool(spool_folder(config.journal))
-        spool.prepare()
+        spool.ensure_folder()
         self.client = PicwishClient(base_url=config.api.base_url, key=KEY, timeout=5)
-        self.context = Context(config=config, journal=self.journal, spool=spool, clock=clock, client=self.client)
+        self.context = StepContext(config=config, journal=self.journal, spool=spool, clock=clock, client=self.client)
         self.rule = config.rules[0]
         self.journal.remember_rule(self.rule.name, self.rule.to_json())
-        self.pacer = pacer = Pacer(config.api.qps, clock)
+        self.pacer = pacer = RateLimiter(config.api.qps, clock)
         self.pacing = asyncio.get_running_loop().create_task(pacer.run())
         self.gate = Gate(self.context, pacer=pacer)
         self.collect = Collect(self.context, gate=self.gate, pacer=pacer)
-        budget = ByteBudget(10**6)
+        budget = MemoryBudget(10**6)
         self.submit = Submit(self.context, gate=self.gate, pacer=pacer, budget=budget, collect=self.collect)
         self.intake = Intake(self.context, self.rule)
         self.deliver = Deliver(self.context)
         self.dispose = Dispose(self.context)
         recover(self.context)
 
-    async def end(self) -> None:
+    async def crash(self) -> None:
         """Takes the memory away and leaves the files as they are, the WAL beside the journal."""
         self.pacing.cancel()
         await self.client.aclose()
@@ -128,7 +133,7 @@ class Life:
             Path(name).write_bytes(data)
 
 
-class Machine(RuleBasedStateMachine):
+class PipelineMachine(RuleBasedStateMachine):
     """One house, one life after the other."""
 
     def __init__(self) -> None:
@@ -143,22 +148,22 @@ class Machine(RuleBasedStateMachine):
         self.names: dict[str, str] = {}  # name -> sha256
 
     @initialize(seed=st.integers(0, 2**16))
-    def start(self, seed: int) -> None:
+    def create_harness(self, seed: int) -> None:
         self.chance = random.Random(seed)
         self.runner.run(self.sim.start())
         root = Path(self.folder.name)
-        self.house = House(root, self.sim)
+        self.house = Harness(root, self.sim)
         self.house.rule = {"on_success": "move", "archive": "archive", "on_failure": "move", "failed": "failed"}
-        self.house.top = {"min_free": 1, "max_attempts": 2}
-        self.live()
+        self.house.top_level = {"min_free": 1, "max_attempts": 2}
+        self.current_run()
 
     def teardown(self) -> None:
         try:
             if hasattr(self, "life"):
-                self.finish()
+                self.finish_and_check()
         finally:
             if hasattr(self, "life"):
-                self.runner.run(self.life.end())
+                self.runner.run(self.life.crash())
             self.runner.run(self.sim.stop())
             self.runner.close()
             self.folder.cleanup()
@@ -166,76 +171,76 @@ class Machine(RuleBasedStateMachine):
     # What happens
 
     @precondition(lambda self: len(self.names) < 8)
-    @rule(copy=st.booleans(), index=st.integers(0, 9), fate=st.sampled_from(FATES))
+    @rule(copy=st.booleans(), index=st.integers(0, 9), fate=st.sampled_from(CRASH_POINTS))
     def drop(self, copy: bool, index: int, fate: int) -> None:
         """A picture comes, or a copy of one that came before."""
         seeds = len(set(self.names.values()))
         seed = index % seeds if copy and seeds else seeds
         name = f"{len(self.names)}.jpg"
-        data = picture("jpeg", 24, 16, seed=seed)
-        self.house.drop(name, data)
+        data = make_image("jpeg", 24, 16, seed=seed)
+        self.house.drop_file(name, data)
         self.names[name] = hashlib.sha256(data).hexdigest()
-        self.act(self._take_in, fate)
+        self.run_step(self._take_in, fate)
 
     @precondition(lambda self: self.any(State.QUEUED))
-    @rule(outcome=st.sampled_from(["accepted"] * 9 + list(CREATES)), fate=st.sampled_from(FATES))
+    @rule(outcome=st.sampled_from(["accepted"] * 9 + list(CREATE_FAULTS)), fate=st.sampled_from(CRASH_POINTS))
     def submit_next(self, outcome: str, fate: int) -> None:
-        self.script("create", CREATES[outcome])
-        self.act(self._submit, fate)
+        self.add_fault("create", CREATE_FAULTS[outcome])
+        self.run_step(self._submit, fate)
 
     @precondition(lambda self: self.any(State.PENDING))
     @rule(
-        query=st.sampled_from(["well"] * 6 + list(QUERIES)),
-        download=st.sampled_from(["well"] * 6 + list(DOWNLOADS)),
+        query=st.sampled_from(["well"] * 6 + list(QUERY_FAULTS)),
+        download=st.sampled_from(["well"] * 6 + list(DOWNLOAD_FAULTS)),
         soon=st.sampled_from((True, True, True, False)),
-        fate=st.sampled_from(FATES),
+        fate=st.sampled_from(CRASH_POINTS),
     )
-    def ask(self, query: str, download: str, soon: bool, fate: int) -> None:
+    def query_task(self, query: str, download: str, soon: bool, fate: int) -> None:
         if soon:
-            self.time(2.0)
-        self.script("query", QUERIES[query])
-        self.script("download", DOWNLOADS[download])
-        self.act(self._ask, fate)
+            self.let_tasks_progress(2.0)
+        self.add_fault("query", QUERY_FAULTS[query])
+        self.add_fault("download", DOWNLOAD_FAULTS[download])
+        self.run_step(self._query, fate)
 
     @precondition(lambda self: self.any(State.DELIVERING))
-    @rule(fate=st.sampled_from(FATES))
+    @rule(fate=st.sampled_from(CRASH_POINTS))
     def deliver_next(self, fate: int) -> None:
-        self.act(self._deliver, fate)
+        self.run_step(self._deliver, fate)
 
     @precondition(lambda self: self.life.journal.originals_waiting() > 0)
-    @rule(fate=st.sampled_from(FATES))
+    @rule(fate=st.sampled_from(CRASH_POINTS))
     def dispose_next(self, fate: int) -> None:
-        self.act(self._dispose, fate)
+        self.run_step(self._dispose, fate)
 
     @precondition(lambda self: self.any(State.PENDING))
     @rule()
-    def an_hour_goes_by(self) -> None:
+    def let_results_expire(self) -> None:
         """PicWish forgets results."""
-        self.time(4000.0)
+        self.let_tasks_progress(4000.0)
 
-    def time(self, seconds: float) -> None:
+    def let_tasks_progress(self, seconds: float) -> None:
         """PicWish gets on with its tasks."""
-        self.runner.run(self.sim.rendered())
+        self.runner.run(self.sim.wait_until_rendered())
         self.service.advance(seconds)
 
     @precondition(lambda self: self.away.exists() or (self.outbox.exists() and self.any(State.DELIVERING)))
     @rule()
     def mount_or_unmount(self) -> None:
-        here, there = (self.outbox, self.away) if self.outbox.exists() else (self.away, self.outbox)
+        here, there = (self.outbox, self.outbox_is_away) if self.outbox.exists() else (self.outbox_is_away, self.outbox)
         here.rename(there)
 
     @rule()
     def crash(self) -> None:
-        self.runner.run(self.life.end())
-        self.live()
+        self.runner.run(self.life.crash())
+        self.current_run()
 
-    @precondition(lambda self: self.any(*ENDED_BADLY))
+    @precondition(lambda self: self.any(*UNSUCCESSFUL))
     @rule(index=st.integers(0, 9))
-    def retry_one(self, index: int) -> None:
-        jobs = self.jobs(*ENDED_BADLY)
+    def retry_job(self, index: int) -> None:
+        jobs = self.jobs(*UNSUCCESSFUL)
         job = jobs[index % len(jobs)]
-        for one in retry(self.life.journal, self.life.context.spool, [job]):
-            if one.way in (Way.SUBMIT, Way.ASK):
+        for one in retry_jobs(self.life.journal, self.life.context.spool, [job]):
+            if one.action in (RetryAction.SUBMIT, RetryAction.QUERY):
                 assert one.job.sha256 is not None
                 self.allowed[one.job.sha256] += 1
 
@@ -257,7 +262,7 @@ class Machine(RuleBasedStateMachine):
         spent = sum(job.credits for job in self.jobs())
         doubtful = sum(job.credits_in_doubt for job in self.jobs())
         assert doubtful == sum(row.credits for row in rows if row.doubtful)
-        assert 0 <= spent <= self.sim.credits <= known
+        assert 0 <= spent <= self.sim.credits_used <= known
 
     @invariant()
     def every_original_is_in_exactly_one_place(self) -> None:
@@ -274,12 +279,12 @@ class Machine(RuleBasedStateMachine):
             assert states[0] is State.QUEUED
             assert states[-1] is job.state
             for before, after in pairwise(states):
-                assert after is before or after in LEGAL_MOVES[before]
+                assert after is before or after in ALLOWED_TRANSITIONS[before]
 
     @invariant()
     def nothing_partial_bears_a_final_name(self) -> None:
         results = {job.result.sha256 for job in self.jobs() if job.result is not None}
-        for folder in (self.outbox, self.away):
+        for folder in (self.outbox, self.outbox_is_away):
             for path in folder.rglob("*.jpg"):
                 if not path.name.startswith("."):
                     assert hashlib.sha256(path.read_bytes()).hexdigest() in results
@@ -287,7 +292,7 @@ class Machine(RuleBasedStateMachine):
                         image.load()
         for job in self.jobs(State.DONE):
             assert job.output is not None
-            assert job.output.exists() or (self.away / job.output.name).exists()
+            assert job.output.exists() or (self.outbox_is_away / job.output.name).exists()
 
     # The program's hands
 
@@ -296,65 +301,67 @@ class Machine(RuleBasedStateMachine):
         return self.house.outbox
 
     @property
-    def away(self) -> Path:
+    def outbox_is_away(self) -> Path:
         return self.house.root / "away"
 
     def jobs(self, *states: State) -> list[Job]:
         return self.life.journal.jobs(states=states, oldest_first=True) if hasattr(self, "life") else []
 
-    def any(self, *states: State) -> bool:
+    def has_jobs(self, *states: State) -> bool:
         return bool(self.jobs(*states))
 
-    def script(self, operation: str, action: Action | None) -> None:
+    def add_fault(self, operation: str, action: Action | None) -> None:
         if action is not None:
-            when = None if operation != "query" else _is_of_a_task
+            when = None if operation != "query" else _is_task_request
             self.sim.script.add(Fault(operation, action, when=when))  # type: ignore[arg-type] # one of its words
 
-    def act(self, step: Callable[[], Awaitable[None]], fate: int = 0) -> None:
+    def run_step(self, step: Callable[[], Awaitable[None]], fate: int = 0) -> None:
         """Takes one step, which may be the last of this life."""
 
         async def taken() -> None:
             await step()
 
-        self.life.journal.fate = fate
+        self.life.journal.crash_point = fate
         try:
             self.runner.run(taken())
-        except DeathError:
+        except SimulatedCrashError:
             self.crash()
-        self.life.journal.fate = 0
+        self.life.journal.crash_point = 0
         self.sim.script.clear()
 
-    def live(self) -> None:
-        async def born() -> Life:
-            return Life(self.house, self.clock)
+    def current_run(self) -> None:
+        async def born() -> ProgramRun:
+            return ProgramRun(self.house, self.clock)
 
         self.life = self.runner.run(born())
         keep = {job.id for job in self.jobs(State.DELIVERING, State.HELD, State.FAILED) if job.result is not None}
         assert {path.name for path in self.life.context.spool.folder.iterdir()} <= {f"{id}.result" for id in keep}
-        assert not self.any(State.SUBMITTING, State.FETCHING)
+        assert not self.has_jobs(State.SUBMITTING, State.FETCHING)
 
     async def _take_in(self) -> None:
         known = dict(self.life.journal.known(self.life.rule.name))
         files = {path.name: stamp_of(path.stat()) for path in self.house.inbox.iterdir()}
-        self.life.intake.sighted([Sighting(name, stamp) for name, stamp in files.items() if known.get(name) != stamp])
-        await self.life.intake.step()
+        self.life.intake.record_sightings(
+            [FileSeen(name, stamp) for name, stamp in files.items() if known.get(name) != stamp]
+        )
+        await self.life.intake.process_due_files()
 
     async def _submit(self) -> None:
         life = self.life
         self.clock.advance(400)
-        if not life.gate.may_submit():
+        if not life.gate.can_submit():
             await life.gate.probe()
-        job = life.submit.choose()
+        job = life.submit.choose_job()
         if job is not None:
-            life.gate.begins(job.id)
+            life.gate.begin_attempt(job.id)
             await life.submit.submit(job)
 
-    async def _ask(self) -> None:
+    async def _query(self) -> None:
         self.clock.advance(60)
-        self.life.collect.refresh()
-        job = self.life.collect.choose()
+        self.life.collect.adopt_running_tasks()
+        job = self.life.collect.choose_due_task()
         if job is not None:
-            await self.life.collect.ask(job, await self.life.pacer.slot(Urgency.QUERY))
+            await self.life.collect.query_task(job, await self.life.pacer.acquire(RequestKind.QUERY))
 
     async def _deliver(self) -> None:
         self.clock.advance(20)
@@ -368,22 +375,22 @@ class Machine(RuleBasedStateMachine):
         if job is not None:
             await self.life.dispose.dispose(job)
 
-    def finish(self) -> None:
+    def finish_and_check(self) -> None:
         """At last, after some more deaths, everything ends, and the laws hold."""
-        if self.away.exists():
+        if self.outbox_is_away.exists():
             self.mount_or_unmount()
-        self.act(self._take_in)
+        self.run_step(self._take_in)
         for left in reversed(range(60)):
-            if not self.any(*UNFINISHED):
+            if not self.has_jobs(*UNFINISHED):
                 break
-            for step in (self._submit, self._ask, self._deliver, self._dispose):
-                self.time(2.0)
-                self.act(step, self.chance.choice(FATES) if left > 50 else 0)
-        assert not self.any(*UNFINISHED), self.jobs(*UNFINISHED)
+            for step in (self._submit, self._query, self._deliver, self._dispose):
+                self.let_tasks_progress(2.0)
+                self.run_step(step, self.chance.choice(CRASH_POINTS) if left > 50 else 0)
+        assert not self.has_jobs(*UNFINISHED), self.jobs(*UNFINISHED)
         assert {str(job.relative) for job in self.jobs()} == set(self.names)
         assert set(self.outbox.rglob("*.*")) == {job.output for job in self.jobs(State.DONE)}
         for _ in self.names:
-            self.act(self._dispose)
+            self.run_step(self._dispose)
         for law in (
             self.no_picture_is_paid_twice_unless_a_person_said_so, self.the_ledger_knows_every_credit,
             self.every_original_is_in_exactly_one_place, self.every_move_was_legal,
@@ -392,11 +399,11 @@ class Machine(RuleBasedStateMachine):
             law()
 
 
-def _is_of_a_task(seen: object) -> bool:
+def _is_task_request(seen: object) -> bool:
     return not getattr(seen, "path", "").endswith("0" * 12)
 
 
-def check(examples: int, steps: int, *, derandomize: bool) -> None:
+def run_state_machine(examples: int, steps: int, *, derandomize: bool) -> None:
     """Runs the machine."""
     chosen = settings(
         max_examples=examples, stateful_step_count=steps, derandomize=derandomize, database=None, deadline=None,
@@ -405,14 +412,14 @@ def check(examples: int, steps: int, *, derandomize: bool) -> None:
     before = structlog.get_config()
     structlog.configure(logger_factory=structlog.ReturnLoggerFactory(), processors=[])
     try:
-        run_machine(Machine, settings=chosen)
+        run_machine(PipelineMachine, settings=chosen)
     finally:
         structlog.configure(**before)
 
 
 @pytest.mark.timeout(400)  # to find the shortest story of a failure takes minutes
-def test_whatever_happens_in_whatever_order_nothing_is_paid_twice_and_nothing_is_lost() -> None:
-    check(15, 40, derandomize=True)
+def test_no_order_of_events_pays_twice_or_loses_an_image() -> None:
+    run_state_machine(15, 40, derandomize=True)
 
 
 def main() -> None:
@@ -421,7 +428,7 @@ def main() -> None:
     parser.add_argument("--examples", type=int, default=200)
     parser.add_argument("--steps", type=int, default=50)
     args = parser.parse_args()
-    check(args.examples, args.steps, derandomize=False)
+    run_state_machine(args.examples, args.steps, derandomize=False)
     print(f"{args.examples} stories of up to {args.steps} steps")
 
 

@@ -4,40 +4,40 @@ import pytest
 
 from picwish_watchd.job import ErrorCode, State
 from picwish_watchd.pipeline import prepare
-from tests.support.house import House
-from tests.support.pictures import picture
+from tests.support.house import Harness
+from tests.support.pictures import make_image
 
 
-async def test_what_is_added_to_a_picture_that_was_paid_makes_it_another_one_with_a_result_of_its_own(
-    house: House,
+async def test_a_paid_image_that_grows_is_a_new_image_with_its_own_result(
+    house: Harness,
 ) -> None:
-    source = house.drop("a.jpg", seed=1)
-    assert await house.drain() == 0
+    source = house.drop_file("a.jpg", seed=1)
+    assert await house.run_once() == 0
     with source.open("ab") as file:
-        file.write(picture("jpeg", seed=2))
-    assert await house.drain() == 0
-    assert await house.drain() == 0
+        file.write(make_image("jpeg", seed=2))
+    assert await house.run_once() == 0
+    assert await house.run_once() == 0
     assert [(job.state, job.credits) for job in house.jobs()] == [(State.DONE, 5), (State.DONE, 5)]
     assert house.results() == {"a.jpg", "a-1.jpg"}
-    assert house.creates() == 2
+    assert house.count_creates() == 2
     house.dropped.clear()  # what was dropped has grown: it is nowhere as it was
 
 
-async def test_of_a_picture_that_grows_while_it_waits_only_what_it_has_become_is_paid(
-    house: House, monkeypatch: pytest.MonkeyPatch
+async def test_an_image_that_grows_while_queued_is_paid_once_in_its_final_form(
+    house: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(prepare, "_PAUSE", 0.1)
+    monkeypatch.setattr(prepare, "_RETRY_DELAY", 0.1)
     house.rule = {"outbox": "nas/outbox"}
-    source = house.drop("a.jpg", seed=1)
-    assert await house.drain() == 1, "the outbox is away"
+    source = house.drop_file("a.jpg", seed=1)
+    assert await house.run_once() == 1, "the outbox is away"
     with source.open("ab") as file:
-        file.write(picture("jpeg", seed=2))
+        file.write(make_image("jpeg", seed=2))
     (house.root / "nas").mkdir()
-    await house.drain()
+    await house.run_once()
     first, second = house.jobs()
     assert first.problem is not None
     assert (first.state, first.problem.code, first.credits) == (State.REJECTED, ErrorCode.SOURCE_CHANGED, 0)
     assert (second.state, second.credits) == (State.DONE, 5)
     assert second.output == house.root / "nas/outbox/a.jpg"
-    assert house.creates() == 1
+    assert house.count_creates() == 1
     house.dropped.clear()

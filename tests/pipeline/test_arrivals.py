@@ -20,24 +20,24 @@ import pytest
 
 from picwish_watchd.config.schema import Rule
 from picwish_watchd.inbox.name_filter import NameFilter
-from picwish_watchd.inbox.scanner import Sighting
-from picwish_watchd.inbox.watcher import Inbox, Walked, Watcher
+from picwish_watchd.inbox.scanner import FileSeen
+from picwish_watchd.inbox.watcher import Inbox, ScanReport, Watcher
 from picwish_watchd.job import ErrorCode, Job, State
 from picwish_watchd.journal.writer import Journal
 from picwish_watchd.outbox.spool import Spool, spool_folder
 from picwish_watchd.picwish import PicwishClient
-from picwish_watchd.pipeline.context import Context
+from picwish_watchd.pipeline.context import StepContext
 from picwish_watchd.pipeline.intake import Intake
 from tests.support.clock import FakeClock
-from tests.support.house import KEY, House
-from tests.support.pictures import PLAIN, picture
+from tests.support.house import KEY, Harness
+from tests.support.pictures import BASIC_KINDS, make_image
 
-DEADLINE = 20.0  # seconds of a walk
+TIMEOUT = 20.0  # seconds of a walk
 SETTLE, LONG = 2.0, 90.0  # seconds; nothing waits longer than a minute for its next look
 
 
 @dataclass(frozen=True)
-class Spot:
+class ArrivalFolders:
     """Where one way of arriving takes place."""
 
     inbox: Path  #: its folder in the inbox
@@ -50,141 +50,141 @@ class Spot:
         return self.inbox / "scan.jpg"
 
     @property
-    def data(self) -> bytes:
-        return picture("jpeg", 320, 240, seed=self.seed)
+    def image_bytes(self) -> bytes:
+        return make_image("jpeg", 320, 240, seed=self.seed)
 
-    def ready(self, folder: Path) -> Path:
+    def make_image(self, folder: Path) -> Path:
         """The whole picture, outside of the inbox."""
         path = folder / "ready.jpg"
-        path.write_bytes(self.data)
+        path.write_bytes(self.image_bytes)
         return path
 
-    def tree(self, folder: Path) -> Path:
+    def make_tree(self, folder: Path) -> Path:
         """A folder with two levels and a picture of each kind."""
         root = folder / "tree"
-        for number, kind in enumerate(PLAIN):
+        for number, kind in enumerate(BASIC_KINDS):
             below = root / "a" / "b" if number % 2 else root / "a"
             below.mkdir(parents=True, exist_ok=True)
-            (below / f"{kind}.jpg").write_bytes(picture(kind, seed=self.seed))
+            (below / f"{kind}.jpg").write_bytes(make_image(kind, seed=self.seed))
         return root
 
 
-Way = Callable[[Spot], Iterator[None]]
+ArrivalMethod = Callable[[ArrivalFolders], Iterator[None]]
 
 
-def run(*command: str | Path) -> None:
-    subprocess.run(command, check=True, timeout=DEADLINE)
+def run_command(*command: str | Path) -> None:
+    subprocess.run(command, check=True, timeout=TIMEOUT)
 
 
-def cp(spot: Spot) -> Iterator[None]:
-    run("cp", spot.ready(spot.beside), spot.file)
+def cp(spot: ArrivalFolders) -> Iterator[None]:
+    run_command("cp", spot.make_image(spot.beside), spot.file)
     yield
 
 
-def cp_with_its_time(spot: Spot) -> Iterator[None]:
-    ready = spot.ready(spot.beside)
+def cp_with_its_time(spot: ArrivalFolders) -> Iterator[None]:
+    ready = spot.make_image(spot.beside)
     os.utime(ready, (1e9, 1e9))
-    run("cp", "-p", ready, spot.file)
+    run_command("cp", "-p", ready, spot.file)
     yield
 
 
-def mv(spot: Spot) -> Iterator[None]:
-    run("mv", spot.ready(spot.beside), spot.file)
+def mv(spot: ArrivalFolders) -> Iterator[None]:
+    run_command("mv", spot.make_image(spot.beside), spot.file)
     yield
 
 
-def mv_from_another_file_system(spot: Spot) -> Iterator[None]:
-    run("mv", spot.ready(spot.elsewhere), spot.file)
+def mv_from_another_file_system(spot: ArrivalFolders) -> Iterator[None]:
+    run_command("mv", spot.make_image(spot.elsewhere), spot.file)
     yield
 
 
-def ln(spot: Spot) -> Iterator[None]:
-    run("ln", spot.ready(spot.beside), spot.file)
+def ln(spot: ArrivalFolders) -> Iterator[None]:
+    run_command("ln", spot.make_image(spot.beside), spot.file)
     yield
 
 
-def ln_s(spot: Spot) -> Iterator[None]:
-    run("ln", "-s", spot.ready(spot.elsewhere), spot.file)
+def ln_s(spot: ArrivalFolders) -> Iterator[None]:
+    run_command("ln", "-s", spot.make_image(spot.elsewhere), spot.file)
     yield
 
 
-def ln_s_to_nothing(spot: Spot) -> Iterator[None]:
-    run("ln", "-s", spot.elsewhere / "nothing", spot.file)
+def ln_s_to_nothing(spot: ArrivalFolders) -> Iterator[None]:
+    run_command("ln", "-s", spot.elsewhere / "nothing", spot.file)
     yield
 
 
-def ln_s_of_what_grows(spot: Spot) -> Iterator[None]:
+def ln_s_of_what_grows(spot: ArrivalFolders) -> Iterator[None]:
     target = spot.elsewhere / "target.jpg"
-    target.write_bytes(spot.data[:3000])
+    target.write_bytes(spot.image_bytes[:3000])
     spot.file.symlink_to(target)
     yield
     with target.open("ab") as file:
-        file.write(spot.data[3000:])
+        file.write(spot.image_bytes[3000:])
     yield
 
 
-def part_and_rename(spot: Spot) -> Iterator[None]:
+def part_and_rename(spot: ArrivalFolders) -> Iterator[None]:
     part = spot.file.with_name("scan.jpg.part")
-    part.write_bytes(spot.data[:3000])
+    part.write_bytes(spot.image_bytes[:3000])
     yield
-    part.write_bytes(spot.data)
+    part.write_bytes(spot.image_bytes)
     yield
     part.rename(spot.file)
     yield
 
 
-def rsync(spot: Spot) -> Iterator[None]:
+def rsync(spot: ArrivalFolders) -> Iterator[None]:
     part = spot.file.with_name(".scan.jpg.Xy12aB")
-    part.write_bytes(spot.data)
+    part.write_bytes(spot.image_bytes)
     yield
     os.utime(part, (1e9, 1e9))
     part.rename(spot.file)
     yield
 
 
-def four_appends_with_pauses(spot: Spot) -> Iterator[None]:
-    step = len(spot.data) // 4 + 1
-    for start in range(0, len(spot.data), step):
+def four_appends_with_pauses(spot: ArrivalFolders) -> Iterator[None]:
+    step = len(spot.image_bytes) // 4 + 1
+    for start in range(0, len(spot.image_bytes), step):
         with spot.file.open("ab") as file:
-            file.write(spot.data[start : start + step])
+            file.write(spot.image_bytes[start : start + step])
         yield
 
 
-def writer_killed_half_way_then_rewritten(spot: Spot) -> Iterator[None]:
-    ready = spot.ready(spot.beside)
+def writer_killed_half_way_then_rewritten(spot: ArrivalFolders) -> Iterator[None]:
+    ready = spot.make_image(spot.beside)
     subprocess.run(["sh", "-c", 'head -c 3000 "$1" > "$2"; kill -9 $$', "sh", ready, spot.file], check=False)
     assert spot.file.stat().st_size == 3000
     yield
     yield
-    run("cp", ready, spot.file)
+    run_command("cp", ready, spot.file)
     yield
 
 
-def writer_keeps_it_open(spot: Spot) -> Iterator[None]:
+def writer_keeps_it_open(spot: ArrivalFolders) -> Iterator[None]:
     with spot.file.open("wb", buffering=0) as file:
-        file.write(spot.data[:2000])
+        file.write(spot.image_bytes[:2000])
         yield
-        file.write(spot.data[2000:])
+        file.write(spot.image_bytes[2000:])
         yield
         yield
 
 
-def touch_then_write(spot: Spot) -> Iterator[None]:
+def touch_then_write(spot: ArrivalFolders) -> Iterator[None]:
     spot.file.touch()
     yield
     yield
-    spot.file.write_bytes(spot.data)
+    spot.file.write_bytes(spot.image_bytes)
     yield
 
 
-def o_tmpfile(spot: Spot) -> Iterator[None]:
+def o_tmpfile(spot: ArrivalFolders) -> Iterator[None]:
     try:
         fd = os.open(spot.inbox, os.O_TMPFILE | os.O_RDWR)
     except OSError:  # not known here
         yield from cp(spot)
         return
     try:
-        os.write(fd, spot.data)
+        os.write(fd, spot.image_bytes)
         yield
         # Python calls linkat(2) with AT_SYMLINK_FOLLOW only where a folder's descriptor is given
         proc = os.open("/proc/self/fd", os.O_RDONLY | os.O_DIRECTORY)
@@ -195,297 +195,299 @@ def o_tmpfile(spot: Spot) -> Iterator[None]:
     yield
 
 
-def replaced_by_rename_before_it_stood_still(spot: Spot) -> Iterator[None]:
-    spot.file.write_bytes(picture("png", seed=spot.seed))
-    os.replace(spot.ready(spot.beside), spot.file)
+def replaced_by_rename_before_it_stood_still(spot: ArrivalFolders) -> Iterator[None]:
+    spot.file.write_bytes(make_image("png", seed=spot.seed))
+    os.replace(spot.make_image(spot.beside), spot.file)
     yield
 
 
-def half_replaced_by_rename(spot: Spot) -> Iterator[None]:
-    spot.file.write_bytes(spot.data[:3000])
+def half_replaced_by_rename(spot: ArrivalFolders) -> Iterator[None]:
+    spot.file.write_bytes(spot.image_bytes[:3000])
     yield
-    os.replace(spot.ready(spot.beside), spot.file)
+    os.replace(spot.make_image(spot.beside), spot.file)
     yield
 
 
-def rename_exchange(spot: Spot) -> Iterator[None]:
-    spot.file.write_bytes(spot.data[:3000])
+def rename_exchange(spot: ArrivalFolders) -> Iterator[None]:
+    spot.file.write_bytes(spot.image_bytes[:3000])
     yield
     libc = ctypes.CDLL(None, use_errno=True)
-    ready = os.fsencode(spot.ready(spot.beside))
+    ready = os.fsencode(spot.make_image(spot.beside))
     assert libc.renameat2(-100, ready, -100, os.fsencode(spot.file), 2) == 0, os.strerror(ctypes.get_errno())
     yield
 
 
-def name_that_is_not_utf_8(spot: Spot) -> Iterator[None]:
+def name_that_is_not_utf_8(spot: ArrivalFolders) -> Iterator[None]:
     with open(os.fsencode(spot.inbox) + b"/caf\xe9.jpg", "wb") as file:
-        file.write(spot.data)
+        file.write(spot.image_bytes)
     yield
 
 
-def mv_of_a_tree(spot: Spot) -> Iterator[None]:
-    run("mv", spot.tree(spot.beside), spot.inbox)
+def mv_of_a_tree(spot: ArrivalFolders) -> Iterator[None]:
+    run_command("mv", spot.make_tree(spot.beside), spot.inbox)
     yield
 
 
-def cp_r(spot: Spot) -> Iterator[None]:
-    run("cp", "-r", spot.tree(spot.elsewhere), spot.inbox)
+def cp_r(spot: ArrivalFolders) -> Iterator[None]:
+    run_command("cp", "-r", spot.make_tree(spot.elsewhere), spot.inbox)
     yield
 
 
-def tar_x(spot: Spot) -> Iterator[None]:
+def tar_x(spot: ArrivalFolders) -> Iterator[None]:
     archive = spot.elsewhere / "tree.tar"
-    run("tar", "-cf", archive, "-C", spot.tree(spot.elsewhere).parent, "tree")
-    run("tar", "-xf", archive, "-C", spot.inbox)
+    run_command("tar", "-cf", archive, "-C", spot.make_tree(spot.elsewhere).parent, "tree")
+    run_command("tar", "-xf", archive, "-C", spot.inbox)
     yield
 
 
-def a_moved_tree_whose_file_is_not_whole_yet(spot: Spot) -> Iterator[None]:
+def a_moved_tree_whose_file_is_not_whole_yet(spot: ArrivalFolders) -> Iterator[None]:
     (spot.beside / "late").mkdir()
-    (spot.beside / "late" / "scan.jpg").write_bytes(spot.data[:3000])
+    (spot.beside / "late" / "scan.jpg").write_bytes(spot.image_bytes[:3000])
     (spot.beside / "late").rename(spot.inbox / "late")
     yield
     with (spot.inbox / "late" / "scan.jpg").open("ab") as file:
-        file.write(spot.data[3000:])
+        file.write(spot.image_bytes[3000:])
     yield
 
 
-def full_size_at_once_then_filled(spot: Spot) -> Iterator[None]:
+def full_size_at_once_then_filled(spot: ArrivalFolders) -> Iterator[None]:
     with spot.file.open("wb", buffering=0) as file:
-        file.truncate(len(spot.data))
+        file.truncate(len(spot.image_bytes))
         yield
-        file.write(spot.data[:4096])
+        file.write(spot.image_bytes[:4096])
         yield
-        file.write(spot.data[4096:])
+        file.write(spot.image_bytes[4096:])
     yield
 
 
-def full_size_at_once_then_filled_from_its_end(spot: Spot) -> Iterator[None]:
+def full_size_at_once_then_filled_from_its_end(spot: ArrivalFolders) -> Iterator[None]:
     fd = os.open(spot.file, os.O_CREAT | os.O_RDWR)
-    os.ftruncate(fd, len(spot.data))
+    os.ftruncate(fd, len(spot.image_bytes))
     yield
-    os.pwrite(fd, spot.data[4096:], 4096)
+    os.pwrite(fd, spot.image_bytes[4096:], 4096)
     yield
-    os.pwrite(fd, spot.data[:4096], 0)
+    os.pwrite(fd, spot.image_bytes[:4096], 0)
     os.close(fd)
     yield
 
 
-def picture_and_film_of_full_size_at_once(spot: Spot) -> Iterator[None]:
+def picture_and_film_of_full_size_at_once(spot: ArrivalFolders) -> Iterator[None]:
     """As phones make them: a film behind the picture, copied by a program that sets the size beforehand."""
     film = os.urandom(100_000)
     with spot.file.open("wb", buffering=0) as file:
-        file.truncate(len(spot.data + film))
-        file.write(spot.data)
+        file.truncate(len(spot.image_bytes + film))
+        file.write(spot.image_bytes)
         yield
         file.write(film)
     yield
 
 
-def preallocated_then_filled(spot: Spot) -> Iterator[None]:
+def preallocated_then_filled(spot: ArrivalFolders) -> Iterator[None]:
     fd = os.open(spot.file, os.O_CREAT | os.O_RDWR)
-    os.posix_fallocate(fd, 0, len(spot.data) + 20_000)
+    os.posix_fallocate(fd, 0, len(spot.image_bytes) + 20_000)
     yield
-    os.pwrite(fd, spot.data[:5000], 0)
+    os.pwrite(fd, spot.image_bytes[:5000], 0)
     yield
-    os.pwrite(fd, spot.data[5000:], 5000)
+    os.pwrite(fd, spot.image_bytes[5000:], 5000)
     yield
-    os.ftruncate(fd, len(spot.data))
+    os.ftruncate(fd, len(spot.image_bytes))
     os.close(fd)
     yield
 
 
-def zeros_that_fill_up_under_one_time(spot: Spot) -> Iterator[None]:
+def zeros_that_fill_up_under_one_time(spot: ArrivalFolders) -> Iterator[None]:
     fd = os.open(spot.file, os.O_CREAT | os.O_RDWR)
-    for start, end in ((0, 0), (0, 3000), (3000, len(spot.data))):
+    for start, end in ((0, 0), (0, 3000), (3000, len(spot.image_bytes))):
         if not end:
-            os.pwrite(fd, bytes(len(spot.data)), 0)
-        os.pwrite(fd, spot.data[start:end], start)
+            os.pwrite(fd, bytes(len(spot.image_bytes)), 0)
+        os.pwrite(fd, spot.image_bytes[start:end], start)
         os.utime(fd, (1e9, 1e9))
         yield
     os.close(fd)
 
 
-def time_in_the_future(spot: Spot) -> Iterator[None]:
-    spot.file.write_bytes(spot.data[:3000])
+def time_in_the_future(spot: ArrivalFolders) -> Iterator[None]:
+    spot.file.write_bytes(spot.image_bytes[:3000])
     os.utime(spot.file, (time.time() + 1e8, time.time() + 1e8))
     yield
-    spot.file.write_bytes(spot.data)
+    spot.file.write_bytes(spot.image_bytes)
     os.utime(spot.file, (time.time() + 1e8, time.time() + 1e8))
     yield
 
 
-def written_through_mmap(spot: Spot) -> Iterator[None]:
+def written_through_mmap(spot: ArrivalFolders) -> Iterator[None]:
     with spot.file.open("w+b") as file:
-        file.truncate(len(spot.data))
-        with mmap.mmap(file.fileno(), len(spot.data)) as memory:
+        file.truncate(len(spot.image_bytes))
+        with mmap.mmap(file.fileno(), len(spot.image_bytes)) as memory:
             yield
-            memory[:4096] = spot.data[:4096]
+            memory[:4096] = spot.image_bytes[:4096]
             yield
-            memory[4096:] = spot.data[4096:]
+            memory[4096:] = spot.image_bytes[4096:]
     yield
 
 
-def written_twice_in_place(spot: Spot) -> Iterator[None]:
-    spot.file.write_bytes(spot.data + bytes(5000))
-    spot.file.write_bytes(spot.data)
+def written_twice_in_place(spot: ArrivalFolders) -> Iterator[None]:
+    spot.file.write_bytes(spot.image_bytes + bytes(5000))
+    spot.file.write_bytes(spot.image_bytes)
     yield
 
 
-def moved_on_within_the_inbox(spot: Spot) -> Iterator[None]:
-    spot.file.write_bytes(spot.data[:3000])
+def moved_on_within_the_inbox(spot: ArrivalFolders) -> Iterator[None]:
+    spot.file.write_bytes(spot.image_bytes[:3000])
     yield
     (spot.inbox / "sorted").mkdir()
     spot.file.rename(spot.inbox / "sorted" / "scan.jpg")
     yield
-    (spot.inbox / "sorted" / "scan.jpg").write_bytes(spot.data)
+    (spot.inbox / "sorted" / "scan.jpg").write_bytes(spot.image_bytes)
     yield
 
 
-def touched_again_and_again(spot: Spot) -> Iterator[None]:
-    spot.file.write_bytes(spot.data)
+def touched_again_and_again(spot: ArrivalFolders) -> Iterator[None]:
+    spot.file.write_bytes(spot.image_bytes)
     for moment in (1e9, 1.1e9, 1.2e9):
         yield
         os.utime(spot.file, (moment, moment))
     yield
 
 
-def gone_before_it_was_whole(spot: Spot) -> Iterator[None]:
-    spot.file.write_bytes(spot.data[:3000])
+def gone_before_it_was_whole(spot: ArrivalFolders) -> Iterator[None]:
+    spot.file.write_bytes(spot.image_bytes[:3000])
     yield
     spot.file.unlink()
     yield
 
 
-def never_given_its_name(spot: Spot) -> Iterator[None]:
+def never_given_its_name(spot: ArrivalFolders) -> Iterator[None]:
     for name in (".scan.jpg", "scan.jpg.part", "scan.jpg.crdownload", "~$scan.jpg", "scan.jpg.filepart", "scan.jpg~"):
-        (spot.inbox / name).write_bytes(spot.data)
+        (spot.inbox / name).write_bytes(spot.image_bytes)
     yield
 
 
-def a_pipe(spot: Spot) -> Iterator[None]:
+def a_pipe(spot: ArrivalFolders) -> Iterator[None]:
     os.mkfifo(spot.file)
     yield
 
 
 @dataclass(frozen=True)
-class Row:
-    way: Way
+class ArrivalCase:
+    way: ArrivalMethod
     taken: int = 1  #: jobs
     refused: int = 0  #: jobs that are `rejected`, not_an_image
 
 
-_TREE = len(PLAIN)
-ROWS = (
-    Row(cp), Row(cp_with_its_time), Row(mv), Row(mv_from_another_file_system), Row(ln), Row(ln_s, 0, 1),
-    Row(ln_s_to_nothing, 0, 1), Row(part_and_rename), Row(rsync), Row(four_appends_with_pauses),
-    Row(writer_killed_half_way_then_rewritten), Row(writer_keeps_it_open), Row(touch_then_write), Row(o_tmpfile),
-    Row(replaced_by_rename_before_it_stood_still), Row(half_replaced_by_rename), Row(rename_exchange),
-    Row(name_that_is_not_utf_8), Row(mv_of_a_tree, _TREE), Row(cp_r, _TREE), Row(tar_x, _TREE),
-    Row(a_moved_tree_whose_file_is_not_whole_yet), Row(full_size_at_once_then_filled),
-    Row(full_size_at_once_then_filled_from_its_end), Row(preallocated_then_filled),
-    Row(picture_and_film_of_full_size_at_once),
-    Row(zeros_that_fill_up_under_one_time), Row(time_in_the_future), Row(written_through_mmap),
-    Row(written_twice_in_place), Row(moved_on_within_the_inbox), Row(touched_again_and_again),
-    Row(gone_before_it_was_whole, 0), Row(never_given_its_name, 0), Row(a_pipe, 0, 1),
+_TREE = len(BASIC_KINDS)
+ARRIVALS = (
+    ArrivalCase(cp), ArrivalCase(cp_with_its_time), ArrivalCase(mv), ArrivalCase(mv_from_another_file_system), ArrivalCase(ln), ArrivalCase(ln_s, 0, 1),
+    ArrivalCase(ln_s_to_nothing, 0, 1), ArrivalCase(part_and_rename), ArrivalCase(rsync), ArrivalCase(four_appends_with_pauses),
+    ArrivalCase(writer_killed_half_way_then_rewritten), ArrivalCase(writer_keeps_it_open), ArrivalCase(touch_then_write), ArrivalCase(o_tmpfile),
+    ArrivalCase(replaced_by_rename_before_it_stood_still), ArrivalCase(half_replaced_by_rename), ArrivalCase(rename_exchange),
+    ArrivalCase(name_that_is_not_utf_8), ArrivalCase(mv_of_a_tree, _TREE), ArrivalCase(cp_r, _TREE), ArrivalCase(tar_x, _TREE),
+    ArrivalCase(a_moved_tree_whose_file_is_not_whole_yet), ArrivalCase(full_size_at_once_then_filled),
+    ArrivalCase(full_size_at_once_then_filled_from_its_end), ArrivalCase(preallocated_then_filled),
+    ArrivalCase(picture_and_film_of_full_size_at_once),
+    ArrivalCase(zeros_that_fill_up_under_one_time), ArrivalCase(time_in_the_future), ArrivalCase(written_through_mmap),
+    ArrivalCase(written_twice_in_place), ArrivalCase(moved_on_within_the_inbox), ArrivalCase(touched_again_and_again),
+    ArrivalCase(gone_before_it_was_whole, 0), ArrivalCase(never_given_its_name, 0), ArrivalCase(a_pipe, 0, 1),
 )  # fmt: skip
-FOLLOWED = (
-    Row(cp), Row(mv), Row(ln_s), Row(ln_s_to_nothing, 0), Row(ln_s_of_what_grows), Row(half_replaced_by_rename),
-    Row(mv_of_a_tree, _TREE),
+ARRIVALS_FOLLOWING_LINKS = (
+    ArrivalCase(cp), ArrivalCase(mv), ArrivalCase(ln_s), ArrivalCase(ln_s_to_nothing, 0), ArrivalCase(ln_s_of_what_grows), ArrivalCase(half_replaced_by_rename),
+    ArrivalCase(mv_of_a_tree, _TREE),
 )  # fmt: skip
 
 
-class Reception:
+class InboxHarness:
     """A rule's watcher and intake, with a clock that only we turn."""
 
-    def __init__(self, house: House, client: PicwishClient) -> None:
-        config = house.config()
+    def __init__(self, house: Harness, client: PicwishClient) -> None:
+        config = house.load_config()
         self.rule: Rule = config.rules[0]
         self.clock = FakeClock()
         (house.root / "state").mkdir()
         self.journal = Journal.open_for_writing(config.journal, self.clock)
         spool = Spool(spool_folder(config.journal))
-        self.context = Context(config=config, journal=self.journal, spool=spool, clock=self.clock, client=client)
-        self._reports: queue.Queue[list[Sighting] | Walked] = queue.Queue()
+        self.context = StepContext(config=config, journal=self.journal, spool=spool, clock=self.clock, client=client)
+        self._reports: queue.Queue[list[FileSeen] | ScanReport] = queue.Queue()
         self.watcher = Watcher(
             Inbox(
-                rule=self.rule.name, path=self.rule.inbox, names=NameFilter(self.rule.include, self.rule.exclude),
+                rule=self.rule.name, path=self.rule.inbox, name_filter=NameFilter(self.rule.include, self.rule.exclude),
                 recursive=True, follow_symlinks=self.rule.follow_symlinks,
-                native={"native": True, "polling": False}[self.rule.observer], rescan_interval=600.0,
+                use_events={"native": True, "polling": False}[self.rule.observer], rescan_interval=600.0,
             ),
             [], lambda _rule, news: self._reports.put(news),
         )  # fmt: skip
-        self.intake = Intake(self.context, self.rule, gone=self.watcher.forget)
+        self.intake = Intake(self.context, self.rule, gone=self.watcher.forget_file)
         self.watcher.start()
 
-    async def look(self, seconds: float) -> None:
+    async def scan_and_judge(self, seconds: float) -> None:
         """Walks, lets time go by, and judges what is due then."""
         while not self._reports.empty():
-            self._hear(self._reports.get())
+            self._on_watcher_event(self._reports.get())
         for _ in range(2):  # the first may have been under way already
-            self.watcher.walk_now()
-            while not self._hear(self._reports.get(timeout=DEADLINE)):
+            self.watcher.rescan_after_mount_change()
+            while not self._on_watcher_event(self._reports.get(timeout=TIMEOUT)):
                 pass
         self.clock.advance(seconds)
-        while await self.intake.step():
+        while await self.intake.process_due_files():
             pass
 
-    def _hear(self, news: list[Sighting] | Walked) -> bool:
-        if isinstance(news, Walked):
-            assert news.away is None
+    def _on_watcher_event(self, news: list[FileSeen] | ScanReport) -> bool:
+        if isinstance(news, ScanReport):
+            assert news.unavailable is None
             return True
-        self.intake.sighted(news)
+        self.intake.record_sightings(news)
         return False
 
     def close(self) -> None:
         self.watcher.stop()
-        self.watcher.join(DEADLINE)
+        self.watcher.join(TIMEOUT)
         self.context.close()
         self.journal.close()
 
 
 @pytest.mark.parametrize("observer", ["native", "polling"])
-@pytest.mark.parametrize("rows", [ROWS, FOLLOWED], ids=["links are not followed", "links are followed"])
-async def test_every_way_of_arriving_ends_in_exactly_one_job_of_the_whole_file(
-    rows: tuple[Row, ...], observer: str, house: House
+@pytest.mark.parametrize(
+    "rows", [ARRIVALS, ARRIVALS_FOLLOWING_LINKS], ids=["links are not followed", "links are followed"]
+)
+async def test_every_arrival_method_makes_exactly_one_job_of_the_whole_file(
+    rows: tuple[ArrivalCase, ...], observer: str, house: Harness
 ) -> None:
     house.rule = {
-        "settle": SETTLE, "settle_timeout": "1d", "follow_symlinks": rows is FOLLOWED, "observer": observer,
+        "settle": SETTLE, "settle_timeout": "1d", "follow_symlinks": rows is ARRIVALS_FOLLOWING_LINKS, "observer": observer,
     }  # fmt: skip
-    with tempfile.TemporaryDirectory(dir=other_disk(house.root)) as elsewhere:
-        spots = [spot_for(house, Path(elsewhere), number, row) for number, row in enumerate(rows)]
+    with tempfile.TemporaryDirectory(dir=find_other_file_system(house.root)) as elsewhere:
+        spots = [make_arrival_folders(house, Path(elsewhere), number, row) for number, row in enumerate(rows)]
         async with PicwishClient(base_url=house.simulator.url, key=KEY, timeout=5) as client:
-            reception = Reception(house, client)
+            reception = InboxHarness(house, client)
             try:
                 ways = [row.way(spot) for row, spot in zip(rows, spots, strict=True)]
                 while ways:
                     ways = [way for way in ways if next(way, way) is None]
-                    await reception.look(SETTLE)
+                    await reception.scan_and_judge(SETTLE)
                 for _ in range(4):
-                    await reception.look(LONG)
+                    await reception.scan_and_judge(LONG)
                 jobs = reception.journal.jobs()
-                assert reception.intake.waiting == 0
+                assert reception.intake.settling_count == 0
             finally:
                 reception.close()
-        found = {row.way.__name__: odd(row, spot, jobs) for row, spot in zip(rows, spots, strict=True)}
+        found = {row.way.__name__: describe_mismatch(row, spot, jobs) for row, spot in zip(rows, spots, strict=True)}
     assert {way: what for way, what in found.items() if what} == {}
 
 
-def spot_for(house: House, elsewhere: Path, number: int, row: Row) -> Spot:
+def make_arrival_folders(house: Harness, elsewhere: Path, number: int, row: ArrivalCase) -> ArrivalFolders:
     name = row.way.__name__
     folders = (house.inbox / name, house.root / "beside" / name, elsewhere / name)
     for folder in folders:
         folder.mkdir(parents=True)
-    return Spot(*folders, seed=number)
+    return ArrivalFolders(*folders, seed=number)
 
 
-def other_disk(root: Path) -> Path:
+def find_other_file_system(root: Path) -> Path:
     """Another file system, if this machine has one."""
     shm = Path("/dev/shm")
     return shm if shm.is_dir() and os.access(shm, os.W_OK) else root
 
 
-def odd(row: Row, spot: Spot, jobs: list[Job]) -> object:
+def describe_mismatch(row: ArrivalCase, spot: ArrivalFolders, jobs: list[Job]) -> object:
     """What became of one way, if that is not what should."""
     own = [job for job in jobs if job.source.is_relative_to(spot.inbox)]
     taken = sorted((job.source, job.sha256) for job in own if job.state is State.QUEUED)

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from picwish_watchd.job import ErrorCode, State
-from picwish_watchd.simulator import HTML_PAGE, Fault, Reply, Trim
-from tests.support.house import House, Process
-from tests.support.pictures import picture
+from picwish_watchd.simulator import HTML_PAGE, Fault, Reply, TruncateBody
+from tests.support.house import DaemonProcess, Harness
+from tests.support.pictures import make_image
 
-BAD = {
+BAD_FILES = {
     "text.jpg": (b"this is no picture at all, only words" * 9, ErrorCode.NOT_AN_IMAGE, "a text, not an image"),
     "movie.jpg": (b"GIF89a" + bytes(200), ErrorCode.UNSUPPORTED_FORMAT, "GIF"),
     "wide.bmp": (
@@ -23,58 +23,58 @@ BAD = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", BAD)
-async def test_a_bad_file_is_rejected_with_a_sentence_and_never_sent(house: House, name: str) -> None:
-    data, code, words = BAD[name]
-    house.drop(name, data)
-    assert await house.drain() == 1
+@pytest.mark.parametrize("name", BAD_FILES)
+async def test_a_bad_file_is_rejected_with_a_sentence_and_never_sent(house: Harness, name: str) -> None:
+    data, code, words = BAD_FILES[name]
+    house.drop_file(name, data)
+    assert await house.run_once() == 1
     job = house.job(name)
     assert job.problem is not None
     assert (job.state, job.problem.code) == (State.REJECTED, code)
     assert words in job.problem.message
     assert name in job.problem.message
-    assert house.creates() == 0
+    assert house.count_creates() == 0
 
 
-async def test_a_cut_picture_is_rejected_when_its_time_to_come_whole_is_over(house: House) -> None:
+async def test_a_truncated_image_is_rejected_after_the_settle_timeout(house: Harness) -> None:
     house.rule = {"settle": "10ms", "settle_timeout": "300ms"}
-    house.drop("cut.jpg", picture("jpeg", 300, 200)[:-2000])
-    assert await house.drain() == 1
+    house.drop_file("cut.jpg", make_image("jpeg", 300, 200)[:-2000])
+    assert await house.run_once() == 1
     problem = house.job("cut.jpg").problem
     assert problem is not None
     assert problem.code is ErrorCode.TRUNCATED
-    assert house.creates() == 0
+    assert house.count_creates() == 0
 
 
-async def test_a_picture_over_which_the_decoder_crashes_is_rejected_and_the_others_go_on(house: House) -> None:
+async def test_an_image_that_crashes_the_decoder_is_rejected_and_others_go_on(house: Harness) -> None:
     house.rule = {"settle": "10ms", "settle_timeout": "300ms"}
-    house.drop("killer.jpg", picture("jpeg", 300, 200)[:-2000])
-    house.drop("good.jpg")
+    house.drop_file("killer.jpg", make_image("jpeg", 300, 200)[:-2000])
+    house.drop_file("good.jpg")
     strange = house.root / "strange"
     strange.mkdir()
     crash = "import os\nfrom PIL import ImageFile\nImageFile.ImageFile.load = lambda self: os.abort()\n"
     (strange / "sitecustomize.py").write_text(crash)
-    process = Process(house, ("--once",), environ={"PYTHONPATH": str(strange)}, fresh=True).start()
-    assert await process.ended() == 1
+    process = DaemonProcess(house, ("--once",), environ={"PYTHONPATH": str(strange)}, fresh=True).start()
+    assert await process.wait_for_exit() == 1
     problem = house.job("killer.jpg").problem
     assert problem is not None
     assert problem.code is ErrorCode.CORRUPT
     assert "killer.jpg" in problem.message
     assert house.job("good.jpg").state is State.DONE
-    assert house.creates() == 1
+    assert house.count_creates() == 1
 
 
-async def test_too_many_bytes_are_told_in_numbers(house: House) -> None:
+async def test_a_file_that_is_too_large_is_rejected_with_size_and_limit(house: Harness) -> None:
     house.api = {"max_bytes": 1000}
-    house.drop("big.jpg", picture("jpeg", 300, 200))
-    assert await house.drain() == 1
+    house.drop_file("big.jpg", make_image("jpeg", 300, 200))
+    assert await house.run_once() == 1
     problem = house.job("big.jpg").problem
     assert problem is not None
     assert problem.code is ErrorCode.FILE_TOO_LARGE
-    assert house.creates() == 0
+    assert house.count_creates() == 0
 
 
-async def test_special_files_are_never_opened_and_say_what_they_are(house: House) -> None:
+async def test_special_files_are_never_opened_and_say_what_they_are(house: Harness) -> None:
     os.mkfifo(house.inbox / "pipe.jpg")
     (house.inbox / "folder.jpg").mkdir()
     (house.inbox / "link.jpg").symlink_to("/etc/passwd")
@@ -85,8 +85,8 @@ async def test_special_files_are_never_opened_and_say_what_they_are(house: House
             unix.bind("socket.jpg")
         finally:
             os.chdir(home)
-        house.drop("folder.jpg/inside.jpg")
-        assert await house.drain() == 1
+        house.drop_file("folder.jpg/inside.jpg")
+        assert await house.run_once() == 1
     told = {str(job.relative): job for job in house.jobs()}
     assert told["folder.jpg/inside.jpg"].state is State.DONE
     for name, word in {
@@ -96,39 +96,39 @@ async def test_special_files_are_never_opened_and_say_what_they_are(house: House
         assert told[name].state is State.REJECTED
         assert problem is not None
         assert word in problem.message
-    assert house.creates() == 1
+    assert house.count_creates() == 1
 
 
-async def test_a_rejected_file_is_moved_with_its_reason_beside_it(house: House) -> None:
+async def test_a_rejected_file_is_moved_with_its_reason_beside_it(house: Harness) -> None:
     house.rule = {"on_failure": "move", "failed": "failed"}
-    house.drop("sub/text.jpg", b"no picture" * 100)
-    assert await house.drain() == 1
+    house.drop_file("sub/text.jpg", b"no picture" * 100)
+    assert await house.run_once() == 1
     assert (house.root / "failed/sub/text.jpg").exists()
     assert "not_an_image" in (house.root / "failed/sub/text.jpg.error.json").read_text()
     assert not (house.inbox / "sub/text.jpg").exists()
 
 
-async def test_a_rejected_file_that_is_mended_is_taken(house: House) -> None:
-    house.drop("a.jpg", b"no picture" * 100)
-    assert await house.drain() == 1
-    house.drop("a.jpg")
-    assert await house.drain() == 0
+async def test_a_rejected_file_that_is_repaired_is_accepted(house: Harness) -> None:
+    house.drop_file("a.jpg", b"no picture" * 100)
+    assert await house.run_once() == 1
+    house.drop_file("a.jpg")
+    assert await house.run_once() == 0
     assert house.results() == {"a.jpg"}
 
 
-@pytest.mark.parametrize("spoilt", [HTML_PAGE, Trim(keep=500), Reply(200, b"")], ids=["html", "cut", "empty"])
-async def test_a_result_that_is_no_image_is_asked_for_again_and_never_delivered(house: House, spoilt: Reply) -> None:
+@pytest.mark.parametrize("spoilt", [HTML_PAGE, TruncateBody(keep=500), Reply(200, b"")], ids=["html", "cut", "empty"])
+async def test_a_result_that_is_no_image_is_asked_for_again_and_never_delivered(house: Harness, spoilt: Reply) -> None:
     house.simulator.script.add(Fault("download", spoilt, times=2))
-    house.drop("a.jpg")
-    assert await house.drain() == 0
+    house.drop_file("a.jpg")
+    assert await house.run_once() == 0
     assert house.results() == {"a.jpg"}
-    assert house.creates() == 1
+    assert house.count_creates() == 1
 
 
-async def test_a_result_that_never_becomes_an_image_is_held(house: House) -> None:
+async def test_a_result_that_never_becomes_an_image_is_held(house: Harness) -> None:
     house.simulator.script.add(Fault("download", HTML_PAGE, times=99))
-    house.drop("a.jpg")
-    assert await house.drain() == 1
+    house.drop_file("a.jpg")
+    assert await house.run_once() == 1
     job = house.job("a.jpg")
     assert job.problem is not None
     assert (job.state, job.problem.code, job.credits) == (State.HELD, ErrorCode.RESULT_INVALID, 5)

@@ -11,86 +11,88 @@ from picwish_watchd.clock import day_start, month_start
 from picwish_watchd.config.schema import Budget
 from picwish_watchd.job import State
 from picwish_watchd.journal.writer import BudgetReachedError, Journal
-from picwish_watchd.scheduling.credit_budget import Purse
+from picwish_watchd.scheduling.credit_budget import CreditBudget
 from picwish_watchd.simulator import Fault, Reset
 from tests.support import forks
 from tests.support.clock import FakeClock
-from tests.support.house import House, Process, until
-from tests.unit.journal.journalkit import added
+from tests.support.house import DaemonProcess, Harness, wait_until
+from tests.unit.journal.journalkit import add_job
 
 
-def command(house: House, *arguments: str) -> subprocess.CompletedProcess[str]:
-    house.configure()
-    return forks.run(*arguments, "-c", str(house.root / "watchd.yaml"))
+def run_command(house: Harness, *arguments: str) -> subprocess.CompletedProcess[str]:
+    house.write_config()
+    return forks.run_fork(*arguments, "-c", str(house.root / "watchd.yaml"))
 
 
 @pytest.mark.parametrize("period", ["per_day", "per_month"])
-async def test_a_budget_is_never_exceeded_and_what_is_pending_is_fetched(house: House, period: str) -> None:
-    house.top = {"budget": {period: 14}}
+async def test_a_budget_is_never_exceeded_and_what_is_pending_is_fetched(house: Harness, period: str) -> None:
+    house.top_level = {"budget": {period: 14}}
     for number in range(5):
-        house.drop(f"{number}.jpg", seed=number)
-    assert await house.drain() == 1
-    assert house.simulator.credits == 10
+        house.drop_file(f"{number}.jpg", seed=number)
+    assert await house.run_once() == 1
+    assert house.simulator.credits_used == 10
     assert len(house.jobs(State.DONE)) == 2
     assert len(house.jobs(State.QUEUED)) == 3
-    house.top = {"budget": {period: 15}}
-    assert await house.drain() == 1
-    assert house.simulator.credits == 15
-    house.top = {}
-    assert await house.drain() == 0
+    house.top_level = {"budget": {period: 15}}
+    assert await house.run_once() == 1
+    assert house.simulator.credits_used == 15
+    house.top_level = {}
+    assert await house.run_once() == 0
 
 
-async def test_doubtful_credits_count_as_spent(house: House) -> None:
-    house.top = {"budget": {"per_day": 9}}
+async def test_doubtful_credits_count_as_spent(house: Harness) -> None:
+    house.top_level = {"budget": {"per_day": 9}}
     house.api = {"qps": 10}
     house.simulator.script.add(Fault("create", Reset(at="work")))
-    house.drop("a.jpg", seed=1)
-    house.drop("b.jpg", seed=2)
-    assert await house.drain() == 1
-    assert house.creates() == 1
+    house.drop_file("a.jpg", seed=1)
+    house.drop_file("b.jpg", seed=2)
+    assert await house.run_once() == 1
+    assert house.count_creates() == 1
 
 
-async def test_a_reached_budget_is_told_and_a_cheaper_rule_goes_on(house: House) -> None:
-    house.top = {"budget": {"per_day": 9}}
+async def test_a_reached_budget_is_reported_and_a_cheaper_rule_goes_on(house: Harness) -> None:
+    house.top_level = {"budget": {"per_day": 9}}
     house.more_rules = [{"name": "cheap", "inbox": "cheap", "type": 1}]
     (house.root / "cheap").mkdir()
     for number in range(3):
-        house.drop(f"{number}.jpg", seed=number)
-    process = Process(house).start()
-    await until(lambda: "budget" in house.report())
-    house.drop("c.jpg", seed=50, inbox="cheap")
-    await until(lambda: len(house.jobs(State.DONE)) == 2)
-    status = json.loads(command(house, "status", "--json").stdout)
+        house.drop_file(f"{number}.jpg", seed=number)
+    process = DaemonProcess(house).start()
+    await wait_until(lambda: "budget" in house.daemon_report())
+    house.drop_file("c.jpg", seed=50, inbox="cheap")
+    await wait_until(lambda: len(house.jobs(State.DONE)) == 2)
+    status = json.loads(run_command(house, "status", "--json").stdout)
     assert status["credits"] == {"today": 9, "month": 9, "per_day": 9, "per_month": None}
     assert await process.stop() == 0
-    assert house.simulator.credits == 9
+    assert house.simulator.credits_used == 9
 
 
-async def test_a_flood_waits_as_one_until_a_person_approves_and_a_restart_changes_nothing(house: House) -> None:
-    house.top = {"budget": {"burst": {"images": 3, "per": "10m"}}}
+async def test_a_flood_waits_for_approval_also_across_a_restart(house: Harness) -> None:
+    house.top_level = {"budget": {"burst": {"images": 3, "per": "10m"}}}
     house.more_rules = [{"name": "other", "inbox": "other"}]
-    house.drop("o.jpg", seed=90, inbox="other")
+    house.drop_file("o.jpg", seed=90, inbox="other")
     for number in range(8):
-        house.drop(f"{number}.jpg", seed=number)
-    assert await house.drain() == 1
-    assert await house.drain() == 1
-    assert house.creates() == 4
-    rules = json.loads(command(house, "status", "--json").stdout)["rules"]
+        house.drop_file(f"{number}.jpg", seed=number)
+    assert await house.run_once() == 1
+    assert await house.run_once() == 1
+    assert house.count_creates() == 4
+    rules = json.loads(run_command(house, "status", "--json").stdout)["rules"]
     assert rules[0]["blocked"]["code"] == "burst"
     assert "5 images (25 credits)" in rules[0]["blocked"]["message"]
     assert rules[1]["blocked"] is None
-    assert "approve scans" in command(house, "status").stdout
-    assert "5 images of scans go on, for 25 credits" in command(house, "approve", "scans").stdout
-    assert await house.drain() == 0
-    assert house.creates() == 9
+    assert "approve scans" in run_command(house, "status").stdout
+    assert "5 images of scans go on, for 25 credits" in run_command(house, "approve", "scans").stdout
+    assert await house.run_once() == 0
+    assert house.count_creates() == 9
 
 
-async def test_one_image_is_spoken_of_as_one(house: House, capsys: pytest.CaptureFixture[str]) -> None:
-    house.top = {"budget": {"burst": {"images": 1, "per": "10m"}}}
+async def test_a_flood_of_one_image_is_worded_in_the_singular(
+    house: Harness, capsys: pytest.CaptureFixture[str]
+) -> None:
+    house.top_level = {"budget": {"burst": {"images": 1, "per": "10m"}}}
     for number in range(2):
-        house.drop(f"{number}.jpg", seed=number)
-    house.drop("bad.jpg", b"no picture at all" * 9)
-    assert await house.drain() == 1
+        house.drop_file(f"{number}.jpg", seed=number)
+    house.drop_file("bad.jpg", b"no picture at all" * 9)
+    assert await house.run_once() == 1
     for words, says in (
         (["check"], ": 1 rule\n"),
         (["status"], "1 image (5 credits) waits for `picwish-watchd approve scans`"),
@@ -99,103 +101,103 @@ async def test_one_image_is_spoken_of_as_one(house: House, capsys: pytest.Captur
         (["spend"], "5 credits for 1 image\n"),
     ):
         capsys.readouterr()
-        main([*words, "-c", str(house.configure())])
+        main([*words, "-c", str(house.write_config())])
         assert says in capsys.readouterr().out
 
 
-async def test_a_steady_trickle_is_no_flood(house: House) -> None:
-    house.top = {"budget": {"burst": {"images": 1, "per": "1ms"}}}
+async def test_a_steady_trickle_is_no_flood(house: Harness) -> None:
+    house.top_level = {"budget": {"burst": {"images": 1, "per": "1ms"}}}
     for number in range(3):
-        house.drop(f"{number}.jpg", seed=number)
-        assert await house.drain() == 0
-    assert house.creates() == 3
+        house.drop_file(f"{number}.jpg", seed=number)
+        assert await house.run_once() == 0
+    assert house.count_creates() == 3
 
 
-async def test_a_later_copy_of_an_image_in_a_flood_waits_with_it(house: House) -> None:
-    house.top = {"budget": {"burst": {"images": 1, "per": "10m"}}}
+async def test_a_later_copy_of_an_image_in_a_flood_waits_with_it(house: Harness) -> None:
+    house.top_level = {"budget": {"burst": {"images": 1, "per": "10m"}}}
     for number in range(2):
-        house.drop(f"{number}.jpg", seed=number)
-    assert await house.drain() == 1
+        house.drop_file(f"{number}.jpg", seed=number)
+    assert await house.run_once() == 1
     (waiting,) = house.jobs(State.QUEUED)
-    house.top = {"budget": {"burst": {"images": 1, "per": "1ms"}}}
-    copy = house.drop("copy.jpg", waiting.source.read_bytes())
-    assert "approve scans" in command(house, "why", str(copy)).stdout
-    assert await house.drain() == 1
-    forecast = json.loads(command(house, "status", "--json").stdout)["forecast"]
+    house.top_level = {"budget": {"burst": {"images": 1, "per": "1ms"}}}
+    copy = house.drop_file("copy.jpg", waiting.source.read_bytes())
+    assert "approve scans" in run_command(house, "why", str(copy)).stdout
+    assert await house.run_once() == 1
+    forecast = json.loads(run_command(house, "status", "--json").stdout)["forecast"]
     assert (forecast["images"], forecast["credits"]) == (0, 0)
-    assert "approve scans" in command(house, "why", str(copy)).stdout
-    assert "2 images of scans go on" in command(house, "approve", "scans").stdout
-    assert await house.drain() == 0
-    assert (house.creates(), len(house.results())) == (2, 3)
+    assert "approve scans" in run_command(house, "why", str(copy)).stdout
+    assert "2 images of scans go on" in run_command(house, "approve", "scans").stdout
+    assert await house.run_once() == 0
+    assert (house.count_creates(), len(house.results())) == (2, 3)
 
 
-async def test_approve_of_an_unknown_rule_is_wrong_usage(house: House) -> None:
-    house.drop("a.jpg")
-    await house.drain()
-    told = command(house, "approve", "nobody")
+async def test_approve_of_an_unknown_rule_is_wrong_usage(house: Harness) -> None:
+    house.drop_file("a.jpg")
+    await house.run_once()
+    told = run_command(house, "approve", "nobody")
     assert told.returncode == 2
     assert "there are scans" in told.stderr
 
 
-async def test_approve_accepts_that_a_folder_is_made_anew(house: House) -> None:
-    house.drop("a.jpg", seed=1)
-    await house.drain()
+async def test_approve_accepts_that_a_folder_is_made_anew(house: Harness) -> None:
+    house.drop_file("a.jpg", seed=1)
+    await house.run_once()
     (house.outbox / "a.jpg").unlink()
     house.outbox.rmdir()
-    house.drop("b.jpg", seed=2)
-    assert await house.drain() == 1
-    assert house.creates() == 1
-    assert command(house, "approve", "scans").returncode == 0
-    assert await house.drain() == 0
+    house.drop_file("b.jpg", seed=2)
+    assert await house.run_once() == 1
+    assert house.count_creates() == 1
+    assert run_command(house, "approve", "scans").returncode == 0
+    assert await house.run_once() == 0
     assert house.results() == {"b.jpg"}
 
 
-async def test_nothing_is_bought_without_room_for_it(house: House) -> None:
-    house.top = {"min_free": "1000000GiB"}
-    house.drop("a.jpg")
-    assert await house.drain() == 1
-    assert house.creates() == 0
+async def test_nothing_is_bought_without_room_for_it(house: Harness) -> None:
+    house.top_level = {"min_free": "1000000GiB"}
+    house.drop_file("a.jpg")
+    assert await house.run_once() == 1
+    assert house.count_creates() == 0
     assert "min_free" in (house.job("a.jpg").note or "")
-    assert command(house, "check").returncode != 0
+    assert run_command(house, "check").returncode != 0
 
 
-def test_the_budget_of_a_month_counts_what_its_earlier_days_have_spent(tmp_path: Path) -> None:
+def test_the_monthly_budget_counts_earlier_days(tmp_path: Path) -> None:
     noon = month_start(FakeClock().now()) + 12 * 3600
     later, budget = noon + 5 * 86400, Budget(per_day=14, per_month=14)
     journal = Journal.open_for_writing(tmp_path / "journal.db", FakeClock(noon))
-    journal.move(added(journal), State.SUBMITTING, "intent", reserve=5, submitted_at=noon)
-    purse = Purse(budget, later)
-    assert purse.left(journal) == (14, 9)
-    assert purse.shortage(journal, 9) is None
-    assert "14 credits a month" in (purse.shortage(journal, 10) or "")
+    journal.move(add_job(journal), State.SUBMITTING, "intent", reserve=5, submitted_at=noon)
+    purse = CreditBudget(budget, later)
+    assert purse.remaining(journal) == (14, 9)
+    assert purse.why_exceeded(journal, 9) is None
+    assert "14 credits a month" in (purse.why_exceeded(journal, 10) or "")
     with pytest.raises(BudgetReachedError):
         journal.move(
-            added(journal, "b.jpg"), State.SUBMITTING, "intent", reserve=10, caps=purse.caps(), submitted_at=later
+            add_job(journal, "b.jpg"), State.SUBMITTING, "intent", reserve=10, caps=purse.limits(), submitted_at=later
         )
     journal.close()
 
 
-async def test_spend_tells_credits_by_day_month_and_rule(house: House) -> None:
+async def test_spend_tells_credits_by_day_month_and_rule(house: Harness) -> None:
     house.more_rules = [{"name": "cheap", "inbox": "cheap", "type": 1}]
-    house.drop("a.jpg", seed=1)
-    house.drop("c.jpg", seed=2, inbox="cheap")
-    await house.drain()
-    by_rule = json.loads(command(house, "spend", "--by", "rule", "--json").stdout)
+    house.drop_file("a.jpg", seed=1)
+    house.drop_file("c.jpg", seed=2, inbox="cheap")
+    await house.run_once()
+    by_rule = json.loads(run_command(house, "spend", "--by", "rule", "--json").stdout)
     assert by_rule["rows"] == [
         {"rule": "cheap", "images": 1, "credits": 4, "credits_in_doubt": 0},
         {"rule": "scans", "images": 1, "credits": 5, "credits_in_doubt": 0},
     ]
     for by in ("day", "month"):
-        told = json.loads(command(house, "spend", "--by", by, "--json").stdout)
+        told = json.loads(run_command(house, "spend", "--by", by, "--json").stdout)
         assert told["credits"] == 9
         assert len(told["rows"]) == 1
-    assert "9 credits for 2 images" in command(house, "spend").stdout
+    assert "9 credits for 2 images" in run_command(house, "spend").stdout
 
 
-async def test_commands_have_an_answer_before_anything_has_run(house: House, tmp_path: Path) -> None:
+async def test_commands_work_before_the_first_run(house: Harness, tmp_path: Path) -> None:
     assert not (tmp_path / "state").exists()
     for arguments in (["status"], ["status", "--json"], ["jobs"], ["spend"], ["spend", "--json"]):
-        told = command(house, *arguments)
+        told = run_command(house, *arguments)
         assert told.returncode == 0, told.stderr
     assert not (tmp_path / "state").exists()
 

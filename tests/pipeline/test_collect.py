@@ -10,13 +10,25 @@ import pytest
 
 from picwish_watchd.job import ErrorCode, State
 from picwish_watchd.journal.reader import JournalReader
-from picwish_watchd.scheduling.rate_limiter import Urgency
-from picwish_watchd.simulator import Cut, Drip, Fault, Hang, NeverEnd, Raw, Refuse, Reply, Reset, nulls, without
-from picwish_watchd.simulator import numbers_as_strings as strings
+from picwish_watchd.scheduling.rate_limiter import RequestKind
+from picwish_watchd.simulator import (
+    CutResponse,
+    Drip,
+    Fault,
+    Hang,
+    NeverEnd,
+    RefuseConnections,
+    Reply,
+    Reset,
+    SendRaw,
+    drop_fields,
+    nullify_fields,
+)
+from picwish_watchd.simulator import stringify_numbers as strings
 from picwish_watchd.simulator.faults import Action
-from tests.support.following import following
-from tests.support.house import House, Process, until
-from tests.support.pictures import picture
+from tests.support.following import track_tasks
+from tests.support.house import DaemonProcess, Harness, wait_until
+from tests.support.pictures import make_image
 
 QUERY_FAULTS: dict[str, Action] = {
     "reset": Reset(at="head"),
@@ -25,27 +37,27 @@ QUERY_FAULTS: dict[str, Action] = {
     "503": Reply(503, headers={"Retry-After": "0"}),
     "429": Reply(429, headers={"Retry-After": "0"}),
     "html": Reply(200, b"<html>"),
-    "garbage": Raw(),
-    "cut": Cut(after=60),
+    "garbage": SendRaw(),
+    "cut": CutResponse(after=60),
     "an odd 404": Reply(404),
     "numbers as strings": strings(),
-    "nearly all null": nulls("state", "image", "task_id"),
-    "fields missing": without("created_at", "completed_at", "progress"),
+    "nearly all null": nullify_fields("state", "image", "task_id"),
+    "fields missing": drop_fields("created_at", "completed_at", "progress"),
     "slow": Drip(3000),
 }
 
 
 @pytest.mark.parametrize("fault", QUERY_FAULTS)
 @pytest.mark.parametrize("return_type", [1, 2])
-async def test_a_spoilt_query_is_asked_again(house: House, fault: str, return_type: int) -> None:
+async def test_a_failed_query_is_repeated(house: Harness, fault: str, return_type: int) -> None:
     house.rule = {"return_type": return_type}
     queries = Fault("query", QUERY_FAULTS[fault], when=lambda seen: not seen.path.endswith("0" * 12))
     house.simulator.script.add(queries)
-    house.drop("a.jpg")
-    assert await house.drain() == 0
+    house.drop_file("a.jpg")
+    assert await house.run_once() == 0
     job = house.job("a.jpg")
     assert (job.state, job.credits, job.attempts) == (State.DONE, 5, 1)
-    assert house.creates() == 1
+    assert house.count_creates() == 1
 
 
 DOWNLOAD_FAULTS: dict[str, Action] = {
@@ -53,29 +65,29 @@ DOWNLOAD_FAULTS: dict[str, Action] = {
     "500": Reply(500),
     "expired": Reply(403, b"<Error><Code>AccessDenied</Code></Error>"),
     "gone": Reply(404),
-    "cut": Cut(after=400),
-    "garbage": Raw(),
+    "cut": CutResponse(after=400),
+    "garbage": SendRaw(),
 }
 
 
 @pytest.mark.parametrize("fault", DOWNLOAD_FAULTS)
-async def test_a_spoilt_download_is_repeated_from_a_fresh_address(house: House, fault: str) -> None:
+async def test_a_failed_download_is_repeated_with_a_fresh_url(house: Harness, fault: str) -> None:
     house.simulator.script.add(Fault("download", DOWNLOAD_FAULTS[fault], times=2))
-    house.drop("a.jpg")
-    assert await house.drain() == 0
+    house.drop_file("a.jpg")
+    assert await house.run_once() == 0
     assert house.results() == {"a.jpg"}
-    assert house.creates() == 1
-    assert "pending" in house.history("a.jpg")
+    assert house.count_creates() == 1
+    assert "pending" in house.state_history("a.jpg")
 
 
 @pytest.mark.parametrize(("charging", "state"), [("at-most-once", State.HELD), ("at-least-once", State.DONE)])
-async def test_a_paid_result_that_is_gone_is_held_or_bought_again_by_charging(
-    house: House, charging: str, state: State
+async def test_an_expired_paid_result_is_held_or_bought_again_by_charging(
+    house: Harness, charging: str, state: State
 ) -> None:
-    house.top = {"charging": charging}
+    house.top_level = {"charging": charging}
     house.simulator.script.add(Fault("download", Reply(403), times=3))
-    house.forgiven.add(house.dropped[house.drop("a.jpg")])
-    await house.drain()
+    house.may_be_paid_twice.add(house.dropped[house.drop_file("a.jpg")])
+    await house.run_once()
     job = house.job("a.jpg")
     assert job.state is state
     assert job.credits == (10 if state is State.DONE else 5)
@@ -83,212 +95,210 @@ async def test_a_paid_result_that_is_gone_is_held_or_bought_again_by_charging(
         assert job.problem.code is ErrorCode.RESULT_EXPIRED
 
 
-async def test_a_task_that_nobody_knows_is_held(house: House) -> None:
-    house.top = {"retry_backoff": "10ms"}
+async def test_an_unknown_task_is_held(house: Harness) -> None:
+    house.top_level = {"retry_backoff": "10ms"}
     house.simulator.script.add(Fault("query", Reply(404), times=99))
-    house.drop("a.jpg")
-    assert await house.drain() == 1
+    house.drop_file("a.jpg")
+    assert await house.run_once() == 1
     job = house.job("a.jpg")
     assert job.problem is not None
     assert (job.state, job.problem.code) == (State.HELD, ErrorCode.TASK_UNKNOWN)
     assert job.credits_in_doubt == 5
 
 
-async def test_a_task_that_never_ends_is_held_after_its_time(house: House) -> None:
+async def test_a_task_that_never_ends_is_held_after_its_time(house: Harness) -> None:
     house.api = {"task_timeout": "700ms"}
     house.simulator.script.add(Fault("create", NeverEnd()))
-    house.drop("a.jpg")
-    assert await house.drain() == 1
+    house.drop_file("a.jpg")
+    assert await house.run_once() == 1
     job = house.job("a.jpg")
     assert job.problem is not None
     assert (job.state, job.problem.code) == (State.HELD, ErrorCode.TASK_TIMEOUT)
     assert (job.credits, job.credits_in_doubt) == (0, 5), "it may still end, and then it is paid"
 
 
-async def test_task_timeout_is_kept_however_seldom_a_task_is_asked_for(house: House) -> None:
+async def test_task_timeout_holds_however_rarely_a_task_is_polled(house: Harness) -> None:
     house.api = {"task_timeout": "2h"}
     house.simulator.script.add(Fault("create", NeverEnd()))
-    async with following(house) as start:
-        job = await start.pending("a.jpg")
-        start.collect.accepted(job)
-        await start.wait(7150)
-        assert start.job(job).state is State.PENDING
-        await start.wait(60)
-        assert start.job(job).state is State.HELD
+    async with track_tasks(house) as start:
+        job = await start.create_pending_task("a.jpg")
+        start.collect.track_new_task(job)
+        await start.advance(7150)
+        assert start.reload(job).state is State.PENDING
+        await start.advance(60)
+        assert start.reload(job).state is State.HELD
     queries = [seen for seen in house.simulator.requests if seen.operation == "query"]
     assert len(queries) < 60
 
 
-async def test_a_silence_does_not_count_for_task_timeout(house: House) -> None:
+async def test_an_outage_does_not_count_towards_task_timeout(house: Harness) -> None:
     house.api = {"task_timeout": "15m"}
     house.simulator.script.add(Fault("create", NeverEnd()))
-    async with following(house) as start:
-        job = await start.pending("a.jpg")
-        start.collect.accepted(job)
-        await start.wait(60)
+    async with track_tasks(house) as start:
+        job = await start.create_pending_task("a.jpg")
+        start.collect.track_new_task(job)
+        await start.advance(60)
         start.clock.advance(3600)
-        assert await start.ask()
-        assert start.job(job).state is State.PENDING
+        assert await start.query_next()
+        assert start.reload(job).state is State.PENDING
 
 
-async def test_a_service_that_knows_nothing_for_two_minutes_loses_no_task(house: House) -> None:
-    house.top = {"retry_backoff": "2s"}
+async def test_a_service_that_knows_nothing_for_two_minutes_loses_no_task(house: Harness) -> None:
+    house.top_level = {"retry_backoff": "2s"}
     house.simulator.script.add(Fault("query", Reply(404), times=3))
-    async with following(house) as start:
-        job = await start.pending("a.jpg")
-        start.collect.accepted(job)
-        await until(lambda: house.simulator.credits == 5)
+    async with track_tasks(house) as start:
+        job = await start.create_pending_task("a.jpg")
+        start.collect.track_new_task(job)
+        await wait_until(lambda: house.simulator.credits_used == 5)
         began = start.clock.monotonic()
-        while start.job(job).state is State.PENDING:
-            await start.wait(5)
-        assert start.job(job).state is State.DELIVERING
+        while start.reload(job).state is State.PENDING:
+            await start.advance(5)
+        assert start.reload(job).state is State.DELIVERING
         assert start.clock.monotonic() - began > 120
 
 
-async def test_only_404s_in_a_row_say_that_a_task_is_gone(house: House) -> None:
+async def test_only_404s_in_a_row_say_that_a_task_is_gone(house: Harness) -> None:
     house.api = {"task_timeout": "2h"}
     house.simulator.script.add(Fault("create", NeverEnd()))
     numbers = count(1)
     house.simulator.script.add(Fault("query", Reply(404), times=99, when=lambda _seen: next(numbers) % 4 != 0))
-    async with following(house) as start:
-        job = await start.pending("a.jpg")
-        start.collect.accepted(job)
-        while start.job(job).state is State.PENDING and len(house.simulator.requests) < 16:
-            await start.wait(30)
-        assert start.job(job).state is State.PENDING
+    async with track_tasks(house) as start:
+        job = await start.create_pending_task("a.jpg")
+        start.collect.track_new_task(job)
+        while start.reload(job).state is State.PENDING and len(house.simulator.requests) < 16:
+            await start.advance(30)
+        assert start.reload(job).state is State.PENDING
 
 
-async def test_what_lay_at_picwish_while_the_machine_slept_goes_before_new_tasks(house: House) -> None:
+async def test_tasks_pending_during_suspend_are_polled_before_new_tasks(house: Harness) -> None:
     house.api = {"qps": 2}
-    async with following(house) as start:
-        job = await start.pending("a.jpg")
-        start.collect.accepted(job)
-        await until(lambda: house.simulator.credits == 5)
+    async with track_tasks(house) as start:
+        job = await start.create_pending_task("a.jpg")
+        start.collect.track_new_task(job)
+        await wait_until(lambda: house.simulator.credits_used == 5)
         created: list[float] = []
 
         async def creates() -> None:
             for _ in range(200):
-                (await start.pacer.slot(Urgency.CREATE)).left()
+                (await start.pacer.acquire(RequestKind.CREATE)).mark_sent()
                 created.append(start.clock.monotonic())
 
         start.clock.suspend(50 * 60)
         tasks = [asyncio.create_task(start.collect.run()), *(asyncio.create_task(creates()) for _ in range(3))]
-        await until(lambda: start.job(job).state is not State.PENDING)
+        await wait_until(lambda: start.reload(job).state is not State.PENDING)
         assert len(created) < 300  # of 600: the clock runs on while the answer comes
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks)
 
 
-async def test_at_a_start_without_a_network_and_with_a_clock_that_is_ahead_no_task_is_given_up(house: House) -> None:
-    async with following(house) as start:
-        job = await start.pending("a.jpg")
+async def test_an_offline_start_with_a_fast_clock_gives_up_no_task(house: Harness) -> None:
+    async with track_tasks(house) as start:
+        job = await start.create_pending_task("a.jpg")
     house.simulator.break_down(refuse=True)
-    async with following(house) as start:
+    async with track_tasks(house) as start:
         start.clock.jump(3 * 3600)
-        start.collect.refresh()
-        await start.wait(600)
-        assert start.job(job).state is State.PENDING
+        start.collect.adopt_running_tasks()
+        await start.advance(600)
+        assert start.reload(job).state is State.PENDING
         await house.simulator.repair()
-        await start.wait(60)
-        assert start.job(job).state is State.DELIVERING
+        await start.advance(60)
+        assert start.reload(job).state is State.DELIVERING
 
 
-async def test_a_task_that_nobody_could_be_asked_about_long_after_its_hour_is_given_up(house: House) -> None:
-    async with following(house) as start:
-        job = await start.pending("a.jpg")
+async def test_a_task_unreachable_long_past_its_retention_is_given_up(house: Harness) -> None:
+    async with track_tasks(house) as start:
+        job = await start.create_pending_task("a.jpg")
     house.simulator.break_down(refuse=True)
-    async with following(house) as start:
+    async with track_tasks(house) as start:
         start.clock.jump(3 * 3600)
-        start.collect.refresh()
-        await start.wait(1000)
-        problem = start.job(job).problem
+        start.collect.adopt_running_tasks()
+        await start.advance(1000)
+        problem = start.reload(job).problem
         assert problem is not None
         assert problem.code is ErrorCode.TASK_TIMEOUT
 
 
-async def test_a_task_of_a_higher_priority_is_asked_for_before_many_that_are_due_longer(house: House) -> None:
+async def test_a_high_priority_task_is_polled_before_many_overdue_ones(house: Harness) -> None:
     house.more_rules = [{"name": "urgent", "inbox": "urgent", "priority": 5}]
-    async with following(house) as start:
+    async with track_tasks(house) as start:
         for number in range(20):
-            start.collect.accepted(await start.pending(f"{number}.jpg"))
+            start.collect.track_new_task(await start.create_pending_task(f"{number}.jpg"))
         start.clock.advance(60)
-        urgent = await start.pending("u.jpg", rule="urgent")
-        start.collect.accepted(urgent)
+        urgent = await start.create_pending_task("u.jpg", rule="urgent")
+        start.collect.track_new_task(urgent)
         start.clock.advance(9)
         asked = []
-        while (job := start.collect.choose()) is not None:
+        while (job := start.collect.choose_due_task()) is not None:
             asked.append(job.rule)
         assert asked.index("urgent") < 2
         assert len(asked) == 21
 
 
-async def test_a_large_max_pending_is_reached_only_as_results_come_home(house: House) -> None:
+async def test_a_large_max_pending_is_reached_only_as_results_arrive(house: Harness) -> None:
     house.api = {"qps": 2, "max_pending": 5000}
-    async with following(house) as start:
-        assert start.collect.max_pending() == 64
-        job = await start.pending("a.jpg")
-        start.collect.accepted(job)
-        await until(lambda: house.simulator.credits == 5)
-        await start.wait(20)
-        assert start.job(job).state is State.DELIVERING
-        assert start.collect.max_pending() > 64
+    async with track_tasks(house) as start:
+        assert start.collect.pending_limit() == 64
+        job = await start.create_pending_task("a.jpg")
+        start.collect.track_new_task(job)
+        await wait_until(lambda: house.simulator.credits_used == 5)
+        await start.advance(20)
+        assert start.reload(job).state is State.DELIVERING
+        assert start.collect.pending_limit() > 64
 
 
 @pytest.mark.parametrize(("sync", "most"), [(0, 32), (1, 4)])
-async def test_quick_tasks_do_not_leave_a_handful_at_once_for_a_slow_spell_unless_each_may_be_in_doubt(
-    house: House, sync: int, most: int
-) -> None:
+async def test_quick_tasks_lower_max_pending_only_with_sync(house: Harness, sync: int, most: int) -> None:
     house.simulator.settings = replace(house.simulator.settings, enhance="echo")
     for number in range(52):
-        house.drop(f"{number}.png", picture("png", 16, 16, seed=number))
-    assert await house.drain() == 0
+        house.drop_file(f"{number}.png", make_image("png", 16, 16, seed=number))
+    assert await house.run_once() == 0
     house.api, house.rule = {"qps": 2}, {"sync": sync}
-    async with following(house) as start:
-        assert start.collect.max_pending() == most
+    async with track_tasks(house) as start:
+        assert start.collect.pending_limit() == most
 
 
-async def test_an_interrupted_download_is_begun_again_at_the_next_start(house: House) -> None:
+async def test_an_interrupted_download_is_begun_again_at_the_next_start(house: Harness) -> None:
     house.simulator.script.add(Fault("download", Hang(at="body")))
-    house.drop("a.jpg")
-    process = Process(house).start()
-    await until(lambda: not house.simulator.script.pending)
+    house.drop_file("a.jpg")
+    process = DaemonProcess(house).start()
+    await wait_until(lambda: not house.simulator.script.pending)
     assert house.jobs(State.FETCHING)
     await process.stop(signal.SIGKILL)
-    assert await house.drain() == 0
-    assert house.creates() == 1
+    assert await house.run_once() == 0
+    assert house.count_creates() == 1
 
 
-async def test_an_outage_while_tasks_are_pending_costs_nothing(house: House) -> None:
+async def test_an_outage_while_tasks_are_pending_costs_nothing(house: Harness) -> None:
     house.simulator.settings = replace(house.simulator.settings, processing=(0.6, 0.1))
-    house.simulator.script.add(Fault("query", Refuse(), when=lambda seen: not seen.path.endswith("0" * 12)))
+    house.simulator.script.add(Fault("query", RefuseConnections(), when=lambda seen: not seen.path.endswith("0" * 12)))
     for number in range(3):
-        house.drop(f"{number}.jpg", seed=number)
-    daemon = asyncio.create_task(house.drain())
-    await until(lambda: "api_down" in house.report())
+        house.drop_file(f"{number}.jpg", seed=number)
+    daemon = asyncio.create_task(house.run_once())
+    await wait_until(lambda: "api_down" in house.daemon_report())
     await house.simulator.repair()
     assert await daemon == 0
-    assert house.simulator.credits == 15
+    assert house.simulator.credits_used == 15
 
 
-async def test_the_answer_is_kept_without_the_image(house: House) -> None:
-    house.drop("a.jpg")
-    await house.drain()
+async def test_the_answer_is_kept_without_the_image(house: Harness) -> None:
+    house.drop_file("a.jpg")
+    await house.run_once()
     answer = json.loads(house.job("a.jpg").answer or "")
     assert answer["state"] == 1
     assert "image" not in answer
 
 
 @pytest.mark.parametrize("told", ["no times", "times", "texts"])
-async def test_what_is_learnt_of_a_task_agrees_with_what_was_seen(house: House, told: str) -> None:
+async def test_learnt_task_durations_agree_with_observed_ones(house: Harness, told: str) -> None:
     """Whole seconds, or none at all: what PicWish tells is taken as far as it can be true."""
-    actions = {"no times": without("created_at", "completed_at"), "times": None, "texts": strings()}
+    actions = {"no times": drop_fields("created_at", "completed_at"), "times": None, "texts": strings()}
     if (action := actions[told]) is not None:
         house.simulator.script.add(Fault("query", action, times=99))
     house.simulator.settings = replace(house.simulator.settings, processing=(0.5, 0.01))
     for number in range(3):
-        house.drop(f"{number}.jpg", seed=number)
-    assert await house.drain() == 0
+        house.drop_file(f"{number}.jpg", seed=number)
+    assert await house.run_once() == 0
     reader = JournalReader.open(house.journal)
     learnt = reader.task_seconds(0, 10)
     reader.close()

@@ -13,20 +13,20 @@ from pathlib import Path
 import pytest
 
 from picwish_watchd.clock import Clock
-from picwish_watchd.job import ErrorCode, Original, State
+from picwish_watchd.job import ErrorCode, OriginalStatus, State
 from picwish_watchd.journal.reader import JournalReader
 from picwish_watchd.journal.writer import Journal
 from picwish_watchd.outbox.spool import Spool, spool_folder
 from picwish_watchd.picwish import PicwishClient
 from picwish_watchd.pipeline import deliver, dispose, result_names
-from picwish_watchd.pipeline.context import Context
+from picwish_watchd.pipeline.context import StepContext
 from picwish_watchd.pipeline.deliver import Deliver
-from tests.support.house import KEY, House, Process, until
-from tests.support.pictures import picture
+from tests.support.house import KEY, DaemonProcess, Harness, wait_until
+from tests.support.pictures import make_image
 
 
 @contextmanager
-def immutable(path: Path) -> Iterator[None]:
+def make_immutable(path: Path) -> Iterator[None]:
     """chattr +i: nothing can be made in or removed from a folder, not even by root."""
     if shutil.which("chattr") is None or subprocess.run(["chattr", "+i", path], check=False).returncode != 0:
         pytest.skip("this file system, or this user, knows no chattr +i")
@@ -38,271 +38,269 @@ def immutable(path: Path) -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(deliver, "_PAUSE", 0.1)
-    monkeypatch.setattr(dispose, "_PAUSE", 0.1)
-    monkeypatch.setattr(dispose, "_IDLE", 0.1)
+    monkeypatch.setattr(deliver, "_RETRY_DELAY", 0.1)
+    monkeypatch.setattr(dispose, "_RETRY_DELAY", 0.1)
+    monkeypatch.setattr(dispose, "_IDLE_SECONDS", 0.1)
 
 
-async def lose_the_nas_after_buying(house: House, name: str = "a.jpg") -> int:
+async def lose_nas_after_submit(house: Harness, name: str = "a.jpg") -> int:
     """One run in which the folder nas goes away as soon as PicWish has the picture; its exit code."""
     house.simulator.settings = replace(house.simulator.settings, processing=(0.6, 0.1))
     (house.root / "nas").mkdir()
     house.rule = {"outbox": "nas/outbox", **house.rule}
-    house.drop(name)
-    run = asyncio.create_task(house.drain())
-    await until(lambda: house.journal.exists() and bool(house.jobs(State.PENDING)))
+    house.drop_file(name)
+    run = asyncio.create_task(house.run_once())
+    await wait_until(lambda: house.journal.exists() and bool(house.jobs(State.PENDING)))
     (house.root / "nas").rename(house.root / "unmounted")
     return await run
 
 
-def bring_the_nas_back(house: House) -> None:
+def restore_nas(house: Harness) -> None:
     (house.root / "unmounted").rename(house.root / "nas")
 
 
-async def test_nothing_is_bought_while_the_outbox_cannot_be_used(house: House) -> None:
+async def test_nothing_is_bought_while_the_outbox_cannot_be_used(house: Harness) -> None:
     house.rule = {"outbox": "nas/outbox"}
-    house.drop("a.jpg")
-    assert await house.drain() == 1
+    house.drop_file("a.jpg")
+    assert await house.run_once() == 1
     assert house.job("a.jpg").state is State.QUEUED
     assert "nas/outbox" in (house.job("a.jpg").note or "")
-    assert house.creates() == 0
+    assert house.count_creates() == 0
     (house.root / "nas").mkdir()
-    assert await house.drain() == 0
+    assert await house.run_once() == 0
     assert (house.root / "nas/outbox/a.jpg").exists()
 
 
-async def test_an_outbox_that_goes_away_after_the_purchase_only_delays_the_delivery(house: House) -> None:
-    assert await lose_the_nas_after_buying(house) == 1
+async def test_an_outbox_that_goes_away_after_the_purchase_only_delays_the_delivery(house: Harness) -> None:
+    assert await lose_nas_after_submit(house) == 1
     job = house.job("a.jpg")
     assert (job.state, job.credits) == (State.DELIVERING, 5)
     assert "nas/outbox" in (job.note or "")
-    bring_the_nas_back(house)
-    assert await house.drain() == 0
+    restore_nas(house)
+    assert await house.run_once() == 0
     assert (house.root / "nas/outbox/a.jpg").exists()
-    assert house.creates() == 1
+    assert house.count_creates() == 1
 
 
-async def test_a_folder_that_was_there_before_is_never_made_again(house: House) -> None:
+async def test_a_folder_that_was_there_before_is_never_made_again(house: Harness) -> None:
     house.rule = {"on_success": "delete"}
     (house.root / "nas").mkdir()
     house.rule["outbox"] = "nas/outbox"
-    house.drop("a.jpg")
-    assert await house.drain() == 0
+    house.drop_file("a.jpg")
+    assert await house.run_once() == 0
     (house.root / "nas").rename(house.root / "unmounted")
     (house.root / "nas").mkdir()  # the empty mount point
-    source = house.drop("b.jpg", seed=2)
-    assert await house.drain() == 1
+    source = house.drop_file("b.jpg", seed=2)
+    assert await house.run_once() == 1
     assert list((house.root / "nas").iterdir()) == []
     assert source.exists()
-    assert house.creates() == 1
+    assert house.count_creates() == 1
 
 
-async def test_a_name_that_is_taken_by_a_folder_is_numbered(house: House) -> None:
+async def test_a_name_that_is_taken_by_a_folder_is_numbered(house: Harness) -> None:
     (house.outbox / "a.jpg").mkdir(parents=True)
-    house.drop("a.jpg")
-    assert await house.drain() == 0
+    house.drop_file("a.jpg")
+    assert await house.run_once() == 0
     assert house.job("a.jpg").output == house.outbox / "a-1.jpg"
 
 
 @pytest.mark.parametrize("obstacle", ["a file", "a link"])
 async def test_nothing_is_bought_while_something_stands_in_the_place_of_a_subfolder(
-    obstacle: str, house: House
+    obstacle: str, house: Harness
 ) -> None:
     house.outbox.mkdir()
-    put_in_the_way(house.outbox / "sub", obstacle)
-    house.drop("sub/a.jpg", seed=1)
-    house.drop("b.jpg", seed=2)
-    assert await house.drain() == 1
+    create_obstacle(house.outbox / "sub", obstacle)
+    house.drop_file("sub/a.jpg", seed=1)
+    house.drop_file("b.jpg", seed=2)
+    assert await house.run_once() == 1
     job = house.job("sub/a.jpg")
     assert job.state is State.QUEUED
     assert job.note == (
         f"{house.outbox}/sub stands where a folder for results must be; rename or remove it, and it goes on"
     )
-    assert house.creates() == 1, "the other one goes on"
+    assert house.count_creates() == 1, "the other one goes on"
     house.outbox.joinpath("sub").unlink()
-    assert await house.drain() == 0
+    assert await house.run_once() == 0
     assert house.results() == {"b.jpg", "sub/a.jpg"}
 
 
 @pytest.mark.parametrize("obstacle", ["a file", "a link"])
-async def test_what_came_in_the_place_of_a_subfolder_after_the_purchase_holds_the_job_with_its_result(
-    obstacle: str, house: House
-) -> None:
-    await buy_and_obstruct(house, obstacle)
+async def test_an_obstacle_at_a_subfolder_after_payment_holds_job_and_result(obstacle: str, house: Harness) -> None:
+    await submit_then_obstruct(house, obstacle)
     job = house.job("sub/a.jpg")
     assert job.problem is not None
     assert (job.state, job.problem.code) == (State.HELD, ErrorCode.OUTPUT_FAILED)
     assert not Path("/tmp/a.jpg").exists()
 
 
-def put_in_the_way(path: Path, obstacle: str) -> None:
+def create_obstacle(path: Path, obstacle: str) -> None:
     if obstacle == "a link":
         path.symlink_to("/tmp")
     else:
-        path.write_bytes(picture("png"))
+        path.write_bytes(make_image("png"))
 
 
-async def buy_and_obstruct(house: House, obstacle: str) -> None:
+async def submit_then_obstruct(house: Harness, obstacle: str) -> None:
     """Something takes the place of the result's subfolder while PicWish works."""
     house.simulator.settings = replace(house.simulator.settings, processing=(0.6, 0.1))
     house.outbox.mkdir()
-    house.drop("sub/a.jpg")
-    run = asyncio.create_task(house.drain())
-    await until(lambda: house.journal.exists() and bool(house.jobs(State.PENDING)))
-    put_in_the_way(house.outbox / "sub", obstacle)
+    house.drop_file("sub/a.jpg")
+    run = asyncio.create_task(house.run_once())
+    await wait_until(lambda: house.journal.exists() and bool(house.jobs(State.PENDING)))
+    create_obstacle(house.outbox / "sub", obstacle)
     assert await run == 1
 
 
-async def test_thousands_of_results_of_one_name_cost_a_look_each_and_no_write(house: House) -> None:
+async def test_thousands_of_same_named_results_cost_one_lookup_each(house: Harness) -> None:
     """A scanner that calls everything Scan.jpg: a write each took ten seconds here."""
     house.outbox.mkdir()
-    body = picture("jpeg")
+    body = make_image("jpeg")
     (house.root / "body").write_bytes(body)
     for number in range(5_000):
         os.link(house.root / "body", house.outbox / (f"a-{number}.jpg" if number else "a.jpg"))
-    house.drop("a.jpg", seed=1)
+    house.drop_file("a.jpg", seed=1)
     began = time.monotonic()
-    assert await house.drain() == 0
+    assert await house.run_once() == 0
     assert time.monotonic() - began < 6
     assert house.job("a.jpg").output == house.outbox / "a-5000.jpg"
     shutil.rmtree(house.outbox)  # they are looked through one by one at the end
 
 
-async def test_leftover_parts_are_swept_and_strangers_files_are_not(house: House) -> None:
+async def test_own_part_files_are_swept_and_foreign_files_are_kept(house: Harness) -> None:
     house.outbox.mkdir()
     (house.outbox / ".picwish-7-0123abcd.part").write_bytes(b"half")
     (house.outbox / ".someone.part").write_bytes(b"theirs")
-    house.drop("a.jpg")
-    assert await house.drain() == 0
+    house.drop_file("a.jpg")
+    assert await house.run_once() == 0
     assert {path.name for path in house.outbox.iterdir()} == {"a.jpg", ".someone.part"}
 
 
-async def test_a_result_that_is_lost_from_the_spool_is_fetched_again_for_nothing(house: House) -> None:
-    assert await lose_the_nas_after_buying(house) == 1
+async def test_a_result_that_is_lost_from_the_spool_is_fetched_again_for_nothing(house: Harness) -> None:
+    assert await lose_nas_after_submit(house) == 1
     for path in (house.root / "state/journal.db.spool").iterdir():
         path.unlink()
-    bring_the_nas_back(house)
-    assert await house.drain() == 0
+    restore_nas(house)
+    assert await house.run_once() == 0
     assert (house.root / "nas/outbox/a.jpg").exists()
-    assert house.creates() == 1
+    assert house.count_creates() == 1
 
 
-async def test_a_result_that_was_fetched_again_is_tried_anew_before_it_waits_again(house: House) -> None:
+async def test_a_refetched_result_is_delivered_before_it_backs_off_again(house: Harness) -> None:
     """What an earlier run wrote about the outbox is no reason to give up in this one."""
-    assert await lose_the_nas_after_buying(house) == 1
+    assert await lose_nas_after_submit(house) == 1
     for path in (house.root / "state/journal.db.spool").iterdir():
         path.unlink()
-    assert await house.drain() == 1
+    assert await house.run_once() == 1
     reader = JournalReader.open(house.journal)
     waits = [event.message for event in reader.history(house.job("a.jpg").id) if "cannot be used" in event.message]
     reader.close()
     assert len(waits) == 2
-    bring_the_nas_back(house)
+    restore_nas(house)
 
 
-async def test_a_damaged_spool_is_never_delivered(house: House) -> None:
-    assert await lose_the_nas_after_buying(house) == 1
+async def test_a_damaged_spool_is_never_delivered(house: Harness) -> None:
+    assert await lose_nas_after_submit(house) == 1
     for path in (house.root / "state/journal.db.spool").iterdir():
         path.write_bytes(path.read_bytes()[:-10])
-    bring_the_nas_back(house)
-    assert await house.drain() == 0
+    restore_nas(house)
+    assert await house.run_once() == 0
     job = house.job("a.jpg")
     assert job.result is not None
     assert (house.root / "nas/outbox/a.jpg").stat().st_size == job.result.size
-    assert house.creates() == 1
+    assert house.count_creates() == 1
 
 
-async def test_what_is_damaged_leaves_the_spool_at_once(house: House) -> None:
+async def test_what_is_damaged_leaves_the_spool_at_once(house: Harness) -> None:
     """After a crash while it is fetched anew, it would pass for the new one."""
-    assert await lose_the_nas_after_buying(house) == 1
-    bring_the_nas_back(house)
-    config = house.config()
+    assert await lose_nas_after_submit(house) == 1
+    restore_nas(house)
+    config = house.load_config()
     journal, spool = Journal.open_for_writing(config.journal, Clock()), Spool(spool_folder(config.journal))
     async with PicwishClient(base_url=config.api.base_url, key=KEY, timeout=5) as client:
-        context = Context(config=config, journal=journal, spool=spool, clock=Clock(), client=client)
+        context = StepContext(config=config, journal=journal, spool=spool, clock=Clock(), client=client)
         [job] = journal.jobs(states=[State.DELIVERING])
-        kept = spool.path(job.id)
+        kept = spool.result_path(job.id)
         kept.write_bytes(kept.read_bytes() + b"behind its end")
         await Deliver(context).deliver(job)
         journal.close()
     assert house.job("a.jpg").state is State.PENDING
     assert not kept.exists()
-    assert await house.drain() == 0
-    assert house.creates() == 1
+    assert await house.run_once() == 0
+    assert house.count_creates() == 1
 
 
-async def test_an_original_that_cannot_be_moved_leaves_the_job_done_and_is_moved_later(house: House) -> None:
+async def test_an_unmovable_original_leaves_the_job_done_and_is_moved_later(house: Harness) -> None:
     house.rule = {"on_success": "move", "archive": "archive"}
-    source = house.drop("box/a.jpg")
-    with immutable(source.parent):
-        await house.drain()
+    source = house.drop_file("box/a.jpg")
+    with make_immutable(source.parent):
+        await house.run_once()
         job = house.job("box/a.jpg")
-        assert (job.state, job.original) == (State.DONE, Original.WAITING)
+        assert (job.state, job.original) == (State.DONE, OriginalStatus.WAITING)
         assert job.note == (
             f"the original could not be moved to {house.root}/archive yet: Operation not permitted; "
             "it is where it was, and is tried again every minute"
         )
         assert source.exists()
     await asyncio.sleep(0.15)
-    assert await house.drain() == 0
+    assert await house.run_once() == 0
     assert not source.exists()
     assert (house.root / "archive/box/a.jpg").exists()
-    assert house.creates() == 1
+    assert house.count_creates() == 1
 
 
-async def test_an_original_that_cannot_be_deleted_is_told_of_and_deleted_later(house: House) -> None:
+async def test_an_original_that_cannot_be_deleted_is_told_of_and_deleted_later(house: Harness) -> None:
     house.rule = {"on_success": "delete"}
-    source = house.drop("box/a.jpg")
-    with immutable(source.parent):
-        await house.drain()
+    source = house.drop_file("box/a.jpg")
+    with make_immutable(source.parent):
+        await house.run_once()
         assert house.job("box/a.jpg").note == (
             "the original could not be deleted yet: Operation not permitted; "
             "it is where it was, and is tried again every minute"
         )
         assert source.exists()
     await asyncio.sleep(0.15)
-    assert await house.drain() == 0
+    assert await house.run_once() == 0
     assert not source.exists()
-    assert house.creates() == 1
+    assert house.count_creates() == 1
 
 
-async def test_an_original_that_was_replaced_meanwhile_is_not_touched_and_is_new(house: House) -> None:
+async def test_an_original_that_was_replaced_meanwhile_is_not_touched_and_is_new(house: Harness) -> None:
     house.rule = {"on_success": "move", "archive": "nas/archive"}
-    source = house.drop("a.jpg", seed=1)
-    await house.drain()
-    assert house.job("a.jpg").original is Original.WAITING
-    new = house.drop("a.jpg", seed=2)
+    source = house.drop_file("a.jpg", seed=1)
+    await house.run_once()
+    assert house.job("a.jpg").original is OriginalStatus.WAITING
+    new = house.drop_file("a.jpg", seed=2)
     (house.root / "nas").mkdir()
     await asyncio.sleep(0.15)
-    assert await house.drain() == 0
-    assert [job.original for job in house.jobs()] == [Original.REPLACED, Original.MOVED]
+    assert await house.run_once() == 0
+    assert [job.original for job in house.jobs()] == [OriginalStatus.REPLACED, OriginalStatus.MOVED]
     assert new == source
-    assert house.creates() == 2
+    assert house.count_creates() == 2
 
 
-async def test_an_archived_original_that_is_dropped_again_is_delivered_from_its_first_result(house: House) -> None:
+async def test_an_archived_original_dropped_again_reuses_its_first_result(house: Harness) -> None:
     house.rule = {"on_success": "move", "archive": "archive"}
-    source = house.drop("a.jpg")
-    task = asyncio.create_task(house.drain())
+    source = house.drop_file("a.jpg")
+    task = asyncio.create_task(house.run_once())
     await task
     os.rename(house.root / "archive/a.jpg", source)
-    assert await house.drain() == 0
+    assert await house.run_once() == 0
     assert [job.credits for job in house.jobs()] == [5, 0]
     assert house.results() == {"a.jpg", "a-1.jpg"}
-    assert house.creates() == 1
+    assert house.count_creates() == 1
 
 
-async def test_a_task_whose_rule_left_is_delivered_to_the_outbox_that_it_was_submitted_for(house: House) -> None:
-    assert await lose_the_nas_after_buying(house) == 1
-    bring_the_nas_back(house)
+async def test_a_task_of_a_removed_rule_is_delivered_to_its_original_outbox(house: Harness) -> None:
+    assert await lose_nas_after_submit(house) == 1
+    restore_nas(house)
     (house.root / "other").mkdir()
     house.rule = {"name": "another", "inbox": "other"}
-    assert await house.drain() == 0
+    assert await house.run_once() == 0
     assert (house.root / "nas/outbox/a.jpg").exists()
 
 
-async def test_a_bug_in_one_job_parks_that_job_only(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = result_names.name_of
+async def test_a_bug_in_one_job_parks_that_job_only(house: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = result_names.result_name
 
     def stumble(job: object, *args: object) -> object:
         if str(getattr(job, "relative", "")) == "bad.jpg":
@@ -310,9 +308,9 @@ async def test_a_bug_in_one_job_parks_that_job_only(house: House, monkeypatch: p
         return real(job, *args)  # type: ignore[arg-type] # handed through
 
     monkeypatch.setattr(deliver, "name_of", stumble)
-    house.drop("bad.jpg", seed=1)
-    house.drop("good.jpg", seed=2)
-    assert await house.drain() == 1
+    house.drop_file("bad.jpg", seed=1)
+    house.drop_file("good.jpg", seed=2)
+    assert await house.run_once() == 1
     assert house.job("good.jpg").state is State.DONE
     job = house.job("bad.jpg")
     assert job.problem is not None
@@ -320,30 +318,30 @@ async def test_a_bug_in_one_job_parks_that_job_only(house: House, monkeypatch: p
     assert "ZeroDivisionError" in job.problem.message
 
 
-async def test_an_outbox_that_cannot_be_written_after_the_purchase_is_tried_until_it_can(house: House) -> None:
+async def test_an_outbox_unwritable_after_payment_is_retried_until_it_works(house: Harness) -> None:
     house.simulator.settings = replace(house.simulator.settings, processing=(0.6, 0.1))
     house.outbox.mkdir()
-    house.drop("a.jpg")
-    run = asyncio.create_task(house.drain())
-    await until(lambda: house.journal.exists() and bool(house.jobs(State.PENDING)))
-    with immutable(house.outbox):
+    house.drop_file("a.jpg")
+    run = asyncio.create_task(house.run_once())
+    await wait_until(lambda: house.journal.exists() and bool(house.jobs(State.PENDING)))
+    with make_immutable(house.outbox):
         assert await run == 1
         assert house.job("a.jpg").state is State.DELIVERING
-    assert await house.drain() == 0
+    assert await house.run_once() == 0
     assert house.results() == {"a.jpg"}
-    assert house.creates() == 1
+    assert house.count_creates() == 1
 
 
-async def test_the_older_contents_result_never_replaces_the_newer_ones(house: House) -> None:
+async def test_the_older_contents_result_never_replaces_the_newer_ones(house: Harness) -> None:
     house.rule = {"if_exists": "overwrite"}
     times = iter((1.5, 0.05))
     house.simulator.settings = replace(house.simulator.settings, processing=lambda: next(times, 0.05))
-    process = Process(house).start()
-    house.drop("a.jpg", seed=1)
-    await until(lambda: house.journal.exists() and bool(house.jobs(State.PENDING)))
+    process = DaemonProcess(house).start()
+    house.drop_file("a.jpg", seed=1)
+    await wait_until(lambda: house.journal.exists() and bool(house.jobs(State.PENDING)))
     old = house.dropped[house.inbox / "a.jpg"]
-    house.drop("a.jpg", seed=2)
-    await until(lambda: len(house.jobs(State.DONE)) == 2)
+    house.drop_file("a.jpg", seed=2)
+    await wait_until(lambda: len(house.jobs(State.DONE)) == 2)
     assert await process.stop() == 0
     first, second = house.jobs()
     assert first.sha256 == old
@@ -352,32 +350,32 @@ async def test_the_older_contents_result_never_replaces_the_newer_ones(house: Ho
     assert first.output == house.outbox / "a-1.jpg"
 
 
-async def test_an_inbox_that_is_away_when_an_original_should_go_buys_nothing_again(house: House) -> None:
+async def test_an_unavailable_inbox_during_disposal_pays_nothing_twice(house: Harness) -> None:
     house.rule = {"on_success": "move", "archive": "nas2/archive"}
-    source = house.drop("a.jpg")
-    await house.drain()
-    assert house.job("a.jpg").original is Original.WAITING
+    source = house.drop_file("a.jpg")
+    await house.run_once()
+    assert house.job("a.jpg").original is OriginalStatus.WAITING
     house.inbox.rename(house.root / "away")
     (house.root / "nas2").mkdir()
-    assert await house.drain() == 1
+    assert await house.run_once() == 1
     (house.root / "away").rename(house.inbox)
-    assert await house.drain() == 0
+    assert await house.run_once() == 0
     assert not source.exists()
     assert (house.root / "nas2/archive/a.jpg").exists()
-    assert house.creates() == 1
+    assert house.count_creates() == 1
 
 
-async def test_what_was_paid_for_and_cannot_be_delivered_stays_in_the_spool_for_retry(house: House) -> None:
-    await buy_and_obstruct(house, "a file")
-    assert await house.drain() == 0
+async def test_an_undeliverable_paid_result_stays_in_the_spool_for_retry(house: Harness) -> None:
+    await submit_then_obstruct(house, "a file")
+    assert await house.run_once() == 0
     assert [path.suffix for path in (house.root / "state/journal.db.spool").iterdir()] == [".result"]
 
 
-async def test_a_rule_that_says_keep_by_now_keeps_an_original_that_was_to_go(house: House) -> None:
+async def test_a_rule_changed_to_keep_keeps_an_original_due_for_removal(house: Harness) -> None:
     house.rule = {"on_success": "move", "archive": "nas2/archive"}
-    source = house.drop("a.jpg")
-    await house.drain()
+    source = house.drop_file("a.jpg")
+    await house.run_once()
     house.rule = {}
-    assert await house.drain() == 0
+    assert await house.run_once() == 0
     assert source.exists()
-    assert house.job("a.jpg").original is Original.PRESENT
+    assert house.job("a.jpg").original is OriginalStatus.PRESENT

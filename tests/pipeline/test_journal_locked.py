@@ -11,11 +11,11 @@ from picwish_watchd.cli.main import main
 from picwish_watchd.daemon.daemon import Daemon
 from picwish_watchd.job import State
 from picwish_watchd.journal import locks
-from tests.support.house import KEY, House, until
+from tests.support.house import KEY, Harness, wait_until
 
 
 @contextmanager
-def locked(house: House) -> Iterator[None]:
+def lock_journal(house: Harness) -> Iterator[None]:
     """Another process is in the middle of a transaction."""
     with open(f"{house.journal}.write", "rb+") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -27,28 +27,26 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(locks, "PATIENCE", 0.05)
 
 
-async def test_a_reload_that_is_asked_for_while_it_starts_is_made_once_it_serves(house: House) -> None:
-    daemon = Daemon(house.config(), KEY, reload=lambda: (house.config(), KEY))
+async def test_a_reload_requested_during_startup_happens_once_it_serves(house: Harness) -> None:
+    daemon = Daemon(house.load_config(), KEY, reload=lambda: (house.load_config(), KEY))
     house.more_rules = [{"name": "more", "inbox": "more"}]
-    house.drop("a.jpg", inbox="more")
+    house.drop_file("a.jpg", inbox="more")
     daemon.reload()
     running = asyncio.create_task(daemon.run())
     try:
-        await until(lambda: running.done() or (house.journal.exists() and house.jobs(State.DONE)))
+        await wait_until(lambda: running.done() or (house.journal.exists() and house.jobs(State.DONE)))
     finally:
         daemon.stop()
     assert await running == 0
     assert house.job("a.jpg").rule == "more"
 
 
-async def test_queued_images_of_a_rule_that_was_renamed_are_told_of(
-    house: House, capsys: pytest.CaptureFixture[str]
-) -> None:
-    house.top["budget"] = {"per_day": 0}
-    daemon = Daemon(house.config(), KEY, reload=lambda: (house.config(), KEY))
+async def test_queued_images_of_a_renamed_rule_are_reported(house: Harness, capsys: pytest.CaptureFixture[str]) -> None:
+    house.top_level["budget"] = {"per_day": 0}
+    daemon = Daemon(house.load_config(), KEY, reload=lambda: (house.load_config(), KEY))
     running = asyncio.create_task(daemon.run())
-    house.drop("a.jpg")
-    await until(lambda: running.done() or (house.journal.exists() and house.jobs(State.QUEUED)))
+    house.drop_file("a.jpg")
+    await wait_until(lambda: running.done() or (house.journal.exists() and house.jobs(State.QUEUED)))
     house.rule = {"name": "renamed"}
     told = "1 queued image waits for rule scans, which left the configuration: put it back"
     capsys.readouterr()
@@ -61,56 +59,56 @@ async def test_queued_images_of_a_rule_that_was_renamed_are_told_of(
         assert told in capsys.readouterr().out
 
 
-async def test_a_reload_that_cannot_be_written_down_changes_nothing_and_the_next_one_is_obeyed(house: House) -> None:
-    daemon = Daemon(house.config(), KEY, reload=lambda: (house.config(), KEY))
+async def test_a_reload_that_cannot_be_journaled_changes_nothing(house: Harness) -> None:
+    daemon = Daemon(house.load_config(), KEY, reload=lambda: (house.load_config(), KEY))
     running = asyncio.create_task(daemon.run())
-    await until(lambda: '"watching": true' in house.report())
+    await wait_until(lambda: '"watching": true' in house.daemon_report())
     house.rule = {"type": 1}
-    with locked(house):
+    with lock_journal(house):
         daemon.reload()
-    assert [desk.rule.type for desk in daemon.desks.all()] == [0]
+    assert [desk.rule.type for desk in daemon.desks.list_active()] == [0]
     daemon.reload()
-    assert [desk.rule.type for desk in daemon.desks.all()] == [1]
-    house.drop("a.jpg")
-    await until(lambda: bool(house.jobs(State.DONE)))
+    assert [desk.rule.type for desk in daemon.desks.list_active()] == [1]
+    house.drop_file("a.jpg")
+    await wait_until(lambda: bool(house.jobs(State.DONE)))
     daemon.stop()
     await running
     assert house.job("a.jpg").credits == 4
 
 
-async def test_an_inbox_is_watched_though_the_mount_that_it_lies_on_cannot_be_written_down(house: House) -> None:
+async def test_an_inbox_is_watched_though_its_mount_cannot_be_journaled(house: Harness) -> None:
     house.inbox.rmdir()
     house.rule = {"rescan_interval": "100ms"}
-    daemon = Daemon(house.config(), KEY)
+    daemon = Daemon(house.load_config(), KEY)
     running = asyncio.create_task(daemon.run())
-    await until(lambda: "No such file" in house.report())
-    with locked(house):
+    await wait_until(lambda: "No such file" in house.daemon_report())
+    with lock_journal(house):
         house.inbox.mkdir()
-        await until(lambda: all(desk.watching for desk in daemon.desks.all()), 5)
-    await until(lambda: daemon.desks.all()[0].watcher.home is not None, 5)
+        await wait_until(lambda: all(desk.is_watching for desk in daemon.desks.list_active()), 5)
+    await wait_until(lambda: daemon.desks.list_active()[0].watcher.home is not None, 5)
     daemon.stop()
     await running
 
 
-async def test_status_hears_what_happened_while_the_journal_was_locked(
-    house: House, monkeypatch: pytest.MonkeyPatch
+async def test_status_shows_what_happened_while_the_journal_was_locked(
+    house: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("picwish_watchd.reporting.status_report._AGAIN", 0.1)
     house.inbox.rmdir()
     house.rule = {"rescan_interval": "100ms"}
-    daemon = Daemon(house.config(), KEY)
+    daemon = Daemon(house.load_config(), KEY)
     running = asyncio.create_task(daemon.run())
-    await until(lambda: "No such file" in house.report())
-    with locked(house):
+    await wait_until(lambda: "No such file" in house.daemon_report())
+    with lock_journal(house):
         house.inbox.mkdir()
-        await until(lambda: all(desk.watching for desk in daemon.desks.all()), 5)
-    await until(lambda: '"watching": true' in house.report(), 5)
+        await wait_until(lambda: all(desk.is_watching for desk in daemon.desks.list_active()), 5)
+    await wait_until(lambda: '"watching": true' in house.daemon_report(), 5)
     daemon.stop()
     await running
 
 
-async def test_a_wait_for_the_journal_is_told_once_and_so_is_its_end(
-    house: House, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+async def test_a_journal_outage_is_logged_once_and_so_is_its_end(
+    house: Harness, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     tries, locked_within = list[int](), locks._locked_within
 
@@ -118,27 +116,27 @@ async def test_a_wait_for_the_journal_is_told_once_and_so_is_its_end(
         tries.append(fd)
         return locked_within(fd, seconds)
 
-    daemon = Daemon(house.config(), KEY)
+    daemon = Daemon(house.load_config(), KEY)
     running = asyncio.create_task(daemon.run())
-    await until(lambda: '"watching": true' in house.report())
+    await wait_until(lambda: '"watching": true' in house.daemon_report())
     told = ""
     for number in range(2):
         monkeypatch.setattr(locks, "_locked_within", counted)
-        with locked(house):
+        with lock_journal(house):
             del tries[:]
             for name in range(3):
-                house.drop(f"{number}-{name}.jpg", seed=3 * number + name)
-                await until(lambda: len(tries) > 2 * (name + 1))  # noqa: B023 - awaited here
+                house.drop_file(f"{number}-{name}.jpg", seed=3 * number + name)
+                await wait_until(lambda: len(tries) > 2 * (name + 1))  # noqa: B023 - awaited here
         monkeypatch.setattr(locks, "_locked_within", locked_within)
         told += capsys.readouterr().out
-        await until(lambda: len(house.jobs(State.DONE)) == 3 * (number + 1))  # noqa: B023 - awaited here
+        await wait_until(lambda: len(house.jobs(State.DONE)) == 3 * (number + 1))  # noqa: B023 - awaited here
 
         def goes_on() -> bool:
             nonlocal told
             told += capsys.readouterr().out
             return told.count("journal.goes_on") > number  # noqa: B023 - awaited here
 
-        await until(goes_on)
+        await wait_until(goes_on)
     daemon.stop()
     assert await running == 0
     assert told.count("journal.waits") == told.count("journal.goes_on") == 2

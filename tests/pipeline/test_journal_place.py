@@ -12,7 +12,7 @@ from picwish_watchd.cli.main import main
 from picwish_watchd.errors import JournalError
 from picwish_watchd.job import State
 from tests.support import forks
-from tests.support.house import KEY, House
+from tests.support.house import KEY, Harness
 
 COMMANDS = (
     ("run", "--once"), ("check",), ("status",), ("jobs",), ("show", "1"), ("why", "a.jpg"), ("plan",), ("retry", "1"),
@@ -21,7 +21,7 @@ COMMANDS = (
 
 
 @contextmanager
-def in_its_place(kind: str, place: Path) -> Iterator[Path]:
+def create_obstacle(kind: str, place: Path) -> Iterator[Path]:
     """Something that is no journal."""
     with ExitStack() as stack:
         if kind == "folder":
@@ -40,10 +40,10 @@ def in_its_place(kind: str, place: Path) -> Iterator[Path]:
         yield {"device": Path("/dev/null"), "root folder": Path("/")}.get(kind, place)
 
 
-def answer(command: tuple[str, ...], file: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
+def run_command(command: tuple[str, ...], file: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
     """The exit code and what was said; of `run` by another process, for it would set up the log of this one."""
     if command[0] == "run":
-        done = forks.run(*command, "-c", file, environ=dict(os.environ))
+        done = forks.run_fork(*command, "-c", file, environ=dict(os.environ))
         return done.returncode, done.stdout + done.stderr
     capsys.readouterr()
     code = main([*command, "-c", file])
@@ -63,38 +63,38 @@ def answer(command: tuple[str, ...], file: str, capsys: pytest.CaptureFixture[st
         ("name that is too long", "File name too long"),
     ],
 )
-def test_every_command_says_in_words_what_is_in_the_journals_place(
-    house: House, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, kind: str, told: str
+def test_every_command_reports_what_is_in_the_journals_place(
+    house: Harness, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, kind: str, told: str
 ) -> None:
     monkeypatch.setenv("PICWISH_API_KEY", KEY)
-    house.drop("a.jpg")
-    with in_its_place(kind, house.root / "place") as place:
-        house.top["journal"] = str(place)
-        file = str(house.configure())
+    house.drop_file("a.jpg")
+    with create_obstacle(kind, house.root / "place") as place:
+        house.top_level["journal"] = str(place)
+        file = str(house.write_config())
         before = {*os.listdir(house.root), *os.listdir(place.parent)}
         for command in COMMANDS:
-            code, said = answer(command, file, capsys)
+            code, said = run_command(command, file, capsys)
             assert (command, code) == (command, 74)
             assert told in said, (command, said)
         assert {*os.listdir(house.root), *os.listdir(place.parent)} == before
-    assert not house.creates()
+    assert not house.count_creates()
 
 
-async def test_a_journal_behind_a_link_whose_disk_is_away_is_waited_for_and_nothing_is_bought_again(
-    house: House,
+async def test_a_linked_journal_on_an_absent_disk_is_never_replaced(
+    house: Harness,
 ) -> None:
     """It was moved to another disk with all that belongs to it, and a link put into its place."""
-    house.drop("a.jpg")
-    assert await house.drain() == 0
+    house.drop_file("a.jpg")
+    assert await house.run_once() == 0
     disk = house.root / "disk"
     house.journal.parent.rename(disk)
     house.journal.parent.mkdir()
     house.journal.symlink_to(disk / "journal.db")
     disk.rename(house.root / "away")
     with pytest.raises(JournalError, match=r"is a link to .*: No such file or directory"):
-        await house.drain()
+        await house.run_once()
     assert house.journal.is_symlink()
     (house.root / "away").rename(disk)
-    assert await house.drain() == 0
+    assert await house.run_once() == 0
     assert [job.state for job in house.jobs()] == [State.DONE]
-    assert house.creates() == 1
+    assert house.count_creates() == 1

@@ -15,23 +15,23 @@ from picwish_watchd.daemon.daemon import Daemon
 from picwish_watchd.fs import hang_guard
 from picwish_watchd.job import State
 from picwish_watchd.pipeline import inboxes
-from picwish_watchd.pipeline.gate import Reason
+from picwish_watchd.pipeline.gate import CloseReason
 from picwish_watchd.runtime import keyed_executor
-from tests.support.house import KEY, House, until
-from tests.support.mounting import hanging
+from tests.support.house import KEY, Harness, wait_until
+from tests.support.mounting import hanging_mount
 
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same waits, of tenths of a second."""
-    for room, name in ((hang_guard, "PATIENCE"), (keyed_executor, "PATIENCE"), (inboxes, "_OVERDUE")):
+    for room, name in ((hang_guard, "HANG_TIMEOUT"), (keyed_executor, "STUCK_TIMEOUT"), (inboxes, "_OVERDUE_SECONDS")):
         monkeypatch.setattr(room, name, 0.2)
     monkeypatch.setattr(daemon_room, "_READY_PATIENCE", 0.2)
 
 
 @pytest.mark.parametrize("gate", ["open", "on trial"])
-async def test_a_mount_that_hangs_holds_up_its_own_rules_only_and_systemd_hears_that_all_is_well(
-    house: House, monkeypatch: pytest.MonkeyPatch, gate: str
+async def test_a_hanging_mount_blocks_only_its_own_rules_and_no_watchdog(
+    house: Harness, monkeypatch: pytest.MonkeyPatch, gate: str
 ) -> None:
     """The rule whose outbox hangs asks first for both slots on the way to PicWish, or for the trial at the gate."""
     (house.root / "nas").mkdir()
@@ -41,22 +41,22 @@ async def test_a_mount_that_hangs_holds_up_its_own_rules_only_and_systemd_hears_
         {"name": "from", "inbox": "nas/in", "rescan_interval": "100ms"},
         {"name": "to", "inbox": "other", "outbox": "nas/out", "priority": 1},
     ]
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager, hanging(house.root / "nas"):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager, hanging_mount(house.root / "nas"):
         manager.bind(f"\0picwish-hang-{os.getpid()}")
         manager.setblocking(False)
         monkeypatch.setenv("NOTIFY_SOCKET", f"@picwish-hang-{os.getpid()}")
         monkeypatch.setenv("WATCHDOG_USEC", "3000000")
-        daemon = Daemon(house.config(), KEY)
+        daemon = Daemon(house.load_config(), KEY)
         running = asyncio.create_task(daemon.run())
-        await until(lambda: house.report().count('"watching": true') == 2)
+        await wait_until(lambda: house.daemon_report().count('"watching": true') == 2)
         if gate == "on trial":
-            daemon.gate.close(Reason.API_DOWN, "it does not answer", trial=True)
+            daemon.gate.close(CloseReason.API_DOWN, "it does not answer", trial=True)
         for number in range(4):
-            house.drop(f"{number}.jpg", seed=number, inbox="other")
-        await until(lambda: daemon.context.lanes.hangs("out:to"))
-        house.drop("a.jpg", seed=9)
-        await until(lambda: len(house.jobs(State.DONE)) == 1)
-        await until(lambda: "does its mount hang?" in house.report())
+            house.drop_file(f"{number}.jpg", seed=number, inbox="other")
+        await wait_until(lambda: daemon.context.executor.is_stuck("out:to"))
+        house.drop_file("a.jpg", seed=9)
+        await wait_until(lambda: len(house.jobs(State.DONE)) == 1)
+        await wait_until(lambda: "does its mount hang?" in house.daemon_report())
         heard: set[bytes] = set()
         with suppress(BlockingIOError):
             while True:
@@ -68,24 +68,24 @@ async def test_a_mount_that_hangs_holds_up_its_own_rules_only_and_systemd_hears_
         assert {b"READY=1", b"WATCHDOG=1"} <= heard
         assert daemon.hanging
     assert house.job("a.jpg").state is State.DONE
-    assert house.creates() == 1
+    assert house.count_creates() == 1
     assert {job.state for job in house.jobs()} == {State.DONE, State.QUEUED}
 
 
-async def test_a_rule_that_moves_away_from_an_inbox_that_hangs_takes_in_what_lies_in_the_new_one(house: House) -> None:
+async def test_a_rule_can_be_moved_off_a_hanging_inbox(house: Harness) -> None:
     (house.root / "nas" / "in").mkdir(parents=True)
     house.rule = {"inbox": "nas/in", "settle": "200ms"}
-    daemon = Daemon(house.config(), KEY, reload=lambda: (house.config(), KEY))
+    daemon = Daemon(house.load_config(), KEY, reload=lambda: (house.load_config(), KEY))
     running = asyncio.create_task(daemon.run())
-    await until(lambda: '"watching": true' in house.report())
-    house.drop("a.jpg", inbox="nas/in")
-    await until(lambda: daemon.desks.settling)
-    with hanging(house.root / "nas"):
-        await until(lambda: daemon.context.lanes.busy)
+    await wait_until(lambda: '"watching": true' in house.daemon_report())
+    house.drop_file("a.jpg", inbox="nas/in")
+    await wait_until(lambda: daemon.desks.settling_count)
+    with hanging_mount(house.root / "nas"):
+        await wait_until(lambda: daemon.context.executor.has_running)
         house.rule = {"settle": "50ms"}
-        house.drop("b.jpg", seed=1)
+        house.drop_file("b.jpg", seed=1)
         daemon.reload()
-        await until(lambda: house.jobs(State.DONE))
+        await wait_until(lambda: house.jobs(State.DONE))
         daemon.stop()
         daemon.stop()
         async with asyncio.timeout(5):
@@ -93,17 +93,17 @@ async def test_a_rule_that_moves_away_from_an_inbox_that_hangs_takes_in_what_lie
     assert house.job("b.jpg").state is State.DONE
 
 
-async def test_a_rule_that_moves_away_from_an_outbox_that_hangs_asks_for_a_restart_and_goes_on_after_it(
-    house: House, capsys: pytest.CaptureFixture[str]
+async def test_moving_a_rule_off_a_hanging_outbox_needs_a_restart(
+    house: Harness, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (house.root / "nas" / "out").mkdir(parents=True)
     house.rule = {"outbox": "nas/out"}
-    daemon = Daemon(house.config(), KEY, reload=lambda: (house.config(), KEY))
+    daemon = Daemon(house.load_config(), KEY, reload=lambda: (house.load_config(), KEY))
     running = asyncio.create_task(daemon.run())
-    await until(lambda: '"watching": true' in house.report())
-    with hanging(house.root / "nas"):
-        house.drop("a.jpg")
-        await until(lambda: daemon.context.lanes.hangs("out:scans"))
+    await wait_until(lambda: '"watching": true' in house.daemon_report())
+    with hanging_mount(house.root / "nas"):
+        house.drop_file("a.jpg")
+        await wait_until(lambda: daemon.context.executor.is_stuck("out:scans"))
         daemon.reload()
         assert "config.needs_restart" not in capsys.readouterr().out
         house.rule = {"outbox": "outbox"}
@@ -113,39 +113,39 @@ async def test_a_rule_that_moves_away_from_an_outbox_that_hangs_asks_for_a_resta
         daemon.stop()
         async with asyncio.timeout(5):
             await running
-        assert await house.drain() == 0
+        assert await house.run_once() == 0
     assert house.results() == {"a.jpg"}
 
 
-async def test_files_that_nobody_comes_to_judge_are_told_of_once_and_judged_when_their_mount_is_back(
-    house: House, capsys: pytest.CaptureFixture[str]
+async def test_files_on_a_hanging_mount_are_logged_once_and_judged_later(
+    house: Harness, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (house.root / "nas" / "in").mkdir(parents=True)
     house.rule = {"inbox": "nas/in", "settle": "200ms"}
-    daemon = Daemon(house.config(), KEY)
+    daemon = Daemon(house.load_config(), KEY)
     running = asyncio.create_task(daemon.run())
-    await until(lambda: '"watching": true' in house.report())
-    house.drop("a.jpg", inbox="nas/in")
-    await until(lambda: daemon.desks.settling)
+    await wait_until(lambda: '"watching": true' in house.daemon_report())
+    house.drop_file("a.jpg", inbox="nas/in")
+    await wait_until(lambda: daemon.desks.settling_count)
     told: list[str] = []
 
     def said(what: str) -> bool:
         told.extend(line for line in capsys.readouterr().out.splitlines() if "judging.waits" in line)
         return any(what in line for line in told)
 
-    with hanging(house.root / "nas"):
-        await until(lambda: daemon.context.lanes.busy)
-        await until(lambda: said("does its mount hang"))
+    with hanging_mount(house.root / "nas"):
+        await wait_until(lambda: daemon.context.executor.has_running)
+        await wait_until(lambda: said("does its mount hang"))
         seen = daemon.context.clock.monotonic()
-        await until(lambda: daemon.context.clock.monotonic() > seen + 2)  # it looks after them once a second
-    await until(lambda: house.jobs(State.DONE))
+        await wait_until(lambda: daemon.context.clock.monotonic() > seen + 2)  # it looks after them once a second
+    await wait_until(lambda: house.jobs(State.DONE))
     daemon.stop()
     assert await running == 0
     assert not said("anything else")
     assert len(told) == 1
 
 
-async def test_a_mount_whose_server_has_died_is_waited_for_and_nothing_is_parked_or_ended(house: House) -> None:
+async def test_a_mount_with_a_dead_server_is_waited_for_and_holds_no_job(house: Harness) -> None:
     """Whatever is asked there is answered "Transport endpoint is not connected"."""
     (house.root / "nas").mkdir()
     house.rule = {"inbox": "nas/in", "outbox": "nas/out", "on_success": "move", "archive": "nas/archive"}
@@ -155,34 +155,34 @@ async def test_a_mount_whose_server_has_died_is_waited_for_and_nothing_is_parked
     ]
     for folder in ("in", "out", "to", "archive"):
         (house.root / "nas" / folder).mkdir()
-    house.drop("a.jpg", seed=1)
-    house.drop("b.jpg", seed=2, inbox="nas/in")
-    house.drop("c.jpg", seed=3, inbox="well")
-    assert await house.drain() == 0
-    house.drop("a2.jpg", seed=4)
-    house.drop("b2.jpg", seed=5, inbox="nas/in")
-    house.drop("c2.jpg", seed=6, inbox="well")
-    with hanging(house.root / "nas", dead=True):
-        assert await house.drain() == 1
-        assert "Transport endpoint is not connected" in house.report()
+    house.drop_file("a.jpg", seed=1)
+    house.drop_file("b.jpg", seed=2, inbox="nas/in")
+    house.drop_file("c.jpg", seed=3, inbox="well")
+    assert await house.run_once() == 0
+    house.drop_file("a2.jpg", seed=4)
+    house.drop_file("b2.jpg", seed=5, inbox="nas/in")
+    house.drop_file("c2.jpg", seed=6, inbox="well")
+    with hanging_mount(house.root / "nas", dead=True):
+        assert await house.run_once() == 1
+        assert "Transport endpoint is not connected" in house.daemon_report()
         assert house.job("a2.jpg").state is State.QUEUED
         assert "Transport endpoint is not connected" in (house.job("a2.jpg").note or "")
         assert house.job("c2.jpg").state is State.DONE
-    assert await house.drain() == 0
+    assert await house.run_once() == 0
     assert {str(job.relative): job.state for job in house.jobs()} == dict.fromkeys(
         ("a.jpg", "b.jpg", "c.jpg", "a2.jpg", "b2.jpg", "c2.jpg"), State.DONE
     )
 
 
 @pytest.mark.parametrize("dead", [False, True])
-def test_check_tells_which_folders_do_not_answer_and_ends(
-    house: House, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, dead: bool
+def test_check_names_hanging_folders_and_ends(
+    house: Harness, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, dead: bool
 ) -> None:
     (house.root / "nas").mkdir()
     house.rule = {"inbox": "nas/in", "outbox": "nas/out"}
     monkeypatch.setenv("PICWISH_API_KEY", KEY)
-    with hanging(house.root / "nas", dead=dead):
-        assert main(["check", "-c", str(house.configure())]) == 1
+    with hanging_mount(house.root / "nas", dead=dead):
+        assert main(["check", "-c", str(house.write_config())]) == 1
     told = capsys.readouterr().out
     if not dead:
         assert f"FAIL  inbox of scans: {house.root}/nas/in: no answer within 0.2 s\n" in told
@@ -192,9 +192,7 @@ def test_check_tells_which_folders_do_not_answer_and_ends(
     assert "ok    journal" in told
 
 
-async def test_why_and_plan_answer_beside_a_mount_that_does_not(
-    house: House, capsys: pytest.CaptureFixture[str]
-) -> None:
+async def test_why_and_plan_answer_beside_a_hanging_mount(house: Harness, capsys: pytest.CaptureFixture[str]) -> None:
     nas = house.root / "nas"
     (nas / "in").mkdir(parents=True)
     house.rule = {"outbox": "nas/to"}
@@ -203,11 +201,11 @@ async def test_why_and_plan_answer_beside_a_mount_that_does_not(
         {"name": "well", "inbox": "well", "outbox": "outbox"},
     ]
     for seed, (name, inbox) in enumerate((("a.jpg", "inbox"), ("b.jpg", "nas/in"), ("c.jpg", "well"))):
-        house.drop(name, seed=seed, inbox=inbox)
-    assert await house.drain() == 0
-    house.drop("new.jpg", seed=7)
-    house.drop("copy.jpg", seed=0)
-    file = str(house.configure())
+        house.drop_file(name, seed=seed, inbox=inbox)
+    assert await house.run_once() == 0
+    house.drop_file("new.jpg", seed=7)
+    house.drop_file("copy.jpg", seed=0)
+    file = str(house.write_config())
 
     def told(*command: str) -> tuple[int, str]:
         codes: list[int] = []
@@ -217,7 +215,7 @@ async def test_why_and_plan_answer_beside_a_mount_that_does_not(
         assert codes, f"{command} does not come back"
         return codes[0], capsys.readouterr().out
 
-    with hanging(nas):
+    with hanging_mount(nas):
         code, text = told("why", str(nas / "in" / "b.jpg"))
         assert code == 0
         assert "it is done" in text

@@ -11,77 +11,77 @@ from picwish_watchd.daemon.daemon import Daemon
 from picwish_watchd.errors import WatchdError
 from picwish_watchd.job import State
 from picwish_watchd.runtime import keyed_executor
-from tests.support.house import KEY, House, Process, until
+from tests.support.house import KEY, DaemonProcess, Harness, wait_until
 
 
 @dataclass
-class Limit:
+class ThreadLimit:
     """How many more threads are granted; None: any number."""
 
-    left: int | None = None
+    available: int | None = None
     refused: int = 0
 
 
 @pytest.fixture
-def limit(monkeypatch: pytest.MonkeyPatch) -> Limit:
-    limit, begin = Limit(), threading.Thread.start
+def limit(monkeypatch: pytest.MonkeyPatch) -> ThreadLimit:
+    limit, begin = ThreadLimit(), threading.Thread.start
 
     def start(thread: threading.Thread) -> None:
-        if limit.left == 0:
+        if limit.available == 0:
             limit.refused += 1
             raise RuntimeError("can't start new thread")
-        if limit.left is not None:
-            limit.left -= 1
+        if limit.available is not None:
+            limit.available -= 1
         begin(thread)
 
     monkeypatch.setattr(threading.Thread, "start", start)
-    monkeypatch.setattr(keyed_executor, "_AGAIN", 0.05)
+    monkeypatch.setattr(keyed_executor, "_RETRY_DELAY", 0.05)
     return limit
 
 
-async def test_while_it_runs_files_wait_for_a_thread_and_come_through(house: House, limit: Limit) -> None:
+async def test_files_wait_for_a_thread_and_are_processed(house: Harness, limit: ThreadLimit) -> None:
     house.rule = {"on_success": "move", "archive": "archive", "rescan_interval": "100ms"}
-    daemon = Daemon(house.config(), KEY)
+    daemon = Daemon(house.load_config(), KEY)
     running = asyncio.create_task(daemon.run())
-    await until(lambda: '"watching": true' in house.report())
+    await wait_until(lambda: '"watching": true' in house.daemon_report())
     for granted in (0, 1, None):
-        limit.left = granted
+        limit.available = granted
         refused = limit.refused
-        house.drop(f"{granted}.jpg", seed=9 if granted is None else granted)
-        await until(lambda: limit.left is None or limit.refused > refused + 2)  # noqa: B023 - awaited here
+        house.drop_file(f"{granted}.jpg", seed=9 if granted is None else granted)
+        await wait_until(lambda: limit.available is None or limit.refused > refused + 2)  # noqa: B023 - awaited here
         assert not house.jobs(State.HELD)
-    await until(lambda: len(house.jobs(State.DONE)) == 3)
+    await wait_until(lambda: len(house.jobs(State.DONE)) == 3)
     daemon.stop()
     assert await running == 0
-    assert house.creates() == 3
+    assert house.count_creates() == 3
 
 
 @pytest.mark.parametrize(("granted", "told"), [(4, "no thread to watch it"), (5, '"observer": "polling"')])
-async def test_at_its_start_an_inbox_waits_for_the_thread_that_watches_it_and_does_without_one_that_listens(
-    house: House, limit: Limit, granted: int, told: str
+async def test_without_threads_an_inbox_waits_for_a_watcher_or_polls(
+    house: Harness, limit: ThreadLimit, granted: int, told: str
 ) -> None:
-    house.drop("a.jpg")
-    daemon = Daemon(house.config(), KEY)
-    limit.left = granted
+    house.drop_file("a.jpg")
+    daemon = Daemon(house.load_config(), KEY)
+    limit.available = granted
     running = asyncio.create_task(daemon.run())
-    await until(lambda: told in house.report())
-    limit.left = None
-    await until(lambda: house.jobs(State.DONE))
+    await wait_until(lambda: told in house.daemon_report())
+    limit.available = None
+    await wait_until(lambda: house.jobs(State.DONE))
     daemon.stop()
     assert await running == 0
 
 
-async def test_too_few_to_begin_with_are_told_in_words(house: House, limit: Limit) -> None:
-    daemon = Daemon(house.config(), KEY)
-    limit.left = 2
+async def test_too_few_threads_at_startup_are_reported(house: Harness, limit: ThreadLimit) -> None:
+    daemon = Daemon(house.load_config(), KEY)
+    limit.available = 2
     with pytest.raises(WatchdError, match="too few threads") as told:
         await daemon.run()
-    limit.left = None
+    limit.available = None
     assert told.value.hint is not None
     assert "TasksMax" in told.value.hint
 
 
-_GRANTS_NONE_WHILE_THERE_IS = """import os, threading
+_REFUSE_THREADS_WHILE_FILE_EXISTS = """import os, threading
 begin = threading.Thread.start
 def start(thread):
     if os.path.exists({!r}):
@@ -91,16 +91,16 @@ threading.Thread.start = start
 """
 
 
-async def test_a_stop_while_none_is_granted_ends_well_and_nothing_is_lost(house: House) -> None:
+async def test_a_stop_without_threads_ends_cleanly_and_loses_nothing(house: Harness) -> None:
     none = house.root / "none"
     (house.root / "strange").mkdir()
-    (house.root / "strange" / "sitecustomize.py").write_text(_GRANTS_NONE_WHILE_THERE_IS.format(str(none)))
+    (house.root / "strange" / "sitecustomize.py").write_text(_REFUSE_THREADS_WHILE_FILE_EXISTS.format(str(none)))
     path = os.pathsep.join((str(house.root / "strange"), os.environ.get("PYTHONPATH", "")))
-    process = Process(house, environ={"PYTHONPATH": path}, fresh=True).start()
-    await until(lambda: '"watching": true' in house.report())
+    process = DaemonProcess(house, environ={"PYTHONPATH": path}, fresh=True).start()
+    await wait_until(lambda: '"watching": true' in house.daemon_report())
     none.touch()
-    house.drop("a.jpg")
-    await until(lambda: any(line["event"] == "threads.none" for line in process.log()))
+    house.drop_file("a.jpg")
+    await wait_until(lambda: any(line["event"] == "threads.none" for line in process.logged_events()))
     assert await process.stop() == 0
-    assert await house.drain() == 0
+    assert await house.run_once() == 0
     assert house.job("a.jpg").state is State.DONE

@@ -5,74 +5,74 @@ import json
 
 import pytest
 
-from picwish_watchd.job import ErrorCode, Original, State
+from picwish_watchd.job import ErrorCode, OriginalStatus, State
 from picwish_watchd.pipeline import dispose, prepare
 from picwish_watchd.simulator import Fault
 from picwish_watchd.simulator.faults import EndIn
-from tests.support.house import House
+from tests.support.house import Harness
 
 
 @pytest.fixture(autouse=True)
 def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dispose, "_PAUSE", 0.1)
-    monkeypatch.setattr(dispose, "_IDLE", 0.1)
-    monkeypatch.setattr(prepare, "_PAUSE", 0.1)
+    monkeypatch.setattr(dispose, "_RETRY_DELAY", 0.1)
+    monkeypatch.setattr(dispose, "_IDLE_SECONDS", 0.1)
+    monkeypatch.setattr(prepare, "_RETRY_DELAY", 0.1)
 
 
-async def test_a_file_that_came_back_is_not_moved_for_the_job_that_missed_it(house: House) -> None:
+async def test_a_file_that_came_back_is_not_moved_for_its_earlier_job(house: Harness) -> None:
     house.rule = {"on_failure": "move", "failed": "nas/failed", "outbox": "away/outbox"}
-    source = house.drop("a.jpg")
-    assert await house.drain() == 1, "the outbox is away"
+    source = house.drop_file("a.jpg")
+    assert await house.run_once() == 1, "the outbox is away"
     source.rename(house.root / "kept.jpg")
     (house.root / "away").mkdir()
-    assert await house.drain() == 1
+    assert await house.run_once() == 1
     missed = house.job("a.jpg")
     assert missed.problem is not None
-    assert (missed.problem.code, missed.original) == (ErrorCode.SOURCE_MISSING, Original.GONE)
+    assert (missed.problem.code, missed.original) == (ErrorCode.SOURCE_MISSING, OriginalStatus.GONE)
     (house.root / "kept.jpg").rename(source)
-    assert await house.drain() == 0
+    assert await house.run_once() == 0
     (house.root / "nas").mkdir()  # where a failed original is moved to
-    assert await house.drain() == 0
+    assert await house.run_once() == 0
     assert source.exists()
     assert [job.state for job in house.jobs()] == [State.REJECTED, State.DONE]
-    assert house.creates() == 1
+    assert house.count_creates() == 1
 
 
-async def test_a_run_that_only_moves_the_original_of_an_earlier_failure_ends_well(house: House) -> None:
+async def test_a_run_that_only_moves_an_earlier_failures_original_exits_0(house: Harness) -> None:
     house.rule = {"on_failure": "move", "failed": "nas/failed"}
-    source = house.drop("a.jpg", b"<html>")
-    assert await house.drain() == 1
+    source = house.drop_file("a.jpg", b"<html>")
+    assert await house.run_once() == 1
     (house.root / "nas").mkdir()
-    assert await house.drain() == 0
+    assert await house.run_once() == 0
     assert not source.exists()
-    assert house.job("a.jpg").original is Original.MOVED
+    assert house.job("a.jpg").original is OriginalStatus.MOVED
 
 
-async def test_a_file_that_has_a_newer_job_is_not_moved_for_an_older_one(house: House) -> None:
+async def test_a_file_that_has_a_newer_job_is_not_moved_for_an_older_one(house: Harness) -> None:
     house.rule = {"on_failure": "move", "failed": "nas/failed"}
     house.simulator.script.add(Fault("create", EndIn(-5)))
-    source = house.drop("a.jpg", seed=1)
-    assert await house.drain() == 1
-    assert house.job("a.jpg").original is Original.WAITING
+    source = house.drop_file("a.jpg", seed=1)
+    assert await house.run_once() == 1
+    assert house.job("a.jpg").original is OriginalStatus.WAITING
     first = source.read_bytes()
-    house.drop("a.jpg", seed=2)
-    await house.drain()
-    house.drop("a.jpg", first)
-    await house.drain()
+    house.drop_file("a.jpg", seed=2)
+    await house.run_once()
+    house.drop_file("a.jpg", first)
+    await house.run_once()
     (house.root / "nas").mkdir()
-    await house.drain()
+    await house.run_once()
     assert source.read_bytes() == first
     assert [job.state for job in house.jobs()] == [State.FAILED, State.DONE, State.DONE]
-    assert house.jobs()[0].original is Original.REPLACED
+    assert house.jobs()[0].original is OriginalStatus.REPLACED
 
 
-async def test_a_sidecar_that_could_not_be_written_is_told_of_and_written_later(house: House) -> None:
+async def test_an_unwritable_sidecar_is_reported_and_written_later(house: Harness) -> None:
     house.rule = {"on_failure": "move", "failed": "failed"}
     (house.root / "failed" / "a.jpg.error.json").mkdir(parents=True)
-    source = house.drop("a.jpg", b"no image at all")
-    assert await house.drain() == 1
+    source = house.drop_file("a.jpg", b"no image at all")
+    assert await house.run_once() == 1
     job = house.job("a.jpg")
-    assert (job.state, job.original) == (State.REJECTED, Original.WAITING)
+    assert (job.state, job.original) == (State.REJECTED, OriginalStatus.WAITING)
     moved = house.root / "failed" / "a.jpg"
     assert job.note == (
         f"the original was moved to {moved}, and what was wrong with it could not be written beside it yet: "
@@ -82,21 +82,21 @@ async def test_a_sidecar_that_could_not_be_written_is_told_of_and_written_later(
     assert not source.exists()
     (house.root / "failed" / "a.jpg.error.json").rmdir()
     await asyncio.sleep(0.15)
-    await house.drain()
+    await house.run_once()
     assert json.loads((house.root / "failed" / "a.jpg.error.json").read_text())["error"]["code"] == "not_an_image"
-    assert house.job("a.jpg").original is Original.MOVED
+    assert house.job("a.jpg").original is OriginalStatus.MOVED
     assert house.job("a.jpg").note is None
 
 
-async def test_a_sidecar_is_written_later_though_another_file_lies_in_the_inbox_by_then(house: House) -> None:
+async def test_a_late_sidecar_is_written_though_the_inbox_file_was_replaced(house: Harness) -> None:
     house.rule = {"on_failure": "move", "failed": "failed"}
     (house.root / "failed" / "a.jpg.error.json").mkdir(parents=True)
-    house.drop("a.jpg", b"no image at all")
-    assert await house.drain() == 1
+    house.drop_file("a.jpg", b"no image at all")
+    assert await house.run_once() == 1
     (house.root / "failed" / "a.jpg.error.json").rmdir()
-    source = house.drop("a.jpg", seed=2)
+    source = house.drop_file("a.jpg", seed=2)
     await asyncio.sleep(0.15)
-    await house.drain()
+    await house.run_once()
     assert (house.root / "failed" / "a.jpg.error.json").is_file()
     assert source.exists()
-    assert [job.original for job in house.jobs()] == [Original.MOVED, Original.PRESENT]
+    assert [job.original for job in house.jobs()] == [OriginalStatus.MOVED, OriginalStatus.PRESENT]

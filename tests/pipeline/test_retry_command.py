@@ -7,37 +7,37 @@ from picwish_watchd.clock import Clock
 from picwish_watchd.job import ErrorCode, Problem, State
 from picwish_watchd.journal.writer import Journal
 from tests.support import forks
-from tests.unit.journal.journalkit import added, job_in
+from tests.unit.journal.journalkit import add_job, add_job_in_state
 
 
-def retry(folder: Path, *names: str, model: int = 0) -> subprocess.CompletedProcess[str]:
+def run_retry(folder: Path, *names: str, model: int = 0) -> subprocess.CompletedProcess[str]:
     settings = folder / "watchd.yaml"
     settings.write_text(f"journal: journal.db\nrules: [{{name: scans, inbox: in, outbox: out, type: {model}}}]\n")
-    return forks.run("retry", *names, "-c", str(settings))
+    return forks.run_fork("retry", *names, "-c", str(settings))
 
 
 def test_a_job_named_twice_is_retried_once_and_that_is_fine(tmp_path: Path) -> None:
     journal = Journal.open_for_writing(tmp_path / "journal.db", Clock())
-    job = job_in(journal, State.FAILED)
+    job = add_job_in_state(journal, State.FAILED)
     journal.close()
-    answer = retry(tmp_path, str(job.id), str(job.id))
+    answer = run_retry(tmp_path, str(job.id), str(job.id))
     assert (answer.returncode, answer.stderr) == (0, "")
 
 
 def test_copies_that_go_on_do_not_hide_a_named_job_with_nothing_to_retry(tmp_path: Path) -> None:
     journal = Journal.open_for_writing(tmp_path / "journal.db", Clock())
-    first, done = job_in(journal, State.HELD), job_in(journal, State.DONE, "b.jpg")
+    first, done = add_job_in_state(journal, State.HELD), add_job_in_state(journal, State.DONE, "b.jpg")
     problem = Problem(ErrorCode.DUPLICATE_OF_HELD, "a copy")
-    journal.move(added(journal), State.HELD, "held with its first", problem=problem)
+    journal.move(add_job(journal), State.HELD, "held with its first", problem=problem)
     journal.close()
-    answer = retry(tmp_path, str(first.id), str(done.id))
+    answer = run_retry(tmp_path, str(first.id), str(done.id))
     assert answer.returncode == 1
     assert f"nothing to retry in job {done.id}" in answer.stderr
 
 
 def test_what_a_retry_may_cost_is_what_its_rule_costs_by_now(tmp_path: Path) -> None:
     journal = Journal.open_for_writing(tmp_path / "journal.db", Clock())
-    job = job_in(journal, State.FAILED)
+    job = add_job_in_state(journal, State.FAILED)
     assert job.type == 0
     journal.close()
-    assert "for 4 credits at most" in retry(tmp_path, str(job.id), model=1).stdout
+    assert "for 4 credits at most" in run_retry(tmp_path, str(job.id), model=1).stdout

@@ -10,57 +10,57 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from picwish_watchd.job import State
-from tests.support.house import House, Process, until
-from tests.support.mounting import can_mount, mount, mounted, umount
-from tests.support.pictures import picture
+from tests.support.house import DaemonProcess, Harness, wait_until
+from tests.support.mounting import can_mount, mount, temporary_mount, unmount
+from tests.support.pictures import make_image
 
-Act = Callable[[Path], object]
+FolderAction = Callable[[Path], object]
 
 
 @dataclass(frozen=True)
-class Root:
+class InboxCase:
     """What happens to an inbox, what `status` says of it then, and what brings it back."""
 
     name: str
-    go: Act
+    remove: FolderAction
     reason: str | None
-    come: Act
+    restore: FolderAction
     mounted: bool = False  #: the inbox is a mount point from the beginning
 
 
-def nothing(_: Path) -> None:
+def do_nothing(_: Path) -> None:
     """It comes, or is there, anyhow."""
 
 
-def away(inbox: Path) -> Path:
+def move_away(inbox: Path) -> Path:
     return inbox.with_name("away")
 
 
-def become_a_link(inbox: Path, *, dangling: bool = False) -> None:
-    inbox.rename(away(inbox))
+def replace_with_link(inbox: Path, *, dangling: bool = False) -> None:
+    inbox.rename(move_away(inbox))
     inbox.symlink_to("elsewhere")
     if not dangling:
         (inbox.parent / "elsewhere").mkdir()
 
 
-def become_a_file(inbox: Path) -> None:
-    inbox.rename(away(inbox))
+def replace_with_file(inbox: Path) -> None:
+    inbox.rename(move_away(inbox))
     inbox.write_text("no folder")
 
 
-def stop_being_a_file(inbox: Path) -> None:
+def replace_file_with_folder(inbox: Path) -> None:
     inbox.unlink()
     inbox.mkdir()
 
 
-def lose(inbox: Path, *, lazily: bool = False) -> None:
-    umount(inbox, lazily=lazily)
-    (inbox / "below.jpg").write_bytes(picture("jpeg", seed=77))
+def unmount_inbox(inbox: Path, *, lazily: bool = False) -> None:
+    unmount(inbox, lazily=lazily)
+    (inbox / "below.jpg").write_bytes(make_image("jpeg", seed=77))
 
 
-def cover(inbox: Path) -> None:
+def mount_over(inbox: Path) -> None:
     mount(inbox)
-    (inbox / "below.jpg").write_bytes(picture("jpeg", seed=77))
+    (inbox / "below.jpg").write_bytes(make_image("jpeg", seed=77))
 
 
 def remount(inbox: Path) -> None:
@@ -69,25 +69,25 @@ def remount(inbox: Path) -> None:
 
 NONE, OTHER = "No such file or directory", "mount that again, or accept this one"
 
-ROOTS = (
-    Root("missing", nothing, NONE, Path.mkdir),
-    Root("deleted", shutil.rmtree, NONE, Path.mkdir),
-    Root("renamed", lambda inbox: inbox.rename(away(inbox)), NONE, Path.mkdir),
-    Root("back", lambda inbox: inbox.rename(away(inbox)), NONE, lambda inbox: away(inbox).rename(inbox)),
-    Root("parent", lambda inbox: inbox.parent.rename(inbox.parent.with_name("gone")), NONE, os.makedirs),
-    Root("link", become_a_link, None, nothing),
-    Root("dangling", lambda inbox: become_a_link(inbox, dangling=True), NONE,
+INBOX_CASES = (
+    InboxCase("missing", do_nothing, NONE, Path.mkdir),
+    InboxCase("deleted", shutil.rmtree, NONE, Path.mkdir),
+    InboxCase("renamed", lambda inbox: inbox.rename(move_away(inbox)), NONE, Path.mkdir),
+    InboxCase("back", lambda inbox: inbox.rename(move_away(inbox)), NONE, lambda inbox: move_away(inbox).rename(inbox)),
+    InboxCase("parent", lambda inbox: inbox.parent.rename(inbox.parent.with_name("gone")), NONE, os.makedirs),
+    InboxCase("link", replace_with_link, None, do_nothing),
+    InboxCase("dangling", lambda inbox: replace_with_link(inbox, dangling=True), NONE,
          lambda inbox: (inbox.parent / "elsewhere").mkdir()),
-    Root("file", become_a_file, "Not a directory", stop_being_a_file),
-    Root("locked", lambda inbox: inbox.chmod(0), "Permission denied", lambda inbox: inbox.chmod(0o755)),
-    Root("unmounted", lose, OTHER, remount, mounted=True),
-    Root("lazily", lambda inbox: lose(inbox, lazily=True), OTHER, remount, mounted=True),
-    Root("covered", cover, OTHER, umount, mounted=True),
-    Root("above", lambda inbox: mount(inbox.parent), NONE, lambda inbox: umount(inbox.parent), mounted=True),
+    InboxCase("file", replace_with_file, "Not a directory", replace_file_with_folder),
+    InboxCase("locked", lambda inbox: inbox.chmod(0), "Permission denied", lambda inbox: inbox.chmod(0o755)),
+    InboxCase("unmounted", unmount_inbox, OTHER, remount, mounted=True),
+    InboxCase("lazily", lambda inbox: unmount_inbox(inbox, lazily=True), OTHER, remount, mounted=True),
+    InboxCase("covered", mount_over, OTHER, unmount, mounted=True),
+    InboxCase("above", lambda inbox: mount(inbox.parent), NONE, lambda inbox: unmount(inbox.parent), mounted=True),
 )  # fmt: skip
 
 
-def without_rights() -> tuple[str, ...] | None:
+def unprivileged_command() -> tuple[str, ...] | None:
     """How to run a command without the rights of root, still as the owner of all that is here; None: not to be had."""
     if os.geteuid() != 0:
         return ()
@@ -95,10 +95,10 @@ def without_rights() -> tuple[str, ...] | None:
     return command if subprocess.run([*command, "true"], check=False, capture_output=True).returncode == 0 else None
 
 
-async def test_roots_that_come_and_go_pause_their_own_rules_with_a_reason_and_are_taken_up_again(house: House) -> None:
-    plain = without_rights()
+async def test_a_lost_inbox_pauses_its_rule_with_a_reason_until_it_returns(house: Harness) -> None:
+    plain = unprivileged_command()
     mounting = can_mount()
-    roots = [r for r in ROOTS if (mounting or not r.mounted) and (plain is not None or r.name != "locked")]
+    roots = [r for r in INBOX_CASES if (mounting or not r.mounted) and (plain is not None or r.name != "locked")]
     folders = {root.name: house.root / root.name / "in" for root in roots}
     house.rule = {"rescan_interval": "500ms"}  # fourteen inboxes, each walked ten times a second, keep a core busy
     house.more_rules = [{"name": root.name, "inbox": f"{root.name}/in", **house.rule} for root in roots]
@@ -108,29 +108,29 @@ async def test_roots_that_come_and_go_pause_their_own_rules_with_a_reason_and_ar
             folder.parent.mkdir()
             if root.mounted:
                 (folder.parent / "disk").mkdir()
-                stack.enter_context(mounted(folder, folder.parent / "disk"))
+                stack.enter_context(temporary_mount(folder, folder.parent / "disk"))
             elif root.name != "missing":
                 folder.mkdir()
             if folder.exists():
-                (folder / f"{root.name} before.jpg").write_bytes(picture("jpeg", seed=number))
-        process = Process(house, prefix=plain or ()).start()
-        await until(lambda: house.journal.exists() and len(house.jobs(State.DONE)) == len(roots) - 1)
+                (folder / f"{root.name} before.jpg").write_bytes(make_image("jpeg", seed=number))
+        process = DaemonProcess(house, prefix=plain or ()).start()
+        await wait_until(lambda: house.journal.exists() and len(house.jobs(State.DONE)) == len(roots) - 1)
         for root in roots:
-            root.go(folders[root.name])
+            root.remove(folders[root.name])
         reasons = [root.reason for root in roots if root.reason]
         for reason, times in Counter(reasons).items():
-            await until(lambda reason=reason, times=times: house.report().count(reason) == times)
-        house.drop("meanwhile.jpg", seed=98)
-        await until(lambda: len(house.jobs(State.DONE)) == len(roots))
+            await wait_until(lambda reason=reason, times=times: house.daemon_report().count(reason) == times)
+        house.drop_file("meanwhile.jpg", seed=98)
+        await wait_until(lambda: len(house.jobs(State.DONE)) == len(roots))
         for number, root in enumerate(roots):
-            root.come(folders[root.name])
-            (folders[root.name] / f"{root.name} after.jpg").write_bytes(picture("jpeg", seed=100 + number))
-        await until(lambda: len(house.jobs(State.DONE)) == 2 * len(roots))
-        await until(lambda: '"watching": false' not in house.report())
+            root.restore(folders[root.name])
+            (folders[root.name] / f"{root.name} after.jpg").write_bytes(make_image("jpeg", seed=100 + number))
+        await wait_until(lambda: len(house.jobs(State.DONE)) == 2 * len(roots))
+        await wait_until(lambda: '"watching": false' not in house.daemon_report())
         assert await process.stop() == 0
     names = [str(job.relative) for job in house.jobs()]
     expected = {f"{root.name} {when}.jpg" for root in roots for when in ("before", "after")} - {"missing before.jpg"}
     assert sorted(names) == sorted({*expected, "meanwhile.jpg"})
-    assert house.creates() == len(names)
-    told = Counter(line["rule"] for line in process.log() if line["event"] == "inbox.away")
+    assert house.count_creates() == len(names)
+    told = Counter(line["rule"] for line in process.logged_events() if line["event"] == "inbox.away")
     assert told == {root.name: 1 for root in roots if root.reason}

@@ -5,9 +5,9 @@ from itertools import product
 import pytest
 from PIL import Image
 
-from picwish_watchd.job import Original, State
-from tests.support.house import House
-from tests.support.pictures import PLAIN, file_name
+from picwish_watchd.job import OriginalStatus, State
+from tests.support.house import Harness
+from tests.support.pictures import BASIC_KINDS, file_name
 
 NAMES = {
     "jpeg": "Ferien 2019/Größe.JPG",
@@ -28,12 +28,12 @@ def mean_colour(image: Image.Image) -> tuple[int, ...]:
 
 @pytest.mark.parametrize(("sync", "model", "return_type"), list(product((0, 1), (0, 1), (1, 2))))
 async def test_every_picture_comes_out_enlarged_and_belongs_to_its_source(
-    house: House, sync: int, model: int, return_type: int
+    house: Harness, sync: int, model: int, return_type: int
 ) -> None:
     house.rule = {"sync": sync, "type": model, "return_type": return_type}
-    sources = {house.drop(name, kind=kind): kind for kind, name in NAMES.items()}
+    sources = {house.drop_file(name, kind=kind): kind for kind, name in NAMES.items()}
 
-    assert await house.drain() == 0
+    assert await house.run_once() == 0
 
     jobs = house.jobs()
     assert {job.state for job in jobs} == {State.DONE}
@@ -46,57 +46,57 @@ async def test_every_picture_comes_out_enlarged_and_belongs_to_its_source(
             assert all(abs(a - b) <= 12 for a, b in near), f"{job.output} is not the picture of {job.source}"
         assert job.output.parent.relative_to(house.outbox) == job.relative.parent
         assert job.credits == (5, 4)[model]
-    assert sum(job.credits for job in jobs) == house.simulator.credits
-    assert house.creates() == len(sources)
+    assert sum(job.credits for job in jobs) == house.simulator.credits_used
+    assert house.count_creates() == len(sources)
 
 
-async def test_a_second_run_buys_nothing(house: House) -> None:
-    for number, kind in enumerate(PLAIN):
-        house.drop(file_name(kind), seed=number)
-    assert await house.drain() == 0
-    assert await house.drain() == 0
-    assert house.creates() == len(PLAIN)
+async def test_a_second_run_buys_nothing(house: Harness) -> None:
+    for number, kind in enumerate(BASIC_KINDS):
+        house.drop_file(file_name(kind), seed=number)
+    assert await house.run_once() == 0
+    assert await house.run_once() == 0
+    assert house.count_creates() == len(BASIC_KINDS)
 
 
-async def test_a_touched_file_is_not_bought_again(house: House) -> None:
-    path = house.drop("a.jpg")
-    await house.drain()
+async def test_a_touched_file_is_not_bought_again(house: Harness) -> None:
+    path = house.drop_file("a.jpg")
+    await house.run_once()
     path.touch()
-    assert await house.drain() == 0
-    assert house.creates() == 1
+    assert await house.run_once() == 0
+    assert house.count_creates() == 1
 
 
-async def test_a_file_that_was_replaced_is_a_new_job(house: House) -> None:
-    house.drop("a.jpg", seed=1)
-    await house.drain()
-    house.drop("a.jpg", seed=2)
-    assert await house.drain() == 0
-    assert house.creates() == 2
+async def test_a_file_that_was_replaced_is_a_new_job(house: Harness) -> None:
+    house.drop_file("a.jpg", seed=1)
+    await house.run_once()
+    house.drop_file("a.jpg", seed=2)
+    assert await house.run_once() == 0
+    assert house.count_creates() == 2
     assert house.results() == {"a.jpg", "a-1.jpg"}
 
 
-async def test_originals_are_moved_to_the_archive_with_their_folders(house: House) -> None:
+async def test_originals_are_moved_to_the_archive_with_their_folders(house: Harness) -> None:
     house.rule = {"on_success": "move", "archive": "archive"}
-    source = house.drop("box 1/a.jpg")
+    source = house.drop_file("box 1/a.jpg")
     data = source.read_bytes()
-    assert await house.drain() == 0
+    assert await house.run_once() == 0
     assert not source.exists()
     assert (house.root / "archive/box 1/a.jpg").read_bytes() == data
-    assert house.job("box 1/a.jpg").original is Original.MOVED
+    assert house.job("box 1/a.jpg").original is OriginalStatus.MOVED
 
 
-async def test_originals_are_deleted_only_after_their_result_stands(house: House) -> None:
+async def test_originals_are_deleted_only_after_their_result_is_published(house: Harness) -> None:
     house.rule = {"on_success": "delete"}
-    source = house.drop("a.jpg")
-    assert await house.drain() == 0
+    source = house.drop_file("a.jpg")
+    assert await house.run_once() == 0
     assert not source.exists()
     assert house.results() == {"a.jpg"}
 
 
-async def test_a_sidecar_tells_the_job_and_the_answer_but_no_address(house: House) -> None:
+async def test_a_sidecar_holds_job_and_answer_but_no_url(house: Harness) -> None:
     house.rule = {"sidecar": True, "file_mode": "0640"}
-    house.drop("a.jpg")
-    assert await house.drain() == 0
+    house.drop_file("a.jpg")
+    assert await house.run_once() == 0
     text = (house.outbox / "a.jpg.json").read_text()
     assert (house.job("a.jpg").task_id or "no task") in text
     assert "Signature" not in text
@@ -105,47 +105,47 @@ async def test_a_sidecar_tells_the_job_and_the_answer_but_no_address(house: Hous
     assert (house.outbox / "a.jpg.json").stat().st_mode & 0o777 == 0o640
 
 
-async def test_names_follow_the_template(house: House) -> None:
+async def test_names_follow_the_template(house: Harness) -> None:
     house.rule = {"filename": "{rule}/{stem}_{width}x{height}_{type}.{ext}"}
-    house.drop("sub/a.JPG")
-    assert await house.drain() == 0
+    house.drop_file("sub/a.JPG")
+    assert await house.run_once() == 0
     assert house.results() == {"sub/scans/a_192x128_0.JPG"}
 
 
-async def test_two_sources_of_one_name_get_two_results(house: House) -> None:
-    house.drop("a.bmp", kind="bmp")
-    house.drop("a.png", kind="png")
-    assert await house.drain() == 0
+async def test_two_sources_of_one_name_get_two_results(house: Harness) -> None:
+    house.drop_file("a.bmp", kind="bmp")
+    house.drop_file("a.png", kind="png")
+    assert await house.run_once() == 0
     assert house.results() == {"a.png", "a-1.png"}
 
 
-async def test_overwrite_replaces_a_strangers_file_but_never_another_sources_result(house: House) -> None:
+async def test_overwrite_replaces_a_strangers_file_but_never_another_sources_result(house: Harness) -> None:
     house.rule = {"if_exists": "overwrite"}
     house.outbox.mkdir()
     (house.outbox / "a.png").write_bytes(b"old")
-    house.drop("a.bmp", kind="bmp")
-    house.drop("a.png", kind="png")
-    assert await house.drain() == 0
+    house.drop_file("a.bmp", kind="bmp")
+    house.drop_file("a.png", kind="png")
+    assert await house.run_once() == 0
     assert house.results() == {"a.png", "a-1.png"}
     assert {job.output for job in house.jobs()} == {house.outbox / "a.png", house.outbox / "a-1.png"}
 
 
-async def test_skip_looks_before_it_pays(house: House) -> None:
+async def test_skip_checks_the_outbox_before_it_pays(house: Harness) -> None:
     house.rule = {"if_exists": "skip"}
     house.outbox.mkdir()
-    house.outbox.joinpath("a.PNG").write_bytes(house.drop("other.png", kind="png").read_bytes())
-    house.drop("a.jpg")
-    assert await house.drain() == 0
+    house.outbox.joinpath("a.PNG").write_bytes(house.drop_file("other.png", kind="png").read_bytes())
+    house.drop_file("a.jpg")
+    assert await house.run_once() == 0
     job = house.job("a.jpg")
     assert (job.state, job.credits, job.output) == (State.DONE, 0, house.outbox / "a.PNG")
-    assert house.creates() == 1
+    assert house.count_creates() == 1
 
 
-async def test_a_link_file_is_submitted_by_its_address(house: House) -> None:
+async def test_a_link_file_is_submitted_by_its_address(house: Harness) -> None:
     address = "https://pictures.example/harbour%20view.jpg"
-    house.simulator.web[address] = house.drop("other.jpg").read_bytes()
+    house.simulator.remote_images[address] = house.drop_file("other.jpg").read_bytes()
     (house.inbox / "harbour.url").write_text(f"[InternetShortcut]\r\nURL={address}\r\n")
     house.rule = {"include": ["*.url", "*.webloc"]}
-    assert await house.drain() == 0
+    assert await house.run_once() == 0
     assert house.results() == {"harbour.jpg"}
     assert house.job("harbour.url").url == address

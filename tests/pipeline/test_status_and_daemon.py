@@ -16,9 +16,9 @@ from picwish_watchd.config.loader import load
 from picwish_watchd.config.model import Config
 from picwish_watchd.daemon.daemon import Daemon
 from picwish_watchd.errors import ConfigError
-from tests.support.house import KEY, House, until
+from tests.support.house import KEY, Harness, wait_until
 
-_RUN = """import sys
+_RUN_PROGRAM = """import sys
 from picwish_watchd.cli import main
 from picwish_watchd.cli.progress import Progress, cancelled
 code = main(sys.argv[1:])
@@ -26,27 +26,27 @@ print("pydantic" in sys.modules, file=sys.stderr)
 sys.exit(code)"""
 
 
-async def _status(file: Path) -> tuple[str, bool]:
+async def _run_status(file: Path) -> tuple[str, bool]:
     """What `status --json` prints, and whether it judged the file."""
-    command = [sys.executable, "-c", _RUN, "status", "--json", "-c", str(file)]
+    command = [sys.executable, "-c", _RUN_PROGRAM, "status", "--json", "-c", str(file)]
     done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, check=True)
     return done.stdout, done.stderr.endswith("True\n")
 
 
-async def test_the_facts_are_the_same_whether_the_daemon_or_the_file_is_asked(house: House) -> None:
-    house.top = {"budget": {"per_day": 500}}
+async def test_status_agrees_whether_it_reads_the_daemon_or_the_file(house: Harness) -> None:
+    house.top_level = {"budget": {"per_day": 500}}
     house.more_rules = [{"name": "Fotos", "inbox": "Müller ☃", "type": 1, "sync": 1}]
     (house.root / "Müller ☃").mkdir()
-    house.drop("a.jpg")
-    daemon = Daemon(house.config(), KEY)
+    house.drop_file("a.jpg")
+    daemon = Daemon(house.load_config(), KEY)
     running = asyncio.create_task(daemon.run())
-    await until(lambda: len(house.results()) == 1 and house.report().count('"watching": true') == 2)
+    await wait_until(lambda: len(house.results()) == 1 and house.daemon_report().count('"watching": true') == 2)
     file = house.root / "watchd.yaml"
-    await until(lambda: house.jobs()[0].state == "done")
-    short, judged_short = await _status(file)
+    await wait_until(lambda: house.jobs()[0].state == "done")
+    short, judged_short = await _run_status(file)
     with file.open("a") as opened:
         opened.write("\n")
-    full, judged_full = await _status(file)
+    full, judged_full = await _run_status(file)
     daemon.stop()
     assert await running == 0
     assert (judged_short, judged_full) == (False, True)
@@ -54,8 +54,8 @@ async def test_the_facts_are_the_same_whether_the_daemon_or_the_file_is_asked(ho
     assert json.loads(short)["credits"]["today"] == 5
 
 
-async def test_after_a_reload_the_new_file_is_known_and_a_refused_one_is_not(
-    house: House, capsys: pytest.CaptureFixture[str]
+async def test_status_follows_an_accepted_reload_and_no_refused_one(
+    house: Harness, capsys: pytest.CaptureFixture[str]
 ) -> None:
     allowed = True
 
@@ -64,13 +64,13 @@ async def test_after_a_reload_the_new_file_is_known_and_a_refused_one_is_not(
             raise ConfigError("no API key")
         return load(file, {}), KEY
 
-    daemon = Daemon(house.config(), KEY, reload=read_again)
+    daemon = Daemon(house.load_config(), KEY, reload=read_again)
     file = house.root / "watchd.yaml"
     running = asyncio.create_task(daemon.run())
-    await until(lambda: '"watching": true' in house.report())
+    await wait_until(lambda: '"watching": true' in house.daemon_report())
     file.write_text(file.read_text().replace("qps: 500", "qps: 400"))
     daemon.reload()
-    told, judged = await _status(file)
+    told, judged = await _run_status(file)
     assert (json.loads(told)["rate"]["qps"], judged) == (400, False)
     allowed = False
     file.write_text(file.read_text().replace("qps: 400", "qps: 300"))
@@ -81,33 +81,33 @@ async def test_after_a_reload_the_new_file_is_known_and_a_refused_one_is_not(
     assert await running == 0
 
 
-async def test_a_journal_that_counts_from_the_next_start_only_is_not_taken_for_that_of_the_running_daemon(
-    house: House,
+async def test_a_journal_changed_by_reload_is_not_taken_for_the_running_one(
+    house: Harness,
 ) -> None:
     file = house.root / "watchd.yaml"
     house.rule = {"exclude": [f"journal: {house.journal}"]}
-    daemon = Daemon(house.config(), KEY, reload=lambda: (load(file, {}), KEY))
+    daemon = Daemon(house.load_config(), KEY, reload=lambda: (load(file, {}), KEY))
     running = asyncio.create_task(daemon.run())
-    await until(lambda: '"watching": true' in house.report())
+    await wait_until(lambda: '"watching": true' in house.daemon_report())
     text = file.read_text().replace("journal: state/journal.db", "journal: state/new.db")
     file.write_text(text)
     assert f"journal: {house.journal}" in text.replace("\n", " ")
     daemon.reload()
-    told, judged = await _status(file)
+    told, judged = await _run_status(file)
     assert (json.loads(told)["running"], judged) == (False, True)
     daemon.stop()
     assert await running == 0
 
 
 @pytest.mark.parametrize("case", ["key", "outbox"])
-async def test_the_last_line_of_a_run_that_could_not_end_tells_what_it_waits_for(house: House, case: str) -> None:
+async def test_an_unfinished_run_ends_with_what_it_waits_for(house: Harness, case: str) -> None:
     if case == "key":
         house.simulator.settings = replace(house.simulator.settings, key="another one")
     else:
         house.rule = {"outbox": "nowhere/outbox"}
-    house.drop("a.jpg")
+    house.drop_file("a.jpg")
     lines = io.StringIO()
-    daemon = Daemon(house.config(), KEY)
+    daemon = Daemon(house.load_config(), KEY)
     following = asyncio.create_task(Progress(lines).follow(daemon))
     assert await daemon.run(once=True) == 1
     await cancelled(following)

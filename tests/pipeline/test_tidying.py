@@ -15,32 +15,32 @@ from picwish_watchd.job import State
 from picwish_watchd.journal.writer import Journal
 from picwish_watchd.outbox.spool import Spool
 from picwish_watchd.picwish import PicwishClient
-from picwish_watchd.pipeline.context import Context
+from picwish_watchd.pipeline.context import StepContext
 from tests.support.clock import FakeClock
 from tests.support.house import KEY
-from tests.unit.journal.journalkit import job_in
-from tests.unit.journal.test_prune import DAY, finished
+from tests.unit.journal.journalkit import add_job_in_state
+from tests.unit.journal.test_prune import DAY, add_done_job
 
 HOUR = 3600.0
 
 
 @pytest.fixture
-async def context(tmp_path: Path) -> AsyncIterator[Context]:
+async def context(tmp_path: Path) -> AsyncIterator[StepContext]:
     """A real journal with one old job in it, and a clock that nobody waits for."""
     clock = FakeClock()
     file = tmp_path / "watchd.yaml"
     file.write_text("journal: state/journal.db\nrules: [{name: scans, inbox: in, outbox: out}]\n")
     config = load(file, {})
     journal = Journal.open_for_writing(config.journal, clock)
-    finished(journal)
+    add_done_job(journal)
     clock.advance(401 * DAY)
     async with PicwishClient(base_url=config.api.base_url, key=KEY, timeout=5) as client:
-        yield Context(config, journal, Spool(tmp_path / "spool"), clock, client)
+        yield StepContext(config, journal, Spool(tmp_path / "spool"), clock, client)
     journal.close()
 
 
 @asynccontextmanager
-async def at_work(context: Context) -> AsyncIterator[None]:
+async def running_pruner(context: StepContext) -> AsyncIterator[None]:
     """Its loop runs, behind the clock's other sleepers."""
     running = asyncio.create_task(Housekeeping(context).run())
     try:
@@ -49,22 +49,22 @@ async def at_work(context: Context) -> AsyncIterator[None]:
         running.cancel()
 
 
-def pruned(context: Context) -> bool:
+def is_pruned(context: StepContext) -> bool:
     return len(context.journal.history(1)) == 1
 
 
-async def test_nothing_is_forgotten_in_the_first_minute_and_all_that_is_old_after_it(context: Context) -> None:
-    async with at_work(context):
+async def test_pruning_starts_a_minute_after_startup(context: StepContext) -> None:
+    async with running_pruner(context):
         await context.clock.sleep(59)
-        assert not pruned(context)
+        assert not is_pruned(context)
         await context.clock.sleep(2)
-        assert pruned(context)
+        assert is_pruned(context)
 
 
-async def test_what_has_grown_old_meanwhile_goes_the_next_day(context: Context) -> None:
-    async with at_work(context):
+async def test_newly_old_histories_are_pruned_the_next_day(context: StepContext) -> None:
+    async with running_pruner(context):
         await context.clock.sleep(61)
-        job = finished(context.journal, "b.jpg")
+        job = add_done_job(context.journal, "b.jpg")
         context.config = replace(context.config, keep=32 * DAY)
         await context.clock.sleep(31.5 * DAY)
         assert len(context.journal.history(job.id)) == 6
@@ -72,39 +72,39 @@ async def test_what_has_grown_old_meanwhile_goes_the_next_day(context: Context) 
         assert len(context.journal.history(job.id)) == 1
 
 
-async def test_while_images_are_on_their_way_it_waits_but_for_an_hour(context: Context) -> None:
-    job_in(context.journal, State.PENDING, "busy.jpg")
-    async with at_work(context):
+async def test_pruning_waits_for_images_in_flight_for_an_hour_at_most(context: StepContext) -> None:
+    add_job_in_state(context.journal, State.PENDING, "busy.jpg")
+    async with running_pruner(context):
         await context.clock.sleep(HOUR)
-        assert not pruned(context)
+        assert not is_pruned(context)
         await context.clock.sleep(120)
-        assert pruned(context)
+        assert is_pruned(context)
 
 
-async def test_as_soon_as_it_is_quiet_it_goes_on(context: Context) -> None:
-    job = job_in(context.journal, State.PENDING, "busy.jpg")
-    async with at_work(context):
+async def test_pruning_resumes_as_soon_as_no_image_is_in_flight(context: StepContext) -> None:
+    job = add_job_in_state(context.journal, State.PENDING, "busy.jpg")
+    async with running_pruner(context):
         await context.clock.sleep(600)
         context.journal.move(job, State.FAILED, "it ended")
         await context.clock.sleep(11)
-        assert pruned(context)
+        assert is_pruned(context)
 
 
-async def test_forever_is_forever(context: Context) -> None:
+async def test_histories_kept_forever_are_never_pruned(context: StepContext) -> None:
     context.config = replace(context.config, keep=None)
-    async with at_work(context):
+    async with running_pruner(context):
         await context.clock.sleep(3 * DAY)
-    assert not pruned(context)
+    assert not is_pruned(context)
 
 
-async def test_a_journal_that_another_program_keeps_locked_is_pruned_another_day(
-    context: Context,
+async def test_a_locked_journal_is_pruned_another_day(
+    context: StepContext,
 ) -> None:
     context.journal._connection.execute("PRAGMA busy_timeout = 10")
-    async with at_work(context):
+    async with running_pruner(context):
         with closing(sqlite3.connect(context.journal.path, isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
             await context.clock.sleep(61)
-            assert not pruned(context)
+            assert not is_pruned(context)
         await context.clock.sleep(DAY)
-        assert pruned(context)
+        assert is_pruned(context)

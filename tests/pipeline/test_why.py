@@ -16,29 +16,29 @@ from picwish_watchd.cli.main import main
 from picwish_watchd.clock import Clock
 from picwish_watchd.fs.mounts import Mount
 from picwish_watchd.fs.safe_open import stamp_of
-from picwish_watchd.job import ErrorCode, Job, NewJob, Original, Problem, Result, State
+from picwish_watchd.job import ErrorCode, Job, NewJob, OriginalStatus, Problem, Result, State
 from picwish_watchd.journal.locks import DaemonLock
 from picwish_watchd.journal.writer import Charge, Journal
-from tests.support.house import House
-from tests.support.pictures import picture
+from tests.support.house import Harness
+from tests.support.pictures import make_image
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become another user")
 
 
-class Asked:
+class WhyCommand:
     """`why` as a person asks it."""
 
-    def __init__(self, house: House, capsys: pytest.CaptureFixture[str]) -> None:
+    def __init__(self, house: Harness, capsys: pytest.CaptureFixture[str]) -> None:
         self.house, self.capsys = house, capsys
 
-    def why(self, path: Path | str) -> dict[str, Any]:
-        code, out = self._run("why", "--json", "-c", str(self.house.configure()), "--", os.fspath(path))
+    def run_json(self, path: Path | str) -> dict[str, Any]:
+        code, out = self._run("why", "--json", "-c", str(self.house.write_config()), "--", os.fspath(path))
         told: dict[str, Any] = json.loads(out)
         assert self.house.simulator.requests == [] or self.house.jobs()
         return {**told, "code": code, "advice": told["advice"] or ""}
 
-    def text(self, path: Path | str) -> str:
-        return self._run("why", "-c", str(self.house.configure()), "--", os.fspath(path))[1]
+    def run_text(self, path: Path | str) -> str:
+        return self._run("why", "-c", str(self.house.write_config()), "--", os.fspath(path))[1]
 
     def _run(self, *words: str) -> tuple[int, str]:
         self.capsys.readouterr()
@@ -47,12 +47,12 @@ class Asked:
 
 
 @pytest.fixture
-def ask(house: House, capsys: pytest.CaptureFixture[str]) -> Asked:
-    return Asked(house, capsys)
+def ask(house: Harness, capsys: pytest.CaptureFixture[str]) -> WhyCommand:
+    return WhyCommand(house, capsys)
 
 
 @contextmanager
-def writing(house: House) -> Iterator[Journal]:
+def open_journal(house: Harness) -> Iterator[Journal]:
     journal = Journal.open_for_writing(house.journal, Clock())
     try:
         yield journal
@@ -60,9 +60,9 @@ def writing(house: House) -> Iterator[Journal]:
         journal.close()
 
 
-def queued(house: House, journal: Journal, name: str, *, seed: int = 0, flood: bool = False) -> Job:
+def queue_job(house: Harness, journal: Journal, name: str, *, seed: int = 0, flood: bool = False) -> Job:
     """A file in the inbox and its job."""
-    path = house.drop(name, seed=seed)
+    path = house.drop_file(name, seed=seed)
     new = NewJob(
         "scans", path, path.relative_to(house.inbox), stamp_of(path.lstat()), sha256=house.dropped[path],
         format="jpeg", width=32, height=24, flood=flood,
@@ -72,17 +72,17 @@ def queued(house: House, journal: Journal, name: str, *, seed: int = 0, flood: b
     return job
 
 
-def held(journal: Journal, job: Job, *, task: str | None = None) -> Job:
+def hold_job(journal: Journal, job: Job, *, task: str | None = None) -> Job:
     job = journal.move(job, State.SUBMITTING, "sending", reserve=5, submitted_at=1.0)
     problem = Problem(ErrorCode.SUBMIT_OUTCOME_UNKNOWN, "its answer never came whole")
     return journal.move(job, State.HELD, "held", charge=Charge.DOUBTFUL, problem=problem, task_id=task)
 
 
 @contextmanager
-def daemon(house: House, **told: Any) -> Iterator[None]:
+def publish_daemon_report(house: Harness, **told: Any) -> Iterator[None]:
     """A daemon that runs and has said this of itself."""
     lock = DaemonLock(house.journal)
-    with writing(house) as journal:
+    with open_journal(house) as journal:
         journal.publish_report(json.dumps({"pid": os.getpid(), "rules": {"scans": {"watching": True}}, **told}))
     lock.acquire()
     try:
@@ -91,69 +91,69 @@ def daemon(house: House, **told: Any) -> Iterator[None]:
         lock.release()
 
 
-async def test_an_inbox_that_is_a_link_is_known_by_both_of_its_names(house: House, ask: Asked) -> None:
+async def test_an_inbox_that_is_a_link_is_known_by_both_of_its_names(house: Harness, ask: WhyCommand) -> None:
     real = house.root / "real"
     house.inbox.rename(real)
     house.inbox.symlink_to(real)
-    with writing(house) as journal:
-        queued(house, journal, "deep/a.jpg")
-    house.drop("new.jpg", seed=3)
+    with open_journal(house) as journal:
+        queue_job(house, journal, "deep/a.jpg")
+    house.drop_file("new.jpg", seed=3)
     for inbox in (house.inbox, real):
-        assert ask.why(inbox / "deep/a.jpg")["job"] == 1
-        assert ask.why(inbox / "new.jpg")["rule"] == "scans"
-        assert ask.why(inbox)["reason"].startswith("it is the inbox of rule scans")
-        assert ask.why(inbox / "notes.txt")["code"] == 1
+        assert ask.run_json(inbox / "deep/a.jpg")["job"] == 1
+        assert ask.run_json(inbox / "new.jpg")["rule"] == "scans"
+        assert ask.run_json(inbox)["reason"].startswith("it is the inbox of rule scans")
+        assert ask.run_json(inbox / "notes.txt")["code"] == 1
 
 
-async def test_a_file_that_changed_since_its_job_is_said_to_become_a_new_job(house: House, ask: Asked) -> None:
-    with writing(house) as journal:
-        job = queued(house, journal, "a.jpg")
-        queued(house, journal, "touched.jpg", seed=1)
+async def test_a_file_that_changed_since_its_job_is_said_to_become_a_new_job(house: Harness, ask: WhyCommand) -> None:
+    with open_journal(house) as journal:
+        job = queue_job(house, journal, "a.jpg")
+        queue_job(house, journal, "touched.jpg", seed=1)
     os.utime(house.inbox / "touched.jpg", ns=(1, 1))
-    assert "changed" not in ask.why(house.inbox / "touched.jpg")["reason"]
+    assert "changed" not in ask.run_json(house.inbox / "touched.jpg")["reason"]
     del house.dropped[job.source]
-    house.drop("a.jpg", seed=2)
-    told = ask.why(job.source)
+    house.drop_file("a.jpg", seed=2)
+    told = ask.run_json(job.source)
     assert (told["code"], told["job"], told["state"]) == (0, 1, "queued")
     assert "it has changed since, and becomes a job of its own: it has no job yet; it costs 5 credits" in told["reason"]
-    house.drop("a.jpg", b"no picture at all" * 9)
-    assert "becomes a job of its own: it will be rejected" in ask.why(job.source)["reason"]
+    house.drop_file("a.jpg", b"no picture at all" * 9)
+    assert "becomes a job of its own: it will be rejected" in ask.run_json(job.source)["reason"]
     job.source.unlink()
     del house.dropped[job.source]
-    assert "the file itself is not there any more" in ask.why(job.source)["reason"]
+    assert "the file itself is not there any more" in ask.run_json(job.source)["reason"]
 
 
-async def test_a_queued_job_tells_all_that_it_waits_for(house: House, ask: Asked) -> None:
-    house.top = {"budget": {"per_day": 7, "burst": {"images": 1, "per": "10m"}}}
-    with writing(house) as journal:
-        job = queued(house, journal, "a.jpg")
-        flood = queued(house, journal, "b.jpg", seed=1, flood=True)
-    told = ask.why(job.source)
+async def test_a_queued_job_tells_all_that_it_waits_for(house: Harness, ask: WhyCommand) -> None:
+    house.top_level = {"budget": {"per_day": 7, "burst": {"images": 1, "per": "10m"}}}
+    with open_journal(house) as journal:
+        job = queue_job(house, journal, "a.jpg")
+        flood = queue_job(house, journal, "b.jpg", seed=1, flood=True)
+    told = ask.run_json(job.source)
     assert "the daemon does not run" in told["reason"]
     assert "picwish-watchd run" in told["advice"]
-    assert "approve scans" in ask.why(flood.source)["advice"]
-    with daemon(house):
-        assert ask.why(job.source)["reason"] == "it is queued and waits for its turn"
-        with writing(house) as journal:
-            held(journal, queued(house, journal, "c.jpg", seed=2))
-        told = ask.why(job.source)
+    assert "approve scans" in ask.run_json(flood.source)["advice"]
+    with publish_daemon_report(house):
+        assert ask.run_json(job.source)["reason"] == "it is queued and waits for its turn"
+        with open_journal(house) as journal:
+            hold_job(journal, queue_job(house, journal, "c.jpg", seed=2))
+        told = ask.run_json(job.source)
         assert (
             "the budget of 7 credits a day is reached (5 spent or reserved); it goes on at midnight" in told["reason"]
         )
         assert "budget" in told["advice"]
-    with daemon(house, blocked={"code": "api_down", "message": "PicWish does not answer: refused"}):
-        told = ask.why(job.source)
+    with publish_daemon_report(house, blocked={"code": "api_down", "message": "PicWish does not answer: refused"}):
+        told = ask.run_json(job.source)
         assert "PicWish does not answer: refused" in told["reason"]
         assert "picwish-watchd status" in told["advice"]
 
 
 @pytest.mark.parametrize("case", ["away", "moved", "no parent", "full"])
 async def test_a_queued_job_tells_of_trouble_with_its_outbox_without_making_it(
-    house: House, ask: Asked, case: str
+    house: Harness, ask: WhyCommand, case: str
 ) -> None:
     says = {"away": "is away", "moved": "it lies on the", "no parent": "is not there", "full": "min_free is"}[case]
-    with writing(house) as journal:
-        job = queued(house, journal, "a.jpg")
+    with open_journal(house) as journal:
+        job = queue_job(house, journal, "a.jpg")
         if case in ("away", "moved"):
             journal.remember_folder(house.outbox, Mount("/gone", "nfs4"))
     if case == "moved":
@@ -162,300 +162,298 @@ async def test_a_queued_job_tells_of_trouble_with_its_outbox_without_making_it(
         house.rule = {"outbox": "nowhere/outbox"}
     if case == "full":
         house.outbox.mkdir()
-        house.top = {"min_free": "900000GiB"}
-    with daemon(house):
-        told = ask.why(job.source)
-        fresh = ask.why(house.drop("new.jpg", seed=9))
+        house.top_level = {"min_free": "900000GiB"}
+    with publish_daemon_report(house):
+        told = ask.run_json(job.source)
+        fresh = ask.run_json(house.drop_file("new.jpg", seed=9))
     assert says in told["reason"]
     assert says in fresh["reason"]
     assert "it goes on by itself" in told["advice"]
     assert house.outbox.exists() is (case in ("moved", "full"))
 
 
-async def test_what_puts_a_whole_rule_off_is_told_of_each_of_its_images(house: House, ask: Asked) -> None:
+async def test_what_blocks_a_whole_rule_is_shown_for_each_of_its_images(house: Harness, ask: WhyCommand) -> None:
     text = f"{house.outbox} cannot be used: it is not writable"
-    with writing(house) as journal:
-        first = [queued(house, journal, f"{number}.jpg", seed=number) for number in range(2)]
+    with open_journal(house) as journal:
+        first = [queue_job(house, journal, f"{number}.jpg", seed=number) for number in range(2)]
         for job in first:
             journal.update(job, note=f"{job.source.name} cannot be read", not_before=Clock().now() + 30)
-    new = house.drop("new.jpg", seed=8)
-    with daemon(house):
-        with writing(house) as journal:
-            late = queued(house, journal, "late.jpg", seed=9)
-            assert ask.why(late.source)["reason"] == "it is queued and waits for its turn"
-            assert "wait" not in ask.why(new)["reason"]
+    new = house.drop_file("new.jpg", seed=8)
+    with publish_daemon_report(house):
+        with open_journal(house) as journal:
+            late = queue_job(house, journal, "late.jpg", seed=9)
+            assert ask.run_json(late.source)["reason"] == "it is queued and waits for its turn"
+            assert "wait" not in ask.run_json(new)["reason"]
             journal.put_off("scans", State.QUEUED, text, Clock().now() + 30)
-            told = [ask.why(path) for path in (first[0].source, new)]
+            told = [ask.run_json(path) for path in (first[0].source, new)]
             journal.update(late, note=None, not_before=None)  # as one of those that are too many to be told each
-            told.append(ask.why(late.source))
+            told.append(ask.run_json(late.source))
         for each in told:
             assert each["reason"].count(text) == 1
             assert "it goes on by itself" in each["advice"]
 
 
-def at_picwish(journal: Journal, job: Job) -> Job:
+def make_pending(journal: Journal, job: Job) -> Job:
     job = journal.move(job, State.SUBMITTING, "sending", reserve=5, submitted_at=1.0)
     return journal.move(job, State.PENDING, "taken", task_id="t-1")
 
 
-async def test_no_end_is_told_to_a_task_that_nobody_asks_for(house: House, ask: Asked) -> None:
-    with writing(house) as journal:
-        job = at_picwish(journal, queued(house, journal, "a.jpg"))
+async def test_no_end_time_is_shown_for_a_task_nobody_polls(house: Harness, ask: WhyCommand) -> None:
+    with open_journal(house) as journal:
+        job = make_pending(journal, queue_job(house, journal, "a.jpg"))
 
     def end() -> Any:
-        return json.loads(ask._run("status", "--json", "-c", str(house.configure()))[1])["forecast"]["end"]
+        return json.loads(ask._run("status", "--json", "-c", str(house.write_config()))[1])["forecast"]["end"]
 
     assert end() is None
-    with daemon(house):
+    with publish_daemon_report(house):
         assert end() is not None
-    with daemon(house, blocked={"code": "budget", "message": "the budget is reached"}):
+    with publish_daemon_report(house, blocked={"code": "budget", "message": "the budget is reached"}):
         assert end() is not None
-        assert "budget" not in ask.why(job.source)["reason"]
-    with daemon(house, blocked={"code": "api_down", "message": "PicWish does not answer: refused"}):
+        assert "budget" not in ask.run_json(job.source)["reason"]
+    with publish_daemon_report(house, blocked={"code": "api_down", "message": "PicWish does not answer: refused"}):
         assert end() is None
-        told = ask.why(job.source)
+        told = ask.run_json(job.source)
         assert told["reason"].endswith("; PicWish does not answer: refused")
         assert "picwish-watchd status" in told["advice"]
 
 
-async def test_a_delivery_that_waits_tells_for_what(house: House, ask: Asked) -> None:
-    with writing(house) as journal:
-        job = queued(house, journal, "a.jpg")
+async def test_a_waiting_delivery_shows_what_it_waits_for(house: Harness, ask: WhyCommand) -> None:
+    with open_journal(house) as journal:
+        job = queue_job(house, journal, "a.jpg")
         job = journal.move(job, State.DELIVERING, "copied", result=Result("jpeg", 1, 1, 1, "0" * 64))
         journal.put_off("scans", State.DELIVERING, "there is no room in the outbox", Clock().now() + 60)
-    with daemon(house):
-        told = ask.why(job.source)
+    with publish_daemon_report(house):
+        told = ask.run_json(job.source)
     assert "its result is paid and kept, and goes to the outbox: there is no room in the outbox" in told["reason"]
     assert "tried again at" in told["reason"]
     assert told["advice"]
 
 
-async def test_a_job_that_ended_badly_tells_what_retry_would_do_and_cost(house: House, ask: Asked) -> None:
-    with writing(house) as journal:
-        first = held(journal, queued(house, journal, "held.jpg"))
-        asked_for = held(journal, queued(house, journal, "task.jpg", seed=1), task="t1")
-        copy = queued(house, journal, "copy.jpg")
+async def test_a_job_that_ended_badly_tells_what_retry_would_do_and_cost(house: Harness, ask: WhyCommand) -> None:
+    with open_journal(house) as journal:
+        first = hold_job(journal, queue_job(house, journal, "held.jpg"))
+        asked_for = hold_job(journal, queue_job(house, journal, "task.jpg", seed=1), task="t1")
+        copy = queue_job(house, journal, "copy.jpg")
         text = "the same picture as job 1, which is held; it goes on with that one"
         journal.move(copy, State.HELD, text, problem=Problem(ErrorCode.DUPLICATE_OF_HELD, text))
-        bad = queued(house, journal, "bad.jpg", seed=2)
+        bad = queue_job(house, journal, "bad.jpg", seed=2)
         bad = journal.move(bad, State.REJECTED, "bad", problem=Problem(ErrorCode.CORRUPT, "bad.jpg is corrupt"))
-        spooled = held(journal, queued(house, journal, "spooled.jpg", seed=3))
+        spooled = hold_job(journal, queue_job(house, journal, "spooled.jpg", seed=3))
         journal.update(spooled, result=Result("jpeg", 1, 1, 1, "0" * 64))
     spool = house.journal.with_name("journal.db.spool")
     spool.mkdir()
     (spool / f"{spooled.id}.result").write_bytes(b"paid")
-    told = ask.why(first.source)
+    told = ask.run_json(first.source)
     assert "its answer never came whole" in told["reason"]
     assert "`picwish-watchd retry 1` submits it anew, and costs 5 credits again" in told["advice"]
-    assert "asks PicWish for the old task first" in ask.why(asked_for.source)["advice"]
-    assert "retry its first, job 1" in ask.why(copy.source)["advice"]
-    assert "mended" in ask.why(bad.source)["advice"]
-    assert "delivers what was paid for, at no cost" in ask.why(spooled.source)["advice"]
-    told = ask.why(spool / f"{spooled.id}.result")
+    assert "asks PicWish for the old task first" in ask.run_json(asked_for.source)["advice"]
+    assert "retry its first, job 1" in ask.run_json(copy.source)["advice"]
+    assert "mended" in ask.run_json(bad.source)["advice"]
+    assert "delivers what was paid for, at no cost" in ask.run_json(spooled.source)["advice"]
+    told = ask.run_json(spool / f"{spooled.id}.result")
     assert (told["code"], told["job"]) == (0, spooled.id)
     for name in ("²²²²².result", "99999999999999999999999999.result", "x"):
-        assert ask.why(spool / name)["code"] == 1
-    assert "leave it" in ask.why(house.journal)["reason"]
+        assert ask.run_json(spool / name)["code"] == 1
+    assert "leave it" in ask.run_json(house.journal)["reason"]
     first.source.unlink()
     del house.dropped[first.source]
-    assert ask.why(first.source)["advice"].startswith("put the file back first; ")
+    assert ask.run_json(first.source)["advice"].startswith("put the file back first; ")
 
 
-async def test_results_moved_originals_and_sidecars_tell_of_which_job_they_are(house: House, ask: Asked) -> None:
+async def test_results_originals_and_sidecars_name_their_job(house: Harness, ask: WhyCommand) -> None:
     house.rule = {
         "on_success": "move", "archive": "archive", "on_failure": "move", "failed": "failed", "sidecar": True,
     }  # fmt: skip
-    house.drop("a.jpg")
-    house.drop("b.jpg", b"no picture at all" * 9)
+    house.drop_file("a.jpg")
+    house.drop_file("b.jpg", b"no picture at all" * 9)
     (house.root / "archive").mkdir()
-    (house.root / "archive/a.jpg").write_bytes(picture("jpeg", seed=8))  # so that it gets another name
-    await house.drain()
+    (house.root / "archive/a.jpg").write_bytes(make_image("jpeg", seed=8))  # so that it gets another name
+    await house.run_once()
     done, bad = house.job("a.jpg").id, house.job("b.jpg").id
-    told = ask.why(house.inbox / "a.jpg")
+    told = ask.run_json(house.inbox / "a.jpg")
     assert (told["state"], told["job"]) == ("done", done)
     assert "the original was moved to" in told["reason"]
     for path, job in (
         ("archive/a-1.jpg", done), ("outbox/a.jpg", done), ("outbox/a.jpg.json", done),
         ("failed/b.jpg", bad), ("failed/b.jpg.error.json", bad),
     ):  # fmt: skip
-        told = ask.why(house.root / path)
+        told = ask.run_json(house.root / path)
         assert (told["code"], told["job"], told["rule"]) == (0, job, "scans"), path
-    told = ask.why(house.root / "archive/a.jpg")
+    told = ask.run_json(house.root / "archive/a.jpg")
     assert (told["code"], told["job"]) == (1, None)
-    assert ask.why(house.root / "failed/b.jpg")["advice"]
-    assert ask.why(house.outbox)["reason"] == "it is the outbox of rule scans"
-    (house.outbox / "a.jpg").write_bytes(picture("png"))
-    assert "changed" in ask.why(house.outbox / "a.jpg")["reason"]
+    assert ask.run_json(house.root / "failed/b.jpg")["advice"]
+    assert ask.run_json(house.outbox)["reason"] == "it is the outbox of rule scans"
+    (house.outbox / "a.jpg").write_bytes(make_image("png"))
+    assert "changed" in ask.run_json(house.outbox / "a.jpg")["reason"]
     (house.outbox / "a.jpg").unlink()
-    assert "does not stand here any more" in ask.why(house.outbox / "a.jpg")["reason"]
-    assert "does not stand there any more" in ask.why(house.inbox / "a.jpg")["reason"]
-    house.drop("a.jpg", seed=5)
-    assert "another file lies there now, and becomes a job of its own" in ask.why(house.inbox / "a.jpg")["reason"]
+    assert "does not stand here any more" in ask.run_json(house.outbox / "a.jpg")["reason"]
+    assert "does not stand there any more" in ask.run_json(house.inbox / "a.jpg")["reason"]
+    house.drop_file("a.jpg", seed=5)
+    assert "another file lies there now, and becomes a job of its own" in ask.run_json(house.inbox / "a.jpg")["reason"]
 
 
-async def test_a_deleted_original_and_one_whose_rule_is_gone_are_still_known(house: House, ask: Asked) -> None:
-    with writing(house) as journal:
-        job = queued(house, journal, "a.jpg")
-        journal.update(job, "the original was deleted, as on_success: delete asks", original=Original.DELETED)
+async def test_a_deleted_original_and_one_whose_rule_is_gone_are_still_known(house: Harness, ask: WhyCommand) -> None:
+    with open_journal(house) as journal:
+        job = queue_job(house, journal, "a.jpg")
+        journal.update(job, "the original was deleted, as on_success: delete asks", original=OriginalStatus.DELETED)
     job.source.unlink()
     del house.dropped[job.source]
-    assert "the original was deleted" in ask.why(job.source)["reason"]
+    assert "the original was deleted" in ask.run_json(job.source)["reason"]
     house.rule = {"name": "other", "inbox": "elsewhere"}
-    told = ask.why(job.source)
+    told = ask.run_json(job.source)
     assert (told["code"], told["job"]) == (0, 1)
     assert "left the configuration" in told["reason"]
 
 
-async def test_links_into_folders_of_ours_are_not_taken_whether_links_are_followed_or_not(
-    house: House, ask: Asked
-) -> None:
+async def test_links_into_our_own_folders_are_never_taken(house: Harness, ask: WhyCommand) -> None:
     house.rule = {"archive": "archive", "failed": "failed"}
     for name in ("outbox", "archive", "failed"):
         (house.root / name).mkdir()
-        (house.root / name / "a.jpg").write_bytes(picture("jpeg"))
+        (house.root / name / "a.jpg").write_bytes(make_image("jpeg"))
         (house.inbox / f"to-{name}").symlink_to(house.root / name)
         (house.inbox / f"{name}.jpg").symlink_to(house.root / name / "a.jpg")
     (house.inbox / "loop").symlink_to(house.inbox)
-    house.drop("a.jpg")
+    house.drop_file("a.jpg")
     (house.inbox / "nowhere.jpg").symlink_to(house.root / "nothing")
-    assert "follow_symlinks is false" in ask.why(house.inbox / "to-outbox/a.jpg")["reason"]
-    assert "is a symbolic link, not a file" in ask.why(house.inbox / "outbox.jpg")["reason"]
+    assert "follow_symlinks is false" in ask.run_json(house.inbox / "to-outbox/a.jpg")["reason"]
+    assert "is a symbolic link, not a file" in ask.run_json(house.inbox / "outbox.jpg")["reason"]
     house.rule["follow_symlinks"] = True
     for name in ("outbox", "archive", "failed"):
         for path in (f"to-{name}", f"to-{name}/a.jpg", f"{name}.jpg"):
-            told = ask.why(house.inbox / path)
+            told = ask.run_json(house.inbox / path)
             assert (told["code"], told["rule"], told["job"]) == (0, None, None), path
             assert f"leads into {house.root / name}" in told["reason"], path
             assert told["advice"]
-    assert "back to a folder above it" in ask.why(house.inbox / "loop/a.jpg")["reason"]
-    house.drop("c.jpg", seed=3, inbox=".")
+    assert "back to a folder above it" in ask.run_json(house.inbox / "loop/a.jpg")["reason"]
+    house.drop_file("c.jpg", seed=3, inbox=".")
     (house.inbox / "up").symlink_to(house.root)
-    assert "it costs 5 credits" in ask.why(house.inbox / "up/c.jpg")["reason"], "as the walk takes it"
-    house.drop("sub/b.jpg")
+    assert "it costs 5 credits" in ask.run_json(house.inbox / "up/c.jpg")["reason"], "as the walk takes it"
+    house.drop_file("sub/b.jpg")
     (house.inbox / "beside").symlink_to("sub")
-    assert "leads to sub, which is looked into by its own name" in ask.why(house.inbox / "beside/b.jpg")["reason"]
-    assert "it costs 5 credits" in ask.why(house.inbox / "sub/b.jpg")["reason"]
-    assert "leads nowhere" in ask.why(house.inbox / "nowhere.jpg")["reason"]
+    assert "leads to sub, which is looked into by its own name" in ask.run_json(house.inbox / "beside/b.jpg")["reason"]
+    assert "it costs 5 credits" in ask.run_json(house.inbox / "sub/b.jpg")["reason"]
+    assert "leads nowhere" in ask.run_json(house.inbox / "nowhere.jpg")["reason"]
 
 
-async def test_what_is_no_file_is_never_opened_and_is_named(house: House, ask: Asked) -> None:
+async def test_what_is_no_file_is_never_opened_and_is_named(house: Harness, ask: WhyCommand) -> None:
     os.mkfifo(house.inbox / "pipe.jpg")
     (house.inbox / "folder.jpg").mkdir()
     (house.inbox / "sub").mkdir()
     with socket.socket(socket.AF_UNIX) as sock:
         sock.bind(str(house.inbox / "s.jpg"))
         for name, what in (("pipe.jpg", "a named pipe"), ("folder.jpg", "a folder"), ("s.jpg", "a socket")):
-            told = ask.why(house.inbox / name)
+            told = ask.run_json(house.inbox / name)
             assert (told["code"], told["rule"]) == (0, "scans")
             assert f"it will be rejected: {name} is {what}, not a file" in told["reason"]
-    assert "looks into" in ask.why(house.inbox / "sub")["reason"]
+    assert "looks into" in ask.run_json(house.inbox / "sub")["reason"]
     house.rule = {"recursive": False}
-    assert "recursive is false" in ask.why(house.inbox / "sub")["reason"]
-    told = ask.why("/dev/null")
+    assert "recursive is false" in ask.run_json(house.inbox / "sub")["reason"]
+    told = ask.run_json("/dev/null")
     assert (told["code"], told["rule"]) == (1, None)
 
 
 @pytest.mark.parametrize("name", ["a\nb.jpg", "a\x1b[31m.jpg", "a\udcff.jpg", "-json.jpg", "a\u202egpj.exe.jpg"])
-async def test_a_hostile_name_is_answered_and_printed_harmlessly(house: House, ask: Asked, name: str) -> None:
-    path = house.drop(name)
-    assert ask.why(path)["path"] == str(path)
-    told = ask.text(path)
+async def test_a_hostile_name_is_answered_and_printed_harmlessly(house: Harness, ask: WhyCommand, name: str) -> None:
+    path = house.drop_file(name)
+    assert ask.run_json(path)["path"] == str(path)
+    told = ask.run_text(path)
     assert told.count("\n") == 4, "the lines path, rule, reason, advice"
     assert all(each.isprintable() or each == "\n" for each in told)
-    with writing(house) as journal:
-        queued(house, journal, name)
-    assert ask.why(path)["job"] == 1
+    with open_journal(house) as journal:
+        queue_job(house, journal, name)
+    assert ask.run_json(path)["job"] == 1
 
 
 async def test_a_terminal_that_cannot_show_a_name_gets_it_escaped(
-    house: House, monkeypatch: pytest.MonkeyPatch
+    house: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = house.drop("été.jpg")
+    path = house.drop_file("été.jpg")
     shown = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(shown, "ascii"))
-    assert main(["why", str(path), "-c", str(house.configure())]) == 0
+    assert main(["why", str(path), "-c", str(house.write_config())]) == 0
     assert b"\\xe9t\\xe9.jpg" in shown.getvalue()
 
 
-async def test_relative_paths_and_dots_and_slashes_mean_what_the_system_means(
-    house: House, ask: Asked, monkeypatch: pytest.MonkeyPatch
+async def test_relative_paths_dots_and_slashes_resolve_as_in_the_system(
+    house: Harness, ask: WhyCommand, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with writing(house) as journal:
-        job = queued(house, journal, "sub/a.jpg")
+    with open_journal(house) as journal:
+        job = queue_job(house, journal, "sub/a.jpg")
     (house.root / "way").symlink_to(house.inbox / "sub")
     monkeypatch.chdir(house.inbox)
     for path in ("sub/a.jpg", "./sub//a.jpg", "../inbox/sub/a.jpg", "sub/../sub/a.jpg", "../way/../sub/a.jpg"):
-        assert ask.why(path)["job"] == job.id, path
-    assert ask.why("sub/")["reason"] == ask.why(house.inbox / "sub")["reason"]
-    assert ask.why("sub/..")["reason"].startswith("it is the inbox of rule scans")
+        assert ask.run_json(path)["job"] == job.id, path
+    assert ask.run_json("sub/")["reason"] == ask.run_json(house.inbox / "sub")["reason"]
+    assert ask.run_json("sub/..")["reason"].startswith("it is the inbox of rule scans")
     gone = house.root / "gone"
     gone.mkdir()
     monkeypatch.chdir(gone)
     gone.rmdir()
-    assert main(["why", "a.jpg", "-c", str(house.configure())]) == 2
+    assert main(["why", "a.jpg", "-c", str(house.write_config())]) == 2
     assert "give the whole path" in ask.capsys.readouterr().err
-    assert ask.why(job.source)["job"] == job.id
+    assert ask.run_json(job.source)["job"] == job.id
 
 
-async def test_a_file_without_a_job_tells_its_price_and_when_it_is_taken(house: House, ask: Asked) -> None:
-    path = house.drop("a.jpg")
-    told = ask.why(path)
+async def test_a_file_without_a_job_tells_its_price_and_when_it_is_taken(house: Harness, ask: WhyCommand) -> None:
+    path = house.drop_file("a.jpg")
+    told = ask.run_json(path)
     assert told["reason"] == "it has no job yet; it costs 5 credits (there is no journal yet: nothing has run)"
     assert "picwish-watchd run" in told["advice"]
     house.rule = {"settle": "1h", "settle_timeout": "2h"}
-    assert "it is settling" in ask.why(path)["reason"]
+    assert "it is settling" in ask.run_json(path)["reason"]
     house.rule = {"if_exists": "skip", "type": 1}
     house.outbox.mkdir()
-    (house.outbox / "a.png").write_bytes(picture("png"))
-    assert f"{house.outbox / 'a.png'} is there already, so nothing is sent" in ask.why(path)["reason"]
+    (house.outbox / "a.png").write_bytes(make_image("png"))
+    assert f"{house.outbox / 'a.png'} is there already, so nothing is sent" in ask.run_json(path)["reason"]
     house.rule = {}
-    with daemon(house):
-        assert ask.why(path)["advice"] == "it is taken within 60 s"
-        house.top = {"budget": {"burst": {"images": 1, "per": "10m"}}}
-        with writing(house) as journal:
-            sending = queued(house, journal, "first.jpg", seed=4)
+    with publish_daemon_report(house):
+        assert ask.run_json(path)["advice"] == "it is taken within 60 s"
+        house.top_level = {"budget": {"burst": {"images": 1, "per": "10m"}}}
+        with open_journal(house) as journal:
+            sending = queue_job(house, journal, "first.jpg", seed=4)
             journal.move(sending, State.SUBMITTING, "sending", reserve=5, submitted_at=1.0)
-        assert "approve scans" in ask.why(path)["advice"]
-    house.top = {}
-    assert "it was being sent when the daemon ended" in ask.why(sending.source)["reason"]
-    with daemon(house, rules={}):
-        assert "reload" in ask.why(path)["advice"]
-    with daemon(house, rules={"scans": {"watching": False, "reason": "stale file handle"}}):
-        assert "stale file handle" in ask.why(path)["advice"]
-    cut = house.drop("cut.jpg", picture("jpeg")[:-9])
+        assert "approve scans" in ask.run_json(path)["advice"]
+    house.top_level = {}
+    assert "it was being sent when the daemon ended" in ask.run_json(sending.source)["reason"]
+    with publish_daemon_report(house, rules={}):
+        assert "reload" in ask.run_json(path)["advice"]
+    with publish_daemon_report(house, rules={"scans": {"watching": False, "reason": "stale file handle"}}):
+        assert "stale file handle" in ask.run_json(path)["advice"]
+    cut = house.drop_file("cut.jpg", make_image("jpeg")[:-9])
     os.utime(cut, (1, 1))  # as `cp -p` leaves it: it has only just come all the same
-    assert "not whole" in ask.why(cut)["reason"]
+    assert "not whole" in ask.run_json(cut)["reason"]
 
 
-async def test_an_inbox_on_a_mount_that_is_away_is_said_to_be(house: House, ask: Asked) -> None:
-    path = house.drop("a.jpg")
-    with writing(house) as journal:
+async def test_an_inbox_on_a_mount_that_is_away_is_said_to_be(house: Harness, ask: WhyCommand) -> None:
+    path = house.drop_file("a.jpg")
+    with open_journal(house) as journal:
         journal.remember_folder(house.inbox, Mount("/gone", "nfs4"))
-        job = queued(house, journal, "b.jpg", seed=1)
-    told = ask.why(path)
+        job = queue_job(house, journal, "b.jpg", seed=1)
+    told = ask.run_json(path)
     assert "is away: it lies on the" in told["reason"]
     assert "approve scans" in told["reason"]
     assert told["advice"]
-    told = ask.why(job.source)
+    told = ask.run_json(job.source)
     assert (told["job"], told["state"]) == (job.id, "queued")
     assert "; the inbox" in told["reason"]
     assert "is away: it lies on the" in told["reason"]
     house.inbox.rename(house.root / "hidden")
-    told = ask.why(path)
+    told = ask.run_json(path)
     assert (told["code"], told["rule"]) == (1, "scans")
     assert "is away: it is not there" in told["reason"]
 
 
 @as_root
-async def test_a_folder_that_may_not_be_read_is_said_to_be_so(house: House, ask: Asked) -> None:
-    house.drop("sub/a.jpg")
-    with writing(house):
+async def test_a_folder_that_may_not_be_read_is_said_to_be_so(house: Harness, ask: WhyCommand) -> None:
+    house.drop_file("sub/a.jpg")
+    with open_journal(house):
         pass
     for folder in (house.root, *house.root.parents):
         if folder.stat().st_uid == os.geteuid() and folder != Path("/"):
             folder.chmod(folder.stat().st_mode | 0o055)
     (house.inbox / "sub").chmod(0o700)
-    file = house.configure()
+    file = house.write_config()
     house.journal.parent.chmod(0o755)
     for each in house.journal.parent.iterdir():
         each.chmod(0o644)
@@ -472,11 +470,11 @@ async def test_a_folder_that_may_not_be_read_is_said_to_be_so(house: House, ask:
 
 
 @as_root
-async def test_a_journal_that_may_not_be_read_is_not_taken_for_none(house: House, ask: Asked) -> None:
-    path = house.drop("a.jpg")
-    with writing(house):
+async def test_a_journal_that_may_not_be_read_is_not_taken_for_none(house: Harness, ask: WhyCommand) -> None:
+    path = house.drop_file("a.jpg")
+    with open_journal(house):
         pass
-    file = house.configure()
+    file = house.write_config()
     for folder in (house.root, *house.root.parents):
         if folder.stat().st_uid == os.geteuid() and folder != Path("/"):
             folder.chmod(folder.stat().st_mode | 0o055)

@@ -29,7 +29,7 @@ def free_port() -> int:
 
 
 @dataclass(frozen=True)
-class Told:
+class HttpReply:
     """One answer."""
 
     status: int
@@ -50,12 +50,12 @@ class Told:
         }
 
 
-def ask(port: int, path: str, *, method: str = "GET", **headers: str) -> Told:
+def get(port: int, path: str, *, method: str = "GET", **headers: str) -> HttpReply:
     """Asks at loopback; blocks, for 10 s at most."""
     request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", method=method, headers=headers)
     try:
         with urllib.request.urlopen(request, timeout=10) as answer:
-            return Told(answer.status, answer.headers, answer.read().decode())
+            return HttpReply(answer.status, answer.headers, answer.read().decode())
     except urllib.error.HTTPError as answer:
         with answer:
-            return Told(answer.code, answer.headers, answer.read().decode())
+            return HttpReply(answer.code, answer.headers, answer.read().decode())

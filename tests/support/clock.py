@@ -7,7 +7,7 @@ from itertools import count
 
 from picwish_watchd.clock import Clock
 
-_ROUNDS = 10  # of the event loop, in which whatever can go on at this moment does
+_LOOP_ROUNDS = 10  # of the event loop, in which whatever can go on at this moment does
 
 
 class FakeClock(Clock):
@@ -56,7 +56,7 @@ class FakeClock(Clock):
         heapq.heappush(self._sleepers, sleeper)
         try:
             rounds = 0
-            while rounds < _ROUNDS:
+            while rounds < _LOOP_ROUNDS:
                 await asyncio.sleep(0)
                 rounds = rounds + 1 if self._sleepers[0] == sleeper else 0
         finally:

@@ -17,10 +17,10 @@ from picwish_watchd.cli.main import main
 from picwish_watchd.fs import atomic_write
 from picwish_watchd.picwish import PicwishClient
 
-DIED = 137
+CRASH_EXIT_CODE = 137
 
 
-class Acts:
+class CrashPoint:
     """Counts, and dies in time."""
 
     def __init__(self, last: int) -> None:
@@ -28,33 +28,36 @@ class Acts:
         self.count = 0
         self.names: list[str] = []
 
-    def happened(self, name: str) -> None:
+    def record(self, name: str) -> None:
         self.count += 1
         self.names.append(name)
         if self.count == self.last:
-            os._exit(DIED)
+            os._exit(CRASH_EXIT_CODE)
 
-    def after(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    def wrap(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         def counted(*args: Any, **kwargs: Any) -> Any:
             answer = function(*args, **kwargs)
-            self.happened(name)
+            self.record(name)
             return answer
 
         return counted
 
 
-def install(acts: Acts) -> None:
+def install_crash_point(acts: CrashPoint) -> None:
     """Counts every durable act of this process from now on."""
     for name in ("rename", "replace", "link", "unlink", "fsync"):
-        setattr(os, name, acts.after(name, getattr(os, name)))
-    atomic_write._WAYS = (acts.after("renameat2", atomic_write.by_renameat2), *atomic_write._WAYS[1:])
-    atomic_write.without_clobber.__defaults__ = (atomic_write._WAYS,)
+        setattr(os, name, acts.wrap(name, getattr(os, name)))
+    atomic_write._RENAME_METHODS = (
+        acts.wrap("renameat2", atomic_write.rename_by_renameat2),
+        *atomic_write._RENAME_METHODS[1:],
+    )
+    atomic_write.rename_noreplace.__defaults__ = (atomic_write._RENAME_METHODS,)
 
     class Cursor(sqlite3.Cursor):
         def execute(self, sql: str, *args: Any) -> "Cursor":
             super().execute(sql, *args)
             if sql == "COMMIT":
-                acts.happened("commit")
+                acts.record("commit")
             return self
 
     class Connection(sqlite3.Connection):
@@ -73,18 +76,18 @@ def install(acts: Acts) -> None:
     async def watched(self: PicwishClient, request: Any, *, sink: Any, started: Any, sent: Any, **more: Any) -> Any:
         async def begun() -> None:
             await started()
-            acts.happened("intent written")
+            acts.record("intent written")
 
         outcome = await create(self, request, sink=sink, started=begun, sent=sent, **more)
-        acts.happened("answer read")
+        acts.record("answer read")
         return outcome
 
     PicwishClient.create = watched  # type: ignore[method-assign] # a test's hand
 
 
 if __name__ == "__main__":
-    counter = Acts(int(sys.argv[1]))
-    install(counter)
+    counter = CrashPoint(int(sys.argv[1]))
+    install_crash_point(counter)
     code = main(sys.argv[2:])
     print(counter.count, *counter.names, flush=True)
     os._exit(code)

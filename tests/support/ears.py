@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Any, Self
 
 
-class _Serving:
+class _ThreadedServer:
     """Serves in threads until the block ends."""
 
     server: socketserver.TCPServer
@@ -37,26 +37,26 @@ class _Serving:
         return int(self.server.server_address[1])
 
 
-class Hook(_Serving):
+class WebhookReceiver(_ThreadedServer):
     """A webhook's other end. ``codes``: what the first requests are answered; later ones 204.
 
     It answers after ``pause`` seconds, or once ``let_go`` is set.
     """
 
     def __init__(self, *codes: int, pause: float = 0.0, headers: dict[str, str] | None = None) -> None:
-        self.heard: list[dict[str, Any]] = []  #: the JSON bodies
-        self.heads: list[dict[str, str]] = []
-        self.let_go = threading.Event()
+        self.requests: list[dict[str, Any]] = []  #: the JSON bodies
+        self.request_headers: list[dict[str, str]] = []
+        self.release = threading.Event()
         left = list(codes)
         hook = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
-                hook.heads.append({name.lower(): value for name, value in self.headers.items()})
+                hook.request_headers.append({name.lower(): value for name, value in self.headers.items()})
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                hook.let_go.wait(pause)
+                hook.release.wait(pause)
                 code = left.pop(0) if left else 204
-                hook.heard.append(body | {"answered": code})
+                hook.requests.append(body | {"answered": code})
                 self.send_response(code)
                 for name, value in (headers or {}).items():
                     self.send_header(name, value)
@@ -65,27 +65,27 @@ class Hook(_Serving):
             def log_message(self, *_args: Any) -> None:
                 pass
 
-        self.server = _Quiet(("127.0.0.1", 0), Handler)
+        self.server = _QuietHttpServer(("127.0.0.1", 0), Handler)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.let_go.set()
+        self.release.set()
         super().__exit__(kind, error, trace)
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}/services/very-secret"
 
-    def taken(self) -> list[dict[str, Any]]:
+    def accepted_requests(self) -> list[dict[str, Any]]:
         """What was answered well."""
-        return [each for each in self.heard if each["answered"] < 300]
+        return [each for each in self.requests if each["answered"] < 300]
 
     def subjects(self) -> list[str]:
-        return [each["subject"] for each in self.taken()]
+        return [each["subject"] for each in self.accepted_requests()]
 
 
-class Drip(_Serving):
+class DripServer(_ThreadedServer):
     """Says ``begin``, and then ``piece`` again and again with ``pause`` seconds between, until the block ends."""
 
     def __init__(self, begin: bytes, piece: bytes, pause: float) -> None:
@@ -111,7 +111,7 @@ class Drip(_Serving):
         super().__exit__(kind, error, trace)
 
 
-class _Quiet(ThreadingHTTPServer):
+class _QuietHttpServer(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False
 
@@ -120,7 +120,7 @@ class _Quiet(ThreadingHTTPServer):
 
 
 @dataclass
-class Mail:
+class ReceivedMail:
     """A mail as the server took it."""
 
     sender: str
@@ -131,12 +131,12 @@ class Mail:
 
 
 @dataclass
-class Post(_Serving):
+class MailServer(_ThreadedServer):
     """A mail server of the words that smtplib needs. ``replies``: what it says to a word instead of the usual."""
 
     replies: dict[str, bytes] = field(default_factory=dict)
     tls: ssl.SSLContext | None = None  #: offers STARTTLS
-    mails: list[Mail] = field(default_factory=list)
+    mails: list[ReceivedMail] = field(default_factory=list)
     logins: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -144,9 +144,9 @@ class Post(_Serving):
 
         class Handler(socketserver.StreamRequestHandler):
             def handle(self) -> None:
-                talk = _Talk(post, self)
+                talk = _SmtpSession(post, self)
                 try:
-                    talk.hold()
+                    talk.run()
                 except (OSError, ValueError):
                     pass  # the client went away
                 finally:
@@ -160,10 +160,10 @@ class Post(_Serving):
         self.server = Server(("127.0.0.1", 0), Handler)
 
 
-class _Talk:
+class _SmtpSession:
     """One conversation."""
 
-    def __init__(self, post: Post, handler: socketserver.StreamRequestHandler) -> None:
+    def __init__(self, post: MailServer, handler: socketserver.StreamRequestHandler) -> None:
         self._post = post
         self._socket: Any = handler.connection
         self._file: Any = handler.rfile
@@ -171,15 +171,15 @@ class _Talk:
         self._sender = ""
         self._recipients: list[str] = []
 
-    def hold(self) -> None:
-        self._say(self._post.replies.get("GREETING", b"220 ears\r\n"))
+    def run(self) -> None:
+        self._send(self._post.replies.get("GREETING", b"220 ears\r\n"))
         while line := self._file.readline(65536):
             word, _, rest = line.decode("utf-8").rstrip("\r\n").partition(" ")
             word = word.upper()
             if word in self._post.replies:
-                self._say(self._post.replies[word])
+                self._send(self._post.replies[word])
             else:
-                self._answer(word, rest)
+                self._handle_command(word, rest)
             if word == "QUIT":
                 return
 
@@ -188,43 +188,43 @@ class _Talk:
         self._file.close()
         self._socket.close()
 
-    def _answer(self, word: str, rest: str) -> None:
+    def _handle_command(self, word: str, rest: str) -> None:
         match word:
             case "EHLO":
                 starttls = b"250-STARTTLS\r\n" if self._post.tls and not self._encrypted else b""
-                self._say(b"250-ears\r\n" + starttls + b"250 AUTH PLAIN\r\n")
+                self._send(b"250-ears\r\n" + starttls + b"250 AUTH PLAIN\r\n")
             case "STARTTLS" if self._post.tls:
-                self._say(b"220 go on\r\n")
+                self._send(b"220 go on\r\n")
                 self._socket = self._post.tls.wrap_socket(self._socket, server_side=True)
                 self._file.close()
                 self._file, self._encrypted = self._socket.makefile("rb"), True
             case "AUTH":
                 self._post.logins.append(base64.b64decode(rest.split()[1]).decode())
-                self._say(b"235 welcome\r\n")
+                self._send(b"235 welcome\r\n")
             case "MAIL":
                 self._sender = rest
-                self._say(b"250 ok\r\n")
+                self._send(b"250 ok\r\n")
             case "RCPT":
                 self._recipients.append(rest)
-                self._say(b"250 ok\r\n")
+                self._send(b"250 ok\r\n")
             case "DATA":
-                self._say(b"354 go on\r\n")
+                self._send(b"354 go on\r\n")
                 lines = []
                 while (line := self._file.readline()) not in (b".\r\n", b""):
                     lines.append(line.removeprefix(b"."))
                 raw = b"".join(lines)
                 message = message_from_bytes(raw, policy=default)
                 assert isinstance(message, EmailMessage)
-                self._post.mails.append(Mail(self._sender, self._recipients, message, raw, self._encrypted))
-                self._say(b"250 taken\r\n")
+                self._post.mails.append(ReceivedMail(self._sender, self._recipients, message, raw, self._encrypted))
+                self._send(b"250 taken\r\n")
             case _:
-                self._say(b"250 ok\r\n" if word in ("RSET", "NOOP") else b"221 bye\r\n")
+                self._send(b"250 ok\r\n" if word in ("RSET", "NOOP") else b"221 bye\r\n")
 
-    def _say(self, words: bytes) -> None:
+    def _send(self, words: bytes) -> None:
         self._socket.sendall(words)
 
 
-def program(folder: Path, body: str) -> Path:
+def write_program(folder: Path, body: str) -> Path:
     """A program of a few lines of Python, which finds ``folder`` as FOLDER."""
     path = folder / "tell"
     path.write_text(f"#!{sys.executable} -S\nimport os, sys, time\nFOLDER = {str(folder)!r}\n{body}")

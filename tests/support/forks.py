@@ -34,29 +34,29 @@ from picwish_watchd.picwish import PicwishClient
 
 _ROOT = Path(__file__).parents[2]
 PROGRAM = "picwish_watchd"
-_NUMBER = 4  # bytes of one, on its way from the nursery
+_NUMBER_SIZE = 4  # bytes of one, on its way from the nursery
 
 
 @dataclass(frozen=True)
-class Order:
+class ForkRequest:
     module: str
     arguments: list[str]
     environ: dict[str, str]
     folder: str
 
 
-class Fork:
+class ForkedProcess:
     """A process that was begun, with the part of `subprocess.Popen` that tests need."""
 
     def __init__(self, told: int) -> None:
         self._told = told  # its number, and at its end its exit code
-        self.pid = self._next(None)
+        self.pid = self._read_number(None)
         self.returncode: int | None = None
 
-    def _next(self, timeout: float | None) -> int:
+    def _read_number(self, timeout: float | None) -> int:
         if not select.select([self._told], [], [], timeout)[0]:
             raise subprocess.TimeoutExpired("fork", timeout or 0)
-        return int.from_bytes(os.read(self._told, _NUMBER), "little", signed=True)
+        return int.from_bytes(os.read(self._told, _NUMBER_SIZE), "little", signed=True)
 
     def poll(self) -> int | None:
         try:
@@ -66,7 +66,7 @@ class Fork:
 
     def wait(self, timeout: float | None = None) -> int:
         if self.returncode is None:
-            self.returncode = self._next(timeout)
+            self.returncode = self._read_number(timeout)
             os.close(self._told)
         return self.returncode
 
@@ -79,7 +79,7 @@ class Fork:
 
 
 @cache
-def _nursery() -> tuple[socket.socket, subprocess.Popen[bytes]]:
+def _fork_server() -> tuple[socket.socket, subprocess.Popen[bytes]]:
     """The process that forks, and how it is spoken to; it ends with this one."""
     ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     environ = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_PROCESS")}
@@ -95,28 +95,28 @@ def _nursery() -> tuple[socket.socket, subprocess.Popen[bytes]]:
     return ours, process
 
 
-def begin(
+def start_fork(
     arguments: Sequence[str], *, module: str = PROGRAM, environ: dict[str, str] | None = None, out: int, errors: int
-) -> Fork:
+) -> ForkedProcess:
     """As ``python -m MODULE ARGUMENTS`` here and now, with nothing to read, writing to these two files."""
     environ = dict(os.environ if environ is None else environ)
     assert all(environ[name] == os.environ.get(name) for name in environ if name.startswith("PYTHON")), "it has begun"
-    order = Order(module, list(arguments), environ, os.getcwd())
+    order = ForkRequest(module, list(arguments), environ, os.getcwd())
     told, tell = os.pipe()
     try:
-        socket.send_fds(_nursery()[0], [json.dumps(asdict(order)).encode()], [out, errors, tell])
+        socket.send_fds(_fork_server()[0], [json.dumps(asdict(order)).encode()], [out, errors, tell])
     finally:
         os.close(tell)
-    return Fork(told)
+    return ForkedProcess(told)
 
 
-def run(
+def run_fork(
     *arguments: str, module: str = PROGRAM, environ: dict[str, str] | None = None, timeout: float = 30
 ) -> subprocess.CompletedProcess[str]:
     """Such a process from its beginning to its end, and what it said."""
     with ExitStack() as files:
         said = [files.enter_context(os.fdopen(os.memfd_create(name), "r+b")) for name in ("out", "errors")]
-        fork = begin(arguments, module=module, environ=environ, out=said[0].fileno(), errors=said[1].fileno())
+        fork = start_fork(arguments, module=module, environ=environ, out=said[0].fileno(), errors=said[1].fileno())
         try:
             fork.wait(timeout)
         finally:
@@ -129,34 +129,34 @@ def run(
     return subprocess.CompletedProcess(list(arguments), fork.returncode, *texts)
 
 
-def _load() -> None:
+def _preload_program() -> None:
     for command in COMMANDS:
         importlib.import_module(f"{PROGRAM}.cli.commands.{command}")
-    asyncio.run(_ask_nobody())
+    asyncio.run(_warm_up_client())
     assert threading.active_count() == 1
     gc.collect()
     gc.freeze()
 
 
-async def _ask_nobody() -> None:
+async def _warm_up_client() -> None:
     """Reads the certificates, and loads what is loaded with a first request."""
     async with PicwishClient(base_url="http://127.0.0.1:9", key="k", timeout=1) as client:
         await client.probe()
 
 
-def _tell_of_ends(watched: dict[int, int]) -> None:
+def _report_exits(watched: dict[int, int]) -> None:
     while watched:
         pid, status = os.waitpid(-1, os.WNOHANG)
         if pid == 0:
             return
         tell = watched.pop(pid)
-        _write(tell, os.waitstatus_to_exitcode(status))
+        _write_number(tell, os.waitstatus_to_exitcode(status))
         os.close(tell)
 
 
-def _write(tell: int, number: int) -> None:
+def _write_number(tell: int, number: int) -> None:
     with suppress(BrokenPipeError):  # nobody wants to know any more
-        os.write(tell, number.to_bytes(_NUMBER, "little", signed=True))
+        os.write(tell, number.to_bytes(_NUMBER_SIZE, "little", signed=True))
 
 
 def _serve(ours: socket.socket) -> None:
@@ -171,7 +171,7 @@ def _serve(ours: socket.socket) -> None:
         ready, _, _ = select.select([ours.fileno(), woken], [], [])
         if woken in ready:
             os.read(woken, 1000)
-            _tell_of_ends(watched)
+            _report_exits(watched)
         if ours.fileno() in ready:
             text, files, _, _ = socket.recv_fds(ours, 2**20, 3)
             if not text:
@@ -183,14 +183,14 @@ def _serve(ours: socket.socket) -> None:
                 ours.close()
                 for file in (woken, wake, tell, *watched.values()):
                     os.close(file)
-                _live(Order(**json.loads(text)), streams)
+                _run_in_fork(ForkRequest(**json.loads(text)), streams)
             watched[pid] = tell
-            _write(tell, pid)
+            _write_number(tell, pid)
             for file in streams:
                 os.close(file)
 
 
-def _live(order: Order, streams: list[int]) -> None:
+def _run_in_fork(order: ForkRequest, streams: list[int]) -> None:
     """In the fork: the program, as the interpreter would have begun it."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -218,5 +218,5 @@ if __name__ == "__main__":
     with open(os.devnull) as nothing, open(os.devnull, "w") as nowhere:
         os.dup2(nothing.fileno(), 0)
         os.dup2(nowhere.fileno(), 1)
-    _load()
+    _preload_program()
     _serve(socket.socket(fileno=int(sys.argv[1])))

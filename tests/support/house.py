@@ -21,25 +21,25 @@ from picwish_watchd.daemon.daemon import Daemon
 from picwish_watchd.job import Job, State
 from picwish_watchd.journal.reader import JournalReader
 from picwish_watchd.simulator import Settings, Simulator
-from tests.support.forks import PROGRAM, Fork, begin
-from tests.support.pictures import picture
+from tests.support.forks import PROGRAM, ForkedProcess, start_fork
+from tests.support.pictures import make_image
 
 KEY = "test-key-0123456789"
-FAST = Settings(qps=None, processing=(0.05, 0.2), enlarge=2.0)
+FAST_SETTINGS = Settings(qps=None, processing=(0.05, 0.2), enlarge=2.0)
 
 
 @dataclass
-class House:
+class Harness:
     """Folders below ``root``, and what was dropped into the inbox."""
 
     root: Path
     simulator: Simulator
     rule: dict[str, Any] = field(default_factory=dict)  #: keys of the rule beyond the usual
     api: dict[str, Any] = field(default_factory=dict)
-    top: dict[str, Any] = field(default_factory=dict)
+    top_level: dict[str, Any] = field(default_factory=dict)
     more_rules: list[dict[str, Any]] = field(default_factory=list)
     dropped: dict[Path, str] = field(default_factory=dict)  #: source -> sha256, of what must not be lost
-    forgiven: set[str] = field(default_factory=set)  #: sha256 that may be charged twice: a person said retry
+    may_be_paid_twice: set[str] = field(default_factory=set)  #: sha256 that may be charged twice: a person said retry
 
     def __post_init__(self) -> None:
         self.inbox.mkdir()
@@ -56,13 +56,13 @@ class House:
     def journal(self) -> Path:
         return self.root / "state" / "journal.db"
 
-    def configure(self) -> Path:
+    def write_config(self) -> Path:
         """Writes the configuration file as it should be now."""
         text = {
             "api": {"base_url": self.simulator.url, "qps": 500, **self.api},
             "journal": "state/journal.db",
             "retry_backoff": "50ms",
-            **self.top,
+            **self.top_level,
             "defaults": {"outbox": "outbox", "settle": 0},
             "rules": [{"name": "scans", "inbox": "inbox", **self.rule}, *self.more_rules],
         }
@@ -70,26 +70,26 @@ class House:
         file.write_text(yaml.safe_dump(text, allow_unicode=True, sort_keys=False))
         return file
 
-    def config(self) -> Config:
-        return load(self.configure(), {})
+    def load_config(self) -> Config:
+        return load(self.write_config(), {})
 
-    def drop(
+    def drop_file(
         self, name: str, data: bytes | None = None, *, kind: str = "jpeg", seed: int = 0, inbox: str = "inbox"
     ) -> Path:
         """Puts a file into an inbox, whole at once."""
         path = self.root / inbox / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        data = picture(kind, seed=seed) if data is None else data
+        data = make_image(kind, seed=seed) if data is None else data
         part = self.root / "dropping"
         part.write_bytes(data)
         part.rename(path)
         self.dropped[path] = hashlib.sha256(data).hexdigest()
         return path
 
-    async def drain(self) -> int:
+    async def run_once(self) -> int:
         """`run --once`, in this process; the exit code."""
         async with asyncio.timeout(60):
-            return await Daemon(self.config(), KEY).run(once=True)
+            return await Daemon(self.load_config(), KEY).run(once=True)
 
     def jobs(self, *states: State) -> list[Job]:
         reader = JournalReader.open(self.journal)
@@ -104,14 +104,14 @@ class House:
         assert found, f"no job for {name}"
         return found[-1]
 
-    def history(self, name: str) -> list[str]:
+    def state_history(self, name: str) -> list[str]:
         reader = JournalReader.open(self.journal)
         try:
             return [event.state for event in reader.history(self.job(name).id)]
         finally:
             reader.close()
 
-    def report(self) -> str:
+    def daemon_report(self) -> str:
         """What the daemon said of itself, as JSON; empty without a journal."""
         if not self.journal.exists():
             return ""
@@ -124,14 +124,14 @@ class House:
     def results(self) -> set[str]:
         return {str(p.relative_to(self.outbox)) for p in self.outbox.rglob("*") if p.is_file()}
 
-    def creates(self) -> int:
+    def count_creates(self) -> int:
         return sum(seen.operation == "create" for seen in self.simulator.requests)
 
     def check_laws(self) -> None:
         """Never paid twice, never lost: what must hold after every test, whatever happened in it."""
         paid = Counter(charge.sha256 for charge in self.simulator.ledger)
-        assert {sha for sha, times in paid.items() if times > 1} <= self.forgiven, "paid twice"
-        assert not any(seen.key_given for seen in self.simulator.requests if seen.operation == "download")
+        assert {sha for sha, times in paid.items() if times > 1} <= self.may_be_paid_twice, "paid twice"
+        assert not any(seen.has_key for seen in self.simulator.requests if seen.operation == "download")
         if not self.journal.exists():
             return
         reader = JournalReader.open(self.journal)
@@ -140,7 +140,7 @@ class House:
             jobs = reader.jobs()
         finally:
             reader.close()
-        assert sum(job.credits for job in jobs) <= self.simulator.credits
+        assert sum(job.credits for job in jobs) <= self.simulator.credits_used
         for job in jobs:
             assert job.problem is not None or job.state not in (State.REJECTED, State.FAILED, State.HELD)
             if job.state is State.DONE and job.output is not None and job.result is not None and job.output.exists():
@@ -159,47 +159,49 @@ class House:
                     image.load()
 
 
-_begun: "list[Process]" = []
+_running_processes: "list[DaemonProcess]" = []
 
 
-def leave_none() -> None:
+def kill_leftover_processes() -> None:
     """Ends what a test has left running, as one does that failed."""
-    while _begun:
-        child = _begun.pop().child
+    while _running_processes:
+        child = _running_processes.pop().child
         if child.poll() is None:
             child.kill()
             child.wait()
 
 
 @dataclass
-class Process:
+class DaemonProcess:
     """The daemon as a process of its own."""
 
-    house: House
+    harness: Harness
     arguments: tuple[str, ...] = ()
-    die_after: int | None = None  #: acts, see `tests.support.crash`
+    crash_after: int | None = None  #: acts, see `tests.support.crash`
     environ: dict[str, str] = field(default_factory=dict)
     prefix: tuple[str, ...] = ()  #: the command that it is run by
     fresh: bool = False  #: made from nothing, as a user's is; else a fork, see `tests.support.forks`
 
-    def start(self) -> "Process":
-        file = self.house.configure()
-        module, *death = [PROGRAM] if self.die_after is None else ["tests.support.crash", str(self.die_after)]
+    def start(self) -> "DaemonProcess":
+        file = self.harness.write_config()
+        module, *death = [PROGRAM] if self.crash_after is None else ["tests.support.crash", str(self.crash_after)]
         words = [*death, "run", "-c", str(file), *self.arguments]
         environ = {**os.environ, "PICWISH_API_KEY": KEY, **self.environ}
-        self.errors = self.house.root / "stderr.log"
+        self.errors = self.harness.root / "stderr.log"
         with self.errors.open("ab") as sink, open(os.devnull, "wb") as nowhere:
             if self.fresh or self.prefix:
                 command = [*self.prefix, sys.executable, "-m", module, *words]
-                self.child: subprocess.Popen[bytes] | Fork = subprocess.Popen(
+                self.child: subprocess.Popen[bytes] | ForkedProcess = subprocess.Popen(
                     command, stdout=nowhere, stderr=sink, env=environ
                 )
             else:
-                self.child = begin(words, module=module, environ=environ, out=nowhere.fileno(), errors=sink.fileno())
-        _begun.append(self)
+                self.child = start_fork(
+                    words, module=module, environ=environ, out=nowhere.fileno(), errors=sink.fileno()
+                )
+        _running_processes.append(self)
         return self
 
-    async def ended(self, seconds: float = 30) -> int:
+    async def wait_for_exit(self, seconds: float = 30) -> int:
         """Waits for its end and answers its exit code."""
         try:
             async with asyncio.timeout(seconds):
@@ -212,14 +214,14 @@ class Process:
 
     async def stop(self, number: int = signal.SIGTERM) -> int:
         self.child.send_signal(number)
-        return await self.ended()
+        return await self.wait_for_exit()
 
-    def log(self) -> list[dict[str, Any]]:
+    def logged_events(self) -> list[dict[str, Any]]:
         """The events that it logged, of all runs."""
         return [json.loads(line) for line in self.errors.read_text().splitlines() if line.startswith("{")]
 
 
-async def until(condition: Any, seconds: float = 30) -> None:
+async def wait_until(condition: Any, seconds: float = 30) -> None:
     """Waits until ``condition()`` holds; fails after ``seconds``."""
     async with asyncio.timeout(seconds):
         while not condition():

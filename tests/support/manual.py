@@ -11,13 +11,13 @@ from picwish_watchd.cli.arguments import parser
 
 TEXTS = Path(picwish_watchd.cli.__file__).parent / "texts"
 SHELLS = ("bash", "zsh", "fish")
-_FACTS = {
+_MANPAGE_DATA = {
     "manual_title": "User Commands",
     "version": __version__,
     "description": "hot folders for PicWish's Advanced Image Enhancer",
     "date": __version__,  # the page changes with the version, not with the day
 }
-_MORE = r"""
+_EXTRA_SECTIONS = r"""
 .SH FILES
 .TP
 .I ./picwish-watchd.yaml, $XDG_CONFIG_HOME/picwish-watchd/config.yaml, /etc/picwish-watchd/config.yaml
@@ -39,13 +39,13 @@ Configuration and key are read again; a faulty configuration changes nothing.
 """
 
 
-def made() -> dict[str, str]:
+def render_texts() -> dict[str, str]:
     """The texts by their file names, from the command line's definition."""
-    page = str(Manpage(parser(), _data=dict(_FACTS))).replace(".SH COMMENTS", ".SH EXIT STATUS")
+    page = str(Manpage(parser(), _data=dict(_MANPAGE_DATA))).replace(".SH COMMENTS", ".SH EXIT STATUS")
     completions = {f"completion.{shell}": shtab.complete(parser(), shell) for shell in SHELLS}
-    return {"picwish-watchd.1": page.rstrip() + _MORE, **completions}
+    return {"picwish-watchd.1": page.rstrip() + _EXTRA_SECTIONS, **completions}
 
 
 if __name__ == "__main__":
-    for name, text in made().items():
+    for name, text in render_texts().items():
         (TEXTS / name).write_text(text, "utf-8")

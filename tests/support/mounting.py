@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 
-def system(*command: str | Path) -> bool:
+def run_succeeds(*command: str | Path) -> bool:
     """Whether the command is there and succeeds."""
     return (
         shutil.which(str(command[0])) is not None
@@ -29,7 +29,7 @@ def mount(folder: Path, source: Path | None = None) -> None:
     subprocess.run(["mount", *how, str(folder)], check=True, capture_output=True)
 
 
-def umount(folder: Path, *, lazily: bool = False) -> None:
+def unmount(folder: Path, *, lazily: bool = False) -> None:
     """Takes the uppermost mount at ``folder`` away; ``lazily`` also where it is in use."""
     subprocess.run(["umount", *(["-l"] if lazily else []), str(folder)], check=True, capture_output=True)
 
@@ -39,12 +39,12 @@ def can_mount() -> bool:
     with tempfile.TemporaryDirectory() as folder:
         done = subprocess.run(["mount", "-t", "tmpfs", "tmpfs", folder], check=False, capture_output=True)
         if done.returncode == 0:
-            umount(Path(folder))
+            unmount(Path(folder))
     return done.returncode == 0
 
 
 @contextmanager
-def mounted(folder: Path, source: Path | None = None) -> Iterator[Path]:
+def temporary_mount(folder: Path, source: Path | None = None) -> Iterator[Path]:
     """Makes ``folder`` and mounts as `mount` does; in the end nothing is mounted there. Skips where that cannot be."""
     if not can_mount():
         pytest.skip("mounting needs root and CAP_SYS_ADMIN")
@@ -64,25 +64,25 @@ def small_disk(folder: Path) -> Iterator[Path]:
     folder.mkdir()
     with image.open("wb") as file:
         file.truncate(2 * 2**20)
-    made = system("mkfs.ext4", "-q", "-F", "-N", "32", "-O", "^has_journal", image)
-    if not made or not system("mount", "-o", "loop", image, folder):
+    made = run_succeeds("mkfs.ext4", "-q", "-F", "-N", "32", "-O", "^has_journal", image)
+    if not made or not run_succeeds("mount", "-o", "loop", image, folder):
         pytest.skip("may not mount an ext4 image")
     try:
         yield folder
     finally:
-        assert system("umount", "-l", folder)
+        assert run_succeeds("umount", "-l", folder)
 
 
 @contextmanager
-def frozen(disk: Path) -> Iterator[threading.Event]:
+def frozen_disk(disk: Path) -> Iterator[threading.Event]:
     """fsfreeze(8): whoever writes to the disk waits; for 5 s at most, then the event is set and the disk goes on."""
-    if not system("fsfreeze", "-f", disk):
+    if not run_succeeds("fsfreeze", "-f", disk):
         pytest.skip("this disk, or this user, knows no fsfreeze")
     waited = threading.Event()
 
     def thaw() -> None:
         waited.set()
-        system("fsfreeze", "-u", disk)
+        run_succeeds("fsfreeze", "-u", disk)
 
     timer = threading.Timer(5.0, thaw)
     timer.start()
@@ -90,11 +90,11 @@ def frozen(disk: Path) -> Iterator[threading.Event]:
         yield waited
     finally:
         timer.cancel()
-        system("fsfreeze", "-u", disk)
+        run_succeeds("fsfreeze", "-u", disk)
 
 
 @contextmanager
-def hanging(folder: Path, *, dead: bool = False, to_the_death: bool = False) -> Iterator[Path]:
+def hanging_mount(folder: Path, *, dead: bool = False, to_the_death: bool = False) -> Iterator[Path]:
     """A mount at ``folder`` that answers nothing: whoever asks waits in the kernel. Skips like `mounted`.
 
     It is a FUSE file system whose server never says hello; ``to_the_death``: it does, and nothing more, and then not
@@ -106,7 +106,7 @@ def hanging(folder: Path, *, dead: bool = False, to_the_death: bool = False) -> 
     except OSError:
         pytest.skip("a mount that hangs needs /dev/fuse")
     over = threading.Event()
-    listening = threading.Thread(target=_say_hello, args=(server, over), daemon=True)
+    listening = threading.Thread(target=_answer_fuse_init, args=(server, over), daemon=True)
     try:
         options = f"fd={server},rootmode=40000,user_id=0,group_id=0".encode()
         if _libc.mount(b"hanging", os.fsencode(folder), b"fuse", 0, options) != 0:
@@ -125,7 +125,7 @@ def hanging(folder: Path, *, dead: bool = False, to_the_death: bool = False) -> 
         _libc.umount2(os.fsencode(folder), 2)  # MNT_DETACH
 
 
-def _say_hello(server: int, over: threading.Event) -> None:
+def _answer_fuse_init(server: int, over: threading.Event) -> None:
     """Answers FUSE_INIT (linux/fuse.h: fuse_in_header, fuse_out_header, fuse_init_out), and then only listens."""
     greeted = False
     with suppress(OSError):  # ENODEV: unmounted

@@ -8,72 +8,72 @@ from typing import Any
 
 from PIL import Image
 
-from tests.support.pictures import pixels
+from tests.support.pictures import draw_image
 
 SIZE = (24, 20)
-_GREY = Image.linear_gradient("L").resize(SIZE)
+_GRADIENT = Image.linear_gradient("L").resize(SIZE)
 #: A grey gradient of 24 x 20 pixels, arithmetic-coded (ITU-T T.81, SOF9); Pillow reads such files and writes none.
-_ARITHMETIC = (
+_ARITHMETIC_JPEG = (
     "/9j/4AAQSkZJRgABAQAAAQABAAD/2wBDAA0JCgsKCA0LCgsODg0PEyAVExISEyccHhcgLikxMC4pLSwzOko+MzZGNywtQFdBRkxO"
     "UlNSMj5aYVpQYEpRUk//yQALCAAUABgBAREA/8wABgAQEAX/2gAIAQEAAD8A/wBwbh6WLfRyMVEO/wBAEX5If5NEZpiZhJeJUP/Z"
 )
 
 
-def kinds() -> dict[str, tuple[str, bytes]]:
+def unusual_images() -> dict[str, tuple[str, bytes]]:
     """Name -> (format, file); all are taken, and have 24 x 20 pixels, the first page where there are several."""
-    rgb = pixels("jpeg", *SIZE)
+    rgb = draw_image("jpeg", *SIZE)
     exif = Image.Exif()
     exif[0x0112] = 6
     float_ = Image.new("F", SIZE, 0.5)
     wide = Image.new("I;16", SIZE, 999)
     return {
-        "CMYK JPEG": ("jpeg", saved(rgb.convert("CMYK"), "JPEG")),
-        "progressive JPEG": ("jpeg", saved(rgb, "JPEG", progressive=True)),
-        "arithmetic-coded JPEG": ("jpeg", base64.b64decode(_ARITHMETIC)),
-        "JPEG with restart markers": ("jpeg", saved(rgb, "JPEG", restart_marker_rows=1)),
-        "JPEG with an EXIF orientation": ("jpeg", saved(rgb, "JPEG", exif=exif)),
-        "JPEG with padding after its end": ("jpeg", saved(rgb, "JPEG") + bytes(700)),
-        "MPO": ("jpeg", saved(rgb, "MPO", save_all=True, append_images=frames())),
-        "16-bit PNG": ("png", saved(wide, "PNG")),
-        "palette PNG": ("png", saved(rgb.quantize(), "PNG")),
-        "interlaced PNG": ("png", interlaced_png(_GREY)),
-        "APNG": ("png", saved(rgb, "PNG", save_all=True, append_images=frames())),
-        "lossless WebP": ("webp", saved(rgb, "WEBP", lossless=True)),
-        "WebP with transparency": ("webp", saved(rgb.convert("RGBA"), "WEBP", exif=exif)),
-        "animated WebP": ("webp", saved(rgb, "WEBP", save_all=True, append_images=frames())),
-        "1-bit BMP": ("bmp", saved(rgb.convert("1"), "BMP")),
-        "RLE BMP": ("bmp", rle_bmp(_GREY)),
-        "16-bit TIFF": ("tiff", saved(wide, "TIFF")),
-        "floating-point TIFF": ("tiff", saved(float_, "TIFF")),
-        "CMYK TIFF": ("tiff", saved(rgb.convert("CMYK"), "TIFF", compression="tiff_lzw")),
-        "fax TIFF": ("tiff", saved(rgb.convert("1"), "TIFF", compression="group4")),
-        "JPEG-in-TIFF": ("tiff", saved(rgb, "TIFF", compression="jpeg")),
-        "tiled TIFF": ("tiff", tiled_tiff(_GREY)),
-        "BigTIFF": ("tiff", saved(rgb, "TIFF", big_tiff=True)),
-        "tiled BigTIFF": ("tiff", tiled_tiff(_GREY, big=True)),
-        "multi-page TIFF": ("tiff", saved(rgb, "TIFF", save_all=True, append_images=frames())),
+        "CMYK JPEG": ("jpeg", save_image(rgb.convert("CMYK"), "JPEG")),
+        "progressive JPEG": ("jpeg", save_image(rgb, "JPEG", progressive=True)),
+        "arithmetic-coded JPEG": ("jpeg", base64.b64decode(_ARITHMETIC_JPEG)),
+        "JPEG with restart markers": ("jpeg", save_image(rgb, "JPEG", restart_marker_rows=1)),
+        "JPEG with an EXIF orientation": ("jpeg", save_image(rgb, "JPEG", exif=exif)),
+        "JPEG with padding after its end": ("jpeg", save_image(rgb, "JPEG") + bytes(700)),
+        "MPO": ("jpeg", save_image(rgb, "MPO", save_all=True, append_images=extra_frames())),
+        "16-bit PNG": ("png", save_image(wide, "PNG")),
+        "palette PNG": ("png", save_image(rgb.quantize(), "PNG")),
+        "interlaced PNG": ("png", interlaced_png(_GRADIENT)),
+        "APNG": ("png", save_image(rgb, "PNG", save_all=True, append_images=extra_frames())),
+        "lossless WebP": ("webp", save_image(rgb, "WEBP", lossless=True)),
+        "WebP with transparency": ("webp", save_image(rgb.convert("RGBA"), "WEBP", exif=exif)),
+        "animated WebP": ("webp", save_image(rgb, "WEBP", save_all=True, append_images=extra_frames())),
+        "1-bit BMP": ("bmp", save_image(rgb.convert("1"), "BMP")),
+        "RLE BMP": ("bmp", rle_bmp(_GRADIENT)),
+        "16-bit TIFF": ("tiff", save_image(wide, "TIFF")),
+        "floating-point TIFF": ("tiff", save_image(float_, "TIFF")),
+        "CMYK TIFF": ("tiff", save_image(rgb.convert("CMYK"), "TIFF", compression="tiff_lzw")),
+        "fax TIFF": ("tiff", save_image(rgb.convert("1"), "TIFF", compression="group4")),
+        "JPEG-in-TIFF": ("tiff", save_image(rgb, "TIFF", compression="jpeg")),
+        "tiled TIFF": ("tiff", tiled_tiff(_GRADIENT)),
+        "BigTIFF": ("tiff", save_image(rgb, "TIFF", big_tiff=True)),
+        "tiled BigTIFF": ("tiff", tiled_tiff(_GRADIENT, big=True)),
+        "multi-page TIFF": ("tiff", save_image(rgb, "TIFF", save_all=True, append_images=extra_frames())),
     }
 
 
-def foreign() -> dict[str, bytes]:
+def unsupported_images() -> dict[str, bytes]:
     """Name -> file, of what PicWish does not take; of HEIC and JPEG XL, which Pillow cannot write, the beginning."""
-    rgb = pixels("jpeg", *SIZE)
+    rgb = draw_image("jpeg", *SIZE)
     return {
-        "GIF": saved(rgb.quantize(), "GIF"),
-        "AVIF": saved(rgb, "AVIF"),
-        "JPEG 2000": saved(rgb, "JPEG2000"),
+        "GIF": save_image(rgb.quantize(), "GIF"),
+        "AVIF": save_image(rgb, "AVIF"),
+        "JPEG 2000": save_image(rgb, "JPEG2000"),
         "HEIC": b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100),
         "JPEG XL": b"\0\0\0\x0cJXL \r\n\x87\n\0\0\0\x14ftypjxl " + bytes(100),
-        "DNG": saved(rgb, "TIFF", tiffinfo={50706: b"\1\4\0\0"}),
+        "DNG": save_image(rgb, "TIFF", tiffinfo={50706: b"\1\4\0\0"}),
     }
 
 
-def frames() -> list[Image.Image]:
+def extra_frames() -> list[Image.Image]:
     """Two more pictures."""
-    return [pixels("webp", *SIZE, seed=seed) for seed in (1, 2)]
+    return [draw_image("webp", *SIZE, seed=seed) for seed in (1, 2)]
 
 
-def saved(image: Image.Image, format: str, **options: Any) -> bytes:
+def save_image(image: Image.Image, format: str, **options: Any) -> bytes:
     """The bytes of a file, as Pillow writes it."""
     sink = io.BytesIO()
     image.copy().save(sink, format, **options)  # a copy: save leaves encoder settings behind

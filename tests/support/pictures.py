@@ -9,7 +9,7 @@ from typing import Any
 from PIL import Image, ImageDraw
 
 #: kind -> Pillow's format and how to save. Every kind has a colour of its own.
-_SAVE: dict[str, tuple[str, dict[str, Any]]] = {
+_SAVE_OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "jpeg": ("JPEG", {"quality": 85}),
     "jpeg-progressive": ("JPEG", {"quality": 85, "progressive": True}),
     "png": ("PNG", {}),
@@ -20,30 +20,30 @@ _SAVE: dict[str, tuple[str, dict[str, Any]]] = {
     "tiff-lzw": ("TIFF", {"compression": "tiff_lzw"}),
     "tiff-jpeg": ("TIFF", {"compression": "jpeg"}),
 }
-KINDS = tuple(_SAVE)
+KINDS = tuple(_SAVE_OPTIONS)
 #: One kind for each format that PicWish takes.
-PLAIN = ("jpeg", "png", "webp", "bmp", "tiff")
+BASIC_KINDS = ("jpeg", "png", "webp", "bmp", "tiff")
 EXTENSIONS = {"jpeg": "jpg", "png": "png", "webp": "webp", "bmp": "bmp", "tiff": "tif"}
 
 
 @lru_cache(maxsize=256)
-def picture(kind: str = "jpeg", width: int = 96, height: int = 64, *, seed: int = 0) -> bytes:
+def make_image(kind: str = "jpeg", width: int = 96, height: int = 64, *, seed: int = 0) -> bytes:
     """The bytes of a file of ``kind`` (one of `KINDS`), ``width`` x ``height`` pixels; other ``seed``, other bytes."""
-    return encode(pixels(kind, width, height, seed=seed), kind)
+    return encode_image(draw_image(kind, width, height, seed=seed), kind)
 
 
-def encode(image: Image.Image, kind: str) -> bytes:
+def encode_image(image: Image.Image, kind: str) -> bytes:
     """An image as the bytes of a file of ``kind``."""
-    name, options = _SAVE[kind]
+    name, options = _SAVE_OPTIONS[kind]
     sink = io.BytesIO()
     image.save(sink, name, **options)
     return sink.getvalue()
 
 
-def pixels(kind: str, width: int, height: int, *, seed: int = 0) -> Image.Image:
+def draw_image(kind: str, width: int, height: int, *, seed: int = 0) -> Image.Image:
     """The picture itself, RGB: a gradient in the kind's colour, three shapes and some noise."""
     chance = random.Random(f"{kind}-{width}-{height}-{seed}")
-    light, dark = _colour(kind, 0.95), _colour(kind, 0.35)
+    light, dark = _kind_colour(kind, 0.95), _kind_colour(kind, 0.35)
     gradient = Image.linear_gradient("L").resize((width, height))
     image = Image.composite(Image.new("RGB", (width, height), light), Image.new("RGB", (width, height), dark), gradient)
     draw = ImageDraw.Draw(image)
@@ -65,6 +65,6 @@ def file_name(kind: str, stem: str = "picture") -> str:
     return f"{stem}.{EXTENSIONS[format_of(kind)]}"
 
 
-def _colour(kind: str, value: float) -> tuple[int, int, int]:
+def _kind_colour(kind: str, value: float) -> tuple[int, int, int]:
     red, green, blue = colorsys.hsv_to_rgb(KINDS.index(kind) / len(KINDS), 0.8, value)
     return round(red * 255), round(green * 255), round(blue * 255)

@@ -4,25 +4,28 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from picwish_watchd.picwish import CreateOutcome, CreateRequest, Patience, PicwishClient
+from picwish_watchd.picwish import CreateOutcome, CreateRequest, PicwishClient, RequestTimeouts
 
 KEY = "wx-secret-key-0123456789"
-TASK = "0c3a6e35-6d5b-4b4c-9f6a-3a5c8a5f2b11"
+TASK_ID = "0c3a6e35-6d5b-4b4c-9f6a-3a5c8a5f2b11"
 #: For tests that wait until the client gives up.
-HASTY: dict[str, Any] = {"timeout": 0.2, "patience": Patience(connect=2.0, answer=0.2, sync_answer=0.2)}
+SHORT_TIMEOUTS: dict[str, Any] = {
+    "timeout": 0.2,
+    "patience": RequestTimeouts(connect=2.0, create_silence=0.2, sync_create_silence=0.2),
+}
 
 
-def client(url: str, **options: Any) -> PicwishClient:
+def make_client(url: str, **options: Any) -> PicwishClient:
     settings: dict[str, Any] = {"base_url": url, "key": KEY, "timeout": 10.0}
     return PicwishClient(**(settings | options))
 
 
-def task(state: object = 1, **more: object) -> dict[str, object]:
+def task_envelope(state: object = 1, **more: object) -> dict[str, object]:
     """An envelope around a task."""
-    return {"status": 200, "message": "success", "data": {"task_id": TASK, "state": state} | more}
+    return {"status": 200, "message": "success", "data": {"task_id": TASK_ID, "state": state} | more}
 
 
-class Witness:
+class CreateHooks:
     """Notes when `started` and `sent` are called."""
 
     def __init__(self, error: BaseException | None = None) -> None:
@@ -42,10 +45,10 @@ class Witness:
         self.calls.append("sent")
 
 
-async def create(
-    picwish: PicwishClient, tmp_path: Path, *, witness: Witness | None = None, size: int = 1000, **request: Any
+async def create_task(
+    picwish: PicwishClient, tmp_path: Path, *, witness: CreateHooks | None = None, size: int = 1000, **request: Any
 ) -> CreateOutcome:
-    witness = witness or Witness()
+    witness = witness or CreateHooks()
     asked = CreateRequest(**({"image": bytes(size), "filename": "image.jpg", "content_type": "image/jpeg"} | request))
     return await picwish.create(
         asked, sink=tmp_path / "sink", started=witness.started, sent=witness.sent, ready=witness.ready

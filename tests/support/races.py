@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 
-def after(monkeypatch: pytest.MonkeyPatch, call: str, act: Callable[[], object]) -> None:
+def run_after_call(monkeypatch: pytest.MonkeyPatch, call: str, act: Callable[[], object]) -> None:
     """Lets ``act`` happen right after the next ``os.<call>``, once."""
     real = getattr(os, call)
 
@@ -20,7 +20,7 @@ def after(monkeypatch: pytest.MonkeyPatch, call: str, act: Callable[[], object])
     monkeypatch.setattr(os, call, call_and_act)
 
 
-def before(monkeypatch: pytest.MonkeyPatch, call: str, act: Callable[[], object]) -> None:
+def run_before_call(monkeypatch: pytest.MonkeyPatch, call: str, act: Callable[[], object]) -> None:
     """Lets ``act`` happen right before the next ``os.<call>``, once."""
     real = getattr(os, call)
 
@@ -32,10 +32,10 @@ def before(monkeypatch: pytest.MonkeyPatch, call: str, act: Callable[[], object]
     monkeypatch.setattr(os, call, act_and_call)
 
 
-def failing(monkeypatch: pytest.MonkeyPatch, call: str, number: int) -> None:
+def fail_next_call(monkeypatch: pytest.MonkeyPatch, call: str, number: int) -> None:
     """Lets the next ``os.<call>`` fail with that errno."""
 
     def fail() -> None:
         raise OSError(number, os.strerror(number))
 
-    before(monkeypatch, call, fail)
+    run_before_call(monkeypatch, call, fail)

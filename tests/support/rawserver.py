@@ -12,39 +12,39 @@ from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Self
 
-Handler = Callable[["Connection"], Awaitable[None]]
+Handler = Callable[["RawConnection"], Awaitable[None]]
 
 
-class Connection:
+class RawConnection:
     """One connection of a client; ``seen`` is every byte that was read of it."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.seen = bytearray()
+        self.received = bytearray()
         self._reader = reader
         self._writer = writer
 
-    async def head(self) -> bytes:
+    async def read_head(self) -> bytes:
         """The next request up to the empty line."""
         head = await self._reader.readuntil(b"\r\n\r\n")
-        self.seen += head
+        self.received += head
         return head
 
-    async def request(self) -> tuple[bytes, bytes]:
+    async def read_request(self) -> tuple[bytes, bytes]:
         """The next request: head and body."""
-        head = await self.head()
+        head = await self.read_head()
         length = re.search(rb"(?i)\r\ncontent-length: *(\d+)", head)
         body = await self._reader.readexactly(int(length[1])) if length else b""
-        self.seen += body
+        self.received += body
         return head, body
 
     async def read(self, size: int) -> None:
-        self.seen += await self._reader.readexactly(size)
+        self.received += await self._reader.readexactly(size)
 
     async def drain_input(self) -> None:
         """Reads until the client closes."""
         with contextlib.suppress(ConnectionError):
             while piece := await self._reader.read(65536):
-                self.seen += piece
+                self.received += piece
 
     async def send(self, data: bytes) -> None:
         self._writer.write(data)
@@ -55,7 +55,7 @@ class Connection:
         with socket.socket(fileno=os.dup(self._writer.get_extra_info("socket").fileno())) as raw:
             raw.sendall(data)
 
-    def end(self) -> None:
+    def end_output(self) -> None:
         """Sends nothing more, and goes on reading."""
         self._writer.write_eof()
 
@@ -75,7 +75,7 @@ class RawServer:
     """Serves its n-th connection with the n-th handler, all later ones with the last; closes each when that returns."""
 
     def __init__(self, *handlers: Handler, tls: ssl.SSLContext | None = None) -> None:
-        self.connections: list[Connection] = []
+        self.connections: list[RawConnection] = []
         self.failures: list[BaseException] = []
         self._handlers = handlers
         self._tls = tls
@@ -87,9 +87,9 @@ class RawServer:
         return f"{'https' if self._tls else 'http'}://127.0.0.1:{self._port}"
 
     @property
-    def seen(self) -> bytes:
+    def received(self) -> bytes:
         """All bytes of all connections."""
-        return b"".join(bytes(c.seen) for c in self.connections)
+        return b"".join(bytes(c.received) for c in self.connections)
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0, ssl=self._tls)
@@ -108,13 +108,13 @@ class RawServer:
             raise self.failures[0]
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        connection = Connection(reader, writer)
+        connection = RawConnection(reader, writer)
         handler = self._handlers[min(len(self.connections), len(self._handlers) - 1)]
         self.connections.append(connection)
         task = asyncio.get_running_loop().create_task(self._serve(handler, connection))
         self._tasks.add(task)
 
-    async def _serve(self, handler: Handler, connection: Connection) -> None:
+    async def _serve(self, handler: Handler, connection: RawConnection) -> None:
         try:
             await handler(connection)
         except (ConnectionError, asyncio.IncompleteReadError):
@@ -125,7 +125,7 @@ class RawServer:
             await connection.close()
 
 
-def response(
+def http_response(
     body: bytes | str | dict[str, object] = b"", *, code: int = 200, headers: dict[str, str] | None = None
 ) -> bytes:
     """A whole HTTP/1.1 response; a dict goes as JSON."""
@@ -138,22 +138,22 @@ def response(
     return f"HTTP/1.1 {code} Whatever\r\n{lines}\r\n".encode() + body
 
 
-def answering(*responses: bytes) -> Handler:
+def reply_with(*responses: bytes) -> Handler:
     """A handler that reads one request for each response."""
 
-    async def handle(connection: Connection) -> None:
+    async def handle(connection: RawConnection) -> None:
         for each in responses:
-            await connection.request()
+            await connection.read_request()
             await connection.send(each)
 
     return handle
 
 
-async def reading_only(connection: Connection) -> None:
+async def read_without_reply(connection: RawConnection) -> None:
     """A handler that takes everything and answers nothing."""
     await connection.drain_input()
 
 
-async def deaf(connection: Connection) -> None:
+async def ignore_client(connection: RawConnection) -> None:
     """A handler that does not even read."""
     await asyncio.Event().wait()

@@ -14,11 +14,11 @@ import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePath
 
-from picwish_watchd.fs.atomic_write import NoRoom, OutboxAway, Refused
-from picwish_watchd.outbox.publish import Damaged, Published, Taken, publish
+from picwish_watchd.fs.atomic_write import FolderUnavailable, NameRefused, NoSpace
+from picwish_watchd.outbox.publish import NameTaken, Published, SpoolDamaged, publish_result
 
 #: linux: arch/x86/entry/syscalls/syscall_64.tbl, include/uapi/asm-generic/unistd.h
-_NUMBERS = {
+_SYSCALL_NUMBERS = {
     "x86_64": {
         "write": 1, "fsync": 74, "fchmod": 91, "mkdirat": 258, "unlinkat": 263, "renameat": 264, "linkat": 265,
         "renameat2": 316,
@@ -28,14 +28,14 @@ _NUMBERS = {
         "renameat2": 276,
     },
 }  # fmt: skip
-KNOWN_HERE = platform.machine() in _NUMBERS
-_OUTCOMES = (Published, Taken, OutboxAway, NoRoom, Refused, Damaged)
+IS_SUPPORTED = platform.machine() in _SYSCALL_NUMBERS
+_OUTCOMES = (Published, NameTaken, FolderUnavailable, NoSpace, NameRefused, SpoolDamaged)
 _ALLOW, _ERRNO = 0x7FFF0000, 0x00050000  # linux/seccomp.h
 _LOAD_NUMBER, _IF_EQUAL, _RETURN = 0x20, 0x15, 0x06  # linux/bpf_common.h
 
 
 @dataclass(frozen=True)
-class Order:
+class PublishOrder:
     spooled: str
     outbox: str
     name: str
@@ -44,9 +44,9 @@ class Order:
     faults: dict[str, int]  #: system call -> errno
 
 
-def refuse(faults: dict[str, int]) -> None:
+def install_filter(faults: dict[str, int]) -> None:
     """From now on these system calls fail so, in this process and for ever."""
-    numbers = _NUMBERS[platform.machine()]
+    numbers = _SYSCALL_NUMBERS[platform.machine()]
     program = [struct.pack("<HBBI", _LOAD_NUMBER, 0, 0, 0)]
     for call, error in faults.items():
         program.append(struct.pack("<HBBI", _IF_EQUAL, 0, 1, numbers[call]))
@@ -60,17 +60,17 @@ def refuse(faults: dict[str, int]) -> None:
     assert libc.prctl(22, 2, ctypes.addressof(head), 0, 0) == 0, os.strerror(ctypes.get_errno())  # PR_SET_SECCOMP
 
 
-def carry_out(order: Order) -> type:
+def run_order(order: PublishOrder) -> type:
     """What `publish` answers."""
-    refuse(order.faults)
-    found = publish(
+    install_filter(order.faults)
+    found = publish_result(
         Path(order.spooled), Path(order.outbox), PurePath(order.name), mode=0o640, replace=order.replace, tag="7",
         sha256=order.sha256,
     )  # fmt: skip
     return type(found)
 
 
-def dump(orders: list[Order]) -> str:
+def dump_orders(orders: list[PublishOrder]) -> str:
     """As `main` reads them."""
     return "".join(json.dumps(asdict(order)) + "\n" for order in orders)
 
@@ -82,7 +82,7 @@ def main() -> None:
         if child == 0:
             code = 99
             try:
-                code = _OUTCOMES.index(carry_out(Order(**json.loads(line))))
+                code = _OUTCOMES.index(run_order(PublishOrder(**json.loads(line))))
             finally:
                 os._exit(code)
         code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])

@@ -21,15 +21,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar
 
-_HEAD = struct.Struct("<IIQQIIII")
-_ATTR = "QQQQQQIIIIIIIIII"
+_REQUEST_HEADER = struct.Struct("<IIQQIIII")
+_ATTR_LAYOUT = "QQQQQQIIIIIIIIII"
 _FORBIDDEN = re.compile(r'[<>:"|?*\\\x00-\x1f\udc80-\udcff]|[. ]$')
 _MAX_WRITE = 1 << 17
-_ROOT = 1
+_ROOT_NODE = 1
 
 
 @contextmanager
-def shared(folder: Path, *options: str) -> Iterator[Path]:
+def mount_share(folder: Path, *options: str) -> Iterator[Path]:
     """The share, mounted at ``folder``/share; skips the test where that may not be done."""
     import pytest  # here, for the server itself starts without it in half the time
 
@@ -50,14 +50,14 @@ def shared(folder: Path, *options: str) -> Iterator[Path]:
             server.terminate()
 
 
-class Share:
+class ShareServer:
     """The server: one request after the other, until it is unmounted."""
 
     def __init__(self, backing: str, fold: bool, refuse: int, longest: int, untyped: bool, ill: str) -> None:
-        self._paths = {_ROOT: backing}
+        self._paths = {_ROOT_NODE: backing}
         self._untyped, self._ill = untyped, ill
         self._fold, self._refuse, self._longest = fold, refuse, longest
-        self._next = _ROOT
+        self._next = _ROOT_NODE
 
     def serve(self, fuse: int) -> None:
         while True:
@@ -67,8 +67,8 @@ class Share:
                 if error.errno in (errno.EINTR, errno.ENOENT):
                     continue
                 return
-            _, opcode, unique, node, *_ = _HEAD.unpack_from(request)
-            body = request[_HEAD.size :]
+            _, opcode, unique, node, *_ = _REQUEST_HEADER.unpack_from(request)
+            body = request[_REQUEST_HEADER.size :]
             method = self._METHODS.get(opcode)
             if opcode in (2, 36, 42):  # forget and interrupt want no answer
                 continue
@@ -85,7 +85,7 @@ class Share:
         readahead = struct.unpack_from("<I", body, 8)[0]
         return struct.pack("<IIIIHHIIHHI28x", 7, 31, readahead, 0, 16, 12, _MAX_WRITE, 1, 0, 0, 0)
 
-    def _path(self, node: int, name: bytes) -> str:
+    def _resolve_name(self, node: int, name: bytes) -> str:
         """Where a name leads; as it is spelled there."""
         folder, text = self._paths[node], os.fsdecode(name)
         if text == self._ill:
@@ -99,7 +99,7 @@ class Share:
         return os.path.join(folder, text)
 
     def _entry(self, path: str) -> bytes:
-        attributes = _attributes(os.lstat(path))
+        attributes = _pack_attributes(os.lstat(path))
         node = next((number for number, known in self._paths.items() if known == path), None)
         if node is None:
             self._next += 1
@@ -108,10 +108,10 @@ class Share:
         return struct.pack("<QQQQII", node, 0, 0, 0, 0, 0) + attributes
 
     def _lookup(self, node: int, body: bytes) -> bytes:
-        return self._entry(self._path(node, body[:-1]))
+        return self._entry(self._resolve_name(node, body[:-1]))
 
     def _getattr(self, node: int, _body: bytes) -> bytes:
-        return bytes(16) + _attributes(os.lstat(self._paths[node]))
+        return bytes(16) + _pack_attributes(os.lstat(self._paths[node]))
 
     def _setattr(self, node: int, body: bytes) -> bytes:
         valid, _, _, size, _, atime, mtime, _, ansec, mnsec, _, mode = struct.unpack_from("<II6Q4I", body)
@@ -125,22 +125,22 @@ class Share:
         return self._getattr(node, b"")
 
     def _mkdir(self, node: int, body: bytes) -> bytes:
-        path = self._path(node, body[8:-1])
+        path = self._resolve_name(node, body[8:-1])
         os.mkdir(path, stat.S_IMODE(struct.unpack_from("<I", body)[0]))
         return self._entry(path)
 
     def _unlink(self, node: int, body: bytes) -> bytes:
-        os.unlink(self._path(node, body[:-1]))
+        os.unlink(self._resolve_name(node, body[:-1]))
         return b""
 
     def _rmdir(self, node: int, body: bytes) -> bytes:
-        os.rmdir(self._path(node, body[:-1]))
+        os.rmdir(self._resolve_name(node, body[:-1]))
         return b""
 
     def _rename(self, node: int, body: bytes) -> bytes:
         old, new, _ = body[8:].split(b"\0")
-        source = self._path(node, old)
-        target = self._path(struct.unpack_from("<Q", body)[0], new)
+        source = self._resolve_name(node, old)
+        target = self._resolve_name(struct.unpack_from("<Q", body)[0], new)
         os.rename(source, target)
         for number, path in self._paths.items():
             if path == source or path.startswith(source + "/"):
@@ -151,7 +151,7 @@ class Share:
 
     def _create(self, node: int, body: bytes) -> bytes:
         flags, mode = struct.unpack_from("<II", body)
-        path = self._path(node, body[16:-1])
+        path = self._resolve_name(node, body[16:-1])
         fd = os.open(path, flags | os.O_CREAT, stat.S_IMODE(mode))
         return self._entry(path) + struct.pack("<QII", fd, 1, 0)
 
@@ -191,24 +191,24 @@ class Share:
         return b""
 
     def _statfs(self, _node: int, _body: bytes) -> bytes:
-        found = os.statvfs(self._paths[_ROOT])
+        found = os.statvfs(self._paths[_ROOT_NODE])
         numbers = (found.f_blocks, found.f_bfree, found.f_bavail, found.f_files, found.f_ffree)
         return struct.pack("<5Q4I24x", *numbers, found.f_bsize, 255, found.f_frsize, 0)
 
-    def _fine(self, _node: int, _body: bytes) -> bytes:
+    def _do_nothing(self, _node: int, _body: bytes) -> bytes:
         return b""
 
-    _METHODS: ClassVar[dict[int, Callable[["Share", int, bytes], bytes]]] = {
+    _METHODS: ClassVar[dict[int, Callable[["ShareServer", int, bytes], bytes]]] = {
         1: _lookup, 3: _getattr, 4: _setattr, 9: _mkdir, 10: _unlink, 11: _rmdir, 12: _rename, 14: _open, 15: _read,
-        16: _write, 17: _statfs, 18: _release, 20: _fine, 25: _fine, 26: _init, 27: _opendir, 28: _readdir, 29: _fine,
-        30: _fine, 35: _create,
+        16: _write, 17: _statfs, 18: _release, 20: _do_nothing, 25: _do_nothing, 26: _init, 27: _opendir, 28: _readdir, 29: _do_nothing,
+        30: _do_nothing, 35: _create,
     }  # fmt: skip
 
 
-def _attributes(found: os.stat_result) -> bytes:
+def _pack_attributes(found: os.stat_result) -> bytes:
     times = (found.st_atime_ns, found.st_mtime_ns, found.st_ctime_ns)
     return struct.pack(
-        "<" + _ATTR, found.st_ino, found.st_size, found.st_blocks, *(each // 10**9 for each in times),
+        "<" + _ATTR_LAYOUT, found.st_ino, found.st_size, found.st_blocks, *(each // 10**9 for each in times),
         *(each % 10**9 for each in times), found.st_mode, found.st_nlink, found.st_uid, found.st_gid, 0, 4096, 0,
     )  # fmt: skip
 
@@ -225,7 +225,7 @@ def main(backing: str, mount: str, *options: str) -> None:
     sys.stdout.flush()
     refuse = getattr(errno, given.get("refuse", ""), 0)
     longest, ill = int(given.get("longest", 255)), given.get("ill", "")
-    Share(backing, "fold" in given, refuse, longest, "untyped" in given, ill).serve(fuse)
+    ShareServer(backing, "fold" in given, refuse, longest, "untyped" in given, ill).serve(fuse)
 
 
 if __name__ == "__main__":

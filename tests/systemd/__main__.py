@@ -16,9 +16,9 @@ from pathlib import Path
 import yaml
 
 from picwish_watchd.simulator import Settings, Simulator
-from tests.support.asking import ask, free_port
-from tests.support.ears import Hook
-from tests.support.pictures import picture
+from tests.support.asking import free_port, get
+from tests.support.ears import WebhookReceiver
+from tests.support.pictures import make_image
 from tests.systemd.machine import Machine
 
 KEY = "a-key-for-the-proof-7319"
@@ -28,7 +28,7 @@ PROGRAM = "/opt/picwish-watchd/bin/picwish-watchd"
 CONFIG = "/etc/picwish-watchd/config.yaml"
 NAS = "/srv/nas"
 #: Run by `notify:`; tells who it is and what it may.
-TELL = f"""\
+NOTIFY_SCRIPT = f"""\
 #!/bin/sh
 exec >{NAS}/in/.told 2>/dev/null
 id -un
@@ -37,11 +37,11 @@ touch /etc/nope && echo writes-etc || echo no-etc
 chown root {NAS}/in/.told && echo chowns || echo no-chown
 grep -q 'NoNewPrivs:.1' /proc/self/status && echo no-new-privileges
 """
-CONFINED = ["picwish", "told", "no-etc", "no-chown", "no-new-privileges"]
+CONFINED_OUTPUT = ["picwish", "told", "no-etc", "no-chown", "no-new-privileges"]
 #: What would take minutes as shipped.
-QUICK = "[Unit]\nStartLimitIntervalSec=60\n[Service]\nRestartSec=1\nWatchdogSec=6\n"
+QUICK_DROP_IN = "[Unit]\nStartLimitIntervalSec=60\n[Service]\nRestartSec=1\nWatchdogSec=6\n"
 #: Mounts at its argument and answers nothing, until it is ended.
-HANG = """\
+HANGING_MOUNT_PROGRAM = """\
 import ctypes, os, sys, time
 server = os.open("/dev/fuse", os.O_RDWR)
 options = f"fd={server},rootmode=40000,user_id=0,group_id=0,allow_other".encode()
@@ -52,170 +52,178 @@ time.sleep(600)
 """
 
 
-class Proof:
+class SystemdChecks:
     """The checks, in an order in which each leaves the service as the next one needs it."""
 
     def __init__(self, machine: Machine, simulator: Simulator) -> None:
         self._machine = machine
         self._simulator = simulator
         self._seed = 0
-        self.failed = 0
+        self.failures = 0
 
     def run(self) -> None:
         """All of it."""
         for step in (
-            self.install, self.start, self.pictures, self.key, self.status, self.reload, self.stopped_process,
-            self.killed, self.hanging_mount, self.stop, self.told_and_asked, self.late_folder, self.wrong_configuration,
-            self.crash_loop, self.instances, self.uninstall, self.money,
+            self.check_install, self.check_start, self.check_processing, self.check_key_secrecy, self.check_status, self.check_reload, self.check_watchdog,
+            self.check_sigkill, self.check_hanging_mount, self.check_stop, self.check_monitoring, self.check_late_mount, self.check_wrong_configuration,
+            self.check_crash_loop, self.check_template_instance, self.check_uninstall, self.check_charges,
         ):  # fmt: skip
             step()
 
     def check(self, what: str, holds: object, found: object = "") -> None:
         """Prints a line."""
-        self.failed += not holds
+        self.failures += not holds
         print(f"{'ok  ' if holds else 'FAIL'}  {what}{'' if holds or found == '' else f': {found}'}", flush=True)
 
-    def install(self) -> None:
+    def check_install(self) -> None:
         machine = self._machine
-        machine.shell(
+        machine.run_script(
             "python3 -m venv /opt/picwish-watchd;"
             "/opt/picwish-watchd/bin/pip install --quiet --no-index --find-links /wheels 'picwish-watchd[metrics]';"
             "groupadd nas; useradd --system --gid nas --no-create-home picwish; useradd --gid nas anna;"
             f"mkdir -p {NAS}/in {NAS}/out {NAS}/archive; chown -R anna:nas {NAS}; chmod -R 2775 {NAS}"
         )
         self._configure()
-        machine.write("/etc/picwish-watchd/api.key", KEY, mode="0600")
+        machine.write_file("/etc/picwish-watchd/api.key", KEY, mode="0600")
         told = machine.run(PROGRAM, "service", "install", "--config", CONFIG, "--group", "nas")
         self.check("service install writes the unit", "wrote /etc/systemd/system/picwish-watchd.service" in told, told)
         file = f"/etc/systemd/system/{UNIT}.service"
         told = machine.run("systemd-analyze", "verify", "--man=no", file, check=False)
         self.check("systemd-analyze verify says nothing", told == "", told)
-        machine.write(f"{file}.d/quick.conf", QUICK)
+        machine.write_file(f"{file}.d/quick.conf", QUICK_DROP_IN)
         machine.run("systemctl", "daemon-reload")
         told = machine.run("systemd-analyze", "security", "--threshold=20", UNIT, check=False).splitlines()[-1]
         self.check(f"systemd-analyze security: {told.removeprefix('→ ')}", " OK " in told)
 
-    def start(self) -> None:
+    def check_start(self) -> None:
         began = time.monotonic()
         self._machine.run("systemctl", "start", UNIT)
-        facts = self._facts("ActiveState", "SubState", "Type", "NRestarts")
+        facts = self._unit_properties("ActiveState", "SubState", "Type", "NRestarts")
         good = facts == {"ActiveState": "active", "SubState": "running", "Type": "notify", "NRestarts": "0"}
         self.check(f"READY=1 after {time.monotonic() - began:.1f} s", good, facts)
 
-    def pictures(self) -> None:
-        self.drop("one.jpg")
-        self.drop("Reise 2019/zwei.png", kind="png")
-        self.drop("large.jpg", width=5000, height=300)
-        self.check("images are processed, one made smaller before", self.until(lambda: self.done() == 3), self.log())
-        told = self._machine.shell(f"stat -c '%U %G %a' '{NAS}/out/Reise 2019' '{NAS}/out/Reise 2019/zwei.png'")
+    def check_processing(self) -> None:
+        self.drop_image("one.jpg")
+        self.drop_image("Reise 2019/zwei.png", kind="png")
+        self.drop_image("large.jpg", width=5000, height=300)
+        self.check(
+            "images are processed, one made smaller before",
+            self.wait_until(lambda: self.count_done() == 3),
+            self.read_log(),
+        )
+        told = self._machine.run_script(f"stat -c '%U %G %a' '{NAS}/out/Reise 2019' '{NAS}/out/Reise 2019/zwei.png'")
         shared = told.split() == ["picwish", "nas", "2775", "picwish", "nas", "664"]
         self.check("results and new folders are the group's", shared, told)
-        told = self._machine.shell(f"ls {NAS}/archive '{NAS}/archive/Reise 2019'; ls {NAS}/in", check=False)
+        told = self._machine.run_script(f"ls {NAS}/archive '{NAS}/archive/Reise 2019'; ls {NAS}/in", check=False)
         self.check("originals of another user are moved to the archive", "one.jpg" in told.split("\n\n")[0], told)
 
-    def key(self) -> None:
-        machine, pid = self._machine, self.pid()
+    def check_key_secrecy(self) -> None:
+        machine, pid = self._machine, self.main_pid()
         for place in ("environ", "cmdline"):
             self.check(
                 f"the key is not in the process's {place}", KEY not in machine.run("cat", f"/proc/{pid}/{place}")
             )
-        self.check("the key is not in the log", KEY not in self.log(lines=10_000))
+        self.check("the key is not in the log", KEY not in self.read_log(lines=10_000))
         self.check("the key is not in the unit", KEY not in machine.run("systemctl", "cat", UNIT))
         told = machine.run("setpriv", "--reuid=picwish", "--regid=nas", "--clear-groups", "cat",
                            "/etc/picwish-watchd/api.key", check=False)  # fmt: skip
         self.check("the service's user cannot read the key's file", "Permission denied" in told, told)
 
-    def status(self) -> None:
-        good = self.until(lambda: self.told() == "idle; 15 of 500 credits today", seconds=5)
-        self.check(f"STATUS: {self.told()}", good)
+    def check_status(self) -> None:
+        good = self.wait_until(lambda: self.status_text() == "idle; 15 of 500 credits today", seconds=5)
+        self.check(f"STATUS: {self.status_text()}", good)
 
-    def reload(self) -> None:
+    def check_reload(self) -> None:
         machine = self._machine
-        pid = self.pid()
+        pid = self.main_pid()
         self._configure(rules=[{"name": "scans", "inbocks": "x"}])
         machine.run("systemctl", "reload", UNIT)
-        self.check(f"a faulty reload: {self.told()[:90]}...", "refused" in self.told() and self.pid() == pid)
-        self.drop("still.jpg")
-        good = self.until(lambda: "still.jpg" in machine.run("ls", f"{NAS}/archive"))
-        self.check("... and the old configuration goes on", good, self.log())
+        self.check(
+            f"a faulty reload: {self.status_text()[:90]}...", "refused" in self.status_text() and self.main_pid() == pid
+        )
+        self.drop_image("still.jpg")
+        good = self.wait_until(lambda: "still.jpg" in machine.run("ls", f"{NAS}/archive"))
+        self.check("... and the old configuration goes on", good, self.read_log())
         self._configure(more={"name": "more", "inbox": f"{NAS}/more"})
-        machine.shell(f"mkdir {NAS}/more; chown anna:nas {NAS}/more; chmod 2775 {NAS}/more")
+        machine.run_script(f"mkdir {NAS}/more; chown anna:nas {NAS}/more; chmod 2775 {NAS}/more")
         machine.run("systemctl", "reload", UNIT)
-        self.drop("b.jpg", inbox="more")
-        self.check("a good reload takes a new rule", self.until(lambda: self.done() == 5) and self.pid() == pid)
-        self.check("... and the status forgets the refusal", "refused" not in self.told(), self.told())
+        self.drop_image("b.jpg", inbox="more")
+        self.check(
+            "a good reload takes a new rule", self.wait_until(lambda: self.count_done() == 5) and self.main_pid() == pid
+        )
+        self.check("... and the status forgets the refusal", "refused" not in self.status_text(), self.status_text())
 
-    def stopped_process(self) -> None:
-        self._slow()
+    def check_watchdog(self) -> None:
+        self._slow_down()
         for number in range(3):
-            self.drop(f"stopped {number}.jpg")
-        self.until(lambda: self._creates() >= 7)
-        pid = self.pid()
-        self._machine.shell(f"kill -STOP {pid}")
-        again = self.until(lambda: self.pid() not in (pid, "0"), seconds=30)
-        self.check("SIGSTOP: the watchdog starts it again", again, self._facts("Result", "NRestarts"))
-        self.check("... and it resumes", self.until(lambda: self.done() == 8), self.log())
+            self.drop_image(f"stopped {number}.jpg")
+        self.wait_until(lambda: self._count_creates() >= 7)
+        pid = self.main_pid()
+        self._machine.run_script(f"kill -STOP {pid}")
+        again = self.wait_until(lambda: self.main_pid() not in (pid, "0"), seconds=30)
+        self.check("SIGSTOP: the watchdog starts it again", again, self._unit_properties("Result", "NRestarts"))
+        self.check("... and it resumes", self.wait_until(lambda: self.count_done() == 8), self.read_log())
 
-    def killed(self) -> None:
+    def check_sigkill(self) -> None:
         for round_ in range(2):
-            before = self._creates()
+            before = self._count_creates()
             for number in range(3):
-                self.drop(f"killed {round_} {number}.jpg")
-            self.until(partial(self._creates_beyond, before))
-            self._machine.shell(f"kill -KILL {self.pid()}")
-        good = self.until(lambda: self.done() + self._count("held") == 14)
-        self.check("SIGKILL with jobs in flight: it starts again and resumes", good, self.log())
+                self.drop_image(f"killed {round_} {number}.jpg")
+            self.wait_until(partial(self._has_more_creates, before))
+            self._machine.run_script(f"kill -KILL {self.main_pid()}")
+        good = self.wait_until(lambda: self.count_done() + self._count_jobs("held") == 14)
+        self.check("SIGKILL with jobs in flight: it starts again and resumes", good, self.read_log())
         self._machine.run("systemctl", "reset-failed", UNIT)
 
-    def hanging_mount(self) -> None:
+    def check_hanging_mount(self) -> None:
         """An inbox whose server is dead: a FUSE file system that never says hello."""
-        machine, before = self._machine, self.done()
-        self._fast()
-        machine.shell(f"mkdir {NAS}/dead; chown anna:nas {NAS}/dead")
-        machine.write("/opt/hang.py", HANG)
+        machine, before = self._machine, self.count_done()
+        self._speed_up()
+        machine.run_script(f"mkdir {NAS}/dead; chown anna:nas {NAS}/dead")
+        machine.write_file("/opt/hang.py", HANGING_MOUNT_PROGRAM)
         machine.run("systemd-run", "--unit=hang", "python3", "/opt/hang.py", f"{NAS}/dead")
-        if not self.until(lambda: f"{NAS}/dead fuse" in machine.run("cat", "/proc/mounts"), seconds=5):
-            print(f"skip  a mount that hangs: {self.log('hang')}")
+        if not self.wait_until(lambda: f"{NAS}/dead fuse" in machine.run("cat", "/proc/mounts"), seconds=5):
+            print(f"skip  a mount that hangs: {self.read_log('hang')}")
             return
         self._configure(more={"name": "dead", "inbox": f"{NAS}/dead"})
         machine.run("systemctl", "reload", UNIT)
-        pid = self.pid()
+        pid = self.main_pid()
         time.sleep(15)  # two and a half times WatchdogSec
-        self.drop("beside.jpg")
-        good = self.until(lambda: self.done() == before + 1) and self.pid() == pid
-        self.check("an inbox that hangs starves neither the watchdog nor the other inbox", good, self.log())
+        self.drop_image("beside.jpg")
+        good = self.wait_until(lambda: self.count_done() == before + 1) and self.main_pid() == pid
+        self.check("an inbox that hangs starves neither the watchdog nor the other inbox", good, self.read_log())
         began = time.monotonic()
         machine.run("systemctl", "restart", UNIT, check=False)
-        self.drop("after.jpg")
-        good = self.until(lambda: self.done() == before + 2)
-        self.check(f"... and a restart beside it takes {time.monotonic() - began:.1f} s", good, self.log())
-        machine.shell(f"systemctl stop hang; umount -l {NAS}/dead; rmdir {NAS}/dead")
+        self.drop_image("after.jpg")
+        good = self.wait_until(lambda: self.count_done() == before + 2)
+        self.check(f"... and a restart beside it takes {time.monotonic() - began:.1f} s", good, self.read_log())
+        machine.run_script(f"systemctl stop hang; umount -l {NAS}/dead; rmdir {NAS}/dead")
         self._configure()
         machine.run("systemctl", "reload", UNIT)
-        self._slow()
+        self._slow_down()
 
-    def stop(self) -> None:
+    def check_stop(self) -> None:
         for number in range(4):
-            self.drop(f"stop {number}.jpg")
-        before = self._creates()
-        self.until(lambda: self._creates() > before)
+            self.drop_image(f"stop {number}.jpg")
+        before = self._count_creates()
+        self.wait_until(lambda: self._count_creates() > before)
         began = time.monotonic()
         self._machine.run("systemctl", "stop", UNIT)
-        facts = self._facts("Result", "ExecMainStatus", "ActiveState")
+        facts = self._unit_properties("Result", "ExecMainStatus", "ActiveState")
         good = facts == {"Result": "success", "ExecMainStatus": "0", "ActiveState": "inactive"}
         self.check(f"stop with jobs in flight takes {time.monotonic() - began:.1f} s and ends with 0", good, facts)
-        self._fast()
+        self._speed_up()
 
-    def told_and_asked(self) -> None:
+    def check_monitoring(self) -> None:
         """Metrics, health and notifications under the confinement of the unit; their secrets root alone can read."""
         machine, port, dropin = self._machine, free_port(), f"/etc/systemd/system/{UNIT}.service.d/secrets.conf"
-        with Hook() as hook:
+        with WebhookReceiver() as hook:
             for name, secret in (("http.token", TOKEN), ("hook.url", hook.url)):
-                machine.write(f"/etc/picwish-watchd/{name}", secret, mode="0600")
+                machine.write_file(f"/etc/picwish-watchd/{name}", secret, mode="0600")
             files = ("http.token", "hook.url")
             lines = "".join(f"LoadCredential={name}:/etc/picwish-watchd/{name}\n" for name in files)
-            machine.write(dropin, f"[Service]\n{lines}")
-            machine.write("/usr/local/bin/tell", TELL, mode="0755")
+            machine.write_file(dropin, f"[Service]\n{lines}")
+            machine.write_file("/usr/local/bin/tell", NOTIFY_SCRIPT, mode="0755")
             self._configure(
                 top={
                     "http": {"listen": f"127.0.0.1:{port}", "token_file": "http.token"},
@@ -228,113 +236,115 @@ class Proof:
             machine.run("systemctl", "daemon-reload")
             machine.run("systemctl", "start", UNIT)
             bearer = f"Bearer {TOKEN}"
-            healthy = self.until(lambda: ask(port, "/healthz", Authorization=bearer).status == 200)
-            self.check("/healthz answers 200 to who bears the token", healthy, self.log())
-            self.check("... and 401 to others", ask(port, "/healthz").status == 401)
-            self.check("/metrics is served", "picwish_watchd_jobs" in ask(port, "/metrics", Authorization=bearer).body)
+            healthy = self.wait_until(lambda: get(port, "/healthz", Authorization=bearer).status == 200)
+            self.check("/healthz answers 200 to who bears the token", healthy, self.read_log())
+            self.check("... and 401 to others", get(port, "/healthz").status == 401)
+            self.check("/metrics is served", "picwish_watchd_jobs" in get(port, "/metrics", Authorization=bearer).body)
             told = machine.run(PROGRAM, "notify", "test", "--to", "1", "-c", CONFIG, check=False)
-            self.check("`notify test` reaches the webhook", "sent  1" in told and hook.taken(), told)
-            machine.write(f"{NAS}/in/notes.jpg", "no picture at all" * 50)
-            self.until(lambda: self._count("rejected") == 1)
+            self.check("`notify test` reaches the webhook", "sent  1" in told and hook.accepted_requests(), told)
+            machine.write_file(f"{NAS}/in/notes.jpg", "no picture at all" * 50)
+            self.wait_until(lambda: self._count_jobs("rejected") == 1)
             began = time.monotonic()
             machine.run("systemctl", "stop", UNIT)
             self.check(
                 f"what happened is told by a stop, which takes {time.monotonic() - began:.1f} s",
-                hook.subjects()[1:] == ["notes.jpg is refused"], hook.heard,
+                hook.subjects()[1:] == ["notes.jpg is refused"], hook.requests,
             )  # fmt: skip
-            told = machine.shell(f"cat {NAS}/in/.told", check=False)
-            self.check("a command runs, as confined as the daemon", told.split() == CONFINED, told)
-            log = self.log(lines=10_000)
+            told = machine.run_script(f"cat {NAS}/in/.told", check=False)
+            self.check("a command runs, as confined as the daemon", told.split() == CONFINED_OUTPUT, told)
+            log = self.read_log(lines=10_000)
             self.check("neither secret is in the log", TOKEN not in log and "very-secret" not in log)
-        machine.shell(f"rm {dropin} {NAS}/in/.told {NAS}/in/notes.jpg; systemctl daemon-reload")
+        machine.run_script(f"rm {dropin} {NAS}/in/.told {NAS}/in/notes.jpg; systemctl daemon-reload")
         self._configure()
 
-    def late_folder(self) -> None:
+    def check_late_mount(self) -> None:
         """A reboot with a NAS that comes later: the folder is there, its mount is not."""
         machine = self._machine
-        machine.shell(
+        machine.run_script(
             f"mkdir /kept; mount -t tmpfs nas /kept; cp -a {NAS}/. /kept; chown anna:nas /kept; rm -r {NAS}/*"
         )
         machine.run("systemctl", "start", UNIT)
         time.sleep(3)
-        text, facts = self.told(), self._facts("ActiveState", "NRestarts")
+        text, facts = self.status_text(), self._unit_properties("ActiveState", "NRestarts")
         good = "away" in text and facts == {"ActiveState": "active", "NRestarts": "0"}
         self.check("without the NAS it starts, waits and says so", good, (text, facts))
-        before = self.done()
+        before = self.count_done()
         machine.run("mount", "--bind", "/kept", NAS)
         machine.run(PROGRAM, "approve", "scans", "-c", CONFIG, check=False)  # it is another mount here, for the proof
-        self.drop("late.jpg")
-        told = self.until(lambda: self.done() >= before + 1, seconds=30)
-        self.check("the NAS comes, and it goes on by itself", told, (self.told(), self.log()))
+        self.drop_image("late.jpg")
+        told = self.wait_until(lambda: self.count_done() >= before + 1, seconds=30)
+        self.check("the NAS comes, and it goes on by itself", told, (self.status_text(), self.read_log()))
         machine.run("systemctl", "stop", UNIT)
 
-    def wrong_configuration(self) -> None:
+    def check_wrong_configuration(self) -> None:
         self._machine.run("systemctl", "reset-failed", UNIT, check=False)
         self._configure(rules=[{"name": "scans", "inbocks": "x"}])
         self._machine.run("systemctl", "start", UNIT, check=False)
         time.sleep(3)
-        facts = self._facts("ExecMainStatus", "NRestarts", "ActiveState")
+        facts = self._unit_properties("ExecMainStatus", "NRestarts", "ActiveState")
         good = facts == {"ExecMainStatus": "78", "NRestarts": "0", "ActiveState": "failed"}
         self.check("a wrong configuration ends with 78, without a restart loop", good, facts)
         self._configure()
 
-    def crash_loop(self) -> None:
+    def check_crash_loop(self) -> None:
         machine = self._machine
-        machine.write(
+        machine.write_file(
             f"/etc/systemd/system/{UNIT}.service.d/z.conf",
             "[Service]\nExecStart=\nExecStart=/bin/sh -c 'kill -9 $$$$'\n",
         )
-        machine.shell(f"systemctl daemon-reload; systemctl reset-failed {UNIT}")
+        machine.run_script(f"systemctl daemon-reload; systemctl reset-failed {UNIT}")
         machine.run("systemctl", "start", UNIT, check=False)
-        good = self.until(lambda: self._facts("ActiveState")["ActiveState"] == "failed", seconds=20)
-        self.check("what dies at every start is left after five", good, self._facts("Result", "NRestarts"))
-        machine.shell(
+        good = self.wait_until(lambda: self._unit_properties("ActiveState")["ActiveState"] == "failed", seconds=20)
+        self.check("what dies at every start is left after five", good, self._unit_properties("Result", "NRestarts"))
+        machine.run_script(
             f"rm /etc/systemd/system/{UNIT}.service.d/z.conf; systemctl daemon-reload; systemctl reset-failed {UNIT}"
         )
 
-    def instances(self) -> None:
+    def check_template_instance(self) -> None:
         """The shipped template."""
         machine = self._machine
         shipped = Path(__file__).parent.parent.parent / "systemd"
         for name in ("picwish-watchd@.service", "picwish-watchd.tmpfiles.conf"):
-            machine.write(f"/etc/systemd/system/{name}", (shipped / name).read_text())
-        machine.shell("groupadd picwish; usermod -a -G picwish picwish; systemctl daemon-reload")
+            machine.write_file(f"/etc/systemd/system/{name}", (shipped / name).read_text())
+        machine.run_script("groupadd picwish; usermod -a -G picwish picwish; systemctl daemon-reload")
         rule = {"name": "b", "inbox": f"{NAS}/b/in", "outbox": f"{NAS}/b/out", "settle": "100ms"}
         journal = "/var/lib/picwish-watchd/two/journal.db"
         text = {"api": {"base_url": self._simulator.url, "qps": 100}, "journal": journal, "rules": [rule]}
-        machine.write("/etc/picwish-watchd/two.yaml", yaml.safe_dump(text))
-        machine.write("/etc/picwish-watchd/two.key", KEY)
+        machine.write_file("/etc/picwish-watchd/two.yaml", yaml.safe_dump(text))
+        machine.write_file("/etc/picwish-watchd/two.key", KEY)
         machine.run("systemd-tmpfiles", "--create", "/etc/systemd/system/picwish-watchd.tmpfiles.conf")
-        machine.shell(f"mkdir -p {NAS}/b/in; chown -R picwish:picwish {NAS}/b")
+        machine.run_script(f"mkdir -p {NAS}/b/in; chown -R picwish:picwish {NAS}/b")
         machine.run("systemctl", "start", f"{UNIT}@two")
-        machine.write(f"{NAS}/b/in/two.jpg", picture(seed=4711))
-        good = self.until(lambda: "two.jpg" in machine.run("ls", f"{NAS}/b/out", check=False))
-        self.check("an instance of the template serves its own configuration", good, self.log(f"{UNIT}@two"))
+        machine.write_file(f"{NAS}/b/in/two.jpg", make_image(seed=4711))
+        good = self.wait_until(lambda: "two.jpg" in machine.run("ls", f"{NAS}/b/out", check=False))
+        self.check("an instance of the template serves its own configuration", good, self.read_log(f"{UNIT}@two"))
         machine.run("systemctl", "stop", f"{UNIT}@two")
 
-    def uninstall(self) -> None:
+    def check_uninstall(self) -> None:
         told = self._machine.run(PROGRAM, "service", "uninstall")
         self.check("service uninstall removes the unit", f"removed /etc/systemd/system/{UNIT}.service" in told, told)
 
-    def money(self) -> None:
+    def check_charges(self) -> None:
         paid = Counter(charge.sha256 for charge in self._simulator.ledger)
         self.check(f"{len(paid)} contents were paid, none of them twice", max(paid.values()) == 1, paid)
 
     # What the checks are made of
 
-    def drop(self, name: str, *, inbox: str = "in", kind: str = "jpeg", width: int = 96, height: int = 64) -> None:
+    def drop_image(
+        self, name: str, *, inbox: str = "in", kind: str = "jpeg", width: int = 96, height: int = 64
+    ) -> None:
         """Another picture, put into an inbox by the user anna."""
         self._seed += 1
         path = f"{NAS}/{inbox}/{name}"
         self._machine.run(
             "setpriv", "--reuid=anna", "--regid=nas", "--clear-groups", "mkdir", "-p", os.path.dirname(path)
         )
-        self._machine.shell(f"chmod 2775 '{os.path.dirname(path)}'")
-        data = picture(kind, width, height, seed=self._seed)
+        self._machine.run_script(f"chmod 2775 '{os.path.dirname(path)}'")
+        data = make_image(kind, width, height, seed=self._seed)
         assert hashlib.sha256(data)
-        self._machine.write(path, data, mode="0664", owner="anna:nas")
+        self._machine.write_file(path, data, mode="0664", owner="anna:nas")
 
-    def until(self, holds: Callable[[], bool], seconds: float = 30) -> bool:
+    def wait_until(self, holds: Callable[[], bool], seconds: float = 30) -> bool:
         """Whether it holds within so long."""
         end = time.monotonic() + seconds
         while not holds():
@@ -343,36 +353,36 @@ class Proof:
             time.sleep(0.2)
         return True
 
-    def done(self) -> int:
-        return self._count("done")
+    def count_done(self) -> int:
+        return self._count_jobs("done")
 
-    def _count(self, state: str) -> int:
+    def _count_jobs(self, state: str) -> int:
         told = self._machine.run(PROGRAM, "status", "--json", "-c", CONFIG, check=False)
         found = yaml.safe_load(told) if told.startswith("{") else None
         return int(found["jobs"][state]) if found else 0
 
-    def log(self, unit: str = UNIT, *, lines: int = 12) -> str:
+    def read_log(self, unit: str = UNIT, *, lines: int = 12) -> str:
         return "\n" + self._machine.run("journalctl", "-u", unit, "-n", str(lines), "-o", "cat", "--no-pager")
 
-    def pid(self) -> str:
-        return self._facts("MainPID")["MainPID"]
+    def main_pid(self) -> str:
+        return self._unit_properties("MainPID")["MainPID"]
 
-    def told(self) -> str:
-        return self._facts("StatusText")["StatusText"]
+    def status_text(self) -> str:
+        return self._unit_properties("StatusText")["StatusText"]
 
-    def _facts(self, *names: str) -> dict[str, str]:
-        return self._machine.facts(UNIT, *names)
+    def _unit_properties(self, *names: str) -> dict[str, str]:
+        return self._machine.unit_properties(UNIT, *names)
 
-    def _creates(self) -> int:
+    def _count_creates(self) -> int:
         return sum(seen.operation == "create" for seen in self._simulator.requests)
 
-    def _creates_beyond(self, number: int) -> bool:
-        return self._creates() > number
+    def _has_more_creates(self, number: int) -> bool:
+        return self._count_creates() > number
 
-    def _slow(self) -> None:
+    def _slow_down(self) -> None:
         self._simulator.settings = replace(self._simulator.settings, processing=(2.0, 0.1))
 
-    def _fast(self) -> None:
+    def _speed_up(self) -> None:
         self._simulator.settings = replace(self._simulator.settings, processing=(0.05, 0.1))
 
     def _configure(
@@ -393,7 +403,7 @@ class Proof:
             "rules": rules or [scans, *([more] if more else [])],
             **(top or {}),
         }  # fmt: skip
-        self._machine.write(CONFIG, yaml.safe_dump(text))
+        self._machine.write_file(CONFIG, yaml.safe_dump(text))
 
 
 async def main() -> int:
@@ -414,9 +424,9 @@ async def main() -> int:
 
         def prove() -> int:
             with machine:
-                proof = Proof(machine, simulator)
+                proof = SystemdChecks(machine, simulator)
                 proof.run()
-                return proof.failed
+                return proof.failures
 
         failed = await asyncio.to_thread(prove)
     print(f"{failed} checks failed" if failed else "all of it holds")

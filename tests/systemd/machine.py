@@ -8,7 +8,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent.parent
 _PACKAGES = "systemd,systemd-sysv,dbus,python3,python3-venv"
-_BOOT = 60.0  # seconds
+_BOOT_TIMEOUT = 60.0  # seconds
 
 
 class Machine:
@@ -26,7 +26,9 @@ class Machine:
         """Makes the base system and gathers our wheel with what it needs."""
         self._base.mkdir(parents=True, exist_ok=True)
         if not (self._base / "made").exists():
-            told = _said("apt-get", "indextargets", "--format", "$(REPO_URI) $(CODENAME)", "Created-By: Packages")
+            told = _run_on_host(
+                "apt-get", "indextargets", "--format", "$(REPO_URI) $(CODENAME)", "Created-By: Packages"
+            )
             mirror = next((line.split()[0] for line in told.splitlines() if line.endswith(" bookworm")), "")
             words = ["debootstrap", "--variant=minbase", f"--include={_PACKAGES}", "bookworm", str(self._base / "root")]
             subprocess.run([*words, *([mirror] if mirror else [])], check=True, stdout=subprocess.DEVNULL)
@@ -48,9 +50,9 @@ class Machine:
             "--bind=/dev/fuse",
         ]  # fmt: skip
         self._child = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log)
-        until = time.monotonic() + _BOOT
+        until = time.monotonic() + _BOOT_TIMEOUT
         while time.monotonic() < until and self._child.poll() is None:
-            self._leader = self._leader or _first_process_below(self._child.pid)
+            self._leader = self._leader or _find_init_pid(self._child.pid)
             if self._leader and self.run("systemctl", "is-system-running", check=False).strip() == "running":
                 return self
             time.sleep(0.2)
@@ -77,11 +79,11 @@ class Machine:
             raise SystemExit(f"{' '.join(words)}: {done.returncode}\n{text}")
         return text
 
-    def shell(self, script: str, *, check: bool = True) -> str:
+    def run_script(self, script: str, *, check: bool = True) -> str:
         """The same for a script."""
         return self.run("sh", "-ec", script, check=check)
 
-    def write(self, path: str, data: str | bytes, *, mode: str = "0644", owner: str = "root:root") -> None:
+    def write_file(self, path: str, data: str | bytes, *, mode: str = "0644", owner: str = "root:root") -> None:
         """A file in it, whole at once."""
         content = data.encode() if isinstance(data, str) else data
         script = (
@@ -89,20 +91,20 @@ class Machine:
         )
         self.run("sh", "-ec", script, "sh", path, mode, owner, data=content)
 
-    def facts(self, unit: str, *names: str) -> dict[str, str]:
+    def unit_properties(self, unit: str, *names: str) -> dict[str, str]:
         """Properties of a unit."""
         told = self.run("systemctl", "show", unit, *(f"--property={name}" for name in names))
         return dict(line.partition("=")[::2] for line in told.splitlines())
 
 
-def _said(*words: str) -> str:
+def _run_on_host(*words: str) -> str:
     try:
         return subprocess.run(words, capture_output=True, text=True, check=False).stdout
     except FileNotFoundError:
         return ""
 
 
-def _first_process_below(pid: int) -> int:
+def _find_init_pid(pid: int) -> int:
     """The container's process 1, seen from here, or 0."""
     try:
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()

@@ -4,44 +4,44 @@ import dataclasses
 
 import pytest
 
-from picwish_watchd.job import ENDED_BADLY, LEGAL_MOVES, UNFINISHED, ErrorCode, State
-from tests.unit.journal.journalkit import new_job, way_to
+from picwish_watchd.job import ALLOWED_TRANSITIONS, UNFINISHED, UNSUCCESSFUL, ErrorCode, State
+from tests.unit.journal.journalkit import new_job, path_to_state
 
 
 def test_every_state_has_its_row_of_legal_moves() -> None:
-    assert set(LEGAL_MOVES) == set(State)
-    assert all(following <= set(State) for following in LEGAL_MOVES.values())
+    assert set(ALLOWED_TRANSITIONS) == set(State)
+    assert all(following <= set(State) for following in ALLOWED_TRANSITIONS.values())
 
 
 def test_a_state_is_unfinished_or_done_or_ended_badly() -> None:
-    assert [*UNFINISHED, State.DONE, *ENDED_BADLY] == list(State)
+    assert [*UNFINISHED, State.DONE, *UNSUCCESSFUL] == list(State)
 
 
 def test_done_is_for_ever_and_no_state_follows_itself() -> None:
-    assert LEGAL_MOVES[State.DONE] == frozenset()
-    assert all(state not in following for state, following in LEGAL_MOVES.items())
+    assert ALLOWED_TRANSITIONS[State.DONE] == frozenset()
+    assert all(state not in following for state, following in ALLOWED_TRANSITIONS.items())
 
 
 @pytest.mark.parametrize("state", State)
 def test_every_state_can_be_reached_from_queued(state: State) -> None:
-    assert len(way_to(state)) <= 5
+    assert len(path_to_state(state)) <= 5
 
 
 def test_money_is_spent_through_the_intent_alone() -> None:
-    assert [state for state in State if State.SUBMITTING in LEGAL_MOVES[state]] == [State.QUEUED]
+    assert [state for state in State if State.SUBMITTING in ALLOWED_TRANSITIONS[state]] == [State.QUEUED]
     paid_for = {State.PENDING, State.FETCHING}  # a copy is delivered from its first one's result, and costs nothing
-    assert not LEGAL_MOVES[State.QUEUED] & paid_for
+    assert not ALLOWED_TRANSITIONS[State.QUEUED] & paid_for
 
 
-def test_whoever_ended_badly_can_be_tried_again_and_a_rejected_file_only_from_the_start() -> None:
-    assert LEGAL_MOVES[State.REJECTED] == {State.QUEUED}
+def test_failed_jobs_can_be_retried_and_rejected_ones_only_from_the_start() -> None:
+    assert ALLOWED_TRANSITIONS[State.REJECTED] == {State.QUEUED}
     for state in (State.FAILED, State.HELD):
-        assert LEGAL_MOVES[state] == {State.QUEUED, State.PENDING, State.DELIVERING}
+        assert ALLOWED_TRANSITIONS[state] == {State.QUEUED, State.PENDING, State.DELIVERING}
 
 
 def test_the_table_and_the_values_cannot_be_changed() -> None:
     with pytest.raises(TypeError):
-        LEGAL_MOVES[State.DONE] = frozenset()  # type: ignore[index]  # that is what must fail
+        ALLOWED_TRANSITIONS[State.DONE] = frozenset()  # type: ignore[index]  # that is what must fail
     with pytest.raises(dataclasses.FrozenInstanceError):
         new_job().rule = "other"  # type: ignore[misc]  # that is what must fail
 

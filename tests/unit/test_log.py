@@ -16,8 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from picwish_watchd import log
-from picwish_watchd.redaction import keep
-from tests.support.mounting import frozen, small_disk
+from picwish_watchd.redaction import register_secret
+from tests.support.mounting import frozen_disk, small_disk
 
 
 @pytest.fixture(autouse=True)
@@ -30,22 +30,22 @@ def _own_logging() -> Iterator[None]:
     structlog.reset_defaults()
 
 
-def events(stream: io.StringIO) -> list[dict[str, Any]]:
+def read_events(stream: io.StringIO) -> list[dict[str, Any]]:
     return [json.loads(line) for line in stream.getvalue().splitlines()]
 
 
-def as_json(level: str = "info", *secrets: str) -> io.StringIO:
+def setup_json_log(level: str = "info", *secrets: str) -> io.StringIO:
     stream = io.StringIO()
     for secret in secrets:
-        keep(secret)
+        register_secret(secret)
     log.setup(level, "json", stream)
     return stream
 
 
 def test_an_event_is_one_line_with_event_level_timestamp_and_its_fields() -> None:
-    stream = as_json()
+    stream = setup_json_log()
     structlog.get_logger().warning("job.held", job=7, rule="scans", path=Path("/in/a.jpg"), ok=True, note=None)
-    (event,) = events(stream)
+    (event,) = read_events(stream)
     assert list(event)[:3] == ["timestamp", "level", "event"]
     assert event.pop("timestamp").endswith("Z")
     assert event == {
@@ -60,34 +60,34 @@ def test_an_event_is_one_line_with_event_level_timestamp_and_its_fields() -> Non
 
 
 def test_libraries_log_through_the_same_pipeline() -> None:
-    stream = as_json()
+    stream = setup_json_log()
     logging.getLogger("watchdog.observers.inotify_c").warning("Inotify %s overflowed", "queue")
-    (event,) = events(stream)
+    (event,) = read_events(stream)
     assert event.pop("timestamp")
     assert event == {"event": "Inotify queue overflowed", "level": "warning", "logger": "watchdog.observers.inotify_c"}
 
 
 def test_httpx_logs_no_urls_even_at_level_debug() -> None:
-    stream = as_json("debug")
+    stream = setup_json_log("debug")
     logging.getLogger("httpx").info("HTTP Request: GET https://host/?signature=x")
     logging.getLogger("httpcore.connection").debug("connect_tcp.started")
     logging.getLogger("watchdog.observers").debug("in-event")
     assert stream.getvalue() == ""
     logging.getLogger("httpx").warning("odd")
-    assert [event["event"] for event in events(stream)] == ["odd"]
+    assert [event["event"] for event in read_events(stream)] == ["odd"]
 
 
 def test_a_message_whose_arguments_do_not_fit_is_logged_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    stream = as_json()
+    stream = setup_json_log()
     # pytest's own handlers raise where a daemon's must not.
     monkeypatch.setattr(logging.getLogger(), "handlers", logging.getLogger().handlers[-1:])
     logging.getLogger("library").error("%d files", "many")
     logging.getLogger("library").error("%s and %s", "one")
-    assert [event["event"] for event in events(stream)] == ["%d files ('many',)", "%s and %s ('one',)"]
+    assert [event["event"] for event in read_events(stream)] == ["%d files ('many',)", "%s and %s ('one',)"]
 
 
 def test_the_level_holds_for_all_and_can_be_changed() -> None:
-    stream = as_json("warning")
+    stream = setup_json_log("warning")
     ours, theirs = structlog.get_logger(), logging.getLogger("watchdog")
     ours.info("a")
     theirs.info("b")
@@ -97,16 +97,16 @@ def test_the_level_holds_for_all_and_can_be_changed() -> None:
     log.set_level("error")
     ours.warning("e")
     theirs.warning("f")
-    assert [event["event"] for event in events(stream)] == ["c", "d"]
+    assert [event["event"] for event in read_events(stream)] == ["c", "d"]
 
 
 def test_a_second_setup_replaces_the_first() -> None:
-    first, second = as_json(), as_json()
+    first, second = setup_json_log(), setup_json_log()
     structlog.get_logger().info("a")
-    assert (first.getvalue(), len(events(second))) == ("", 1)
+    assert (first.getvalue(), len(read_events(second))) == ("", 1)
 
 
-HOSTILE = "a\x1b[31mred\x1b[0m\nlevel=critical\r\x9b2J\x7f\u2028\u202egpj\udcff.jpg"
+HOSTILE_NAME = "a\x1b[31mred\x1b[0m\nlevel=critical\r\x9b2J\x7f\u2028\u202egpj\udcff.jpg"
 
 
 @pytest.mark.parametrize("format", ["json", "console"])
@@ -114,9 +114,12 @@ def test_a_hostile_file_name_stays_on_its_line_and_controls_no_terminal(format: 
     stream = io.StringIO()
     log.setup("info", format, stream)
     structlog.get_logger().info(
-        "found", path=Path(HOSTILE), nested=[{HOSTILE: HOSTILE}], raw=HOSTILE.encode(errors="replace")
+        "found",
+        path=Path(HOSTILE_NAME),
+        nested=[{HOSTILE_NAME: HOSTILE_NAME}],
+        raw=HOSTILE_NAME.encode(errors="replace"),
     )
-    logging.getLogger("library").warning(HOSTILE)
+    logging.getLogger("library").warning(HOSTILE_NAME)
     assert stream.getvalue().count("\n") == 2
     assert stream.getvalue().replace("\n", "").isprintable()
     assert "\\x1b[31mred" in stream.getvalue()
@@ -126,15 +129,15 @@ def test_a_hostile_file_name_stays_on_its_line_and_controls_no_terminal(format: 
 @pytest.mark.untraced
 @given(st.text(st.characters(exclude_categories=[])))
 def test_any_text_becomes_one_line_of_json(text: str) -> None:
-    stream = as_json()
+    stream = setup_json_log()
     structlog.get_logger().info("found", path=text)
     assert len(stream.getvalue().splitlines()) == 1
     stream.getvalue().encode()
-    assert events(stream)[0]["path"].isprintable()
+    assert read_events(stream)[0]["path"].isprintable()
 
 
 def test_the_key_is_starred_out_wherever_it_occurs() -> None:
-    stream = as_json("debug", "s3cret", "")
+    stream = setup_json_log("debug", "s3cret", "")
     logger = structlog.get_logger()
     logger.info("key s3cret", header="X-API-KEY: s3cret", deep={"s3cret": ["s3cret"]}, thing=Path("/s3cret"))
     try:
@@ -142,13 +145,13 @@ def test_the_key_is_starred_out_wherever_it_occurs() -> None:
     except ValueError:
         logger.exception("failed")
     logging.getLogger("library").error("sent %s", "s3cret")
-    assert len(events(stream)) == 3
+    assert len(read_events(stream)) == 3
     assert "s3cret" not in stream.getvalue()
-    assert events(stream)[0]["header"] == "X-API-KEY: ***"
+    assert read_events(stream)[0]["header"] == "X-API-KEY: ***"
 
 
 def test_an_exception_is_one_field_and_no_traceback_above_debug() -> None:
-    stream = as_json()
+    stream = setup_json_log()
     try:
         raise OSError(28, "No space left on device")
     except OSError as error:
@@ -156,50 +159,50 @@ def test_an_exception_is_one_field_and_no_traceback_above_debug() -> None:
         structlog.get_logger().error("b", exc_info=error)
         structlog.get_logger().warning("c", error=error)
         logging.getLogger("library").exception("d")
-    found = events(stream)
+    found = read_events(stream)
     assert {event["error"] for event in found} == {"OSError: [Errno 28] No space left on device"}
     assert all("traceback" not in event and "exc_info" not in event for event in found)
 
 
 def test_a_traceback_is_one_more_field_at_level_debug() -> None:
-    stream = as_json("debug")
+    stream = setup_json_log("debug")
     try:
         raise KeyError
     except KeyError:
         structlog.get_logger().exception("a")
-    (event,) = events(stream)
+    (event,) = read_events(stream)
     assert event["error"] == "KeyError"
     assert event["traceback"].startswith("Traceback (most recent call last):\\n")
 
 
 def test_a_group_of_exceptions_names_all_of_them() -> None:
-    stream = as_json()
+    stream = setup_json_log()
     structlog.get_logger().error("a", exc_info=ExceptionGroup("tasks", [ValueError("x"), OSError("y")]))
-    assert events(stream)[0]["error"] == "tasks: ValueError: x; OSError: y"
+    assert read_events(stream)[0]["error"] == "tasks: ValueError: x; OSError: y"
 
 
 def test_exc_info_without_an_exception_is_nothing() -> None:
-    stream = as_json()
+    stream = setup_json_log()
     structlog.get_logger().error("a", exc_info=True)
     structlog.get_logger().error("b", exc_info=None)
-    assert [list(event) for event in events(stream)] == [["timestamp", "level", "event"]] * 2
+    assert [list(event) for event in read_events(stream)] == [["timestamp", "level", "event"]] * 2
 
 
 def test_numbers_that_json_does_not_know_become_text() -> None:
-    stream = as_json()
+    stream = setup_json_log()
     structlog.get_logger().info("a", nan=float("nan"), inf=float("inf"), fine=0.5, them=(1, frozenset({2})))
-    (event,) = events(stream)
+    (event,) = read_events(stream)
     assert (event["nan"], event["inf"], event["fine"], event["them"]) == ("nan", "inf", 0.5, [1, [2]])
 
 
 def test_context_variables_are_fields() -> None:
-    stream = as_json()
+    stream = setup_json_log()
     with structlog.contextvars.bound_contextvars(job=5):
         structlog.get_logger().info("a")
-    assert events(stream)[0]["job"] == 5
+    assert read_events(stream)[0]["job"] == 5
 
 
-class _Broken(io.StringIO):
+class _BrokenStream(io.StringIO):
     def write(self, text: str, /) -> int:
         raise BrokenPipeError(32, "Broken pipe")
 
@@ -207,7 +210,7 @@ class _Broken(io.StringIO):
 def test_a_broken_or_closed_stream_does_not_reach_the_program(capfd: pytest.CaptureFixture[str]) -> None:
     closed = io.StringIO()
     closed.close()
-    for stream in (_Broken(), closed):
+    for stream in (_BrokenStream(), closed):
         for format in ("auto", "json", "console"):
             log.setup("info", format, stream)
             structlog.get_logger().info("a")
@@ -227,17 +230,17 @@ def test_a_stream_that_knows_only_ascii_gets_ascii() -> None:
 
 def test_auto_is_console_on_a_terminal_and_json_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NO_COLOR", raising=False)
-    assert json.loads(logged_to_a_terminal("json"))["event"] == "job.done"
-    assert "\x1b[" in logged_to_a_terminal("auto")
+    assert json.loads(log_to_terminal("json"))["event"] == "job.done"
+    assert "\x1b[" in log_to_terminal("auto")
     monkeypatch.setenv("NO_COLOR", "1")
-    assert "\x1b[" not in logged_to_a_terminal("auto")
+    assert "\x1b[" not in log_to_terminal("auto")
     stream = io.StringIO()
     log.setup("info", "auto", stream)
     structlog.get_logger().info("job.done")
-    assert events(stream)[0]["event"] == "job.done"
+    assert read_events(stream)[0]["event"] == "job.done"
 
 
-def logged_to_a_terminal(format: str) -> str:
+def log_to_terminal(format: str) -> str:
     master, slave = pty.openpty()
     with open(slave, "w", encoding="utf-8") as terminal:
         log.setup("info", format, terminal)
@@ -287,7 +290,7 @@ def test_a_wrong_level_is_a_bug_and_raises() -> None:
 
 
 @pytest.mark.parametrize("blocking", [True, False])
-def test_a_reader_that_stands_still_keeps_nobody_waiting_and_learns_how_much_it_missed(blocking: bool) -> None:
+def test_a_stalled_reader_blocks_nothing_and_gets_the_number_of_lost_lines(blocking: bool) -> None:
     reading, writing = os.pipe()
     os.set_blocking(writing, blocking)
     lines = 24_000  # more than are kept, are on their way, and a pipe holds
@@ -308,10 +311,10 @@ def test_a_reader_that_stands_still_keeps_nobody_waiting_and_learns_how_much_it_
     assert len(numbers) + told[-1]["lines"] == lines
 
 
-def test_a_log_file_on_a_disk_that_stands_still_keeps_nobody_waiting(tmp_path: Path) -> None:
+def test_a_log_file_on_a_stalled_disk_blocks_nothing(tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk") as disk, open(disk / "log", "w", encoding="utf-8") as stream:
         log.setup("info", "json", stream)
-        with frozen(disk) as waited:
+        with frozen_disk(disk) as waited:
             structlog.get_logger().info("found")
             assert not waited.is_set()
         log.drain()

@@ -21,16 +21,16 @@ from picwish_watchd.errors import ConfigError, JournalError
 from picwish_watchd.journal.locks import DaemonLock
 from picwish_watchd.journal.writer import Journal
 
-_FILE = """\
+_CONFIG_TEXT = """\
 api: {qps: 3}
 journal: state/journal.db
 rules:
   - {name: scans, inbox: in, outbox: out}
 """
-_TOLD = 77.0  # the QPS that only the daemon tells of: it says whom an outline is from
+_DAEMON_QPS = 77.0  # the QPS that only the daemon tells of: it says whom an outline is from
 
 
-class Scene:
+class StatusHarness:
     """A configuration, and a daemon on its journal that tells of another QPS than stands there."""
 
     def __init__(self, folder: Path) -> None:
@@ -39,83 +39,83 @@ class Scene:
         self.journal = Journal.open_for_writing(self.path, Clock())
         self.lock = DaemonLock(self.path)
         self.lock.acquire()
-        self.judged(_FILE)
+        self.set_loaded_config(_CONFIG_TEXT)
 
-    def judged(self, text: str) -> None:
+    def set_loaded_config(self, text: str) -> None:
         """The daemon read this."""
         self.file.write_text(text)
         outline = told(load(self.file, {}))
         assert outline is not None
-        self.report = {"pid": os.getpid(), "version": __version__, "config": {**outline, "qps": _TOLD}}
-        self.tell()
+        self.report = {"pid": os.getpid(), "version": __version__, "config": {**outline, "qps": _DAEMON_QPS}}
+        self.publish_report()
 
-    def tell(self, **changed: Any) -> None:
+    def publish_report(self, **changed: Any) -> None:
         self.journal.publish_report(json.dumps({**self.report, **changed}))
 
-    def outline(self, file: Path | None = None) -> Outline:
+    def load_summary(self, file: Path | None = None) -> Outline:
         outline, reader = outlined(argparse.Namespace(config=file or self.file))
         reader.close()
         return outline
 
 
 @pytest.fixture
-def scene(tmp_path: Path) -> Iterator[Scene]:
-    made = Scene(tmp_path)
+def scene(tmp_path: Path) -> Iterator[StatusHarness]:
+    made = StatusHarness(tmp_path)
     yield made
     made.lock.release()
     made.journal.close()
 
 
-def test_the_running_daemon_is_believed_about_the_file_that_it_read(scene: Scene) -> None:
-    assert scene.outline().qps == _TOLD
-    assert [rule.name for rule in scene.outline().rules] == ["scans"]
+def test_the_running_daemon_is_believed_about_the_file_that_it_read(scene: StatusHarness) -> None:
+    assert scene.load_summary().qps == _DAEMON_QPS
+    assert [rule.name for rule in scene.load_summary().rules] == ["scans"]
 
 
-def test_a_file_that_changed_by_one_byte_is_judged_anew(scene: Scene) -> None:
-    scene.file.write_text(_FILE + "\n")
-    assert scene.outline().qps == 3
-    scene.file.write_text(_FILE.replace("qps: 3", "qps: 0"))
+def test_a_file_that_changed_by_one_byte_is_judged_anew(scene: StatusHarness) -> None:
+    scene.file.write_text(_CONFIG_TEXT + "\n")
+    assert scene.load_summary().qps == 3
+    scene.file.write_text(_CONFIG_TEXT.replace("qps: 3", "qps: 0"))
     with pytest.raises(ConfigError, match=r"watchd.yaml:1: api.qps: found 0"):
-        scene.outline()
-    scene.file.write_text(_FILE)
-    assert scene.outline().qps == _TOLD
+        scene.load_summary()
+    scene.file.write_text(_CONFIG_TEXT)
+    assert scene.load_summary().qps == _DAEMON_QPS
 
 
-def test_the_same_bytes_at_another_place_are_judged_anew(scene: Scene) -> None:
+def test_the_same_bytes_at_another_place_are_judged_anew(scene: StatusHarness) -> None:
     copy = scene.file.with_name("copy.yaml")
     copy.write_bytes(scene.file.read_bytes())
-    assert scene.outline(copy).qps == 3
+    assert scene.load_summary(copy).qps == 3
 
 
-def test_without_a_running_daemon_the_file_is_judged(scene: Scene) -> None:
+def test_without_a_running_daemon_the_file_is_judged(scene: StatusHarness) -> None:
     scene.lock.release()
-    assert scene.outline().qps == 3
+    assert scene.load_summary().qps == 3
 
 
 @pytest.mark.parametrize("changed", [{"pid": 1}, {"version": "0.0.9"}, {"config": None}])
-def test_the_report_of_another_daemon_or_version_is_not_believed(scene: Scene, changed: dict[str, Any]) -> None:
-    scene.tell(**changed)
-    assert scene.outline().qps == 3
+def test_the_report_of_another_daemon_or_version_is_not_believed(scene: StatusHarness, changed: dict[str, Any]) -> None:
+    scene.publish_report(**changed)
+    assert scene.load_summary().qps == 3
 
 
-def test_a_report_from_before_there_were_outlines_is_as_good_as_none(scene: Scene) -> None:
+def test_a_report_without_a_summary_is_ignored(scene: StatusHarness) -> None:
     del scene.report["config"]
-    scene.tell()
-    assert scene.outline().qps == 3
+    scene.publish_report()
+    assert scene.load_summary().qps == 3
 
 
-def test_a_journal_that_cannot_be_read_is_told_after_what_is_wrong_with_the_configuration(scene: Scene) -> None:
+def test_configuration_errors_are_reported_before_journal_errors(scene: StatusHarness) -> None:
     other = scene.path.with_name("other")
     other.write_bytes(b"no journal at all" * 100)
     other.replace(scene.path)
     with pytest.raises(JournalError):
-        scene.outline()
-    scene.file.write_text(_FILE + "typo: 1\n")
+        scene.load_summary()
+    scene.file.write_text(_CONFIG_TEXT + "typo: 1\n")
     with pytest.raises(ConfigError, match="typo"):
-        scene.outline()
+        scene.load_summary()
 
 
-def test_the_outline_that_is_told_is_that_of_the_configuration(tmp_path: Path) -> None:
+def test_the_published_summary_is_that_of_the_configuration(tmp_path: Path) -> None:
     file = tmp_path / "watchd.yaml"
     file.write_text(
         "api: {qps: 0.5, max_pending: 7}\nbudget: {per_day: 40, per_month: 900}\n"
@@ -145,68 +145,68 @@ def test_a_file_that_says_something_else_elsewhere_is_not_told(tmp_path: Path, i
         "# journal: somewhere/else.db\njournal: state/journal.db",
     ],
 )
-def test_the_journal_is_found_without_reading_yaml_however_it_is_spelt(scene: Scene, line: str) -> None:
-    scene.judged(_FILE.replace("journal: state/journal.db", line))
-    assert scene.outline().qps == _TOLD
+def test_the_journal_is_found_without_reading_yaml_however_it_is_spelt(scene: StatusHarness, line: str) -> None:
+    scene.set_loaded_config(_CONFIG_TEXT.replace("journal: state/journal.db", line))
+    assert scene.load_summary().qps == _DAEMON_QPS
 
 
-def test_the_journal_is_found_in_json(scene: Scene) -> None:
+def test_the_journal_is_found_in_json(scene: StatusHarness) -> None:
     rule = {"name": "scans", "inbox": "in", "outbox": "out"}
-    scene.judged(json.dumps({"api": {"qps": 3}, "journal": str(scene.path), "rules": [rule]}))
-    assert scene.outline().qps == _TOLD
+    scene.set_loaded_config(json.dumps({"api": {"qps": 3}, "journal": str(scene.path), "rules": [rule]}))
+    assert scene.load_summary().qps == _DAEMON_QPS
 
 
 @pytest.mark.parametrize("line", ["journal: &here state/journal.db", 'journal: "state/\\x6aournal.db"'])
-def test_a_journal_that_is_spelt_so_that_nobody_can_guess_it_is_found_by_reading_the_file(
-    scene: Scene, line: str
-) -> None:
-    scene.judged(_FILE.replace("journal: state/journal.db", line))
-    assert scene.outline().qps == 3
+def test_an_unguessable_journal_path_is_found_by_parsing_the_file(scene: StatusHarness, line: str) -> None:
+    scene.set_loaded_config(_CONFIG_TEXT.replace("journal: state/journal.db", line))
+    assert scene.load_summary().qps == 3
 
 
-def test_a_daemon_that_is_only_mentioned_in_the_file_is_not_asked(scene: Scene) -> None:
-    scene.file.write_text(f"# journal: {scene.path}\n" + _FILE.replace("state/", "elsewhere/"))
-    assert scene.outline().qps == 3
+def test_a_daemon_that_is_only_mentioned_in_the_file_is_not_asked(scene: StatusHarness) -> None:
+    scene.file.write_text(f"# journal: {scene.path}\n" + _CONFIG_TEXT.replace("state/", "elsewhere/"))
+    assert scene.load_summary().qps == 3
 
 
 @pytest.mark.parametrize(
     "journal", ["a\0b", "..", "x" * 5000, '" "', "a.db/b.db", "~", "${HOME}/j.db"], ids=lambda text: text[:9]
 )
-def test_a_guess_that_can_be_no_journal_does_no_harm(scene: Scene, journal: str) -> None:
-    scene.file.write_text(_FILE.replace("state/journal.db", journal))
+def test_a_guess_that_can_be_no_journal_does_no_harm(scene: StatusHarness, journal: str) -> None:
+    scene.file.write_text(_CONFIG_TEXT.replace("state/journal.db", journal))
     with contextlib.suppress(ConfigError, JournalError):
-        assert scene.outline().qps == 3
+        assert scene.load_summary().qps == 3
 
 
 @pytest.mark.parametrize("text", ["journal: 7\n", "journal: state/journal.db\njournal: b\n", "", "a: [", "- a list\n"])
-def test_a_faulty_file_is_refused_beside_a_daemon_in_the_same_words(scene: Scene, text: str) -> None:
+def test_a_faulty_file_is_refused_beside_a_daemon_in_the_same_words(scene: StatusHarness, text: str) -> None:
     scene.file.write_text(text)
     with pytest.raises(ConfigError) as loaded:
         load(scene.file, {})
     with pytest.raises(ConfigError) as outlined_:
-        scene.outline()
+        scene.load_summary()
     assert outlined_.value.message == loaded.value.message
 
 
-def test_the_root_of_all_folders_is_no_guess(tmp_path: Path) -> None:
+def test_the_root_folder_is_never_guessed_as_journal(tmp_path: Path) -> None:
     (tmp_path / "watchd.yaml").write_text("journal: /\n")
     seen = glance(tmp_path / "watchd.yaml")
     assert seen is not None
     assert seen.journals == ()
 
 
-def test_a_file_that_cannot_be_read_is_refused_as_ever(scene: Scene) -> None:
+def test_a_file_that_cannot_be_read_is_refused_as_ever(scene: StatusHarness) -> None:
     scene.file.unlink()
     with pytest.raises(ConfigError, match="cannot be read"):
-        scene.outline()
+        scene.load_summary()
     scene.file.mkdir()
     with pytest.raises(ConfigError, match="is a folder"):
-        scene.outline()
+        scene.load_summary()
 
 
-def test_why_a_reload_was_refused_is_told_whoever_is_believed(scene: Scene, capsys: pytest.CaptureFixture[str]) -> None:
-    scene.tell(refused="reload refused, the old configuration is in force (no API key)")
-    for text, inboxes in ((_FILE, ["scans"]), (_FILE.replace("scans", "photos"), ["photos"])):
+def test_why_a_reload_was_refused_is_told_whoever_is_believed(
+    scene: StatusHarness, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scene.publish_report(refused="reload refused, the old configuration is in force (no API key)")
+    for text, inboxes in ((_CONFIG_TEXT, ["scans"]), (_CONFIG_TEXT.replace("scans", "photos"), ["photos"])):
         scene.file.write_text(text)
         assert main(["status", "--json", "-c", str(scene.file)]) == 0
         facts = json.loads(capsys.readouterr().out)

@@ -21,7 +21,7 @@ def listening(request: pytest.FixtureRequest) -> Iterator[tuple[socket.socket, s
         yield channel, shown
 
 
-def heard(channel: socket.socket) -> list[str]:
+def received_messages(channel: socket.socket) -> list[str]:
     """All messages that have arrived."""
     messages = []
     while True:
@@ -38,13 +38,13 @@ def test_each_word_goes_out_as_systemd_reads_it(listening: tuple[socket.socket, 
     manager.alive()
     manager.status("3 queued")
     manager.stopping()
-    assert heard(channel) == ["READY=1", "WATCHDOG=1", "STATUS=3 queued", "STOPPING=1"]
+    assert received_messages(channel) == ["READY=1", "WATCHDOG=1", "STATUS=3 queued", "STOPPING=1"]
 
 
 def test_reloading_says_when_by_the_monotonic_clock(listening: tuple[socket.socket, str]) -> None:
     channel, address = listening
     ServiceManager({"NOTIFY_SOCKET": address}).reloading()
-    [message] = heard(channel)
+    [message] = received_messages(channel)
     word, _, microseconds = message.partition("\nMONOTONIC_USEC=")
     assert word == "RELOADING=1"
     assert int(microseconds) > 0
@@ -55,7 +55,7 @@ def test_a_status_is_sent_only_when_it_has_changed(listening: tuple[socket.socke
     manager = ServiceManager({"NOTIFY_SOCKET": address})
     for text in ("idle", "idle", "1 queued", "idle"):
         manager.status(text)
-    assert heard(channel) == ["STATUS=idle", "STATUS=1 queued", "STATUS=idle"]
+    assert received_messages(channel) == ["STATUS=idle", "STATUS=1 queued", "STATUS=idle"]
 
 
 def test_a_listener_that_reads_nothing_blocks_nobody(listening: tuple[socket.socket, str]) -> None:
@@ -63,7 +63,7 @@ def test_a_listener_that_reads_nothing_blocks_nobody(listening: tuple[socket.soc
     manager = ServiceManager({"NOTIFY_SOCKET": address})
     for _ in range(1000):
         manager.alive()
-    assert 0 < len(heard(channel)) < 1000
+    assert 0 < len(received_messages(channel)) < 1000
 
 
 @pytest.mark.parametrize("address", ["", "/nowhere/notify", "@picwish-nobody", "vsock:2:1234", "relative"])
@@ -105,10 +105,10 @@ def test_a_path_that_is_no_socket_is_passed_over(tmp_path: Path) -> None:
 def test_a_line_break_in_a_status_is_no_other_word(listening: tuple[socket.socket, str]) -> None:
     channel, address = listening
     ServiceManager({"NOTIFY_SOCKET": address}).status("PicWish says: no\nMAINPID=1\udcff")
-    assert heard(channel) == ["STATUS=PicWish says: no MAINPID=1 "]
+    assert received_messages(channel) == ["STATUS=PicWish says: no MAINPID=1 "]
 
 
 def test_a_long_start_or_stop_asks_for_its_time(listening: tuple[socket.socket, str]) -> None:
     channel, address = listening
     ServiceManager({"NOTIFY_SOCKET": address}).extend(45.5)
-    assert heard(channel) == ["EXTEND_TIMEOUT_USEC=45500000"]
+    assert received_messages(channel) == ["EXTEND_TIMEOUT_USEC=45500000"]

@@ -24,7 +24,7 @@ def configure(folder: Path, *rules: dict[str, Any], **top: Any) -> Path:
     return file
 
 
-def told(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+def run_service(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     """What a command that goes well prints on stdout."""
     code = main(["service", *words])
     caught = capsys.readouterr()
@@ -32,7 +32,7 @@ def told(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     return caught.out
 
 
-def values(unit: str, key: str) -> list[str]:
+def unit_values(unit: str, key: str) -> list[str]:
     return [line.partition("=")[2] for line in unit.splitlines() if line.startswith(f"{key}=")]
 
 
@@ -40,14 +40,14 @@ def test_the_unit_names_this_installation_configuration_key_and_user(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = configure(tmp_path, api={"key_file": "a.key"})
-    unit = told(capsys, "show", "-c", str(config), "--user", "anna", "--group", "nas")
+    unit = run_service(capsys, "show", "-c", str(config), "--user", "anna", "--group", "nas")
     program = Path(sys.executable).with_name("picwish-watchd")
-    assert values(unit, "ExecStart") == [f"{program} run --config {config}"]
-    assert values(unit, "LoadCredential") == [f"picwish_api_key:{tmp_path}/a.key"]
-    assert (values(unit, "User"), values(unit, "Group")) == (["anna"], ["nas"])
-    assert values(unit, "StateDirectory") == ["picwish-watchd"]
-    assert values(unit, "ReadWritePaths") == ["-/srv/nas/a"]
-    assert values(unit, "RequiresMountsFor") == []
+    assert unit_values(unit, "ExecStart") == [f"{program} run --config {config}"]
+    assert unit_values(unit, "LoadCredential") == [f"picwish_api_key:{tmp_path}/a.key"]
+    assert (unit_values(unit, "User"), unit_values(unit, "Group")) == (["anna"], ["nas"])
+    assert unit_values(unit, "StateDirectory") == ["picwish-watchd"]
+    assert unit_values(unit, "ReadWritePaths") == ["-/srv/nas/a"]
+    assert unit_values(unit, "RequiresMountsFor") == []
 
 
 @pytest.mark.parametrize(
@@ -72,8 +72,8 @@ def test_the_unit_names_this_installation_configuration_key_and_user(
 def test_the_folders_are_one_common_parent_or_the_fewest_that_do(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], rules: list[dict[str, Any]], entries: str
 ) -> None:
-    unit = told(capsys, "show", "-c", str(configure(tmp_path, *rules)))
-    assert values(unit, "ReadWritePaths") == [entries]
+    unit = run_service(capsys, "show", "-c", str(configure(tmp_path, *rules)))
+    assert unit_values(unit, "ReadWritePaths") == [entries]
 
 
 def test_a_link_is_followed_to_the_folder_that_is_written_to(
@@ -82,7 +82,9 @@ def test_a_link_is_followed_to_the_folder_that_is_written_to(
     (tmp_path / "disk").mkdir()
     (tmp_path / "scans").symlink_to(tmp_path / "disk")
     rule = {"name": "a", "inbox": str(tmp_path / "scans/in"), "outbox": str(tmp_path / "scans/out")}
-    assert values(told(capsys, "show", "-c", str(configure(tmp_path, rule))), "ReadWritePaths") == [f"-{tmp_path}/disk"]
+    assert unit_values(run_service(capsys, "show", "-c", str(configure(tmp_path, rule))), "ReadWritePaths") == [
+        f"-{tmp_path}/disk"
+    ]
 
 
 def test_a_folder_of_the_system_is_refused_with_a_reason(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -98,10 +100,10 @@ def test_a_journal_elsewhere_and_homes_are_opened_as_far_as_needed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rule = {"name": "a", "inbox": "/home/anna/in", "outbox": "/home/anna/out"}
-    unit = told(capsys, "show", "-c", str(configure(tmp_path, rule, journal="/data/watchd/journal.db")))
-    assert values(unit, "ReadWritePaths") == ["-/home/anna -/data/watchd"]
-    assert values(unit, "StateDirectory") == []
-    assert values(unit, "ProtectHome") == ["read-only"]
+    unit = run_service(capsys, "show", "-c", str(configure(tmp_path, rule, journal="/data/watchd/journal.db")))
+    assert unit_values(unit, "ReadWritePaths") == ["-/home/anna -/data/watchd"]
+    assert unit_values(unit, "StateDirectory") == []
+    assert unit_values(unit, "ProtectHome") == ["read-only"]
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd on this machine")
@@ -123,7 +125,7 @@ def test_what_metrics_and_notifications_need_is_seen_and_told(
     assert f"LoadCredential=closed.url:{tmp_path}/closed.url" in notes
     assert "cannot reach /home/anna/bin/tell" in notes
     unit = (folder / "picwish-watchd.service").read_text()
-    assert values(unit, "ProtectHome") == ["read-only"]
+    assert unit_values(unit, "ProtectHome") == ["read-only"]
 
 
 def test_what_is_installed_is_sound_and_exposes_little(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -131,25 +133,25 @@ def test_what_is_installed_is_sound_and_exposes_little(tmp_path: Path, capsys: p
     odd = tmp_path / 'a $b "c" 5%'
     odd.mkdir()
     config = configure(odd, rule, api={"key_file": "my 5% key"})
-    told(capsys, "install", "-c", str(config), "--unit-dir", str(tmp_path), "--name", "odd.one")
+    run_service(capsys, "install", "-c", str(config), "--unit-dir", str(tmp_path), "--name", "odd.one")
     check_unit(tmp_path / "odd.one.service")
 
 
 def test_install_repeats_itself_and_uninstall_removes_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config, unit = configure(tmp_path), tmp_path / "picwish-watchd.service"
     place = ("--unit-dir", str(tmp_path))
-    shown = told(capsys, "show", "-c", str(config))
+    shown = run_service(capsys, "show", "-c", str(config))
     for _ in range(2):
-        assert str(unit) in told(capsys, "install", "-c", str(config), *place)
+        assert str(unit) in run_service(capsys, "install", "-c", str(config), *place)
         assert unit.read_text() == shown
     assert is_ours(shown)
-    assert str(unit) in told(capsys, "uninstall", *place)
+    assert str(unit) in run_service(capsys, "uninstall", *place)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["watchd.yaml"]
 
 
 def test_a_dry_run_tells_everything_and_changes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config, place = configure(tmp_path), ("--unit-dir", str(tmp_path), "--dry-run")
-    assert told(capsys, "install", "-c", str(config), *place) == told(capsys, "show", "-c", str(config))
+    assert run_service(capsys, "install", "-c", str(config), *place) == run_service(capsys, "show", "-c", str(config))
     assert [path.name for path in tmp_path.iterdir()] == ["watchd.yaml"]
 
 
@@ -159,7 +161,7 @@ def test_a_unit_that_is_not_ours_or_was_changed_is_left_alone(
 ) -> None:
     config, unit = configure(tmp_path), tmp_path / "picwish-watchd.service"
     place = ("--unit-dir", str(tmp_path))
-    told(capsys, "install", "-c", str(config), *place)
+    run_service(capsys, "install", "-c", str(config), *place)
     unit.write_text(change or unit.read_text().replace("WatchdogSec=120", "WatchdogSec=20"))
     before = unit.read_text()
     for words in (["install", "-c", str(config)], ["uninstall"]):
@@ -180,15 +182,15 @@ def test_a_pipe_in_the_place_of_a_unit_is_left_alone_and_not_waited_for(
 
 def test_a_service_may_be_named_as_its_file_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     place = ("--unit-dir", str(tmp_path), "--name", "two.service")
-    told(capsys, "install", "-c", str(configure(tmp_path)), *place)
+    run_service(capsys, "install", "-c", str(configure(tmp_path)), *place)
     assert (tmp_path / "two.service").exists()
-    told(capsys, "uninstall", *place)
+    run_service(capsys, "uninstall", *place)
     assert not (tmp_path / "two.service").exists()
 
 
 def test_an_enabled_service_is_not_uninstalled(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     place = ("--unit-dir", str(tmp_path))
-    told(capsys, "install", "-c", str(configure(tmp_path)), *place)
+    run_service(capsys, "install", "-c", str(configure(tmp_path)), *place)
     wants = tmp_path / "multi-user.target.wants"
     wants.mkdir()
     (wants / "picwish-watchd.service").symlink_to(tmp_path / "picwish-watchd.service")
@@ -208,7 +210,9 @@ def test_an_enabled_service_is_not_uninstalled(tmp_path: Path, capsys: pytest.Ca
         ["install", "--unit-dir", "/nowhere"],
     ],
 )
-def test_what_cannot_be_is_told_in_words(tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str]) -> None:
+def test_an_impossible_request_is_refused_with_a_message(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str]
+) -> None:
     assert main(["service", *words, "-c", str(configure(tmp_path))]) == 2
     caught = capsys.readouterr()
     assert "hint:" in caught.err

@@ -7,7 +7,7 @@ from picwish_watchd.clock import Clock
 from picwish_watchd.errors import UsageError
 from picwish_watchd.journal.writer import Journal
 from picwish_watchd.pricing import PRICES
-from picwish_watchd.wording import counted
+from picwish_watchd.wording import pluralize
 
 
 def run(args: argparse.Namespace) -> int:
@@ -23,6 +23,6 @@ def run(args: argparse.Namespace) -> int:
         images = journal.approve(rule.name, folders)
     finally:
         journal.close()
-    what = f"{counted(images, 'image')} of {rule.name} {'goes' if images == 1 else 'go'} on"
+    what = f"{pluralize(images, 'image')} of {rule.name} {'goes' if images == 1 else 'go'} on"
     print(f"{what}, for {images * PRICES[rule.type]} credits at most")
     return 0

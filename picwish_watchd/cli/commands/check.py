@@ -19,7 +19,7 @@ from picwish_watchd.fs.mounts import mount_of
 from picwish_watchd.journal.integrity import refuse_gone, refuse_network
 from picwish_watchd.journal.locks import DaemonLock
 from picwish_watchd.journal.reader import JournalReader
-from picwish_watchd.wording import counted, shown
+from picwish_watchd.wording import pluralize, printable_path
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class _Finding:
 def run(args: argparse.Namespace) -> int:
     """Prints a line for each thing looked at; the gravest decides the exit code: 78, 74, 1 or 0."""
     config = configuration(args)
-    findings = [_Finding(0, f"configuration {config.path}: {counted(len(config.rules), 'rule')}")]
+    findings = [_Finding(0, f"configuration {config.path}: {pluralize(len(config.rules), 'rule')}")]
     findings += [_Finding(0, f"warning: {warning}") for warning in config.warnings]
     findings.append(_key(config))
     findings += _http(config)
@@ -49,9 +49,9 @@ def run(args: argparse.Namespace) -> int:
         ]
     findings += [_notifier(number, notifier) for number, notifier in enumerate(config.notify, 1)]
     for finding in findings:
-        print(f"{'FAIL' if finding.code else 'ok  '}  {shown(finding.what)}")
+        print(f"{'FAIL' if finding.code else 'ok  '}  {printable_path(finding.what)}")
         if finding.code and finding.hint:
-            print(f"      {shown(finding.hint)}")
+            print(f"      {printable_path(finding.hint)}")
     return max(finding.code for finding in findings)
 
 
@@ -133,10 +133,10 @@ def _answer(what: str, path: Path, look: Callable[[], _Finding]) -> _Finding:
 
     silent = _Finding(
         1,
-        f"{what}: {path}: no answer within {hang_guard.PATIENCE:g} s",
+        f"{what}: {path}: no answer within {hang_guard.HANG_TIMEOUT:g} s",
         "look after the server that it is mounted from",
     )
-    return hang_guard.patiently(ask) or silent
+    return hang_guard.call_with_timeout(ask) or silent
 
 
 def _inbox(rule: Rule) -> _Finding:
@@ -153,7 +153,7 @@ def _inbox(rule: Rule) -> _Finding:
         return _Finding(1, what, f"give this user the right to write to {path}")
     mount = mount_of(path)
     kind = f" on {mount.kind}" if mount is not None else ""
-    walked = "; walked only, for the kernel does not see what others do there" if mount and mount.network else ""
+    walked = "; walked only, for the kernel does not see what others do there" if mount and mount.is_network else ""
     return _Finding(0, f"inbox of {rule.name}: {path}{kind}{walked}")
 
 

@@ -11,9 +11,9 @@ from collections.abc import Iterator, Mapping
 
 from picwish_watchd.cli.loading import journal_alone
 from picwish_watchd.errors import UsageError
-from picwish_watchd.job_json import described
+from picwish_watchd.job_json import job_to_dict
 from picwish_watchd.journal.reader import JournalReader
-from picwish_watchd.wording import moment, shown
+from picwish_watchd.wording import iso_utc, printable_path
 
 Row = dict[str, object]
 
@@ -51,14 +51,14 @@ def run(args: argparse.Namespace) -> int:
 def _jobs(reader: JournalReader, rule: str | None, begin: float, end: float) -> Iterator[Row]:
     for job in reader.all_jobs(rule):
         if begin <= job.created_at < end:
-            yield described(job)
+            yield job_to_dict(job)
 
 
 def _spending(reader: JournalReader, rule: str | None, begin: float, end: float) -> Iterator[Row]:
     for one in reader.spending():
         if begin <= one.at < end and rule in (None, one.rule):
             yield {
-                "at": moment(one.at),
+                "at": iso_utc(one.at),
                 "day": time.strftime("%Y-%m-%d", time.localtime(one.at)),
                 "rule": one.rule,
                 "job": one.job,
@@ -105,7 +105,7 @@ def _cell(value: object) -> object:
     """
     if not isinstance(value, str):
         return value
-    text = value if value.isprintable() else shown(value)  # a million rows: escaping looks at every character
+    text = value if value.isprintable() else printable_path(value)  # a million rows: escaping looks at every character
     if ";" in text:
         text = _FORMULA_BEHIND.sub(";'", text)
     return f"'{text}" if text.startswith(_FORMULA) else text

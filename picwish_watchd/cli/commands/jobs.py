@@ -6,9 +6,9 @@ import json
 from picwish_watchd.cli.loading import journal_alone
 from picwish_watchd.cli.table import print_table
 from picwish_watchd.job import State
-from picwish_watchd.job_json import described
+from picwish_watchd.job_json import job_to_dict
 from picwish_watchd.journal.reader import JournalReader
-from picwish_watchd.wording import moment
+from picwish_watchd.wording import iso_utc
 
 
 def run(args: argparse.Namespace) -> int:
@@ -17,7 +17,7 @@ def run(args: argparse.Namespace) -> int:
     jobs = reader.jobs(states=[State(args.state)] if args.state else [], rule=args.rule)
     if args.json:
         for job in jobs:
-            print(json.dumps(described(job)))
+            print(json.dumps(job_to_dict(job)))
         return 0
     rows = [
         (
@@ -25,7 +25,7 @@ def run(args: argparse.Namespace) -> int:
             job.rule,
             job.state,
             job.credits + job.credits_in_doubt,
-            (moment(job.created_at) or "")[:19].replace("T", " "),
+            (iso_utc(job.created_at) or "")[:19].replace("T", " "),
             job.relative,
             job.problem.message if job.problem else job.note,
         )

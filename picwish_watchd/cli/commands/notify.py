@@ -12,8 +12,8 @@ from picwish_watchd.config.notifiers import Notifier
 from picwish_watchd.errors import UsageError, WatchdError
 from picwish_watchd.notify.channels.send import attempt
 from picwish_watchd.notify.message import Outcome, Sent, trial
-from picwish_watchd.runtime.keyed_executor import Lanes
-from picwish_watchd.wording import shown
+from picwish_watchd.runtime.keyed_executor import KeyedExecutor
+from picwish_watchd.wording import printable_path
 
 
 def run(args: argparse.Namespace) -> int:
@@ -29,21 +29,21 @@ def run(args: argparse.Namespace) -> int:
     if args.to is not None and not 1 <= args.to <= len(config.notify):
         raise UsageError(f"there is no notifier {args.to}", hint=f"they are counted from 1 to {len(config.notify)}")
     chosen = {n: each for n, each in enumerate(config.notify, 1) if args.to in (None, n)}
-    lanes = Lanes()
+    lanes = KeyedExecutor()
     outcomes = asyncio.run(_try(lanes, chosen))
     for number, outcome in outcomes.items():
-        label = shown(chosen[number].label)
+        label = printable_path(chosen[number].label)
         print(f"sent  {number} {label}" if isinstance(outcome, Sent) else f"FAIL  {number} {label}: {outcome.reason}")
     code = 0 if all(isinstance(outcome, Sent) for outcome in outcomes.values()) else 1
     lanes.close()
-    if lanes.busy:
+    if lanes.has_running:
         # a thread waits for a server that hangs, and the interpreter would wait for it
         sys.stdout.flush()
         os._exit(code)
     return code
 
 
-async def _try(lanes: Lanes, chosen: dict[int, Notifier]) -> dict[int, Outcome]:
+async def _try(lanes: KeyedExecutor, chosen: dict[int, Notifier]) -> dict[int, Outcome]:
     now = Clock().now()
     tries = [attempt(lanes, notifier, trial(now, number)) for number, notifier in chosen.items()]
     return dict(zip(chosen, await asyncio.gather(*tries), strict=True))

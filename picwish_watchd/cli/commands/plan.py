@@ -10,7 +10,7 @@ from picwish_watchd.clock import Clock
 from picwish_watchd.config.model import Config
 from picwish_watchd.config.schema import Charging
 from picwish_watchd.reporting.plan import Ahead, Means, means, plan
-from picwish_watchd.wording import counted, shown
+from picwish_watchd.wording import pluralize, printable_path
 
 _SHOWN = ("rule", "images", "copies", "rejected", "credits")
 _MORE = ("not_whole", "unreadable", "held", "skipped", "flood", "under_way", "away")
@@ -34,16 +34,18 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps({"rules": rows, "images": images, "credits": credits, **facts}))
     else:
         _tell(rules)
-        print(f"\n{counted(images, 'image')} would cost {counted(credits, 'credit')}{_limits(config, found)}")
+        print(f"\n{pluralize(images, 'image')} would cost {pluralize(credits, 'credit')}{_limits(config, found)}")
         for rule in rules:
             if rule.flood:
                 approve = f"`picwish-watchd approve {rule.rule}`"
-                print(f"{counted(rule.flood, 'image')} of {rule.rule} would wait for {approve} (budget.burst)")
+                print(f"{pluralize(rule.flood, 'image')} of {rule.rule} would wait for {approve} (budget.burst)")
         if images and config.charging is Charging.AT_LEAST_ONCE:
             print("an image whose answer is lost may cost more: charging is at-least-once")
     for rule in rules:
         if rule.away is not None:
-            print(f"picwish-watchd: the inbox of {rule.rule} is not counted: {shown(rule.away)}", file=sys.stderr)
+            print(
+                f"picwish-watchd: the inbox of {rule.rule} is not counted: {printable_path(rule.away)}", file=sys.stderr
+            )
     return 1 if any(rule.away is not None for rule in rules) else 0
 
 
@@ -54,7 +56,7 @@ def _limits(config: Config, found: Means) -> str:
         (found.left_this_month, config.budget.per_month, "this month"),
     )
     left = " and ".join(
-        f"{left} of {counted(most, 'credit')} {when}"
+        f"{left} of {pluralize(most, 'credit')} {when}"
         for left, most, when in limits
         if left is not None and most is not None
     )
@@ -67,7 +69,7 @@ def _limits(config: Config, found: Means) -> str:
         if found.until is None
         else f"until {found.until} at the earliest"
     )
-    return f"; the budget leaves {left}: {counted(found.waiting, 'image')} would wait, the last {until}"
+    return f"; the budget leaves {left}: {pluralize(found.waiting, 'image')} would wait, the last {until}"
 
 
 def _tell(rules: list[Ahead]) -> None:

@@ -9,16 +9,16 @@ from picwish_watchd.errors import UsageError, WatchdError
 from picwish_watchd.job import Job, State
 from picwish_watchd.journal.writer import Journal
 from picwish_watchd.outbox.spool import Spool, spool_folder
-from picwish_watchd.pipeline.retry import Retried, Way, retry
+from picwish_watchd.pipeline.retry import RetryAction, RetryResult, retry_jobs
 from picwish_watchd.pricing import PRICES
-from picwish_watchd.wording import counted
+from picwish_watchd.wording import pluralize
 
 _WORDS = {
-    Way.DELIVER: "delivered from the spool, at no cost",
-    Way.ASK: "asked for at PicWish first, and paid again only if gone",
-    Way.SUBMIT: "submitted again",
-    Way.WAIT: "copies of these, at no cost",
-    Way.LOOK: "looked at again",
+    RetryAction.DELIVER: "delivered from the spool, at no cost",
+    RetryAction.QUERY: "asked for at PicWish first, and paid again only if gone",
+    RetryAction.SUBMIT: "submitted again",
+    RetryAction.WAIT: "copies of these, at no cost",
+    RetryAction.REVALIDATE: "looked at again",
 }
 
 
@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         jobs = _chosen(journal, args)
         prices = {rule.name: PRICES[rule.type] for rule in config.rules}
-        retried = retry(journal, Spool(spool_folder(config.journal)), jobs, prices)
+        retried = retry_jobs(journal, Spool(spool_folder(config.journal)), jobs, prices)
     finally:
         journal.close()
     _tell(retried)
@@ -58,9 +58,9 @@ def _chosen(journal: Journal, args: argparse.Namespace) -> list[Job]:
     return [job for job in found.values() if job is not None]
 
 
-def _tell(retried: list[Retried]) -> None:
-    for way, number in Counter(one.way for one in retried).items():
+def _tell(retried: list[RetryResult]) -> None:
+    for way, number in Counter(one.action for one in retried).items():
         print(f"{number} {_WORDS[way]}")
     credits = sum(one.credits for one in retried)
-    jobs = f"{counted(len(retried), 'job')} {'goes' if len(retried) == 1 else 'go'} on"
-    print(f"{jobs}, for {counted(credits, 'credit')} at most")
+    jobs = f"{pluralize(len(retried), 'job')} {'goes' if len(retried) == 1 else 'go'} on"
+    print(f"{jobs}, for {pluralize(credits, 'credit')} at most")

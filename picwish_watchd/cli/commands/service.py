@@ -16,8 +16,8 @@ from picwish_watchd.cli.systemd_unit import Unit, is_ours, signed, unit_for
 from picwish_watchd.config.model import Config
 from picwish_watchd.config.notifiers import Command
 from picwish_watchd.errors import UsageError
-from picwish_watchd.fs.hang_guard import patiently
-from picwish_watchd.wording import shown
+from picwish_watchd.fs.hang_guard import call_with_timeout
+from picwish_watchd.wording import printable_path
 
 _UNITS = Path("/etc/systemd/system")
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}", re.ASCII)  # systemd takes 255 in all
@@ -66,25 +66,26 @@ def _install(args: argparse.Namespace, config: Config, unit: Unit) -> int:
     file = _file(args)
     again = _refuse_foreign(file)
     if args.dry_run:
-        print(f"would write {shown(file)}:", file=sys.stderr)
+        print(f"would write {printable_path(file)}:", file=sys.stderr)
         print(signed(unit), end="")
     else:
         _refuse_elsewhere(args, "install")
         _write(file, signed(unit))
-        print(f"wrote {shown(file)}")
-    print(f"  runs    {shown(unit.program)} run --config {shown(unit.config)}", file=sys.stderr)
+        print(f"wrote {printable_path(file)}")
+    print(f"  runs    {printable_path(unit.program)} run --config {printable_path(unit.config)}", file=sys.stderr)
     print(f"  as      user {unit.user}, group {unit.group}", file=sys.stderr)
-    print(f"  writes  {shown(', '.join(map(str, unit.folders)))}", file=sys.stderr)
+    print(f"  writes  {printable_path(', '.join(map(str, unit.folders)))}", file=sys.stderr)
     print(f"          {unit.writable_note}", file=sys.stderr)
     if unit.key_file is not None:
         print(
-            f"  key     {shown(unit.key_file)}: systemd hands it over, so root alone needs to read it", file=sys.stderr
+            f"  key     {printable_path(unit.key_file)}: systemd hands it over, so root alone needs to read it",
+            file=sys.stderr,
         )
     for note in _notes(config, unit):
-        print(f"note: {shown(note)}", file=sys.stderr)
+        print(f"note: {printable_path(note)}", file=sys.stderr)
     print("next:", file=sys.stderr)
     for line in _next(args, unit, again=again):
-        print(f"  {shown(line)}", file=sys.stderr)
+        print(f"  {printable_path(line)}", file=sys.stderr)
     return 0
 
 
@@ -96,11 +97,11 @@ def _uninstall(args: argparse.Namespace) -> int:
     if os.path.lexists(file.parent / "multi-user.target.wants" / file.name):
         raise UsageError(f"{args.name} is still enabled", hint=f"first: systemctl disable --now {args.name}")
     if args.dry_run:
-        print(f"would remove {shown(file)}")
+        print(f"would remove {printable_path(file)}")
         return 0
     _refuse_elsewhere(args, "uninstall")
     os.unlink(file)
-    print(f"removed {shown(file)}; configuration, key, journal and folders stay")
+    print(f"removed {printable_path(file)}; configuration, key, journal and folders stay")
     print(f"next:\n  systemctl stop {args.name}   # should it still run\n  systemctl daemon-reload", file=sys.stderr)
     return 0
 
@@ -162,7 +163,7 @@ def _notes(config: Config, unit: Unit) -> Iterator[str]:
     elif unit.key_file is not None and not os.path.exists(unit.key_file):
         yield f"there is no key file {unit.key_file} yet, and without it the service does not start"
     for folder in unit.folders:
-        there = patiently(partial(os.path.isdir, folder))
+        there = call_with_timeout(partial(os.path.isdir, folder))
         if there is None:
             yield f"{folder} does not answer: look after the server that it is mounted from"
         elif not there:

@@ -8,7 +8,7 @@ from picwish_watchd.cli.loading import journal_alone
 from picwish_watchd.cli.table import print_table
 from picwish_watchd.errors import WatchdError
 from picwish_watchd.job import Job, JobEvent, State
-from picwish_watchd.job_json import described, described_event
+from picwish_watchd.job_json import event_to_dict, job_to_dict
 from picwish_watchd.journal.reader import JournalReader
 
 
@@ -19,8 +19,8 @@ def run(args: argparse.Namespace) -> int:
     if job is None:
         raise WatchdError(f"there is no job {args.id}", hint="`picwish-watchd jobs` lists them")
     events = reader.history(job.id)
-    history = [described_event(event) for event in events]
-    facts = described(job)
+    history = [event_to_dict(event) for event in events]
+    facts = job_to_dict(job)
     pruned = _pruned(job, events)
     if args.json:
         print(json.dumps({**facts, "history": history, "history_removed": pruned}))

@@ -6,7 +6,7 @@ import sys
 from contextlib import suppress
 
 from picwish_watchd.errors import UsageError
-from picwish_watchd.simulator import Settings, serve
+from picwish_watchd.simulator import Settings, run_simulator
 
 
 def run(args: argparse.Namespace) -> int:
@@ -18,7 +18,7 @@ def run(args: argparse.Namespace) -> int:
     )
     try:
         with suppress(KeyboardInterrupt):
-            asyncio.run(serve(Settings(), args.port, lambda url: print(url, flush=True)))
+            asyncio.run(run_simulator(Settings(), args.port, lambda url: print(url, flush=True)))
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise UsageError(f"port {args.port} cannot be used: {reason}", hint="give another one with --port") from error

@@ -9,7 +9,7 @@ from collections import Counter
 from picwish_watchd.cli.loading import journal_alone
 from picwish_watchd.cli.table import print_table
 from picwish_watchd.journal.status_reader import Overview, Spent
-from picwish_watchd.wording import counted
+from picwish_watchd.wording import pluralize
 
 _BAR = 40  # characters of the longest bar
 
@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
         [(*row.values(), *(["█" * round(_BAR * used[str(row[args.by])] / most)] if bars else [])) for row in rows],
         right=("IMAGES", "CREDITS", "IN DOUBT"),
     )
-    print(f"\n{counted(used.total(), 'credit')} for {counted(images.total(), 'image')}")
+    print(f"\n{pluralize(used.total(), 'credit')} for {pluralize(images.total(), 'image')}")
     return 0
 
 

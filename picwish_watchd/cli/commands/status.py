@@ -14,9 +14,9 @@ from picwish_watchd.journal.locks import DaemonLock
 from picwish_watchd.journal.status_reader import Overview
 from picwish_watchd.pricing import PRICES
 from picwish_watchd.reporting.forecast import survey
-from picwish_watchd.scheduling.rate import crept_back
+from picwish_watchd.scheduling.rate import recovered_rate
 from picwish_watchd.state import State
-from picwish_watchd.wording import left_behind, moment, spent_of, waiting_for_approval
+from picwish_watchd.wording import describe_orphaned_jobs, iso_utc, render_approval_wait, render_spent
 
 
 def run(args: argparse.Namespace) -> int:
@@ -72,11 +72,11 @@ def standing(outline: Outline, reader: Overview, clock: Clock) -> dict[str, obje
         },
         "blocked": blocked,
         "refused": told.get("refused"),
-        "left_behind": left_behind([rule.name for rule in outline.rules], counts),
+        "left_behind": describe_orphaned_jobs([rule.name for rule in outline.rules], counts),
         "rate": {"now": round(rate, 2), "qps": outline.qps, "reason": _slowed(outline, told.get("slowed"), rate)},
         "forecast": {
             **ahead._asdict(),
-            "end": moment(now + ahead.seconds) if ahead.images and ahead.seconds is not None else None,
+            "end": iso_utc(now + ahead.seconds) if ahead.images and ahead.seconds is not None else None,
             "text": ahead.text(),
         },
     }
@@ -84,14 +84,14 @@ def standing(outline: Outline, reader: Overview, clock: Clock) -> dict[str, obje
 
 def _rate(outline: Outline, slowed: tuple[float, float] | None, now: float) -> float:
     """Requests a second that the daemon allows itself at this moment."""
-    return outline.qps if slowed is None else crept_back(outline.qps, slowed[0], now - slowed[1])
+    return outline.qps if slowed is None else recovered_rate(outline.qps, slowed[0], now - slowed[1])
 
 
 def _slowed(outline: Outline, slowed: tuple[float, float] | None, rate: float) -> str | None:
     if slowed is None or rate >= outline.qps:
         return None
     return (
-        f"{rate:.2g} requests a second instead of {outline.qps:g}, for PicWish said at {moment(slowed[1])} that "
+        f"{rate:.2g} requests a second instead of {outline.qps:g}, for PicWish said at {iso_utc(slowed[1])} that "
         "there were too many (429): another program may use the same key; the rate creeps back by itself"
     )
 
@@ -99,14 +99,14 @@ def _slowed(outline: Outline, slowed: tuple[float, float] | None, rate: float) -
 def _flood(rule: RuleOutline, images: int) -> dict[str, str] | None:
     if not images:
         return None
-    return {"code": "burst", "message": waiting_for_approval(images, PRICES[rule.type], rule.name)}
+    return {"code": "burst", "message": render_approval_wait(images, PRICES[rule.type], rule.name)}
 
 
 def _tell(facts: dict[str, object]) -> None:
     print(f"running    pid {facts['pid']}, version {facts['version']}" if facts["running"] else "running    no")
     spent = facts["credits"]
     assert isinstance(spent, dict)
-    today, month = spent_of(spent["today"], spent["per_day"]), spent_of(spent["month"], spent["per_month"])
+    today, month = render_spent(spent["today"], spent["per_day"]), render_spent(spent["month"], spent["per_month"])
     print(f"credits    {today} today, {month} this month")
     if facts["blocked"]:
         assert isinstance(facts["blocked"], dict)

@@ -10,7 +10,7 @@ from picwish_watchd.cli.loading import journal
 from picwish_watchd.clock import Clock
 from picwish_watchd.errors import UsageError
 from picwish_watchd.reporting.why import why
-from picwish_watchd.wording import shown
+from picwish_watchd.wording import printable_path
 
 
 def run(args: argparse.Namespace) -> int:
@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         for name, value in {**facts, "earlier": ", ".join(map(str, found.earlier)) or None}.items():
             if value is not None:
-                print(f"{name:<8} {shown(str(value))}")
+                print(f"{name:<8} {printable_path(str(value))}")
     return 0 if found.known else 1
 
 

@@ -8,7 +8,7 @@ from picwish_watchd.config.notifiers import Apprise, Command, Email, Notifier, W
 from picwish_watchd.errors import ConfigError
 from picwish_watchd.notify.channels import apprise, command, smtp, webhook
 from picwish_watchd.notify.message import Failed, Notice, Outcome
-from picwish_watchd.runtime.keyed_executor import Lanes
+from picwish_watchd.runtime.keyed_executor import KeyedExecutor
 
 _HANGS = 15.0  # seconds beyond its own timeout after which a try is given up, whatever its thread does
 
@@ -57,7 +57,7 @@ def send(notifier: Notifier, notice: Notice) -> Outcome:
     raise AssertionError(notifier)
 
 
-async def attempt(lanes: Lanes, notifier: Notifier, notice: Notice) -> Outcome:
+async def attempt(lanes: KeyedExecutor, notifier: Notifier, notice: Notice) -> Outcome:
     """One try that ends in time, also where its thread hangs, and whatever goes wrong in it."""
     call = asyncio.ensure_future(lanes.run(f"notify:{mark(notifier)}", send, notifier, notice))
     try:

@@ -10,7 +10,7 @@ from picwish_watchd.config.notifiers import Webhook
 from picwish_watchd.errors import ConfigError
 from picwish_watchd.notify.channels.deadline import Deadline
 from picwish_watchd.notify.message import Failed, Notice, Outcome, Sent, tame, worded
-from picwish_watchd.redaction import keep
+from picwish_watchd.redaction import register_secret
 
 _AGAIN = frozenset({408, 425, 429})
 _UNHEARD = frozenset({425, 429, 503})
@@ -70,5 +70,5 @@ def _headers(webhook: Webhook) -> dict[str, str]:
             match = _HEADER.fullmatch(line)
             if match is None:
                 raise ConfigError(f"line {number} of {file.what} {file.path} is no header: Name: value")
-            found[match[1]] = keep(match[2])
+            found[match[1]] = register_secret(match[2])
     return found

@@ -45,7 +45,7 @@ def test_a_named_file_is_taken_even_if_it_is_missing_and_made_absolute(tmp_path:
 
 
 @pytest.mark.parametrize("xdg", [{}, {"XDG_CONFIG_HOME": ""}, {"XDG_CONFIG_HOME": "relative"}])
-def test_without_a_usable_xdg_variable_it_is_dot_config(
+def test_without_a_usable_xdg_variable_dot_config_is_searched(
     places: list[Path], tmp_path: Path, xdg: dict[str, str]
 ) -> None:
     own = tmp_path / "home" / ".config" / "picwish-watchd" / "config.yaml"
@@ -59,7 +59,7 @@ def test_a_dangling_link_is_found_and_not_passed_over(places: list[Path], tmp_pa
     assert find(None, {}, tmp_path) == tmp_path / "picwish-watchd.yaml"
 
 
-def test_where_there_is_none_every_place_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_configuration_names_every_searched_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(locate, "SYSTEM_WIDE", tmp_path / "etc.yaml")
     with pytest.raises(ConfigError) as caught:
         find(None, {"HOME": "/home/ada"}, tmp_path)

@@ -14,7 +14,7 @@ from picwish_watchd.errors import ConfigError
 RULES = "rules:\n- {name: scans, inbox: /in, outbox: /out}\n"
 
 
-def http(loaded: Callable[..., Config], text: str) -> Http:
+def load_http(loaded: Callable[..., Config], text: str) -> Http:
     config = loaded(f"http: {text}\n{RULES}")
     assert config.http is not None
     return config.http
@@ -33,7 +33,7 @@ def http(loaded: Callable[..., Config], text: str) -> Http:
 def test_an_address_of_this_machine_needs_no_token(
     loaded: Callable[..., Config], written: str, address: Address, shown: str
 ) -> None:
-    found = http(loaded, f"{{listen: {written}}}")
+    found = load_http(loaded, f"{{listen: {written}}}")
     assert (found.listen, found.token_file) == (address, None)
     assert str(found.listen) == shown
     assert found.token is None
@@ -46,7 +46,7 @@ def test_an_address_that_others_reach_needs_a_token(
     [fault] = faults(f"http: {{listen: {written}}}\n{RULES}")
     assert fault.startswith("1: http.listen: found ")
     assert "no token_file" in fault
-    assert http(loaded, f"{{listen: {written}, token_file: t}}").token_file is not None
+    assert load_http(loaded, f"{{listen: {written}, token_file: t}}").token_file is not None
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_what_is_no_address_is_refused_with_an_example(faults: Callable[..., lis
     assert fault.startswith("1: http.listen: found ")
 
 
-def test_an_empty_section_serves_nothing_and_half_a_one_is_a_fault(
+def test_an_empty_http_section_serves_nothing_and_a_partial_one_is_an_error(
     loaded: Callable[..., Config], faults: Callable[..., list[str]]
 ) -> None:
     assert loaded(RULES).http is None
@@ -93,7 +93,7 @@ def test_without_the_library_it_is_told_how_to_install_it(
 def test_a_token_file_is_judged_as_that_of_the_key(
     loaded: Callable[..., Config], tmp_path: Path, content: str | None, mode: int, told: str
 ) -> None:
-    found = http(loaded, "{listen: 0.0.0.0:9107, token_file: t}")
+    found = load_http(loaded, "{listen: 0.0.0.0:9107, token_file: t}")
     if content is not None:
         (tmp_path / "t").write_text(content)
         (tmp_path / "t").chmod(mode)
@@ -108,6 +108,6 @@ def test_a_token_file_is_judged_as_that_of_the_key(
 def test_a_token_is_read_without_its_line_break(loaded: Callable[..., Config], tmp_path: Path) -> None:
     (tmp_path / "t").write_text("s3cret\n")
     (tmp_path / "t").chmod(0o640)
-    token = http(loaded, "{listen: 127.0.0.1:1, token_file: t}").token
+    token = load_http(loaded, "{listen: 127.0.0.1:1, token_file: t}").token
     assert token is not None
     assert token.word() == "s3cret"

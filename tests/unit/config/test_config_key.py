@@ -26,7 +26,7 @@ def with_file(loaded: Callable[..., Config]) -> Config:
     return loaded("api: {key_file: api.key}\n" + RULES)
 
 
-def refused(config: Config, environ: dict[str, str] | None = None) -> str:
+def read_key_error(config: Config, environ: dict[str, str] | None = None) -> str:
     with pytest.raises(ConfigError) as caught:
         read_key(config, environ or {})
     assert caught.value.hint
@@ -48,7 +48,7 @@ def test_the_first_source_that_is_there_wins(loaded: Callable[..., Config], key_
 
 
 def test_without_any_key_the_ways_to_give_one_are_told(loaded: Callable[..., Config]) -> None:
-    told = refused(loaded(RULES))
+    told = read_key_error(loaded(RULES))
     for way in ("no API key", "credential picwish_api_key", "PICWISH_API_KEY", "api.key_file"):
         assert way in told
 
@@ -68,7 +68,7 @@ def test_a_key_file_for_owner_and_group_is_fine(with_file: Config, key_file: Pat
 @pytest.mark.parametrize("mode", [0o644, 0o604, 0o777])
 def test_a_key_file_that_others_can_read_is_refused(with_file: Config, key_file: Path, mode: int) -> None:
     key_file.chmod(mode)
-    told = refused(with_file)
+    told = read_key_error(with_file)
     assert f"{key_file} can be read by others (mode {mode:04o}) | chmod 0640 {key_file}, or 0600" in told
 
 
@@ -80,7 +80,7 @@ def test_what_cannot_be_sent_in_a_header_is_refused_and_not_shown(
     with_file: Config, key_file: Path, content: bytes
 ) -> None:
     key_file.write_bytes(content)
-    told = refused(with_file)
+    told = read_key_error(with_file)
     assert "holds white space, control characters or characters outside ASCII" in told
     assert "k3y" not in told
     assert "two" not in told
@@ -89,15 +89,15 @@ def test_what_cannot_be_sent_in_a_header_is_refused_and_not_shown(
 @pytest.mark.parametrize("content", ["", "\n", "\r\n"])
 def test_an_empty_key_file_is_refused(with_file: Config, key_file: Path, content: str) -> None:
     key_file.write_text(content)
-    assert f"the key file {key_file} is empty" in refused(with_file)
+    assert f"the key file {key_file} is empty" in read_key_error(with_file)
 
 
 def test_an_empty_variable_is_not_passed_over_for_the_file(with_file: Config, key_file: Path) -> None:
-    assert "$PICWISH_API_KEY is empty" in refused(with_file, {"PICWISH_API_KEY": ""})
+    assert "$PICWISH_API_KEY is empty" in read_key_error(with_file, {"PICWISH_API_KEY": ""})
 
 
 def test_a_variable_that_is_no_header_value_is_refused(with_file: Config) -> None:
-    assert "$PICWISH_API_KEY holds white space" in refused(with_file, {"PICWISH_API_KEY": "\udcff"})
+    assert "$PICWISH_API_KEY holds white space" in read_key_error(with_file, {"PICWISH_API_KEY": "\udcff"})
 
 
 def test_a_credentials_folder_without_our_credential_is_passed_over(
@@ -107,24 +107,26 @@ def test_a_credentials_folder_without_our_credential_is_passed_over(
 
 
 def test_a_missing_key_file_is_told(with_file: Config, tmp_path: Path) -> None:
-    assert f"the key file {tmp_path}/api.key cannot be opened: No such file or directory" in refused(with_file)
+    assert f"the key file {tmp_path}/api.key cannot be opened: No such file or directory" in read_key_error(with_file)
 
 
 def test_a_key_file_that_is_too_large_is_refused(with_file: Config, key_file: Path) -> None:
     key_file.write_text("k" * 4096)
     assert read_key(with_file, {}) == "k" * 4096
     key_file.write_text("k" * 4097)
-    assert "is larger than 4096 bytes" in refused(with_file)
+    assert "is larger than 4096 bytes" in read_key_error(with_file)
 
 
 def test_pipes_folders_and_devices_are_refused_without_blocking(loaded: Callable[..., Config], tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe", 0o600)
     (tmp_path / "folder").mkdir()
     for path in (tmp_path / "pipe", tmp_path / "folder", Path("/dev/null")):
-        assert f"the key file {path} is not a regular file" in refused(loaded(f"api: {{key_file: {path}}}\n{RULES}"))
+        assert f"the key file {path} is not a regular file" in read_key_error(
+            loaded(f"api: {{key_file: {path}}}\n{RULES}")
+        )
 
 
 def test_a_key_file_whose_reading_fails_is_told(loaded: Callable[..., Config]) -> None:
     # A regular file to fstat, and an I/O error to read: address 0 of our own memory.
-    told = refused(loaded(f"api: {{key_file: /proc/self/mem}}\n{RULES}"))
+    told = read_key_error(loaded(f"api: {{key_file: /proc/self/mem}}\n{RULES}"))
     assert "the key file /proc/self/mem cannot be read: Input/output error" in told

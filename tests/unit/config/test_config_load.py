@@ -173,7 +173,7 @@ def test_defaults_hold_for_all_rules_and_rules_win(loaded: Callable[..., Config]
     assert [(rule.settle, rule.outbox) for rule in config.rules] == [(9.0, tmp_path / "out"), (1.0, tmp_path / "out")]
 
 
-def one(key: str, written: str) -> str:
+def config_with_key(key: str, written: str) -> str:
     """A configuration in which one key of the only rule, on line 5, is written so."""
     given = {"name": "scans", "inbox": "/in", "outbox": "/out"}
     lines = [f"  {k}: {v}" for k, v in given.items() if k != key]
@@ -245,7 +245,7 @@ RULE_FAULTS = [
 def test_a_fault_in_a_rule_is_told_with_line_key_found_and_allowed(
     faults: Callable[..., list[str]], key: str, written: str, told: str
 ) -> None:
-    (fault,) = faults(one(key, written))
+    (fault,) = faults(config_with_key(key, written))
     assert fault.startswith(f"6: rules[0].{key}: {told}")
 
 
@@ -396,7 +396,7 @@ def test_a_wrong_default_is_told_once_and_not_for_each_rule(faults: Callable[...
     ]
 
 
-def test_a_wrong_value_causes_no_second_complaint_about_what_it_would_have_done(
+def test_a_wrong_value_causes_no_follow_up_error(
     faults: Callable[..., list[str]],
 ) -> None:
     text = (
@@ -435,14 +435,14 @@ def test_a_rule_remembered_by_another_version_is_read_as_far_as_it_is_known() ->
 
 
 @pytest.mark.parametrize("remembered", ["", "[]", "5", '{"name": "a"}', '{"name": "a", "inbox": "in", "outbox": "/o"}'])
-def test_what_is_no_remembered_rule_is_told_without_foreign_words(remembered: str) -> None:
+def test_an_invalid_remembered_rule_is_reported_in_our_own_words(remembered: str) -> None:
     with pytest.raises(ConfigError, match=r"^a remembered rule cannot be read") as caught:
         Rule.from_json(remembered)
     assert "pydantic" not in caught.value.message
     assert "\n" not in caught.value.message
 
 
-VALUES = st.sampled_from(
+YAML_VALUES = st.sampled_from(
     [
         "5",
         "-1",
@@ -478,16 +478,16 @@ VALUES = st.sampled_from(
         "\\",
     ]
 )
-KEYS: dict[str, type[Section]] = {"api.": Api, "log.": Log, "rules": Rule, "defaults": Rule, "": General}
+KEYS_BY_SECTION: dict[str, type[Section]] = {"api.": Api, "log.": Log, "rules": Rule, "defaults": Rule, "": General}
 
 
 @pytest.mark.untraced
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_any_value_of_any_key_is_taken_or_told_in_our_own_words(tmp_path: Path, data: st.DataObject) -> None:
-    section = data.draw(st.sampled_from(sorted(KEYS)))
-    key = data.draw(st.sampled_from(sorted(KEYS[section].model_fields)))
-    written = f"{key}: {data.draw(VALUES)}"
+def test_any_value_of_any_key_is_accepted_or_refused_in_our_own_words(tmp_path: Path, data: st.DataObject) -> None:
+    section = data.draw(st.sampled_from(sorted(KEYS_BY_SECTION)))
+    key = data.draw(st.sampled_from(sorted(KEYS_BY_SECTION[section].model_fields)))
+    written = f"{key}: {data.draw(YAML_VALUES)}"
     text = {
         "api.": f"api:\n  {written}\n{MINIMAL}",
         "log.": f"log:\n  {written}\n{MINIMAL}",

@@ -9,7 +9,7 @@ import pytest
 from picwish_watchd.config.model import Config
 from picwish_watchd.config.notifiers import Command, Email, Event, Security, Webhook
 from picwish_watchd.errors import ConfigError
-from picwish_watchd.redaction import hide
+from picwish_watchd.redaction import redact
 
 RULES = "rules:\n- {name: scans, inbox: /in, outbox: /out}\n"
 
@@ -114,4 +114,4 @@ def test_a_url_of_a_file_is_judged_as_one_of_the_configuration(
         with pytest.raises(ConfigError, match=told) as caught:
             hook.read_url()
         assert "s3cret" not in f"{caught.value.message} {caught.value.hint}"
-    assert not content or hide(f"it said {content.strip()}") == "it said ***"
+    assert not content or redact(f"it said {content.strip()}") == "it said ***"

@@ -8,10 +8,10 @@ import pytest
 from picwish_watchd.cli.main import complain
 from picwish_watchd.config.secret_files import PrivateFile
 from picwish_watchd.errors import ConfigError
-from picwish_watchd.redaction import hide, keep
+from picwish_watchd.redaction import redact, register_secret
 
 
-def private(path: Path, text: str, mode: int = 0o600) -> PrivateFile:
+def make_secret_file(path: Path, text: str, mode: int = 0o600) -> PrivateFile:
     path.write_text(text)
     path.chmod(mode)
     return PrivateFile(path, "password_file", "the password file", "put the password alone into it")
@@ -20,7 +20,9 @@ def private(path: Path, text: str, mode: int = 0o600) -> PrivateFile:
 @pytest.mark.parametrize("fate", ["missing", "a folder", "a pipe", "open to others", "large"])
 def test_what_is_no_private_file_is_refused_with_what_to_do(tmp_path: Path, fate: str) -> None:
     path = tmp_path / "p"
-    file = private(path, "s3cret" * (1000 if fate == "large" else 1), 0o644 if fate == "open to others" else 0o600)
+    file = make_secret_file(
+        path, "s3cret" * (1000 if fate == "large" else 1), 0o644 if fate == "open to others" else 0o600
+    )
     if fate in ("missing", "a folder", "a pipe"):
         path.unlink()
     if fate == "a folder":
@@ -35,38 +37,38 @@ def test_what_is_no_private_file_is_refused_with_what_to_do(tmp_path: Path, fate
 
 
 def test_what_was_read_is_hidden_whole_and_in_the_midst_of_others(tmp_path: Path) -> None:
-    file = private(tmp_path / "p", "hunter2\nhunter2-longer\n# note\n\nab\n")
+    file = make_secret_file(tmp_path / "p", "hunter2\nhunter2-longer\n# note\n\nab\n")
     assert file.lines({}) == [(1, "hunter2"), (2, "hunter2-longer"), (5, "ab")]
-    assert hide("535 hunter2-longer or hunter2 is wrong, about") == "535 *** or *** is wrong, about"
+    assert redact("535 hunter2-longer or hunter2 is wrong, about") == "535 *** or *** is wrong, about"
 
 
-def test_a_word_is_one_and_no_more(tmp_path: Path) -> None:
-    assert private(tmp_path / "p", "s3cret\r\n").word({}) == "s3cret"
+def test_a_secret_is_a_single_word(tmp_path: Path) -> None:
+    assert make_secret_file(tmp_path / "p", "s3cret\r\n").word({}) == "s3cret"
     for text in ("two words", "", "pässword", "\ufeffs3cret"):
         with pytest.raises(ConfigError):
-            private(tmp_path / "p", text).word({})
+            make_secret_file(tmp_path / "p", text).word({})
 
 
-def test_a_credential_of_the_files_name_is_read_in_its_stead(tmp_path: Path) -> None:
+def test_a_systemd_credential_of_the_files_name_is_read_instead(tmp_path: Path) -> None:
     handed = tmp_path / "credentials"
     handed.mkdir()
-    file = private(tmp_path / "p", "from the file")
+    file = make_secret_file(tmp_path / "p", "from the file")
     environ = {"CREDENTIALS_DIRECTORY": str(handed)}
     assert file.read(environ) == "from the file"
-    private(handed / "p", "from systemd", 0o400)
+    make_secret_file(handed / "p", "from systemd", 0o400)
     assert file.read(environ) == "from systemd"
     file.path.unlink()
     assert file.read(environ) == "from systemd"
 
 
-def test_what_is_hidden_stays_hidden_and_short_words_do_not() -> None:
-    assert keep("abc") == "abc"
-    keep("first-key")
-    keep("second-key")
-    assert hide("abc first-key second-key") == "abc *** ***"
+def test_secrets_stay_redacted_and_short_words_do_not() -> None:
+    assert register_secret("abc") == "abc"
+    register_secret("first-key")
+    register_secret("second-key")
+    assert redact("abc first-key second-key") == "abc *** ***"
 
 
 def test_no_error_that_is_told_quotes_a_secret(capsys: pytest.CaptureFixture[str]) -> None:
-    keep("s3cret-key")
+    register_secret("s3cret-key")
     assert complain(ConfigError("it said s3cret-key", hint="look for s3cret-key")) == 78
     assert "s3cret" not in capsys.readouterr().err

@@ -27,7 +27,7 @@ def parse(
     return parse
 
 
-def refused(parse: Callable[..., yaml_document.Document], text: str | bytes) -> str:
+def yaml_error(parse: Callable[..., yaml_document.Document], text: str | bytes) -> str:
     with pytest.raises(ConfigError) as caught:
         parse(text)
     assert "\n" not in caught.value.message
@@ -147,14 +147,14 @@ def test_only_mappings_can_be_merged(parse: Callable[..., yaml_document.Document
     ],
 )
 def test_aliases_cannot_multiply_without_end(parse: Callable[..., yaml_document.Document], text: str) -> None:
-    assert "has more than 100000 values once its aliases are followed" in refused(parse, text)
+    assert "has more than 100000 values once its aliases are followed" in yaml_error(parse, text)
 
 
 @pytest.mark.parametrize(
     "text", ["a: &a [*a]\n", "a: &a {b: *a}\n", "a: &a {<<: *a}\n", "a: " + "[" * 500 + "]" * 500, "[" * 50000]
 )
 def test_circles_and_deep_nests_are_refused(parse: Callable[..., yaml_document.Document], text: str) -> None:
-    assert "is nested deeper than 20 levels" in refused(parse, text)
+    assert "is nested deeper than 20 levels" in yaml_error(parse, text)
 
 
 @pytest.mark.parametrize(
@@ -179,18 +179,18 @@ def test_circles_and_deep_nests_are_refused(parse: Callable[..., yaml_document.D
 def test_what_is_no_configuration_is_told_in_a_sentence(
     parse: Callable[..., yaml_document.Document], text: str | bytes, told: str
 ) -> None:
-    assert refused(parse, text).startswith(told)
+    assert yaml_error(parse, text).startswith(told)
 
 
 def test_a_tab_is_named_as_the_culprit(parse: Callable[..., yaml_document.Document]) -> None:
-    assert refused(parse, "a:\n\tb: 1\n").endswith("; indent with spaces, not with tabs")
+    assert yaml_error(parse, "a:\n\tb: 1\n").endswith("; indent with spaces, not with tabs")
 
 
 def test_a_byte_order_mark_is_no_fault(parse: Callable[..., yaml_document.Document]) -> None:
     assert parse(b"\xef\xbb\xbfa: 1\r\n").data == {"a": 1}
 
 
-def test_files_that_cannot_be_read_are_told_without_blocking(tmp_path: Path) -> None:
+def test_unreadable_files_are_reported_without_blocking(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     told = {

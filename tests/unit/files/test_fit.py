@@ -17,40 +17,49 @@ from typing import Any
 import pytest
 from PIL import Image, ImageChops, ImageCms, ImageOps, ImageStat
 
-from picwish_watchd.fs.verdicts import Changed, Gone
+from picwish_watchd.fs.verdicts import Changed, Missing
 from picwish_watchd.images import downscale_process
-from picwish_watchd.images.downscale import Bounds, NotNow, Order, Unfit, copied, fit
-from picwish_watchd.images.downscale_process import Ending
-from picwish_watchd.images.inspect import Inspected, Limits
+from picwish_watchd.images.downscale import (
+    DownscaleDeferred,
+    DownscaleFailed,
+    DownscaleRequest,
+    ProcessLimits,
+    copy_source,
+    downscale_image,
+)
+from picwish_watchd.images.downscale_process import ExitCode
+from picwish_watchd.images.inspect import ImageLimits, ValidImage
 from picwish_watchd.job import ErrorCode
-from tests.support.pictures import pixels
+from tests.support.pictures import draw_image
 
 SIDE = 60
 
 
-def ordered(path: Path, *, max_side: int = SIDE, max_bytes: int = 10**6) -> Order:
+def make_order(path: Path, *, max_side: int = SIDE, max_bytes: int = 10**6) -> DownscaleRequest:
     data = path.read_bytes()
     with Image.open(io.BytesIO(data)) as image:
         size = image.size
-    return Order(path, hashlib.sha256(data).hexdigest(), len(data), *size, Limits(max_bytes, max_side))
+    return DownscaleRequest(path, hashlib.sha256(data).hexdigest(), len(data), *size, ImageLimits(max_bytes, max_side))
 
 
-def fitted(order: Order, **more: Any) -> object:
+def run_fit(order: DownscaleRequest, **more: Any) -> object:
     """The verdict of a fit that nobody gives up; nothing but a fitted image is left."""
     folder = order.source.parent
     copy, target = folder / "1.source.part", folder / "1.fitted.part"
     more = {"give_up": lambda: False, **more}
-    verdict = copied(order, copy, give_up=more["give_up"]) or fit(order, copy=copy, target=target, **more)
+    verdict = copy_source(order, copy, give_up=more["give_up"]) or downscale_image(
+        order, copy=copy, target=target, **more
+    )
     assert not copy.exists()
-    assert target.exists() == isinstance(verdict, Inspected)
+    assert target.exists() == isinstance(verdict, ValidImage)
     return verdict
 
 
-def reopened(folder: Path) -> Image.Image:
+def open_result(folder: Path) -> Image.Image:
     return Image.open(io.BytesIO((folder / "1.fitted.part").read_bytes()))
 
 
-MODES = [
+MODE_CASES = [
     ("RGB", "JPEG", "JPEG", "RGB"),
     ("L", "JPEG", "JPEG", "L"),
     ("CMYK", "JPEG", "JPEG", "CMYK"),
@@ -68,30 +77,30 @@ MODES = [
 ]
 
 
-@pytest.mark.parametrize(("mode", "written", "kind", "becomes"), MODES)
-def test_every_kind_of_picture_stays_what_it_is_as_far_as_it_can(
+@pytest.mark.parametrize(("mode", "written", "kind", "becomes"), MODE_CASES)
+def test_every_kind_of_image_keeps_its_format_and_mode_if_possible(
     tmp_path: Path, mode: str, written: str, kind: str, becomes: str
 ) -> None:
-    source = pixels("png", 120, 80)
+    source = draw_image("png", 120, 80)
     picture = source.convert("L").convert(mode) if mode in ("1", "I;16") else source.convert(mode)
     if mode == "RGBA":
         picture.putalpha(128)
     picture.save(tmp_path / "a", written)
-    verdict = fitted(ordered(tmp_path / "a"))
-    assert isinstance(verdict, Inspected)
+    verdict = run_fit(make_order(tmp_path / "a"))
+    assert isinstance(verdict, ValidImage)
     assert (verdict.width, verdict.height) == (60, 40)
-    with reopened(tmp_path) as image:
+    with open_result(tmp_path) as image:
         assert (image.format, image.mode) == (kind, becomes)
 
 
-def test_what_was_turned_by_its_orientation_looks_the_same(tmp_path: Path) -> None:
+def test_a_rotated_image_looks_the_same_after_downscaling(tmp_path: Path) -> None:
     picture = Image.new("RGB", (120, 80), "white")
     picture.paste("black", (0, 0, 60, 80))
     exif = Image.Exif()
     exif[274] = 6  # the left side is the top
     picture.save(tmp_path / "a.jpg", "JPEG", exif=exif, quality=95)
-    assert isinstance(fitted(ordered(tmp_path / "a.jpg")), Inspected)
-    with reopened(tmp_path) as image:
+    assert isinstance(run_fit(make_order(tmp_path / "a.jpg")), ValidImage)
+    with open_result(tmp_path) as image:
         assert image.size == (40, 60)
         assert image.getexif().get(274, 1) == 1
         grey = image.convert("L").tobytes()
@@ -111,19 +120,19 @@ def test_every_orientation_of_every_kind_is_applied_once(tmp_path: Path, kind: s
     with Image.open(io.BytesIO((tmp_path / "a").read_bytes())) as opened:
         opened.load()  # Pillow turns a TIFF by itself
         looks = opened.copy() if kind == "TIFF" else ImageOps.exif_transpose(opened)
-    assert isinstance(fitted(ordered(tmp_path / "a")), Inspected)
-    with reopened(tmp_path) as image:
+    assert isinstance(run_fit(make_order(tmp_path / "a")), ValidImage)
+    with open_result(tmp_path) as image:
         assert image.size == (looks.width // 2, looks.height // 2)
         difference = ImageChops.difference(image.convert("L"), looks.resize(image.size).convert("L"))
         assert ImageStat.Stat(difference).mean[0] < 10
 
 
-def test_the_colour_profile_goes_along(tmp_path: Path) -> None:
+def test_the_colour_profile_is_kept(tmp_path: Path) -> None:
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     for kind in ("JPEG", "PNG", "TIFF", "WEBP"):
-        pixels("jpeg", 120, 80).save(tmp_path / "a", kind, icc_profile=profile)
-        assert isinstance(fitted(ordered(tmp_path / "a")), Inspected)
-        with reopened(tmp_path) as image:
+        draw_image("jpeg", 120, 80).save(tmp_path / "a", kind, icc_profile=profile)
+        assert isinstance(run_fit(make_order(tmp_path / "a")), ValidImage)
+        with open_result(tmp_path) as image:
             assert image.info["icc_profile"] == profile
         (tmp_path / "1.fitted.part").unlink()
 
@@ -131,16 +140,16 @@ def test_the_colour_profile_goes_along(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
 @pytest.mark.parametrize("max_bytes", [5000, 900])
 def test_the_best_that_fits_into_the_bytes_is_taken(tmp_path: Path, kind: str, max_bytes: int) -> None:
-    pixels("jpeg", 200, 150).save(tmp_path / "a", kind, **({"lossless": True} if kind == "WEBP" else {}))
-    verdict = fitted(ordered(tmp_path / "a", max_side=4096, max_bytes=max_bytes))
-    assert isinstance(verdict, Inspected)
+    draw_image("jpeg", 200, 150).save(tmp_path / "a", kind, **({"lossless": True} if kind == "WEBP" else {}))
+    verdict = run_fit(make_order(tmp_path / "a", max_side=4096, max_bytes=max_bytes))
+    assert isinstance(verdict, ValidImage)
     assert max_bytes * 0.5 < verdict.size <= max_bytes
 
 
-def test_one_that_needs_too_much_memory_ends_its_own_process_only(tmp_path: Path) -> None:
+def test_an_image_that_needs_too_much_memory_ends_only_its_process(tmp_path: Path) -> None:
     Image.new("RGB", (6000, 6000)).save(tmp_path / "a.png", compress_level=1)
-    verdict = fitted(ordered(tmp_path / "a.png"), bounds=Bounds(memory=2**27))
-    assert isinstance(verdict, Unfit)
+    verdict = run_fit(make_order(tmp_path / "a.png"), bounds=ProcessLimits(memory_bytes=2**27))
+    assert isinstance(verdict, DownscaleFailed)
     assert verdict.problem.code is ErrorCode.RESOLUTION_TOO_HIGH
     assert "a.png has 6000 x 6000 pixels and could not be made smaller" in verdict.problem.message
 
@@ -148,29 +157,33 @@ def test_one_that_needs_too_much_memory_ends_its_own_process_only(tmp_path: Path
 def test_a_transparent_picture_is_in_memory_twice_at_most(tmp_path: Path) -> None:
     """144 MB decoded: three of it would not fit, and 200 million pixels not into the bound of the daemon."""
     Image.new("RGBA", (6000, 6000)).save(tmp_path / "a.png", compress_level=1)
-    assert isinstance(fitted(ordered(tmp_path / "a.png"), bounds=Bounds(memory=3 * 144_000_000)), Inspected)
+    assert isinstance(
+        run_fit(make_order(tmp_path / "a.png"), bounds=ProcessLimits(memory_bytes=3 * 144_000_000)), ValidImage
+    )
 
 
-def test_a_header_that_claims_more_pixels_than_are_tried_is_told_so(tmp_path: Path) -> None:
+def test_a_header_that_claims_too_many_pixels_is_refused(tmp_path: Path) -> None:
     claim = struct.pack(">IIBBBBB", 50_000, 50_000, 8, 2, 0, 0, 0)
     chunks = [(b"IHDR", claim), (b"IDAT", zlib.compress(bytes(1000))), (b"IEND", b"")]
     body = b"".join(struct.pack(">I", len(d)) + n + d + struct.pack(">I", zlib.crc32(n + d)) for n, d in chunks)
     (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + body)
     data = (tmp_path / "a.png").read_bytes()
-    order = Order(tmp_path / "a.png", hashlib.sha256(data).hexdigest(), len(data), 50_000, 50_000, Limits(10**6, SIDE))
-    verdict = fitted(order)
-    assert isinstance(verdict, Unfit)
+    order = DownscaleRequest(
+        tmp_path / "a.png", hashlib.sha256(data).hexdigest(), len(data), 50_000, 50_000, ImageLimits(10**6, SIDE)
+    )
+    verdict = run_fit(order)
+    assert isinstance(verdict, DownscaleFailed)
     assert "200 million pixels" in verdict.problem.message
 
 
-def test_one_that_takes_too_long_or_is_given_up_leaves_nothing(tmp_path: Path) -> None:
-    pixels("png", 120, 80).save(tmp_path / "a.png")
-    assert isinstance(fitted(ordered(tmp_path / "a.png"), give_up=lambda: True), NotNow)
-    assert isinstance(fitted(ordered(tmp_path / "a.png"), bounds=Bounds(wall=0.0)), Unfit)
+def test_a_timed_out_or_cancelled_downscale_leaves_no_files(tmp_path: Path) -> None:
+    draw_image("png", 120, 80).save(tmp_path / "a.png")
+    assert isinstance(run_fit(make_order(tmp_path / "a.png"), give_up=lambda: True), DownscaleDeferred)
+    assert isinstance(run_fit(make_order(tmp_path / "a.png"), bounds=ProcessLimits(wall_seconds=0.0)), DownscaleFailed)
 
 
-@pytest.mark.parametrize(("number", "ends"), [(signal.SIGKILL, Unfit), (signal.SIGTERM, NotNow)])
-def test_a_process_that_is_killed_takes_nothing_with_it_and_one_that_is_stopped_is_no_fault_of_the_image(
+@pytest.mark.parametrize(("number", "ends"), [(signal.SIGKILL, DownscaleFailed), (signal.SIGTERM, DownscaleDeferred)])
+def test_a_killed_or_stopped_process_leaves_no_files_and_blames_no_image(
     tmp_path: Path, number: int, ends: type
 ) -> None:
     def kill() -> bool:
@@ -181,34 +194,34 @@ def test_a_process_that_is_killed_takes_nothing_with_it_and_one_that_is_stopped_
                         os.kill(int(pid), number)
         return False
 
-    pixels("png", 120, 80).save(tmp_path / "a.png")
-    assert isinstance(fitted(ordered(tmp_path / "a.png"), give_up=kill), ends)
+    draw_image("png", 120, 80).save(tmp_path / "a.png")
+    assert isinstance(run_fit(make_order(tmp_path / "a.png"), give_up=kill), ends)
 
 
-def test_only_what_was_judged_is_fitted(tmp_path: Path) -> None:
-    pixels("png", 120, 80).save(tmp_path / "a.png")
-    order = ordered(tmp_path / "a.png")
-    pixels("png", 120, 80, seed=1).save(tmp_path / "a.png")
-    assert isinstance(fitted(order), Changed)
+def test_only_the_validated_bytes_are_downscaled(tmp_path: Path) -> None:
+    draw_image("png", 120, 80).save(tmp_path / "a.png")
+    order = make_order(tmp_path / "a.png")
+    draw_image("png", 120, 80, seed=1).save(tmp_path / "a.png")
+    assert isinstance(run_fit(order), Changed)
     (tmp_path / "a.png").unlink()
-    assert isinstance(fitted(order), Gone)
+    assert isinstance(run_fit(order), Missing)
 
 
-def test_one_that_cannot_be_decoded_is_told_so(tmp_path: Path) -> None:
+def test_an_undecodable_image_is_refused(tmp_path: Path) -> None:
     sink = io.BytesIO()
-    pixels("png", 120, 80).save(sink, "PNG")
+    draw_image("png", 120, 80).save(sink, "PNG")
     (tmp_path / "a.png").write_bytes(sink.getvalue())
-    order = ordered(tmp_path / "a.png")
+    order = make_order(tmp_path / "a.png")
     spoilt = sink.getvalue()[: len(sink.getvalue()) // 2]
     (tmp_path / "a.png").write_bytes(spoilt)
-    order = Order(order.source, hashlib.sha256(spoilt).hexdigest(), len(spoilt), 120, 80, order.limits)
-    verdict = fitted(order)
-    assert isinstance(verdict, Unfit)
+    order = DownscaleRequest(order.source, hashlib.sha256(spoilt).hexdigest(), len(spoilt), 120, 80, order.limits)
+    verdict = run_fit(order)
+    assert isinstance(verdict, DownscaleFailed)
     assert verdict.problem.code in (ErrorCode.TRUNCATED, ErrorCode.CORRUPT)
 
 
 #: The daemon as far as it matters here: a process that waits for its fitting process.
-_FITTING = """
+_FIT_PROGRAM = """
 import sys
 from pathlib import Path
 from picwish_watchd.images.downscale import Order, fit
@@ -219,7 +232,7 @@ fit(order, copy=folder / "1.source.part", target=folder / "1.fitted.part", give_
 """
 
 
-def children_of(pid: int) -> list[int]:
+def child_pids(pid: int) -> list[int]:
     """By /proc (proc(5)): the fourth field of stat is the parent."""
     found = []
     for entry in Path("/proc").iterdir():
@@ -229,7 +242,7 @@ def children_of(pid: int) -> list[int]:
     return found
 
 
-def soon(condition: Callable[[], bool]) -> bool:
+def wait_until(condition: Callable[[], bool]) -> bool:
     until = time.monotonic() + 10
     while not condition() and time.monotonic() < until:
         time.sleep(0.01)
@@ -240,14 +253,14 @@ def test_the_process_does_not_outlive_a_daemon_that_was_killed(tmp_path: Path) -
     source = tmp_path / "1.source.part"
     os.mkfifo(source)  # a picture that never comes to its end: the process reads for ever
     feeding = os.open(source, os.O_RDWR)
-    daemon = subprocess.Popen([sys.executable, "-c", _FITTING, str(tmp_path)])
+    daemon = subprocess.Popen([sys.executable, "-c", _FIT_PROGRAM, str(tmp_path)])
     try:
-        assert soon(lambda: bool(children_of(daemon.pid)))
-        [child] = children_of(daemon.pid)
-        assert soon(lambda: "downscale_process.py" in (Path("/proc") / str(child) / "cmdline").read_text())
+        assert wait_until(lambda: bool(child_pids(daemon.pid)))
+        [child] = child_pids(daemon.pid)
+        assert wait_until(lambda: "downscale_process.py" in (Path("/proc") / str(child) / "cmdline").read_text())
         daemon.kill()
         daemon.wait()
-        assert soon(lambda: not (Path("/proc") / str(child)).exists())
+        assert wait_until(lambda: not (Path("/proc") / str(child)).exists())
     finally:
         daemon.kill()
         daemon.wait()
@@ -268,4 +281,4 @@ def test_a_process_whose_daemon_died_before_it_began_ends_at_once(tmp_path: Path
     ]
     with (tmp_path / "a").open("xb+") as empty:
         ended = subprocess.run(command, stdin=empty, capture_output=True, timeout=30, check=False)
-    assert (ended.returncode, ended.stdout) == (Ending.ORPHANED, b"")
+    assert (ended.returncode, ended.stdout) == (ExitCode.ORPHANED, b"")

@@ -2,13 +2,13 @@
 
 import pytest
 
-from picwish_watchd.images.formats import HEAD, Format, describe_text, may_become_an_image, recognise
-from tests.support.pictures import KINDS, format_of, picture
+from picwish_watchd.images.formats import HEAD_SIZE, Format, can_become_image, describe_text, detect_format
+from tests.support.pictures import KINDS, format_of, make_image
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_of_picture_is_recognised_by_content(kind: str) -> None:
-    assert recognise(picture(kind)[:HEAD]) == Format(format_of(kind))
+    assert detect_format(make_image(kind)[:HEAD_SIZE]) == Format(format_of(kind))
 
 
 @pytest.mark.parametrize(
@@ -32,27 +32,27 @@ def test_every_kind_of_picture_is_recognised_by_content(kind: str) -> None:
     ],
 )
 def test_a_known_kind_that_picwish_does_not_take_is_named(head: bytes, name: str) -> None:
-    assert recognise(head) == name
+    assert detect_format(head) == name
 
 
 @pytest.mark.parametrize(
     "head", [b"", b"hello", b"BMW is a maker of cars, not of bitmaps", b"RIFF\0\0\0\0WAVEfmt ", b"\0" * 64]
 )
 def test_what_is_no_picture_is_not_recognised(head: bytes) -> None:
-    assert recognise(head) is None
+    assert detect_format(head) is None
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_first_bytes_of_a_picture_are_waited_for(kind: str) -> None:
-    data = picture(kind)
+    data = make_image(kind)
     for length in range(19):
-        assert recognise(data[:length]) == Format(format_of(kind)) or may_become_an_image(data[:length]), length
+        assert detect_format(data[:length]) == Format(format_of(kind)) or can_become_image(data[:length]), length
 
 
 def test_a_hole_full_of_zeros_is_waited_for_and_a_text_is_not() -> None:
-    assert may_become_an_image(b"\0" * HEAD)
-    assert not may_become_an_image(b"hello")
-    assert not may_become_an_image(b"BMW is a maker of cars, not of bitmaps")
+    assert can_become_image(b"\0" * HEAD_SIZE)
+    assert not can_become_image(b"hello")
+    assert not can_become_image(b"BMW is a maker of cars, not of bitmaps")
 
 
 @pytest.mark.parametrize(
@@ -74,11 +74,11 @@ def test_texts_are_told_apart(head: bytes, name: str | None) -> None:
 def test_formats_know_their_extensions_and_media_types() -> None:
     assert [each.extension for each in Format] == ["jpg", "png", "webp", "bmp", "tif"]
     assert [each.mime for each in Format] == ["image/jpeg", "image/png", "image/webp", "image/bmp", "image/tiff"]
-    assert Format.JPEG.fits(".JPEG")
-    assert Format.JPEG.fits("jfif")
-    assert Format.TIFF.fits("TIFF")
-    assert Format.BMP.fits("dib")
-    assert not Format.PNG.fits("jpg")
-    assert not Format.PNG.fits("")
-    assert Format.of_suffix(".Tiff") is Format.TIFF
-    assert Format.of_suffix("gif") is None
+    assert Format.JPEG.allows_suffix(".JPEG")
+    assert Format.JPEG.allows_suffix("jfif")
+    assert Format.TIFF.allows_suffix("TIFF")
+    assert Format.BMP.allows_suffix("dib")
+    assert not Format.PNG.allows_suffix("jpg")
+    assert not Format.PNG.allows_suffix("")
+    assert Format.from_suffix(".Tiff") is Format.TIFF
+    assert Format.from_suffix("gif") is None

@@ -10,13 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from picwish_watchd.images.formats import Format
-from picwish_watchd.outbox.filenames import NAME_MAX, numbered, output_name, portable, with_ending
-from picwish_watchd.wording import shown
+from picwish_watchd.outbox.filenames import NAME_MAX, add_number, make_portable, render_output_name, sidecar_name
+from picwish_watchd.wording import printable_path
 
 NOW = datetime(2026, 11, 5, 9, 8, 7)  # noqa: DTZ001 - local time, as people name files
 
 
-def named(template: str, relative: str = "cat.jpg", **facts: Any) -> str:
+def build_output_name(template: str, relative: str = "cat.jpg", **facts: Any) -> str:
     given: dict[str, Any] = {
         "format": Format.JPEG,
         "rule": "scans",
@@ -28,7 +28,7 @@ def named(template: str, relative: str = "cat.jpg", **facts: Any) -> str:
         "now": NOW,
         **facts,
     }
-    return str(output_name(template, relative=Path(relative), **given))
+    return str(render_output_name(template, relative=Path(relative), **given))
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ def named(template: str, relative: str = "cat.jpg", **facts: Any) -> str:
     ],
 )
 def test_every_field_is_filled_in(template: str, name: str) -> None:
-    assert named(template) == name
+    assert build_output_name(template) == name
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_every_field_is_filled_in(template: str, name: str) -> None:
     ],
 )
 def test_the_extension_is_the_originals_spelling_where_it_fits(relative: str, format: Format, name: str) -> None:
-    assert named("{stem}.{ext}", relative, format=format) == name
+    assert build_output_name("{stem}.{ext}", relative, format=format) == name
 
 
 @pytest.mark.parametrize(
@@ -75,30 +75,30 @@ def test_the_extension_is_the_originals_spelling_where_it_fits(relative: str, fo
 def test_an_extension_that_fits_is_added_where_the_template_gives_none(
     template: str, format: Format, name: str
 ) -> None:
-    assert named(template, format=format) == name
+    assert build_output_name(template, format=format) == name
 
 
 def test_the_outbox_mirrors_the_inboxs_subfolders() -> None:
-    assert named("{stem}/{job_id}.{ext}", "2026/May/cat.jpg") == "2026/May/cat/7.jpg"
+    assert build_output_name("{stem}/{job_id}.{ext}", "2026/May/cat.jpg") == "2026/May/cat/7.jpg"
 
 
 @pytest.mark.parametrize("relative", ["../cat.jpg", "a/../../cat.jpg", "/etc/cat.jpg"])
 def test_a_path_that_leaves_the_inbox_is_a_bug(relative: str) -> None:
     with pytest.raises(ValueError, match="not a path below an inbox"):
-        named("{stem}.{ext}", relative)
+        build_output_name("{stem}.{ext}", relative)
 
 
 @pytest.mark.parametrize("template", ["{nonsense}.{ext}", "{stem!r}.{ext}", "{width:05}.{ext}", "{}.{ext}"])
 def test_a_template_that_the_configuration_should_have_refused_is_a_bug(template: str) -> None:
     with pytest.raises(ValueError, match="unknown field"):
-        named(template)
+        build_output_name(template)
 
 
 def test_what_the_server_says_cannot_make_folders_or_dots() -> None:
-    assert named("{task_id}.{ext}", task_id="../../etc/passwd\0\n") == "etcpasswd.jpg"
-    assert named("{task_id}.{ext}", task_id="") == "_.jpg"
-    assert named("{task_id}.{ext}", task_id=None) == "_.jpg"
-    assert len(named("{task_id}.{ext}", task_id="x" * 999)) == 68
+    assert build_output_name("{task_id}.{ext}", task_id="../../etc/passwd\0\n") == "etcpasswd.jpg"
+    assert build_output_name("{task_id}.{ext}", task_id="") == "_.jpg"
+    assert build_output_name("{task_id}.{ext}", task_id=None) == "_.jpg"
+    assert len(build_output_name("{task_id}.{ext}", task_id="x" * 999)) == 68
 
 
 @pytest.mark.parametrize(
@@ -116,20 +116,20 @@ def test_what_the_server_says_cannot_make_folders_or_dots() -> None:
     ],
 )
 def test_no_component_is_empty_hidden_or_dots(template: str, name: str) -> None:
-    assert named(template) == name
+    assert build_output_name(template) == name
 
 
 def test_a_long_name_keeps_its_extension_and_its_characters_whole() -> None:
-    assert named("{stem}.{ext}", "x" * 251 + ".jpg") == "x" * 251 + ".jpg"
-    name = named("{stem}-{width}.{ext}", "ü" * 125 + ".jpeg")
+    assert build_output_name("{stem}.{ext}", "x" * 251 + ".jpg") == "x" * 251 + ".jpg"
+    name = build_output_name("{stem}-{width}.{ext}", "ü" * 125 + ".jpeg")
     assert name == "ü" * 125 + ".jpeg"
-    assert named("{stem}{stem}.{ext}", "ü" * 100 + ".jpg") == "ü" * 125 + ".jpg"
-    assert named("{stem}-{stem}.{ext}", "x" * 200 + ".jpg") == "x" * 200 + "-" + "x" * 50 + ".jpg"
-    assert len(named("{stem}.{ext}", "a." + "b" * 200 + ".png", format=Format.JPEG)) == 206
+    assert build_output_name("{stem}{stem}.{ext}", "ü" * 100 + ".jpg") == "ü" * 125 + ".jpg"
+    assert build_output_name("{stem}-{stem}.{ext}", "x" * 200 + ".jpg") == "x" * 200 + "-" + "x" * 50 + ".jpg"
+    assert len(build_output_name("{stem}.{ext}", "a." + "b" * 200 + ".png", format=Format.JPEG)) == 206
 
 
 def test_names_that_are_not_utf8_keep_their_bytes() -> None:
-    name = named("{stem}-{job_id}.{ext}", os.fsdecode(b"caf\xe9.jpg"))
+    name = build_output_name("{stem}-{job_id}.{ext}", os.fsdecode(b"caf\xe9.jpg"))
     assert os.fsencode(name) == b"caf\xe9-7.jpg"
 
 
@@ -146,28 +146,28 @@ def test_names_that_are_not_utf8_keep_their_bytes() -> None:
     st.integers(1, 9999),
 )
 def test_every_name_is_one_that_a_file_system_takes(raw: bytes, template: str, format: Format, number: int) -> None:
-    name = PurePath(named(template, os.fsdecode(raw), format=format))
+    name = PurePath(build_output_name(template, os.fsdecode(raw), format=format))
     assert not name.is_absolute()
-    assert format.fits(name.suffix)
-    for each in (name, numbered(name, number), with_ending(name, ".error.json")):
+    assert format.allows_suffix(name.suffix)
+    for each in (name, add_number(name, number), sidecar_name(name, ".error.json")):
         for part in each.parts:
             assert 0 < len(os.fsencode(part)) <= NAME_MAX
             assert not part.startswith(".")
             assert "\0" not in part
-    plain = portable(name)
-    assert portable(plain) == plain
-    assert format.fits(plain.suffix)
+    plain = make_portable(name)
+    assert make_portable(plain) == plain
+    assert format.allows_suffix(plain.suffix)
     assert not set('<>:"|?*\\') & set("".join(plain.parts))
     assert all(len(part.encode()) <= 143 for part in plain.parts)
 
 
 def test_numbered_names_and_sidecars_are_shortened_if_they_must_be() -> None:
     long = PurePath("2026") / ("x" * 251 + ".jpg")
-    assert numbered(PurePath("a/cat.jpg"), 2) == PurePath("a/cat-2.jpg")
-    assert numbered(PurePath("cat"), 2) == PurePath("cat-2")
-    assert numbered(long, 12) == PurePath("2026") / ("x" * 248 + "-12.jpg")
-    assert with_ending(PurePath("a/cat.jpg"), ".json") == PurePath("a/cat.jpg.json")
-    sidecar = with_ending(long, ".error.json").name
+    assert add_number(PurePath("a/cat.jpg"), 2) == PurePath("a/cat-2.jpg")
+    assert add_number(PurePath("cat"), 2) == PurePath("cat-2")
+    assert add_number(long, 12) == PurePath("2026") / ("x" * 248 + "-12.jpg")
+    assert sidecar_name(PurePath("a/cat.jpg"), ".json") == PurePath("a/cat.jpg.json")
+    sidecar = sidecar_name(long, ".error.json").name
     assert sidecar.startswith("x" * 230)
     assert sidecar.endswith(".error.json")
     assert len(sidecar) == 255
@@ -175,13 +175,13 @@ def test_numbered_names_and_sidecars_are_shortened_if_they_must_be() -> None:
 
 def test_long_names_that_differ_at_their_end_have_sidecars_of_their_own() -> None:
     names = [PurePath("x" * 250 + f"{last}.jpg") for last in "ab"]
-    assert len({with_ending(name, ".json") for name in names}) == 2
+    assert len({sidecar_name(name, ".json") for name in names}) == 2
 
 
 def test_a_name_is_shown_without_anything_that_moves_a_cursor() -> None:
-    assert shown("größe.jpg") == "größe.jpg"
-    assert shown(Path(os.fsdecode(b"a\xff"))) == "a\\xff"
-    assert shown("a\n\x1b[2J\u202e") == "a\\n\\x1b[2J\\u202e"
+    assert printable_path("größe.jpg") == "größe.jpg"
+    assert printable_path(Path(os.fsdecode(b"a\xff"))) == "a\\xff"
+    assert printable_path("a\n\x1b[2J\u202e") == "a\\n\\x1b[2J\\u202e"
 
 
 @pytest.mark.parametrize(
@@ -198,5 +198,5 @@ def test_a_name_is_shown_without_anything_that_moves_a_cursor() -> None:
     ],
 )
 def test_a_portable_name_holds_nothing_that_a_share_refuses(name: str, expected: str) -> None:
-    assert portable(PurePath(name)) == PurePath(expected)
-    assert portable(PurePath(expected)) == PurePath(expected)
+    assert make_portable(PurePath(name)) == PurePath(expected)
+    assert make_portable(PurePath(expected)) == PurePath(expected)

@@ -10,25 +10,25 @@ from pathlib import Path
 import pytest
 
 from picwish_watchd.inbox.name_filter import NameFilter
-from picwish_watchd.inbox.scanner import Sighting
-from picwish_watchd.inbox.watcher import Inbox, Walked, Watcher
+from picwish_watchd.inbox.scanner import FileSeen
+from picwish_watchd.inbox.watcher import Inbox, ScanReport, Watcher
 
 ROOT = Path(__file__).parents[3]
 
 
 @pytest.mark.parametrize("limit", ["max_inotify_instances", "max_inotify_watches"])
-def test_a_folder_that_cannot_be_listened_to_is_walked(limit: str, tmp_path: Path) -> None:
-    warning, *later, found, left = told(limit, 0, tmp_path)
+def test_a_folder_without_inotify_is_polled(limit: str, tmp_path: Path) -> None:
+    warning, *later, found, left = run_with_inotify_limit(limit, 0, tmp_path)
     assert warning.startswith("the kernel grants no more watches (")
     assert "walked every 0.05 s instead" in warning
     assert later == ["None"] * 5
     assert (found, left) == ("a.jpg", "left over: 0 files, 0 threads")
 
 
-def test_a_folder_of_which_only_some_subfolders_can_be_listened_to_is_told_and_walked(tmp_path: Path) -> None:
+def test_a_folder_with_too_few_inotify_watches_is_reported_and_polled(tmp_path: Path) -> None:
     for number in range(9):
         (tmp_path / str(number)).mkdir()
-    first, warning, *later, found, left = told("max_inotify_watches", 4, tmp_path)
+    first, warning, *later, found, left = run_with_inotify_limit("max_inotify_watches", 4, tmp_path)
     assert first == "None"  # a watch may be on its way
     assert warning == (
         "the kernel grants watches on only 4 of 10 folders; all are walked every 0.05 s instead "
@@ -38,7 +38,7 @@ def test_a_folder_of_which_only_some_subfolders_can_be_listened_to_is_told_and_w
     assert (found, left) == ("a.jpg", "left over: 0 files, 0 threads")
 
 
-def told(limit: str, granted: int, folder: Path) -> list[str]:
+def run_with_inotify_limit(limit: str, granted: int, folder: Path) -> list[str]:
     """A user namespace has limits of its own, and this machine's others are left alone."""
     program = [sys.executable, "-m", __name__, limit, str(granted), str(folder)]
     command = ["unshare", "--user", "--map-root-user", *program]
@@ -53,16 +53,16 @@ def watch_with_few_watches(limit: str, granted: str, folder: str) -> None:
     """Says what a watcher reports of some walks and what it has left open after them."""
     Path(f"/proc/sys/user/{limit}").write_text(granted, "utf-8")
     files, threads = len(os.listdir("/proc/self/fd")), threading.active_count()
-    news: queue.Queue[list[Sighting] | Walked] = queue.Queue()
+    news: queue.Queue[list[FileSeen] | ScanReport] = queue.Queue()
     inbox = Inbox("scans", Path(folder), NameFilter(["*.jpg"], []), True, False, True, 0.05)
     watcher = Watcher(inbox, [], lambda _rule, found: news.put(found))
     watcher.start()
     for _ in range(6):
         walked = news.get(timeout=20)
-        assert isinstance(walked, Walked)
+        assert isinstance(walked, ScanReport)
         print(walked.warning)
     Path(folder, "a.jpg").touch()
-    while isinstance(found := news.get(timeout=20), Walked):
+    while isinstance(found := news.get(timeout=20), ScanReport):
         pass
     print(found[0].relative)
     watcher.stop()

@@ -11,20 +11,20 @@ import pytest
 from PIL import Image, ImageSequence
 
 from picwish_watchd.fs.safe_open import OpenFile
-from picwish_watchd.fs.verdicts import Bad
-from picwish_watchd.images.completeness import Facts, Flaw, check
+from picwish_watchd.fs.verdicts import Rejected
+from picwish_watchd.images.completeness import ImageStructure, StructureDefect, check_structure
 from picwish_watchd.images.formats import Format
-from picwish_watchd.images.inspect import Inspected, Limits, inspect
+from picwish_watchd.images.inspect import ImageLimits, ValidImage, inspect_image
 from picwish_watchd.job import ErrorCode, Stamp
-from tests.support.odd import SIZE, foreign, kinds, saved
-from tests.support.pictures import picture, pixels
+from tests.support.odd import SIZE, save_image, unsupported_images, unusual_images
+from tests.support.pictures import draw_image, make_image
 
-KINDS, FOREIGN = kinds(), foreign()
-LIMITS = Limits(max_bytes=30 * 2**20, max_side=4096)
+KINDS, FOREIGN = unusual_images(), unsupported_images()
+LIMITS = ImageLimits(max_bytes=30 * 2**20, max_side=4096)
 README = Path(__file__).parents[3] / "README.md"
 
 
-def unnoticed(data: bytes, format: str) -> list[int]:
+def undetected_cuts(data: bytes, format: str) -> list[int]:
     """The lengths at which a cut passes for the whole."""
     fd = os.memfd_create("picture")
     os.write(fd, data)
@@ -32,13 +32,13 @@ def unnoticed(data: bytes, format: str) -> list[int]:
     with OpenFile(fd, len(data), Stamp(0, 0, 0)):
         for length in range(len(data) - 1, 11, -1):
             os.ftruncate(fd, length)
-            if not isinstance(check(OpenFile(fd, length, Stamp(0, 0, 0)), Format(format)), Flaw):
+            if not isinstance(check_structure(OpenFile(fd, length, Stamp(0, 0, 0)), Format(format)), StructureDefect):
                 missed.append(length)
     return missed
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_an_odd_picture_is_one_that_a_decoder_reads_and_is_taken(kind: str, tmp_path: Path) -> None:
+def test_every_unusual_image_is_decodable_and_accepted(kind: str, tmp_path: Path) -> None:
     format, data = KINDS[kind]
     with Image.open(io.BytesIO(data)) as image:
         image.load()
@@ -47,29 +47,29 @@ def test_an_odd_picture_is_one_that_a_decoder_reads_and_is_taken(kind: str, tmp_
         path = tmp_path / "scan.jpg"
         path.write_bytes(data + tail)
         for decode in (False, True):
-            found = inspect(path, LIMITS, decode=decode)
-            assert isinstance(found, Inspected), found
+            found = inspect_image(path, LIMITS, decode=decode)
+            assert isinstance(found, ValidImage), found
             assert (found.format, found.width, found.height) == (Format(format), *SIZE)
 
 
 @pytest.mark.untraced
 @pytest.mark.parametrize("kind", sorted(KINDS.keys() - {"MPO"}))
-def test_every_cut_of_an_odd_picture_is_noticed_unless_it_takes_nothing_away(kind: str) -> None:
+def test_every_cut_of_an_unusual_image_that_loses_data_is_detected(kind: str) -> None:
     format, data = KINDS[kind]
-    for length in unnoticed(data, format):
+    for length in undetected_cuts(data, format):
         assert len(data) - length <= 700, "padding"
-        assert decoded(data[:length]) == decoded(data)
+        assert decode_frames(data[:length]) == decode_frames(data)
 
 
 @pytest.mark.untraced
-def test_every_cut_of_an_mpo_is_noticed_but_one_that_leaves_exactly_its_first_picture() -> None:
+def test_every_cut_of_an_mpo_but_right_after_its_first_image_is_detected() -> None:
     format, data = KINDS["MPO"]
-    assert unnoticed(data, format) == [data.index(b"\xff\xd9") + 2]
+    assert undetected_cuts(data, format) == [data.index(b"\xff\xd9") + 2]
 
 
 @pytest.mark.untraced
-def test_an_mpo_with_a_gap_between_its_pictures_is_whole_once_its_last_one_is_there() -> None:
-    first, second = (saved(pixels("jpeg", *SIZE, seed=seed), "JPEG") for seed in (1, 2))
+def test_an_mpo_with_gaps_is_whole_once_its_last_image_is_there() -> None:
+    first, second = (save_image(draw_image("jpeg", *SIZE, seed=seed), "JPEG") for seed in (1, 2))
     gap = 500
     index = b"II*\0\x08\0\0\0\1\0" + struct.pack("<HHII", 0xB002, 7, 32, 26) + bytes(4)
     length = len(first) + 4 + 4 + len(index) + 32
@@ -77,41 +77,41 @@ def test_an_mpo_with_a_gap_between_its_pictures_is_whole_once_its_last_one_is_th
     index += struct.pack("<IIIHH", 0, len(second), length + gap - 10, 0, 0)
     segment = b"\xff\xe2" + struct.pack(">H", 6 + len(index)) + b"MPF\0" + index
     data = first[:2] + segment + first[2:] + bytes(gap) + second
-    assert unnoticed(data, "jpeg") == [length]
-    assert judged(data + b"\0", "jpeg") == Facts(*SIZE)
+    assert undetected_cuts(data, "jpeg") == [length]
+    assert check_completeness(data + b"\0", "jpeg") == ImageStructure(*SIZE)
 
 
-def test_an_index_that_names_one_place_ten_thousand_times_costs_no_more_than_one() -> None:
+def test_an_mpo_index_with_repeated_offsets_costs_no_more_than_one() -> None:
     index = b"II*\0\x08\0\0\0\1\0" + struct.pack("<HHII", 0xB002, 7, 65_000 // 16 * 16, 26) + bytes(4)
     index += struct.pack("<IIIHH", 0, 9, 66_000, 0, 0) * (65_000 // 16)
     segment = b"\xff\xe2" + struct.pack(">H", 6 + len(index)) + b"MPF\0" + index
-    data = saved(pixels("jpeg", *SIZE), "JPEG")
+    data = save_image(draw_image("jpeg", *SIZE), "JPEG")
     began = time.process_time()
-    judged(data[:2] + segment + data[2:] + picture("jpeg", 1600, 1200) * 4, "jpeg")
+    check_completeness(data[:2] + segment + data[2:] + make_image("jpeg", 1600, 1200) * 4, "jpeg")
     assert time.process_time() - began < 1
 
 
 @pytest.mark.parametrize("broken", [b"MPF\0", b"MPF\0II*\0\xff\xff\0\0", b"MPF\0MM\0*\0\0\0\x08\0\0"])
-def test_an_index_of_further_pictures_that_makes_no_sense_is_passed_over(broken: bytes) -> None:
-    data = saved(pixels("jpeg", *SIZE), "JPEG")
+def test_a_senseless_mpo_index_is_ignored(broken: bytes) -> None:
+    data = save_image(draw_image("jpeg", *SIZE), "JPEG")
     segment = b"\xff\xe2" + (len(broken) + 2).to_bytes(2, "big") + broken
-    assert judged(data[:2] + segment + data[2:] + bytes(9), "jpeg") == Facts(*SIZE)
+    assert check_completeness(data[:2] + segment + data[2:] + bytes(9), "jpeg") == ImageStructure(*SIZE)
 
 
-def decoded(data: bytes) -> list[bytes]:
+def decode_frames(data: bytes) -> list[bytes]:
     """All frames."""
     with Image.open(io.BytesIO(data)) as image:
         return [frame.tobytes() for frame in ImageSequence.Iterator(image)]
 
 
-def judged(data: bytes, format: str) -> Facts | Flaw:
+def check_completeness(data: bytes, format: str) -> ImageStructure | StructureDefect:
     fd = os.memfd_create("picture")
     os.write(fd, data)
     with OpenFile(fd, len(data), Stamp(0, 0, 0)) as file:
-        return check(file, Format(format))
+        return check_structure(file, Format(format))
 
 
-def test_every_row_of_the_readme_on_odd_kinds_is_true(tmp_path: Path) -> None:
+def test_the_readmes_table_of_image_kinds_is_true(tmp_path: Path) -> None:
     table = README.read_text().partition("| you drop | what becomes of it |\n| --- | --- |\n")[2].partition("\n\n")[0]
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
     told = {kind.strip(): text for kinds_, text in rows for kind in re.sub(r" named .*", "", kinds_).split(",")}
@@ -119,12 +119,12 @@ def test_every_row_of_the_readme_on_odd_kinds_is_true(tmp_path: Path) -> None:
     for kind, text in told.items():
         path = tmp_path / "scan.jpg"
         path.write_bytes(KINDS[kind][1] if kind in KINDS else FOREIGN[kind])
-        found = inspect(path, LIMITS)
+        found = inspect_image(path, LIMITS)
         if kind in KINDS:
-            assert isinstance(found, Inspected)
+            assert isinstance(found, ValidImage)
             assert text.startswith("taken"), kind
             assert found.size == len(KINDS[kind][1]), "sent as it is"
         else:
-            assert isinstance(found, Bad)
+            assert isinstance(found, Rejected)
             assert found.problem.code is ErrorCode.UNSUPPORTED_FORMAT
             assert text.startswith("rejected, `unsupported_format`"), kind

@@ -10,11 +10,20 @@ from pathlib import Path, PurePath
 import pytest
 
 from picwish_watchd.fs.safe_open import stamp_of
-from picwish_watchd.fs.verdicts import Gone
+from picwish_watchd.fs.verdicts import Missing
 from picwish_watchd.job import Stamp
 from picwish_watchd.outbox import originals
-from picwish_watchd.outbox.originals import Deleted, Moved, Replaced, Stuck, _Errand, _Original, delete, move
-from tests.support.races import after, before
+from picwish_watchd.outbox.originals import (
+    Deleted,
+    DisposalFailed,
+    Moved,
+    Replaced,
+    _MoveOperation,
+    _SourceFile,
+    delete_original,
+    move_original,
+)
+from tests.support.races import run_after_call, run_before_call
 
 DATA = b"original" * 100_000
 DIGEST = sha256(DATA).hexdigest()
@@ -44,116 +53,116 @@ def archive(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
         yield Path(folder)
 
 
-def stamp(path: Path) -> Stamp:
+def read_stamp(path: Path) -> Stamp:
     return stamp_of(path.lstat())
 
 
-def moved(
+def archive_original(
     source: Path, archive: Path, known: Stamp | None = None, digest: str | None = DIGEST
-) -> Moved | Replaced | Gone | Stuck:
-    return move(source, known or stamp(source), digest, archive, Path("a/cat.jpg"), mode=0o640, tag="7")
+) -> Moved | Replaced | Missing | DisposalFailed:
+    return move_original(source, known or read_stamp(source), digest, archive, Path("a/cat.jpg"), mode=0o640, tag="7")
 
 
-def tree(folder: Path) -> list[str]:
+def list_files(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir())
 
 
 def test_an_original_is_moved_with_its_subfolder_time_and_mode(source: Path, archive: Path) -> None:
-    assert moved(source, archive) == Moved(archive / "a/cat.jpg")
+    assert archive_original(source, archive) == Moved(archive / "a/cat.jpg")
     found = (archive / "a/cat.jpg").stat()
     assert (archive / "a/cat.jpg").read_bytes() == DATA
     assert (found.st_mtime_ns, stat.S_IMODE(found.st_mode)) == (1_000_000_000, 0o604)
     assert stat.S_IMODE((archive / "a").stat().st_mode) == 0o750
-    assert tree(source.parent) == []
-    assert tree(archive) == ["a/cat.jpg"]
+    assert list_files(source.parent) == []
+    assert list_files(archive) == ["a/cat.jpg"]
 
 
 def test_another_file_of_that_name_in_the_archive_stays(source: Path, archive: Path) -> None:
     (archive / "a").mkdir()
     (archive / "a/cat.jpg").write_bytes(DATA[:-1] + b"!")
     (archive / "a/cat-1.jpg").mkdir()
-    assert moved(source, archive) == Moved(archive / "a/cat-2.jpg")
+    assert archive_original(source, archive) == Moved(archive / "a/cat-2.jpg")
     assert (archive / "a/cat-2.jpg").read_bytes() == DATA
-    assert tree(source.parent) == []
+    assert list_files(source.parent) == []
 
 
 def test_a_move_cut_short_by_a_crash_ends_in_one_place_when_repeated(source: Path, archive: Path) -> None:
     (archive / "a").mkdir()
     (archive / "a/cat.jpg").write_bytes(DATA)
-    assert moved(source, archive) == Moved(archive / "a/cat.jpg")
-    assert tree(source.parent) == []
-    assert tree(archive) == ["a/cat.jpg"]
-    assert moved(source, archive, Stamp(1, 1, 1)) == Gone()
+    assert archive_original(source, archive) == Moved(archive / "a/cat.jpg")
+    assert list_files(source.parent) == []
+    assert list_files(archive) == ["a/cat.jpg"]
+    assert archive_original(source, archive, Stamp(1, 1, 1)) == Missing()
 
 
 def test_a_move_by_link_cut_short_ends_in_one_place_when_repeated(source: Path, tmp_path: Path) -> None:
     archive = tmp_path / "archive"
     (archive / "a").mkdir(parents=True)
     os.link(source, archive / "a/cat.jpg")
-    assert moved(source, archive) == Moved(archive / "a/cat.jpg")
-    assert tree(tmp_path) == ["archive/a/cat.jpg"]
+    assert archive_original(source, archive) == Moved(archive / "a/cat.jpg")
+    assert list_files(tmp_path) == ["archive/a/cat.jpg"]
 
 
 def test_a_touched_file_with_the_same_bytes_is_the_same(source: Path, archive: Path) -> None:
-    known = stamp(source)
+    known = read_stamp(source)
     os.utime(source, ns=(5, 5))
-    assert moved(source, archive, known) == Moved(archive / "a/cat.jpg")
+    assert archive_original(source, archive, known) == Moved(archive / "a/cat.jpg")
 
 
 def test_a_replaced_file_is_not_touched(source: Path, archive: Path) -> None:
-    known = stamp(source)
+    known = read_stamp(source)
     source.write_bytes(b"new content")
-    assert moved(source, archive, known) == Replaced()
-    assert moved(source, archive, known, digest=None) == Replaced()
-    assert delete(source, known, DIGEST) == Replaced()
+    assert archive_original(source, archive, known) == Replaced()
+    assert archive_original(source, archive, known, digest=None) == Replaced()
+    assert delete_original(source, known, DIGEST) == Replaced()
     assert source.read_bytes() == b"new content"
     source.unlink()
     source.mkdir()
-    assert moved(source, archive, known) == Replaced()
-    assert tree(archive) == []
+    assert archive_original(source, archive, known) == Replaced()
+    assert list_files(archive) == []
 
 
 def test_a_file_whose_bytes_are_not_known_is_known_by_its_stamp(source: Path, archive: Path) -> None:
-    assert moved(source, archive, digest=None) == Moved(archive / "a/cat.jpg")
+    assert archive_original(source, archive, digest=None) == Moved(archive / "a/cat.jpg")
 
 
-def test_bytes_that_are_not_the_jobs_are_not_archived_as_the_jobs(source: Path, archive: Path) -> None:
+def test_other_bytes_are_not_archived_as_the_jobs_original(source: Path, archive: Path) -> None:
     if archive.stat().st_dev == source.stat().st_dev:
         pytest.skip("a rename does not read the bytes")
-    assert moved(source, archive, digest="0" * 64) == Replaced()
-    assert tree(archive) == []
+    assert archive_original(source, archive, digest="0" * 64) == Replaced()
+    assert list_files(archive) == []
     assert source.read_bytes() == DATA
 
 
 def test_an_archive_that_is_away_leaves_the_original_where_it_is(source: Path, tmp_path: Path) -> None:
-    assert moved(source, tmp_path / "away") == Stuck(f"{tmp_path}/away is away")
+    assert archive_original(source, tmp_path / "away") == DisposalFailed(f"{tmp_path}/away is away")
     (tmp_path / "file").write_text("")
-    assert moved(source, tmp_path / "file") == Stuck(f"{tmp_path}/file is away")
+    assert archive_original(source, tmp_path / "file") == DisposalFailed(f"{tmp_path}/file is away")
     assert source.read_bytes() == DATA
 
 
 def test_a_link_in_the_archive_leads_nowhere(source: Path, archive: Path, tmp_path: Path) -> None:
     (tmp_path / "outside").mkdir()
     (archive / "a").symlink_to(tmp_path / "outside")
-    assert moved(source, archive) == Stuck("Not a directory")
-    assert tree(tmp_path / "outside") == []
+    assert archive_original(source, archive) == DisposalFailed("Not a directory")
+    assert list_files(tmp_path / "outside") == []
 
 
 def test_of_a_symbolic_link_the_content_is_archived_and_its_target_stays(source: Path, archive: Path) -> None:
     link = source.with_name("link.jpg")
     link.symlink_to("cat.jpg")
-    found = move(link, stamp(source), DIGEST, archive, Path("link.jpg"), mode=0o644, tag="7")
+    found = move_original(link, read_stamp(source), DIGEST, archive, Path("link.jpg"), mode=0o644, tag="7")
     assert found == Moved(archive / "link.jpg")
     assert not (archive / "link.jpg").is_symlink()
-    assert tree(source.parent) == ["cat.jpg"]
+    assert list_files(source.parent) == ["cat.jpg"]
     link.symlink_to("cat.jpg")
-    assert delete(link, stamp(source), DIGEST) == Deleted()
-    assert tree(source.parent) == ["cat.jpg"]
+    assert delete_original(link, read_stamp(source), DIGEST) == Deleted()
+    assert list_files(source.parent) == ["cat.jpg"]
     link.symlink_to("nowhere")
-    assert delete(link, stamp(source), DIGEST) == Gone()
+    assert delete_original(link, read_stamp(source), DIGEST) == Missing()
     link.unlink()
     link.symlink_to("x" * 300)
-    assert delete(link, stamp(source), DIGEST) == Stuck("File name too long")
+    assert delete_original(link, read_stamp(source), DIGEST) == DisposalFailed("File name too long")
 
 
 def test_what_is_no_file_stays(source: Path, archive: Path) -> None:
@@ -161,30 +170,30 @@ def test_what_is_no_file_stays(source: Path, archive: Path) -> None:
     link = source.with_name("link.jpg")
     os.mkfifo(pipe)
     link.symlink_to("cat.jpg")
-    assert moved(pipe, archive, digest=None) == Stuck("it is a named pipe; only files are moved")
-    assert moved(link, archive, digest=None) == Stuck("it is a symbolic link; only files are moved")
+    assert archive_original(pipe, archive, digest=None) == DisposalFailed("it is a named pipe; only files are moved")
+    assert archive_original(link, archive, digest=None) == DisposalFailed("it is a symbolic link; only files are moved")
 
 
 def test_an_original_is_deleted_once(source: Path) -> None:
-    known = stamp(source)
-    assert delete(source, known, DIGEST) == Deleted()
-    assert delete(source, known, DIGEST) == Gone()
-    assert tree(source.parent) == []
+    known = read_stamp(source)
+    assert delete_original(source, known, DIGEST) == Deleted()
+    assert delete_original(source, known, DIGEST) == Missing()
+    assert list_files(source.parent) == []
 
 
 def test_what_may_not_be_deleted_is_told() -> None:
     path = Path("/proc/self/limits")
-    assert isinstance(delete(path, stamp(path), None), Stuck)
+    assert isinstance(delete_original(path, read_stamp(path), None), DisposalFailed)
     long = Path("/" + "x" * 300)
-    assert delete(long, Stamp(1, 1, 1), None) == Stuck("File name too long")
+    assert delete_original(long, Stamp(1, 1, 1), None) == DisposalFailed("File name too long")
 
 
-def errand(source: Path, archive: Path, believed: Stamp) -> Moved | Replaced | Stuck:
+def archive_replaced_original(source: Path, archive: Path, believed: Stamp) -> Moved | Replaced | DisposalFailed:
     """A move whose file was replaced between the look at it and the act."""
     inbox, folder = os.open(source.parent, os.O_RDONLY), os.open(archive, os.O_RDONLY)
     try:
-        original = _Original(source, believed, DIGEST, link=False)
-        return _Errand(original, inbox, folder, archive, PurePath("cat.jpg"), "7").run()
+        original = _SourceFile(source, believed, DIGEST, is_symlink=False)
+        return _MoveOperation(original, inbox, folder, archive, PurePath("cat.jpg"), "7").run()
     finally:
         os.close(inbox)
         os.close(folder)
@@ -193,51 +202,53 @@ def errand(source: Path, archive: Path, believed: Stamp) -> Moved | Replaced | S
 def test_a_file_that_slips_in_at_the_last_moment_is_put_back(source: Path, tmp_path: Path) -> None:
     archive = tmp_path / "archive"
     archive.mkdir()
-    believed = stamp(source)
+    believed = read_stamp(source)
     source.write_bytes(b"new content")
-    assert errand(source, archive, believed) == Replaced()
+    assert archive_replaced_original(source, archive, believed) == Replaced()
     assert source.read_bytes() == b"new content"
-    assert tree(archive) == []
+    assert list_files(archive) == []
 
 
 def test_a_file_that_changes_after_it_was_copied_stays(source: Path, archive: Path) -> None:
     (archive / "cat.jpg").write_bytes(DATA)
-    assert errand(source, archive, Stamp(1, 2, 3)) == Moved(archive / "cat.jpg")
+    assert archive_replaced_original(source, archive, Stamp(1, 2, 3)) == Moved(archive / "cat.jpg")
     assert source.read_bytes() == DATA
 
 
 def test_a_file_that_vanishes_meanwhile_is_gone(source: Path, archive: Path) -> None:
-    known = stamp(source)
+    known = read_stamp(source)
     source.unlink()
     with pytest.raises(FileNotFoundError):
-        errand(source, archive, known)
+        archive_replaced_original(source, archive, known)
 
 
-def test_what_slips_in_and_finds_its_name_taken_again_goes_back_beside_it(
+def test_a_file_put_back_under_a_taken_name_goes_beside_it(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     archive = tmp_path / "archive"
     archive.mkdir()
-    believed = stamp(source)
+    believed = read_stamp(source)
     source.write_bytes(b"new content")
-    after(monkeypatch, "stat", lambda: source.write_bytes(b"newer still"))
-    assert errand(source, archive, believed) == Replaced()
+    run_after_call(monkeypatch, "stat", lambda: source.write_bytes(b"newer still"))
+    assert archive_replaced_original(source, archive, believed) == Replaced()
     assert source.read_bytes() == b"newer still"
     assert source.with_name("cat-1.jpg").read_bytes() == b"new content"
-    assert tree(archive) == []
+    assert list_files(archive) == []
 
 
 def test_a_file_that_vanishes_before_it_is_deleted_is_gone(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    before(monkeypatch, "unlink", lambda: source.rename(source.with_name("elsewhere.jpg")))
-    assert delete(source, stamp(source), DIGEST) == Gone()
+    run_before_call(monkeypatch, "unlink", lambda: source.rename(source.with_name("elsewhere.jpg")))
+    assert delete_original(source, read_stamp(source), DIGEST) == Missing()
 
 
 def test_an_archive_full_of_that_name_is_told(source: Path, archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(originals, "_NUMBERS_MAX", 2)
     (archive / "a/cat.jpg").mkdir(parents=True)
     (archive / "a/cat-1.jpg").mkdir()
-    assert moved(source, archive) == Stuck(f"{archive}/a/cat.jpg and its 1 numbered names are taken")
-    assert tree(archive) == []
+    assert archive_original(source, archive) == DisposalFailed(
+        f"{archive}/a/cat.jpg and its 1 numbered names are taken"
+    )
+    assert list_files(archive) == []
     assert source.read_bytes() == DATA
 
 
@@ -247,7 +258,7 @@ def test_a_copy_whose_source_is_still_written_to_is_not_kept(
 ) -> None:
     if archive.stat().st_dev == source.stat().st_dev:
         pytest.skip("a rename does not read the bytes")
-    before(monkeypatch, call, lambda: source.write_bytes(b"new content"))
-    assert moved(source, archive, digest=None) == Replaced()
+    run_before_call(monkeypatch, call, lambda: source.write_bytes(b"new content"))
+    assert archive_original(source, archive, digest=None) == Replaced()
     assert source.read_bytes() == b"new content"
-    assert tree(archive) == []
+    assert list_files(archive) == []

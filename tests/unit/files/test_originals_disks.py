@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from picwish_watchd.fs.safe_open import stamp_of
-from picwish_watchd.outbox.originals import Deleted, Moved, Stuck, delete, move
-from tests.support.mounting import small_disk, system
+from picwish_watchd.outbox.originals import Deleted, DisposalFailed, Moved, delete_original, move_original
+from tests.support.mounting import run_succeeds, small_disk
 
 DATA = b"original" * 10_000
 DIGEST = sha256(DATA).hexdigest()
@@ -36,17 +36,17 @@ def inbox(tmp_path: Path) -> Path:
 
 
 @contextmanager
-def marked(path: Path, attribute: str) -> Iterator[None]:
+def set_attribute(path: Path, attribute: str) -> Iterator[None]:
     """chattr(1): "i" nothing may change, "a" nothing may be removed; not even by root."""
-    if not system("chattr", f"+{attribute}", path):
+    if not run_succeeds("chattr", f"+{attribute}", path):
         pytest.skip("this file system, or this user, knows no chattr")
     try:
         yield
     finally:
-        assert system("chattr", f"-{attribute}", path)
+        assert run_succeeds("chattr", f"-{attribute}", path)
 
 
-def until_no_space_is_left(act: Callable[[int], object]) -> None:
+def write_until_full(act: Callable[[int], object]) -> None:
     def forever() -> None:
         for number in count():
             act(number)
@@ -56,42 +56,42 @@ def until_no_space_is_left(act: Callable[[int], object]) -> None:
 
 
 @contextmanager
-def full(disk: Path) -> Iterator[None]:
+def fill_disk(disk: Path) -> Iterator[None]:
     filler = disk / "filler"
     with filler.open("wb") as file:
-        until_no_space_is_left(lambda _: os.write(file.fileno(), bytes(4096)))
+        write_until_full(lambda _: os.write(file.fileno(), bytes(4096)))
     yield
     filler.unlink()
 
 
 @contextmanager
-def without_inodes(disk: Path) -> Iterator[None]:
+def use_all_inodes(disk: Path) -> Iterator[None]:
     folder = disk / "many"
     folder.mkdir()
-    until_no_space_is_left(lambda number: (folder / str(number)).touch())
+    write_until_full(lambda number: (folder / str(number)).touch())
     yield
     shutil.rmtree(folder)
 
 
 @contextmanager
-def read_only(disk: Path) -> Iterator[None]:
+def remount_read_only(disk: Path) -> Iterator[None]:
     os.sync()
-    assert system("mount", "-o", "remount,ro", disk)
+    assert run_succeeds("mount", "-o", "remount,ro", disk)
     yield
-    assert system("mount", "-o", "remount,rw", disk)
+    assert run_succeeds("mount", "-o", "remount,rw", disk)
 
 
-def put(folder: Path) -> Path:
+def write_original(folder: Path) -> Path:
     path = folder / "cat.jpg"
     path.write_bytes(DATA)
     return path
 
 
 def try_move(source: Path, archive: Path) -> Outcome:
-    return move(source, stamp_of(source.lstat()), DIGEST, archive, Path("a/cat.jpg"), mode=0o640, tag="7")
+    return move_original(source, stamp_of(source.lstat()), DIGEST, archive, Path("a/cat.jpg"), mode=0o640, tag="7")
 
 
-def files(*folders: Path) -> list[str]:
+def list_whole_files(*folders: Path) -> list[str]:
     """All files below, by name, leftovers included; each must hold the whole original."""
     found = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
     assert all(path.read_bytes() == DATA for path in found)
@@ -101,91 +101,89 @@ def files(*folders: Path) -> list[str]:
 @pytest.mark.parametrize(
     ("trouble", "reason"),
     [
-        (full, "No space left on device"),
-        (without_inodes, "No space left on device"),
-        (read_only, "Read-only file system"),
+        (fill_disk, "No space left on device"),
+        (use_all_inodes, "No space left on device"),
+        (remount_read_only, "Read-only file system"),
     ],
 )
-def test_an_archive_that_takes_nothing_leaves_the_original_and_no_litter_and_gets_it_later(
+def test_a_full_or_read_only_archive_leaves_the_original_until_it_works(
     trouble: object, reason: str, disk: Path, inbox: Path
 ) -> None:
-    source, archive = put(inbox), disk / "archive"
+    source, archive = write_original(inbox), disk / "archive"
     (archive / "a").mkdir(parents=True)
     assert callable(trouble)
     with trouble(disk):
-        assert try_move(source, archive) == Stuck(reason)
-        assert files(inbox, archive) == ["inbox/cat.jpg"]
-        assert try_move(source, archive) == Stuck(reason)
+        assert try_move(source, archive) == DisposalFailed(reason)
+        assert list_whole_files(inbox, archive) == ["inbox/cat.jpg"]
+        assert try_move(source, archive) == DisposalFailed(reason)
     assert try_move(source, archive) == Moved(archive / "a/cat.jpg")
-    assert files(inbox, archive) == ["a/cat.jpg"]
+    assert list_whole_files(inbox, archive) == ["a/cat.jpg"]
 
 
-def test_an_original_on_a_full_disk_is_moved_within_it_from_it_and_deleted(disk: Path, tmp_path: Path) -> None:
+def test_an_original_on_a_full_disk_can_be_moved_and_deleted(disk: Path, tmp_path: Path) -> None:
     (disk / "inbox").mkdir()
     (disk / "archive" / "a").mkdir(parents=True)
     (tmp_path / "elsewhere").mkdir()
-    source = put(disk / "inbox")
-    with full(disk):
+    source = write_original(disk / "inbox")
+    with fill_disk(disk):
         assert try_move(source, disk / "archive") == Moved(disk / "archive/a/cat.jpg")
         moved = disk / "archive/a/cat.jpg"
         assert try_move(moved, tmp_path / "elsewhere") == Moved(tmp_path / "elsewhere/a/cat.jpg")
-        assert files(disk / "inbox", disk / "archive", tmp_path / "elsewhere") == ["a/cat.jpg"]
-    source = put(disk / "inbox")
-    with without_inodes(disk):
-        assert delete(source, stamp_of(source.lstat()), DIGEST) == Deleted()
+        assert list_whole_files(disk / "inbox", disk / "archive", tmp_path / "elsewhere") == ["a/cat.jpg"]
+    source = write_original(disk / "inbox")
+    with use_all_inodes(disk):
+        assert delete_original(source, stamp_of(source.lstat()), DIGEST) == Deleted()
 
 
-def test_an_inbox_that_became_read_only_keeps_its_original_and_the_archive_gets_one_copy(
-    disk: Path, tmp_path: Path
-) -> None:
+def test_a_read_only_inbox_keeps_its_original_and_one_copy_is_archived(disk: Path, tmp_path: Path) -> None:
     (disk / "inbox").mkdir()
     archive = tmp_path / "archive"
     archive.mkdir()
-    source = put(disk / "inbox")
+    source = write_original(disk / "inbox")
     known = stamp_of(source.lstat())
-    with read_only(disk):
+    with remount_read_only(disk):
         for _ in range(2):
-            assert try_move(source, archive) == Stuck("Read-only file system")
-            assert files(disk / "inbox", archive) == ["a/cat.jpg", "inbox/cat.jpg"]
-        assert delete(source, known, DIGEST) == Stuck("Read-only file system")
+            assert try_move(source, archive) == DisposalFailed("Read-only file system")
+            assert list_whole_files(disk / "inbox", archive) == ["a/cat.jpg", "inbox/cat.jpg"]
+        assert delete_original(source, known, DIGEST) == DisposalFailed("Read-only file system")
     assert try_move(source, archive) == Moved(archive / "a/cat.jpg")
-    assert files(disk / "inbox", archive) == ["a/cat.jpg"]
+    assert list_whole_files(disk / "inbox", archive) == ["a/cat.jpg"]
 
 
 @pytest.mark.parametrize("where", ["same disk", "another disk"])
 @pytest.mark.parametrize(("target", "attribute"), [("file", "i"), ("folder", "i"), ("folder", "a")])
-def test_an_original_that_may_not_be_removed_stays_whole_and_is_archived_at_most_once(
+def test_an_unremovable_original_stays_and_is_archived_at_most_once(
     target: str, attribute: str, where: str, disk: Path, inbox: Path, tmp_path: Path
 ) -> None:
-    source = put(inbox)
+    source = write_original(inbox)
     archive = (tmp_path if where == "same disk" else disk) / "archive"
     archive.mkdir()
-    with marked(source if target == "file" else inbox, attribute):
+    with set_attribute(source if target == "file" else inbox, attribute):
         for _ in range(2):
-            assert try_move(source, archive) == Stuck("Operation not permitted")
-            assert files(inbox, archive) in (["inbox/cat.jpg"], ["a/cat.jpg", "inbox/cat.jpg"])
-        assert delete(source, stamp_of(source.lstat()), DIGEST) == Stuck("Operation not permitted")
+            assert try_move(source, archive) == DisposalFailed("Operation not permitted")
+            assert list_whole_files(inbox, archive) in (["inbox/cat.jpg"], ["a/cat.jpg", "inbox/cat.jpg"])
+        assert delete_original(source, stamp_of(source.lstat()), DIGEST) == DisposalFailed("Operation not permitted")
     assert try_move(source, archive) == Moved(archive / "a/cat.jpg")
-    assert files(inbox, archive) == ["a/cat.jpg"]
+    assert list_whole_files(inbox, archive) == ["a/cat.jpg"]
 
 
 def test_an_original_that_is_in_use_as_a_mount_point_stays(inbox: Path, tmp_path: Path) -> None:
-    source, archive = put(inbox), tmp_path / "archive"
+    source, archive = write_original(inbox), tmp_path / "archive"
     archive.mkdir()
-    if not system("mount", "--bind", source, source):
+    if not run_succeeds("mount", "--bind", source, source):
         pytest.skip("may not mount")
     try:
-        assert delete(source, stamp_of(source.lstat()), DIGEST) == Stuck("Device or resource busy")
-        assert isinstance(try_move(source, archive), Stuck)
-        assert "inbox/cat.jpg" in files(inbox, archive)
+        assert delete_original(source, stamp_of(source.lstat()), DIGEST) == DisposalFailed("Device or resource busy")
+        assert isinstance(try_move(source, archive), DisposalFailed)
+        assert "inbox/cat.jpg" in list_whole_files(inbox, archive)
     finally:
-        assert system("umount", source)
+        assert run_succeeds("umount", source)
     assert try_move(source, archive) == Moved(archive / "a/cat.jpg")
-    assert files(inbox, archive) == ["a/cat.jpg"]
+    assert list_whole_files(inbox, archive) == ["a/cat.jpg"]
 
 
 @contextmanager
-def nobody() -> Iterator[None]:
+def as_other_user() -> Iterator[None]:
     """This thread's files are looked at with the eyes of a user who owns none of them (setfsuid(2))."""
     libc = ctypes.CDLL(None)
     if os.geteuid() != 0:
@@ -198,18 +196,18 @@ def nobody() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("elsewhere", [None, "/dev/shm"], ids=["same disk", "another disk"])
-def test_an_original_in_a_folder_of_somebody_else_stays_and_is_archived_at_most_once(elsewhere: str | None) -> None:
+def test_an_original_of_another_user_stays_and_is_archived_at_most_once(elsewhere: str | None) -> None:
     with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory(dir=elsewhere) as other:
         inbox, archive = Path(one) / "inbox", Path(other) / "archive"
         for folder in (inbox, archive):
             folder.parent.chmod(0o755)
             folder.mkdir()
         archive.chmod(0o777)
-        source = put(inbox)
-        with nobody():
+        source = write_original(inbox)
+        with as_other_user():
             for _ in range(2):
-                assert try_move(source, archive) == Stuck("Permission denied")
-                assert files(inbox, archive) in (["inbox/cat.jpg"], ["a/cat.jpg", "inbox/cat.jpg"])
-            assert delete(source, stamp_of(source.lstat()), DIGEST) == Stuck("Permission denied")
+                assert try_move(source, archive) == DisposalFailed("Permission denied")
+                assert list_whole_files(inbox, archive) in (["inbox/cat.jpg"], ["a/cat.jpg", "inbox/cat.jpg"])
+            assert delete_original(source, stamp_of(source.lstat()), DIGEST) == DisposalFailed("Permission denied")
         assert try_move(source, archive) == Moved(archive / "a/cat.jpg")
-        assert files(inbox, archive) == ["a/cat.jpg"]
+        assert list_whole_files(inbox, archive) == ["a/cat.jpg"]

@@ -11,27 +11,27 @@ import pytest
 
 from picwish_watchd.fs import atomic_write
 from picwish_watchd.fs.atomic_write import (
-    NoRoom,
-    OutboxAway,
-    Refused,
-    Way,
-    by_link,
-    by_placeholder,
-    by_renameat2,
+    FolderUnavailable,
+    NameRefused,
+    NoSpace,
+    RenameMethod,
+    classify_write_error,
     ensure_root,
     folder_mode,
     open_folder,
-    settle_name,
+    rename_by_link,
+    rename_by_placeholder,
+    rename_by_renameat2,
+    rename_durably,
+    rename_noreplace,
     sync_folder,
-    verdict,
-    without_clobber,
     write_part,
 )
-from tests.support.races import before, failing
+from tests.support.races import fail_next_call, run_before_call
 
 
 @contextmanager
-def opened(folder: Path) -> Iterator[int]:
+def open_directory(folder: Path) -> Iterator[int]:
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         yield fd
@@ -39,21 +39,21 @@ def opened(folder: Path) -> Iterator[int]:
         os.close(fd)
 
 
-WAYS = [by_renameat2, by_link, by_placeholder]
+RENAME_METHODS = [rename_by_renameat2, rename_by_link, rename_by_placeholder]
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_each_way_renames_and_leaves_nothing_behind(way: Way, tmp_path: Path) -> None:
+@pytest.mark.parametrize("way", RENAME_METHODS)
+def test_each_method_renames_and_leaves_nothing_behind(way: RenameMethod, tmp_path: Path) -> None:
     (tmp_path / "part").write_text("new")
-    with opened(tmp_path) as folder:
+    with open_directory(tmp_path) as folder:
         way(folder, "part", folder, "final")
     assert os.listdir(tmp_path) == ["final"]
     assert (tmp_path / "final").read_text() == "new"
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", RENAME_METHODS)
 @pytest.mark.parametrize("kind", ["file", "folder", "dangling link"])
-def test_no_way_overwrites_anything(way: Way, kind: str, tmp_path: Path) -> None:
+def test_no_method_overwrites_anything(way: RenameMethod, kind: str, tmp_path: Path) -> None:
     (tmp_path / "part").write_text("new")
     final = tmp_path / "final"
     if kind == "file":
@@ -62,7 +62,7 @@ def test_no_way_overwrites_anything(way: Way, kind: str, tmp_path: Path) -> None
         final.mkdir()
     else:
         final.symlink_to("nowhere")
-    with opened(tmp_path) as folder, pytest.raises(FileExistsError):
+    with open_directory(tmp_path) as folder, pytest.raises(FileExistsError):
         way(folder, "part", folder, "final")
     assert sorted(os.listdir(tmp_path)) == ["final", "part"]
     assert (tmp_path / "part").read_text() == "new"
@@ -71,18 +71,18 @@ def test_no_way_overwrites_anything(way: Way, kind: str, tmp_path: Path) -> None
 def test_a_link_that_was_made_though_the_answer_was_lost_counts_as_made(tmp_path: Path) -> None:
     (tmp_path / "part").write_text("new")
     os.link(tmp_path / "part", tmp_path / "final")
-    with opened(tmp_path) as folder:
-        by_link(folder, "part", folder, "final")
+    with open_directory(tmp_path) as folder:
+        rename_by_link(folder, "part", folder, "final")
     assert os.listdir(tmp_path) == ["final"]
 
 
 def test_a_placeholder_is_removed_again_if_the_rename_fails(tmp_path: Path) -> None:
-    with opened(tmp_path) as folder, pytest.raises(FileNotFoundError):
-        by_placeholder(folder, "part", folder, "final")
+    with open_directory(tmp_path) as folder, pytest.raises(FileNotFoundError):
+        rename_by_placeholder(folder, "part", folder, "final")
     assert os.listdir(tmp_path) == []
 
 
-def refusing(number: int) -> Way:
+def failing_method(number: int) -> RenameMethod:
     def way(source: int, name: str, target: int, final: str) -> None:
         raise OSError(number, os.strerror(number))
 
@@ -90,25 +90,27 @@ def refusing(number: int) -> Way:
 
 
 @pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM])
-def test_what_a_file_system_does_not_know_is_done_the_next_way(number: int, tmp_path: Path) -> None:
+def test_an_unsupported_method_falls_back_to_the_next(number: int, tmp_path: Path) -> None:
     (tmp_path / "part").write_text("new")
-    with opened(tmp_path) as folder:
-        without_clobber(folder, "part", folder, "final", [refusing(number), refusing(number), by_placeholder])
+    with open_directory(tmp_path) as folder:
+        rename_noreplace(
+            folder, "part", folder, "final", [failing_method(number), failing_method(number), rename_by_placeholder]
+        )
     assert os.listdir(tmp_path) == ["final"]
 
 
 def test_a_c_library_without_renameat2_is_fine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(atomic_write, "_renameat2", None)
     (tmp_path / "part").write_text("new")
-    with opened(tmp_path) as folder:
-        assert settle_name(folder, "part", folder, "final")
+    with open_directory(tmp_path) as folder:
+        assert rename_durably(folder, "part", folder, "final")
     assert os.listdir(tmp_path) == ["final"]
 
 
-def test_another_error_is_not_covered_up_by_another_way(tmp_path: Path) -> None:
+def test_other_errors_do_not_fall_back_to_the_next_method(tmp_path: Path) -> None:
     (tmp_path / "part").write_text("new")
-    with opened(tmp_path) as folder, pytest.raises(OSError, match=os.strerror(errno.EIO)):
-        without_clobber(folder, "part", folder, "final", [refusing(errno.EIO), by_link])
+    with open_directory(tmp_path) as folder, pytest.raises(OSError, match=os.strerror(errno.EIO)):
+        rename_noreplace(folder, "part", folder, "final", [failing_method(errno.EIO), rename_by_link])
     assert os.listdir(tmp_path) == ["part"]
 
 
@@ -116,23 +118,23 @@ def test_replacing_replaces_files_only(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("old")
     (tmp_path / "folder").mkdir()
     (tmp_path / "link").symlink_to("file")
-    with opened(tmp_path) as folder:
+    with open_directory(tmp_path) as folder:
         for final, done in [("file", True), ("folder", False), ("link", False), ("absent", True)]:
             (tmp_path / "part").write_text(final)
-            assert settle_name(folder, "part", folder, final, replace=True) is done
+            assert rename_durably(folder, "part", folder, final, replace=True) is done
     assert (tmp_path / "file").read_text() == "file"
     assert (tmp_path / "absent").read_text() == "absent"
     assert (tmp_path / "link").is_symlink()
 
 
 def test_every_error_has_a_meaning() -> None:
-    found = {number: type(verdict(OSError(number, os.strerror(number)))) for number in errno.errorcode}
-    assert set(found.values()) == {OutboxAway, NoRoom, Refused}
-    assert found[errno.ENOSPC] is found[errno.EDQUOT] is NoRoom
-    assert found[errno.ENAMETOOLONG] is found[errno.EILSEQ] is found[errno.ELOOP] is Refused
+    found = {number: type(classify_write_error(OSError(number, os.strerror(number)))) for number in errno.errorcode}
+    assert set(found.values()) == {FolderUnavailable, NoSpace, NameRefused}
+    assert found[errno.ENOSPC] is found[errno.EDQUOT] is NoSpace
+    assert found[errno.ENAMETOOLONG] is found[errno.EILSEQ] is found[errno.ELOOP] is NameRefused
     for number in (errno.EROFS, errno.EACCES, errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ENOENT, errno.EHOSTDOWN):
-        assert found[number] is OutboxAway
-    assert verdict(OSError("no number")) == OutboxAway("no number")
+        assert found[number] is FolderUnavailable
+    assert classify_write_error(OSError("no number")) == FolderUnavailable("no number")
 
 
 def test_an_outbox_is_made_if_its_parent_exists_with_a_mode_to_match(tmp_path: Path) -> None:
@@ -144,7 +146,7 @@ def test_an_outbox_is_made_if_its_parent_exists_with_a_mode_to_match(tmp_path: P
 
 
 def test_an_outbox_below_a_folder_that_is_away_is_never_made(tmp_path: Path) -> None:
-    assert ensure_root(tmp_path / "mount" / "outbox", 0o644) == OutboxAway(
+    assert ensure_root(tmp_path / "mount" / "outbox", 0o644) == FolderUnavailable(
         f"{tmp_path}/mount/outbox: No such file or directory"
     )
     assert os.listdir(tmp_path) == []
@@ -153,8 +155,8 @@ def test_an_outbox_below_a_folder_that_is_away_is_never_made(tmp_path: Path) -> 
 def test_a_file_or_a_dangling_link_where_the_outbox_should_be_is_not_an_outbox(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     (tmp_path / "link").symlink_to("nowhere")
-    assert isinstance(ensure_root(tmp_path / "file", 0o644), OutboxAway)
-    assert isinstance(ensure_root(tmp_path / "link", 0o644), OutboxAway)
+    assert isinstance(ensure_root(tmp_path / "file", 0o644), FolderUnavailable)
+    assert isinstance(ensure_root(tmp_path / "link", 0o644), FolderUnavailable)
     with pytest.raises(FileNotFoundError), open_folder(tmp_path / "file", (), 0o644):
         pass
 
@@ -189,18 +191,18 @@ def test_no_link_below_the_root_is_followed_and_the_root_itself_may_be_one(tmp_p
     assert os.listdir(outside) == []
 
 
-def test_a_part_is_left_neither_by_an_error_nor_by_ctrl_c(tmp_path: Path) -> None:
+def test_neither_an_error_nor_ctrl_c_leaves_a_part_file(tmp_path: Path) -> None:
     def interrupted() -> Iterator[bytes]:
         yield b"half"
         raise KeyboardInterrupt
 
-    with opened(tmp_path) as folder, pytest.raises(KeyboardInterrupt):
+    with open_directory(tmp_path) as folder, pytest.raises(KeyboardInterrupt):
         write_part(folder, interrupted(), tag="7", mode=0o644)
     assert os.listdir(tmp_path) == []
 
 
 def test_a_part_has_its_mode_whatever_the_umask_and_its_time_if_given(tmp_path: Path) -> None:
-    with opened(tmp_path) as folder:
+    with open_directory(tmp_path) as folder:
         name, _ = write_part(folder, [b"x", b""], tag="7", mode=0o666, mtime_ns=5_000_000_000)
     found = (tmp_path / name).stat()
     assert (stat.S_IMODE(found.st_mode), found.st_mtime_ns, found.st_size) == (0o666, 5_000_000_000, 1)
@@ -208,7 +210,7 @@ def test_a_part_has_its_mode_whatever_the_umask_and_its_time_if_given(tmp_path: 
     assert name.endswith(".part")
 
 
-def test_what_cannot_be_synced_is_told_unless_it_knows_no_syncing() -> None:
+def test_a_failed_sync_is_reported_unless_sync_is_unsupported() -> None:
     reader, writer = os.pipe()
     try:
         sync_folder(reader)  # EINVAL
@@ -229,7 +231,7 @@ def test_a_folder_has_x_where_its_files_have_r(mode: int, expected: int) -> None
 def test_a_subfolder_that_somebody_else_makes_at_the_same_moment_is_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before(monkeypatch, "mkdir", (tmp_path / "a").mkdir)
+    run_before_call(monkeypatch, "mkdir", (tmp_path / "a").mkdir)
     with open_folder(tmp_path, ("a",), 0o644) as folder:
         assert os.path.samestat(os.fstat(folder), os.stat(tmp_path / "a"))
 
@@ -238,11 +240,11 @@ def test_a_subfolder_that_somebody_else_makes_at_the_same_moment_is_used(
 def test_a_file_system_without_modes_is_fine_and_a_broken_one_is_told(
     number: int, told: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    failing(monkeypatch, "fchmod", number)
+    fail_next_call(monkeypatch, "fchmod", number)
     found = ensure_root(tmp_path / "outbox", 0o644)
-    assert found == (OutboxAway(f"{tmp_path}/outbox: Input/output error") if told else None)
+    assert found == (FolderUnavailable(f"{tmp_path}/outbox: Input/output error") if told else None)
 
 
 def test_an_outbox_on_a_full_disk_has_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    failing(monkeypatch, "mkdir", errno.ENOSPC)
-    assert ensure_root(tmp_path / "outbox", 0o644) == NoRoom("No space left on device")
+    fail_next_call(monkeypatch, "mkdir", errno.ENOSPC)
+    assert ensure_root(tmp_path / "outbox", 0o644) == NoSpace("No space left on device")

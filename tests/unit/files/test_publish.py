@@ -9,15 +9,22 @@ from pathlib import Path, PurePath
 
 import pytest
 
-from picwish_watchd.fs.atomic_write import NoRoom, OutboxAway, Refused, open_folder, settle_name, write_part
+from picwish_watchd.fs.atomic_write import (
+    FolderUnavailable,
+    NameRefused,
+    NoSpace,
+    open_folder,
+    rename_durably,
+    write_part,
+)
 from picwish_watchd.outbox.publish import (
-    Damaged,
+    NameTaken,
     Published,
-    Taken,
-    existing_image,
+    SpoolDamaged,
     existing_sha256,
-    publish,
-    sweep,
+    find_existing_image,
+    publish_result,
+    remove_stale_parts,
     write_sidecar,
 )
 
@@ -27,7 +34,7 @@ DIGEST = sha256(DATA).hexdigest()
 UNREADABLE = Path("/sys/class/net/lo/speed")
 needs_sysfs = pytest.mark.skipif(not UNREADABLE.exists(), reason="needs sysfs")
 
-Outcome = Published | Taken | OutboxAway | NoRoom | Refused | Damaged
+Outcome = Published | NameTaken | FolderUnavailable | NoSpace | NameRefused | SpoolDamaged
 
 
 @pytest.fixture
@@ -44,17 +51,19 @@ def outbox(tmp_path: Path) -> Path:
     return path
 
 
-def put(spooled: Path, outbox: Path, name: str = "cat.jpg", *, replace: bool = False, digest: str = DIGEST) -> Outcome:
-    return publish(spooled, outbox, PurePath(name), mode=0o640, replace=replace, tag="7", sha256=digest)
+def publish_spooled(
+    spooled: Path, outbox: Path, name: str = "cat.jpg", *, replace: bool = False, digest: str = DIGEST
+) -> Outcome:
+    return publish_result(spooled, outbox, PurePath(name), mode=0o640, replace=replace, tag="7", sha256=digest)
 
 
-def tree(folder: Path) -> list[str]:
+def list_tree(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
 
 
 def test_a_result_appears_whole_with_its_mode_and_nothing_beside_it(spooled: Path, outbox: Path) -> None:
-    assert put(spooled, outbox, "2026/May/cat.jpg") == Published(outbox / "2026/May/cat.jpg")
-    assert tree(outbox) == ["2026", "2026/May", "2026/May/cat.jpg"]
+    assert publish_spooled(spooled, outbox, "2026/May/cat.jpg") == Published(outbox / "2026/May/cat.jpg")
+    assert list_tree(outbox) == ["2026", "2026/May", "2026/May/cat.jpg"]
     assert (outbox / "2026/May/cat.jpg").read_bytes() == DATA
     assert stat.S_IMODE((outbox / "2026/May/cat.jpg").stat().st_mode) == 0o640
     assert stat.S_IMODE((outbox / "2026").stat().st_mode) == 0o750
@@ -62,57 +71,57 @@ def test_a_result_appears_whole_with_its_mode_and_nothing_beside_it(spooled: Pat
 
 def test_a_name_that_is_taken_is_left_alone(spooled: Path, outbox: Path) -> None:
     (outbox / "cat.jpg").write_text("somebody's")
-    assert put(spooled, outbox) == Taken()
+    assert publish_spooled(spooled, outbox) == NameTaken()
     assert (outbox / "cat.jpg").read_text() == "somebody's"
-    assert tree(outbox) == ["cat.jpg"]
+    assert list_tree(outbox) == ["cat.jpg"]
 
 
 def test_replacing_is_done_when_told_and_never_to_a_folder(spooled: Path, outbox: Path) -> None:
     (outbox / "cat.jpg").write_text("older")
     (outbox / "dog.jpg").mkdir()
-    assert put(spooled, outbox, replace=True) == Published(outbox / "cat.jpg")
+    assert publish_spooled(spooled, outbox, replace=True) == Published(outbox / "cat.jpg")
     assert (outbox / "cat.jpg").read_bytes() == DATA
-    assert put(spooled, outbox, "dog.jpg", replace=True) == Taken()
+    assert publish_spooled(spooled, outbox, "dog.jpg", replace=True) == NameTaken()
 
 
 def test_an_outbox_that_is_away_is_never_made(spooled: Path, outbox: Path) -> None:
     outbox.rmdir()
-    assert put(spooled, outbox) == OutboxAway("is not a folder") or not outbox.exists()
-    assert put(spooled, outbox) == OutboxAway("No such file or directory")
+    assert publish_spooled(spooled, outbox) == FolderUnavailable("is not a folder") or not outbox.exists()
+    assert publish_spooled(spooled, outbox) == FolderUnavailable("No such file or directory")
 
 
 def test_an_outbox_that_may_not_be_written_is_away(spooled: Path) -> None:
-    assert isinstance(put(spooled, Path("/proc/self/fdinfo")), OutboxAway)
+    assert isinstance(publish_spooled(spooled, Path("/proc/self/fdinfo")), FolderUnavailable)
 
 
 def test_a_link_inside_the_outbox_leads_nowhere(spooled: Path, outbox: Path, tmp_path: Path) -> None:
     (tmp_path / "outside").mkdir()
     (outbox / "way-out").symlink_to(tmp_path / "outside")
-    assert put(spooled, outbox, "way-out/cat.jpg") == Refused("Not a directory")
-    assert tree(tmp_path / "outside") == []
+    assert publish_spooled(spooled, outbox, "way-out/cat.jpg") == NameRefused("Not a directory")
+    assert list_tree(tmp_path / "outside") == []
 
 
 def test_a_name_that_the_file_system_refuses_is_refused(spooled: Path, outbox: Path) -> None:
-    assert put(spooled, outbox, "x" * 256) == Refused("File name too long")
-    assert tree(outbox) == []
+    assert publish_spooled(spooled, outbox, "x" * 256) == NameRefused("File name too long")
+    assert list_tree(outbox) == []
 
 
-def test_what_is_not_what_was_paid_for_is_not_delivered(spooled: Path, outbox: Path) -> None:
-    assert isinstance(put(spooled, outbox, digest="0" * 64), Damaged)
+def test_bytes_other_than_the_paid_result_are_not_delivered(spooled: Path, outbox: Path) -> None:
+    assert isinstance(publish_spooled(spooled, outbox, digest="0" * 64), SpoolDamaged)
     spooled.unlink()
-    assert put(spooled, outbox) == Damaged(f"{spooled}: is not there any more")
-    assert tree(outbox) == []
+    assert publish_spooled(spooled, outbox) == SpoolDamaged(f"{spooled}: is not there any more")
+    assert list_tree(outbox) == []
 
 
 @needs_sysfs
 def test_a_spool_that_cannot_be_read_is_not_blamed_on_the_outbox(outbox: Path) -> None:
-    assert put(UNREADABLE, outbox) == Damaged(f"{UNREADABLE}: Invalid argument")
-    assert tree(outbox) == []
+    assert publish_spooled(UNREADABLE, outbox) == SpoolDamaged(f"{UNREADABLE}: Invalid argument")
+    assert list_tree(outbox) == []
 
 
 def test_a_spool_that_cannot_be_opened_is_told(outbox: Path, tmp_path: Path) -> None:
     path = tmp_path / ("x" * 300)
-    assert put(path, outbox) == Damaged(f"{path}: File name too long")
+    assert publish_spooled(path, outbox) == SpoolDamaged(f"{path}: File name too long")
 
 
 @pytest.fixture
@@ -127,8 +136,8 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_full_disk_is_told_and_holds_no_half_result(spooled: Path, small_disk: Path) -> None:
-    assert put(spooled, small_disk, "a/cat.jpg") == NoRoom("No space left on device")
-    assert tree(small_disk) == ["a"]
+    assert publish_spooled(spooled, small_disk, "a/cat.jpg") == NoSpace("No space left on device")
+    assert list_tree(small_disk) == ["a"]
 
 
 def test_a_sidecar_replaces_an_older_one_and_holds_any_text(outbox: Path) -> None:
@@ -137,19 +146,19 @@ def test_a_sidecar_replaces_an_older_one_and_holds_any_text(outbox: Path) -> Non
         found = write_sidecar(outbox, name, ".error.json", text, mode=0o644, tag="7")
         assert found == Published(outbox / "a/cat.jpg.error.json")
     assert (outbox / "a/cat.jpg.error.json").read_bytes() == b'{"source": "caf\\udce9"}'
-    assert tree(outbox) == ["a", "a/cat.jpg.error.json"]
+    assert list_tree(outbox) == ["a", "a/cat.jpg.error.json"]
 
 
 def test_a_sidecar_that_cannot_be_written_is_told(outbox: Path) -> None:
     (outbox / "cat.jpg.json").mkdir()
-    assert write_sidecar(outbox, PurePath("cat.jpg"), ".json", "{}", mode=0o644, tag="7") == Taken()
-    assert write_sidecar(outbox / "away", PurePath("cat.jpg"), ".json", "{}", mode=0o644, tag="7") == OutboxAway(
+    assert write_sidecar(outbox, PurePath("cat.jpg"), ".json", "{}", mode=0o644, tag="7") == NameTaken()
+    assert write_sidecar(outbox / "away", PurePath("cat.jpg"), ".json", "{}", mode=0o644, tag="7") == FolderUnavailable(
         "No such file or directory"
     )
 
 
 def test_an_own_result_is_recognised_after_a_crash(spooled: Path, outbox: Path) -> None:
-    put(spooled, outbox)
+    publish_spooled(spooled, outbox)
     (outbox / "link.jpg").symlink_to(outbox / "cat.jpg")
     assert existing_sha256(outbox / "cat.jpg") == DIGEST
     assert existing_sha256(outbox / "dog.jpg") is None
@@ -160,28 +169,28 @@ def test_an_own_result_is_recognised_after_a_crash(spooled: Path, outbox: Path) 
 
 @needs_sysfs
 def test_a_result_that_cannot_be_read_is_not_taken_for_missing() -> None:
-    assert existing_sha256(UNREADABLE) == OutboxAway("Invalid argument")
+    assert existing_sha256(UNREADABLE) == FolderUnavailable("Invalid argument")
 
 
 @pytest.mark.parametrize("there", ["cat.jpg", "cat.JPEG", "cat.png", "cat.tiff"])
 def test_an_image_of_that_name_is_found_under_any_image_extension(there: str, outbox: Path) -> None:
     names = [PurePath("a") / f"cat.{each}" for each in ("jpg", "png", "webp", "bmp", "tif")]
-    assert existing_image(outbox, names) is None
+    assert find_existing_image(outbox, names) is None
     (outbox / "a").mkdir()
-    assert existing_image(outbox, names) is None
+    assert find_existing_image(outbox, names) is None
     (outbox / "a" / there).write_text("")
-    assert existing_image(outbox, names) == outbox / "a" / there
+    assert find_existing_image(outbox, names) == outbox / "a" / there
 
 
 @pytest.mark.parametrize("there", ["cat.gif", "cat.jpg.json", "cats.jpg", "cat", "Cat.jpg"])
 def test_other_files_are_not_taken_for_an_image_of_that_name(there: str, outbox: Path) -> None:
     (outbox / there).write_text("")
     (outbox / "cat.png").mkdir()
-    assert existing_image(outbox, [PurePath("cat.jpg"), PurePath("cat.png")]) is None
+    assert find_existing_image(outbox, [PurePath("cat.jpg"), PurePath("cat.png")]) is None
 
 
 def test_an_outbox_that_is_away_is_not_taken_for_an_empty_one(outbox: Path) -> None:
-    assert existing_image(outbox / "away", [PurePath("cat.jpg")]) == OutboxAway("No such file or directory")
+    assert find_existing_image(outbox / "away", [PurePath("cat.jpg")]) == FolderUnavailable("No such file or directory")
 
 
 def test_only_own_parts_are_swept_away(outbox: Path, tmp_path: Path) -> None:
@@ -196,9 +205,9 @@ def test_only_own_parts_are_swept_away(outbox: Path, tmp_path: Path) -> None:
     (outbox / ".picwish-9.part").mkdir()
     (outbox / ".picwish-.part").write_text("")
     (outbox / "movie.part").write_text("")
-    assert sweep(outbox)
+    assert remove_stale_parts(outbox)
     assert not os.listdir(below)
-    assert tree(outside) == [".picwish-7-0a1b.part"]
+    assert list_tree(outside) == [".picwish-7-0a1b.part"]
     assert sorted(os.listdir(outbox)) == [
         ".picwish-.part",
         ".picwish-8-0a1b.part",
@@ -207,16 +216,16 @@ def test_only_own_parts_are_swept_away(outbox: Path, tmp_path: Path) -> None:
         "link",
         "movie.part",
     ]
-    assert not sweep(outbox / "away")
+    assert not remove_stale_parts(outbox / "away")
 
 
 def test_what_is_just_being_written_is_not_swept_away(outbox: Path) -> None:
     def blocks() -> Iterator[bytes]:
         yield b"half"
-        assert sweep(outbox)  # for another rule, which has just begun
+        assert remove_stale_parts(outbox)  # for another rule, which has just begun
         yield b"and half"
 
     with open_folder(outbox, (), 0o644) as folder:
         part, _ = write_part(folder, blocks(), tag="7", mode=0o644)
-        assert settle_name(folder, part, folder, "cat.jpg")
-    assert tree(outbox) == ["cat.jpg"]
+        assert rename_durably(folder, part, folder, "cat.jpg")
+    assert list_tree(outbox) == ["cat.jpg"]

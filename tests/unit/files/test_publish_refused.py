@@ -10,8 +10,8 @@ from pathlib import Path, PurePath
 
 import pytest
 
-from picwish_watchd.outbox.publish import Published, publish, stands_durably
-from tests.support.refusing import KNOWN_HERE, Order, dump
+from picwish_watchd.outbox.publish import Published, ensure_durable, publish_result
+from tests.support.refusing import IS_SUPPORTED, PublishOrder, dump_orders
 
 pytestmark = pytest.mark.untraced
 
@@ -19,16 +19,16 @@ DATA = b"result" * 40_000
 DIGEST = sha256(DATA).hexdigest()
 AWAY, ROOM, REFUSED, DONE = "OutboxAway", "NoRoom", "Refused", "Published"
 #: What an error means where there is no other way.
-MEANS = {errno.EIO: AWAY, errno.ENOSPC: ROOM, errno.EDQUOT: ROOM, errno.EINVAL: REFUSED, errno.ENOSYS: AWAY}
+OUTCOME_BY_ERRNO = {errno.EIO: AWAY, errno.ENOSPC: ROOM, errno.EDQUOT: ROOM, errno.EINVAL: REFUSED, errno.ENOSYS: AWAY}
 NO_RENAMEAT2 = {"renameat2": errno.ENOSYS}
 NO_LINKS = {"renameat2": errno.EINVAL, "linkat": errno.EPERM}
 
-Case = tuple[str, dict[str, int], bool, str]  # name, faults, replace, what comes of it
+RefusalCase = tuple[str, dict[str, int], bool, str]  # name, faults, replace, what comes of it
 
 
-def cases() -> list[Case]:
-    found: list[Case] = [("vfat over FUSE", NO_LINKS, False, DONE), ("NFS", NO_RENAMEAT2, False, DONE)]
-    for number, meaning in MEANS.items():
+def list_cases() -> list[RefusalCase]:
+    found: list[RefusalCase] = [("vfat over FUSE", NO_LINKS, False, DONE), ("NFS", NO_RENAMEAT2, False, DONE)]
+    for number, meaning in OUTCOME_BY_ERRNO.items():
         unknown = number in (errno.EINVAL, errno.ENOSYS)
         name = errno.errorcode[number]
         found += [
@@ -44,33 +44,31 @@ def cases() -> list[Case]:
     return found
 
 
-@pytest.mark.skipif(not KNOWN_HERE, reason="the numbers of this machine's system calls are not known here")
+@pytest.mark.skipif(not IS_SUPPORTED, reason="the numbers of this machine's system calls are not known here")
 @pytest.mark.parametrize("taken", [False, True], ids=["free", "taken"])
-def test_whatever_step_is_refused_the_answer_is_right_nothing_is_clobbered_and_no_litter_stays(
-    taken: bool, tmp_path: Path
-) -> None:
+def test_any_refused_syscall_clobbers_nothing_and_leaves_no_part_file(taken: bool, tmp_path: Path) -> None:
     spooled = tmp_path / "7.result"
     spooled.write_bytes(DATA)
     orders = []
-    for number, (_, faults, replace, _) in enumerate(cases()):
+    for number, (_, faults, replace, _) in enumerate(list_cases()):
         outbox = tmp_path / f"outbox-{number}"
         outbox.mkdir()
         if "mkdirat" not in faults:
             (outbox / "sub").mkdir()
         if replace or (taken and "mkdirat" not in faults):
             (outbox / "sub" / "a.jpg").write_bytes(b"older")
-        orders.append(Order(str(spooled), str(outbox), "sub/a.jpg", DIGEST, replace, faults))
+        orders.append(PublishOrder(str(spooled), str(outbox), "sub/a.jpg", DIGEST, replace, faults))
     command = (sys.executable, "-m", "tests.support.refusing")
-    done = subprocess.run(command, input=dump(orders), capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run(command, input=dump_orders(orders), capture_output=True, text=True, check=True, timeout=60)
     wrong = [
         (case[0], answer, odd)
-        for case, order, answer in zip(cases(), orders, done.stdout.split(), strict=True)
-        if (odd := oddity(case, Path(order.outbox) / "sub", answer, taken=taken))
+        for case, order, answer in zip(list_cases(), orders, done.stdout.split(), strict=True)
+        if (odd := describe_mismatch(case, Path(order.outbox) / "sub", answer, taken=taken))
     ]
     assert wrong == []
 
 
-def oddity(case: Case, folder: Path, answer: str, *, taken: bool) -> str | None:
+def describe_mismatch(case: RefusalCase, folder: Path, answer: str, *, taken: bool) -> str | None:
     """What is wrong after one order, if anything is."""
     _, faults, replace, expected = case
     content = (folder / "a.jpg").read_bytes() if (folder / "a.jpg").exists() else None
@@ -87,28 +85,26 @@ def oddity(case: Case, folder: Path, answer: str, *, taken: bool) -> str | None:
 
 @pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")
 @pytest.mark.parametrize("error", ["EIO", "ENOSPC"])
-def test_a_folder_that_cannot_be_synced_leaves_a_whole_result_that_is_recognised_later(
-    error: str, tmp_path: Path
-) -> None:
+def test_a_failed_folder_sync_leaves_a_whole_recognisable_result(error: str, tmp_path: Path) -> None:
     spooled, outbox = tmp_path / "7.result", tmp_path / "outbox"
     spooled.write_bytes(DATA)
     outbox.mkdir()
-    order = Order(str(spooled), str(outbox), "a.jpg", DIGEST, False, {})
+    order = PublishOrder(str(spooled), str(outbox), "a.jpg", DIGEST, False, {})
     inject = ("-e", "trace=fsync", "-e", f"inject=fsync:error={error}:when=2")
     command = (
         "strace", "-f", "-qq", "-o", tmp_path / "trace", *inject,
         sys.executable, "-m", "tests.support.refusing",
     )  # fmt: skip
-    done = subprocess.run(command, input=dump([order]), capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(command, input=dump_orders([order]), capture_output=True, text=True, check=False, timeout=60)
     if not (tmp_path / "trace").exists() or "INJECTED" not in (tmp_path / "trace").read_text():
         pytest.skip(f"may not trace: {done.stderr}")
     assert done.stdout.split() == [AWAY if error == "EIO" else ROOM]
     assert os.listdir(outbox) == ["a.jpg"]
-    assert stands_durably(outbox / "a.jpg", DIGEST) is True
+    assert ensure_durable(outbox / "a.jpg", DIGEST) is True
 
 
-@pytest.mark.skipif(not KNOWN_HERE, reason="the numbers of this machine's system calls are not known here")
-def test_a_result_that_stands_there_already_is_believed_only_once_its_name_is_synced(tmp_path: Path) -> None:
+@pytest.mark.skipif(not IS_SUPPORTED, reason="the numbers of this machine's system calls are not known here")
+def test_an_existing_result_counts_only_once_its_name_is_synced(tmp_path: Path) -> None:
     """After a crash the name may be in memory only, and the spool's copy is given up for it."""
     there = tmp_path / "a.jpg"
     there.write_bytes(DATA)
@@ -130,7 +126,7 @@ def test_a_folder_from_which_nothing_is_removed_gets_a_result_once(tmp_path: Pat
     if shutil.which("chattr") is None or subprocess.run(["chattr", "+a", outbox], check=False).returncode != 0:
         pytest.skip("this file system, or this user, knows no chattr +a")
     try:
-        found = publish(spooled, outbox, PurePath("a.jpg"), mode=0o640, replace=False, tag="7", sha256=DIGEST)
+        found = publish_result(spooled, outbox, PurePath("a.jpg"), mode=0o640, replace=False, tag="7", sha256=DIGEST)
     finally:
         subprocess.run(["chattr", "-a", outbox], check=True)
     assert found == Published(outbox / "a.jpg")

@@ -6,14 +6,21 @@ from pathlib import Path
 
 import pytest
 
-from picwish_watchd.fs.safe_open import FlawError, OpenFile, kind_of, open_file, same_bytes, still
-from picwish_watchd.fs.verdicts import Changed, Gone, Unreadable
-from tests.support.races import after, failing
+from picwish_watchd.fs.safe_open import (
+    OpenFile,
+    StructureError,
+    describe_file_type,
+    has_same_bytes,
+    is_unmodified,
+    open_file,
+)
+from picwish_watchd.fs.verdicts import Changed, Missing, Unreadable
+from tests.support.races import fail_next_call, run_after_call
 
 WRITE_ONLY = Path("/sys/bus/cpu/uevent")  # even root may not read it; sysfs(5)
 
 
-def opened(path: Path) -> OpenFile:
+def open_or_fail(path: Path) -> OpenFile:
     found = open_file(path)
     assert isinstance(found, OpenFile)
     return found
@@ -22,43 +29,43 @@ def opened(path: Path) -> OpenFile:
 def test_a_file_replaced_under_its_name_is_noticed(tmp_path: Path) -> None:
     path = tmp_path / "a"
     path.write_bytes(b"one")
-    with opened(path) as file:
-        assert still(path, file)
+    with open_or_fail(path) as file:
+        assert is_unmodified(path, file)
         other = tmp_path / "b"
         other.write_bytes(b"two")
         os.replace(other, path)
-        assert not still(path, file)
+        assert not is_unmodified(path, file)
         path.unlink()
-        assert not still(path, file)
+        assert not is_unmodified(path, file)
 
 
 def test_a_file_that_grows_while_it_is_read_is_noticed(tmp_path: Path) -> None:
     path = tmp_path / "a"
     path.write_bytes(b"one")
-    with opened(path) as file:
+    with open_or_fail(path) as file:
         path.write_bytes(b"one and more")
-        assert not still(path, file)
-        assert b"".join(file.blocks()) == b"one"
+        assert not is_unmodified(path, file)
+        assert b"".join(file.iter_blocks()) == b"one"
 
 
 def test_a_file_that_shrinks_while_it_is_read_gives_what_is_left(tmp_path: Path) -> None:
     path = tmp_path / "a"
     path.write_bytes(b"0123456789")
-    with opened(path) as file:
+    with open_or_fail(path) as file:
         os.truncate(path, 4)
-        assert file.at(2, 8) == b"23"
-        assert file.at(50, 8) == b""
-        assert b"".join(file.blocks()) == b"0123"
-        with pytest.raises(FlawError):
-            file.exactly(2, 8)
+        assert file.read_at(2, 8) == b"23"
+        assert file.read_at(50, 8) == b""
+        assert b"".join(file.iter_blocks()) == b"0123"
+        with pytest.raises(StructureError):
+            file.read_exact(2, 8)
 
 
 def test_what_is_unknown_to_us_still_has_a_name() -> None:
-    assert kind_of(0) == "something unknown"
+    assert describe_file_type(0) == "something unknown"
 
 
 @pytest.mark.parametrize("what", ["pipe", "link"])
-def test_what_is_swapped_in_for_a_file_is_neither_waited_for_nor_followed(
+def test_a_pipe_or_link_swapped_in_for_a_file_is_never_followed(
     what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "a"
@@ -71,15 +78,15 @@ def test_what_is_swapped_in_for_a_file_is_neither_waited_for_nor_followed(
         else:
             path.symlink_to("b")
 
-    after(monkeypatch, "stat", swap)
+    run_after_call(monkeypatch, "stat", swap)
     assert open_file(path) == Changed()
 
 
 def test_a_file_that_vanishes_before_it_is_opened_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a"
     path.write_bytes(b"one")
-    after(monkeypatch, "stat", path.unlink)
-    assert open_file(path) == Gone()
+    run_after_call(monkeypatch, "stat", path.unlink)
+    assert open_file(path) == Missing()
 
 
 @pytest.mark.skipif(not WRITE_ONLY.exists(), reason="needs sysfs")
@@ -93,7 +100,7 @@ def test_a_file_that_its_server_forgets_is_unreadable_and_closed(
     path = tmp_path / "a"
     path.write_bytes(b"one")
     open_before = os.listdir("/proc/self/fd")
-    failing(monkeypatch, "fstat", errno.ESTALE)
+    fail_next_call(monkeypatch, "fstat", errno.ESTALE)
     assert open_file(path) == Unreadable("Stale file handle")
     assert os.listdir("/proc/self/fd") == open_before
 
@@ -103,11 +110,11 @@ def test_short_reads_are_read_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     path.write_bytes(b"0123456789")
     real = os.pread
     monkeypatch.setattr(os, "pread", lambda fd, length, offset: real(fd, min(length, 3), offset))
-    with opened(path) as file:
-        assert file.exactly(1, 8) == b"12345678"
+    with open_or_fail(path) as file:
+        assert file.read_exact(1, 8) == b"12345678"
 
 
-def test_files_are_the_same_only_to_the_last_byte_and_read_only_to_the_first_difference(
+def test_files_are_compared_to_the_last_byte_or_the_first_difference(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = os.urandom(3 << 20)
@@ -124,21 +131,21 @@ def test_files_are_the_same_only_to_the_last_byte_and_read_only_to_the_first_dif
         return real(fd, length, at)
 
     monkeypatch.setattr(os, "pread", pread)
-    with opened(files["same"]) as one:
+    with open_or_fail(files["same"]) as one:
         for name, same, most in (("last", False, 8), ("first", False, 1), ("short", False, 0)):
             read.clear()
-            with opened(files[name]) as other:
-                assert same_bytes(one, other) is same
+            with open_or_fail(files[name]) as other:
+                assert has_same_bytes(one, other) is same
             assert sum(read) <= most << 20
-        with opened(files["same"]) as other:
-            assert same_bytes(one, other)
+        with open_or_fail(files["same"]) as other:
+            assert has_same_bytes(one, other)
 
 
 def test_a_file_that_is_cut_while_it_is_compared_is_not_the_same(tmp_path: Path) -> None:
     data = os.urandom(2 << 20)
     for name in "ab":
         (tmp_path / name).write_bytes(data)
-    with opened(tmp_path / "a") as one, opened(tmp_path / "b") as other:
+    with open_or_fail(tmp_path / "a") as one, open_or_fail(tmp_path / "b") as other:
         os.truncate(tmp_path / "b", 1 << 20)
-        assert not same_bytes(one, other)
-        assert not same_bytes(other, one)
+        assert not has_same_bytes(one, other)
+        assert not has_same_bytes(other, one)

@@ -23,25 +23,25 @@ from picwish_watchd.journal.reader import JournalReader
 from picwish_watchd.journal.vacuum import vacuum
 from picwish_watchd.journal.writer import Charge, Journal
 from tests.support import forks
-from tests.unit.journal.journalkit import added, new_job, now
+from tests.unit.journal.journalkit import add_job, get_job, new_job
 
 ROOT = Path(__file__).parents[3]
 
 
-def run(*arguments: str | Path, before: tuple[str, ...] = ()) -> str:
+def run_child(*arguments: str | Path, before: tuple[str, ...] = ()) -> str:
     """Runs a child to its end and answers what it said."""
     words = list(map(str, arguments))
     if before:
         command = [*before, sys.executable, "-m", __name__, *words]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
     else:
-        done = forks.run(*words, module=__name__, timeout=60)
+        done = forks.run_fork(*words, module=__name__, timeout=60)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
 @contextmanager
-def holding(*arguments: str | Path) -> Iterator[subprocess.Popen[str]]:
+def child_holding(*arguments: str | Path) -> Iterator[subprocess.Popen[str]]:
     """A child that holds something during the block."""
     command = [sys.executable, "-m", __name__, *map(str, arguments)]
     with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
@@ -52,19 +52,19 @@ def holding(*arguments: str | Path) -> Iterator[subprocess.Popen[str]]:
 
 def hold_daemon_lock(path: str) -> None:
     DaemonLock(Path(path)).acquire()
-    _hold()
+    _hold_until_eof()
 
 
 def hold_write_lock(path: str) -> None:
     with WriteLock(Path(path)).held():
-        _hold()
+        _hold_until_eof()
 
 
 def hold_transaction(path: str) -> None:
     """Locks the file as a program does that knows nothing of our locks."""
     connection = sqlite3.connect(path, isolation_level=None)
     connection.execute("BEGIN IMMEDIATE")
-    _hold()
+    _hold_until_eof()
     connection.close()
 
 
@@ -79,7 +79,7 @@ def add_jobs(path: str, rule: str, number: str) -> None:
     """Adds jobs one by one, each in a transaction of its own."""
     journal = Journal.open_for_writing(Path(path), Clock())
     for each in range(int(number)):
-        added(journal, f"{each}.jpg", rule)
+        add_job(journal, f"{each}.jpg", rule)
     journal.close()
 
 
@@ -88,18 +88,18 @@ def read_as_nobody(path: str) -> None:
     os.setgroups([])
     os.setgid(65534)
     os.setuid(65534)
-    print(_read(Path(path)))
+    print(_count_jobs(Path(path)))
 
 
 def read(path: str) -> None:
-    print(_read(Path(path)))
+    print(_count_jobs(Path(path)))
 
 
 def write(path: str) -> None:
     """What a writer finds."""
     try:
         journal = Journal.open_for_writing(Path(path), Clock())
-        added(journal)
+        add_job(journal)
     except WatchdError as error:
         print(error.exit_code, error.message)
     else:
@@ -121,35 +121,35 @@ def vacuum_with_little_room(path: str) -> None:
 def fill_and_free(path: str) -> None:
     """A disk runs full under an open journal, and is emptied again."""
     journal = Journal.open_for_writing(Path(path), Clock())
-    job = journal.move(added(journal), State.SUBMITTING, "sending", reserve=5)
-    ballast = _fill(Path(path).parent)
+    job = journal.move(add_job(journal), State.SUBMITTING, "sending", reserve=5)
+    ballast = _fill_disk(Path(path).parent)
     for attempt in count():
         try:
             journal.add([new_job(f"{attempt}-{number}.jpg") for number in range(500)])
         except WatchdError as error:
             print(error.exit_code, error.message)
             break
-    print(len(journal.jobs()) % 500, now(journal, job.id).state)
+    print(len(journal.jobs()) % 500, get_job(journal, job.id).state)
     ballast.unlink()
-    journal.move(now(journal, job.id), State.PENDING, "took it")
+    journal.move(get_job(journal, job.id), State.PENDING, "took it")
     journal.verify()
-    print(now(journal, job.id).state, journal.credits_since(0))
+    print(get_job(journal, job.id).state, journal.credits_since(0))
     journal.close()
 
 
 def upgrade_on_a_full_disk(path: str) -> None:
     """A newer program finds no room to bring the journal up to date, and the older one finds it as it was."""
     Journal.open_for_writing(Path(path), Clock()).close()
-    ballast = _fill(Path(path).parent)
+    ballast = _fill_disk(Path(path).parent)
     steps = schema.MIGRATIONS
-    _know((*steps, "ALTER TABLE job ADD COLUMN colour TEXT;\n"))
+    _set_schema_version((*steps, "ALTER TABLE job ADD COLUMN colour TEXT;\n"))
     write(path)
-    _know(steps)
+    _set_schema_version(steps)
     ballast.unlink()
     write(path)
 
 
-def _know(steps: tuple[str, ...]) -> None:
+def _set_schema_version(steps: tuple[str, ...]) -> None:
     vars(schema)["MIGRATIONS"] = steps
     for module in (schema, integrity, writer):
         vars(module)["VERSION"] = len(steps)
@@ -158,7 +158,7 @@ def _know(steps: tuple[str, ...]) -> None:
 def begin_on_a_full_disk(path: str) -> None:
     """A new journal finds no room."""
     Path(path).parent.mkdir()
-    ballast = _fill(Path(path).parent)
+    ballast = _fill_disk(Path(path).parent)
     write(path)
     print(Path(path).exists())
     ballast.unlink()
@@ -170,8 +170,8 @@ def crash_in_moves(base: str) -> None:
 
     def act(path: Path) -> None:
         journal = Journal.open_for_writing(path, Clock())
-        job = added(journal)
-        yield_to_death()
+        job = add_job(journal)
+        arm_crash_point()
         job = journal.move(job, State.SUBMITTING, "sending", reserve=5)
         journal.move(job, State.HELD, "in doubt", charge=Charge.DOUBTFUL)
 
@@ -182,21 +182,21 @@ def crash_in_creation(base: str) -> None:
     """Dies at each statement, and each change of the folder, that make a new journal and its first jobs."""
 
     def act(path: Path) -> None:
-        yield_to_death()
+        arm_crash_point()
         Journal.open_for_writing(path, Clock()).add([new_job(name) for name in "abc"])
 
     _crash_everywhere(Path(base), act)
 
 
-class _Death:
+class _CrashPoint:
     """Kills this process at the n-th statement or change of a folder after it was armed."""
 
-    left = 0
+    remaining = 0
     armed = False
 
     def step(self) -> None:
-        self.left -= self.armed
-        if self.armed and self.left == 0:
+        self.remaining -= self.armed
+        if self.armed and self.remaining == 0:
             os.kill(os.getpid(), signal.SIGKILL)
 
     def audit(self, event: str, _arguments: tuple[Any, ...]) -> None:
@@ -210,32 +210,32 @@ class _Death:
 
 
 _CONNECT = sqlite3.connect
-_DEATH = _Death()
+_CRASH_POINT = _CrashPoint()
 
 
-def yield_to_death() -> None:
+def arm_crash_point() -> None:
     """From here on the process may die."""
-    _DEATH.armed = True
+    _CRASH_POINT.armed = True
 
 
 def _crash_everywhere(base: Path, act: Callable[[Path], None]) -> None:
-    sys.addaudithook(_DEATH.audit)
-    sqlite3.connect = _DEATH.connect  # type: ignore[assignment]  # the same call, without its many signatures
+    sys.addaudithook(_CRASH_POINT.audit)
+    sqlite3.connect = _CRASH_POINT.connect  # type: ignore[assignment]  # the same call, without its many signatures
     for step in count(1):
         folder = base / f"{step:03}"
         folder.mkdir()
         child = os.fork()
         if child == 0:
-            _DEATH.left = step
+            _CRASH_POINT.remaining = step
             act(folder / "state" / "journal.db")
-            _DEATH.armed = False
+            _CRASH_POINT.armed = False
             os._exit(0)
         ended = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         if ended != -signal.SIGKILL:
             sys.exit(ended)
 
 
-def _read(path: Path) -> str:
+def _count_jobs(path: Path) -> str:
     try:
         found = JournalReader.open(path)
     except WatchdError as error:
@@ -246,7 +246,7 @@ def _read(path: Path) -> str:
         found.close()
 
 
-def _fill(folder: Path) -> Path:
+def _fill_disk(folder: Path) -> Path:
     ballast = folder / "ballast"
     with ballast.open("wb", buffering=0) as file:
         try:
@@ -256,7 +256,7 @@ def _fill(folder: Path) -> Path:
             return ballast
 
 
-def _hold() -> None:
+def _hold_until_eof() -> None:
     print("held", flush=True)
     sys.stdin.read()
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from picwish_watchd.job import LEGAL_MOVES, Job, NewJob, Stamp, State
+from picwish_watchd.job import ALLOWED_TRANSITIONS, Job, NewJob, Stamp, State
 from picwish_watchd.journal.writer import Journal
 
 STAMP = Stamp(inode=17, size=1234, mtime_ns=1_700_000_000_123_456_789)
@@ -24,33 +24,33 @@ def new_job(name: str = "a.jpg", rule: str = "scans", **facts: Any) -> NewJob:
     return replace(new, **facts)
 
 
-def added(journal: Journal, name: str = "a.jpg", rule: str = "scans", **facts: Any) -> Job:
+def add_job(journal: Journal, name: str = "a.jpg", rule: str = "scans", **facts: Any) -> Job:
     """The job of a new picture."""
     [job_id] = journal.add([new_job(name, rule, **facts)])
-    return now(journal, job_id)
+    return get_job(journal, job_id)
 
 
-def now(journal: Journal, job_id: int) -> Job:
+def get_job(journal: Journal, job_id: int) -> Job:
     """The job as the journal has it."""
     job = journal.get(job_id)
     assert job is not None
     return job
 
 
-def way_to(state: State) -> list[State]:
+def path_to_state(state: State) -> list[State]:
     """The shortest legal way from `queued`."""
     ways = deque([[State.QUEUED]])
     while ways:
         way = ways.popleft()
         if way[-1] is state:
             return way[1:]
-        ways.extend([*way, following] for following in sorted(LEGAL_MOVES[way[-1]]) if following not in way)
+        ways.extend([*way, following] for following in sorted(ALLOWED_TRANSITIONS[way[-1]]) if following not in way)
     raise AssertionError(f"no way leads to {state}")
 
 
-def job_in(journal: Journal, state: State, name: str = "a.jpg", rule: str = "scans") -> Job:
+def add_job_in_state(journal: Journal, state: State, name: str = "a.jpg", rule: str = "scans") -> Job:
     """A job that went to ``state`` by legal moves."""
-    job = added(journal, name, rule)
-    for step in way_to(state):
+    job = add_job(journal, name, rule)
+    for step in path_to_state(state):
         job = journal.move(job, step, f"on the way to {state}")
     return job

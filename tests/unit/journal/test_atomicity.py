@@ -10,19 +10,19 @@ from picwish_watchd.journal.reader import JournalReader
 from picwish_watchd.journal.writer import Charge, Journal
 from tests.support.clock import FakeClock
 from tests.unit.journal import children
-from tests.unit.journal.journalkit import added, new_job, now
+from tests.unit.journal.journalkit import add_job, get_job, new_job
 
-FAILING = "CREATE TEMP TRIGGER no BEFORE INSERT ON {} BEGIN SELECT raise(ABORT, 'no'); END"
+FAILING_TRIGGER = "CREATE TEMP TRIGGER no BEFORE INSERT ON {} BEGIN SELECT raise(ABORT, 'no'); END"
 
 
 @pytest.mark.parametrize("table", ["event", "charge"])
 def test_a_move_that_fails_half_way_changes_nothing(journal: Journal, table: str) -> None:
-    job = added(journal)
+    job = add_job(journal)
     history = journal.history(job.id)
-    journal._connection.execute(FAILING.format(table))
+    journal._connection.execute(FAILING_TRIGGER.format(table))
     with pytest.raises(sqlite3.IntegrityError):
         journal.move(job, State.SUBMITTING, "sending", reserve=5)
-    assert now(journal, job.id) == job
+    assert get_job(journal, job.id) == job
     assert journal.history(job.id) == history
     assert journal.credits_since(0) == 0
     journal._connection.execute("DROP TRIGGER no")
@@ -37,11 +37,9 @@ def test_of_many_jobs_all_are_added_or_none(journal: Journal) -> None:
     assert journal.last_event() == 0
 
 
-def test_a_kill_at_any_statement_of_a_move_leaves_state_history_and_ledger_in_step(
-    path: Path, clock: FakeClock
-) -> None:
+def test_a_kill_at_any_statement_keeps_state_history_and_ledger_consistent(path: Path, clock: FakeClock) -> None:
     base = path.parents[1]
-    children.run("crash_in_moves", base)
+    children.run_child("crash_in_moves", base)
     seen = []
     for folder in sorted(base.iterdir()):
         journal = Journal.open_for_writing(folder / "state" / "journal.db", clock)
@@ -60,9 +58,9 @@ def test_a_kill_at_any_statement_of_a_move_leaves_state_history_and_ledger_in_st
     assert set(seen) == {0, 1, 2}
 
 
-def test_a_kill_at_any_moment_of_its_making_leaves_no_half_journal(path: Path, clock: FakeClock) -> None:
+def test_a_kill_during_creation_leaves_no_half_made_journal(path: Path, clock: FakeClock) -> None:
     base = path.parents[1]
-    children.run("crash_in_creation", base)
+    children.run_child("crash_in_creation", base)
     left = []
     for folder in sorted(base.iterdir()):
         made = folder / "state" / "journal.db"
@@ -74,7 +72,7 @@ def test_a_kill_at_any_moment_of_its_making_leaves_no_half_journal(path: Path, c
         journal = Journal.open_for_writing(made, clock)
         assert len(journal.jobs()) in {0, 3}
         assert len(journal.jobs()) == journal.last_event()
-        journal.move(added(journal), State.HELD, "it works", charge=Charge.DOUBTFUL)
+        journal.move(add_job(journal), State.HELD, "it works", charge=Charge.DOUBTFUL)
         journal.close()
         assert not made.with_name("journal.db.new").exists()
     assert left == sorted(left)

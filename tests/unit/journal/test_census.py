@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from picwish_watchd.clock import Clock
-from picwish_watchd.job import LEGAL_MOVES, ErrorCode, Problem, State
+from picwish_watchd.job import ALLOWED_TRANSITIONS, ErrorCode, Problem, State
 from picwish_watchd.journal import totals
 from picwish_watchd.journal.totals import Census, Ledger, Totals
 from picwish_watchd.journal.writer import Charge, Journal
-from tests.unit.journal.journalkit import added, now
+from tests.unit.journal.journalkit import add_job, get_job
 
 DAY, MONTH = 1000.0, 500.0
 
@@ -24,7 +24,7 @@ def journal(tmp_path: Path) -> Iterator[Journal]:
     journal.close()
 
 
-def counted(journal: Journal, before: Totals | None = None, day: float = DAY) -> Totals:
+def count_totals(journal: Journal, before: Totals | None = None, day: float = DAY) -> Totals:
     census = Census.open(journal.path)
     try:
         return census.totals_of_all(day, MONTH, before)
@@ -32,11 +32,11 @@ def counted(journal: Journal, before: Totals | None = None, day: float = DAY) ->
         census.close()
 
 
-def some_move(journal: Journal, job_id: int, chance: random.Random) -> None:
-    job = now(journal, job_id)
-    if not LEGAL_MOVES[job.state]:
+def make_random_move(journal: Journal, job_id: int, chance: random.Random) -> None:
+    job = get_job(journal, job_id)
+    if not ALLOWED_TRANSITIONS[job.state]:
         return
-    to = chance.choice(sorted(LEGAL_MOVES[job.state]))
+    to = chance.choice(sorted(ALLOWED_TRANSITIONS[job.state]))
     problem = Problem(ErrorCode.TASK_FAILED, "so it is") if to in ("rejected", "failed", "held") else None
     if to is State.SUBMITTING:
         journal.move(job, to, "sending", reserve=chance.choice((4, 5)), problem=problem)
@@ -53,10 +53,10 @@ def test_a_count_that_builds_on_another_is_the_same_as_a_fresh_one(
     chance, before, last = random.Random(7), None, 0
     for turn in range(250):
         if turn % 8 == 0:
-            last = added(journal, f"{turn}.jpg", chance.choice(("scans", "plates"))).id
-        some_move(journal, chance.randint(1, last), chance)
+            last = add_job(journal, f"{turn}.jpg", chance.choice(("scans", "plates"))).id
+        make_random_move(journal, chance.randint(1, last), chance)
         if turn % 2:
-            before, fresh = counted(journal, before), counted(journal)
+            before, fresh = count_totals(journal, before), count_totals(journal)
             assert before.jobs == fresh.jobs
             assert before.ledger == fresh.ledger
     jobs = Counter((job.rule, job.state) for job in journal.jobs())
@@ -66,22 +66,22 @@ def test_a_count_that_builds_on_another_is_the_same_as_a_fresh_one(
     assert fresh.ledger.doubtful == sum(row.credits for row in spending if row.doubtful) > 0
 
 
-def test_when_the_day_turns_nothing_of_it_is_spent(journal: Journal) -> None:
-    job = added(journal)
+def test_at_midnight_the_daily_sum_restarts_at_zero(journal: Journal) -> None:
+    job = add_job(journal)
     journal.move(job, State.SUBMITTING, "sending", reserve=5)
-    before = counted(journal)
+    before = count_totals(journal)
     assert before.ledger == Ledger(reserved=5, today=5, month=5)
-    assert counted(journal, before, day=Clock().now() + 60).ledger == Ledger(reserved=5, today=0, month=5)
+    assert count_totals(journal, before, day=Clock().now() + 60).ledger == Ledger(reserved=5, today=0, month=5)
 
 
 def test_an_empty_journal_counts_nothing(journal: Journal) -> None:
-    assert (counted(journal).jobs, counted(journal).ledger) == ({}, Ledger())
+    assert (count_totals(journal).jobs, count_totals(journal).ledger) == ({}, Ledger())
 
 
-def test_all_that_a_census_tells_is_of_one_moment(journal: Journal) -> None:
+def test_all_totals_are_of_one_moment(journal: Journal) -> None:
     census = Census.open(journal.path)
     assert census.oldest_queued() == {}
-    job = added(journal)
+    job = add_job(journal)
     assert census.oldest_queued() == {}
     census.close()
     census = Census.open(journal.path)

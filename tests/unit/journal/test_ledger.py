@@ -12,16 +12,16 @@ import pytest
 from picwish_watchd.job import Job, State
 from picwish_watchd.journal.writer import BudgetReachedError, Charge, Journal, StaleJobError
 from tests.support.clock import FakeClock
-from tests.unit.journal.journalkit import added, now
+from tests.unit.journal.journalkit import add_job, get_job
 
 
-def submitted(journal: Journal, credits: int = 5, name: str = "a.jpg") -> Job:
+def submit_job(journal: Journal, credits: int = 5, name: str = "a.jpg") -> Job:
     """A job whose POST has begun."""
-    return journal.move(added(journal, name), State.SUBMITTING, "sending", reserve=credits)
+    return journal.move(add_job(journal, name), State.SUBMITTING, "sending", reserve=credits)
 
 
 def test_a_submission_counts_against_the_budget_before_anything_is_known(journal: Journal) -> None:
-    job = submitted(journal)
+    job = submit_job(journal)
     assert journal.credits_since(0) == 5
     assert (job.credits, job.credits_in_doubt) == (0, 0)
 
@@ -35,16 +35,16 @@ def test_a_submission_counts_against_the_budget_before_anything_is_known(journal
         (Charge.RELEASED, 0, 0, 0),
     ],
 )
-def test_each_word_of_the_ledger_has_its_sum(
+def test_each_charge_state_has_its_sum(
     journal: Journal, charge: Charge, credits: int, in_doubt: int, counted: int
 ) -> None:
-    job = journal.move(submitted(journal), State.HELD, "so be it", charge=charge)
+    job = journal.move(submit_job(journal), State.HELD, "so be it", charge=charge)
     assert (job.credits, job.credits_in_doubt) == (credits, in_doubt)
     assert journal.credits_since(0) == counted
 
 
 def test_every_submission_of_a_job_is_summed_up(journal: Journal) -> None:
-    job = journal.move(submitted(journal), State.QUEUED, "429", charge=Charge.RELEASED)
+    job = journal.move(submit_job(journal), State.QUEUED, "429", charge=Charge.RELEASED)
     job = journal.move(job, State.SUBMITTING, "again", reserve=5)
     job = journal.move(job, State.HELD, "in doubt", charge=Charge.DOUBTFUL)
     job = journal.move(job, State.QUEUED, "retry")
@@ -56,59 +56,57 @@ def test_every_submission_of_a_job_is_summed_up(journal: Journal) -> None:
 
 
 def test_a_charge_touches_the_last_submission_of_this_job_only(journal: Journal) -> None:
-    first = submitted(journal, 5, "a.jpg")
-    second = submitted(journal, 4, "b.jpg")
+    first = submit_job(journal, 5, "a.jpg")
+    second = submit_job(journal, 4, "b.jpg")
     journal.move(first, State.HELD, "in doubt", charge=Charge.DOUBTFUL)
-    assert now(journal, second.id).credits_in_doubt == 0
+    assert get_job(journal, second.id).credits_in_doubt == 0
     journal.move(second, State.FAILED, "400", charge=Charge.RELEASED)
-    assert now(journal, first.id).credits_in_doubt == 5
+    assert get_job(journal, first.id).credits_in_doubt == 5
     assert journal.credits_since(0) == 5
 
 
 def test_credits_count_from_the_moment_of_submission(journal: Journal, clock: FakeClock) -> None:
     yesterday = clock.now()
-    job = submitted(journal)
+    job = submit_job(journal)
     clock.advance(86_400)
     midnight = clock.now()
     job = journal.move(job, State.PENDING, "took it")
     journal.move(job, State.FETCHING, "done today", charge=Charge.SPENT)
-    submitted(journal, 4, "b.jpg")
+    submit_job(journal, 4, "b.jpg")
     assert journal.credits_since(yesterday) == 9
     assert journal.credits_since(midnight) == 4
     assert journal.credits_since(midnight + 0.001) == 0
 
 
-def test_a_month_that_is_asked_for_after_its_day_has_both_parts(journal: Journal, clock: FakeClock) -> None:
+def test_a_monthly_sum_asked_after_the_daily_one_has_both_parts(journal: Journal, clock: FakeClock) -> None:
     month = clock.now()
-    submitted(journal)
+    submit_job(journal)
     clock.advance(86_400)
     midnight = clock.now()
-    submitted(journal, 4, "b.jpg")
+    submit_job(journal, 4, "b.jpg")
     assert (journal.credits_since(midnight), journal.credits_since(month)) == (4, 9)
-    released = journal.move(submitted(journal, 4, "c.jpg"), State.FAILED, "400", charge=Charge.RELEASED)
+    released = journal.move(submit_job(journal, 4, "c.jpg"), State.FAILED, "400", charge=Charge.RELEASED)
     assert released.credits == 0
     assert (journal.credits_since(midnight), journal.credits_since(month - 1)) == (4, 9)
 
 
 def test_a_charge_without_a_submission_writes_nothing(journal: Journal) -> None:
-    job = journal.move(added(journal), State.FAILED, "never sent", charge=Charge.SPENT)
+    job = journal.move(add_job(journal), State.FAILED, "never sent", charge=Charge.SPENT)
     assert job.credits == 0
     assert journal.credits_since(0) == 0
 
 
-def test_a_sum_knows_what_another_program_did_and_forgets_what_was_rolled_back(
-    journal: Journal, path: Path, clock: FakeClock
-) -> None:
-    job = submitted(journal)
+def test_a_sum_follows_other_processes_and_rollbacks(journal: Journal, path: Path, clock: FakeClock) -> None:
+    job = submit_job(journal)
     assert journal.credits_since(0) == 5
     other = Journal.open_beside(path, clock)
-    other.move(now(other, job.id), State.HELD, "so be it", charge=Charge.RELEASED)
+    other.move(get_job(other, job.id), State.HELD, "so be it", charge=Charge.RELEASED)
     assert (journal.credits_since(0), other.credits_since(0)) == (0, 0)
     other.close()
     with pytest.raises(StaleJobError):
         journal.move(job, State.PENDING, "took it", charge=Charge.SPENT)
     assert journal.credits_since(0) == 0
-    fresh = submitted(journal, 4, "b.jpg")
+    fresh = submit_job(journal, 4, "b.jpg")
     again = journal.move(fresh, State.QUEUED, "429", charge=Charge.RELEASED)
     with pytest.raises(StaleJobError):
         journal.move(fresh, State.PENDING, "took it", charge=Charge.SPENT)
@@ -117,16 +115,14 @@ def test_a_sum_knows_what_another_program_did_and_forgets_what_was_rolled_back(
     assert journal.credits_since(0) == 0
 
 
-def test_a_sum_follows_each_change_of_the_ledger_and_none_is_added_up_again_for_a_submission(
-    journal: Journal, clock: FakeClock
-) -> None:
+def test_a_sum_follows_every_ledger_change_without_a_recount(journal: Journal, clock: FakeClock) -> None:
     asked: list[str] = []
     journal._connection.set_trace_callback(lambda sql: asked.append(sql) if "sum(credits)" in sql else None)
     day = clock.now()
     assert journal.credits_since(day) == 0
     assert journal.credits_since(day + 10) == 0
     once = len(asked)
-    jobs = [submitted(journal, 5, f"{number}.jpg") for number in range(5)]
+    jobs = [submit_job(journal, 5, f"{number}.jpg") for number in range(5)]
     assert (journal.credits_since(day), journal.credits_since(day + 10)) == (25, 0)
     taken = journal.move(jobs[0], State.PENDING, "took it")
     journal.move(taken, State.FETCHING, "done", charge=Charge.SPENT)
@@ -141,7 +137,7 @@ def test_a_sum_follows_each_change_of_the_ledger_and_none_is_added_up_again_for_
 def test_a_submission_counts_where_only_what_came_after_its_commit_failed(
     journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job = added(journal, "a.jpg")
+    job = add_job(journal, "a.jpg")
     assert journal.credits_since(0) == 0
     flock = fcntl.flock
 
@@ -154,12 +150,12 @@ def test_a_submission_counts_where_only_what_came_after_its_commit_failed(
     with pytest.raises(OSError, match=os.strerror(errno.ENOLCK)):
         journal.move(job, State.SUBMITTING, "sending", reserve=5)
     monkeypatch.setattr(fcntl, "flock", flock)
-    assert now(journal, job.id).state is State.SUBMITTING
+    assert get_job(journal, job.id).state is State.SUBMITTING
     assert journal.credits_since(0) == 5
 
 
 def test_a_submission_that_was_not_written_down_does_not_count(journal: Journal) -> None:
-    job = added(journal, "a.jpg")
+    job = add_job(journal, "a.jpg")
     journal.move(job, State.REJECTED, "it changed")
     assert journal.credits_since(0) == 0
     with pytest.raises(StaleJobError):
@@ -167,17 +163,17 @@ def test_a_submission_that_was_not_written_down_does_not_count(journal: Journal)
     assert journal.credits_since(0) == 0
 
 
-def test_a_cap_counts_what_was_spent_a_moment_ago(journal: Journal) -> None:
+def test_a_limit_counts_what_was_spent_a_moment_ago(journal: Journal) -> None:
     assert journal.credits_since(0) == 0
-    submitted(journal)
+    submit_job(journal)
     with pytest.raises(BudgetReachedError):
-        journal.move(added(journal, "b.jpg"), State.SUBMITTING, "sending", reserve=5, caps=[(0.0, 9)])
+        journal.move(add_job(journal, "b.jpg"), State.SUBMITTING, "sending", reserve=5, caps=[(0.0, 9)])
     assert journal.credits_since(0) == 5
 
 
-def test_what_was_spent_in_brief_is_what_the_rows_of_the_ledger_say(journal: Journal, clock: FakeClock) -> None:
+def test_spending_totals_match_the_rows_of_the_ledger(journal: Journal, clock: FakeClock) -> None:
     for number, charge in enumerate((None, Charge.SPENT, Charge.DOUBTFUL, Charge.RELEASED) * 4):
-        job = submitted(journal, 4 + number % 2, f"{number}.jpg")
+        job = submit_job(journal, 4 + number % 2, f"{number}.jpg")
         if charge is not None:
             journal.move(job, State.HELD, "so it is", charge=charge)
         clock.advance(7 * 3600 + 899)

@@ -15,7 +15,7 @@ from picwish_watchd.journal.reader import JournalReader
 from picwish_watchd.journal.writer import Journal
 from tests.support.clock import FakeClock
 from tests.unit.journal import children
-from tests.unit.journal.journalkit import added, now
+from tests.unit.journal.journalkit import add_job, get_job
 
 
 @pytest.fixture
@@ -27,18 +27,18 @@ def folder(path: Path) -> Path:
 def test_a_second_daemon_is_told_the_pid_of_the_first(path: Path, folder: Path) -> None:
     lock = DaemonLock(path)
     lock.acquire()
-    said = children.run("try_daemon_lock", path)
+    said = children.run_child("try_daemon_lock", path)
     assert said == f"75 another picwish-watchd (pid {os.getpid()}) is running on this journal\n"
     lock.release()
     lock.release()
-    assert children.run("try_daemon_lock", path) == ""
+    assert children.run_child("try_daemon_lock", path) == ""
 
 
 def test_the_owner_is_known_while_it_runs_and_no_longer_than_that(path: Path, folder: Path) -> None:
     lock = DaemonLock(path)
     assert lock.owner() is None
     assert list(folder.iterdir()) == []
-    with children.holding("hold_daemon_lock", path) as child:
+    with children.child_holding("hold_daemon_lock", path) as child:
         assert lock.owner() == child.pid
         with pytest.raises(JournalBusyError, match=f"pid {child.pid}") as caught:
             lock.acquire()
@@ -50,7 +50,7 @@ def test_the_owner_is_known_while_it_runs_and_no_longer_than_that(path: Path, fo
     lock.release()
 
 
-def test_an_owner_that_wrote_no_pid_is_unknown_but_there(path: Path, folder: Path) -> None:
+def test_an_owner_without_a_pid_is_detected_as_unknown(path: Path, folder: Path) -> None:
     lock = DaemonLock(path)
     with lock.path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -59,7 +59,7 @@ def test_an_owner_that_wrote_no_pid_is_unknown_but_there(path: Path, folder: Pat
             lock.acquire()
 
 
-def test_a_look_at_the_lock_does_not_keep_a_daemon_from_starting(path: Path, folder: Path) -> None:
+def test_reading_the_lock_does_not_keep_a_daemon_from_starting(path: Path, folder: Path) -> None:
     lock = DaemonLock(path)
     with lock.path.open("w") as looking:
         fcntl.flock(looking, fcntl.LOCK_SH)
@@ -81,9 +81,9 @@ def test_a_lock_file_that_is_a_link_or_in_a_missing_folder_is_refused(path: Path
 
 def test_writers_of_several_processes_take_turns_and_lose_nothing(journal: Journal, path: Path) -> None:
     with ThreadPoolExecutor(3) as pool:
-        running = [pool.submit(children.run, "add_jobs", path, f"rule-{number}", "30") for number in range(3)]
+        running = [pool.submit(children.run_child, "add_jobs", path, f"rule-{number}", "30") for number in range(3)]
         for number in range(30):
-            added(journal, f"{number}.jpg")
+            add_job(journal, f"{number}.jpg")
         for each in running:
             each.result()
     assert sorted(sum(states.values()) for states in journal.counts().values()) == [30, 30, 30, 30]
@@ -93,19 +93,19 @@ def test_writers_of_several_processes_take_turns_and_lose_nothing(journal: Journ
 def test_a_writer_gives_up_on_a_process_that_keeps_the_lock(
     journal: Journal, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job = added(journal)
+    job = add_job(journal)
     monkeypatch.setattr(locks, "PATIENCE", 0.05)
-    with children.holding("hold_write_lock", path):
+    with children.child_holding("hold_write_lock", path):
         with pytest.raises(JournalError, match="another process has kept the journal locked") as caught:
             journal.update(job, note="never")
         assert caught.value.exit_code == 75
-        assert now(journal, job.id).note is None
+        assert get_job(journal, job.id).note is None
     assert journal.update(job, note="later").note == "later"
 
 
 def test_a_writer_waits_for_a_short_hold(journal: Journal, path: Path) -> None:
-    job = added(journal)
-    with children.holding("hold_write_lock", path) as child:
+    job = add_job(journal)
+    with children.child_holding("hold_write_lock", path) as child:
         assert child.stdin is not None
         over = threading.Timer(0.05, child.stdin.close)
         over.start()
@@ -114,22 +114,22 @@ def test_a_writer_waits_for_a_short_hold(journal: Journal, path: Path) -> None:
 
 
 def test_a_lock_by_a_program_that_knows_nothing_of_ours_is_told(journal: Journal, path: Path) -> None:
-    job = added(journal)
+    job = add_job(journal)
     journal._connection.execute("PRAGMA busy_timeout = 10")
     with (
-        children.holding("hold_transaction", path),
+        children.child_holding("hold_transaction", path),
         pytest.raises(JournalError, match="another program keeps the journal locked"),
     ):
         journal.update(job, note="never")
     assert journal.update(job, note="later").note == "later"
 
 
-def test_the_write_of_another_process_shows_and_an_own_one_does_not(journal: Journal, path: Path) -> None:
-    added(journal)
+def test_only_writes_of_other_processes_are_noticed(journal: Journal, path: Path) -> None:
+    add_job(journal)
     before = journal.data_version()
-    added(journal)
+    add_job(journal)
     assert journal.data_version() == before
-    children.run("add_jobs", path, "other", "1")
+    children.run_child("add_jobs", path, "other", "1")
     assert journal.data_version() != before
     assert len(journal.jobs()) == 3
 
@@ -137,7 +137,7 @@ def test_the_write_of_another_process_shows_and_an_own_one_does_not(journal: Jou
 def test_a_reader_sees_what_a_killed_daemon_had_committed(path: Path, clock: FakeClock) -> None:
     Journal.open_for_writing(path, clock).close()
     writer = Journal.open_for_writing(path, clock)
-    added(writer)
+    add_job(writer)
     copy = path.parent / "killed.db"
     for suffix in ("", "-wal"):
         Path(f"{copy}{suffix}").write_bytes(Path(f"{path}{suffix}").read_bytes())

@@ -20,18 +20,18 @@ from picwish_watchd.journal.locks import witnessed
 from picwish_watchd.journal.reader import JournalReader
 from picwish_watchd.journal.writer import Journal
 from tests.support.clock import FakeClock
-from tests.unit.journal.journalkit import added, now
+from tests.unit.journal.journalkit import add_job, get_job
 
 
-def close_with(path: Path, clock: FakeClock, names: int) -> None:
+def create_journal(path: Path, clock: FakeClock, names: int) -> None:
     """Makes a journal of so many jobs and closes it."""
     journal = Journal.open_for_writing(path, clock)
     for number in range(names):
-        added(journal, f"{number}.jpg")
+        add_job(journal, f"{number}.jpg")
     journal.close()
 
 
-def refused(path: Path, clock: FakeClock) -> str:
+def open_error(path: Path, clock: FakeClock) -> str:
     """The message with which both a writer and a reader refuse the file, which stays as it was."""
     before = path.read_bytes()
     with pytest.raises(JournalError) as writing:
@@ -46,7 +46,7 @@ def refused(path: Path, clock: FakeClock) -> str:
 
 
 def test_a_journal_is_made_and_found_again(path: Path, clock: FakeClock) -> None:
-    close_with(path, clock, 2)
+    create_journal(path, clock, 2)
     assert not (path.parent / "journal.db-wal").exists()
     journal = Journal.open_for_writing(path, clock)
     assert [job.relative.name for job in journal.jobs()] == ["1.jpg", "0.jpg"]
@@ -55,21 +55,19 @@ def test_a_journal_is_made_and_found_again(path: Path, clock: FakeClock) -> None
 
 
 def test_commits_are_synced_so_that_a_power_cut_loses_none(journal: Journal, path: Path) -> None:
-    journal.move(added(journal), State.SUBMITTING, "sending it", reserve=5)
+    journal.move(add_job(journal), State.SUBMITTING, "sending it", reserve=5)
     with closing(sqlite3.connect(path)) as other:
         assert other.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     assert journal._connection.execute("PRAGMA synchronous").fetchone()[0] == 2
 
 
-def test_a_power_cut_may_take_jobs_that_only_wait_and_what_is_left_of_the_journal_is_not_refused(
-    path: Path, clock: FakeClock
-) -> None:
+def test_a_power_cut_may_lose_queued_jobs_and_the_journal_still_opens(path: Path, clock: FakeClock) -> None:
     journal = Journal.open_for_writing(path, clock)
-    sent = journal.move(added(journal, "sent.jpg"), State.SUBMITTING, "sending it", reserve=5)
+    sent = journal.move(add_job(journal, "sent.jpg"), State.SUBMITTING, "sending it", reserve=5)
     left = path.with_name("left.db")
     shutil.copyfile(path, left)
     shutil.copyfile(f"{path}-wal", f"{left}-wal")
-    added(journal, "waits.jpg")
+    add_job(journal, "waits.jpg")
     shutil.copyfile(f"{path}.write", f"{left}.write")  # it may have reached the disk by itself
     journal.close()
     after = Journal.open_for_writing(left, clock)
@@ -80,12 +78,12 @@ def test_a_power_cut_may_take_jobs_that_only_wait_and_what_is_left_of_the_journa
 @pytest.mark.parametrize(
     "end", [{"problem": Problem(ErrorCode.CORRUPT, "is corrupt")}, {"result_of": Path("/outbox/a.jpg")}]
 )
-def test_a_job_that_begins_with_its_end_is_synced_for_its_file_may_be_moved_next(
+def test_a_job_added_as_finished_is_synced_before_its_file_moves(
     path: Path, clock: FakeClock, end: dict[str, Any]
 ) -> None:
     journal = Journal.open_for_writing(path, clock)
     before = integrity.last_event(journal._connection)
-    added(journal, **end)
+    add_job(journal, **end)
     assert witnessed(path) == integrity.last_event(journal._connection) > before
     journal.close()
 
@@ -107,7 +105,7 @@ def test_a_reader_makes_no_journal(path: Path) -> None:
 
 def test_a_reader_opens_a_journal_whose_name_needs_quoting(tmp_path: Path, clock: FakeClock) -> None:
     path = tmp_path / "Straße 100%?#&" / os.fsdecode(b"j\xf6urnal.db")
-    close_with(path, clock, 1)
+    create_journal(path, clock, 1)
     found = JournalReader.open(path)
     assert len(found.jobs()) == 1
     found.close()
@@ -117,22 +115,22 @@ def test_another_programs_database_is_refused_and_not_touched(path: Path, clock:
     path.parent.mkdir()
     with closing(sqlite3.connect(path)) as other:
         other.execute("CREATE TABLE contacts (name TEXT)")
-    assert refused(path, clock) == f"{path} is not a journal of picwish-watchd"
+    assert open_error(path, clock) == f"{path} is not a journal of picwish-watchd"
 
 
 def test_a_newer_journal_is_refused_and_not_touched(path: Path, clock: FakeClock) -> None:
-    close_with(path, clock, 1)
+    create_journal(path, clock, 1)
     with closing(sqlite3.connect(path)) as other:
         other.execute("PRAGMA user_version = 99")
         other.execute("PRAGMA journal_mode = DELETE")
-    assert "written by a newer picwish-watchd (schema 99; this one knows" in refused(path, clock)
+    assert "written by a newer picwish-watchd (schema 99; this one knows" in open_error(path, clock)
 
 
 @pytest.mark.parametrize("content", [b"not a database, but longer than its header is " * 50, b"short"])
 def test_a_file_that_is_no_database_is_refused_and_not_touched(path: Path, clock: FakeClock, content: bytes) -> None:
     path.parent.mkdir()
     path.write_bytes(content)
-    assert "the journal is damaged or no SQLite file" in refused(path, clock)
+    assert "the journal is damaged or no SQLite file" in open_error(path, clock)
 
 
 def test_a_folder_in_the_journals_place_is_refused(path: Path, clock: FakeClock) -> None:
@@ -159,16 +157,16 @@ def test_a_journal_that_lost_its_file_but_not_its_wal_is_not_made_anew(path: Pat
 
 
 def test_a_journal_whose_wal_was_removed_after_an_unclean_end_is_refused(path: Path, clock: FakeClock) -> None:
-    close_with(path, clock, 1)
+    create_journal(path, clock, 1)
     shm = path.with_name("journal.db-shm")
     shm.write_bytes(b"left by a daemon that was killed")
-    assert "lost its companion" in refused(path, clock)
+    assert "lost its companion" in open_error(path, clock)
     assert not path.with_name("journal.db-wal").exists()
     shm.unlink()
     JournalReader.open(path).close()
 
 
-def damage(path: Path) -> None:
+def damage_pages(path: Path) -> None:
     """Overwrites all pages but the first one."""
     with path.open("r+b") as file:
         file.seek(4096)
@@ -176,9 +174,9 @@ def damage(path: Path) -> None:
 
 
 def test_damaged_pages_are_told_as_damage_by_every_read(path: Path, clock: FakeClock) -> None:
-    close_with(path, clock, 300)
+    create_journal(path, clock, 300)
     found = JournalReader.open(path)
-    damage(path)
+    damage_pages(path)
     anew = partial(JournalReader.open, path)
     for read in (found.jobs, found.counts, found.verify, lambda: list(found.known("scans")), anew):
         with pytest.raises(JournalError, match="the journal is damaged") as caught:
@@ -189,14 +187,14 @@ def test_damaged_pages_are_told_as_damage_by_every_read(path: Path, clock: FakeC
 
 
 def test_damage_is_found_at_the_start_after_an_unclean_end(path: Path, clock: FakeClock) -> None:
-    close_with(path, clock, 300)
+    create_journal(path, clock, 300)
     open_journal = Journal.open_for_writing(path, clock)
-    added(open_journal)
+    add_job(open_journal)
     copy = path.parent / "copy.db"
     for suffix in ("", "-wal"):
         Path(f"{copy}{suffix}").write_bytes(Path(f"{path}{suffix}").read_bytes())
     open_journal.close()
-    damage(copy)
+    damage_pages(copy)
     with pytest.raises(JournalError, match=f"the journal is damaged: {copy}"):
         Journal.open_for_writing(copy, clock)
 
@@ -206,7 +204,7 @@ def test_a_journal_taken_away_under_the_daemon_stops_it_and_takes_no_writes(
     path: Path, clock: FakeClock, how: str
 ) -> None:
     journal = Journal.open_for_writing(path, clock)
-    job = added(journal)
+    job = add_job(journal)
     elsewhere = path.with_name("elsewhere.db")
     if how == "replaced":
         elsewhere.write_bytes(path.read_bytes())
@@ -218,8 +216,8 @@ def test_a_journal_taken_away_under_the_daemon_stops_it_and_takes_no_writes(
     with pytest.raises(JournalError, match="was moved, replaced or deleted"):
         journal.update(job, note="into nowhere")
     with pytest.raises(JournalError, match="was moved, replaced or deleted"):
-        added(journal)
-    assert now(journal, job.id).note is None
+        add_job(journal)
+    assert get_job(journal, job.id).note is None
     assert len(journal.jobs()) == 1
     journal.close()
 
@@ -239,10 +237,10 @@ def test_a_journal_on_a_network_file_system_is_refused_before_anything_is_made(
     refuse_network(path)
 
 
-STEP = "ALTER TABLE job ADD COLUMN colour TEXT;\nUPDATE job SET colour = 'grey';\n"
+MIGRATION = "ALTER TABLE job ADD COLUMN colour TEXT;\nUPDATE job SET colour = 'grey';\n"
 
 
-def with_step(monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+def add_migration(monkeypatch: pytest.MonkeyPatch, step: str) -> None:
     """A program that knows one step more."""
     monkeypatch.setattr(schema, "MIGRATIONS", (*schema.MIGRATIONS, step))
     for module in (schema, connection, integrity):
@@ -252,12 +250,12 @@ def with_step(monkeypatch: pytest.MonkeyPatch, step: str) -> None:
 def test_an_older_journal_is_brought_up_to_date_and_a_copy_of_it_is_kept(
     path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    close_with(path, clock, 3)
+    create_journal(path, clock, 3)
     old = schema.VERSION
     backup = path.with_name(f"journal.db.schema{old}.bak")
     backup.write_bytes(b"left over by a try that was interrupted")
     with monkeypatch.context() as newer:
-        with_step(newer, STEP)
+        add_migration(newer, MIGRATION)
         journal = Journal.open_for_writing(path, clock)
         assert len(journal.jobs()) == 3
         journal.close()
@@ -275,9 +273,9 @@ def test_an_older_journal_is_brought_up_to_date_and_a_copy_of_it_is_kept(
 def test_a_step_that_fails_leaves_the_older_journal_as_it_was(
     path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    close_with(path, clock, 3)
+    create_journal(path, clock, 3)
     with monkeypatch.context() as newer:
-        with_step(newer, STEP + "INSERT INTO nowhere VALUES (1);\n")
+        add_migration(newer, MIGRATION + "INSERT INTO nowhere VALUES (1);\n")
         with pytest.raises(sqlite3.OperationalError, match="no such table"):
             Journal.open_for_writing(path, clock)
     journal = Journal.open_for_writing(path, clock)
@@ -298,14 +296,14 @@ def test_an_index_that_a_journal_lacks_is_made_when_it_is_opened(path: Path, clo
 
 
 def test_a_new_journal_needs_no_copy(path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
-    with_step(monkeypatch, STEP)
-    close_with(path, clock, 1)
+    add_migration(monkeypatch, MIGRATION)
+    create_journal(path, clock, 1)
     assert [entry.name for entry in path.parent.iterdir() if entry.name.endswith(".bak")] == []
 
 
-def test_a_journal_whose_last_events_went_away_is_refused_by_all(path: Path, clock: FakeClock) -> None:
+def test_a_journal_that_lost_its_last_events_is_refused(path: Path, clock: FakeClock) -> None:
     """As after `rm journal.db-*` beside a daemon that was killed, or with an older copy."""
-    close_with(path, clock, 2)
+    create_journal(path, clock, 2)
     older = path.read_bytes()
     journal = Journal.open_for_writing(path, clock)
     job = journal.jobs()[0]
@@ -324,8 +322,8 @@ def test_a_journal_whose_last_events_went_away_is_refused_by_all(path: Path, clo
     Journal.open_for_writing(path, clock).close()
 
 
-def test_a_journal_that_is_gone_is_begun_anew_only_once_its_witness_is_gone_too(path: Path, clock: FakeClock) -> None:
-    close_with(path, clock, 3)
+def test_a_lost_journal_is_created_anew_only_after_its_lock_file_is_removed(path: Path, clock: FakeClock) -> None:
+    create_journal(path, clock, 3)
     journal = Journal.open_for_writing(path, clock)
     journal.move(journal.jobs()[0], State.SUBMITTING, "sending it", reserve=5)
     journal.close()
@@ -334,15 +332,15 @@ def test_a_journal_that_is_gone_is_begun_anew_only_once_its_witness_is_gone_too(
         with pytest.raises(JournalError, match=r"is gone: .* says that it was there"):
             Journal.open_for_writing(path, clock)
     path.with_name("journal.db.write").unlink()  # a person's word
-    close_with(path, clock, 1)
+    create_journal(path, clock, 1)
     journal = Journal.open_for_writing(path, clock)
     assert len(journal.jobs()) == 1
     journal.close()
 
 
-def test_a_foreign_look_after_a_kill_does_no_harm(path: Path, clock: FakeClock) -> None:
+def test_a_foreign_reader_after_a_kill_does_no_harm(path: Path, clock: FakeClock) -> None:
     """sqlite3 folds the -wal into the file and removes it when it is the last one out."""
-    close_with(path, clock, 1)
+    create_journal(path, clock, 1)
     journal = Journal.open_for_writing(path, clock)
     journal.move(journal.jobs()[0], State.SUBMITTING, "sending it", reserve=5)
     killed = path.with_name("killed")

@@ -13,20 +13,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from picwish_watchd.job import ErrorCode as Code
-from picwish_watchd.job import Job, Original, Problem, Result, State
+from picwish_watchd.job import Job, OriginalStatus, Problem, Result, State
 from picwish_watchd.journal.prune import SLICE
 from picwish_watchd.journal.reader import JournalReader
 from picwish_watchd.journal.writer import Charge, Journal
 from tests.support.clock import FakeClock
-from tests.unit.journal.journalkit import added, now
+from tests.unit.journal.journalkit import add_job, get_job
 
 DAY = 86_400.0
 RESULT = Result(format="jpeg", width=2, height=2, size=9, sha256="f" * 64)
 
 
-def finished(journal: Journal, name: str = "a.jpg", **facts: Any) -> Job:
+def add_done_job(journal: Journal, name: str = "a.jpg", **facts: Any) -> Job:
     """A picture that was paid for and delivered."""
-    job = journal.move(added(journal, name, **facts), State.SUBMITTING, "sending", reserve=5)
+    job = journal.move(add_job(journal, name, **facts), State.SUBMITTING, "sending", reserve=5)
     job = journal.move(job, State.PENDING, "took it", task_id=f"task-{job.id}", answer='{"status": 200}')
     job = journal.move(job, State.FETCHING, "succeeded", charge=Charge.SPENT)
     job = journal.move(job, State.DELIVERING, "in the spool", result=RESULT, output=Path("/outbox") / name)
@@ -44,27 +44,27 @@ def prune_all(journal: Journal, before: float) -> int:
 
 
 def test_of_an_old_job_only_the_way_to_its_end_is_forgotten(journal: Journal, clock: FakeClock) -> None:
-    job = finished(journal)
+    job = add_done_job(journal)
     clock.advance(400 * DAY)
     assert prune_all(journal, clock.now() - 399 * DAY) == 5
-    assert now(journal, job.id) == replace(job, answer=None)
+    assert get_job(journal, job.id) == replace(job, answer=None)
     assert [event.state for event in journal.history(job.id)] == ["done"]
     assert [(row.credits, row.state) for row in journal.spending()] == [(5, "spent")]
 
 
 def test_what_is_younger_stays_whole(journal: Journal, clock: FakeClock) -> None:
-    old = finished(journal, "old.jpg")
+    old = add_done_job(journal, "old.jpg")
     clock.advance(10 * DAY)
-    young = finished(journal, "young.jpg")
+    young = add_done_job(journal, "young.jpg")
     prune_all(journal, clock.now() - DAY)
     assert len(journal.history(old.id)) == 1
     assert len(journal.history(young.id)) == 6
-    assert now(journal, young.id) == young
+    assert get_job(journal, young.id) == young
 
 
 @pytest.mark.parametrize("state", [state for state in State if state not in ("done", "rejected", "failed")])
 def test_what_is_on_its_way_or_waits_for_a_person_stays_whole(journal: Journal, clock: FakeClock, state: State) -> None:
-    job = journal.move(added(journal), State.SUBMITTING, "sending", reserve=5)
+    job = journal.move(add_job(journal), State.SUBMITTING, "sending", reserve=5)
     if state is State.QUEUED:
         job = journal.move(job, State.QUEUED, "429", charge=Charge.RELEASED)
     for step in (State.PENDING, State.FETCHING, State.DELIVERING):
@@ -76,19 +76,21 @@ def test_what_is_on_its_way_or_waits_for_a_person_stays_whole(journal: Journal, 
     lines = journal.history(job.id)
     clock.advance(1000 * DAY)
     assert prune_all(journal, clock.now()) == 0
-    assert now(journal, job.id) == job
+    assert get_job(journal, job.id) == job
     assert journal.history(job.id) == lines
 
 
 def test_a_job_whose_original_is_still_to_be_moved_stays_whole(journal: Journal, clock: FakeClock) -> None:
-    job = journal.update(finished(journal), original=Original.WAITING)
+    job = journal.update(add_done_job(journal), original=OriginalStatus.WAITING)
     clock.advance(1000 * DAY)
     assert prune_all(journal, clock.now()) == 0
-    assert now(journal, job.id) == job
+    assert get_job(journal, job.id) == job
 
 
 def test_an_original_that_was_moved_is_found_by_its_new_place_for_ever(journal: Journal, clock: FakeClock) -> None:
-    job = journal.update(finished(journal), "the original was moved to /archive/a.jpg", original=Original.MOVED)
+    job = journal.update(
+        add_done_job(journal), "the original was moved to /archive/a.jpg", original=OriginalStatus.MOVED
+    )
     job = journal.update(job, "something that came later", note=None)
     clock.advance(1000 * DAY)
     prune_all(journal, clock.now())
@@ -97,36 +99,34 @@ def test_an_original_that_was_moved_is_found_by_its_new_place_for_ever(journal: 
     assert found.id == job.id
 
 
-def test_the_newest_line_is_never_forgotten_so_that_a_lost_journal_is_still_noticed(
+def test_the_newest_event_is_never_pruned_so_loss_is_still_detected(
     journal: Journal, path: Path, clock: FakeClock
 ) -> None:
-    finished(journal)
+    add_done_job(journal)
     last = journal.last_event()
     clock.advance(1000 * DAY)
     prune_all(journal, clock.now())
     assert journal.last_event() == last
     JournalReader.open(path).close()
-    added(journal, "next.jpg")
+    add_job(journal, "next.jpg")
     assert journal.last_event() == last + 1
 
 
 def test_a_failed_job_can_be_retried_after_its_history_has_gone(journal: Journal, clock: FakeClock) -> None:
-    job = journal.move(added(journal), State.SUBMITTING, "sending", reserve=5)
+    job = journal.move(add_job(journal), State.SUBMITTING, "sending", reserve=5)
     problem = Problem(Code.TASK_FAILED, "PicWish could not do it")
     journal.move(job, State.FAILED, "no", charge=Charge.RELEASED, problem=problem, completed_at=clock.now())
     clock.advance(1000 * DAY)
     assert prune_all(journal, clock.now()) == 2
-    again = journal.move(now(journal, job.id), State.QUEUED, "retry", problem=None, completed_at=None)
+    again = journal.move(get_job(journal, job.id), State.QUEUED, "retry", problem=None, completed_at=None)
     clock.advance(1000 * DAY)
     assert prune_all(journal, clock.now()) == 0, "it is on its way again"
     assert [event.state for event in journal.history(again.id)] == ["failed", "queued"]
 
 
-def test_slices_are_small_whatever_is_old_and_one_after_the_other_they_reach_all(
-    journal: Journal, clock: FakeClock
-) -> None:
-    held = journal.move(added(journal, "held.jpg"), State.HELD, "waits for a person")
-    jobs = [finished(journal, f"{number}.jpg") for number in range(100)]
+def test_pruning_works_in_small_slices_that_reach_everything(journal: Journal, clock: FakeClock) -> None:
+    held = journal.move(add_job(journal, "held.jpg"), State.HELD, "waits for a person")
+    jobs = [add_done_job(journal, f"{number}.jpg") for number in range(100)]
     clock.advance(1000 * DAY)
     pieces = [journal.prune(clock.now())]
     while not pieces[-1].last:
@@ -139,14 +139,14 @@ def test_slices_are_small_whatever_is_old_and_one_after_the_other_they_reach_all
 
 
 def test_a_slice_that_finds_nothing_writes_nothing(journal: Journal, path: Path) -> None:
-    finished(journal)
+    add_done_job(journal)
     before = os.path.getsize(f"{path}-wal")
     assert prune_all(journal, 1.0) == 0
     assert os.path.getsize(f"{path}-wal") == before
 
 
 Names = st.sampled_from(["a.jpg", "b.jpg", "c.jpg"])
-Acts = st.lists(
+JobActions = st.lists(
     st.one_of(
         st.tuples(st.just("done"), Names, st.sampled_from(list("xyz"))),
         st.tuples(st.just("copy"), Names, st.sampled_from(list("xyz"))),
@@ -161,24 +161,24 @@ Acts = st.lists(
 
 
 @pytest.mark.untraced
-@given(acts=Acts)
+@given(acts=JobActions)
 @settings(max_examples=40, deadline=None)
-def test_whatever_was_lived_pruning_changes_no_answer_that_a_purchase_depends_on(acts: list[tuple[Any, ...]]) -> None:
+def test_pruning_changes_no_answer_that_a_purchase_depends_on(acts: list[tuple[Any, ...]]) -> None:
     clock = FakeClock()
     with memory_journal(clock) as journal:
         for act in acts:
             if act[0] == "time":
                 clock.advance(act[1] * DAY)
             elif act[0] == "prune":
-                before, newest = answers(journal), journal.last_event()
+                before, newest = query_everything(journal), journal.last_event()
                 prune_all(journal, clock.now() - act[1] * DAY)
-                assert answers(journal) == before
+                assert query_everything(journal) == before
                 assert journal.last_event() == newest
             else:
-                live(journal, clock, *act)
-        before = answers(journal)
+                add_ended_job(journal, clock, *act)
+        before = query_everything(journal)
         prune_all(journal, clock.now() + DAY)
-        assert answers(journal) == before
+        assert query_everything(journal) == before
 
 
 @contextmanager
@@ -191,16 +191,16 @@ def memory_journal(clock: FakeClock) -> Iterator[Journal]:
         journal.close()
 
 
-def live(journal: Journal, clock: FakeClock, act: str, name: str, content: str) -> None:
+def add_ended_job(journal: Journal, clock: FakeClock, act: str, name: str, content: str) -> None:
     """One job of a picture, to its end."""
     clock.advance(60)
     sha = content * 64
     if act == "own":
-        added(journal, name, sha256=sha, result_of=Path("/outbox") / name)
+        add_job(journal, name, sha256=sha, result_of=Path("/outbox") / name)
     elif act == "done":
-        finished(journal, name, sha256=sha)
+        add_done_job(journal, name, sha256=sha)
     else:
-        job = journal.move(added(journal, name, sha256=sha), State.SUBMITTING, "sending", reserve=5)
+        job = journal.move(add_job(journal, name, sha256=sha), State.SUBMITTING, "sending", reserve=5)
         if act == "copy":
             job = journal.move(job, State.QUEUED, "429", charge=Charge.RELEASED)
             journal.move(job, State.DONE, "from the first one's result", completed_at=clock.now())
@@ -210,7 +210,7 @@ def live(journal: Journal, clock: FakeClock, act: str, name: str, content: str) 
             journal.move(job, to, "it ended", charge=charge, problem=problem, completed_at=clock.now())
 
 
-def answers(journal: Journal) -> list[object]:
+def query_everything(journal: Journal) -> list[object]:
     """All that intake, copies, deliveries, budgets and commands ask of the journal before anything is bought."""
 
     def ids(jobs: list[Job]) -> list[int]:

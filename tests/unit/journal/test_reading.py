@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from picwish_watchd.job import UNFINISHED, ErrorCode, Kind, Original, Problem, Stamp, State
+from picwish_watchd.job import UNFINISHED, ErrorCode, OriginalStatus, Problem, SourceKind, Stamp, State
 from picwish_watchd.journal import reader
 from picwish_watchd.journal.reader import JournalReader, behind_another
 from picwish_watchd.journal.rows import Running
 from picwish_watchd.journal.writer import Journal
 from tests.support.clock import FakeClock
-from tests.unit.journal.journalkit import STAMP, added, job_in, new_job, now
+from tests.unit.journal.journalkit import STAMP, add_job, add_job_in_state, get_job, new_job
 
 ODD_NAMES = [b"caf\xe9.jpg", b"\xff\xfe.jpg", b"new\nline.jpg", "日本語.jpg".encode(), b'it\'s "so".jpg', b"%41?#.jpg"]
 
@@ -20,7 +20,7 @@ ODD_NAMES = [b"caf\xe9.jpg", b"\xff\xfe.jpg", b"new\nline.jpg", "日本語.jpg".
 @pytest.mark.parametrize("raw", ODD_NAMES)
 def test_any_name_that_a_file_system_has_comes_back_as_it_went_in(journal: Journal, raw: bytes) -> None:
     name = os.fsdecode(raw)
-    job = added(journal, name)
+    job = add_job(journal, name)
     job = journal.update(job, output=Path("/out") / name)
     assert os.fsencode(job.source) == b"/inbox/" + raw
     assert os.fsencode(job.relative) == raw
@@ -34,10 +34,10 @@ def test_a_message_may_quote_a_name_that_is_not_utf8(journal: Journal) -> None:
     name = os.fsdecode(b"caf\xe9.jpg")
     text = f"{name} ends in the middle"
     escaped = r"caf\udce9.jpg ends in the middle"
-    refused = added(journal, name, problem=Problem(ErrorCode.TRUNCATED, text))
+    refused = add_job(journal, name, problem=Problem(ErrorCode.TRUNCATED, text))
     assert refused.problem == Problem(ErrorCode.TRUNCATED, escaped)
     assert journal.history(refused.id)[-1].message == escaped
-    held = journal.move(added(journal), State.HELD, text, note=text, problem=Problem(ErrorCode.TRUNCATED, text))
+    held = journal.move(add_job(journal), State.HELD, text, note=text, problem=Problem(ErrorCode.TRUNCATED, text))
     assert (held.note, held.problem) == (escaped, Problem(ErrorCode.TRUNCATED, escaped))
     assert journal.history(held.id)[-1].message == escaped
 
@@ -54,22 +54,22 @@ def test_a_message_may_quote_a_name_that_is_not_utf8(journal: Journal) -> None:
     ],
 )
 def test_any_stamp_of_a_file_comes_back_as_it_went_in(journal: Journal, stamp: Stamp) -> None:
-    job = added(journal, stamp=stamp)
+    job = add_job(journal, stamp=stamp)
     assert job.stamp == stamp
     assert dict(journal.known("scans")) == {"a.jpg": stamp}
     journal.restamp(job, Stamp(9, 9, 9))
     journal.restamp(job, stamp)
-    assert now(journal, job.id).stamp == stamp
+    assert get_job(journal, job.id).stamp == stamp
 
 
 def test_a_link_comes_back_as_a_link(journal: Journal) -> None:
-    job = added(journal, "a.url", kind=Kind.LINK, url="https://example.com/a.jpg")
-    assert (job.kind, job.url) == (Kind.LINK, "https://example.com/a.jpg")
+    job = add_job(journal, "a.url", kind=SourceKind.LINK, url="https://example.com/a.jpg")
+    assert (job.kind, job.url) == (SourceKind.LINK, "https://example.com/a.jpg")
 
 
 def test_the_oldest_ready_job_of_the_rule_is_next(journal: Journal, clock: FakeClock) -> None:
-    first, second = added(journal, "a.jpg"), added(journal, "b.jpg")
-    added(journal, "c.jpg", rule="other")
+    first, second = add_job(journal, "a.jpg"), add_job(journal, "b.jpg")
+    add_job(journal, "c.jpg", rule="other")
     assert journal.ready("scans", clock.now()) == first
     assert journal.ready("scans", clock.now(), [first.id]) == second
     assert journal.ready("scans", clock.now(), [first.id, second.id]) is None
@@ -78,7 +78,7 @@ def test_the_oldest_ready_job_of_the_rule_is_next(journal: Journal, clock: FakeC
 
 
 def test_a_job_whose_pause_is_not_over_is_not_ready(journal: Journal, clock: FakeClock) -> None:
-    journal.update(added(journal), not_before=clock.now() + 5)
+    journal.update(add_job(journal), not_before=clock.now() + 5)
     assert journal.ready("scans", clock.now() + 4.9) is None
     assert journal.rules_with(State.QUEUED, clock.now() + 4.9) == []
     assert journal.ready("scans", clock.now() + 5) is not None
@@ -87,35 +87,34 @@ def test_a_job_whose_pause_is_not_over_is_not_ready(journal: Journal, clock: Fak
 
 def test_rules_are_named_once_by_what_they_have_to_do(journal: Journal, clock: FakeClock) -> None:
     for name in ("a.jpg", "b.jpg"):
-        job_in(journal, State.DELIVERING, name)
-    job_in(journal, State.DELIVERING, "c.jpg", rule="gone")
-    added(journal, "d.jpg", rule="new")
+        add_job_in_state(journal, State.DELIVERING, name)
+    add_job_in_state(journal, State.DELIVERING, "c.jpg", rule="gone")
+    add_job(journal, "d.jpg", rule="new")
     assert sorted(journal.rules_with(State.DELIVERING, clock.now())) == ["gone", "scans"]
     assert journal.rules_with(State.PENDING, clock.now()) == []
 
 
 def test_originals_to_dispose_of_are_found_oldest_first(journal: Journal, clock: FakeClock) -> None:
-    first = journal.update(job_in(journal, State.DONE, "a.jpg"), original=Original.WAITING)
-    second = journal.update(job_in(journal, State.DONE, "b.jpg"), original=Original.WAITING)
-    added(journal, "c.jpg", rule="other")
+    first = journal.update(add_job_in_state(journal, State.DONE, "a.jpg"), original=OriginalStatus.WAITING)
+    second = journal.update(add_job_in_state(journal, State.DONE, "b.jpg"), original=OriginalStatus.WAITING)
+    add_job(journal, "c.jpg", rule="other")
     assert journal.rules_with_originals(clock.now()) == ["scans"]
     assert journal.next_original("scans", clock.now()) == first
     assert journal.originals_waiting() == 2
     journal.update(first, note="it is locked", not_before=clock.now() + 9)
     assert journal.next_original("scans", clock.now()) == second
     assert journal.originals_waiting() == 1
-    journal.update(second, original=Original.MOVED)
+    journal.update(second, original=OriginalStatus.MOVED)
     assert journal.next_original("scans", clock.now()) is None
     assert journal.rules_with_originals(clock.now() + 9) == ["scans"]
 
 
-def test_originals_that_wait_for_one_folder_are_put_off_together_and_others_are_not(
-    journal: Journal, clock: FakeClock
-) -> None:
+def test_originals_waiting_for_one_folder_are_postponed_together(journal: Journal, clock: FakeClock) -> None:
     first, second = (
-        journal.update(job_in(journal, State.DONE, name), original=Original.WAITING) for name in ("a.jpg", "b.jpg")
+        journal.update(add_job_in_state(journal, State.DONE, name), original=OriginalStatus.WAITING)
+        for name in ("a.jpg", "b.jpg")
     )
-    bad = journal.update(job_in(journal, State.FAILED, "c.jpg"), original=Original.WAITING)
+    bad = journal.update(add_job_in_state(journal, State.FAILED, "c.jpg"), original=OriginalStatus.WAITING)
     journal.put_off_originals(second, clock.now() + 60)
     assert journal.next_original("scans", clock.now()) == bad
     assert journal.originals_waiting(clock.now()) == 1
@@ -131,9 +130,9 @@ def test_originals_that_wait_for_one_folder_are_put_off_together_and_others_are_
 
 
 def test_running_tasks_come_in_the_order_of_their_submission(journal: Journal) -> None:
-    late = journal.update(job_in(journal, State.PENDING, "a.jpg"), submitted_at=20.0, not_before=25.0)
-    early = journal.update(job_in(journal, State.PENDING, "b.jpg"), submitted_at=10.0, type=1)
-    job_in(journal, State.FETCHING, "c.jpg")
+    late = journal.update(add_job_in_state(journal, State.PENDING, "a.jpg"), submitted_at=20.0, not_before=25.0)
+    early = journal.update(add_job_in_state(journal, State.PENDING, "b.jpg"), submitted_at=10.0, type=1)
+    add_job_in_state(journal, State.FETCHING, "c.jpg")
     assert journal.running() == [
         Running(early.id, "scans", 1, 10.0, 0.0),
         Running(late.id, "scans", 0, 20.0, 25.0),
@@ -142,7 +141,7 @@ def test_running_tasks_come_in_the_order_of_their_submission(journal: Journal) -
 
 
 def test_more_running_tasks_than_are_read_at_once_are_all_told(journal: Journal) -> None:
-    ids = [job_in(journal, State.PENDING, f"{number}.jpg").id for number in range(3)]
+    ids = [add_job_in_state(journal, State.PENDING, f"{number}.jpg").id for number in range(3)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(reader, "_PAGE", 2)
         assert [task.id for task in journal.running()] == ids
@@ -150,17 +149,17 @@ def test_more_running_tasks_than_are_read_at_once_are_all_told(journal: Journal)
 
 def test_counts_are_by_rule_and_state_and_sums_by_what_is_left_to_do(journal: Journal) -> None:
     for number, state in enumerate(State):
-        job_in(journal, state, f"{number}.jpg")
-    job_in(journal, State.PENDING, "z.jpg", rule="other")
+        add_job_in_state(journal, state, f"{number}.jpg")
+    add_job_in_state(journal, State.PENDING, "z.jpg", rule="other")
     assert journal.counts() == {"scans": dict.fromkeys(State, 1), "other": {State.PENDING: 1}}
     assert journal.unfinished() == len(UNFINISHED) + 1
     assert journal.unsaved() == 4
 
 
 def test_the_newest_job_of_a_file_and_of_an_output_is_found(journal: Journal) -> None:
-    added(journal)
-    second = journal.update(added(journal), output=Path("/out/a.png"))
-    third = journal.update(added(journal, "b.jpg"), output=Path("/out/a.png"))
+    add_job(journal)
+    second = journal.update(add_job(journal), output=Path("/out/a.png"))
+    third = journal.update(add_job(journal, "b.jpg"), output=Path("/out/a.png"))
     assert journal.last_of(Path("/inbox/a.jpg")) == second
     assert journal.owner_of_output(Path("/out/a.png")) == third
     assert journal.last_of(Path("/inbox/c.jpg")) is None
@@ -168,32 +167,32 @@ def test_the_newest_job_of_a_file_and_of_an_output_is_found(journal: Journal) ->
 
 
 def test_the_newest_job_that_follows_a_task_is_found(journal: Journal) -> None:
-    journal.update(added(journal), task_id="t-1")
-    second = journal.update(added(journal), task_id="t-1")
+    journal.update(add_job(journal), task_id="t-1")
+    second = journal.update(add_job(journal), task_id="t-1")
     assert journal.owner_of_task("t-1") == second
     assert journal.owner_of_task("t-2") is None
 
 
-def test_jobs_that_were_tried_and_put_off_wait_in_vain(journal: Journal) -> None:
-    journal.update(added(journal), note="no room in the outbox", not_before=5.0)
-    journal.update(added(journal), not_before=5.0)
-    journal.update(added(journal), note="only a remark")
+def test_postponed_jobs_count_as_tried_in_vain(journal: Journal) -> None:
+    journal.update(add_job(journal), note="no room in the outbox", not_before=5.0)
+    journal.update(add_job(journal), not_before=5.0)
+    journal.update(add_job(journal), note="only a remark")
     assert journal.waiting_in_vain(State.QUEUED) == 1
     assert journal.waiting_in_vain(State.DELIVERING) == 0
 
 
-def test_known_are_the_files_that_may_still_lie_in_the_inbox_newest_stamp_last(journal: Journal) -> None:
-    journal.update(added(journal, "moved.jpg"), original=Original.MOVED)
-    journal.update(added(journal, "waits.jpg"), original=Original.WAITING)
-    added(journal, "a.jpg")
-    added(journal, "a.jpg", stamp=Stamp(2, 2, 2))
-    added(journal, "b.jpg", rule="other")
+def test_known_files_are_those_possibly_in_the_inbox_newest_stamp_last(journal: Journal) -> None:
+    journal.update(add_job(journal, "moved.jpg"), original=OriginalStatus.MOVED)
+    journal.update(add_job(journal, "waits.jpg"), original=OriginalStatus.WAITING)
+    add_job(journal, "a.jpg")
+    add_job(journal, "a.jpg", stamp=Stamp(2, 2, 2))
+    add_job(journal, "b.jpg", rule="other")
     assert list(journal.known("scans")) == [("waits.jpg", STAMP), ("a.jpg", STAMP), ("a.jpg", Stamp(2, 2, 2))]
 
 
 def test_only_jobs_that_moved_since_an_event_are_changed(journal: Journal) -> None:
     assert journal.last_event() == 0
-    old, job = job_in(journal, State.HELD, "old.jpg"), job_in(journal, State.PENDING, "a.jpg")
+    old, job = add_job_in_state(journal, State.HELD, "old.jpg"), add_job_in_state(journal, State.PENDING, "a.jpg")
     before = journal.last_event()
     assert journal.changed_since(before, list(State)) == []
     assert journal.counts_since(before) == {State.PENDING: 1}
@@ -207,9 +206,9 @@ def test_only_jobs_that_moved_since_an_event_are_changed(journal: Journal) -> No
 
 
 def test_counts_since_an_event_follow_each_change_and_what_another_process_does(journal: Journal) -> None:
-    job_in(journal, State.DONE, "old.jpg")
+    add_job_in_state(journal, State.DONE, "old.jpg")
     before = journal.last_event()
-    first, second = job_in(journal, State.PENDING, "a.jpg"), job_in(journal, State.HELD, "b.jpg")
+    first, second = add_job_in_state(journal, State.PENDING, "a.jpg"), add_job_in_state(journal, State.HELD, "b.jpg")
     assert journal.counts_since(before) == {State.PENDING: 1, State.HELD: 1}
     beside = Journal.open_beside(journal.path, FakeClock())
     beside.move(second, State.QUEUED, "retry")
@@ -224,7 +223,7 @@ def test_counts_since_an_event_follow_each_change_and_what_another_process_does(
 
 def test_jobs_are_listed_newest_first_by_state_and_rule(journal: Journal) -> None:
     ids = journal.add([new_job(f"{n}.jpg", rule="odd" if n % 2 else "even") for n in range(6)])
-    journal.move(now(journal, ids[0]), State.HELD, "held")
+    journal.move(get_job(journal, ids[0]), State.HELD, "held")
     assert [job.id for job in journal.jobs()] == ids[::-1]
     assert [job.id for job in journal.jobs(oldest_first=True, limit=2)] == ids[:2]
     assert [job.id for job in journal.jobs(rule="odd")] == [ids[5], ids[3], ids[1]]
@@ -242,7 +241,7 @@ def test_an_unknown_job_is_none_and_has_no_history(journal: Journal) -> None:
 
 def test_task_seconds_are_by_type_newest_first(journal: Journal) -> None:
     for seconds, model in ((1.0, 0), (2.0, 1), (3.0, 0), (4.0, 0)):
-        journal.update(added(journal), task_seconds=seconds, type=model)
+        journal.update(add_job(journal), task_seconds=seconds, type=model)
     assert journal.task_seconds(0, 2) == [4.0, 3.0]
     assert journal.task_seconds(1, 9) == [2.0]
 
@@ -250,24 +249,22 @@ def test_task_seconds_are_by_type_newest_first(journal: Journal) -> None:
 def test_a_reader_sees_what_a_writer_committed_while_both_are_open(journal: Journal, path: Path) -> None:
     reader = JournalReader.open(path)
     try:
-        job = added(journal)
+        job = add_job(journal)
         assert reader.get(job.id) == job
         seen = reader.data_version()
         journal.update(job, note="news")
         assert reader.data_version() != seen
-        assert now(journal, job.id).note == "news"
+        assert get_job(journal, job.id).note == "news"
         reader.verify()
     finally:
         reader.close()
 
 
 @pytest.mark.parametrize("state", [State.QUEUED, State.DELIVERING])
-def test_copies_that_wait_for_another_are_told_apart_from_what_was_tried_in_vain_itself(
-    journal: Journal, clock: FakeClock, state: State
-) -> None:
-    job_in(journal, state)
-    copies = [added(journal, rule=rule) for rule in ("scans", "scans", "other")]
-    added(journal, "b.jpg")
+def test_waiting_copies_are_told_apart_from_postponed_jobs(journal: Journal, clock: FakeClock, state: State) -> None:
+    add_job_in_state(journal, state)
+    copies = [add_job(journal, rule=rule) for rule in ("scans", "scans", "other")]
+    add_job(journal, "b.jpg")
     assert behind_another(journal) == 2
     journal.update(copies[0], note="it cannot be read", not_before=clock.now() + 30)
     assert behind_another(journal) == 1
@@ -286,13 +283,11 @@ QUESTIONS: dict[str, Callable[[Journal, float], object]] = {
 }
 
 
-def test_what_the_loop_asks_all_the_time_costs_the_same_beside_any_number_of_queued_jobs(
-    journal: Journal, clock: FakeClock
-) -> None:
+def test_the_loops_queries_cost_the_same_beside_any_number_of_jobs(journal: Journal, clock: FakeClock) -> None:
     """Counted in SQLite's own steps: a look at each of the jobs here would take tens of thousands."""
     for rule, flood in (("scans", False), ("flooded", True)):
         journal.add([new_job(f"{rule}{number}.jpg", rule, flood=flood) for number in range(4_000)])
-    added(journal, "a.jpg", rule="other")
+    add_job(journal, "a.jpg", rule="other")
     steps = [0]
 
     def step() -> None:

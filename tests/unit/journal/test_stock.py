@@ -7,17 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from picwish_watchd.job import LEGAL_MOVES, State
+from picwish_watchd.job import ALLOWED_TRANSITIONS, State
 from picwish_watchd.journal import job_counts
 from picwish_watchd.journal.job_counts import Stock
 from picwish_watchd.journal.reader import JournalReader
 from picwish_watchd.journal.status_reader import Overview
 from picwish_watchd.journal.writer import Charge, Journal, StaleJobError
 from tests.support.clock import FakeClock
-from tests.unit.journal.journalkit import added, job_in, new_job, now
+from tests.unit.journal.journalkit import add_job, add_job_in_state, get_job, new_job
 
 
-def afresh(path: Path) -> dict[str, dict[State, int]]:
+def count_from_scratch(path: Path) -> dict[str, dict[State, int]]:
     """As a reader counts that knows nothing yet."""
     reader = JournalReader.open(path)
     try:
@@ -31,23 +31,23 @@ def afresh(path: Path) -> dict[str, dict[State, int]]:
         reader.close()
 
 
-def some_change(journal: Journal, chance: random.Random) -> None:
+def make_random_change(journal: Journal, chance: random.Random) -> None:
     if chance.random() < 0.4:
         rule = chance.choice(("scans", "fotos"))
         journal.add([new_job(f"{chance.random()}.jpg", rule) for _ in range(chance.randint(1, 3))])
     if ids := [job.id for job in journal.jobs()]:
-        job = now(journal, chance.choice(ids))
+        job = get_job(journal, chance.choice(ids))
         if chance.random() < 0.3:
             journal.update(job, "a note")
-        elif LEGAL_MOVES[job.state]:
-            to = chance.choice(sorted(LEGAL_MOVES[job.state]))
+        elif ALLOWED_TRANSITIONS[job.state]:
+            to = chance.choice(sorted(ALLOWED_TRANSITIONS[job.state]))
             journal.move(
                 job, to, "on its way", completed_at=journal._clock.now(), charge=chance.choice((None, *Charge))
             )
 
 
 @pytest.mark.parametrize("most", [4000, 3])
-def test_it_is_right_after_any_changes_of_ours_and_of_others_and_after_pruning(
+def test_counts_are_right_after_own_and_foreign_changes_and_pruning(
     journal: Journal, path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, most: int
 ) -> None:
     monkeypatch.setattr(job_counts, "_MOST", most)
@@ -55,39 +55,37 @@ def test_it_is_right_after_any_changes_of_ours_and_of_others_and_after_pruning(
     other = Journal.open_beside(path, clock)
     for _ in range(60):
         for _ in range(chance.randint(0, 4)):
-            some_change(chance.choice((journal, other)), chance)
+            make_random_change(chance.choice((journal, other)), chance)
         if chance.random() < 0.1:
             clock.advance(10)
             journal.prune(clock.now() - 1)
-        assert journal.counts() == other.counts() == afresh(path)
+        assert journal.counts() == other.counts() == count_from_scratch(path)
     assert {state for states in journal.counts().values() for state in states} >= {State.DONE, State.HELD}
     other.close()
 
 
-def test_whoever_believes_an_earlier_count_finds_what_changed_since(
-    journal: Journal, path: Path, clock: FakeClock
-) -> None:
+def test_adopting_an_earlier_count_finds_later_changes(journal: Journal, path: Path, clock: FakeClock) -> None:
     for name in ("a.jpg", "b.jpg"):
-        job_in(journal, State.HELD, name)
+        add_job_in_state(journal, State.HELD, name)
     midnight = clock.now()
-    journal.move(added(journal, "c.jpg"), State.SUBMITTING, "sending", reserve=5)
+    journal.move(add_job(journal, "c.jpg"), State.SUBMITTING, "sending", reserve=5)
     told = json.loads(json.dumps(journal.stock().told()))
     for changes in range(3):
         reader = Overview.open(path)
         reader.believe(Stock.recalled(told), {midnight: journal.credits_since(midnight)})
-        assert reader.counts() == journal.counts() == afresh(path)
+        assert reader.counts() == journal.counts() == count_from_scratch(path)
         assert reader.credits_since(midnight) == journal.credits_since(midnight) == 5 * (changes + 1)
         reader.close()
-        journal.move(added(journal, f"{changes}.jpg", "fotos"), State.SUBMITTING, "sending", reserve=5)
+        journal.move(add_job(journal, f"{changes}.jpg", "fotos"), State.SUBMITTING, "sending", reserve=5)
 
 
-def test_credits_that_were_told_are_not_believed_once_the_ledger_has_changed(
+def test_adopted_credits_are_dropped_once_the_ledger_has_changed(
     journal: Journal, path: Path, clock: FakeClock
 ) -> None:
-    job = journal.move(added(journal), State.SUBMITTING, "sending", reserve=5)
+    job = journal.move(add_job(journal), State.SUBMITTING, "sending", reserve=5)
     stock, day = journal.stock(), clock.now()
     assert journal.credits_since(day) == 5
-    added(journal, "b.jpg")  # costs nothing: the sum stays as it was told
+    add_job(journal, "b.jpg")  # costs nothing: the sum stays as it was told
     reader = Overview.open(path)
     reader.believe(stock, {day: 77})
     assert reader.credits_since(day) == 77
@@ -98,20 +96,20 @@ def test_credits_that_were_told_are_not_believed_once_the_ledger_has_changed(
     reader.close()
 
 
-def test_of_a_known_stock_only_what_changed_is_counted(journal: Journal) -> None:
+def test_only_changes_since_a_known_count_are_counted(journal: Journal) -> None:
     journal.add([new_job(f"{number}.jpg") for number in range(50)])
     assert journal.counts() == {"scans": {State.QUEUED: 50}}
     asked: list[str] = []
     journal._connection.set_trace_callback(asked.append)
     assert [journal.totals([State.QUEUED, State.HELD]) for _ in range(3)] == [{State.QUEUED: 50}] * 3
     assert [sql for sql in asked if "FROM job" in sql] == []
-    journal.move(now(journal, 7), State.HELD, "wait")
+    journal.move(get_job(journal, 7), State.HELD, "wait")
     asked.clear()
     assert journal.totals([State.QUEUED, State.HELD]) == {State.QUEUED: 49, State.HELD: 1}
     assert [sql.startswith(("SELECT coalesce(max(id)", "\nWITH touched", "--")) for sql in asked] == [True] * len(asked)
 
 
-def test_what_changed_is_found_without_a_look_at_what_did_not(journal: Journal) -> None:
+def test_changes_are_found_without_reading_unchanged_jobs(journal: Journal) -> None:
     values = {"event": 1, "job": 1}
     plan = [row[3] for row in journal._connection.execute(f"EXPLAIN QUERY PLAN {job_counts._CHANGES}", values)]
     assert [step for step in plan if step.startswith(("SCAN job", "SCAN event"))] == []
@@ -126,7 +124,7 @@ def test_a_flood_that_stands_is_not_counted_again_until_something_changes(
     journal._connection.set_trace_callback(lambda sql: asked.append(sql) if "flood = 1" in sql else None)
     assert [journal.floods() for _ in range(3)] == [{"scans": 5}] * 3
     assert len(asked) == 1
-    journal.move(now(journal, 1), State.REJECTED, "gone", completed_at=1.0)
+    journal.move(get_job(journal, 1), State.REJECTED, "gone", completed_at=1.0)
     assert journal.floods() == {"scans": 4}
     other = Journal.open_beside(path, clock)
     other.approve("scans", [])
@@ -135,7 +133,7 @@ def test_a_flood_that_stands_is_not_counted_again_until_something_changes(
 
 
 def test_nothing_of_a_transaction_that_is_rolled_back_is_remembered(journal: Journal, path: Path) -> None:
-    job = added(journal)
+    job = add_job(journal)
     assert journal.counts() == {"scans": {State.QUEUED: 1}}
     with suppress(StaleJobError), journal._transaction() as cursor:
         journal._note_event(cursor, job.id, State.HELD, "held")
@@ -143,12 +141,12 @@ def test_nothing_of_a_transaction_that_is_rolled_back_is_remembered(journal: Jou
         assert journal.counts() == {"scans": {State.HELD: 1}}
         raise StaleJobError
     assert journal.counts() == {"scans": {State.QUEUED: 1}}
-    journal.move(added(journal, "b.jpg"), State.HELD, "held")
-    assert journal.counts() == {"scans": {State.HELD: 1, State.QUEUED: 1}} == afresh(path)
+    journal.move(add_job(journal, "b.jpg"), State.HELD, "held")
+    assert journal.counts() == {"scans": {State.HELD: 1, State.QUEUED: 1}} == count_from_scratch(path)
 
 
-def test_an_empty_journal_has_an_empty_stock(journal: Journal) -> None:
+def test_an_empty_journal_has_no_counts(journal: Journal) -> None:
     assert journal.stock() == Stock(0, 0, {})
     assert journal.counts() == {}
-    added(journal)
+    add_job(journal)
     assert journal.counts() == {"scans": {State.QUEUED: 1}}

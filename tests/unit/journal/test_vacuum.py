@@ -12,37 +12,37 @@ from picwish_watchd.journal.vacuum import vacuum
 from picwish_watchd.journal.writer import Journal
 from tests.support.clock import FakeClock
 from tests.unit.journal import children
-from tests.unit.journal.journalkit import job_in, new_job
-from tests.unit.journal.test_disk import mounted, mounting
-from tests.unit.journal.test_prune import DAY, answers, finished, prune_all
+from tests.unit.journal.journalkit import add_job_in_state, new_job
+from tests.unit.journal.test_disk import mount_command, mounting
+from tests.unit.journal.test_prune import DAY, add_done_job, prune_all, query_everything
 
 
-def filled(path: Path, clock: FakeClock, number: int = 200) -> None:
+def fill_with_free_pages(path: Path, clock: FakeClock, number: int = 200) -> None:
     """A journal of which the half is free pages."""
     journal = Journal.open_for_writing(path, clock)
     for each in range(number):
-        finished(journal, f"{each}.jpg")
+        add_done_job(journal, f"{each}.jpg")
     clock.advance(400 * DAY)
     prune_all(journal, clock.now())
     journal.close()
 
 
 def test_the_file_gets_smaller_and_says_the_same(path: Path, clock: FakeClock) -> None:
-    filled(path, clock)
+    fill_with_free_pages(path, clock)
     journal = Journal.open_for_writing(path, clock)
-    told = answers(journal)
+    told = query_everything(journal)
     journal.close()
     before, after = vacuum(path, clock)
     assert after < 0.85 * before
     assert (os.path.getsize(path), os.listdir(path.parent).count("journal.db-wal")) == (after, 0)
     journal = Journal.open_for_writing(path, clock)
     journal.verify()
-    assert answers(journal) == told
+    assert query_everything(journal) == told
     journal.close()
 
 
-def test_a_reader_beside_it_is_no_hindrance(path: Path, clock: FakeClock) -> None:
-    filled(path, clock)
+def test_a_concurrent_reader_does_not_prevent_a_vacuum(path: Path, clock: FakeClock) -> None:
+    fill_with_free_pages(path, clock)
     reader = JournalReader.open(path)
     jobs = reader.all_jobs()
     first = next(jobs)
@@ -51,25 +51,25 @@ def test_a_reader_beside_it_is_no_hindrance(path: Path, clock: FakeClock) -> Non
     reader.close()
 
 
-def test_it_is_refused_while_a_daemon_runs(path: Path, clock: FakeClock) -> None:
-    filled(path, clock, 1)
-    with children.holding("hold_daemon_lock", path), pytest.raises(JournalBusyError, match="is running"):
+def test_a_vacuum_is_refused_while_a_daemon_runs(path: Path, clock: FakeClock) -> None:
+    fill_with_free_pages(path, clock, 1)
+    with children.child_holding("hold_daemon_lock", path), pytest.raises(JournalBusyError, match="is running"):
         vacuum(path, clock)
 
 
 @pytest.mark.parametrize("state", [State.SUBMITTING, State.PENDING, State.FETCHING, State.DELIVERING])
-def test_it_is_refused_while_an_image_is_on_its_way(path: Path, clock: FakeClock, state: State) -> None:
+def test_a_vacuum_is_refused_while_an_image_is_in_flight(path: Path, clock: FakeClock, state: State) -> None:
     journal = Journal.open_for_writing(path, clock)
-    job_in(journal, state)
+    add_job_in_state(journal, state)
     journal.close()
     with pytest.raises(JournalBusyError, match="1 image is on the way to or from PicWish; the journal was not touched"):
         vacuum(path, clock)
 
 
-def test_images_that_only_wait_are_no_hindrance(path: Path, clock: FakeClock) -> None:
+def test_queued_images_do_not_prevent_a_vacuum(path: Path, clock: FakeClock) -> None:
     journal = Journal.open_for_writing(path, clock)
     journal.add([new_job()])
-    job_in(journal, State.HELD, "b.jpg")
+    add_job_in_state(journal, State.HELD, "b.jpg")
     journal.close()
     vacuum(path, clock)
 
@@ -81,10 +81,10 @@ def test_where_there_is_no_journal_none_is_made(path: Path, clock: FakeClock) ->
 
 
 @mounting
-def test_a_disk_with_little_room_is_told_of_and_nothing_is_touched(path: Path) -> None:
+def test_a_vacuum_without_disk_space_is_refused_and_changes_nothing(path: Path) -> None:
     path.parent.mkdir()
-    small = mounted('mount -t tmpfs -o size=2400k tmpfs "$1"', path.parent)
-    refused, after = children.run("vacuum_with_little_room", path, before=small).splitlines()
+    small = mount_command('mount -t tmpfs -o size=2400k tmpfs "$1"', path.parent)
+    refused, after = children.run_child("vacuum_with_little_room", path, before=small).splitlines()
     assert refused.startswith(f"75 {path.parent} has ")
     assert "MiB are needed while the journal is written anew; it was not touched" in refused
     assert after == "1000 jobs"

@@ -21,16 +21,16 @@ from picwish_watchd.clock import Clock
 from picwish_watchd.config.loader import load
 from picwish_watchd.config.model import Config
 from picwish_watchd.config.strings import Address
-from picwish_watchd.counters import Tally
+from picwish_watchd.counters import Counters
 from picwish_watchd.errors import ConfigError
 from picwish_watchd.job import State
 from picwish_watchd.journal.writer import Charge, Journal
 from picwish_watchd.metrics.http_server import Server
 from picwish_watchd.metrics.loop_state import Live, Watch
 from picwish_watchd.metrics.probes import Survey
-from picwish_watchd.pipeline.gate import Blocked, Reason
-from tests.support.asking import Told, ask
-from tests.unit.journal.journalkit import added, job_in
+from picwish_watchd.pipeline.gate import CloseReason, GateClosure
+from tests.support.asking import HttpReply, get
+from tests.unit.journal.journalkit import add_job, add_job_in_state
 
 TOKEN = "s3cret-token"
 LOOPBACK = Address("127.0.0.1", 0)
@@ -51,8 +51,8 @@ def journal(config: Config) -> Iterator[Journal]:
     """With a job in each state, the done one paid for, and a spool beside it."""
     journal = Journal.open_for_writing(config.journal, Clock())
     for state in State:
-        job_in(journal, state, f"{state}.jpg")
-    job = added(journal, "paid.jpg", "plates")
+        add_job_in_state(journal, state, f"{state}.jpg")
+    job = add_job(journal, "paid.jpg", "plates")
     job = journal.move(job, State.SUBMITTING, "sending", reserve=5)
     journal.move(job, State.HELD, "nobody knows", charge=Charge.DOUBTFUL)
     Path(f"{config.journal}.spool").mkdir()
@@ -67,12 +67,12 @@ def _servers_end_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def survey(config: Config, journal: Journal) -> Survey:
-    return surveyed(config)
+    return make_probe(config)
 
 
-def surveyed(config: Config) -> Survey:
+def make_probe(config: Config) -> Survey:
     """As if the event loop had just told that all is well."""
-    survey = Survey(Clock(), Tally())
+    survey = Survey(Clock(), Counters())
     watches = tuple(Watch(rule.name, watching=True, away=None, alive=True) for rule in config.rules)
     survey.live = Live(time.monotonic(), config, config.journal, stopping=False, blocked=None, watches=watches)
     return survey
@@ -85,18 +85,18 @@ def server(survey: Survey) -> Iterator[Server]:
     server.close()
 
 
-def get(server: Server, path: str, method: str = "GET", **headers: str) -> Told:
-    return ask(server.bound.port, path, method=method, **headers)
+def get_page(server: Server, path: str, method: str = "GET", **headers: str) -> HttpReply:
+    return get(server.bound.port, path, method=method, **headers)
 
 
-def codes(told: Told) -> list[tuple[str, str | None]]:
+def reason_codes(told: HttpReply) -> list[tuple[str, str | None]]:
     assert (told.status == 200) == (told.json["status"] == "ok") == (not told.json["reasons"])
     return [(reason["code"], reason.get("rule")) for reason in told.json["reasons"]]
 
 
 def test_metrics_tell_what_the_journal_says(server: Server, config: Config) -> None:
     Path(f"{config.journal}.spool", "7.result").write_bytes(bytes(1000))
-    samples = get(server, "/metrics").samples
+    samples = get_page(server, "/metrics").samples
     assert {state: samples["picwish_watchd_jobs", "scans", state] for state in State} == dict.fromkeys(State, 1)
     assert samples["picwish_watchd_jobs", "plates", "held"] == 1
     assert samples["picwish_watchd_doubtful_credits",] == 5
@@ -108,16 +108,16 @@ def test_metrics_tell_what_the_journal_says(server: Server, config: Config) -> N
     assert (samples["picwish_watchd_spool_files",], samples["picwish_watchd_spool_bytes",]) == (1, 1000)
 
 
-def test_a_figure_is_right_right_after_the_journal_changed(server: Server, journal: Journal) -> None:
-    assert get(server, "/metrics").samples["picwish_watchd_jobs", "plates", "queued"] == 0
-    job = added(journal, "b.jpg", "plates")
-    assert get(server, "/metrics").samples["picwish_watchd_jobs", "plates", "queued"] == 1
+def test_metrics_follow_a_journal_change_at_once(server: Server, journal: Journal) -> None:
+    assert get_page(server, "/metrics").samples["picwish_watchd_jobs", "plates", "queued"] == 0
+    job = add_job(journal, "b.jpg", "plates")
+    assert get_page(server, "/metrics").samples["picwish_watchd_jobs", "plates", "queued"] == 1
     journal.move(job, State.SUBMITTING, "sending", reserve=4)
-    assert get(server, "/metrics").samples["picwish_watchd_reserved_credits",] == 4
+    assert get_page(server, "/metrics").samples["picwish_watchd_reserved_credits",] == 4
 
 
 def test_openmetrics_is_spoken_too_and_no_label_is_a_path(server: Server) -> None:
-    told = get(server, "/metrics", Accept="application/openmetrics-text; version=1.0.0")
+    told = get_page(server, "/metrics", Accept="application/openmetrics-text; version=1.0.0")
     families = list(text_string_to_metric_families(told.body))  # type: ignore[no-untyped-call]
     labels = {pair for family in families for sample in family.samples for pair in sample.labels.items()}
     assert {name for name, _ in labels} <= {"rule", "state", "kind", "code", "period", "le", "version", "python"}
@@ -128,14 +128,14 @@ def test_openmetrics_is_spoken_too_and_no_label_is_a_path(server: Server) -> Non
 
 def test_each_query_of_the_dashboard_names_a_metric_that_exists(server: Server, survey: Survey) -> None:
     assert survey.live is not None
-    tally = Tally()
-    tally.request("create", "200")
-    tally.walked("scans", 0.1)
+    tally = Counters()
+    tally.count_request("create", "200")
+    tally.observe_scan("scans", 0.1)
     full = Survey(Clock(), tally)
     full.live = survey.live
     busy = Server(LOOPBACK, full, None)
     try:
-        there = {name for name, *_ in get(busy, "/metrics").samples}
+        there = {name for name, *_ in get_page(busy, "/metrics").samples}
     finally:
         busy.close()
     text = importlib.resources.files("picwish_watchd.metrics").joinpath("grafana-dashboard.json").read_text("utf-8")
@@ -150,21 +150,21 @@ def test_each_query_of_the_dashboard_names_a_metric_that_exists(server: Server, 
 def test_a_version_of_openmetrics_that_there_is_not_is_answered_all_the_same(
     server: Server, capsys: pytest.CaptureFixture[str], version: str
 ) -> None:
-    told = get(server, "/metrics", Accept=f"application/openmetrics-text; version={version}, */*")
+    told = get_page(server, "/metrics", Accept=f"application/openmetrics-text; version={version}, */*")
     assert told.status == 200
     assert "picwish_watchd_jobs{" in told.body
     assert "http.failed" not in capsys.readouterr().out
 
 
-def test_what_is_not_asked_for_well_is_answered_in_short(server: Server) -> None:
-    head = get(server, "/metrics", "HEAD")
+def test_malformed_requests_get_a_short_answer(server: Server) -> None:
+    head = get_page(server, "/metrics", "HEAD")
     assert (head.status, head.body) == (200, "")
     assert int(head.headers["Content-Length"]) > 1000
-    assert get(server, "/healthz", "HEAD").status == 200
+    assert get_page(server, "/healthz", "HEAD").status == 200
     for path in ("/", "/metrics/", "/favicon.ico", "/../etc/passwd"):
-        assert get(server, path).status == 404
+        assert get_page(server, path).status == 404
     for method in ("POST", "PUT", "DELETE", "OPTIONS", "TRACE"):
-        told = get(server, "/metrics", method)
+        told = get_page(server, "/metrics", method)
         assert (told.status, told.headers["Allow"]) == (405, "GET, HEAD")
 
 
@@ -173,13 +173,13 @@ def test_with_a_token_every_request_must_bear_it(survey: Survey) -> None:
     try:
         for given in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": TOKEN}, {"Authorization": "Bearer ü"}):
             for path in ("/metrics", "/healthz", "/nothing"):
-                told = get(server, path, **given)
+                told = get_page(server, path, **given)
                 assert told.status == 401
                 assert told.headers["WWW-Authenticate"].startswith("Bearer")
-        assert get(server, "/metrics", Authorization=f"Bearer {TOKEN}").status == 200
+        assert get_page(server, "/metrics", Authorization=f"Bearer {TOKEN}").status == 200
         server.admit("another")
-        assert get(server, "/metrics", Authorization=f"Bearer {TOKEN}").status == 401
-        assert get(server, "/metrics", Authorization="bearer another").status == 200
+        assert get_page(server, "/metrics", Authorization=f"Bearer {TOKEN}").status == 401
+        assert get_page(server, "/metrics", Authorization="bearer another").status == 200
     finally:
         server.close()
 
@@ -206,7 +206,7 @@ def test_garbage_is_answered_or_dropped_and_nothing_else_happens(
             sock.shutdown(socket.SHUT_WR)
             while sock.recv(65536):
                 pass
-        assert get(server, "/metrics").status == 200
+        assert get_page(server, "/metrics").status == 200
     assert "Traceback" not in capfd.readouterr().err
 
 
@@ -237,7 +237,7 @@ def test_clients_that_say_nothing_keep_nobody_out(server: Server) -> None:
         for sock in idle:
             sock.sendall(b"GET /metr")
         began = time.monotonic()
-        assert get(server, "/metrics").status == 200
+        assert get_page(server, "/metrics").status == 200
         assert time.monotonic() - began < 3
     finally:
         for sock in idle:
@@ -257,51 +257,51 @@ def test_a_journal_that_others_lock_is_read_all_the_same(server: Server, config:
         fcntl.flock(lock, fcntl.LOCK_EX)
         other.execute("BEGIN EXCLUSIVE")
         began = time.monotonic()
-        assert get(server, "/metrics").samples["picwish_watchd_journal_up",] == 1
-        assert get(server, "/healthz").status == 200
+        assert get_page(server, "/metrics").samples["picwish_watchd_journal_up",] == 1
+        assert get_page(server, "/healthz").status == 200
         assert time.monotonic() - began < 3
         other.execute("ROLLBACK")
     other.close()
 
 
 @pytest.mark.parametrize("fate", ["gone", "damaged"])
-def test_without_a_journal_the_rest_is_told(config: Config, fate: str) -> None:
+def test_without_a_journal_the_other_metrics_are_served(config: Config, fate: str) -> None:
     Journal.open_for_writing(config.journal, Clock()).close()
     Path(f"{config.journal}.spool").mkdir()
     if fate == "gone":
         config.journal.unlink()
     else:
         config.journal.write_bytes(bytes(5000))
-    server = Server(LOOPBACK, surveyed(config), None)
+    server = Server(LOOPBACK, make_probe(config), None)
     try:
-        samples = get(server, "/metrics").samples
+        samples = get_page(server, "/metrics").samples
         assert samples["picwish_watchd_journal_up",] == 0
         assert samples["picwish_watchd_inbox_watched", "scans"] == 1
         assert not [name for name, *_ in samples if name == "picwish_watchd_jobs"]
-        assert codes(get(server, "/healthz")) == [("journal", None)]
+        assert reason_codes(get_page(server, "/healthz")) == [("journal", None)]
     finally:
         server.close()
 
 
-def test_all_that_stands_in_the_way_is_told(server: Server, survey: Survey, config: Config, journal: Journal) -> None:
-    assert get(server, "/healthz").status == 200
+def test_health_reports_every_reason(server: Server, survey: Survey, config: Config, journal: Journal) -> None:
+    assert get_page(server, "/healthz").status == 200
     live = survey.live
     assert live is not None
     survey.live = replace(
         live,
         at=time.monotonic() - 60,
-        blocked=Blocked(Reason.API_DOWN, "PicWish does not answer"),
+        blocked=GateClosure(CloseReason.API_DOWN, "PicWish does not answer"),
         watches=(
             Watch("scans", watching=False, away="it is not there", alive=True),
             Watch("plates", watching=False, away=None, alive=False),
         ),
         config=replace(config, min_free=10**18),
     )
-    added(journal, "flood.jpg", "plates", flood=True)
-    job = added(journal, "dear.jpg", "plates")
+    add_job(journal, "flood.jpg", "plates", flood=True)
+    job = add_job(journal, "dear.jpg", "plates")
     journal.move(job, State.SUBMITTING, "sending", reserve=5)
     config.rules[0].outbox.mkdir()
-    assert codes(get(server, "/healthz")) == [
+    assert reason_codes(get_page(server, "/healthz")) == [
         ("stuck", None),
         ("api_down", None),
         ("budget", None),
@@ -313,7 +313,7 @@ def test_all_that_stands_in_the_way_is_told(server: Server, survey: Survey, conf
         ("burst", "plates"),
     ]
     survey.live = None
-    assert codes(get(server, "/healthz")) == [("starting", None)]
+    assert reason_codes(get_page(server, "/healthz")) == [("starting", None)]
 
 
 def test_a_port_that_is_taken_is_told_with_what_to_do(server: Server, survey: Survey) -> None:

@@ -19,26 +19,26 @@ from picwish_watchd.notify.dispatcher import Herald
 from picwish_watchd.notify.state_file import place_of
 from picwish_watchd.outbox.spool import Spool
 from picwish_watchd.picwish import PicwishClient
-from picwish_watchd.pipeline.context import Context
-from picwish_watchd.pipeline.gate import Gate, Reason
-from picwish_watchd.pipeline.inboxes import Desks
-from picwish_watchd.scheduling.rate_limiter import Pacer
+from picwish_watchd.pipeline.context import StepContext
+from picwish_watchd.pipeline.gate import CloseReason, Gate
+from picwish_watchd.pipeline.inboxes import Inboxes
+from picwish_watchd.scheduling.rate_limiter import RateLimiter
 from tests.support.clock import FakeClock
-from tests.support.ears import Hook
-from tests.support.house import KEY, House, until
+from tests.support.ears import WebhookReceiver
+from tests.support.house import KEY, Harness, wait_until
 
 
-class Scene:
+class DispatcherHarness:
     """A herald at work on a journal that nothing else happens in."""
 
-    def __init__(self, context: Context, clock: FakeClock) -> None:
+    def __init__(self, context: StepContext, clock: FakeClock) -> None:
         self.context, self.clock = context, clock
         self.journal = context.journal
-        self.gate = Gate(context, pacer=Pacer(2, clock))
-        self.desks = Desks(context, changed=lambda: None)
+        self.gate = Gate(context, pacer=RateLimiter(2, clock))
+        self.desks = Inboxes(context, changed=lambda: None)
         self.herald = Herald(context, self.gate, self.desks)
 
-    def add(self, *names: str, problem: Problem | None = None) -> list[Job]:
+    def add_jobs(self, *names: str, problem: Problem | None = None) -> list[Job]:
         rule = self.context.config.rules[0]
         new = [
             NewJob(rule.name, rule.inbox / name, Path(name), Stamp(n, 1, 1), sha256=name, problem=problem)
@@ -46,42 +46,44 @@ class Scene:
         ]
         return [job for job in map(self.journal.get, self.journal.add(new)) if job is not None]
 
-    def hold(self, *names: str, code: ErrorCode = ErrorCode.SUBMIT_OUTCOME_UNKNOWN, message: str = "in doubt") -> None:
-        for job in self.add(*names):
+    def hold_jobs(
+        self, *names: str, code: ErrorCode = ErrorCode.SUBMIT_OUTCOME_UNKNOWN, message: str = "in doubt"
+    ) -> None:
+        for job in self.add_jobs(*names):
             self.journal.move(job, State.HELD, message, problem=Problem(code, message))
 
-    async def look(self, after: float = 0.0, *, at_once: bool = False) -> None:
+    async def run_check(self, after: float = 0.0, *, at_once: bool = False) -> None:
         self.clock.advance(after)
         self.herald.look(at_once=at_once)
         for _ in range(5):
             await asyncio.sleep(0)  # what it asked for may answer
 
-    async def rest(self) -> None:
+    async def wait_until_idle(self) -> None:
         """Until all that was told has arrived, or is tried again later."""
-        await until(lambda: self.herald.resting)
+        await wait_until(lambda: self.herald.resting)
 
 
-def configured(house: House, *notify: dict[str, Any]) -> Config:
-    house.top = {**house.top, "notify": list(notify)}
-    return house.config()
+def configure_notifiers(house: Harness, *notify: dict[str, Any]) -> Config:
+    house.top_level = {**house.top_level, "notify": list(notify)}
+    return house.load_config()
 
 
-def to(hook: Hook, **more: Any) -> dict[str, Any]:
+def webhook_config(hook: WebhookReceiver, **more: Any) -> dict[str, Any]:
     return {"to": "webhook", "url": hook.url, "timeout": 20, **more}
 
 
 @asynccontextmanager
-async def at_work(
-    house: House, config: Config, clock: FakeClock | None = None, *, crash: bool = False
-) -> AsyncIterator[Scene]:
+async def running_dispatcher(
+    house: Harness, config: Config, clock: FakeClock | None = None, *, crash: bool = False
+) -> AsyncIterator[DispatcherHarness]:
     clock = clock or FakeClock()
     journal = Journal.open_for_writing(config.journal, clock)
     async with PicwishClient(base_url=config.api.base_url, key=KEY, timeout=5) as client:
         spool = Spool(house.root / "spool")
-        spool.prepare()
-        context = Context(config, journal, spool, clock, client)
-        scene = Scene(context, clock)
-        await scene.look()
+        spool.ensure_folder()
+        context = StepContext(config, journal, spool, clock, client)
+        scene = DispatcherHarness(context, clock)
+        await scene.run_check()
         try:
             yield scene
         finally:
@@ -94,24 +96,26 @@ async def at_work(
 
 
 @pytest.fixture
-def hook() -> Iterator[Hook]:
-    with Hook() as listening:
+def hook() -> Iterator[WebhookReceiver]:
+    with WebhookReceiver() as listening:
         yield listening
 
 
-async def test_five_hundred_images_in_a_minute_are_one_message_with_the_first_names(house: House, hook: Hook) -> None:
-    async with at_work(house, configured(house, to(hook))) as scene:
+async def test_five_hundred_images_in_a_minute_are_one_message_with_the_first_names(
+    house: Harness, hook: WebhookReceiver
+) -> None:
+    async with running_dispatcher(house, configure_notifiers(house, webhook_config(hook))) as scene:
         problem = Problem(ErrorCode.TRUNCATED, "it ends too early")
-        scene.add(*(f"{n}.jpg" for n in range(300)), problem=problem)
-        await scene.look(after=30)
-        scene.add(*(f"{n}.jpg" for n in range(300, 500)), problem=problem)
-        await scene.look(after=29)
-        await scene.rest()
-        assert hook.heard == []
-        await scene.look(after=2)
-        await scene.look(after=120)
-        await scene.rest()
-    [told] = hook.heard
+        scene.add_jobs(*(f"{n}.jpg" for n in range(300)), problem=problem)
+        await scene.run_check(after=30)
+        scene.add_jobs(*(f"{n}.jpg" for n in range(300, 500)), problem=problem)
+        await scene.run_check(after=29)
+        await scene.wait_until_idle()
+        assert hook.requests == []
+        await scene.run_check(after=2)
+        await scene.run_check(after=120)
+        await scene.wait_until_idle()
+    [told] = hook.requests
     assert told["subject"] == "500 images are refused"
     assert (told["event"], told["count"], told["codes"]) == ("rejected", 500, {"truncated": 500})
     assert [each["file"] for each in told["jobs"]] == [f"{n}.jpg" for n in range(5)]
@@ -120,13 +124,13 @@ async def test_five_hundred_images_in_a_minute_are_one_message_with_the_first_na
     assert "`picwish-watchd jobs --state rejected`" in told["text"]
 
 
-async def test_a_held_image_is_told_with_what_and_where_and_what_to_do(house: House, hook: Hook) -> None:
-    async with at_work(house, configured(house, to(hook))) as scene:
-        scene.hold("Été \n\x1b[31m.jpg", message="see https://cdn.example.org/r?sig=secret\nfor it")
-        await scene.look()
-        await scene.look(after=61)
-        await scene.rest()
-    [told] = hook.heard
+async def test_a_held_image_is_told_with_what_and_where_and_what_to_do(house: Harness, hook: WebhookReceiver) -> None:
+    async with running_dispatcher(house, configure_notifiers(house, webhook_config(hook))) as scene:
+        scene.hold_jobs("Été \n\x1b[31m.jpg", message="see https://cdn.example.org/r?sig=secret\nfor it")
+        await scene.run_check()
+        await scene.run_check(after=61)
+        await scene.wait_until_idle()
+    [told] = hook.requests
     assert told["subject"] == "Été \\n\\x1b[31m.jpg is held"
     assert told["event"] == "held"
     for words in ("submit_outcome_unknown", "see (an address) for it", "`picwish-watchd show 1`", "retry 1`"):
@@ -134,49 +138,51 @@ async def test_a_held_image_is_told_with_what_and_where_and_what_to_do(house: Ho
     assert all(line.isprintable() for line in told["text"].splitlines())
 
 
-async def test_the_same_trouble_within_an_hour_is_told_once_and_a_new_one_at_once(house: House, hook: Hook) -> None:
-    async with at_work(house, configured(house, to(hook))) as scene:
-        scene.hold("a.jpg")
-        await scene.look()
-        await scene.look(after=61)
+async def test_the_same_trouble_within_an_hour_is_told_once_and_a_new_one_at_once(
+    house: Harness, hook: WebhookReceiver
+) -> None:
+    async with running_dispatcher(house, configure_notifiers(house, webhook_config(hook))) as scene:
+        scene.hold_jobs("a.jpg")
+        await scene.run_check()
+        await scene.run_check(after=61)
         for name in ("b.jpg", "c.jpg"):
-            scene.hold(name)
-            await scene.look(after=600)
-        scene.hold("d.jpg", code=ErrorCode.RESULT_EXPIRED)
-        await scene.look()
-        await scene.look(after=61)
-        await scene.look(after=3600)
-        await scene.look(after=3600)
-        await scene.rest()
+            scene.hold_jobs(name)
+            await scene.run_check(after=600)
+        scene.hold_jobs("d.jpg", code=ErrorCode.RESULT_EXPIRED)
+        await scene.run_check()
+        await scene.run_check(after=61)
+        await scene.run_check(after=3600)
+        await scene.run_check(after=3600)
+        await scene.wait_until_idle()
     assert hook.subjects() == ["a.jpg is held", "d.jpg is held", "2 images are held"]
 
 
-async def test_a_note_on_a_job_that_has_ended_is_no_news(house: House, hook: Hook) -> None:
-    async with at_work(house, configured(house, to(hook))) as scene:
-        scene.hold("a.jpg")
-        await scene.look()
-        await scene.look(after=61)
+async def test_a_note_on_an_ended_job_sends_no_notification(house: Harness, hook: WebhookReceiver) -> None:
+    async with running_dispatcher(house, configure_notifiers(house, webhook_config(hook))) as scene:
+        scene.hold_jobs("a.jpg")
+        await scene.run_check()
+        await scene.run_check(after=61)
         [job] = scene.journal.jobs()
         scene.journal.update(job, "its original was moved", note="moved")
-        await scene.look(after=7200)
-        await scene.look(after=7200)
-        await scene.rest()
+        await scene.run_check(after=7200)
+        await scene.run_check(after=7200)
+        await scene.wait_until_idle()
     assert hook.subjects() == ["a.jpg is held"]
 
 
-async def test_a_closed_gate_is_told_once_and_its_end_once(house: House, hook: Hook) -> None:
-    async with at_work(house, configured(house, to(hook))) as scene:
-        scene.gate.close(Reason.API_DOWN, "not accepted: 503", trial=True)
+async def test_a_closed_gate_is_told_once_and_its_end_once(house: Harness, hook: WebhookReceiver) -> None:
+    async with running_dispatcher(house, configure_notifiers(house, webhook_config(hook))) as scene:
+        scene.gate.close(CloseReason.API_DOWN, "not accepted: 503", trial=True)
         for _ in range(10):
-            await scene.look(after=60)
-        scene.gate.close(Reason.RESULTS_UNREACHABLE, "no download", trial=True)  # the first reason still holds
-        await scene.look(after=7200)
-        scene.gate.succeeded(Reason.API_DOWN)
-        await scene.look()
-        await scene.look(after=61)
-        await scene.look(after=7200)
-        await scene.rest()
-    down, results, up = hook.taken()
+            await scene.run_check(after=60)
+        scene.gate.close(CloseReason.RESULTS_UNREACHABLE, "no download", trial=True)  # the first reason still holds
+        await scene.run_check(after=7200)
+        scene.gate.clear_reasons(CloseReason.API_DOWN)
+        await scene.run_check()
+        await scene.run_check(after=61)
+        await scene.run_check(after=7200)
+        await scene.wait_until_idle()
+    down, results, up = hook.accepted_requests()
     assert down["subject"] == "PicWish does not answer; nothing is being sent"
     assert "Not accepted: 503." in down["text"]
     assert (down["event"], down["over"], down["code"], down["trouble"]) == (
@@ -187,79 +193,83 @@ async def test_a_closed_gate_is_told_once_and_its_end_once(house: House, hook: H
     assert (up["event"], up["over"], up["trouble"]) == ("blocked", True, "blocked:api_down")
 
 
-async def test_a_gate_that_closes_for_a_moment_is_no_news(house: House, hook: Hook) -> None:
-    async with at_work(house, configured(house, to(hook))) as scene:
+async def test_a_gate_that_closes_for_a_moment_is_no_news(house: Harness, hook: WebhookReceiver) -> None:
+    async with running_dispatcher(house, configure_notifiers(house, webhook_config(hook))) as scene:
         for _ in range(20):
-            scene.gate.close(Reason.API_DOWN, "reset")
-            await scene.look(after=30)
-            scene.gate.succeeded(Reason.API_DOWN)
-            await scene.look(after=30)
-        await scene.rest()
-    assert hook.heard == []
+            scene.gate.close(CloseReason.API_DOWN, "reset")
+            await scene.run_check(after=30)
+            scene.gate.clear_reasons(CloseReason.API_DOWN)
+            await scene.run_check(after=30)
+        await scene.wait_until_idle()
+    assert hook.requests == []
 
 
-async def test_what_comes_and_goes_is_told_once_an_hour(house: House, hook: Hook) -> None:
-    async with at_work(house, configured(house, to(hook))) as scene:
+async def test_a_flapping_alert_is_sent_once_an_hour(house: Harness, hook: WebhookReceiver) -> None:
+    async with running_dispatcher(house, configure_notifiers(house, webhook_config(hook))) as scene:
         for _ in range(11):  # of five minutes each
-            scene.gate.close(Reason.API_DOWN, "reset")
-            await scene.look(after=1)
-            await scene.look(after=119)
-            scene.gate.succeeded(Reason.API_DOWN)
-            await scene.look(after=1)
-            await scene.look(after=179)
-        await scene.rest()
-        assert [each["over"] for each in hook.taken()] == [False, True]
-        scene.gate.close(Reason.API_DOWN, "reset")
-        await scene.look(after=3600)
-        await scene.look(after=61)
-        await scene.rest()
-    assert [each["over"] for each in hook.taken()] == [False, True, False]
+            scene.gate.close(CloseReason.API_DOWN, "reset")
+            await scene.run_check(after=1)
+            await scene.run_check(after=119)
+            scene.gate.clear_reasons(CloseReason.API_DOWN)
+            await scene.run_check(after=1)
+            await scene.run_check(after=179)
+        await scene.wait_until_idle()
+        assert [each["over"] for each in hook.accepted_requests()] == [False, True]
+        scene.gate.close(CloseReason.API_DOWN, "reset")
+        await scene.run_check(after=3600)
+        await scene.run_check(after=61)
+        await scene.wait_until_idle()
+    assert [each["over"] for each in hook.accepted_requests()] == [False, True, False]
 
 
-async def test_the_budget_is_told_at_80_and_at_100_per_cent_and_anew_tomorrow(house: House, hook: Hook) -> None:
-    house.top = {"budget": {"per_day": 100}}
-    async with at_work(house, configured(house, to(hook, events=["budget"]))) as scene:
+async def test_the_budget_is_told_at_80_and_at_100_per_cent_and_anew_tomorrow(
+    house: Harness, hook: WebhookReceiver
+) -> None:
+    house.top_level = {"budget": {"per_day": 100}}
+    async with running_dispatcher(house, configure_notifiers(house, webhook_config(hook, events=["budget"]))) as scene:
 
         async def spend(images: int) -> None:
-            for job in scene.add(*(f"{time.monotonic_ns()}-{n}" for n in range(images))):
+            for job in scene.add_jobs(*(f"{time.monotonic_ns()}-{n}" for n in range(images))):
                 scene.journal.move(job, State.SUBMITTING, "sending", reserve=5)
-            await scene.look(after=11)
+            await scene.run_check(after=11)
 
         await spend(15)
         await spend(1)
         await spend(1)
         await spend(3)
         await spend(0)
-        await scene.look(after=86400)
+        await scene.run_check(after=86400)
         await spend(16)
-        await scene.rest()
+        await scene.wait_until_idle()
     assert hook.subjects() == [
         "80 % of the budget of 100 credits a day are used",
         "The budget of 100 credits a day is used up",
         "80 % of the budget of 100 credits a day are used",
     ]
-    assert "100 of 100 credits are spent or reserved" in hook.taken()[1]["text"]
-    assert hook.taken()[1]["percent"] == 100
+    assert "100 of 100 credits are spent or reserved" in hook.accepted_requests()[1]["text"]
+    assert hook.accepted_requests()[1]["percent"] == 100
 
 
-async def test_the_digest_comes_once_a_day_and_only_if_there_is_something_to_tell(house: House, hook: Hook) -> None:
-    with Hook() as always:
+async def test_the_digest_comes_once_a_day_and_only_if_there_is_something_to_tell(
+    house: Harness, hook: WebhookReceiver
+) -> None:
+    with WebhookReceiver() as always:
         clock = FakeClock(time.mktime((2027, 3, 1, 12, 0, 0, 0, 0, -1)))
-        usual = to(hook, events=["digest"])
-        config = configured(house, usual, {**usual, "url": always.url, "digest_always": True})
-        async with at_work(house, config, clock) as scene:
-            await scene.look(after=19 * 3600)  # 07:00
-            await scene.look(after=3600)
-            await scene.look(after=3600)
-            await scene.rest()
-            assert (hook.heard, [each["subject"] for each in always.heard]) == ([], ["The day: nothing new"])
-            scene.hold("a.jpg")
-            [job] = scene.add("b.jpg")
+        usual = webhook_config(hook, events=["digest"])
+        config = configure_notifiers(house, usual, {**usual, "url": always.url, "digest_always": True})
+        async with running_dispatcher(house, config, clock) as scene:
+            await scene.run_check(after=19 * 3600)  # 07:00
+            await scene.run_check(after=3600)
+            await scene.run_check(after=3600)
+            await scene.wait_until_idle()
+            assert (hook.requests, [each["subject"] for each in always.requests]) == ([], ["The day: nothing new"])
+            scene.hold_jobs("a.jpg")
+            [job] = scene.add_jobs("b.jpg")
             scene.journal.move(job, State.SUBMITTING, "sending", reserve=5)
-            await scene.look(after=23 * 3600)
-            await scene.look(after=60)
-            await scene.rest()
-    [told] = hook.heard
+            await scene.run_check(after=23 * 3600)
+            await scene.run_check(after=60)
+            await scene.wait_until_idle()
+    [told] = hook.requests
     assert told["subject"] == "The day: 1 held, 5 credits; 1 thing wrong"
     assert "Since 2027-03-02 08:00: 1 held, 5 credits." in told["text"]
     assert "Credits: 0 today, 5 this month." in told["text"]
@@ -279,207 +289,213 @@ def berlin(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.mark.parametrize("day", [(2027, 3, 27), (2027, 10, 30)])
 async def test_the_digest_comes_once_on_a_day_that_skips_or_repeats_its_hour(
-    house: House, hook: Hook, berlin: None, day: tuple[int, int, int]
+    house: Harness, hook: WebhookReceiver, berlin: None, day: tuple[int, int, int]
 ) -> None:
     clock = FakeClock(time.mktime((*day, 12, 0, 0, 0, 0, -1)))
-    config = configured(house, to(hook, events=["digest"], digest_at="02:30", digest_always=True, at_most=100))
-    async with at_work(house, config, clock) as scene:
+    config = configure_notifiers(
+        house, webhook_config(hook, events=["digest"], digest_at="02:30", digest_always=True, at_most=100)
+    )
+    async with running_dispatcher(house, config, clock) as scene:
         told = []
         for _ in range(48):
-            await scene.look(after=1800)
-            await scene.rest()
-            told.append(len(hook.heard))
+            await scene.run_check(after=1800)
+            await scene.wait_until_idle()
+            told.append(len(hook.requests))
     assert told[-1] == 1
 
 
-async def test_a_digest_that_was_missed_is_made_up_for_once_and_tells_of_all_days(house: House, hook: Hook) -> None:
+async def test_a_digest_that_was_missed_is_made_up_for_once_and_tells_of_all_days(
+    house: Harness, hook: WebhookReceiver
+) -> None:
     clock = FakeClock(time.mktime((2027, 3, 1, 12, 0, 0, 0, 0, -1)))
-    config = configured(house, to(hook, events=["digest"]))
-    async with at_work(house, config, clock) as scene:
-        scene.hold("a.jpg")
-        await scene.look(after=60)
+    config = configure_notifiers(house, webhook_config(hook, events=["digest"]))
+    async with running_dispatcher(house, config, clock) as scene:
+        scene.hold_jobs("a.jpg")
+        await scene.run_check(after=60)
     clock.advance(4 * 86400)
-    async with at_work(house, config, clock) as scene:
+    async with running_dispatcher(house, config, clock) as scene:
         for _ in range(3):
-            await scene.look(after=60)
-            await scene.rest()
-    [told] = hook.heard
+            await scene.run_check(after=60)
+            await scene.wait_until_idle()
+    [told] = hook.requests
     assert "Since 2027-03-01 12:00: 1 held." in told["text"]
 
 
 async def test_a_flood_of_images_that_end_badly_is_one_message_and_holds_nobody_up(
-    house: House, hook: Hook, monkeypatch: pytest.MonkeyPatch
+    house: Harness, hook: WebhookReceiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("picwish_watchd.notify.dispatcher._AT_ONCE", 200)
     problem = Problem(ErrorCode.TRUNCATED, "it ends too early")
-    async with at_work(house, configured(house, to(hook))) as scene:
-        scene.add(*(f"{n}.jpg" for n in range(1_000)), problem=problem)
+    async with running_dispatcher(house, configure_notifiers(house, webhook_config(hook))) as scene:
+        scene.add_jobs(*(f"{n}.jpg" for n in range(1_000)), problem=problem)
         for _ in range(5):
             before = scene.herald._seen
-            await scene.look(after=1)
+            await scene.run_check(after=1)
             assert scene.herald._seen - before <= 200, "the rest in the next look"
-        await scene.look(after=60)
-        await scene.rest()
-        scene.add(*(f"{n}.png" for n in range(500)), problem=problem)
-        await scene.look(after=3600, at_once=True)
-        await scene.rest()
-    assert [(each["subject"], each["count"]) for each in hook.heard] == [
+        await scene.run_check(after=60)
+        await scene.wait_until_idle()
+        scene.add_jobs(*(f"{n}.png" for n in range(500)), problem=problem)
+        await scene.run_check(after=3600, at_once=True)
+        await scene.wait_until_idle()
+    assert [(each["subject"], each["count"]) for each in hook.requests] == [
         ("1,000 images are refused", 1_000),
         ("500 images are refused", 500),
     ]
 
 
-async def test_above_at_most_messages_an_hour_the_others_become_one(house: House, hook: Hook) -> None:
+async def test_above_the_hourly_limit_the_rest_become_one_message(house: Harness, hook: WebhookReceiver) -> None:
     codes = list(ErrorCode)[:6]
-    async with at_work(house, configured(house, to(hook, at_most=3))) as scene:
+    async with running_dispatcher(house, configure_notifiers(house, webhook_config(hook, at_most=3))) as scene:
         for code in codes:
-            scene.hold(f"{code}.jpg", code=code)
-            await scene.look(at_once=True)
-        await until(lambda: len(hook.heard) == 4)  # the courier's own sleep turns the clock
-        await scene.rest()
-    summary = hook.heard[-1]
+            scene.hold_jobs(f"{code}.jpg", code=code)
+            await scene.run_check(at_once=True)
+        await wait_until(lambda: len(hook.requests) == 4)  # the courier's own sleep turns the clock
+        await scene.wait_until_idle()
+    summary = hook.requests[-1]
     assert (summary["event"], summary["subject"]) == ("summary", "3 messages in one")
     assert summary["messages"] == {"held": 3}
     assert [f"- {code}.jpg is held" in summary["text"] for code in codes] == [False] * 3 + [True] * 3
 
 
-async def test_events_that_are_not_asked_for_are_not_told(house: House, hook: Hook) -> None:
-    async with at_work(house, configured(house, to(hook, events=["blocked"]))) as scene:
-        scene.hold("a.jpg")
-        await scene.look(at_once=True)
-        scene.gate.close(Reason.UNAUTHORIZED, "401")
-        await scene.look()
-        await scene.look(after=61)
-        await scene.rest()
+async def test_events_that_are_not_asked_for_are_not_told(house: Harness, hook: WebhookReceiver) -> None:
+    async with running_dispatcher(house, configure_notifiers(house, webhook_config(hook, events=["blocked"]))) as scene:
+        scene.hold_jobs("a.jpg")
+        await scene.run_check(at_once=True)
+        scene.gate.close(CloseReason.UNAUTHORIZED, "401")
+        await scene.run_check()
+        await scene.run_check(after=61)
+        await scene.wait_until_idle()
     assert hook.subjects() == ["PicWish refuses the key; nothing is being sent"]
 
 
-async def test_a_restart_repeats_nothing_and_loses_nothing(house: House, hook: Hook) -> None:
-    config = configured(house, to(hook))
+async def test_a_restart_repeats_nothing_and_loses_nothing(house: Harness, hook: WebhookReceiver) -> None:
+    config = configure_notifiers(house, webhook_config(hook))
     clock = FakeClock()
-    async with at_work(house, config, clock) as scene:
-        scene.hold("a.jpg")
-        await scene.look(at_once=True)
-        await scene.rest()
-        scene.hold("b.jpg", code=ErrorCode.RESULT_EXPIRED)
-        await scene.look()
-        scene.hold("c.jpg", code=ErrorCode.TASK_UNKNOWN)  # nobody has looked yet
-        scene.gate.close(Reason.API_DOWN, "503")
-        await scene.look(after=61)
-        await scene.rest()
-    async with at_work(house, config, clock) as scene:
-        await scene.look(after=600)
-        await scene.look(after=61)
-        await scene.rest()
+    async with running_dispatcher(house, config, clock) as scene:
+        scene.hold_jobs("a.jpg")
+        await scene.run_check(at_once=True)
+        await scene.wait_until_idle()
+        scene.hold_jobs("b.jpg", code=ErrorCode.RESULT_EXPIRED)
+        await scene.run_check()
+        scene.hold_jobs("c.jpg", code=ErrorCode.TASK_UNKNOWN)  # nobody has looked yet
+        scene.gate.close(CloseReason.API_DOWN, "503")
+        await scene.run_check(after=61)
+        await scene.wait_until_idle()
+    async with running_dispatcher(house, config, clock) as scene:
+        await scene.run_check(after=600)
+        await scene.run_check(after=61)
+        await scene.wait_until_idle()
     assert hook.subjects()[0] == "a.jpg is held"
-    names = [each["file"] for notice in hook.heard if notice["event"] == "held" for each in notice["jobs"]]
+    names = [each["file"] for notice in hook.requests if notice["event"] == "held" for each in notice["jobs"]]
     assert names == ["a.jpg", "b.jpg", "c.jpg"]
-    assert len({each["id"] for each in hook.heard}) == len(hook.heard)
+    assert len({each["id"] for each in hook.requests}) == len(hook.requests)
 
 
-async def test_after_a_restart_the_end_of_a_trouble_is_told_when_it_is_proved(house: House, hook: Hook) -> None:
-    config, clock = configured(house, to(hook)), FakeClock()
-    async with at_work(house, config, clock) as scene:
-        scene.gate.close(Reason.API_DOWN, "503")
-        await scene.look()
-        await scene.look(after=61)
-        await scene.rest()
-    async with at_work(house, config, clock) as scene:
-        await scene.look(after=300)
-        await scene.look(after=300)
-        await scene.rest()
-        assert len(hook.heard) == 1, "a gate that nobody has tried is no proof"
-        [job] = scene.add("a.jpg")
+async def test_after_a_restart_an_alert_clears_only_when_proved(house: Harness, hook: WebhookReceiver) -> None:
+    config, clock = configure_notifiers(house, webhook_config(hook)), FakeClock()
+    async with running_dispatcher(house, config, clock) as scene:
+        scene.gate.close(CloseReason.API_DOWN, "503")
+        await scene.run_check()
+        await scene.run_check(after=61)
+        await scene.wait_until_idle()
+    async with running_dispatcher(house, config, clock) as scene:
+        await scene.run_check(after=300)
+        await scene.run_check(after=300)
+        await scene.wait_until_idle()
+        assert len(hook.requests) == 1, "a gate that nobody has tried is no proof"
+        [job] = scene.add_jobs("a.jpg")
         scene.journal.move(job, State.DELIVERING, "its result is here")
-        await scene.look()
-        await scene.look(after=61)
-        await scene.rest()
+        await scene.run_check()
+        await scene.run_check(after=61)
+        await scene.wait_until_idle()
     assert hook.subjects()[1].startswith("PicWish answers again, after 11 min")
 
 
-async def test_what_could_not_be_sent_is_sent_by_the_next_run_with_the_same_id(house: House) -> None:
-    with Hook(pause=60) as slow:
-        config, clock = configured(house, to(slow, timeout=60)), FakeClock()
-        async with at_work(house, config, clock, crash=True) as scene:
-            scene.hold("a.jpg")
-            await scene.look(at_once=True)
-            await until(lambda: slow.heads)
+async def test_an_unsent_message_is_sent_by_the_next_run_with_the_same_id(house: Harness) -> None:
+    with WebhookReceiver(pause=60) as slow:
+        config, clock = configure_notifiers(house, webhook_config(slow, timeout=60)), FakeClock()
+        async with running_dispatcher(house, config, clock, crash=True) as scene:
+            scene.hold_jobs("a.jpg")
+            await scene.run_check(at_once=True)
+            await wait_until(lambda: slow.request_headers)
         kept = json.loads(place_of(config.journal).read_text())["waiting"]
         assert [each["notice"]["subject"] for each in kept] == ["a.jpg is held"]
-        slow.let_go.set()
-        async with at_work(house, config, clock) as scene:
-            await until(lambda: len(slow.taken()) == 2)
-    assert len({each["id"] for each in slow.heard}) == 1
+        slow.release.set()
+        async with running_dispatcher(house, config, clock) as scene:
+            await wait_until(lambda: len(slow.accepted_requests()) == 2)
+    assert len({each["id"] for each in slow.requests}) == 1
 
 
 @pytest.mark.parametrize(("code", "tries"), [(503, 28), (500, 5)])
 async def test_a_message_that_never_goes_is_dropped_with_one_line_in_the_log(
-    house: House, code: int, tries: int
+    house: Harness, code: int, tries: int
 ) -> None:
-    with Hook(*[code] * 99) as broken, capture_logs() as logs:
-        async with at_work(house, configured(house, to(broken))) as scene:
-            scene.hold("a.jpg")
-            await scene.look(at_once=True)
-            await until(lambda: any(line["event"] == "notify.failed" for line in logs))
-            await scene.look()
-        assert len(broken.heard) == tries, "what may have been heard is not told again and again"
+    with WebhookReceiver(*[code] * 99) as broken, capture_logs() as logs:
+        async with running_dispatcher(house, configure_notifiers(house, webhook_config(broken))) as scene:
+            scene.hold_jobs("a.jpg")
+            await scene.run_check(at_once=True)
+            await wait_until(lambda: any(line["event"] == "notify.failed" for line in logs))
+            await scene.run_check()
+        assert len(broken.requests) == tries, "what may have been heard is not told again and again"
     failed = [line for line in logs if line["event"].startswith("notify.") and line["log_level"] != "debug"]
     assert [line["event"] for line in failed] == ["notify.failed"]
     assert "very-secret" not in str(logs)
-    assert json.loads(place_of(house.config().journal).read_text())["waiting"] == []
+    assert json.loads(place_of(house.load_config().journal).read_text())["waiting"] == []
 
 
-async def test_a_notifier_that_hangs_delays_no_other_and_keeps_no_more_than_so_many(
-    house: House, hook: Hook, monkeypatch: pytest.MonkeyPatch
+async def test_a_hanging_channel_delays_no_other_and_has_a_bounded_queue(
+    house: Harness, hook: WebhookReceiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("picwish_watchd.notify.channel_worker.MOST_WAITING", 10)
-    with Hook(pause=60) as slow, capture_logs() as logs:
+    with WebhookReceiver(pause=60) as slow, capture_logs() as logs:
         many = {"at_most": 1000, "events": ["held"]}
-        both = configured(house, to(slow, timeout=60, **many), to(hook, **many))
-        async with at_work(house, both) as scene:
+        both = configure_notifiers(house, webhook_config(slow, timeout=60, **many), webhook_config(hook, **many))
+        async with running_dispatcher(house, both) as scene:
             for number in range(15):
-                scene.hold(f"{number}.jpg")
-                await scene.look(after=3601, at_once=True)
-            await until(lambda: len(hook.heard) == 15)
-            assert slow.heard == []
+                scene.hold_jobs(f"{number}.jpg")
+                await scene.run_check(after=3601, at_once=True)
+            await wait_until(lambda: len(hook.requests) == 15)
+            assert slow.requests == []
     failed = [line for line in logs if line["event"] == "notify.failed"]
     assert len(failed) == 1
     assert "10 messages wait already" in failed[0]["reason"]
 
 
-async def test_a_reload_adds_and_removes_notifiers_and_keeps_what_waits_for_those_that_stay(
-    house: House, hook: Hook
+async def test_a_reload_changes_channels_and_keeps_messages_of_those_that_stay(
+    house: Harness, hook: WebhookReceiver
 ) -> None:
-    with Hook() as second:
-        async with at_work(house, configured(house, to(hook))) as scene:
-            scene.context.config = configured(house, to(second), to(hook, events=["held"]))
-            scene.hold("a.jpg")
-            await scene.look(at_once=True)
-            await scene.rest()
-            scene.context.config = configured(house, to(second))
-            scene.hold("b.jpg", code=ErrorCode.TASK_TIMEOUT)
-            await scene.look(at_once=True)
-            await scene.rest()
+    with WebhookReceiver() as second:
+        async with running_dispatcher(house, configure_notifiers(house, webhook_config(hook))) as scene:
+            scene.context.config = configure_notifiers(
+                house, webhook_config(second), webhook_config(hook, events=["held"])
+            )
+            scene.hold_jobs("a.jpg")
+            await scene.run_check(at_once=True)
+            await scene.wait_until_idle()
+            scene.context.config = configure_notifiers(house, webhook_config(second))
+            scene.hold_jobs("b.jpg", code=ErrorCode.TASK_TIMEOUT)
+            await scene.run_check(at_once=True)
+            await scene.wait_until_idle()
             assert (hook.subjects(), second.subjects()) == (["a.jpg is held"], ["a.jpg is held", "b.jpg is held"])
-            scene.context.config = configured(house)
-            await scene.look()
-            assert not place_of(house.config().journal).exists()
-            scene.hold("c.jpg")
-            scene.context.config = configured(house, to(hook))
-            await scene.look(at_once=True)
-            await scene.rest()
+            scene.context.config = configure_notifiers(house)
+            await scene.run_check()
+            assert not place_of(house.load_config().journal).exists()
+            scene.hold_jobs("c.jpg")
+            scene.context.config = configure_notifiers(house, webhook_config(hook))
+            await scene.run_check(at_once=True)
+            await scene.wait_until_idle()
         assert hook.subjects() == ["a.jpg is held"], "what was before is no news"
 
 
-async def test_without_notifiers_nothing_is_kept_and_nothing_looked_at(house: House) -> None:
-    async with at_work(house, configured(house)) as scene:
-        scene.hold("a.jpg")
-        await scene.look(at_once=True)
+async def test_without_notifiers_nothing_is_kept_and_nothing_looked_at(house: Harness) -> None:
+    async with running_dispatcher(house, configure_notifiers(house)) as scene:
+        scene.hold_jobs("a.jpg")
+        await scene.run_check(at_once=True)
         assert scene.herald.resting
-        assert not place_of(house.config().journal).exists()
+        assert not place_of(house.load_config().journal).exists()
 
 
-def kept(**more: object) -> str:
+def state_file_text(**more: object) -> str:
     """What the file would hold if somebody had meddled with it."""
     none: dict[str, object] = {name: {} for name in ("groups", "told", "open", "spent", "digests")}
     return json.dumps({"event": 0, **none, "waiting": [], **more})
@@ -489,63 +505,65 @@ def kept(**more: object) -> str:
     "content",
     [
         "", "{", "[]", '{"event": "x"}', '{"event": 1, "groups": {"a": {"b": 1}}}',
-        kept(groups={"held/x": {"since": "long", "first": 1, "last": 1}}),
-        kept(open={"blocked:x": {"since": None}}),
-        kept(digests={"08:00": {"day": 1, "at": 0, "event": 0}}),
-        kept(waiting=[{"notice": {"id": 1, "event": "held", "at": 0, "subject": "s", "text": "t"}, "to": ["a"]}]),
-        kept(waiting=[{"notice": {"id": "1", "event": "held", "at": 0, "subject": "s", "text": "t"}, "to": [1]}]),
+        state_file_text(groups={"held/x": {"since": "long", "first": 1, "last": 1}}),
+        state_file_text(open={"blocked:x": {"since": None}}),
+        state_file_text(digests={"08:00": {"day": 1, "at": 0, "event": 0}}),
+        state_file_text(waiting=[{"notice": {"id": 1, "event": "held", "at": 0, "subject": "s", "text": "t"}, "to": ["a"]}]),
+        state_file_text(waiting=[{"notice": {"id": "1", "event": "held", "at": 0, "subject": "s", "text": "t"}, "to": [1]}]),
     ],
 )  # fmt: skip
-async def test_a_file_that_cannot_be_read_begins_anew(house: House, hook: Hook, content: str) -> None:
-    config = configured(house, to(hook))
+async def test_a_file_that_cannot_be_read_begins_anew(house: Harness, hook: WebhookReceiver, content: str) -> None:
+    config = configure_notifiers(house, webhook_config(hook))
     place = place_of(config.journal)
     place.parent.mkdir()
     place.write_text(content)
-    async with at_work(house, config) as scene:
-        scene.hold("a.jpg")
-        await scene.look(at_once=True)
-        await scene.rest()
+    async with running_dispatcher(house, config) as scene:
+        scene.hold_jobs("a.jpg")
+        await scene.run_check(at_once=True)
+        await scene.wait_until_idle()
     assert hook.subjects() == ["a.jpg is held"]
     assert place.stat().st_mode & 0o777 == 0o600
 
 
 @pytest.mark.parametrize("suffix", ["", ".new"])
-async def test_a_pipe_in_its_place_keeps_nobody_waiting(house: House, hook: Hook, suffix: str) -> None:
-    config = configured(house, to(hook))
+async def test_a_pipe_as_state_file_blocks_nothing(house: Harness, hook: WebhookReceiver, suffix: str) -> None:
+    config = configure_notifiers(house, webhook_config(hook))
     place = place_of(config.journal)
     place.parent.mkdir()
     os.mkfifo(f"{place}{suffix}")
-    async with at_work(house, config) as scene:
-        scene.hold("a.jpg")
-        await scene.look(at_once=True)
-        await scene.rest()
+    async with running_dispatcher(house, config) as scene:
+        scene.hold_jobs("a.jpg")
+        await scene.run_check(at_once=True)
+        await scene.wait_until_idle()
     assert hook.subjects() == ["a.jpg is held"]
 
 
-async def test_a_file_that_cannot_be_kept_costs_no_message(house: House, hook: Hook) -> None:
-    config = configured(house, to(hook))
+async def test_a_file_that_cannot_be_kept_costs_no_message(house: Harness, hook: WebhookReceiver) -> None:
+    config = configure_notifiers(house, webhook_config(hook))
     place = place_of(config.journal)
     with capture_logs() as logs:
-        async with at_work(house, config) as scene:
+        async with running_dispatcher(house, config) as scene:
             place.unlink(missing_ok=True)
             place.mkdir()
-            scene.hold("a.jpg")
-            await scene.look(at_once=True)
-            await scene.look(after=1)
-            await scene.rest()
+            scene.hold_jobs("a.jpg")
+            await scene.run_check(at_once=True)
+            await scene.run_check(after=1)
+            await scene.wait_until_idle()
     assert hook.subjects() == ["a.jpg is held"]
     assert [line["event"] for line in logs if line["log_level"] == "warning"] == ["notify.not_kept"]
 
 
-async def test_an_older_journal_that_was_put_back_is_told_of_from_where_it_is(house: House, hook: Hook) -> None:
-    config = configured(house, to(hook))
-    async with at_work(house, config):
+async def test_an_older_journal_that_was_put_back_is_told_of_from_where_it_is(
+    house: Harness, hook: WebhookReceiver
+) -> None:
+    config = configure_notifiers(house, webhook_config(hook))
+    async with running_dispatcher(house, config):
         pass
     place = place_of(config.journal)
     kept = json.loads(place.read_text())
     place.write_text(json.dumps({**kept, "event": 10**6}))
-    async with at_work(house, config) as scene:
-        scene.hold("a.jpg")
-        await scene.look(at_once=True)
-        await scene.rest()
+    async with running_dispatcher(house, config) as scene:
+        scene.hold_jobs("a.jpg")
+        await scene.run_check(at_once=True)
+        await scene.wait_until_idle()
     assert hook.subjects() == ["a.jpg is held"]

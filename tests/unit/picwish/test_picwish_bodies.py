@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from picwish_watchd.picwish.multipart import PIECE, CreateRequest, MultipartBody, Phase
-from picwish_watchd.picwish.sink import BLOCK, Sink, SinkError, TooLargeError
+from picwish_watchd.picwish.multipart import CHUNK_SIZE, CreateRequest, MultipartBody, UploadPhase
+from picwish_watchd.picwish.sink import BUFFER_SIZE, Sink, SinkError, TooLargeError
 
 
-async def pieces(body: MultipartBody) -> list[bytes]:
-    body.permit()
+async def read_pieces(body: MultipartBody) -> list[bytes]:
+    body.allow_sending()
     return [piece async for piece in body]
 
 
@@ -22,11 +22,11 @@ async def pieces(body: MultipartBody) -> list[bytes]:
 @given(image=st.binary(max_size=400_000))
 def test_the_body_is_the_form_in_small_pieces_of_the_announced_length(image: bytes) -> None:
     body = MultipartBody(CreateRequest(image=image, filename="a.png", content_type="image/png", type=1), lambda: None)
-    parts = asyncio.run(pieces(body))
+    parts = asyncio.run(read_pieces(body))
     whole = b"".join(parts)
     assert len(whole) == body.length
     assert body.image_size == len(image)
-    assert max(map(len, parts)) <= max(PIECE, len(parts[0]))
+    assert max(map(len, parts)) <= max(CHUNK_SIZE, len(parts[0]))
     form = message_from_bytes(f"Content-Type: {body.content_type}\r\n\r\n".encode() + whole)
     fields = {p.get_param("name", header="content-disposition"): p.get_payload(decode=True) for p in form.get_payload()}  # type: ignore[union-attr]  # a multipart message holds messages
     assert (fields["type"], fields["return_type"], fields["sync"]) == (b"1", b"1", b"0")
@@ -34,21 +34,21 @@ def test_the_body_is_the_form_in_small_pieces_of_the_announced_length(image: byt
 
 
 async def test_the_end_is_a_piece_of_its_own_and_decides_the_phase() -> None:
-    told: list[Phase] = []
-    body = MultipartBody(CreateRequest(image=b"x" * (PIECE + 1)), lambda: told.append(body.phase))
-    assert body.phase is Phase.BEFORE
-    body.permit()
+    told: list[UploadPhase] = []
+    body = MultipartBody(CreateRequest(image=b"x" * (CHUNK_SIZE + 1)), lambda: told.append(body.phase))
+    assert body.phase is UploadPhase.NOT_STARTED
+    body.allow_sending()
     phases = [(len(piece), body.phase) async for piece in body]
-    assert [phase for _, phase in phases] == [Phase.UNFINISHED] * 3 + [Phase.SENT]
+    assert [phase for _, phase in phases] == [UploadPhase.INCOMPLETE] * 3 + [UploadPhase.SENT]
     assert phases[-1][0] < 100
-    assert told == [Phase.SENT]
+    assert told == [UploadPhase.SENT]
 
 
 async def test_a_body_is_sent_once_and_only_when_permitted() -> None:
     body = MultipartBody(CreateRequest(image=b"x"), lambda: None)
     with pytest.raises(RuntimeError):
         _ = [piece async for piece in body]
-    await pieces(body)
+    await read_pieces(body)
     with pytest.raises(RuntimeError):
         _ = [piece async for piece in body]
 
@@ -92,7 +92,7 @@ async def test_a_sink_takes_no_more_than_its_limit(tmp_path: Path) -> None:
 
 async def test_what_is_not_finished_or_not_wanted_is_removed(tmp_path: Path) -> None:
     unfinished = Sink(tmp_path / "f", 10_000_000)
-    await unfinished.write(bytes(BLOCK))
+    await unfinished.write(bytes(BUFFER_SIZE))
     assert (tmp_path / "f").exists()
     unfinished.close(keep=True)
     assert not (tmp_path / "f").exists()
@@ -113,7 +113,7 @@ async def test_a_file_that_cannot_be_closed_is_not_finished(tmp_path: Path, monk
         def close(self) -> None:
             raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("picwish_watchd.picwish.sink._fresh", lambda path: Full())
+    monkeypatch.setattr("picwish_watchd.picwish.sink._create_file", lambda path: Full())
     sink = Sink(tmp_path / "f", 10)
     await sink.write(b"x")
     with pytest.raises(SinkError, match="No space left"):
@@ -145,9 +145,9 @@ async def test_a_cancelled_write_ends_when_its_thread_has_ended(
         def close(self) -> None:
             self.closed = True
 
-    monkeypatch.setattr("picwish_watchd.picwish.sink._fresh", lambda path: Slow())
+    monkeypatch.setattr("picwish_watchd.picwish.sink._create_file", lambda path: Slow())
     sink = Sink(tmp_path / "f", 10_000_000)
-    work = asyncio.ensure_future(sink.write(bytes(BLOCK)))
+    work = asyncio.ensure_future(sink.write(bytes(BUFFER_SIZE)))
     await asyncio.to_thread(writing.wait, 5)
     work.cancel()
     await asyncio.sleep(0)

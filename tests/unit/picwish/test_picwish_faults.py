@@ -5,71 +5,71 @@ import ssl
 import httpx
 import pytest
 
-from picwish_watchd.picwish import Dead, InDoubt, NotAccepted, NotSent, Unavailable
+from picwish_watchd.picwish import DeadUrl, InDoubt, NotAccepted, NotSent, Unavailable
 from picwish_watchd.picwish.error_mapping import (
-    CAUGHT,
-    FAULTS,
-    create_outcome,
-    described,
-    download_outcome,
-    fault_of,
-    query_outcome,
+    TRANSPORT_ERRORS,
+    TRANSPORT_FAULTS,
+    classify_error,
+    describe_error,
+    map_create_error,
+    map_download_error,
+    map_query_error,
 )
-from picwish_watchd.picwish.multipart import Phase
+from picwish_watchd.picwish.multipart import UploadPhase
 
 
-def family(kind: type[Exception]) -> set[type[Exception]]:
-    return {kind}.union(*(family(sub) for sub in kind.__subclasses__()))
+def all_subclasses(kind: type[Exception]) -> set[type[Exception]]:
+    return {kind}.union(*(all_subclasses(sub) for sub in kind.__subclasses__()))
 
 
-HTTPX = sorted((k for k in family(httpx.HTTPError) if k.__module__ == "httpx"), key=lambda k: k.__name__)
+HTTPX_ERRORS = sorted((k for k in all_subclasses(httpx.HTTPError) if k.__module__ == "httpx"), key=lambda k: k.__name__)
 
 
-def raised(kind: type[Exception]) -> Exception:
+def make_error(kind: type[Exception]) -> Exception:
     error = kind.__new__(kind)
     error.args = ("detail",)
     return error
 
 
-@pytest.mark.parametrize("kind", [*HTTPX, httpx.InvalidURL])
+@pytest.mark.parametrize("kind", [*HTTPX_ERRORS, httpx.InvalidURL])
 def test_every_error_of_httpx_has_a_row_of_its_own(kind: type[Exception]) -> None:
-    assert kind in FAULTS
-    assert FAULTS[kind].says
+    assert kind in TRANSPORT_FAULTS
+    assert TRANSPORT_FAULTS[kind].description
 
 
 def test_every_error_of_httpx_that_is_no_bug_is_caught() -> None:
     public = {v for v in vars(httpx).values() if isinstance(v, type) and issubclass(v, Exception)}
-    bugs = family(httpx.StreamError) | {httpx.CookieConflict}
-    assert {kind for kind in public if not issubclass(kind, CAUGHT)} <= bugs
+    bugs = all_subclasses(httpx.StreamError) | {httpx.CookieConflict}
+    assert {kind for kind in public if not issubclass(kind, TRANSPORT_ERRORS)} <= bugs
 
 
-@pytest.mark.parametrize("kind", list(FAULTS))
-@pytest.mark.parametrize("phase", list(Phase))
-def test_a_post_that_breaks_is_judged_by_how_far_it_got(kind: type[Exception], phase: Phase) -> None:
-    expected = {Phase.BEFORE: NotSent, Phase.UNFINISHED: NotAccepted, Phase.SENT: InDoubt}[phase]
-    outcome = create_outcome(phase, raised(kind))
+@pytest.mark.parametrize("kind", list(TRANSPORT_FAULTS))
+@pytest.mark.parametrize("phase", list(UploadPhase))
+def test_a_post_that_breaks_is_judged_by_how_far_it_got(kind: type[Exception], phase: UploadPhase) -> None:
+    expected = {UploadPhase.NOT_STARTED: NotSent, UploadPhase.INCOMPLETE: NotAccepted, UploadPhase.SENT: InDoubt}[phase]
+    outcome = map_create_error(phase, make_error(kind))
     assert isinstance(outcome, expected)
-    assert FAULTS[kind].says in outcome.reason
+    assert TRANSPORT_FAULTS[kind].description in outcome.reason
 
 
-@pytest.mark.parametrize("kind", list(FAULTS))
-def test_a_query_that_breaks_is_repeated_and_a_download_unless_the_address_is_at_fault(kind: type[Exception]) -> None:
-    assert isinstance(query_outcome(raised(kind)), Unavailable)
+@pytest.mark.parametrize("kind", list(TRANSPORT_FAULTS))
+def test_broken_queries_and_downloads_repeat_unless_the_url_is_bad(kind: type[Exception]) -> None:
+    assert isinstance(map_query_error(make_error(kind)), Unavailable)
     at_fault = (httpx.InvalidURL, httpx.UnsupportedProtocol, httpx.TooManyRedirects, UnicodeError)
-    assert isinstance(download_outcome(raised(kind)), Dead if kind in at_fault else Unavailable)
+    assert isinstance(map_download_error(make_error(kind)), DeadUrl if kind in at_fault else Unavailable)
 
 
 def test_an_unknown_error_takes_the_row_of_the_nearest_class_above() -> None:
     class NewError(httpx.ReadError):
         pass
 
-    assert fault_of(raised(NewError)) is FAULTS[httpx.ReadError]
-    assert fault_of(ConnectionResetError()) is FAULTS[OSError]
-    assert fault_of(ssl.SSLCertVerificationError()) is FAULTS[ssl.SSLError]
+    assert classify_error(make_error(NewError)) is TRANSPORT_FAULTS[httpx.ReadError]
+    assert classify_error(ConnectionResetError()) is TRANSPORT_FAULTS[OSError]
+    assert classify_error(ssl.SSLCertVerificationError()) is TRANSPORT_FAULTS[ssl.SSLError]
 
 
 def test_only_errors_that_quote_nothing_sent_are_quoted() -> None:
-    assert "refused" in described(httpx.ConnectError("connection refused"))
-    assert described(httpx.ConnectError("")) == FAULTS[httpx.ConnectError].says
-    assert "secret" not in described(httpx.LocalProtocolError("Illegal header value b'secret'"))
-    assert "secret" not in described(httpx.RemoteProtocolError("illegal header line: bytearray(b'secret')"))
+    assert "refused" in describe_error(httpx.ConnectError("connection refused"))
+    assert describe_error(httpx.ConnectError("")) == TRANSPORT_FAULTS[httpx.ConnectError].description
+    assert "secret" not in describe_error(httpx.LocalProtocolError("Illegal header value b'secret'"))
+    assert "secret" not in describe_error(httpx.RemoteProtocolError("illegal header line: bytearray(b'secret')"))

@@ -11,7 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from picwish_watchd.picwish.streaming_json import MAX_ADDRESS, MAX_REST, AnswerReader, Base64Decoder, GarbledError
+from picwish_watchd.picwish.streaming_json import (
+    MAX_IMAGE_URL_SIZE,
+    MAX_JSON_SIZE,
+    Base64Decoder,
+    MalformedResponseError,
+    StreamingResponseParser,
+)
 
 IMAGE = "the picture"
 
@@ -23,17 +29,17 @@ plain_json = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
     max_leaves=8,
 )
-pictures = st.binary(min_size=1, max_size=3000)
+image_bytes = st.binary(min_size=1, max_size=3000)
 
 
-def read(text: bytes, cuts: list[int]) -> tuple[AnswerReader, bytes]:
+def read_in_pieces(text: bytes, cuts: list[int]) -> tuple[StreamingResponseParser, bytes]:
     """The reader after the whole text, fed in pieces that end at the cuts."""
-    reader = AnswerReader()
+    reader = StreamingResponseParser()
     edges = sorted({min(cut, len(text)) for cut in cuts} | {0, len(text)})
     return reader, b"".join(reader.feed(text[a:b]) for a, b in pairwise(edges))
 
 
-def spelled(value: str, style: int) -> str:
+def spell_json_string(value: str, style: int) -> str:
     """A JSON string in one of the spellings that servers use."""
     text = json.dumps(value)
     if style == 1:
@@ -49,13 +55,13 @@ def spelled(value: str, style: int) -> str:
     before=st.dictionaries(texts.filter(lambda k: k != "image"), plain_json, max_size=4),
     after=st.dictionaries(texts.filter(lambda k: k != "image"), plain_json, max_size=4),
     around=st.dictionaries(texts.filter(lambda k: k != "data"), plain_json, max_size=4),
-    picture=pictures,
+    picture=image_bytes,
     style=st.integers(0, 2),
     ascii_only=st.booleans(),
     cuts=st.lists(st.integers(0, 8000), max_size=12),
     data=st.data(),
 )
-def test_the_picture_goes_one_way_and_everything_else_the_other(
+def test_the_image_is_separated_from_all_other_fields(
     before: dict[str, Any],
     after: dict[str, Any],
     around: dict[str, Any],
@@ -70,10 +76,12 @@ def test_the_picture_goes_one_way_and_everything_else_the_other(
     document = json.dumps(around | {"data": inner}, ensure_ascii=ascii_only)
     encoded = base64.b64encode(picture).decode()
     key = data.draw(st.sampled_from(["image", "im\\u0061ge"]))
-    text = document.replace(f'"image": "{IMAGE}"', f'"{key}": {spelled(encoded, style)}').encode("utf-8", "replace")
-    reader, decoded = read(text, cuts)
+    text = document.replace(f'"image": "{IMAGE}"', f'"{key}": {spell_json_string(encoded, style)}').encode(
+        "utf-8", "replace"
+    )
+    reader, decoded = read_in_pieces(text, cuts)
     assert decoded == picture
-    assert reader.picture_whole
+    assert reader.is_image_complete
     envelope = reader.finish()
     expected = json.loads(text.decode("utf-8", "replace"))["data"]
     expected.pop("image", None)
@@ -87,7 +95,7 @@ def test_an_answer_without_a_picture_is_what_the_standard_library_reads(
     document: object, cuts: list[int], rubbish: bool
 ) -> None:
     whole = {"status": "200", "message": "ok", "data": {"x": document}}
-    reader, decoded = read(json.dumps(whole).encode() + (b"\n<!-- rubbish" if rubbish else b""), cuts)
+    reader, decoded = read_in_pieces(json.dumps(whole).encode() + (b"\n<!-- rubbish" if rubbish else b""), cuts)
     assert decoded == b""
     envelope = reader.finish()
     assert (envelope.status, envelope.message, envelope.data) == (200, "ok", {"x": document})
@@ -99,9 +107,9 @@ def test_an_answer_without_a_picture_is_what_the_standard_library_reads(
 def test_anything_at_all_is_read_or_called_garbled(text: bytes, cuts: list[int]) -> None:
     for start in (b"", b'{"data": {"image": "', b'{"data": '):
         try:
-            reader, _ = read(start + text, cuts)
+            reader, _ = read_in_pieces(start + text, cuts)
             reader.finish()
-        except GarbledError as error:
+        except MalformedResponseError as error:
             assert str(error)  # noqa: PT017 - either way is fine
 
 
@@ -155,8 +163,8 @@ def test_damaged_base64_is_refused(text: bytes) -> None:
 def test_every_place_of_a_cut_is_the_same(step: int) -> None:
     picture = os.urandom(1000)
     image = "data:image/png;base64," + base64.b64encode(picture).decode()
-    text = f'{{"data": {{"task_id": "a\\u0062", "image": {spelled(image, 1)}, "state": 1}}, "status": 200}}'.encode()
-    reader, decoded = read(text, list(range(0, len(text), step)))
+    text = f'{{"data": {{"task_id": "a\\u0062", "image": {spell_json_string(image, 1)}, "state": 1}}, "status": 200}}'.encode()
+    reader, decoded = read_in_pieces(text, list(range(0, len(text), step)))
     assert decoded == picture
     assert reader.finish().data == {"task_id": "ab", "state": 1}
     assert reader.task_id == "ab"
@@ -165,38 +173,40 @@ def test_every_place_of_a_cut_is_the_same(step: int) -> None:
 @pytest.mark.parametrize("style", [0, 1, 2])
 @pytest.mark.parametrize("url", ["https://x.example/a?b=c&d=%2F", "HTTP://X", "oss://bucket/key", "x:" + "y" * 9000])
 def test_an_address_stays_a_value(url: str, style: int) -> None:
-    url = url[: MAX_ADDRESS // 6]
-    reader, decoded = read(f'{{"data": {{"image": {spelled(url, style)}}}}}'.encode(), list(range(0, 9999, 10)))
+    url = url[: MAX_IMAGE_URL_SIZE // 6]
+    reader, decoded = read_in_pieces(
+        f'{{"data": {{"image": {spell_json_string(url, style)}}}}}'.encode(), list(range(0, 9999, 10))
+    )
     assert decoded == b""
-    assert not reader.picture_began
-    assert reader.finish().image == url
+    assert not reader.has_image_data
+    assert reader.finish().image_url == url
 
 
 def test_an_address_without_end_is_a_flaw() -> None:
-    reader, _ = read(
-        b'{"data": {"image": "http://%b", "state": 1}}' % (b"x" * (MAX_ADDRESS + 1)), list(range(0, 20000, 999))
+    reader, _ = read_in_pieces(
+        b'{"data": {"image": "http://%b", "state": 1}}' % (b"x" * (MAX_IMAGE_URL_SIZE + 1)), list(range(0, 20000, 999))
     )
     envelope = reader.finish()
-    assert (envelope.image, envelope.data) == (None, {"state": 1})
-    assert "16384" in (reader.flaw or "")
+    assert (envelope.image_url, envelope.data) == (None, {"state": 1})
+    assert "16384" in (reader.image_defect or "")
 
 
 @pytest.mark.parametrize(
     "where", ['{"image": "QUJD"}', '{"data": [{"image": "QUJD"}]}', '{"data": {"x": {"image": "QUJD"}}}']
 )
 def test_only_the_picture_of_the_task_is_turned_aside(where: str) -> None:
-    reader, decoded = read(where.encode(), [])
+    reader, decoded = read_in_pieces(where.encode(), [])
     assert decoded == b""
-    assert reader.complete
+    assert reader.is_complete
 
 
 def test_a_byte_order_mark_and_spaces_are_passed_over() -> None:
-    reader, _ = read(b'\xef\xbb\xbf \r\n{"status": 200}', [1, 2, 3, 4])
+    reader, _ = read_in_pieces(b'\xef\xbb\xbf \r\n{"status": 200}', [1, 2, 3, 4])
     assert reader.finish().status == 200
 
 
 def test_text_in_another_encoding_does_not_spoil_the_answer() -> None:
-    reader, _ = read('{"status": 200, "message": "成功", "data": {"task_id": "x"}}'.encode("gbk"), [])
+    reader, _ = read_in_pieces('{"status": 200, "message": "成功", "data": {"task_id": "x"}}'.encode("gbk"), [])
     assert reader.finish().data == {"task_id": "x"}
 
 
@@ -216,7 +226,7 @@ def test_text_in_another_encoding_does_not_spoil_the_answer() -> None:
         b'{"data": {"image": "QU\\u12JD and more"}}',
         b'{"data": {"image": "QUJD"',
         b'{"a":' * 100,
-        b'{"a": "%b"}' % (b"x" * MAX_REST),
+        b'{"a": "%b"}' % (b"x" * MAX_JSON_SIZE),
         b'{"a": %b}' % (b"1" * 5000),
         b"",
         b" \n",
@@ -224,21 +234,21 @@ def test_text_in_another_encoding_does_not_spoil_the_answer() -> None:
 )
 def test_what_is_not_the_promised_json_is_garbled(text: bytes) -> None:
     for cuts in ([], list(range(0, min(len(text), 9000), 7))):
-        with pytest.raises(GarbledError):
-            read(text, cuts)[0].finish()
+        with pytest.raises(MalformedResponseError):
+            read_in_pieces(text, cuts)[0].finish()
 
 
 def test_a_task_id_is_known_before_the_answer_ends() -> None:
-    reader, _ = read(b'{"data": {"task_id": "abc", "image": "' + b"A" * 5000, [])
+    reader, _ = read_in_pieces(b'{"data": {"task_id": "abc", "image": "' + b"A" * 5000, [])
     assert reader.task_id == "abc"
-    assert reader.picture_began
-    assert not reader.picture_whole
-    with pytest.raises(GarbledError):
+    assert reader.has_image_data
+    assert not reader.is_image_complete
+    with pytest.raises(MalformedResponseError):
         reader.finish()
 
 
 @pytest.mark.untraced
 def test_a_long_string_in_tiny_pieces_takes_no_long_time() -> None:
     text = b'{"message": "' + b"x" * 100_000 + b'"}'
-    reader, _ = read(text, list(range(len(text))))
-    assert reader.complete
+    reader, _ = read_in_pieces(text, list(range(len(text))))
+    assert reader.is_complete

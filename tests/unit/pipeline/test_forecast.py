@@ -15,36 +15,36 @@ from picwish_watchd.journal.writer import Charge, Journal
 from picwish_watchd.reporting.forecast import Forecast, Pace, Work, lasting, predict, survey
 from tests.support.clock import FakeClock
 
-USUAL = Pace(rate=2.0, typical=8.0, longest=12.0, at_once=32)
+USUAL_PACE = Pace(rate=2.0, typical=8.0, longest=12.0, at_once=32)
 
 
 def test_a_backlog_takes_two_requests_an_image() -> None:
-    found = predict(Work(polled=120, awaited=0, running=0, credits=600), USUAL)
+    found = predict(Work(polled=120, awaited=0, running=0, credits=600), USUAL_PACE)
     assert found.seconds == pytest.approx(123)
     assert found.per_hour == pytest.approx(3512, rel=0.01)
     assert (found.images, found.credits) == (120, 600)
 
 
 def test_sync_takes_one_and_the_wait_for_the_last_one() -> None:
-    found = predict(Work(polled=0, awaited=120, running=0, credits=600), USUAL)
+    found = predict(Work(polled=0, awaited=120, running=0, credits=600), USUAL_PACE)
     assert found.seconds == pytest.approx(61.5 + 12)
     assert found.per_hour == pytest.approx(7024, rel=0.01)
 
 
 def test_a_lone_image_takes_as_long_as_picwish_needs() -> None:
-    assert predict(Work(1, 0, 0, 5), USUAL).seconds == pytest.approx(12.5, abs=0.1)
-    assert predict(Work(0, 0, 1, 0), USUAL).seconds == 12
+    assert predict(Work(1, 0, 0, 5), USUAL_PACE).seconds == pytest.approx(12.5, abs=0.1)
+    assert predict(Work(0, 0, 1, 0), USUAL_PACE).seconds == 12
 
 
 def test_a_lowered_rate_and_too_few_tasks_at_once_take_longer() -> None:
     work = Work(100, 0, 0, 500)
-    assert predict(work, USUAL._replace(rate=0.5)).seconds == pytest.approx(410)
-    assert predict(work, USUAL._replace(at_once=4)).per_hour == 1800
+    assert predict(work, USUAL_PACE._replace(rate=0.5)).seconds == pytest.approx(410)
+    assert predict(work, USUAL_PACE._replace(at_once=4)).per_hour == 1800
 
 
-def test_nothing_is_promised_for_what_waits_but_what_is_at_picwish_ends() -> None:
-    assert predict(Work(1, 0, 5, 5), USUAL, ["the key is refused"]).seconds is None
-    assert predict(Work(0, 0, 5, 0), USUAL, ["the key is refused"]).seconds is not None
+def test_blocked_images_get_no_promise_but_pending_ones_do() -> None:
+    assert predict(Work(1, 0, 5, 5), USUAL_PACE, ["the key is refused"]).seconds is None
+    assert predict(Work(0, 0, 5, 0), USUAL_PACE, ["the key is refused"]).seconds is not None
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_times_are_told_as_exactly_as_they_are_known(seconds: float, words: str)
     assert lasting(seconds) == words
 
 
-class Books:
+class ForecastHarness:
     """A journal of two rules, and a forecast from it."""
 
     def __init__(self, folder: Path) -> None:
@@ -71,7 +71,7 @@ class Books:
         file.write_text(yaml.safe_dump({"journal": "state/journal.db", "rules": rules, **top}))
         return load(file, {})
 
-    def queue(self, rule: str, number: int, *, flood: bool = False) -> None:
+    def queue_images(self, rule: str, number: int, *, flood: bool = False) -> None:
         stamp = Stamp(1, 1, 1)
         self.journal.add(
             [
@@ -80,7 +80,7 @@ class Books:
             ]
         )
 
-    def ahead(self, stopped: str | None = None, *, collecting: bool = True, **top: Any) -> Forecast:
+    def make_forecast(self, stopped: str | None = None, *, collecting: bool = True, **top: Any) -> Forecast:
         return survey(
             Outline.of(self.config(**top)), self.journal, self.clock.now(),
             counts=self.journal.counts(), rate=2.0, stopped=stopped, collecting=collecting,
@@ -88,105 +88,105 @@ class Books:
 
 
 @pytest.fixture
-def books(tmp_path: Path) -> Iterator[Books]:
-    made = Books(tmp_path)
+def books(tmp_path: Path) -> Iterator[ForecastHarness]:
+    made = ForecastHarness(tmp_path)
     yield made
     made.journal.close()
 
 
-def test_each_rule_counts_as_it_is_sent_and_priced(books: Books) -> None:
-    books.queue("hd", 100)
-    books.queue("ultra", 100)
-    ahead = books.ahead()
+def test_each_rule_counts_as_it_is_sent_and_priced(books: ForecastHarness) -> None:
+    books.queue_images("hd", 100)
+    books.queue_images("ultra", 100)
+    ahead = books.make_forecast()
     assert (ahead.images, ahead.credits, ahead.waits_for) == (200, 900, ())
     assert ahead.seconds == pytest.approx(300 * 0.5125)
     assert ahead.text() == "200 images, 4,700 an hour: done in about 3 min, at most 900 credits"
 
 
-def test_an_empty_journal_has_nothing_to_say(books: Books) -> None:
-    assert books.ahead().text() == ""
-    assert books.ahead("the daemon does not run").text() == ""
+def test_an_empty_journal_has_nothing_to_say(books: ForecastHarness) -> None:
+    assert books.make_forecast().text() == ""
+    assert books.make_forecast("the daemon does not run").text() == ""
 
 
-def test_a_closed_gate_is_told_instead_of_a_time(books: Books) -> None:
-    books.queue("hd", 1)
-    text = books.ahead("the key is refused").text()
+def test_a_closed_gate_is_told_instead_of_a_time(books: ForecastHarness) -> None:
+    books.queue_images("hd", 1)
+    text = books.make_forecast("the key is refused").text()
     assert text == "1 image, at most 4 credits; no end can be told, it waits: the key is refused"
 
 
-def test_a_budget_that_does_not_reach_is_told_instead_of_a_time(books: Books) -> None:
-    books.queue("hd", 10)
-    assert books.ahead(budget={"per_day": 40}).seconds is not None
-    short = books.ahead(budget={"per_day": 39, "per_month": 100})
+def test_a_budget_that_does_not_reach_is_told_instead_of_a_time(books: ForecastHarness) -> None:
+    books.queue_images("hd", 10)
+    assert books.make_forecast(budget={"per_day": 40}).seconds is not None
+    short = books.make_forecast(budget={"per_day": 39, "per_month": 100})
     assert short.seconds is None
     assert short.waits_for == ("the budget has 39 credits left; what goes beyond waits until it is renewed",)
 
 
-def test_a_flood_is_no_part_of_the_promise(books: Books) -> None:
-    books.queue("hd", 10)
-    books.queue("ultra", 50, flood=True)
-    ahead = books.ahead()
+def test_a_flood_is_no_part_of_the_promise(books: ForecastHarness) -> None:
+    books.queue_images("hd", 10)
+    books.queue_images("ultra", 50, flood=True)
+    ahead = books.make_forecast()
     assert (ahead.images, ahead.credits) == (10, 40)
     assert ahead.seconds is not None
     assert ahead.waits_for == ("50 images (250 credits) wait for `picwish-watchd approve ultra`",)
 
 
-def test_a_rule_whose_outbox_is_away_is_told_instead_of_a_time(books: Books) -> None:
-    books.queue("hd", 30)
+def test_a_rule_whose_outbox_is_away_is_told_instead_of_a_time(books: ForecastHarness) -> None:
+    books.queue_images("hd", 30)
     books.journal.put_off("hd", State.QUEUED, "the outbox is away", books.clock.now() + 30)
-    ahead = books.ahead()
+    ahead = books.make_forecast()
     assert (ahead.seconds, ahead.waits_for) == (None, ("hd: the outbox is away",))
     books.clock.advance(30.5)
-    assert books.ahead().seconds is None, "it is just being tried again"
+    assert books.make_forecast().seconds is None, "it is just being tried again"
     books.clock.advance(5)
-    assert books.ahead().seconds is not None
+    assert books.make_forecast().seconds is not None
 
 
-def test_an_outbox_that_is_away_is_told_beside_a_flood(books: Books) -> None:
-    books.queue("hd", 5)
-    books.queue("hd", 20, flood=True)
+def test_an_outbox_that_is_away_is_told_beside_a_flood(books: ForecastHarness) -> None:
+    books.queue_images("hd", 5)
+    books.queue_images("hd", 20, flood=True)
     books.journal.put_off("hd", State.QUEUED, "the outbox is away", books.clock.now() + 30)
-    ahead = books.ahead()
+    ahead = books.make_forecast()
     flood = "20 images (80 credits) wait for `picwish-watchd approve hd`"
     assert (ahead.seconds, ahead.waits_for) == (None, ("hd: the outbox is away", flood))
 
 
-def test_results_that_cannot_be_delivered_are_told_and_stop_no_other_image(books: Books) -> None:
-    books.queue("hd", 3)
-    send(books, 3, 1, to=State.DELIVERING)
-    assert books.ahead().text() == ""
+def test_results_that_cannot_be_delivered_are_told_and_stop_no_other_image(books: ForecastHarness) -> None:
+    books.queue_images("hd", 3)
+    submit_images(books, 3, 1, to=State.DELIVERING)
+    assert books.make_forecast().text() == ""
     last = books.journal.jobs(limit=1)[0]  # which was here before the others
     books.journal.update(last, note="the outbox is away", not_before=books.clock.now() + 30)
-    assert books.ahead().text() == "hd: 3 results wait to be delivered: the outbox is away"
+    assert books.make_forecast().text() == "hd: 3 results wait to be delivered: the outbox is away"
     books.journal.put_off("hd", State.DELIVERING, "the outbox is away", books.clock.now() + 30)
-    assert books.ahead().text() == "hd: 3 results wait to be delivered: the outbox is away"
-    books.queue("ultra", 1)
-    ahead = books.ahead()
+    assert books.make_forecast().text() == "hd: 3 results wait to be delivered: the outbox is away"
+    books.queue_images("ultra", 1)
+    ahead = books.make_forecast()
     assert ahead.seconds is not None
     assert ahead.waits_for == ("hd: 3 results wait to be delivered: the outbox is away",)
 
 
-def test_no_end_is_promised_to_what_is_at_picwish_while_nobody_brings_it_home(books: Books) -> None:
-    books.queue("hd", 2)
-    send(books, 2, 1)
-    assert books.ahead("the budget is reached").seconds is not None
-    ahead = books.ahead("the daemon does not run", collecting=False)
+def test_pending_tasks_get_no_promise_while_nothing_is_collected(books: ForecastHarness) -> None:
+    books.queue_images("hd", 2)
+    submit_images(books, 2, 1)
+    assert books.make_forecast("the budget is reached").seconds is not None
+    ahead = books.make_forecast("the daemon does not run", collecting=False)
     assert ahead.seconds is None
     assert ahead.text() == "2 images, no end can be told, it waits: the daemon does not run"
 
 
-def test_a_rule_that_left_the_configuration_is_no_part_of_it(books: Books) -> None:
-    books.queue("gone", 30)
-    assert books.ahead().images == 0
+def test_a_rule_that_left_the_configuration_is_no_part_of_it(books: ForecastHarness) -> None:
+    books.queue_images("gone", 30)
+    assert books.make_forecast().images == 0
 
 
-def test_a_rate_with_a_fraction_promises_what_no_second_exceeds(books: Books) -> None:
-    books.queue("hd", 100)
-    assert books.ahead(api={"qps": 1.5}).seconds == pytest.approx(200 * 1.025)
-    assert books.ahead(api={"qps": 2.9}).seconds == pytest.approx(100 * 1.025)
+def test_a_fractional_rate_promises_no_more_than_the_limiter_grants(books: ForecastHarness) -> None:
+    books.queue_images("hd", 100)
+    assert books.make_forecast(api={"qps": 1.5}).seconds == pytest.approx(200 * 1.025)
+    assert books.make_forecast(api={"qps": 2.9}).seconds == pytest.approx(100 * 1.025)
 
 
-def send(books: Books, number: int, every: float, *, to: State = State.SUBMITTING) -> None:
+def submit_images(books: ForecastHarness, number: int, every: float, *, to: State = State.SUBMITTING) -> None:
     """So many of the queued images leave, one every so many seconds."""
     for job in books.journal.jobs(states=[State.QUEUED], limit=number, oldest_first=True):
         books.clock.advance(every)
@@ -195,41 +195,41 @@ def send(books: Books, number: int, every: float, *, to: State = State.SUBMITTIN
             books.journal.move(job, to, "its result is here")
 
 
-def test_a_line_that_takes_ten_seconds_an_image_is_promised_no_faster(books: Books) -> None:
-    books.queue("hd", 500)
-    send(books, 19, 10)
-    assert books.ahead().per_hour > 3000
-    send(books, 1, 8 * 3600)
-    assert books.ahead().per_hour == pytest.approx(360), "the night is no part of the pace"
-    send(books, 20, 0.5)
-    assert books.ahead().per_hour > 3000
+def test_a_slow_connection_is_not_promised_faster(books: ForecastHarness) -> None:
+    books.queue_images("hd", 500)
+    submit_images(books, 19, 10)
+    assert books.make_forecast().per_hour > 3000
+    submit_images(books, 1, 8 * 3600)
+    assert books.make_forecast().per_hour == pytest.approx(360), "the night is no part of the pace"
+    submit_images(books, 20, 0.5)
+    assert books.make_forecast().per_hour > 3000
 
 
-def test_days_on_which_a_small_budget_bought_a_few_images_say_nothing_of_the_pace(books: Books) -> None:
-    books.queue("hd", 500)
+def test_days_limited_by_a_small_budget_do_not_count_as_pace(books: ForecastHarness) -> None:
+    books.queue_images("hd", 500)
     for _ in range(5):
-        send(books, 1, 24 * 3600)
-        send(books, 3, 0.5)
-    assert books.ahead().per_hour > 3000
+        submit_images(books, 1, 24 * 3600)
+        submit_images(books, 3, 0.5)
+    assert books.make_forecast().per_hour > 3000
 
 
-def test_images_that_came_one_by_one_say_nothing_of_the_pace(books: Books) -> None:
+def test_images_that_arrive_one_by_one_do_not_count_as_pace(books: ForecastHarness) -> None:
     for _ in range(25):
-        books.queue("hd", 1)
-        send(books, 1, 60)
-    books.queue("hd", 100)
-    assert books.ahead().per_hour > 3000
+        books.queue_images("hd", 1)
+        submit_images(books, 1, 60)
+    books.queue_images("hd", 100)
+    assert books.make_forecast().per_hour > 3000
 
 
-def test_the_law_of_a_type_that_nothing_waits_for_slows_no_other_rule(books: Books) -> None:
-    books.queue("hd", 10)
+def test_the_durations_of_an_unused_type_slow_no_other_rule(books: ForecastHarness) -> None:
+    books.queue_images("hd", 10)
     for job in books.journal.jobs(oldest_first=True):
         job = books.journal.move(job, State.SUBMITTING, "sent", reserve=4, type=1)
         job = books.journal.move(job, State.PENDING, "taken", task_id=f"t{job.id}")
         job = books.journal.move(job, State.FETCHING, "done", charge=Charge.SPENT, task_seconds=80.0)
         books.journal.move(job, State.DELIVERING, "here")
-    books.queue("ultra", 50)
-    alone = books.ahead(api={"max_pending": 8})
+    books.queue_images("ultra", 50)
+    alone = books.make_forecast(api={"max_pending": 8})
     assert alone.per_hour == pytest.approx(3600, rel=0.05), "8 at a time, of 8 s"
-    books.queue("hd", 50)
-    assert books.ahead(api={"max_pending": 8}).per_hour < 450
+    books.queue_images("hd", 50)
+    assert books.make_forecast(api={"max_pending": 8}).per_hour < 450

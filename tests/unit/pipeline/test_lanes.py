@@ -5,26 +5,26 @@ import threading
 
 import pytest
 
-from picwish_watchd.runtime.keyed_executor import Lanes
+from picwish_watchd.runtime.keyed_executor import KeyedExecutor
 
 
-def busy(lanes: Lanes) -> bool:
+def has_running_calls(lanes: KeyedExecutor) -> bool:
     """Asked anew each time."""
-    return lanes.busy
+    return lanes.has_running
 
 
-async def test_a_lane_gives_back_what_the_function_answers_or_raises() -> None:
-    lanes = Lanes()
+async def test_an_executor_returns_or_raises_what_the_function_does() -> None:
+    lanes = KeyedExecutor()
     assert await lanes.run("disk", divmod, 7, 2) == (3, 1)
     assert await lanes.run("disk", int, "ff", base=16) == 255
     with pytest.raises(ZeroDivisionError):
         await lanes.run("disk", divmod, 7, 0)
-    assert not busy(lanes)
+    assert not has_running_calls(lanes)
     lanes.close()
 
 
-async def test_a_lane_does_one_thing_after_the_other_in_a_thread_of_its_name() -> None:
-    lanes = Lanes()
+async def test_calls_of_one_key_run_in_order_in_a_thread_named_after_it() -> None:
+    lanes = KeyedExecutor()
     order: list[tuple[int, str]] = []
     await asyncio.gather(
         *(
@@ -37,31 +37,31 @@ async def test_a_lane_does_one_thing_after_the_other_in_a_thread_of_its_name() -
     lanes.close()
 
 
-async def test_a_lane_that_hangs_holds_up_no_other_and_no_closing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("picwish_watchd.runtime.keyed_executor.PATIENCE", 0.05)
-    lanes = Lanes()
+async def test_a_stuck_key_blocks_neither_other_keys_nor_close(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("picwish_watchd.runtime.keyed_executor.STUCK_TIMEOUT", 0.05)
+    lanes = KeyedExecutor()
     hanging = threading.Event()
     stuck = asyncio.create_task(lanes.run("nas", hanging.wait, 20))
     behind = asyncio.create_task(lanes.run("nas", str))
     await asyncio.sleep(0)
     assert await lanes.run("disk", str, 1) == "1"
-    assert busy(lanes)
-    assert not lanes.hangs("nas")
+    assert has_running_calls(lanes)
+    assert not lanes.is_stuck("nas")
     await asyncio.sleep(0.1)
-    assert lanes.hangs("nas")
-    assert not lanes.hangs("disk")
+    assert lanes.is_stuck("nas")
+    assert not lanes.is_stuck("disk")
     lanes.close()
     assert not stuck.done()
     with pytest.raises(asyncio.CancelledError):
         await behind
     hanging.set()
     assert await stuck
-    assert not busy(lanes)
-    assert not lanes.hangs("nas")
+    assert not has_running_calls(lanes)
+    assert not lanes.is_stuck("nas")
 
 
 async def test_a_call_whose_waiter_gave_up_still_runs_to_its_end() -> None:
-    lanes = Lanes()
+    lanes = KeyedExecutor()
     begun, go_on, ended = threading.Event(), threading.Event(), threading.Event()
 
     def work() -> None:
@@ -74,8 +74,8 @@ async def test_a_call_whose_waiter_gave_up_still_runs_to_its_end() -> None:
     waiter.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiter
-    assert busy(lanes)
+    assert has_running_calls(lanes)
     go_on.set()
     assert await lanes.run("disk", ended.is_set)
-    assert not busy(lanes)
+    assert not has_running_calls(lanes)
     lanes.close()

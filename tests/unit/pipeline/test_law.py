@@ -8,29 +8,35 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from picwish_watchd.scheduling.duration_model import Law, most_pending, normal, normal_quantile, quartiles
+from picwish_watchd.scheduling.duration_model import (
+    DurationModel,
+    max_useful_pending,
+    normal_cdf,
+    normal_quantile,
+    quartiles,
+)
 
-SECONDS = st.floats(0, 1e6)
-HISTORY = st.lists(SECONDS, max_size=30)
-SHARES = st.floats(0.001, 0.999)
+ANY_SECONDS = st.floats(0, 1e6)
+ANY_HISTORY = st.lists(ANY_SECONDS, max_size=30)
+ANY_SHARES = st.floats(0.001, 0.999)
 
 
-def lognormal(middle: float, spread: float, number: int, seed: int = 3) -> list[float]:
+def lognormal_samples(middle: float, spread: float, number: int, seed: int = 3) -> list[float]:
     chance = random.Random(seed)
     return [chance.lognormvariate(math.log(middle), spread) for _ in range(number)]
 
 
 def test_before_anything_is_learnt_a_task_takes_about_eight_seconds() -> None:
-    law = Law()
+    law = DurationModel()
     assert law.quantile(0.5) == pytest.approx(8.0)
     assert 12 < law.quantile(0.99) < 20
 
 
-def test_before_anything_is_learnt_the_first_queries_come_early_and_then_ever_later() -> None:
-    law = Law()
+def test_untrained_polling_starts_early_and_backs_off() -> None:
+    law = DurationModel()
     ages = [0.0]
     while ages[-1] < 8:
-        ages.append(law.next_query(ages[-1]))
+        ages.append(law.next_poll_age(ages[-1]))
     assert ages[1] == 0.25
     assert 8 <= len(ages) <= 15
 
@@ -38,218 +44,224 @@ def test_before_anything_is_learnt_the_first_queries_come_early_and_then_ever_la
 @pytest.mark.parametrize("middle", [0.4, 3.0, 8.0, 25.0, 300.0])
 @pytest.mark.parametrize("spread", [0.15, 0.3, 0.8])
 def test_the_median_and_the_long_tail_are_learnt(middle: float, spread: float) -> None:
-    law = Law()
-    seen = lognormal(middle, spread, 200)
+    law = DurationModel()
+    seen = lognormal_samples(middle, spread, 200)
     for seconds in seen:
-        law.learn(seconds)
+        law.observe(seconds)
     assert law.quantile(0.5) == pytest.approx(median(seen), rel=0.01)
     assert law.quantile(0.99) == pytest.approx(median(seen) * math.exp(2.326 * spread), rel=0.4)
-    assert law.quantile(0.5) / 5 < law.next_query(0.0) < law.quantile(0.5)
+    assert law.quantile(0.5) / 5 < law.next_poll_age(0.0) < law.quantile(0.5)
 
 
 def test_a_few_very_slow_tasks_change_little() -> None:
-    seen = lognormal(8, 0.3, 180)
+    seen = lognormal_samples(8, 0.3, 180)
     slow = [3600.0] * 20
-    assert Law(seen + slow).quantile(0.5) == pytest.approx(median(seen), rel=0.1)
-    assert Law(seen + slow).quantile(0.99) < 30
+    assert DurationModel(seen + slow).quantile(0.5) == pytest.approx(median(seen), rel=0.1)
+    assert DurationModel(seen + slow).quantile(0.99) < 30
 
 
 def test_the_last_two_hundred_tasks_count_and_no_older_ones() -> None:
-    law = Law(lognormal(8, 0.3, 200))
-    for seconds in lognormal(60, 0.3, 200):
-        law.learn(seconds)
+    law = DurationModel(lognormal_samples(8, 0.3, 200))
+    for seconds in lognormal_samples(60, 0.3, 200):
+        law.observe(seconds)
     assert law.quantile(0.5) == pytest.approx(60, rel=0.15)
 
 
-def test_a_law_from_the_journal_is_that_of_the_process_that_wrote_it() -> None:
-    seen = lognormal(8, 0.3, 250)
-    learning = Law()
+def test_a_model_from_the_journal_equals_that_of_its_writer() -> None:
+    seen = lognormal_samples(8, 0.3, 250)
+    learning = DurationModel()
     for seconds in seen:
-        learning.learn(seconds)
-    assert Law(reversed(seen)).quantile(0.7) == learning.quantile(0.7)
+        learning.observe(seconds)
+    assert DurationModel(reversed(seen)).quantile(0.7) == learning.quantile(0.7)
 
 
 @pytest.mark.untraced
-@given(HISTORY, SHARES, SHARES)
+@given(ANY_HISTORY, ANY_SHARES, ANY_SHARES)
 def test_a_larger_share_takes_longer(history: list[float], one: float, other: float) -> None:
-    law = Law(history)
+    law = DurationModel(history)
     low, high = sorted((one, other))
     assert 0 < law.quantile(low) <= law.quantile(high)
 
 
 @pytest.mark.untraced
-@given(HISTORY, SECONDS, SECONDS)
+@given(ANY_HISTORY, ANY_SECONDS, ANY_SECONDS)
 def test_with_age_more_tasks_are_done(history: list[float], one: float, other: float) -> None:
-    law = Law(history)
+    law = DurationModel(history)
     young, old = sorted((one, other))
-    assert 0 <= law.done_by(young) <= law.done_by(old) <= 1
-    assert law.done_by(0) == 0
+    assert 0 <= law.share_done(young) <= law.share_done(old) <= 1
+    assert law.share_done(0) == 0
 
 
 @pytest.mark.untraced
-@given(HISTORY, SHARES)
-def test_share_and_age_are_two_sides_of_one_law(history: list[float], share: float) -> None:
-    law = Law(history)
-    assert law.done_by(law.quantile(share)) == pytest.approx(share, abs=1e-6)
+@given(ANY_HISTORY, ANY_SHARES)
+def test_share_and_age_are_inverse_to_each_other(history: list[float], share: float) -> None:
+    law = DurationModel(history)
+    assert law.share_done(law.quantile(share)) == pytest.approx(share, abs=1e-6)
 
 
 @pytest.mark.untraced
 @settings(max_examples=300)
-@given(HISTORY, SECONDS)
+@given(ANY_HISTORY, ANY_SECONDS)
 def test_the_next_query_is_always_ahead(history: list[float], open_at: float) -> None:
-    assert Law(history).next_query(open_at) > open_at
+    assert DurationModel(history).next_poll_age(open_at) > open_at
 
 
-def test_a_task_that_obeys_no_law_is_asked_for_ever_more_seldom_but_for_ever() -> None:
-    law = Law(lognormal(8, 0.3, 200))
+def test_an_outlier_task_is_polled_ever_more_rarely_but_forever() -> None:
+    law = DurationModel(lognormal_samples(8, 0.3, 200))
     age, queries = 0.0, 0
     while age < 3600:
-        age = law.next_query(age)
+        age = law.next_poll_age(age)
         queries += 1
     assert queries < 60
 
 
-def cost(law: Law, tasks: list[float]) -> tuple[float, float]:
+def simulate_cost(law: DurationModel, tasks: list[float]) -> tuple[float, float]:
     """(queries a task, added latency in seconds) where nothing else wants requests."""
     queries, late = 0, 0.0
     for seconds in tasks:
         age = 0.0
         while age < seconds:
-            age = law.next_query(age)
+            age = law.next_poll_age(age)
             queries += 1
         late += age - seconds
     return queries / len(tasks), late / len(tasks)
 
 
-def test_a_lone_task_is_asked_for_half_as_often_as_every_second_for_the_same_latency() -> None:
+def test_a_lone_task_costs_half_the_polls_of_one_a_second_at_equal_latency() -> None:
     """Every second: 8.9 queries, 0.5 s. The optimum for 0.5 s: 4.3 queries."""
-    queries, late = cost(Law(lognormal(8, 0.3, 200)), lognormal(8, 0.3, 2000, seed=2))
+    queries, late = simulate_cost(
+        DurationModel(lognormal_samples(8, 0.3, 200)), lognormal_samples(8, 0.3, 2000, seed=2)
+    )
     assert queries < 4.7
     assert late < 0.55
 
 
 def test_a_slow_service_costs_little_more_queries_and_a_fast_one_little_latency() -> None:
-    queries, late = cost(Law(lognormal(80, 0.3, 200)), lognormal(80, 0.3, 500, seed=2))
+    queries, late = simulate_cost(
+        DurationModel(lognormal_samples(80, 0.3, 200)), lognormal_samples(80, 0.3, 500, seed=2)
+    )
     assert queries < 9
     assert late < 3.5
-    queries, late = cost(Law(lognormal(0.8, 0.3, 200)), lognormal(0.8, 0.3, 500, seed=2))
+    queries, late = simulate_cost(
+        DurationModel(lognormal_samples(0.8, 0.3, 200)), lognormal_samples(0.8, 0.3, 500, seed=2)
+    )
     assert queries < 3
     assert late < 0.11
 
 
 def test_a_slow_spell_is_learnt_from_eight_tasks_and_so_is_its_end() -> None:
-    law = Law(lognormal(8, 0.3, 200))
-    floods, _ = cost(law, lognormal(80, 0.3, 50, seed=5))
+    law = DurationModel(lognormal_samples(8, 0.3, 200))
+    floods, _ = simulate_cost(law, lognormal_samples(80, 0.3, 50, seed=5))
     assert floods < 30  # a task that is ten times as slow; asking every second would be 84
-    for seconds in lognormal(80, 0.3, 16, seed=5):
-        law.learn(seconds)
+    for seconds in lognormal_samples(80, 0.3, 16, seed=5):
+        law.observe(seconds)
     assert law.quantile(0.5) == pytest.approx(80, rel=0.3)
     assert law.quantile(0.99) < 80 * 3
-    for seconds in lognormal(8, 0.3, 16, seed=6):
-        law.learn(seconds)
+    for seconds in lognormal_samples(8, 0.3, 16, seed=6):
+        law.observe(seconds)
     assert law.quantile(0.5) == pytest.approx(8, rel=0.3)
     assert law.quantile(0.99) < 8 * 3
 
 
 def test_after_the_first_task_none_is_asked_for_in_the_first_seconds_any_more() -> None:
-    law = Law()
-    law.learn(8.0)
-    assert law.next_query(0.0) == 4.0
+    law = DurationModel()
+    law.observe(8.0)
+    assert law.next_poll_age(0.0) == 4.0
 
 
-def test_the_quickest_of_the_first_tasks_do_not_narrow_what_may_be_at_picwish_at_once() -> None:
-    law = Law()
-    before = law.longest
-    for seconds in sorted(lognormal(8, 0.3, 60))[:20]:
-        law.learn(seconds)
-    assert law.longest == before == pytest.approx(16, rel=0.01)
-    assert most_pending(2, law.longest) == 32
+def test_the_quickest_first_tasks_do_not_lower_max_pending() -> None:
+    law = DurationModel()
+    before = law.p99
+    for seconds in sorted(lognormal_samples(8, 0.3, 60))[:20]:
+        law.observe(seconds)
+    assert law.p99 == before == pytest.approx(16, rel=0.01)
+    assert max_useful_pending(2, law.p99) == 32
 
 
 @pytest.mark.parametrize("middle", [0.01, 2.0, 60.0, 150.0])
-def test_on_the_way_to_another_law_there_are_never_many_more_tasks_at_once_than_either_needs(middle: float) -> None:
-    for begun in (Law(), Law(lognormal(8, 0.3, 200))):
+def test_max_pending_stays_bounded_while_durations_change(middle: float) -> None:
+    for begun in (DurationModel(), DurationModel(lognormal_samples(8, 0.3, 200))):
         law = begun
-        for seconds in lognormal(middle, 0.3, 60):
-            law.learn(seconds)
-            assert most_pending(2, law.longest) <= 2 * most_pending(2, max(16.0, 2 * middle))
+        for seconds in lognormal_samples(middle, 0.3, 60):
+            law.observe(seconds)
+            assert max_useful_pending(2, law.p99) <= 2 * max_useful_pending(2, max(16.0, 2 * middle))
 
 
-def test_a_service_that_takes_hours_does_not_get_more_than_can_be_collected() -> None:
-    law = Law(lognormal(5000, 0.3, 200))
-    assert most_pending(2, law.longest) == 2400
-    assert most_pending(2, Law(lognormal(0.1, 0.3, 200)).longest) == 4
+def test_a_service_that_takes_hours_gets_no_more_than_can_be_collected() -> None:
+    law = DurationModel(lognormal_samples(5000, 0.3, 200))
+    assert max_useful_pending(2, law.p99) == 2400
+    assert max_useful_pending(2, DurationModel(lognormal_samples(0.1, 0.3, 200)).p99) == 4
 
 
 @pytest.mark.untraced
-@given(HISTORY, SECONDS, SECONDS)
-def test_what_took_a_time_within_bounds_is_taken_to_lie_there(history: list[float], one: float, other: float) -> None:
+@given(ANY_HISTORY, ANY_SECONDS, ANY_SECONDS)
+def test_a_duration_known_within_bounds_is_placed_between_them(history: list[float], one: float, other: float) -> None:
     low, high = sorted((one, other))
-    assert low <= Law(history).within(low, high) <= high
+    assert low <= DurationModel(history).spread_within(low, high) <= high
 
 
 @pytest.mark.untraced
-def test_a_law_that_is_fed_with_its_own_guesses_stays_as_it_is() -> None:
+def test_a_model_fed_with_its_own_guesses_stays_unchanged() -> None:
     """A service that tells no times, in a backlog: each task is found done, half a minute after it was made."""
-    law = Law(lognormal(8, 0.3, 200))
+    law = DurationModel(lognormal_samples(8, 0.3, 200))
     for _ in range(2000):
-        law.learn(law.within(0.0, 32.0))
+        law.observe(law.spread_within(0.0, 32.0))
     assert law.quantile(0.5) == pytest.approx(8, rel=0.15)
     assert law.quantile(0.99) == pytest.approx(16, rel=0.3)
 
 
 @pytest.mark.untraced
-@given(HISTORY, SECONDS, SECONDS)
+@given(ANY_HISTORY, ANY_SECONDS, ANY_SECONDS)
 def test_the_longer_ago_a_task_was_asked_for_the_likelier_it_is_done(
     history: list[float], one: float, other: float
 ) -> None:
-    law = Law(history)
+    law = DurationModel(history)
     young, old = sorted((one, other))
-    assert 0 <= law.likely(1.0, 1.0 + young) <= law.likely(1.0, 1.0 + old) <= 1
+    assert 0 <= law.probability_done(1.0, 1.0 + young) <= law.probability_done(1.0, 1.0 + old) <= 1
 
 
 def test_what_picwish_says_is_believed_as_far_as_it_agrees_with_what_was_seen() -> None:
-    assert Law().took(6.0, 20.0, 8.25) == 8.25
-    assert 7.0 <= Law().took(0.0, 20.0, 8.0) <= 9.0
-    assert Law().took(6.0, 8.0, 8.25) == 8.0, "its clock ran before ours, by what the line takes"
+    assert DurationModel().estimate_duration(6.0, 20.0, 8.25) == 8.25
+    assert 7.0 <= DurationModel().estimate_duration(0.0, 20.0, 8.0) <= 9.0
+    assert DurationModel().estimate_duration(6.0, 8.0, 8.25) == 8.0, "its clock ran before ours, by what the line takes"
     for nonsense in (None, -7200.0, 7200.0, 0.0):
-        assert 6.0 <= Law().took(6.0, 8.0, nonsense) <= 8.0
+        assert 6.0 <= DurationModel().estimate_duration(6.0, 8.0, nonsense) <= 8.0
 
 
 def test_picwish_is_not_believed_in_a_backlog_once_it_was_seen_to_be_wrong() -> None:
     """It gives the moment of the end for that of the creation, say: of a task that is asked for once that might be."""
-    law = Law()
-    law.learn(law.took(6.0, 8.0, 0.0))
+    law = DurationModel()
+    law.observe(law.estimate_duration(6.0, 8.0, 0.0))
     for _ in range(200):
-        law.learn(law.took(0.0, 16.0, 0.0))
+        law.observe(law.estimate_duration(0.0, 16.0, 0.0))
     assert law.quantile(0.5) == pytest.approx(8, rel=0.3)
-    assert most_pending(2, law.longest) >= 24
+    assert max_useful_pending(2, law.p99) >= 24
 
 
 def test_picwish_is_believed_again_after_some_tasks_of_which_it_was_right() -> None:
-    law = Law()
-    law.took(6.0, 8.0, 7200.0)
+    law = DurationModel()
+    law.estimate_duration(6.0, 8.0, 7200.0)
     for _ in range(3):
-        assert law.took(5.0, 20.0, 8.25) != 8.25
-    assert law.took(5.0, 20.0, 8.25) == 8.25
+        assert law.estimate_duration(5.0, 20.0, 8.25) != 8.25
+    assert law.estimate_duration(5.0, 20.0, 8.25) == 8.25
 
 
 def test_where_a_clock_was_set_back_nothing_odd_is_learnt() -> None:
-    assert Law().took(0.0, 0.0, None) == pytest.approx(8.0)
-    assert Law().took(0.0, 0.0, 8.0) == pytest.approx(8.0)
+    assert DurationModel().estimate_duration(0.0, 0.0, None) == pytest.approx(8.0)
+    assert DurationModel().estimate_duration(0.0, 0.0, 8.0) == pytest.approx(8.0)
 
 
-@given(HISTORY, SECONDS, SECONDS, st.none() | st.floats(-1e9, 1e9))
-def test_whatever_picwish_says_a_task_took_what_was_seen(
+@given(ANY_HISTORY, ANY_SECONDS, ANY_SECONDS, st.none() | st.floats(-1e9, 1e9))
+def test_a_learnt_duration_never_contradicts_what_was_seen(
     history: list[float], one: float, other: float, told: float | None
 ) -> None:
     low, high = sorted((one, other))
-    took = Law(history).took(low, high, told)
+    took = DurationModel(history).estimate_duration(low, high, told)
     assert low <= took <= high or high <= 0 < took
 
 
 @given(st.floats(1e-6, 1 - 1e-6), st.lists(st.floats(-10, 10), min_size=2, max_size=40))
 def test_the_normal_law_and_the_quartiles_are_those_of_the_standard_library(share: float, values: list[float]) -> None:
     assert normal_quantile(share) == pytest.approx(NormalDist().inv_cdf(share), abs=1e-9)
-    assert normal(values[0]) == pytest.approx(NormalDist().cdf(values[0]), abs=1e-12)
+    assert normal_cdf(values[0]) == pytest.approx(NormalDist().cdf(values[0]), abs=1e-12)
     assert quartiles(values) == pytest.approx(tuple(quantiles(values, n=4)))

@@ -4,10 +4,10 @@ import asyncio
 from contextlib import AsyncExitStack
 
 from picwish_watchd.clock import Clock
-from picwish_watchd.scheduling.download_slots import Places
+from picwish_watchd.scheduling.download_slots import DownloadSlots
 
 
-class HandClock(Clock):
+class ManualMonotonicClock(Clock):
     """Time goes by when it is told to."""
 
     def __init__(self) -> None:
@@ -29,17 +29,17 @@ class HandClock(Clock):
                 ring.set()
 
 
-class Crowd:
+class DownloadCrowd:
     """Downloads that each end when told."""
 
     def __init__(self, number: int) -> None:
-        self.clock = HandClock()
-        self.places = Places(self.clock)
+        self.clock = ManualMonotonicClock()
+        self.places = DownloadSlots(self.clock)
         self.running: list[int] = []
         self._tasks = [asyncio.create_task(self._hold(each)) for each in range(number)]
 
     async def _hold(self, number: int) -> None:
-        async with self.places.one():
+        async with self.places.acquire():
             self.running.append(number)
             try:
                 await asyncio.Event().wait()
@@ -49,80 +49,80 @@ class Crowd:
     async def end(self, *numbers: int) -> None:
         for number in numbers:
             self._tasks[number].cancel()
-        await self.after(0)
+        await self.advance(0)
 
-    async def after(self, seconds: float) -> None:
+    async def advance(self, seconds: float) -> None:
         self.clock.advance(seconds)
         for _ in range(20):
             await asyncio.sleep(0)
 
 
 async def test_four_at_a_time_in_the_order_of_asking() -> None:
-    crowd = Crowd(7)
-    await crowd.after(0)
+    crowd = DownloadCrowd(7)
+    await crowd.advance(0)
     assert crowd.running == [0, 1, 2, 3]
     await crowd.end(1, 2)
     assert crowd.running == [0, 3, 4, 5]
     await crowd.end(*range(7))
 
 
-async def test_four_slow_ones_do_not_hold_up_the_others() -> None:
-    crowd = Crowd(7)
-    await crowd.after(0)
-    await crowd.after(9)
+async def test_four_slow_downloads_do_not_block_the_others() -> None:
+    crowd = DownloadCrowd(7)
+    await crowd.advance(0)
+    await crowd.advance(9)
     assert crowd.running == [0, 1, 2, 3]
-    await crowd.after(2)
+    await crowd.advance(2)
     assert crowd.running == [0, 1, 2, 3, 4, 5, 6]
     await crowd.end(*range(7))
     assert crowd.running == []
 
 
-async def test_a_hundred_slow_ones_share_the_line_by_twelve_and_places_never_multiply() -> None:
-    crowd = Crowd(100)
+async def test_a_hundred_slow_downloads_use_at_most_twelve_slots() -> None:
+    crowd = DownloadCrowd(100)
     for _ in range(9):
-        await crowd.after(100)
+        await crowd.advance(100)
     assert crowd.running == list(range(12))
     await crowd.end(*range(50))
     assert len(crowd.running) == 4
     await crowd.end(*range(100))
 
 
-async def test_before_anything_has_come_home_few_tasks_are_made_and_ever_more_afterwards() -> None:
-    places = Places(HandClock())
-    assert places.collectable(64) == 64
+async def test_in_flight_tasks_start_few_and_grow_as_results_arrive() -> None:
+    places = DownloadSlots(ManualMonotonicClock())
+    assert places.max_in_flight(64) == 64
     for _ in range(1000):
-        places.kept()
-    assert places.collectable(64) > 4000
+        places.record_result()
+    assert places.max_in_flight(64) > 4000
 
 
-async def test_no_more_is_bought_than_a_narrow_line_brings_in_twenty_minutes() -> None:
-    crowd = Crowd(40)
+async def test_no_more_is_bought_than_can_be_downloaded_in_twenty_minutes() -> None:
+    crowd = DownloadCrowd(40)
     for _ in range(1000):
-        crowd.places.kept()
+        crowd.places.record_result()
     for number in range(30):
-        await crowd.after(15)
+        await crowd.advance(15)
         await crowd.end(number)
-    assert 60 <= crowd.places.collectable(64) <= 100  # four a minute
+    assert 60 <= crowd.places.max_in_flight(64) <= 100  # four a minute
     await crowd.end(*range(40))
 
 
-async def test_a_line_that_has_become_better_is_believed_again() -> None:
-    crowd = Crowd(40)
+async def test_a_connection_that_improved_is_trusted_again() -> None:
+    crowd = DownloadCrowd(40)
     for number in range(40):
-        await crowd.after(100)
+        await crowd.advance(100)
         await crowd.end(number)
-    assert crowd.places.collectable(500) < 20
+    assert crowd.places.max_in_flight(500) < 20
     for _ in range(50):
-        async with crowd.places.one():
-            await crowd.after(1)
-    assert crowd.places.collectable(500) == 500
+        async with crowd.places.acquire():
+            await crowd.advance(1)
+    assert crowd.places.max_in_flight(500) == 500
 
 
-async def test_whoever_is_cancelled_while_waiting_takes_no_place_with_him() -> None:
-    crowd = Crowd(30)
-    await crowd.after(0)
+async def test_a_cancelled_waiter_takes_no_slot() -> None:
+    crowd = DownloadCrowd(30)
+    await crowd.advance(0)
     await crowd.end(*range(4, 30))
     await crowd.end(*range(4))
     async with AsyncExitStack() as stack, asyncio.timeout(5):
         for _ in range(4):
-            await stack.enter_async_context(crowd.places.one())
+            await stack.enter_async_context(crowd.places.acquire())

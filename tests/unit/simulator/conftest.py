@@ -6,22 +6,22 @@ import httpx
 import pytest
 
 from picwish_watchd.simulator import Settings, Simulator
-from tests.unit.simulator.simkit import Caller, HandClock
+from tests.unit.simulator.simkit import ManualClock, SimulatorClient
 
 
 @pytest.fixture
-def clock() -> HandClock:
-    return HandClock()
+def clock() -> ManualClock:
+    return ManualClock()
 
 
 @pytest.fixture
-async def sim(clock: HandClock) -> AsyncIterator[Simulator]:
+async def sim(clock: ManualClock) -> AsyncIterator[Simulator]:
     settings = Settings(qps=None, processing=(10.0, 0.0), clock=clock)
     async with Simulator(settings) as simulator:
         yield simulator
 
 
 @pytest.fixture
-async def call(sim: Simulator) -> AsyncIterator[Caller]:
+async def call(sim: Simulator) -> AsyncIterator[SimulatorClient]:
     async with httpx.AsyncClient(trust_env=False, verify=False, timeout=10) as http:
-        yield Caller(sim, http)
+        yield SimulatorClient(sim, http)

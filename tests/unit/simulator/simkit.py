@@ -11,11 +11,11 @@ from PIL import Image
 from picwish_watchd.clock import Clock
 from picwish_watchd.simulator import Simulator
 
-TASKS = "/api/tasks/visual/scale-pro"
-KEY = {"X-API-KEY": "secret"}
+TASKS_PATH = "/api/tasks/visual/scale-pro"
+KEY_HEADERS = {"X-API-KEY": "secret"}
 
 
-class HandClock(Clock):
+class ManualClock(Clock):
     """Stands still unless it is turned; sleeping turns it."""
 
     def __init__(self) -> None:
@@ -32,7 +32,7 @@ class HandClock(Clock):
         await asyncio.sleep(0)
 
 
-def picture(kind: str = "JPEG", size: tuple[int, int] = (48, 32), mode: str = "RGB", **save: Any) -> bytes:
+def make_quartered_image(kind: str = "JPEG", size: tuple[int, int] = (48, 32), mode: str = "RGB", **save: Any) -> bytes:
     """Four coloured quarters: red, green, blue, white."""
     image = Image.new("RGB", size, "white")
     half = (size[0] // 2, size[1] // 2)
@@ -44,7 +44,7 @@ def picture(kind: str = "JPEG", size: tuple[int, int] = (48, 32), mode: str = "R
     return buffer.getvalue()
 
 
-class Caller:
+class SimulatorClient:
     """A client of one simulator."""
 
     def __init__(self, sim: Simulator, http: httpx.AsyncClient) -> None:
@@ -52,15 +52,15 @@ class Caller:
         self.http = http
 
     async def create(
-        self, image: bytes | None = None, *, headers: Mapping[str, str] = KEY, **fields: Any
+        self, image: bytes | None = None, *, headers: Mapping[str, str] = KEY_HEADERS, **fields: Any
     ) -> httpx.Response:
         """POSTs a form; by default a small JPEG, none where an image_url is given."""
         if image is None and "image_url" not in fields:
-            image = picture()
+            image = make_quartered_image()
         files = None if image is None else {"image_file": ("image.jpg", image, "image/jpeg")}
-        return await self.http.post(self.sim.url + TASKS, headers=headers, files=files, data=fields)
+        return await self.http.post(self.sim.url + TASKS_PATH, headers=headers, files=files, data=fields)
 
-    async def task_id(self, image: bytes | None = None, **fields: Any) -> str:
+    async def create_task(self, image: bytes | None = None, **fields: Any) -> str:
         """The id of a new task."""
         answer = await self.create(image, **fields)
         assert answer.status_code == 200, answer.text
@@ -68,11 +68,11 @@ class Caller:
         assert isinstance(task_id, str)
         return task_id
 
-    async def query(self, task_id: str, *, headers: Mapping[str, str] = KEY) -> httpx.Response:
+    async def query(self, task_id: str, *, headers: Mapping[str, str] = KEY_HEADERS) -> httpx.Response:
         """GETs a task."""
-        return await self.http.get(f"{self.sim.url}{TASKS}/{task_id}", headers=headers)
+        return await self.http.get(f"{self.sim.url}{TASKS_PATH}/{task_id}", headers=headers)
 
-    async def data(self, task_id: str) -> dict[str, Any]:
+    async def query_data(self, task_id: str) -> dict[str, Any]:
         """``data`` of a task."""
         answer = await self.query(task_id)
         assert answer.status_code == 200, answer.text
@@ -80,9 +80,9 @@ class Caller:
         assert isinstance(data, dict)
         return data
 
-    async def finished(self, image: bytes | None = None, **fields: Any) -> dict[str, Any]:
+    async def create_finished(self, image: bytes | None = None, **fields: Any) -> dict[str, Any]:
         """``data`` of a new task that has ended. The simulator's clock must be a HandClock."""
-        task_id = await self.task_id(image, **fields)
-        await self.sim.rendered()
+        task_id = await self.create_task(image, **fields)
+        await self.sim.wait_until_rendered()
         await self.sim.settings.clock.sleep(60)
-        return await self.data(task_id)
+        return await self.query_data(task_id)

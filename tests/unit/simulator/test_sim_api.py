@@ -10,10 +10,10 @@ from PIL import Image
 
 from picwish_watchd.simulator import Settings
 from picwish_watchd.simulator.rate_window import RateWindow
-from picwish_watchd.simulator.tasks import Workshop
-from tests.unit.simulator.simkit import KEY, TASKS, Caller, HandClock, picture
+from picwish_watchd.simulator.tasks import TaskStore
+from tests.unit.simulator.simkit import KEY_HEADERS, TASKS_PATH, ManualClock, SimulatorClient, make_quartered_image
 
-FIELDS = {
+FIELD_TYPES = {
     "task_id": str,
     "created_at": int,
     "processed_at": int,
@@ -33,11 +33,11 @@ FIELDS = {
 }
 
 
-def set_up(call: Caller, **settings: object) -> None:
+def change_settings(call: SimulatorClient, **settings: object) -> None:
     call.sim.settings = replace(call.sim.settings, **settings)  # type: ignore[arg-type] # names a setting
 
 
-async def test_a_create_is_answered_with_a_task_id_in_the_documented_envelope(call: Caller) -> None:
+async def test_a_create_is_answered_with_a_task_id_in_the_documented_envelope(call: SimulatorClient) -> None:
     answer = await call.create()
     assert answer.status_code == 200
     assert answer.json().keys() == {"status", "message", "data"}
@@ -46,12 +46,14 @@ async def test_a_create_is_answered_with_a_task_id_in_the_documented_envelope(ca
     assert answer.json()["data"].keys() == {"task_id"}
 
 
-async def test_a_task_goes_from_queued_over_preparing_and_processing_to_success(call: Caller, clock: HandClock) -> None:
-    task_id = await call.task_id()
-    await call.sim.rendered()
+async def test_a_task_goes_from_queued_over_preparing_and_processing_to_success(
+    call: SimulatorClient, clock: ManualClock
+) -> None:
+    task_id = await call.create_task()
+    await call.sim.wait_until_rendered()
     seen = []
     for _ in range(11):
-        data = await call.data(task_id)
+        data = await call.query_data(task_id)
         seen.append((data["state"], data["progress"], data["state_detail"]))
         clock.at += 1
     assert seen[0] == (0, 0, "Queued")
@@ -60,33 +62,33 @@ async def test_a_task_goes_from_queued_over_preparing_and_processing_to_success(
     assert seen[10] == (1, 100, "Complete")
 
 
-async def test_every_answer_has_all_documented_fields_in_their_types(call: Caller, clock: HandClock) -> None:
-    task_id = await call.task_id()
+async def test_every_answer_has_all_documented_fields_in_their_types(call: SimulatorClient, clock: ManualClock) -> None:
+    task_id = await call.create_task()
     for seconds in (0, 2, 60):
         clock.at += seconds
-        await call.sim.rendered()
-        data = await call.data(task_id)
-        assert data.keys() == FIELDS.keys()
-        for name, kind in FIELDS.items():
+        await call.sim.wait_until_rendered()
+        data = await call.query_data(task_id)
+        assert data.keys() == FIELD_TYPES.keys()
+        for name, kind in FIELD_TYPES.items():
             assert isinstance(data[name], kind), name  # type: ignore[arg-type] # a class or a tuple of them
 
 
-async def test_times_are_unix_seconds_and_zero_before_they_are_known(call: Caller, clock: HandClock) -> None:
+async def test_times_are_unix_seconds_and_zero_before_they_are_known(call: SimulatorClient, clock: ManualClock) -> None:
     began = int(clock.at)
-    task_id = await call.task_id()
-    await call.sim.rendered()
-    data = await call.data(task_id)
+    task_id = await call.create_task()
+    await call.sim.wait_until_rendered()
+    data = await call.query_data(task_id)
     assert (data["created_at"], data["processed_at"], data["completed_at"]) == (began, 0, 0)
     clock.at += 3
-    data = await call.data(task_id)
+    data = await call.query_data(task_id)
     assert (data["processed_at"], data["completed_at"], data["time_elapsed"]) == (began, 0, 2.5)
     clock.at += 100
-    data = await call.data(task_id)
+    data = await call.query_data(task_id)
     assert (data["completed_at"], data["time_elapsed"]) == (began + 10, 9.5)
 
 
-async def test_the_result_is_the_enlarged_source(call: Caller) -> None:
-    data = await call.finished(picture("PNG"))
+async def test_the_result_is_the_enlarged_source(call: SimulatorClient) -> None:
+    data = await call.create_finished(make_quartered_image("PNG"))
     result = (await call.http.get(data["image"])).content
     with Image.open(io.BytesIO(result)) as image:
         assert image.format == "PNG"
@@ -97,14 +99,14 @@ async def test_the_result_is_the_enlarged_source(call: Caller) -> None:
     assert data["image_size_kb"] == round(len(result) / 1024, 2)
 
 
-async def test_return_type_2_gives_the_picture_itself(call: Caller) -> None:
-    data = await call.finished(return_type="2")
+async def test_return_type_2_gives_the_picture_itself(call: SimulatorClient) -> None:
+    data = await call.create_finished(return_type="2")
     with Image.open(io.BytesIO(base64.b64decode(data["image"], validate=True))) as image:
         assert image.size == (96, 64)
     assert data["return_type"] == 2
 
 
-async def test_sync_1_answers_with_the_finished_task(call: Caller, clock: HandClock) -> None:
+async def test_sync_1_answers_with_the_finished_task(call: SimulatorClient, clock: ManualClock) -> None:
     began = clock.at
     answer = await call.create(sync="1")
     data = answer.json()["data"]
@@ -114,48 +116,48 @@ async def test_sync_1_answers_with_the_finished_task(call: Caller, clock: HandCl
 
 
 @pytest.mark.parametrize(("type", "price"), [("0", 5), ("1", 4)])
-async def test_a_success_costs_5_or_4_credits_by_type(call: Caller, type: str, price: int) -> None:
-    data = await call.finished(type=type)
+async def test_a_success_costs_5_or_4_credits_by_type(call: SimulatorClient, type: str, price: int) -> None:
+    data = await call.create_finished(type=type)
     assert data["type"] == int(type)
     [charge] = call.sim.ledger
     assert (charge.task_id, charge.credits, charge.type) == (data["task_id"], price, int(type))
     assert charge.sha256 == call.sim.requests[0].sha256
-    assert charge.at == data["completed_at"]
-    assert call.sim.credits == price
+    assert charge.charged_at == data["completed_at"]
+    assert call.sim.credits_used == price
 
 
-async def test_a_success_is_charged_though_nobody_asks(call: Caller, clock: HandClock) -> None:
-    await call.task_id()
-    await call.sim.rendered()
-    assert call.sim.credits == 0
+async def test_a_success_is_charged_though_nobody_asks(call: SimulatorClient, clock: ManualClock) -> None:
+    await call.create_task()
+    await call.sim.wait_until_rendered()
+    assert call.sim.credits_used == 0
     clock.at += 10
-    assert call.sim.credits == 5
+    assert call.sim.credits_used == 5
 
 
 @pytest.mark.parametrize(
     ("image", "state"),
     [
         (b"no image at all", -7),
-        (picture("GIF"), -7),
-        (picture()[:-200], -7),
-        (picture("PNG")[:-40], -7),
-        (picture("BMP", (70, 10)), -5),
+        (make_quartered_image("GIF"), -7),
+        (make_quartered_image()[:-200], -7),
+        (make_quartered_image("PNG")[:-40], -7),
+        (make_quartered_image("BMP", (70, 10)), -5),
     ],
     ids=["text", "gif", "half jpeg", "half png", "too wide"],
 )
-async def test_a_bad_image_ends_its_task_and_costs_nothing(call: Caller, image: bytes, state: int) -> None:
-    set_up(call, max_side=64)
-    data = await call.finished(image)
+async def test_a_bad_image_ends_its_task_and_costs_nothing(call: SimulatorClient, image: bytes, state: int) -> None:
+    change_settings(call, max_side=64)
+    data = await call.create_finished(image)
     assert (data["state"], data["image"], data["image_width"]) == (state, "", 0)
     assert data["state_detail"]
     assert data["completed_at"] > 0
     assert call.sim.ledger == []
 
 
-async def test_a_decompression_bomb_ends_its_task_as_too_large(call: Caller) -> None:
-    bomb = bytearray(picture("BMP"))
+async def test_a_decompression_bomb_ends_its_task_as_too_large(call: SimulatorClient) -> None:
+    bomb = bytearray(make_quartered_image("BMP"))
     bomb[18:26] = (40_000).to_bytes(4, "little") * 2
-    assert (await call.finished(bytes(bomb)))["state"] == -5
+    assert (await call.create_finished(bytes(bomb)))["state"] == -5
 
 
 @pytest.mark.parametrize(
@@ -163,65 +165,69 @@ async def test_a_decompression_bomb_ends_its_task_as_too_large(call: Caller) -> 
     [{"type": "2"}, {"sync": "yes"}, {"return_type": "0"}, {"type": ""}],
     ids=lambda fields: str(fields),
 )
-async def test_a_wrong_parameter_is_refused_by_name(call: Caller, fields: dict[str, Any]) -> None:
+async def test_a_wrong_parameter_is_refused_by_name(call: SimulatorClient, fields: dict[str, Any]) -> None:
     answer = await call.create(**fields)
     assert answer.status_code == answer.json()["status"] == 400
     assert next(iter(fields)) in answer.json()["message"]
     assert call.sim.tasks == {}
 
 
-async def test_neither_file_nor_url_is_refused(call: Caller) -> None:
+async def test_neither_file_nor_url_is_refused(call: SimulatorClient) -> None:
     for answer in (
-        await call.http.post(call.sim.url + TASKS, headers=KEY, data={"type": "0"}),
-        await call.http.post(call.sim.url + TASKS, headers=KEY, files={"image_file": ("a.jpg", b"")}),
-        await call.http.post(call.sim.url + TASKS, headers=KEY, json={"image_url": "http://127.0.0.1/"}),
-        await call.http.post(call.sim.url + TASKS, headers=KEY),
+        await call.http.post(call.sim.url + TASKS_PATH, headers=KEY_HEADERS, data={"type": "0"}),
+        await call.http.post(call.sim.url + TASKS_PATH, headers=KEY_HEADERS, files={"image_file": ("a.jpg", b"")}),
+        await call.http.post(call.sim.url + TASKS_PATH, headers=KEY_HEADERS, json={"image_url": "http://127.0.0.1/"}),
+        await call.http.post(call.sim.url + TASKS_PATH, headers=KEY_HEADERS),
     ):
         assert answer.status_code == 400
     assert call.sim.tasks == {}
 
 
-async def test_nothing_is_left_on_disk_of_what_was_refused(call: Caller) -> None:
+async def test_nothing_is_left_on_disk_of_what_was_refused(call: SimulatorClient) -> None:
     await call.create(type="9")
-    await call.finished(b"no image")
-    assert list(call.sim._desk.workshop.folder.iterdir()) == []
+    await call.create_finished(b"no image")
+    assert list(call.sim._dispatcher.task_store.folder.iterdir()) == []
 
 
-async def test_a_file_over_the_limit_is_413_whether_or_not_its_length_is_told(call: Caller) -> None:
-    set_up(call, max_bytes=1000)
+async def test_a_file_over_the_limit_is_413_whether_or_not_its_length_is_told(call: SimulatorClient) -> None:
+    change_settings(call, max_bytes=1000)
     assert (await call.create(b"x" * 1000)).status_code == 200
     assert (await call.create(b"x" * 1001)).status_code == 413
     assert (await call.create(b"x" * 10_000_000)).status_code == 413
     assert len(call.sim.tasks) == 1
 
 
-async def test_30_mb_are_taken(call: Caller) -> None:
-    set_up(call, enhance="echo")
-    image = picture("PNG") + bytes(31_457_280 - len(picture("PNG")))
-    data = await call.finished(image)
+async def test_30_mb_are_taken(call: SimulatorClient) -> None:
+    change_settings(call, enhance="echo")
+    image = make_quartered_image("PNG") + bytes(31_457_280 - len(make_quartered_image("PNG")))
+    data = await call.create_finished(image)
     assert data["state"] == 1
     assert (await call.http.get(data["image"])).content == image
 
 
 @pytest.mark.parametrize("headers", [{}, {"X-API-KEY": ""}, {"X-API-KEY": "wrong"}])
-async def test_a_missing_or_wrong_key_is_401_for_creates_and_queries(call: Caller, headers: dict[str, str]) -> None:
-    set_up(call, key="secret")
-    task_id = await call.task_id()
+async def test_a_missing_or_wrong_key_is_401_for_creates_and_queries(
+    call: SimulatorClient, headers: dict[str, str]
+) -> None:
+    change_settings(call, key="secret")
+    task_id = await call.create_task()
     for answer in (await call.create(headers=headers), await call.query(task_id, headers=headers)):
         assert answer.status_code == answer.json()["status"] == 401
     assert len(call.sim.tasks) == 1
 
 
-async def test_the_key_is_not_kept_in_what_is_remembered(call: Caller) -> None:
+async def test_the_key_is_not_kept_in_what_is_remembered(call: SimulatorClient) -> None:
     await call.create()
     [seen] = call.sim.requests
-    assert seen.key_given
+    assert seen.has_key
     assert "secret" not in repr(seen)
 
 
-async def test_creates_and_queries_share_one_rate_and_refusals_do_not_count(call: Caller, clock: HandClock) -> None:
-    set_up(call, qps=2)
-    task_id = await call.task_id()
+async def test_creates_and_queries_share_one_rate_and_refusals_do_not_count(
+    call: SimulatorClient, clock: ManualClock
+) -> None:
+    change_settings(call, qps=2)
+    task_id = await call.create_task()
     assert (await call.query(task_id)).status_code == 200
     clock.at += 0.999
     assert (await call.query(task_id)).status_code == 429
@@ -237,73 +243,73 @@ def test_a_rate_below_one_is_one_request_in_more_than_a_second() -> None:
     assert [window.admit(0.5, at) for at in (0.0, 1.9, 2.0, 3.0, 4.0)] == [True, False, True, False, True]
 
 
-async def test_an_unknown_task_is_404_and_so_is_an_unknown_address(call: Caller) -> None:
+async def test_an_unknown_task_is_404_and_so_is_an_unknown_address(call: SimulatorClient) -> None:
     assert (await call.query("nobody")).json()["status"] == 404
     assert (await call.query("..%2f..")).status_code == 404
-    assert (await call.http.get(call.sim.url + "/", headers=KEY)).status_code == 404
-    assert (await call.http.delete(call.sim.url + TASKS, headers=KEY)).status_code == 404
+    assert (await call.http.get(call.sim.url + "/", headers=KEY_HEADERS)).status_code == 404
+    assert (await call.http.delete(call.sim.url + TASKS_PATH, headers=KEY_HEADERS)).status_code == 404
 
 
-async def test_a_finished_task_is_forgotten_after_its_retention(call: Caller, clock: HandClock) -> None:
-    data = await call.finished()
+async def test_a_finished_task_is_forgotten_after_its_retention(call: SimulatorClient, clock: ManualClock) -> None:
+    data = await call.create_finished()
     clock.at = data["completed_at"] + 3599
-    assert (await call.data(data["task_id"]))["state"] == 1
-    url = (await call.data(data["task_id"]))["image"]
+    assert (await call.query_data(data["task_id"]))["state"] == 1
+    url = (await call.query_data(data["task_id"]))["image"]
     clock.at += 1
     assert (await call.query(data["task_id"])).status_code == 404
     assert (await call.http.get(url)).status_code == 404
     assert len(call.sim.ledger) == 1
 
 
-async def test_results_that_nobody_asks_for_are_removed_too(call: Caller, clock: HandClock) -> None:
-    await call.finished()
+async def test_results_that_nobody_asks_for_are_removed_too(call: SimulatorClient, clock: ManualClock) -> None:
+    await call.create_finished()
     clock.at += 4000
-    await call.task_id()
-    await call.sim.rendered()
-    assert len(list(call.sim._desk.workshop.folder.iterdir())) == 1
+    await call.create_task()
+    await call.sim.wait_until_rendered()
+    assert len(list(call.sim._dispatcher.task_store.folder.iterdir())) == 1
 
 
-async def test_a_used_up_balance_is_401_for_creates_only(call: Caller, clock: HandClock) -> None:
-    set_up(call, balance=9)
-    task_id = await call.task_id(type="0")
+async def test_a_used_up_balance_is_401_for_creates_only(call: SimulatorClient, clock: ManualClock) -> None:
+    change_settings(call, balance=9)
+    task_id = await call.create_task(type="0")
     assert (await call.create(type="0")).status_code == 401
-    await call.task_id(type="1")
+    await call.create_task(type="1")
     assert (await call.create(type="1")).status_code == 401
     assert (await call.query(task_id)).status_code == 200
-    set_up(call, balance=13)
+    change_settings(call, balance=13)
     assert (await call.create(type="1")).status_code == 200
-    await call.sim.rendered()
+    await call.sim.wait_until_rendered()
     clock.at += 10
-    assert call.sim.credits == 13
+    assert call.sim.credits_used == 13
 
 
-async def test_a_failed_task_gives_its_credits_back_to_the_balance(call: Caller, clock: HandClock) -> None:
-    set_up(call, balance=5)
-    await call.finished(b"no image")
+async def test_a_failed_task_gives_its_credits_back_to_the_balance(call: SimulatorClient, clock: ManualClock) -> None:
+    change_settings(call, balance=5)
+    await call.create_finished(b"no image")
     assert (await call.create()).status_code == 200
 
 
-async def test_a_request_is_remembered_with_its_fields_and_its_image(call: Caller) -> None:
-    task_id = await call.task_id(picture(), type="1", sync="0")
+async def test_a_request_is_remembered_with_its_fields_and_its_image(call: SimulatorClient) -> None:
+    task_id = await call.create_task(make_quartered_image(), type="1", sync="0")
     await call.query(task_id)
     create, query = call.sim.requests
-    assert (create.operation, create.method, create.path, create.status) == ("create", "POST", TASKS, 200)
+    assert (create.operation, create.method, create.path, create.status) == ("create", "POST", TASKS_PATH, 200)
     assert dict(create.fields) == {"type": "1", "sync": "0"}
-    assert create.size == len(picture())
+    assert create.size == len(make_quartered_image())
     assert (query.operation, query.task_id, query.sha256) == ("query", task_id, create.sha256)
 
 
-async def test_latency_comes_before_each_answer(call: Caller, clock: HandClock) -> None:
-    set_up(call, latency=0.25)
+async def test_latency_comes_before_each_answer(call: SimulatorClient, clock: ManualClock) -> None:
+    change_settings(call, latency=0.25)
     began = clock.at
-    await call.query(await call.task_id())
+    await call.query(await call.create_task())
     assert clock.at == began + 0.5
 
 
-async def test_processing_times_follow_the_law_and_repeat_with_the_seed(clock: HandClock) -> None:
+async def test_processing_times_follow_the_law_and_repeat_with_the_seed(clock: ManualClock) -> None:
     def times(settings: Settings) -> list[float]:
-        workshop = Workshop(settings)
-        return [workshop._draw() for _ in range(400)]
+        workshop = TaskStore(settings)
+        return [workshop._draw_processing_time() for _ in range(400)]
 
     first = times(Settings(processing=(8.0, 0.3), seed=1))
     assert first == times(Settings(processing=(8.0, 0.3), seed=1))

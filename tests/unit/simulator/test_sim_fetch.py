@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from picwish_watchd.simulator import image_fetch
-from tests.unit.simulator.simkit import TASKS, Caller, picture
+from tests.unit.simulator.simkit import TASKS_PATH, SimulatorClient, make_quartered_image
 
 
 @pytest.fixture
@@ -17,7 +17,7 @@ async def web() -> AsyncIterator[str]:
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         path = (await reader.readuntil(b"\r\n\r\n")).split(b" ")[1]
-        body = picture()
+        body = make_quartered_image()
         answers = {
             b"/picture?a=%20b": b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body,
             b"/chunked": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n"
@@ -39,45 +39,45 @@ async def web() -> AsyncIterator[str]:
 
 
 @pytest.mark.parametrize("path", ["/picture?a=%20b", "/chunked"])
-async def test_a_loopback_url_is_truly_downloaded(call: Caller, web: str, path: str) -> None:
-    data = await call.finished(image_url=web + path)
+async def test_a_loopback_url_is_truly_downloaded(call: SimulatorClient, web: str, path: str) -> None:
+    data = await call.create_finished(image_url=web + path)
     assert (data["state"], data["image_width"]) == (1, 96)
     [charge] = call.sim.ledger
     assert charge.sha256 == hashlib.sha256((web + path).encode()).hexdigest()
 
 
-async def test_an_urlencoded_create_is_taken(call: Caller, web: str) -> None:
+async def test_an_urlencoded_create_is_taken(call: SimulatorClient, web: str) -> None:
     answer = await call.http.post(
-        call.sim.url + TASKS, headers={"X-API-KEY": "k"}, data={"image_url": web + "/chunked", "sync": "1"}
+        call.sim.url + TASKS_PATH, headers={"X-API-KEY": "k"}, data={"image_url": web + "/chunked", "sync": "1"}
     )
     assert answer.json()["data"]["state"] == 1
 
 
-async def test_the_file_wins_over_the_url(call: Caller) -> None:
-    data = await call.finished(picture("PNG"), image_url="http://127.0.0.1:1/never-asked")
+async def test_the_file_wins_over_the_url(call: SimulatorClient) -> None:
+    data = await call.create_finished(make_quartered_image("PNG"), image_url="http://127.0.0.1:1/never-asked")
     assert (data["state"], data["out_format"]) == (1, "png")
 
 
 @pytest.mark.parametrize("path", ["/missing", "/garbage", "/half", "/moved"])
-async def test_a_failed_download_is_state_minus_3_and_costs_nothing(call: Caller, web: str, path: str) -> None:
-    data = await call.finished(image_url=web + path)
+async def test_a_failed_download_is_state_minus_3_and_costs_nothing(call: SimulatorClient, web: str, path: str) -> None:
+    data = await call.create_finished(image_url=web + path)
     assert data["state"] == -3
     assert call.sim.ledger == []
 
 
-async def test_a_download_that_is_too_large_is_minus_5(call: Caller, web: str) -> None:
-    call.sim.settings = replace(call.sim.settings, max_bytes=len(picture()) * 50)
-    call.sim.web["https://example.com/large"] = picture() * 100
-    assert (await call.finished(image_url=web + "/large"))["state"] == -5
-    assert (await call.finished(image_url="https://example.com/large"))["state"] == -5
+async def test_a_download_that_is_too_large_is_minus_5(call: SimulatorClient, web: str) -> None:
+    call.sim.settings = replace(call.sim.settings, max_bytes=len(make_quartered_image()) * 50)
+    call.sim.remote_images["https://example.com/large"] = make_quartered_image() * 100
+    assert (await call.create_finished(image_url=web + "/large"))["state"] == -5
+    assert (await call.create_finished(image_url="https://example.com/large"))["state"] == -5
 
 
 async def test_a_silent_server_is_given_up_after_the_documented_time(
-    call: Caller, web: str, monkeypatch: pytest.MonkeyPatch
+    call: SimulatorClient, web: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert image_fetch.SECONDS == 10.0
-    monkeypatch.setattr(image_fetch, "SECONDS", 0.05)
-    assert (await call.finished(image_url=web + "/silence"))["state"] == -3
+    assert image_fetch.FETCH_TIMEOUT == 10.0
+    monkeypatch.setattr(image_fetch, "FETCH_TIMEOUT", 0.05)
+    assert (await call.create_finished(image_url=web + "/silence"))["state"] == -3
 
 
 @pytest.mark.parametrize(
@@ -92,13 +92,13 @@ async def test_a_silent_server_is_given_up_after_the_documented_time(
         "http://127.0.0.1:1/refused.jpg",
     ],
 )
-async def test_nothing_outside_this_machine_is_ever_asked(call: Caller, url: str) -> None:
-    assert (await call.finished(image_url=url))["state"] == -3
+async def test_nothing_outside_this_machine_is_ever_asked(call: SimulatorClient, url: str) -> None:
+    assert (await call.create_finished(image_url=url))["state"] == -3
 
 
-async def test_a_test_may_say_what_the_internet_holds(call: Caller) -> None:
-    call.sim.web["https://example.com/a%20b.jpg"] = picture()
-    assert (await call.finished(image_url="https://example.com/a%20b.jpg"))["state"] == 1
+async def test_a_test_may_say_what_the_internet_holds(call: SimulatorClient) -> None:
+    call.sim.remote_images["https://example.com/a%20b.jpg"] = make_quartered_image()
+    assert (await call.create_finished(image_url="https://example.com/a%20b.jpg"))["state"] == 1
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ async def test_a_test_may_say_what_the_internet_holds(call: Caller) -> None:
         "a.jpg",
     ],
 )
-async def test_a_url_that_is_too_long_not_encoded_or_of_another_scheme_is_400(call: Caller, url: str) -> None:
+async def test_a_url_that_is_too_long_not_encoded_or_of_another_scheme_is_400(call: SimulatorClient, url: str) -> None:
     answer = await call.create(image_url=url)
     assert answer.status_code == 400
     assert "image_url" in answer.json()["message"]

@@ -9,29 +9,29 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from picwish_watchd.simulator.multipart import MAX_TEXT, Form, FormError, MultipartReader, read_form
+from picwish_watchd.simulator.multipart import MAX_FIELD_SIZE, Form, FormError, MultipartParser, parse_form
 
 BOUNDARY = "XyZ"
 MULTIPART = f"multipart/form-data; boundary={BOUNDARY}"
 
 
-def multipart(*parts: tuple[str, bytes], end: bytes = b"--XyZ--\r\n") -> bytes:
+def multipart_body(*parts: tuple[str, bytes], end: bytes = b"--XyZ--\r\n") -> bytes:
     return b"".join(b"--XyZ\r\n" + head.encode() + b"\r\n\r\n" + body + b"\r\n" for head, body in parts) + end
 
 
-def text(name: str) -> str:
+def text_field(name: str) -> str:
     return f'Content-Disposition: form-data; name="{name}"'
 
 
-IMAGE = text("image_file") + '; filename="a.jpg"\r\nContent-Type: image/jpeg'
+IMAGE_HEADER = text_field("image_file") + '; filename="a.jpg"\r\nContent-Type: image/jpeg'
 
 
-async def read(body: bytes, folder: Path, kind: str = MULTIPART, max_bytes: int = 10_000_000) -> Form:
+async def read_body(body: bytes, folder: Path, kind: str = MULTIPART, max_bytes: int = 10_000_000) -> Form:
     async def pieces() -> AsyncIterator[bytes]:
         for start in range(0, len(body), 1000):
             yield body[start : start + 1000]
 
-    return await read_form(kind, pieces(), folder, max_bytes)
+    return await parse_form(kind, pieces(), folder, max_bytes)
 
 
 @pytest.mark.untraced
@@ -47,9 +47,14 @@ def test_a_form_is_read_the_same_however_it_is_cut(
     tmp_path_factory: pytest.TempPathFactory, image: bytes, value: str, cuts: list[int]
 ) -> None:
     assume(b"\r\n--XyZ" not in image)
-    body = b"preamble" + b"\r\n" + multipart((text("type"), value.encode()), (IMAGE, image)) + b"epilogue"
+    body = (
+        b"preamble"
+        + b"\r\n"
+        + multipart_body((text_field("type"), value.encode()), (IMAGE_HEADER, image))
+        + b"epilogue"
+    )
     folder = tmp_path_factory.mktemp("forms")
-    reader = MultipartReader(BOUNDARY.encode(), folder, 10_000)
+    reader = MultipartParser(BOUNDARY.encode(), folder, 10_000)
     edges = [0, *sorted(min(cut, len(body)) for cut in cuts), len(body)]
     for start, end in itertools.pairwise(edges):
         reader.feed(body[start:end])
@@ -63,8 +68,8 @@ def test_a_form_is_read_the_same_however_it_is_cut(
 
 
 async def test_a_body_that_comes_byte_by_byte_is_read_too(tmp_path: Path) -> None:
-    reader = MultipartReader(b"XyZ", tmp_path, 100)
-    for byte in multipart((text("sync"), b"1"), (IMAGE, b"picture")):
+    reader = MultipartParser(b"XyZ", tmp_path, 100)
+    for byte in multipart_body((text_field("sync"), b"1"), (IMAGE_HEADER, b"picture")):
         reader.feed(bytes([byte]))
     form = reader.finish()
     assert form.fields == {"sync": "1"}
@@ -72,9 +77,11 @@ async def test_a_body_that_comes_byte_by_byte_is_read_too(tmp_path: Path) -> Non
     assert form.upload.path.read_bytes() == b"picture"
 
 
-async def test_the_last_of_several_fields_of_one_name_counts_and_only_its_image_is_kept(tmp_path: Path) -> None:
-    body = multipart((text("type"), b"0"), (text("type"), b"1"), (IMAGE, b"first"), (IMAGE, b"second"))
-    form = await read(body, tmp_path)
+async def test_the_last_of_several_fields_of_one_name_counts(tmp_path: Path) -> None:
+    body = multipart_body(
+        (text_field("type"), b"0"), (text_field("type"), b"1"), (IMAGE_HEADER, b"first"), (IMAGE_HEADER, b"second")
+    )
+    form = await read_body(body, tmp_path)
     assert form.fields == {"type": "1"}
     assert form.upload is not None
     assert form.upload.path.read_bytes() == b"second"
@@ -82,19 +89,19 @@ async def test_the_last_of_several_fields_of_one_name_counts_and_only_its_image_
 
 
 async def test_an_empty_image_is_none(tmp_path: Path) -> None:
-    form = await read(multipart((IMAGE, b"")), tmp_path)
+    form = await read_body(multipart_body((IMAGE_HEADER, b"")), tmp_path)
     assert form.upload is None
     assert list(tmp_path.iterdir()) == []
 
 
 async def test_names_may_be_bare_or_escaped_and_boundaries_quoted(tmp_path: Path) -> None:
-    body = multipart(("content-disposition: form-data;name=sync", b"1"), (text('a\\"b'), b"2"))
-    form = await read(body, tmp_path, 'Multipart/Form-Data; charset=utf-8; boundary="XyZ"')
+    body = multipart_body(("content-disposition: form-data;name=sync", b"1"), (text_field('a\\"b'), b"2"))
+    form = await read_body(body, tmp_path, 'Multipart/Form-Data; charset=utf-8; boundary="XyZ"')
     assert form.fields == {"sync": "1", 'a"b': "2"}
 
 
 async def test_an_urlencoded_form_is_taken(tmp_path: Path) -> None:
-    form = await read(
+    form = await read_body(
         b"image_url=http%3A%2F%2Fa%2Fb&type=1&sync=", tmp_path, "application/x-www-form-urlencoded; charset=utf-8"
     )
     assert form == Form({"image_url": "http://a/b", "type": "1", "sync": ""})
@@ -105,20 +112,20 @@ async def test_an_urlencoded_form_is_taken(tmp_path: Path) -> None:
     [
         (b"{}", "application/json"),
         (b"", ""),
-        (multipart(), "multipart/form-data"),
-        (multipart((IMAGE, b"picture"), end=b""), MULTIPART),
-        (multipart((IMAGE, b"picture"))[:-10], MULTIPART),
+        (multipart_body(), "multipart/form-data"),
+        (multipart_body((IMAGE_HEADER, b"picture"), end=b""), MULTIPART),
+        (multipart_body((IMAGE_HEADER, b"picture"))[:-10], MULTIPART),
         (b"nothing", MULTIPART),
-        (multipart(("Content-Type: text/plain", b"nameless")), MULTIPART),
-        (multipart(("Content-Disposition: form-data", b"nameless")), MULTIPART),
-        (multipart((IMAGE, b"picture"), end=b"--XyZw\r\n"), MULTIPART),
-        (b"--XyZ" + b" " * (MAX_TEXT + 1), MULTIPART),
-        (b"--XyZ\r\nX: " + b"y" * (MAX_TEXT + 1), MULTIPART),
+        (multipart_body(("Content-Type: text/plain", b"nameless")), MULTIPART),
+        (multipart_body(("Content-Disposition: form-data", b"nameless")), MULTIPART),
+        (multipart_body((IMAGE_HEADER, b"picture"), end=b"--XyZw\r\n"), MULTIPART),
+        (b"--XyZ" + b" " * (MAX_FIELD_SIZE + 1), MULTIPART),
+        (b"--XyZ\r\nX: " + b"y" * (MAX_FIELD_SIZE + 1), MULTIPART),
     ],
 )
 async def test_what_is_no_form_is_400_and_leaves_no_file(tmp_path: Path, body: bytes, kind: str) -> None:
     with pytest.raises(FormError) as caught:
-        await read(body, tmp_path, kind)
+        await read_body(body, tmp_path, kind)
     assert caught.value.status == 400
     assert list(tmp_path.iterdir()) == []
 
@@ -126,14 +133,14 @@ async def test_what_is_no_form_is_400_and_leaves_no_file(tmp_path: Path, body: b
 @pytest.mark.parametrize(
     ("body", "kind"),
     [
-        (multipart((IMAGE, b"x" * 501)), MULTIPART),
-        (multipart((text("type"), b"x" * (MAX_TEXT + 1))), MULTIPART),
-        (b"a=" + b"x" * MAX_TEXT, "application/x-www-form-urlencoded"),
+        (multipart_body((IMAGE_HEADER, b"x" * 501)), MULTIPART),
+        (multipart_body((text_field("type"), b"x" * (MAX_FIELD_SIZE + 1))), MULTIPART),
+        (b"a=" + b"x" * MAX_FIELD_SIZE, "application/x-www-form-urlencoded"),
     ],
     ids=["image", "text", "urlencoded"],
 )
 async def test_what_is_too_large_is_413_and_leaves_no_file(tmp_path: Path, body: bytes, kind: str) -> None:
     with pytest.raises(FormError) as caught:
-        await read(body, tmp_path, kind, max_bytes=500)
+        await read_body(body, tmp_path, kind, max_bytes=500)
     assert caught.value.status == 413
     assert list(tmp_path.iterdir()) == []

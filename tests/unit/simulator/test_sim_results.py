@@ -5,29 +5,29 @@ from dataclasses import replace
 
 import pytest
 
-from tests.unit.simulator.simkit import KEY, Caller, HandClock, picture
+from tests.unit.simulator.simkit import KEY_HEADERS, ManualClock, SimulatorClient, make_quartered_image
 
 
-async def test_a_result_is_handed_out_without_a_key_from_another_port(call: Caller) -> None:
-    data = await call.finished()
+async def test_a_result_is_handed_out_without_a_key_from_another_port(call: SimulatorClient) -> None:
+    data = await call.create_finished()
     answer = await call.http.get(data["image"])
-    assert data["image"].startswith(call.sim.files_url + "/")
-    assert call.sim.files_url != call.sim.url
+    assert data["image"].startswith(call.sim.results_url + "/")
+    assert call.sim.results_url != call.sim.url
     assert answer.headers["content-type"] == "image/jpeg"
     assert answer.headers["etag"]
     assert len(answer.content) == int(answer.headers["content-length"])
     seen = call.sim.requests[-1]
-    assert (seen.operation, seen.task_id, seen.key_given) == ("download", data["task_id"], False)
+    assert (seen.operation, seen.task_id, seen.has_key) == ("download", data["task_id"], False)
 
 
-async def test_a_key_that_comes_with_a_download_is_noticed(call: Caller) -> None:
-    data = await call.finished()
-    await call.http.get(data["image"], headers=KEY)
-    assert call.sim.requests[-1].key_given
+async def test_a_key_that_comes_with_a_download_is_noticed(call: SimulatorClient) -> None:
+    data = await call.create_finished()
+    await call.http.get(data["image"], headers=KEY_HEADERS)
+    assert call.sim.requests[-1].has_key
 
 
-async def test_head_gives_the_length_and_no_body(call: Caller) -> None:
-    data = await call.finished()
+async def test_head_gives_the_length_and_no_body(call: SimulatorClient) -> None:
+    data = await call.create_finished()
     answer = await call.http.head(data["image"])
     assert answer.status_code == 200
     assert round(int(answer.headers["content-length"]) / 1024, 2) == data["image_size_kb"]
@@ -39,8 +39,8 @@ async def test_head_gives_the_length_and_no_body(call: Caller) -> None:
     ("header", "start", "end"),
     [("bytes=10-19", 10, 20), ("bytes=100-", 100, None), ("bytes=-7", -7, None), ("bytes=5-9999999", 5, None)],
 )
-async def test_a_range_is_served_as_asked(call: Caller, header: str, start: int, end: int | None) -> None:
-    url = (await call.finished())["image"]
+async def test_a_range_is_served_as_asked(call: SimulatorClient, header: str, start: int, end: int | None) -> None:
+    url = (await call.create_finished())["image"]
     whole = (await call.http.get(url)).content
     answer = await call.http.get(url, headers={"Range": header})
     assert answer.status_code == 206
@@ -49,19 +49,21 @@ async def test_a_range_is_served_as_asked(call: Caller, header: str, start: int,
     assert answer.headers["content-range"] == f"bytes {first}-{first + len(answer.content) - 1}/{len(whole)}"
 
 
-async def test_a_range_behind_the_end_is_416_and_a_strange_one_is_ignored(call: Caller) -> None:
-    url = (await call.finished())["image"]
+async def test_a_range_behind_the_end_is_416_and_a_strange_one_is_ignored(call: SimulatorClient) -> None:
+    url = (await call.create_finished())["image"]
     assert (await call.http.get(url, headers={"Range": "bytes=9999999-"})).status_code == 416
     assert (await call.http.get(url, headers={"Range": "bytes=0-1,4-5"})).status_code == 200
     assert (await call.http.get(url, headers={"Range": "bytes=-"})).status_code == 200
 
 
-async def test_each_query_gives_a_fresh_url_and_old_ones_expire_after_an_hour(call: Caller, clock: HandClock) -> None:
-    data = await call.finished()
-    second = (await call.data(data["task_id"]))["image"]
+async def test_each_query_gives_a_fresh_url_and_old_ones_expire_after_an_hour(
+    call: SimulatorClient, clock: ManualClock
+) -> None:
+    data = await call.create_finished()
+    second = (await call.query_data(data["task_id"]))["image"]
     assert second != data["image"]
     clock.at += 1800
-    fresh = (await call.data(data["task_id"]))["image"]
+    fresh = (await call.query_data(data["task_id"]))["image"]
     clock.at += 1799
     assert (await call.http.get(fresh)).status_code == 404  # forgotten after its own hour
     clock.at += 1
@@ -71,15 +73,15 @@ async def test_each_query_gives_a_fresh_url_and_old_ones_expire_after_an_hour(ca
     assert "<Code>AccessDenied</Code>" in dead.text
 
 
-async def test_a_url_that_was_tampered_with_is_refused(call: Caller) -> None:
-    data = await call.finished()
-    other = await call.finished()
+async def test_a_url_that_was_tampered_with_is_refused(call: SimulatorClient) -> None:
+    data = await call.create_finished()
+    other = await call.create_finished()
     for url in (
         data["image"].replace(data["task_id"], other["task_id"]),
         data["image"].replace("Expires=1", "Expires=2"),
         data["image"].partition("?")[0],
-        call.sim.files_url + "/results/%C3%A9.jpg?Expires=soon",
-        call.sim.files_url + "/etc/passwd",
+        call.sim.results_url + "/results/%C3%A9.jpg?Expires=soon",
+        call.sim.results_url + "/etc/passwd",
     ):
         answer = await call.http.get(url)
         assert answer.status_code == 403, url
@@ -87,8 +89,8 @@ async def test_a_url_that_was_tampered_with_is_refused(call: Caller) -> None:
     assert (await call.http.post(data["image"])).status_code == 405
 
 
-async def test_a_large_result_arrives_whole(call: Caller) -> None:
+async def test_a_large_result_arrives_whole(call: SimulatorClient) -> None:
     call.sim.settings = replace(call.sim.settings, enhance="echo")
-    image = picture() + os.urandom(3_000_000)
-    data = await call.finished(image)
+    image = make_quartered_image() + os.urandom(3_000_000)
+    data = await call.create_finished(image)
     assert (await call.http.get(data["image"])).content == image

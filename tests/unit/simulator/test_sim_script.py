@@ -11,36 +11,36 @@ from PIL import Image
 
 from picwish_watchd.simulator import (
     HTML_PAGE,
-    Cut,
+    CutResponse,
     Drip,
     DuplicateTaskId,
     EndIn,
     Fault,
     Hang,
     NeverEnd,
-    Raw,
-    Refuse,
+    RefuseConnections,
     Reply,
     Reset,
     Rewrite,
-    Trim,
-    nulls,
-    numbers_as_strings,
+    SendRaw,
+    TruncateBody,
+    drop_fields,
+    nullify_fields,
     redirect,
-    without,
+    stringify_numbers,
 )
 from picwish_watchd.simulator.faults import Action
-from tests.unit.simulator.simkit import Caller, HandClock, picture
+from tests.unit.simulator.simkit import ManualClock, SimulatorClient, make_quartered_image
 
 
-async def charges(call: Caller, clock: HandClock) -> int:
-    await call.sim.rendered()
+async def count_charges(call: SimulatorClient, clock: ManualClock) -> int:
+    await call.sim.wait_until_rendered()
     clock.at += 100
     return len(call.sim.ledger)
 
 
 @pytest.mark.parametrize("at", ["head", "body"])
-async def test_a_reset_before_the_work_leaves_no_task(call: Caller, at: str) -> None:
+async def test_a_reset_before_the_work_leaves_no_task(call: SimulatorClient, at: str) -> None:
     call.sim.script.add(Fault("create", Reset(at=at)))  # type: ignore[arg-type] # a stage
     with pytest.raises(httpx.ReadError):
         await call.create()
@@ -51,28 +51,34 @@ async def test_a_reset_before_the_work_leaves_no_task(call: Caller, at: str) -> 
     assert (await call.create()).status_code == 200
 
 
-async def test_a_reset_before_the_body_is_seen_while_it_is_still_being_sent(call: Caller) -> None:
+async def test_a_reset_before_the_body_is_seen_while_it_is_still_being_sent(call: SimulatorClient) -> None:
     call.sim.script.add(Fault("create", Reset(at="head")))
     with pytest.raises((httpx.ReadError, httpx.WriteError)):
         await call.create(b"x" * 20_000_000)
 
 
-@pytest.mark.parametrize("action", [Reset(at="work"), Raw(b"HTTP/1.1 200 OK\r\n", at="work"), Cut(0), Cut(100)])
-async def test_accepted_then_lost_leaves_a_task_that_is_charged(call: Caller, clock: HandClock, action: Action) -> None:
+@pytest.mark.parametrize(
+    "action", [Reset(at="work"), SendRaw(b"HTTP/1.1 200 OK\r\n", at="work"), CutResponse(0), CutResponse(100)]
+)
+async def test_accepted_then_lost_leaves_a_task_that_is_charged(
+    call: SimulatorClient, clock: ManualClock, action: Action
+) -> None:
     call.sim.script.add(Fault("create", action))
     with pytest.raises((httpx.ReadError, httpx.RemoteProtocolError)):
         await call.create()
     assert len(call.sim.tasks) == 1
-    assert await charges(call, clock) == 1
+    assert await count_charges(call, clock) == 1
 
 
-async def test_a_gateway_error_after_the_work_leaves_a_task_that_is_charged(call: Caller, clock: HandClock) -> None:
+async def test_a_gateway_error_after_the_work_leaves_a_task_that_is_charged(
+    call: SimulatorClient, clock: ManualClock
+) -> None:
     call.sim.script.add(Fault("create", Reply(502, b"<h1>Bad gateway", at="work")))
     assert (await call.create()).status_code == 502
-    assert await charges(call, clock) == 1
+    assert await count_charges(call, clock) == 1
 
 
-async def test_a_scripted_status_has_the_envelope_unless_told_otherwise(call: Caller) -> None:
+async def test_a_scripted_status_has_the_envelope_unless_told_otherwise(call: SimulatorClient) -> None:
     call.sim.script.add(
         Fault("create", Reply(503, headers={"Retry-After": "7"}, at="head")),
         Fault("create", HTML_PAGE),
@@ -86,33 +92,33 @@ async def test_a_scripted_status_has_the_envelope_unless_told_otherwise(call: Ca
 
 
 @pytest.mark.parametrize("at", ["head", "body", "work"])
-async def test_a_hang_lasts_until_the_simulator_stops(call: Caller, at: str) -> None:
+async def test_a_hang_lasts_until_the_simulator_stops(call: SimulatorClient, at: str) -> None:
     call.sim.script.add(Fault("create", Hang(at=at)))  # type: ignore[arg-type] # a stage
     with pytest.raises(httpx.ReadTimeout):
         await call.http.post(
             call.sim.url + "/api/tasks/visual/scale-pro",
             headers={"X-API-KEY": "k"},
-            files={"image_file": picture()},
+            files={"image_file": make_quartered_image()},
             timeout=httpx.Timeout(5, read=0.1),
         )
     assert len(call.sim.tasks) == (at == "work")
 
 
-async def test_a_hang_of_some_seconds_ends_in_a_reset_and_the_task_stays(call: Caller) -> None:
+async def test_a_hang_of_some_seconds_ends_in_a_reset_and_the_task_stays(call: SimulatorClient) -> None:
     call.sim.script.add(Fault("create", Hang(at="work", seconds=0.05)))
     with pytest.raises((httpx.ReadError, httpx.RemoteProtocolError)):
         await call.create()
     assert len(call.sim.tasks) == 1
 
 
-async def test_garbage_is_no_http(call: Caller) -> None:
-    call.sim.script.add(Fault("query", Raw()))
+async def test_garbage_is_no_http(call: SimulatorClient) -> None:
+    call.sim.script.add(Fault("query", SendRaw()))
     with pytest.raises(httpx.RemoteProtocolError):
         await call.query("any")
 
 
-async def test_a_drip_takes_its_time_and_then_normal_service_returns(call: Caller, clock: HandClock) -> None:
-    task_id = await call.task_id()
+async def test_a_drip_takes_its_time_and_then_normal_service_returns(call: SimulatorClient, clock: ManualClock) -> None:
+    task_id = await call.create_task()
     call.sim.script.add(Fault("query", Drip(rate=100)))
     began = clock.at
     answer = await call.query(task_id)
@@ -124,81 +130,83 @@ async def test_a_drip_takes_its_time_and_then_normal_service_returns(call: Calle
 
 
 @pytest.mark.parametrize(("state", "detail"), [(-8, "too slow"), (-1, None), (-99, None)])
-async def test_a_task_can_be_made_to_end_badly_and_costs_nothing(call: Caller, state: int, detail: str | None) -> None:
+async def test_a_task_can_be_made_to_end_badly_and_costs_nothing(
+    call: SimulatorClient, state: int, detail: str | None
+) -> None:
     call.sim.script.add(Fault("create", EndIn(state, detail)))
-    data = await call.finished()
+    data = await call.create_finished()
     assert data["state"] == state
     assert data["state_detail"] == (detail or "Failed")
     assert call.sim.ledger == []
 
 
-async def test_a_success_may_have_no_picture_and_is_charged_all_the_same(call: Caller) -> None:
+async def test_a_success_may_have_no_picture_and_is_charged_all_the_same(call: SimulatorClient) -> None:
     call.sim.script.add(Fault("create", EndIn(1)))
-    data = await call.finished(b"no image")
+    data = await call.create_finished(b"no image")
     assert (data["state"], data["image"], data["image_width"]) == (1, "", 0)
-    assert call.sim.credits == 5
+    assert call.sim.credits_used == 5
 
 
-async def test_a_task_can_be_made_never_to_end(call: Caller, clock: HandClock) -> None:
+async def test_a_task_can_be_made_never_to_end(call: SimulatorClient, clock: ManualClock) -> None:
     call.sim.script.add(Fault("create", NeverEnd()))
-    data = await call.finished()
+    data = await call.create_finished()
     assert (data["state"], data["progress"]) == (4, 50)
     clock.at += 1_000_000
-    assert (await call.data(data["task_id"]))["state"] == 4
+    assert (await call.query_data(data["task_id"]))["state"] == 4
     assert call.sim.ledger == []
 
 
-async def test_a_sync_create_of_a_task_that_never_ends_is_never_answered(call: Caller) -> None:
+async def test_a_sync_create_of_a_task_that_never_ends_is_never_answered(call: SimulatorClient) -> None:
     call.sim.script.add(Fault("create", NeverEnd()))
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(call.create(sync="1"), 0.1)
 
 
-async def test_a_create_can_be_answered_without_or_with_anothers_task_id(call: Caller) -> None:
-    call.sim.script.add(Fault("create", without("task_id")), Fault("create", DuplicateTaskId(), times=2))
+async def test_a_create_can_be_answered_without_or_with_anothers_task_id(call: SimulatorClient) -> None:
+    call.sim.script.add(Fault("create", drop_fields("task_id")), Fault("create", DuplicateTaskId(), times=2))
     assert (await call.create()).json()["data"] == {}
-    first = await call.task_id()
+    first = await call.create_task()
     assert first in call.sim.tasks
-    assert await call.task_id() == first
-    assert await call.task_id() != first
+    assert await call.create_task() == first
+    assert await call.create_task() != first
     assert len(call.sim.tasks) == 2
 
 
-async def test_a_duplicate_of_nothing_is_a_new_task(call: Caller) -> None:
+async def test_a_duplicate_of_nothing_is_a_new_task(call: SimulatorClient) -> None:
     call.sim.script.add(Fault("create", DuplicateTaskId()))
-    assert await call.task_id() in call.sim.tasks
+    assert await call.create_task() in call.sim.tasks
 
 
-async def test_data_can_come_with_strings_for_numbers_or_nulls_or_without_the_image(call: Caller) -> None:
-    good = await call.finished()
+async def test_data_can_come_with_strings_for_numbers_or_nulls_or_without_the_image(call: SimulatorClient) -> None:
+    good = await call.create_finished()
     call.sim.script.add(
-        Fault("query", numbers_as_strings()),
-        Fault("query", nulls("task_id", "state", "image")),
-        Fault("query", without("image")),
+        Fault("query", stringify_numbers()),
+        Fault("query", nullify_fields("task_id", "state", "image")),
+        Fault("query", drop_fields("image")),
         Fault("query", Rewrite(lambda data: data | {"created_at": 1.5e12})),
     )
-    strings, some, bare, late = [await call.data(good["task_id"]) for _ in range(4)]
+    strings, some, bare, late = [await call.query_data(good["task_id"]) for _ in range(4)]
     assert (strings["state"], strings["image_width"]) == ("1", "96")
     assert {name for name, value in some.items() if value is not None} == {"task_id", "state", "image"}
     assert bare.keys() == good.keys() - {"image"}
     assert late["created_at"] == 1.5e12
 
 
-async def test_a_rewrite_leaves_errors_alone(call: Caller) -> None:
-    call.sim.script.add(Fault("query", without("task_id")))
+async def test_a_rewrite_leaves_errors_alone(call: SimulatorClient) -> None:
+    call.sim.script.add(Fault("query", drop_fields("task_id")))
     answer = await call.query("nobody")
     assert (answer.status_code, answer.json()["status"]) == (404, 404)
 
 
-async def test_a_result_can_be_wrong_in_every_way(call: Caller) -> None:
-    url = (await call.finished())["image"]
+async def test_a_result_can_be_wrong_in_every_way(call: SimulatorClient) -> None:
+    url = (await call.create_finished())["image"]
     whole = (await call.http.get(url)).content
     call.sim.script.add(
         Fault("download", HTML_PAGE),
-        Fault("download", Trim(len(whole) // 2)),
+        Fault("download", TruncateBody(len(whole) // 2)),
         Fault("download", Reply(200, b"", {"Content-Type": "image/jpeg"})),
         Fault("download", Reply(404, b"<Error/>")),
-        Fault("download", Cut(len(whole) // 2)),
+        Fault("download", CutResponse(len(whole) // 2)),
     )
     page, half, empty, dead = [await call.http.get(url) for _ in range(4)]
     assert page.content.startswith(b"<!doctype html>")
@@ -211,9 +219,9 @@ async def test_a_result_can_be_wrong_in_every_way(call: Caller) -> None:
     assert (await call.http.get(url)).content == whole
 
 
-async def test_refuse_closes_both_ports_until_repair(call: Caller) -> None:
-    url = (await call.finished())["image"]
-    call.sim.script.add(Fault("create", Refuse()))
+async def test_refuse_closes_both_ports_until_repair(call: SimulatorClient) -> None:
+    url = (await call.create_finished())["image"]
+    call.sim.script.add(Fault("create", RefuseConnections()))
     with pytest.raises((httpx.ReadError, httpx.RemoteProtocolError)):
         await call.create()
     for address in (call.sim.url, url):
@@ -224,52 +232,52 @@ async def test_refuse_closes_both_ports_until_repair(call: Caller) -> None:
     assert (await call.http.get(url)).status_code == 200
 
 
-async def test_a_fault_happens_as_often_as_told_and_earlier_ones_first(call: Caller) -> None:
+async def test_a_fault_happens_as_often_as_told_and_earlier_ones_first(call: SimulatorClient) -> None:
     call.sim.script.add(
         Fault("create", Reply(500), times=2), Fault("create", Reply(502)), Fault("create", Reply(504), times=0)
     )
     assert [(await call.create()).status_code for _ in range(4)] == [500, 500, 502, 200]
 
 
-async def test_a_fault_may_wait_for_the_nth_request_of_its_operation(call: Caller) -> None:
+async def test_a_fault_may_wait_for_the_nth_request_of_its_operation(call: SimulatorClient) -> None:
     call.sim.script.add(Fault("create", Reply(500), nth=3))
-    task_id = await call.task_id()
+    task_id = await call.create_task()
     await call.query(task_id)
     assert [(await call.create()).status_code for _ in range(3)] == [200, 500, 200]
 
 
-async def test_a_fault_may_wait_for_one_image_in_all_its_requests(call: Caller) -> None:
-    unlucky = picture("PNG")
-    await call.task_id(unlucky)
+async def test_a_fault_may_wait_for_one_image_in_all_its_requests(call: SimulatorClient) -> None:
+    unlucky = make_quartered_image("PNG")
+    await call.create_task(unlucky)
     sha256 = call.sim.requests[0].sha256
     call.sim.script.add(
         Fault("create", Reply(500), sha256=sha256),
         Fault("query", Reply(501, at="head"), sha256=sha256),
         Fault("download", Reply(503, at="head"), sha256=sha256),
     )
-    good = await call.finished(picture())
+    good = await call.create_finished(make_quartered_image())
     assert (await call.http.get(good["image"])).status_code == 200
     assert (await call.create(unlucky)).status_code == 500
-    bad = await call.task_id(unlucky)
+    bad = await call.create_task(unlucky)
     assert (await call.query(bad)).status_code == 501
-    await call.sim.rendered()
+    await call.sim.wait_until_rendered()
     await call.sim.settings.clock.sleep(60)
-    assert (await call.http.get((await call.data(bad))["image"])).status_code == 503
+    assert (await call.http.get((await call.query_data(bad))["image"])).status_code == 503
 
 
-async def test_a_fault_may_wait_for_what_a_test_says(call: Caller) -> None:
+async def test_a_fault_may_wait_for_what_a_test_says(call: SimulatorClient) -> None:
     call.sim.script.add(Fault("create", Reply(500), when=lambda seen: seen.fields.get("type") == "1"))
     assert (await call.create(type="0")).status_code == 200
     assert (await call.create(type="1")).status_code == 500
 
 
-async def test_a_request_that_is_turned_away_does_not_use_up_what_waits_behind(call: Caller) -> None:
+async def test_a_request_that_is_turned_away_does_not_use_up_what_waits_behind(call: SimulatorClient) -> None:
     call.sim.settings = replace(call.sim.settings, key="secret")
     call.sim.script.add(Fault("create", EndIn(-1)))
     assert (await call.create(headers={})).status_code == 401
     assert len(call.sim.script.pending) == 1
     call.sim.script.clear()
-    assert (await call.finished())["state"] == 1
+    assert (await call.create_finished())["state"] == 1
 
 
 @pytest.mark.parametrize(
@@ -285,8 +293,8 @@ def test_a_fault_that_could_never_happen_is_refused(on: str, do: Action, more: d
         Fault(on, do, **more)  # type: ignore[arg-type] # wrong on purpose
 
 
-async def test_broken_down_everything_is_500_and_nothing_is_accepted(call: Caller) -> None:
-    url = (await call.finished())["image"]
+async def test_broken_down_everything_is_500_and_nothing_is_accepted(call: SimulatorClient) -> None:
+    url = (await call.create_finished())["image"]
     call.sim.break_down()
     assert (await call.create()).status_code == 500
     assert (await call.query("any")).status_code == 500
@@ -296,7 +304,7 @@ async def test_broken_down_everything_is_500_and_nothing_is_accepted(call: Calle
     assert len(call.sim.tasks) == 2
 
 
-async def test_broken_down_and_refusing_no_connection_is_taken(call: Caller) -> None:
+async def test_broken_down_and_refusing_no_connection_is_taken(call: SimulatorClient) -> None:
     url = call.sim.url
     call.sim.break_down(refuse=True)
     with pytest.raises(httpx.ConnectError):

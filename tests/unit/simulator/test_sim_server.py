@@ -9,8 +9,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from picwish_watchd.simulator import Fault, Hang, Settings, Simulator, serve
-from tests.unit.simulator.simkit import Caller, HandClock, picture
+from picwish_watchd.simulator import Fault, Hang, Settings, Simulator, run_simulator
+from tests.unit.simulator.simkit import ManualClock, SimulatorClient, make_quartered_image
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def port_of(url: str) -> int:
 
 
 async def test_it_listens_on_loopback_only(sim: Simulator) -> None:
-    for url in (sim.url, sim.files_url):
+    for url in (sim.url, sim.results_url):
         assert url.startswith("http://127.0.0.1:")
         with socket.socket() as probe:
             probe.settimeout(1)
@@ -35,10 +35,10 @@ async def test_stopping_breaks_what_hangs_within_a_second_and_leaves_nothing(own
     async with httpx.AsyncClient(trust_env=False, verify=False) as http:
         sim = Simulator(Settings(qps=None))
         await sim.start()
-        call = Caller(sim, http)
+        call = SimulatorClient(sim, http)
         sim.script.add(Fault("query", Hang()))
         waiting = [asyncio.create_task(call.query("x")), asyncio.create_task(call.create(sync="1"))]
-        await call.create(picture("PNG", (3000, 2000)))
+        await call.create(make_quartered_image("PNG", (3000, 2000)))
         while len(sim.tasks) < 2 or len(sim.requests) < 3:
             await asyncio.sleep(0.01)
         assert list(own_temp.iterdir())
@@ -60,8 +60,8 @@ async def test_a_picture_that_is_being_made_when_it_stops_leaves_nothing_either(
     async with httpx.AsyncClient(trust_env=False, verify=False) as http:
         for number in range(20):
             async with Simulator(Settings(qps=None)) as sim:
-                await Caller(sim, http).create(picture(size=(40 + number * 40, 300)))
-                await Caller(sim, http).query("x")
+                await SimulatorClient(sim, http).create(make_quartered_image(size=(40 + number * 40, 300)))
+                await SimulatorClient(sim, http).query("x")
     for thread in threading.enumerate():
         if thread.name.startswith("picwish-simulator"):
             thread.join()
@@ -73,8 +73,8 @@ async def test_the_ledger_can_be_read_after_the_end() -> None:
         Simulator(Settings(processing=(0.0, 0.0))) as sim,
         httpx.AsyncClient(trust_env=False, verify=False) as http,
     ):
-        assert (await Caller(sim, http).create(sync="1")).json()["data"]["state"] == 1
-    assert sim.credits == 5
+        assert (await SimulatorClient(sim, http).create(sync="1")).json()["data"]["state"] == 1
+    assert sim.credits_used == 5
 
 
 async def test_a_taken_port_is_told_and_nothing_is_left_open(sim: Simulator, own_temp: Path) -> None:
@@ -92,7 +92,7 @@ async def test_stopping_twice_or_unstarted_is_fine() -> None:
     await sim.stop()
 
 
-async def test_settings_can_be_changed_while_it_runs(sim: Simulator, call: Caller) -> None:
+async def test_settings_can_be_changed_while_it_runs(sim: Simulator, call: SimulatorClient) -> None:
     sim.settings = replace(sim.settings, key="new")
     assert (await call.create()).status_code == 401
     assert (await call.create(headers={"X-API-KEY": "new"})).status_code == 200
@@ -100,7 +100,7 @@ async def test_settings_can_be_changed_while_it_runs(sim: Simulator, call: Calle
 
 async def test_serve_announces_its_address_and_runs_until_cancelled() -> None:
     announced: asyncio.Queue[str] = asyncio.Queue()
-    running = asyncio.create_task(serve(Settings(), 0, announced.put_nowait))
+    running = asyncio.create_task(run_simulator(Settings(), 0, announced.put_nowait))
     url = await announced.get()
     async with httpx.AsyncClient(trust_env=False, verify=False) as http:
         assert (await http.get(url)).status_code == 404
@@ -112,17 +112,17 @@ async def test_serve_announces_its_address_and_runs_until_cancelled() -> None:
 
 
 async def test_after_a_restart_the_ports_are_the_same_and_the_old_tasks_unknown(
-    sim: Simulator, call: Caller, clock: HandClock
+    sim: Simulator, call: SimulatorClient, clock: ManualClock
 ) -> None:
-    done = await call.finished()
-    under_way = await call.task_id()
-    urls = sim.url, sim.files_url
+    done = await call.create_finished()
+    under_way = await call.create_task()
+    urls = sim.url, sim.results_url
     await sim.stop()
     await sim.start()
-    assert (sim.url, sim.files_url) == urls
+    assert (sim.url, sim.results_url) == urls
     clock.at += 100
     for task_id in (done["task_id"], under_way):
         assert (await call.query(task_id)).status_code == 404
     assert (await call.http.get(done["image"])).status_code == 404
-    assert (await call.finished())["state"] == 1
-    assert sim.credits == 10
+    assert (await call.create_finished())["state"] == 1
+    assert sim.credits_used == 10
