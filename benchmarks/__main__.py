@@ -28,9 +28,10 @@ def main() -> int:
     """Runs what is asked for; answers 1 if a goal was missed or something could not be measured."""
     names = "\n".join(f"  {name:<12}{purpose}" for name, purpose in BENCHMARKS.items())
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks", description=f"{__doc__}\n\n{names}",
+        prog="python -m benchmarks",
+        description=f"{__doc__}\n\n{names}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    )
     parser.add_argument(
         "--only", nargs="+", choices=BENCHMARKS, default=list(BENCHMARKS), metavar="NAME", help="these benchmarks alone"
     )

@@ -20,17 +20,23 @@ from benchmarks.processes import (
     wait_until,
 )
 
-_QPS = 200  # so that as many pictures go at once as the daemon ever lets
+# so that as many pictures go at once as the daemon ever lets
+_QPS = 200
 _SCRIPT = Path(__file__).parent / "ordinary" / "transfer.sh"
-_TIMEOUT = 300.0  # seconds
+# seconds
+_TIMEOUT = 300.0
 
 
 @dataclass(frozen=True, slots=True)
 class _TransferUsage:
-    seconds: float  #: from the drop to the last result
-    cpu: float  #: seconds, of the daemon
-    peak: float  #: MB, resident
-    idle: float  #: MB, before
+    #: from the drop to the last result
+    seconds: float
+    #: seconds, of the daemon
+    cpu: float
+    #: MB, resident
+    peak: float
+    #: MB, before
+    idle: float
 
 
 def measure(args: argparse.Namespace) -> Iterator[Figure]:
@@ -81,9 +87,13 @@ def _measure_curl(jpeg: bytes, pictures: int, return_type: int, at_once: int) ->
             command = ["bash", str(_SCRIPT), str(here.inbox), str(here.outbox)]
             environ = {"API": simulator.url, "KEY": "benchmark", "RETURN_TYPE": str(return_type)}
             told = subprocess.run(
-                command, env={**os.environ, **environ, "AT_ONCE": str(at_once)}, stderr=subprocess.PIPE,
-                text=True, check=False, timeout=_TIMEOUT,
-            )  # fmt: skip
+                command,
+                env={**os.environ, **environ, "AT_ONCE": str(at_once)},
+                stderr=subprocess.PIPE,
+                text=True,
+                check=False,
+                timeout=_TIMEOUT,
+            )
             seconds = time.monotonic() - began
         sizes = [os.stat(here.outbox / name).st_size for name in os.listdir(here.outbox)]
         if sizes != [len(make_unique(jpeg, 0))] * pictures:

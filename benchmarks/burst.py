@@ -21,9 +21,12 @@ from benchmarks.processes import (
 )
 
 _FILES_PER_FOLDER = 100
-_WARM_UP = 5.0  # seconds, until the daemon has loaded all that it needs
-_BYTES_PER_PIXEL = 1.0  # of noise at quality 50, without its headers
-_POLL_INTERVAL = 0.2  # seconds between looks into the journal
+# seconds, until the daemon has loaded all that it needs
+_WARM_UP = 5.0
+# of noise at quality 50, without its headers
+_BYTES_PER_PIXEL = 1.0
+# seconds between looks into the journal
+_POLL_INTERVAL = 0.2
 
 
 def measure(args: argparse.Namespace) -> Iterator[Figure]:

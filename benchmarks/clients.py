@@ -15,7 +15,8 @@ from pathlib import Path
 from benchmarks.processes import BenchmarkError, SimulatorProcess, Workspace, to_monotonic
 
 _FOLDER = Path(__file__).parent / "ordinary"
-_WARM_UP = 1.0  # seconds until it surely watches
+# seconds until it surely watches
+_WARM_UP = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,18 +25,24 @@ class ReferenceClient:
 
     name: str
     command: tuple[str, ...]
-    concurrency: int  #: pictures
+    #: pictures
+    concurrency: int
 
 
 @dataclass(frozen=True, slots=True)
 class BatchOutcome:
     """What became of the pictures."""
 
-    seconds: float  #: from the first POST to the last result in the outbox
-    requests: int  #: creates and queries, those that were refused included
-    refused: int  #: answers 429
-    lost: int  #: pictures without their result when the time was up
-    paid_twice: int  #: pictures that were taken more than once
+    #: from the first POST to the last result in the outbox
+    seconds: float
+    #: creates and queries, those that were refused included
+    requests: int
+    #: answers 429
+    refused: int
+    #: pictures without their result when the time was up
+    lost: int
+    #: pictures that were taken more than once
+    paid_twice: int
 
 
 def reference_clients(*, sync: bool) -> list[ReferenceClient]:
@@ -57,17 +64,26 @@ def reference_clients(*, sync: bool) -> list[ReferenceClient]:
 
 
 def run_client(
-    client: ReferenceClient, here: Workspace, simulator: SimulatorProcess, drop: Callable[[], None], *,
-    sync: bool, every: float, limit: float,
-) -> None:  # fmt: skip
+    client: ReferenceClient,
+    here: Workspace,
+    simulator: SimulatorProcess,
+    drop: Callable[[], None],
+    *,
+    sync: bool,
+    every: float,
+    limit: float,
+) -> None:
     """Starts it, drops the pictures, and ends it when all results are there or ``limit`` seconds are over."""
     here.outbox.mkdir()
     environ = {"API": simulator.url, "KEY": "benchmark", "SYNC": str(int(sync)), "EVERY": f"{every:g}"}
     with (here.folder / "client.log").open("wb") as log:
         process = subprocess.Popen(
-            [*client.command, str(here.inbox), str(here.outbox)], stdout=log, stderr=log, start_new_session=True,
+            [*client.command, str(here.inbox), str(here.outbox)],
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
             env={**os.environ, **environ, "AT_ONCE": str(client.concurrency)},
-        )  # fmt: skip
+        )
     try:
         time.sleep(_WARM_UP)
         drop()
@@ -75,7 +91,8 @@ def run_client(
         while here.count_results() < pictures and time.monotonic() < until and process.poll() is None:
             time.sleep(0.05)
     finally:
-        os.killpg(process.pid, signal.SIGKILL)  # with all its curls
+        # with all its curls
+        os.killpg(process.pid, signal.SIGKILL)
         process.wait(10)
 
 

@@ -11,7 +11,8 @@ from benchmarks.figures import Figure, run_benchmark
 from benchmarks.pictures import enlarged_noise_image
 from benchmarks.processes import BenchmarkError, SimulatorProcess, peak_memory, temporary_workspace
 
-_TIMEOUT = 120.0  # seconds
+# seconds
+_TIMEOUT = 120.0
 
 
 def measure(args: argparse.Namespace) -> Iterator[Figure]:
@@ -38,7 +39,8 @@ def _measure_peaks(picture: bytes, suffix: str) -> tuple[float, float, float]:
                     if now > until:
                         raise BenchmarkError("the picture was not delivered")
                     for pid in _child_pids(daemon.pid):
-                        with suppress(OSError, BenchmarkError):  # it has just ended
+                        # it has just ended
+                        with suppress(OSError, BenchmarkError):
                             child, began, ended = max(child, peak_memory(pid)), began or now, now
                     time.sleep(0.002)
                 peak = peak_memory(daemon.pid)

@@ -19,12 +19,15 @@ class Figure:
     """One number. ``below`` is the goal, at most this, where there is one; ``bound`` what nothing could beat."""
 
     name: str
-    value: float  #: of several runs the median
+    #: of several runs the median
+    value: float
     unit: str
     below: float | None = None
     bound: float | None = None
-    low: float | None = None  #: the least of several runs
-    high: float | None = None  #: the largest of several runs
+    #: the least of several runs
+    low: float | None = None
+    #: the largest of several runs
+    high: float | None = None
 
     @property
     def is_met(self) -> bool | None:

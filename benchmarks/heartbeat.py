@@ -21,17 +21,21 @@ from picwish_watchd.cli.loading import configuration_and_key
 from picwish_watchd.daemon.daemon import Daemon
 from picwish_watchd.journal.locks import WriteLock
 
-_TICK = 0.005  # seconds
+# seconds
+_TICK = 0.005
 _LONG_TURN = 0.05
-_WARM_UP = 5.0  # seconds in which the first connection loads its libraries: once, and before any picture is there
+# seconds in which the first connection loads its libraries: once, and before any picture is there
+_WARM_UP = 5.0
 
 
 @dataclass(slots=True)
 class LoopStats:
     """What is told at the end; it must not grow while the daemon's memory is watched."""
 
-    longest: float = 0.0  #: gap, seconds
-    work: float = 0.0  #: the most CPU of the loop's thread in one turn, seconds; after the begin
+    #: gap, seconds
+    longest: float = 0.0
+    #: the most CPU of the loop's thread in one turn, seconds; after the begin
+    work: float = 0.0
     long: list[float] = field(default_factory=list)
     commits: int = 0
 
@@ -84,7 +88,8 @@ def main() -> None:
     """Runs the daemon of the configuration that is named on the command line."""
     config, key = configuration_and_key(argparse.Namespace(config=Path(sys.argv[3])))
     log.setup(config.log.level, config.log.format, sys.stderr)
-    gc.freeze()  # as the command does
+    # as the command does
+    gc.freeze()
     noticed = LoopStats()
     _count_commits(noticed)
     with asyncio.Runner(loop_factory=lambda: _TimedEventLoop(noticed)) as runner:

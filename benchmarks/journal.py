@@ -17,8 +17,10 @@ from picwish_watchd.clock import Clock
 from picwish_watchd.job import NewJob, Stamp, State
 from picwish_watchd.journal.writer import Journal
 
-_TIMEOUT = 120.0  # seconds until READY=1
-_STARTS = 3  # of each kind; the median counts
+# seconds until READY=1
+_TIMEOUT = 120.0
+# of each kind; the median counts
+_STARTS = 3
 
 
 def measure(args: argparse.Namespace) -> Iterator[Figure]:
@@ -65,9 +67,18 @@ def _measure_commits(number: int) -> Iterator[Figure]:
 
 def _new_job(here: Workspace, name: str, stamp: Stamp) -> NewJob:
     return NewJob(
-        rule="bench", source=here.inbox / name, relative=Path(name), stamp=stamp, type=0, return_type=1, sync=0,
-        sha256=f"{name:>064}", format="JPEG", width=110, height=110,
-    )  # fmt: skip
+        rule="bench",
+        source=here.inbox / name,
+        relative=Path(name),
+        stamp=stamp,
+        type=0,
+        return_type=1,
+        sync=0,
+        sha256=f"{name:>064}",
+        format="JPEG",
+        width=110,
+        height=110,
+    )
 
 
 def _measure_imports() -> float:

@@ -11,7 +11,8 @@ from benchmarks.figures import Figure, run_benchmark
 from benchmarks.pictures import make_unique, noise_jpeg
 from benchmarks.processes import SimulatorProcess, temporary_workspace, to_monotonic, wait_until
 
-_SETTLE = 0.5  # seconds
+# seconds
+_SETTLE = 0.5
 
 
 def measure(args: argparse.Namespace) -> Iterator[Figure]:
@@ -23,7 +24,8 @@ def measure(args: argparse.Namespace) -> Iterator[Figure]:
             here.configure(simulator.url, {"qps": 20}, {"settle": _SETTLE})
             with here.running_daemon() as daemon:
                 for number in range(args.pictures):
-                    time.sleep(1.1 + chance.random())  # the second of the last request is over, and no timer is met
+                    # the second of the last request is over, and no timer is met
+                    time.sleep(1.1 + chance.random())
                     data = make_unique(jpeg, number)
                     with (here.inbox / f"{number}.jpg").open("wb") as file:
                         file.write(data)

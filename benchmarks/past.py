@@ -40,12 +40,24 @@ def _insert_rows(connection: sqlite3.Connection, here: Workspace, number: int, *
         " submitted_at, completed_at)"
         " VALUES (?, 'bench', ?, ?, ?, ?, ?, ?, 'file', ?, 'JPEG', 110, 110, 0, 1, 0, ?, 1, ?, ?, ?, ?, ?, ?, ?)",
         (
-            number, "done" if done else "pending", os.fsencode(source), os.fsencode(name), inode, len(_ORIGINAL_BYTES), mtime_ns,
-            sha, f"task-{number}", result if done else None, os.fsencode(here.outbox / name) if done else None,
-            '{"status": 200, "data": {"state": 1, "progress": 100}}', 8.0 if done else None, now, now,
+            number,
+            "done" if done else "pending",
+            os.fsencode(source),
+            os.fsencode(name),
+            inode,
+            len(_ORIGINAL_BYTES),
+            mtime_ns,
+            sha,
+            f"task-{number}",
+            result if done else None,
+            os.fsencode(here.outbox / name) if done else None,
+            '{"status": 200, "data": {"state": 1, "progress": 100}}',
+            8.0 if done else None,
+            now,
+            now,
             now if done else None,
         ),
-    )  # fmt: skip
+    )
     states = ["queued", "submitting", "pending", *(["fetching", "delivering", "done"] if done else [])]
     connection.executemany(
         "INSERT INTO event (job, at, state, message) VALUES (?, ?, ?, 'a sentence of history about this image')",

@@ -17,7 +17,8 @@ from typing import Self
 from picwish_watchd.job import Job, State
 from picwish_watchd.journal.reader import JournalReader
 
-_TIMEOUT = 600.0  # seconds until a benchmark gives up
+# seconds until a benchmark gives up
+_TIMEOUT = 600.0
 #: An installed package has its bytecode: no process is to compile it anew.
 ENVIRON = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 
@@ -30,10 +31,13 @@ class BenchmarkError(Exception):
 class LoggedRequest:
     """One request as the simulator saw it."""
 
-    operation: str  #: create, query, download or other
-    at: float  #: monotonic seconds, the same in all processes of a machine (clock_gettime(2)), at its first byte
+    #: create, query, download or other
+    operation: str
+    #: monotonic seconds, the same in all processes of a machine (clock_gettime(2)), at its first byte
+    at: float
     status: int | None
-    sha256: str | None  #: of the picture that it is about
+    #: of the picture that it is about
+    sha256: str | None
 
 
 class SimulatorProcess:
@@ -48,8 +52,10 @@ class SimulatorProcess:
     def __enter__(self) -> Self:
         self._process = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.simulator", json.dumps(self._settings)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
         assert self._process.stdout is not None
         self.url = self._process.stdout.readline().strip()
         return self
@@ -78,7 +84,8 @@ class ResourceUsage:
     """What a process took."""
 
     seconds: float
-    cpu: float  #: seconds of all its threads, in user and kernel
+    #: seconds of all its threads, in user and kernel
+    cpu: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +128,8 @@ class Workspace:
             **top,
             "rules": [{"name": "bench", "inbox": "inbox", "outbox": "outbox", **rule}],
         }
-        self.config_file.write_text(json.dumps(config))  # JSON is YAML
+        # JSON is YAML
+        self.config_file.write_text(json.dumps(config))
 
     def start_daemon(
         self, *arguments: str, environ: Mapping[str, str] | None = None, module: str = "picwish_watchd"
@@ -130,9 +138,11 @@ class Workspace:
         command = [sys.executable, "-m", module, "run", *arguments, "-c", str(self.config_file)]
         with self._log_file.open("wb") as log, self._output_file.open("wb") as out:
             return subprocess.Popen(
-                command, stdout=out, stderr=log,
+                command,
+                stdout=out,
+                stderr=log,
                 env={**ENVIRON, "PICWISH_API_KEY": "benchmark", **(environ or {})},
-            )  # fmt: skip
+            )
 
     @contextmanager
     def running_daemon(self, module: str = "picwish_watchd") -> Iterator["subprocess.Popen[bytes]"]:

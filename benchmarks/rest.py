@@ -9,7 +9,8 @@ from benchmarks.figures import Figure, run_benchmark
 from benchmarks.past import fill_journal
 from benchmarks.processes import SimulatorProcess, process_cpu_seconds, resident_memory, temporary_workspace, wait_until
 
-_WARM_UP = 5.0  # seconds after READY=1 that are not counted
+# seconds after READY=1 that are not counted
+_WARM_UP = 5.0
 
 
 def measure(args: argparse.Namespace) -> Iterator[Figure]:

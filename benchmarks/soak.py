@@ -23,11 +23,15 @@ from benchmarks.processes import (
 )
 
 _QPS, _SECONDS = 200, 0.1
-_IN_FLIGHT = 200  # pictures: there is always work, and what has to be taken in comes evenly
+# pictures: there is always work, and what has to be taken in comes evenly
+_IN_FLIGHT = 200
 _BATCH = 50
-_POLL_INTERVAL = 0.1  # seconds
-_WARM_UP_SHARE = 0.1  # of all pictures, after which memory must stay flat
-_STALL_TIMEOUT = 60.0  # seconds without a result that end the measurement
+# seconds
+_POLL_INTERVAL = 0.1
+# of all pictures, after which memory must stay flat
+_WARM_UP_SHARE = 0.1
+# seconds without a result that end the measurement
+_STALL_TIMEOUT = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +39,12 @@ class Sample:
     """The daemon after so many pictures."""
 
     done: int
-    memory: float  #: MB, resident
-    cpu: float  #: seconds since its start
-    at: float  #: monotonic seconds
+    #: MB, resident
+    memory: float
+    #: seconds since its start
+    cpu: float
+    #: monotonic seconds
+    at: float
 
 
 def measure(args: argparse.Namespace) -> Iterator[Figure]:
@@ -50,7 +57,8 @@ def measure(args: argparse.Namespace) -> Iterator[Figure]:
                 peak = peak_memory(daemon.pid)
         told = json.loads(here.read_output())
         here.load_finished_jobs()
-    simulator.accepted_creates()  # none was paid twice
+    # none was paid twice
+    simulator.accepted_creates()
     yield from _measure_drift(samples)
     paced = simulator.rate_limited_requests()
     yield Figure("images a second", (samples[-1].done - samples[0].done) / (samples[-1].at - samples[0].at), "/s")

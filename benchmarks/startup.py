@@ -14,7 +14,8 @@ from benchmarks.past import fill_journal
 from benchmarks.processes import ENVIRON, BenchmarkError, SimulatorProcess, temporary_workspace
 
 _MS = 1000.0
-_SETTLE_TIME = 3.0  # seconds from a daemon's readiness until it is at rest
+# seconds from a daemon's readiness until it is at rest
+_SETTLE_TIME = 3.0
 
 
 def measure(args: argparse.Namespace) -> Iterator[Figure]:
@@ -44,7 +45,8 @@ def measure(args: argparse.Namespace) -> Iterator[Figure]:
 
 
 def _measure_command(name: str, times: int, *arguments: str, goal: float | None = None) -> Iterator[Figure]:
-    _time_process(arguments)  # the first one may have to write bytecode
+    # the first one may have to write bytecode
+    _time_process(arguments)
     seconds, cpu = zip(*(_time_process(arguments) for _ in range(times)), strict=True)
     yield Figure(name, statistics.median(seconds) * _MS, "ms", goal)
     yield Figure(f"{name}: CPU", statistics.median(cpu) * _MS, "ms")

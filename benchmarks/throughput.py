@@ -10,10 +10,13 @@ from benchmarks.pictures import make_unique, noise_jpeg
 from benchmarks.processes import BenchmarkError, SimulatorProcess, Workspace, temporary_workspace, to_monotonic
 
 _QPS, _SECONDS = 2, 8.0
-_MAX_PENDING = 32  # what `max_pending: auto` comes to at QPS 2, before anything is learnt
-_TIMEOUT_FACTOR = 8  # times the ideal, for an ordinary client
+# what `max_pending: auto` comes to at QPS 2, before anything is learnt
+_MAX_PENDING = 32
+# times the ideal, for an ordinary client
+_TIMEOUT_FACTOR = 8
 _ASYNC_GOAL, _SYNC_GOAL = 0.97, 1.07
-_SYNC_BOUND = 1.05  # by simulation: the slowest of the last tasks takes longer than the median one
+# by simulation: the slowest of the last tasks takes longer than the median one
+_SYNC_BOUND = 1.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +85,8 @@ def _run_daemon(race: _Workload) -> BatchOutcome:
         race.drop_images(here)
         with race.start_simulator() as simulator:
             api: dict[str, object] = {"qps": _QPS * race.scale}
-            if race.scale != 1:  # what is believed before anything is learnt is a task of 8 s
+            # what is believed before anything is learnt is a task of 8 s
+            if race.scale != 1:
                 api["max_pending"] = _MAX_PENDING
             here.configure(simulator.url, api, {"settle": 0.2, "sync": int(race.sync)})
             here.run_once()

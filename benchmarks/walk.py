@@ -14,7 +14,8 @@ from picwish_watchd.inbox.scanner import InboxUnavailable, Scanner
 
 _INCLUDE = ("*.jpg", "*.jpeg", "*.bmp", "*.png", "*.webp", "*.tif", "*.tiff")
 _FILES_PER_FOLDER = 1000
-_WALKS = 7  # the median counts
+# the median counts
+_WALKS = 7
 
 
 def measure(args: argparse.Namespace) -> Iterator[Figure]:

@@ -25,7 +25,8 @@ class Clock:
 
     async def sleep(self, seconds: float) -> None:
         """Sleeps; at once back for zero and less."""
-        import asyncio  # here, for it is a third of what a command that never sleeps needs to start
+        # here, for it is a third of what a command that never sleeps needs to start
+        import asyncio
 
         await asyncio.sleep(max(0.0, seconds))
 

@@ -18,7 +18,8 @@ class Histogram:
 
     bounds: tuple[float, ...]
     counts: tuple[int, ...]
-    total: float = 0.0  #: of all values
+    #: of all values
+    total: float = 0.0
 
     @classmethod
     def empty(cls, bounds: tuple[float, ...]) -> "Histogram":
@@ -36,9 +37,11 @@ class Histogram:
 class CounterSnapshot:
     """A `Tally` at a moment."""
 
-    requests: Mapping[tuple[str, str], int]  #: by kind and code
+    #: by kind and code
+    requests: Mapping[tuple[str, str], int]
     result_margins: Histogram
-    scan_seconds: Mapping[str, Histogram]  #: by rule
+    #: by rule
+    scan_seconds: Mapping[str, Histogram]
 
 
 class Counters:

@@ -33,22 +33,26 @@ class UsageError(WatchdError):
 class JournalError(WatchdError):
     """The journal cannot be used; nothing was changed in it."""
 
-    exit_code = os.EX_IOERR  # 74
+    # 74
+    exit_code = os.EX_IOERR
 
 
 class JournalBusyError(JournalError):
     """Another daemon holds this journal."""
 
-    exit_code = os.EX_TEMPFAIL  # 75
+    # 75
+    exit_code = os.EX_TEMPFAIL
 
 
 class JournalTemporaryError(JournalError):
     """The journal cannot be written at the moment: its disk is full, or another program keeps it locked."""
 
-    exit_code = os.EX_TEMPFAIL  # 75: systemd starts the daemon again
+    # 75: systemd starts the daemon again
+    exit_code = os.EX_TEMPFAIL
 
 
 class ConfigError(WatchdError):
     """The configuration is wrong; ``message`` holds every fault, one a line."""
 
-    exit_code = os.EX_CONFIG  # 78
+    # 78
+    exit_code = os.EX_CONFIG

@@ -27,8 +27,10 @@ __all__ = [
 class SourceKind(StrEnum):
     """What the source is."""
 
-    FILE = "file"  #: an image, uploaded as ``image_file``
-    LINK = "link"  #: a ``.url`` or ``.webloc`` file, submitted as ``image_url``
+    #: an image, uploaded as ``image_file``
+    FILE = "file"
+    #: a ``.url`` or ``.webloc`` file, submitted as ``image_url``
+    LINK = "link"
 
 
 class ErrorCode(StrEnum):
@@ -54,7 +56,8 @@ class ErrorCode(StrEnum):
     SUBMIT_OUTCOME_UNKNOWN = "submit_outcome_unknown"
     OUTPUT_FAILED = "output_failed"
     ATTEMPTS_EXHAUSTED = "attempts_exhausted"
-    INTERNAL_ERROR = "internal_error"  #: a bug of ours; the job is held so that nothing is paid or lost by it
+    #: a bug of ours; the job is held so that nothing is paid or lost by it
+    INTERNAL_ERROR = "internal_error"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +71,18 @@ class Problem:
 class OriginalStatus(StrEnum):
     """What became of the source file once its job had ended."""
 
-    PRESENT = "present"  #: still where it was found
-    WAITING = "waiting"  #: should be moved or deleted, and could not yet be
-    MOVED = "moved"  #: moved to `archive` or `failed`
-    GONE = "gone"  #: nobody knows: it was not there any more when it should have been moved or deleted
-    DELETED = "deleted"  #: deleted, as `on_success: delete` asks
-    REPLACED = "replaced"  #: something else stood there when it should have been moved; that was not touched
+    #: still where it was found
+    PRESENT = "present"
+    #: should be moved or deleted, and could not yet be
+    WAITING = "waiting"
+    #: moved to `archive` or `failed`
+    MOVED = "moved"
+    #: nobody knows: it was not there any more when it should have been moved or deleted
+    GONE = "gone"
+    #: deleted, as `on_success: delete` asks
+    DELETED = "deleted"
+    #: something else stood there when it should have been moved; that was not touched
+    REPLACED = "replaced"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +90,8 @@ class Stamp:
     """By what a file in an inbox is recognised without reading it (stat(2): st_ino, st_size, st_mtim)."""
 
     inode: int
-    size: int  #: bytes
+    #: bytes
+    size: int
     mtime_ns: int
 
 
@@ -89,21 +99,30 @@ class Stamp:
 class Result:
     """A result in the spool: whole, checked, synced."""
 
-    format: str  #: "jpeg", "png", "webp", "bmp" or "tiff"
-    width: int  #: pixels
-    height: int  #: pixels
-    size: int  #: bytes
-    sha256: str  #: hexadecimal
+    #: "jpeg", "png", "webp", "bmp" or "tiff"
+    format: str
+    #: pixels
+    width: int
+    #: pixels
+    height: int
+    #: bytes
+    size: int
+    #: hexadecimal
+    sha256: str
 
 
 @dataclass(frozen=True, slots=True)
 class SentImage:
     """What was sent in place of a source that is larger than PicWish takes."""
 
-    format: str  #: "jpeg", "png" or "webp"
-    width: int  #: pixels
-    height: int  #: pixels
-    size: int  #: bytes
+    #: "jpeg", "png" or "webp"
+    format: str
+    #: pixels
+    width: int
+    #: pixels
+    height: int
+    #: bytes
+    size: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,22 +130,29 @@ class NewJob:
     """What intake writes down about a file: everything that is known before PicWish is asked."""
 
     rule: str
-    source: Path  #: absolute
-    relative: Path  #: below the rule's inbox
+    #: absolute
+    source: Path
+    #: below the rule's inbox
+    relative: Path
     stamp: Stamp
     kind: SourceKind = SourceKind.FILE
-    url: str | None = None  #: of a link
-    sha256: str | None = None  #: of the bytes, or of the URL; None where a file was refused unread
+    #: of a link
+    url: str | None = None
+    #: of the bytes, or of the URL; None where a file was refused unread
+    sha256: str | None = None
     format: str | None = None
     width: int | None = None
     height: int | None = None
     type: int = 0
     return_type: int = 1
     sync: int = 0
-    problem: Problem | None = None  #: set: the job starts, and ends, as `rejected`
+    #: set: the job starts, and ends, as `rejected`
+    problem: Problem | None = None
     original: OriginalStatus = OriginalStatus.PRESENT
-    flood: bool = False  #: came in a flood: it waits for `approve`
-    result_of: Path | None = None  #: set: it is itself a result of ours; the job starts, and ends, as `done`
+    #: came in a flood: it waits for `approve`
+    flood: bool = False
+    #: set: it is itself a result of ours; the job starts, and ends, as `done`
+    result_of: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,23 +175,31 @@ class Job:
     return_type: int
     sync: int
     task_id: str | None
-    attempts: int  #: submissions that PicWish accepted or may have accepted
-    refusals: int  #: tries in a row that PicWish did not take, or that never reached it; sets the next pause
+    #: submissions that PicWish accepted or may have accepted
+    attempts: int
+    #: tries in a row that PicWish did not take, or that never reached it; sets the next pause
+    refusals: int
     credits: int
     credits_in_doubt: int
-    paid: bool  #: the last submission is known to have been charged
+    #: the last submission is known to have been charged
+    paid: bool
     problem: Problem | None
     result: Result | None
-    output: Path | None  #: where the result stands, or is about to stand while `delivering`
+    #: where the result stands, or is about to stand while `delivering`
+    output: Path | None
     original: OriginalStatus
     note: str | None
-    answer: str | None  #: PicWish's last answer for the task: JSON without the image
-    pay_again: bool  #: a person said `retry`: if the old task is gone, it is submitted anew
-    not_before: float | None  #: nothing is tried before this moment
+    #: PicWish's last answer for the task: JSON without the image
+    answer: str | None
+    #: a person said `retry`: if the old task is gone, it is submitted anew
+    pay_again: bool
+    #: nothing is tried before this moment
+    not_before: float | None
     created_at: float
     submitted_at: float | None
     completed_at: float | None
-    sent: SentImage | None = None  #: of the last submission; None: the source itself, or nothing yet
+    #: of the last submission; None: the source itself, or nothing yet
+    sent: SentImage | None = None
 
 
 @dataclass(frozen=True, slots=True)

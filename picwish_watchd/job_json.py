@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 
 from picwish_watchd.wording import iso_utc
 
-if TYPE_CHECKING:  # `status` takes its words from here, and describes no job
+# `status` takes its words from here, and describes no job
+if TYPE_CHECKING:
     from picwish_watchd.job import Job, JobEvent
 
 

@@ -1,9 +1,11 @@
 """What this process has read as a secret, it never tells: neither in the log nor to people nor in an error."""
 
-_MIN_LENGTH = 4  # characters; a shorter one would be found in every other word, and is no secret worth the name
+# characters; a shorter one would be found in every other word, and is no secret worth the name
+_MIN_LENGTH = 4
 _MASK = "***"
 
-_secrets: dict[str, None] = {}  # only ever added to: no thread can lose what another one keeps
+# only ever added to: no thread can lose what another one keeps
+_secrets: dict[str, None] = {}
 
 
 def register_secret(secret: str) -> str:
@@ -15,6 +17,7 @@ def register_secret(secret: str) -> str:
 
 def redact(text: str) -> str:
     """The text with ``***`` in the place of each secret."""
-    for secret in sorted(_secrets, key=len, reverse=True):  # the longest first: one may be a part of another
+    # the longest first: one may be a part of another
+    for secret in sorted(_secrets, key=len, reverse=True):
         text = text.replace(secret, _MASK)
     return text

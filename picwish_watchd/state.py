@@ -8,15 +8,24 @@ from types import MappingProxyType
 class State(StrEnum):
     """Where a job stands. The journal keeps these words; users see them."""
 
-    QUEUED = "queued"  #: settled, whole, within the limits; waits for its turn
-    SUBMITTING = "submitting"  #: the intent: from here on PicWish may have received it
-    PENDING = "pending"  #: PicWish gave a task_id and works on it
-    FETCHING = "fetching"  #: PicWish succeeded; the result is being brought into the spool
-    DELIVERING = "delivering"  #: the result is whole and synced in the spool; it goes to the outbox
-    DONE = "done"  #: the result stands in the outbox
-    REJECTED = "rejected"  #: never submitted: the file is at fault
-    FAILED = "failed"  #: submitted and refused, or not worth another try
-    HELD = "held"  #: going on could cost credits twice: a person decides
+    #: settled, whole, within the limits; waits for its turn
+    QUEUED = "queued"
+    #: the intent: from here on PicWish may have received it
+    SUBMITTING = "submitting"
+    #: PicWish gave a task_id and works on it
+    PENDING = "pending"
+    #: PicWish succeeded; the result is being brought into the spool
+    FETCHING = "fetching"
+    #: the result is whole and synced in the spool; it goes to the outbox
+    DELIVERING = "delivering"
+    #: the result stands in the outbox
+    DONE = "done"
+    #: never submitted: the file is at fault
+    REJECTED = "rejected"
+    #: submitted and refused, or not worth another try
+    FAILED = "failed"
+    #: going on could cost credits twice: a person decides
+    HELD = "held"
 
 
 UNFINISHED = (State.QUEUED, State.SUBMITTING, State.PENDING, State.FETCHING, State.DELIVERING)

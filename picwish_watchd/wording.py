@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 
 from picwish_watchd.state import State
 
-if TYPE_CHECKING:  # `status` takes its words from here, and describes no job
+# `status` takes its words from here, and describes no job
+if TYPE_CHECKING:
     pass
 
 from pathlib import PurePath
@@ -19,7 +20,8 @@ def iso_utc(seconds: float | None) -> str | None:
     """Unix seconds as ISO 8601 UTC with milliseconds."""
     if seconds is None:
         return None
-    from datetime import UTC, datetime  # here: `status` of a daemon at rest tells no times
+    # here: `status` of a daemon at rest tells no times
+    from datetime import UTC, datetime
 
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
@@ -32,8 +34,8 @@ def pluralize(number: int, what: str) -> str:
 def describe_orphaned_jobs(rules: Collection[str], counts: Mapping[str, Mapping[State, int]]) -> list[str]:
     """Sentences on queued images whose rule is none of ``rules`` any more; ``counts`` as `JournalReader.counts`."""
     return [
-        f"{pluralize(states[State.QUEUED], 'queued image')} {'waits' if states[State.QUEUED] == 1 else 'wait'} for rule "
-        f"{rule}, which left the configuration: put it back"
+        f"{pluralize(states[State.QUEUED], 'queued image')} {'waits' if states[State.QUEUED] == 1 else 'wait'} for "
+        f"rule {rule}, which left the configuration: put it back"
         for rule, states in sorted(counts.items())
         if rule not in rules and states.get(State.QUEUED)
     ]
@@ -56,6 +58,7 @@ def printable_path(name: str | PurePath) -> str:
 
 
 def _escape_character(character: str) -> str:
-    if "\udc80" <= character <= "\udcff":  # PEP 383: a byte that is not UTF-8
+    # PEP 383: a byte that is not UTF-8
+    if "\udc80" <= character <= "\udcff":
         return f"\\x{ord(character) - 0xDC00:02x}"
     return ascii(character)[1:-1]

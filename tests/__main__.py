@@ -6,13 +6,15 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-WORKERS = str(2 * (os.cpu_count() or 2))  # tests wait more than they work
+# tests wait more than they work
+WORKERS = str(2 * (os.cpu_count() or 2))
 CHECKS = (
     ("mypy", "-p", "picwish_watchd", "-p", "tests", "-p", "benchmarks"),
     ("ruff", "format", "--check", "."),
     ("ruff", "check", "."),
 )
-COMPILE = ("pytest", "--collect-only")  # else each worker does it by itself; what is wrong there the tests tell
+# else each worker does it by itself; what is wrong there the tests tell
+COMPILE = ("pytest", "--collect-only")
 STEPS = (
     ("coverage", "erase"),
     ("coverage", "run", "-m", "pytest", "-n", WORKERS, "--dist", "worksteal"),

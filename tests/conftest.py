@@ -16,7 +16,8 @@ from tests.support.house import FAST_SETTINGS, Harness, kill_leftover_processes
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest first (they have a limit of their own), so that none of them is what all the others wait for."""
-    gc.freeze()  # they stay to the end: no need to look through them again and again
+    # they stay to the end: no need to look through them again and again
+    gc.freeze()
     items.sort(key=lambda item: not any(item.get_closest_marker(name) for name in ("timeout", "untraced")))
 
 
@@ -47,9 +48,19 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
 def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever runs the tests may have a key, a proxy, or systemd."""
     for name in (
-        "PICWISH_API_KEY", "PICWISH_WATCHD_CONFIG", "CREDENTIALS_DIRECTORY", "NOTIFY_SOCKET", "WATCHDOG_USEC",
-        "JOURNAL_STREAM", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy",
-    ):  # fmt: skip
+        "PICWISH_API_KEY",
+        "PICWISH_WATCHD_CONFIG",
+        "CREDENTIALS_DIRECTORY",
+        "NOTIFY_SOCKET",
+        "WATCHDOG_USEC",
+        "JOURNAL_STREAM",
+        "HTTP_PROXY",
+        "HTTPS_PROXY",
+        "ALL_PROXY",
+        "http_proxy",
+        "https_proxy",
+        "all_proxy",
+    ):
         monkeypatch.delenv(name, raising=False)
 
 

@@ -8,7 +8,8 @@ import pytest
 
 import picwish_watchd
 
-pytestmark = pytest.mark.untraced  # they read the package, and run nothing of it
+# they read the package, and run nothing of it
+pytestmark = pytest.mark.untraced
 
 PACKAGE = Path(picwish_watchd.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
@@ -20,7 +21,8 @@ LAYERS = (
     {"config", "journal", "picwish", "images", "inbox"},
     {"outbox", "scheduling"},
     {"pipeline"},
-    {"metrics", "notify", "reporting"},  # they observe the pipeline; the pipeline does not know them
+    # they observe the pipeline; the pipeline does not know them
+    {"metrics", "notify", "reporting"},
     {"daemon"},
     {"simulator"},
     {"cli"},
@@ -33,7 +35,8 @@ LIBRARY_HOMES = {
     "httpx": (
         "picwish",
         "notify/channels/webhook.py",
-    ),  # a webhook is no call of the API: nothing of picwish is about it
+        # a webhook is no call of the API: nothing of picwish is about it
+    ),
     "smtplib": ("notify/channels/smtp.py",),
     "httpcore": ("picwish",),
     "watchdog": ("inbox/watcher.py",),

@@ -92,7 +92,8 @@ def test_on_a_terminal_of_eighty_columns_the_demo_cuts_nothing_off(tmp_path: Pat
     with subprocess.Popen(demo, stdin=slave, stdout=slave, stderr=slave, env=environ) as child:
         os.close(slave)
         told = b""
-        with suppress(OSError):  # EIO: nobody has the other side open any more
+        # EIO: nobody has the other side open any more
+        with suppress(OSError):
             while block := os.read(master, 65536):
                 told += block
         os.close(master)
@@ -150,8 +151,10 @@ def test_the_shipped_tmpfiles_close_the_keys_to_others(tmp_path: Path) -> None:
     key.chmod(0o644)
     told = subprocess.run(
         ["systemd-tmpfiles", f"--root={tmp_path}", "--create", str(ROOT / "systemd/picwish-watchd.tmpfiles.conf")],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert (told.returncode, told.stderr) == (0, "")
     assert key.stat().st_mode & 0o777 == 0o600
 

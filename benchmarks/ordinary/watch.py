@@ -41,7 +41,8 @@ def query(task_id: str) -> dict[str, Any]:
 
 def enhance(path: Path, outbox: Path) -> None:
     """One picture from the inbox to the outbox."""
-    time.sleep(POLL_INTERVAL)  # it may still be being written
+    # it may still be being written
+    time.sleep(POLL_INTERVAL)
     task = submit(path)
     task_id = task["task_id"]
     while task.get("state", 0) != 1:

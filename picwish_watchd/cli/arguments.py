@@ -29,7 +29,8 @@ COMMANDS = {
 }
 
 
-_WIDTH = 80  # columns: to find out how many a terminal has, argparse loads what knows all kinds of archives
+# columns: to find out how many a terminal has, argparse loads what knows all kinds of archives
+_WIDTH = 80
 
 
 _DESCRIPTION = """\
@@ -63,9 +64,11 @@ def parser(first: str | None = None, *, shown: bool = True) -> argparse.Argument
     for name in [first] if first in COMMANDS else COMMANDS:
         purpose = COMMANDS[name]
         sub = commands.add_parser(
-            name, help=purpose, description=purpose[0].upper() + purpose[1:] + ".",
+            name,
+            help=purpose,
+            description=purpose[0].upper() + purpose[1:] + ".",
             formatter_class=partial(argparse.HelpFormatter, width=width),
-        )  # fmt: skip
+        )
         if first not in ("-h", "--help", "--version"):
             sub.add_argument("-c", "--config", type=Path, metavar="FILE", help="the configuration file")
             _ARGUMENTS[name](sub)

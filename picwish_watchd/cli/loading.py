@@ -24,7 +24,8 @@ _View = TypeVar("_View", bound=Overview)
 
 def configuration(args: argparse.Namespace) -> "Config":
     """The configuration that the command line or its surroundings name; raises `ConfigError`."""
-    from picwish_watchd.config.loader import load  # here: it takes longer than what most commands do
+    # here: it takes longer than what most commands do
+    from picwish_watchd.config.loader import load
 
     return load(_file(args), os.environ)
 
@@ -62,7 +63,8 @@ def outlined(args: argparse.Namespace) -> tuple[Outline, Overview]:
 
 def _read(path: Path, view: type[_View]) -> _View:
     if missing(path) and missing(Path(f"{path}-wal")):
-        return view.empty(path)  # nothing has run here yet
+        # nothing has run here yet
+        return view.empty(path)
     return view.open(path)
 
 
@@ -76,7 +78,8 @@ def _told_by_the_daemon(args: argparse.Namespace, view: type[_View]) -> tuple[Ou
         pid = DaemonLock(place).owner()
         if seen is None or pid is None:
             continue
-        with suppress(JournalError):  # told by `journal`, after what may be wrong with the configuration
+        # told by `journal`, after what may be wrong with the configuration
+        with suppress(JournalError):
             reader = view.open(place)
             report = report_of(pid, reader)
             if report.get("version") == __version__ and (outline := recalled(report.get("config"), seen)) is not None:
@@ -98,7 +101,8 @@ def _file(args: argparse.Namespace) -> Path:
 def _here() -> Path:
     try:
         return Path.cwd()
-    except OSError:  # the folder that we were started in is gone
+    except OSError:
+        # the folder that we were started in is gone
         return Path("/")
 
 

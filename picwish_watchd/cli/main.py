@@ -15,7 +15,8 @@ from picwish_watchd.redaction import redact
 _LONG = ("run", "demo", "simulate")
 
 
-_GARBAGE = 50_000  # objects until a short command looks for garbage: to load it alone makes some ten thousand
+# objects until a short command looks for garbage: to load it alone makes some ten thousand
+_GARBAGE = 50_000
 
 
 _HELP = frozenset({"-h", "--help"})
@@ -25,11 +26,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and answers its exit code; no traceback ever reaches a user."""
     _open_streams()
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a name that this terminal cannot show is escaped, and no error
+        # a name that this terminal cannot show is escaped, and no error
+        if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     words = sys.argv[1:] if argv is None else argv
     args = parser(next(iter(words), None), shown=not _HELP.isdisjoint(words)).parse_args(words)
-    if args.command == "run":  # it would end a daemon that is still being loaded; that unblocks it once it can obey
+    # it would end a daemon that is still being loaded; that unblocks it once it can obey
+    if args.command == "run":
         import signal
 
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})

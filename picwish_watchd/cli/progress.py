@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from picwish_watchd.daemon.daemon import Daemon
     from picwish_watchd.reporting.forecast import Forecast
 
-_EVERY = 0.2  # seconds
+# seconds
+_EVERY = 0.2
 
 
 class Progress:
@@ -22,7 +23,8 @@ class Progress:
         self._out = stream
         self._terminal = stream.isatty()
         self._bar: _Bar | None = None
-        self._last: tuple[str, tuple[str, ...]] = ("", ())  # the jobs, and what they wait for
+        # the jobs, and what they wait for
+        self._last: tuple[str, tuple[str, ...]] = ("", ())
         if self._terminal:
             self._bar = _Bar()
             self.stream = self._bar.stream
@@ -45,7 +47,8 @@ class Progress:
         if settling:
             words.insert(0, f"{settling} settling")
         text = ", ".join(words) or "looking"
-        if ended == everything:  # what was foretold a moment ago has come
+        # what was foretold a moment ago has come
+        if ended == everything:
             ahead = None
         full = f"{text}; {ahead.outlook()}" if ahead is not None and ahead.outlook() else text
         news = text, ahead.waits_for if ahead is not None else ()

@@ -14,14 +14,37 @@ from picwish_watchd.errors import UsageError
 from picwish_watchd.fs.hang_guard import resolve_paths
 
 _MARK = "# Written by `picwish-watchd service install`; sha256 of the lines below: "
-_STATES = Path("/var/lib")  # where systemd makes a StateDirectory (systemd.exec(5))
-_HOMES = ("/home", "/root", "/run/user")  # what ProtectHome= hides
+# where systemd makes a StateDirectory (systemd.exec(5))
+_STATES = Path("/var/lib")
+# what ProtectHome= hides
+_HOMES = ("/home", "/root", "/run/user")
 _TMPS = ("/tmp", "/var/tmp")  # noqa: S108 - what PrivateTmp= hides
 #: A service that may write to one of these as a whole would be confined no more.
 _TOO_WIDE = {
-    "/", "/bin", "/boot", "/dev", "/etc", "/home", "/lib", "/lib64", "/opt", "/proc", "/root", "/run", "/run/user",
-    "/sbin", "/sys", "/tmp", "/usr", "/var", "/var/cache", "/var/lib", "/var/log", "/var/spool", "/var/tmp",  # noqa: S108
-}  # fmt: skip
+    "/",
+    "/bin",
+    "/boot",
+    "/dev",
+    "/etc",
+    "/home",
+    "/lib",
+    "/lib64",
+    "/opt",
+    "/proc",
+    "/root",
+    "/run",
+    "/run/user",
+    "/sbin",
+    "/sys",
+    "/tmp",  # noqa: S108
+    "/usr",
+    "/var",
+    "/var/cache",
+    "/var/lib",
+    "/var/log",
+    "/var/spool",
+    "/var/tmp",  # noqa: S108
+}
 _DESCRIPTION = "PicWish hot folders: enhance what is dropped into the inboxes"
 
 
@@ -36,14 +59,17 @@ class Unit:
     key: str | None = "/etc/picwish-watchd/api.key"
     user: str = "picwish"
     group: str = "picwish"
-    state: str | None = "picwish-watchd"  #: below /var/lib; None: the journal is elsewhere
+    #: below /var/lib; None: the journal is elsewhere
+    state: str | None = "picwish-watchd"
     writable: tuple[str, ...] = ("-/srv/nas",)
     writable_note: str = (
         "ONE common parent of all inboxes, outboxes, archives: two entries would be two mounts, and renames\n"
         "# between them fail. A folder that comes later than the service is writable only if it is a mount."
     )
-    folders: tuple[Path, ...] = ()  #: the same as paths, for people
-    key_file: Path | None = None  #: likewise
+    #: the same as paths, for people
+    folders: tuple[Path, ...] = ()
+    #: likewise
+    key_file: Path | None = None
     hides_home: bool = True
     hides_tmp: bool = True
 
@@ -54,10 +80,18 @@ class Unit:
         home = "ProtectHome=yes" if self.hides_home else "# Something that it needs lies there.\nProtectHome=read-only"
         tmp = "PrivateTmp=yes" if self.hides_tmp else "# Something that it needs lies in /tmp.\nPrivateTmp=no"
         parts = {
-            "HEADER": self.header, "DESCRIPTION": self.description, "PROGRAM": self.program, "CONFIG": self.config,
-            "USER": self.user, "GROUP": self.group, "STATE": state, "KEY": key, "HOME": home, "TMP": tmp,
+            "HEADER": self.header,
+            "DESCRIPTION": self.description,
+            "PROGRAM": self.program,
+            "CONFIG": self.config,
+            "USER": self.user,
+            "GROUP": self.group,
+            "STATE": state,
+            "KEY": key,
+            "HOME": home,
+            "TMP": tmp,
             "WRITABLE": f"# {self.writable_note}\nReadWritePaths={' '.join(self.writable)}",
-        }  # fmt: skip
+        }
         template = (files(__package__) / "texts/service.unit").read_text("utf-8")
         return re.sub(r"@([A-Z]+)@", lambda found: parts[found[1]], template)
 

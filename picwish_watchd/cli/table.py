@@ -9,13 +9,15 @@ def print_table(headings: Sequence[str], rows: Iterable[Sequence[object]], *, ri
 
     Without a terminal nothing is folded: a line stays a line for grep.
     """
-    from picwish_watchd.wording import printable_path  # here: a script asks for no table
+    # here: a script asks for no table
+    from picwish_watchd.wording import printable_path
 
     cells = [["" if cell is None else printable_path(str(cell)) for cell in row] for row in rows]
     if not sys.stdout.isatty():
         _print_lines([list(headings), *cells], [heading in right for heading in headings])
         return
-    from rich.console import Console  # takes as long to load as a command to answer
+    # takes as long to load as a command to answer
+    from rich.console import Console
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, collapse_padding=True, header_style="bold")

@@ -35,8 +35,10 @@ class _Site:
 
     where: Where
     path: Path
-    forms: tuple[str, ...]  #: by its letters, by where its links lead, by where that lies on a disk, by its inode
-    rule: str  #: the rule's name, for messages
+    #: by its letters, by where its links lead, by where that lies on a disk, by its inode
+    forms: tuple[str, ...]
+    #: the rule's name, for messages
+    rule: str
 
     def within(self, other: "_Site") -> bool:
         """True if this is the other place or lies somewhere in it."""

@@ -5,18 +5,21 @@ from typing import TYPE_CHECKING
 
 from picwish_watchd.config.units import RefusedError, closest
 
-if TYPE_CHECKING:  # `source` speaks these words too, and a command that only looks does not wait for pydantic
+# `source` speaks these words too, and a command that only looks does not wait for pydantic
+if TYPE_CHECKING:
     from pydantic import BaseModel
     from pydantic_core import ErrorDetails
 
-Where = tuple[str | int, ...]  #: the way to a value: ("rules", 0, "settle")
+#: the way to a value: ("rules", 0, "settle")
+Where = tuple[str | int, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
     """Something wrong in the file."""
 
-    line: int  #: the first is 1
+    #: the first is 1
+    line: int
     key: str
     found: str
     allowed: str

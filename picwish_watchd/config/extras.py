@@ -2,7 +2,8 @@
 
 import importlib.util
 
-_PACKAGES = {"metrics": "prometheus_client", "notify": "apprise"}  # extra (pyproject.toml) -> what it brings
+# extra (pyproject.toml) -> what it brings
+_PACKAGES = {"metrics": "prometheus_client", "notify": "apprise"}
 
 
 def missing(extra: str) -> str | None:

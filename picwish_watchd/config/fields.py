@@ -15,7 +15,8 @@ from pydantic import (
 from picwish_watchd.config import strings, units
 
 if TYPE_CHECKING:
-    pass  # it stands on this file
+    # it stands on this file
+    pass
 
 
 def _by(read: Callable[..., object], **limits: Any) -> PlainValidator:

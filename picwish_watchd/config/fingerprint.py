@@ -9,8 +9,10 @@ from typing import NamedTuple
 
 from picwish_watchd.config.locate import JOURNAL
 
-_LARGEST = 2**20  # bytes; `load` says more of a file that is larger
-_GUESSES = 5  # at most
+# bytes; `load` says more of a file that is larger
+_LARGEST = 2**20
+# at most
+_GUESSES = 5
 #: A key of that name as most people write it, at the top or elsewhere; of what is written otherwise nothing is guessed.
 _NAMED = re.compile(rb"""^[^#\n]*?\bjournal["']?[ \t]*:[ \t]*(["']?)([^"'\n\0#,{}]+)\1""", re.MULTILINE)
 
@@ -18,9 +20,12 @@ _NAMED = re.compile(rb"""^[^#\n]*?\bjournal["']?[ \t]*:[ \t]*(["']?)([^"'\n\0#,{
 class Glance(NamedTuple):
     """A file that was read and not judged. Whoever judged these bytes at this place knows all that they say."""
 
-    file: Path  #: absolute
-    digest: str  #: `digest_of` its bytes
-    journals: tuple[Path, ...]  #: where its journal may be: guesses, for the daemon that runs there to confirm
+    #: absolute
+    file: Path
+    #: `digest_of` its bytes
+    digest: str
+    #: where its journal may be: guesses, for the daemon that runs there to confirm
+    journals: tuple[Path, ...]
 
 
 def digest_of(content: bytes) -> str:

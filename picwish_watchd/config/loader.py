@@ -22,9 +22,11 @@ from picwish_watchd.errors import ConfigError
 SectionT = TypeVar("SectionT", bound=Section)
 Value = TypeVar("Value")
 
-_PER_RULE = ("name", "inbox")  #: keys that cannot be the same for all rules
+#: keys that cannot be the same for all rules
+_PER_RULE = ("name", "inbox")
 _SECTIONS = ("api", "budget", "defaults", "http", "log", "notify", "rules")
-_LISTS = (("notify",), ("rules",))  #: sections of many entries
+#: sections of many entries
+_LISTS = (("notify",), ("rules",))
 #: Stand in for required keys that are missing or refused, while the rest of their section is judged.
 _STAND_INS: Mapping[type[Section], Mapping[str, object]] = {
     Rule: {"name": "unnamed", "inbox": "/nowhere", "outbox": "/nowhere"},

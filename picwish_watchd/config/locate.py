@@ -7,7 +7,8 @@ from pathlib import Path
 from picwish_watchd.errors import ConfigError
 
 SYSTEM_WIDE = Path("/etc/picwish-watchd/config.yaml")
-JOURNAL = Path("/var/lib/picwish-watchd/journal.db")  #: where the file does not say
+#: where the file does not say
+JOURNAL = Path("/var/lib/picwish-watchd/journal.db")
 
 
 def find(explicit: Path | None, environ: Mapping[str, str], cwd: Path) -> Path:

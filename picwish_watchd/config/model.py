@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from picwish_watchd.config.secret_files import PrivateFile
 
 if TYPE_CHECKING:
-    from picwish_watchd.config.notifiers import Notifier  # it stands on this file
+    # it stands on this file
+    from picwish_watchd.config.notifiers import Notifier
 from picwish_watchd.config.schema import Api, Budget, Charging, Http, Log, Rule
 
 
@@ -19,16 +20,22 @@ class Config:
     journal: Path
     charging: Charging
     budget: Budget
-    min_free: int  #: bytes
+    #: bytes
+    min_free: int
     max_attempts: int
-    retry_backoff: float  #: seconds
-    keep: float | None  #: seconds that the history of a finished job is kept; None: for ever
+    #: seconds
+    retry_backoff: float
+    #: seconds that the history of a finished job is kept; None: for ever
+    keep: float | None
     rules: tuple[Rule, ...]
     log: Log
-    path: Path | None  #: the file that it was read from, absolute
-    warnings: tuple[str, ...]  #: what works and should not stay so, for a person to read
+    #: the file that it was read from, absolute
+    path: Path | None
+    #: what works and should not stay so, for a person to read
+    warnings: tuple[str, ...]
     http: Http | None = None
-    notify: "tuple[Notifier, ...]" = ()  #: whom the daemon tells of trouble
+    #: whom the daemon tells of trouble
+    notify: "tuple[Notifier, ...]" = ()
     #: `digest_of` that file's bytes; None where they do not say all: ``~`` and ``${VAR}`` come from outside.
     digest: str | None = field(default=None, compare=False)
 

@@ -18,7 +18,8 @@ from picwish_watchd.redaction import register_secret
 
 _SERVER = re.compile(r"[A-Za-z0-9._:-]{1,255}", re.ASCII)
 _ADDRESS = re.compile(r"[^\s<>@,;:\"]{1,64}@[^\s<>@,;:\"]{1,255}")
-HTTPS = "https; http for localhost, 127.0.0.0/8 and [::1], or everywhere with allow_insecure: true"  #: allowed
+#: allowed
+HTTPS = "https; http for localhost, 127.0.0.0/8 and [::1], or everywhere with allow_insecure: true"
 _MOMENT = re.compile(r"([01]?[0-9]|2[0-3]):([0-5][0-9])", re.ASCII)
 _NOT_SHOWN = "a URL that is not shown here"
 _A_URL = "a URL such as https://hooks.example.org/abc"
@@ -27,20 +28,28 @@ _A_URL = "a URL such as https://hooks.example.org/abc"
 class Event(StrEnum):
     """What a person is told of."""
 
-    HELD = "held"  #: going on with an image could cost credits twice
-    FAILED = "failed"  #: an image was submitted and refused, or given up
-    REJECTED = "rejected"  #: a file is at fault; nothing was submitted
-    BLOCKED = "blocked"  #: nothing is submitted: key refused, PicWish down, a flood that waits for `approve`, ...
-    BUDGET = "budget"  #: 80 and 100 % of the day's or the month's credits
-    ROOT_LOST = "root_lost"  #: an inbox or an outbox is away
-    DIGEST = "digest"  #: once a day
+    #: going on with an image could cost credits twice
+    HELD = "held"
+    #: an image was submitted and refused, or given up
+    FAILED = "failed"
+    #: a file is at fault; nothing was submitted
+    REJECTED = "rejected"
+    #: nothing is submitted: key refused, PicWish down, a flood that waits for `approve`, ...
+    BLOCKED = "blocked"
+    #: 80 and 100 % of the day's or the month's credits
+    BUDGET = "budget"
+    #: an inbox or an outbox is away
+    ROOT_LOST = "root_lost"
+    #: once a day
+    DIGEST = "digest"
 
 
 class Security(StrEnum):
     """How the connection to a mail server is protected."""
 
     STARTTLS = "starttls"
-    TLS = "tls"  #: from the first byte on
+    #: from the first byte on
+    TLS = "tls"
     NONE = "none"
 
 
@@ -81,7 +90,8 @@ def _checked(url: str) -> str:
     """An http(s) URL. Raises `RefusedError`, which does not quote it."""
     try:
         parts = urlsplit(url)
-        _ = parts.port  # the property raises for a port that is none
+        # the property raises for a port that is none
+        _ = parts.port
     except ValueError:
         raise units.RefusedError(_A_URL, found=_NOT_SHOWN) from None
     if parts.scheme not in ("http", "https") or not parts.hostname or any(map(str.isspace, url)) or not url.isascii():
@@ -143,10 +153,14 @@ class Notifier(Section):
 
     to: Annotated[Way, PlainValidator(lambda value: units.word(value, kind=Way))]
     events: Annotated[tuple[Event, ...], PlainValidator(_events)] = tuple(Event)
-    at_most: Count = 20  #: messages in an hour; what comes above waits, and is summed up in one
-    timeout: Annotated[float, PlainValidator(lambda value: units.duration(value, most=300.0))] = 30.0  #: seconds
-    digest_at: Annotated[str, PlainValidator(_time_of_day)] = "08:00"  #: local time
-    digest_always: Flag = False  #: also on a day on which nothing happened
+    #: messages in an hour; what comes above waits, and is summed up in one
+    at_most: Count = 20
+    #: seconds
+    timeout: Annotated[float, PlainValidator(lambda value: units.duration(value, most=300.0))] = 30.0
+    #: local time
+    digest_at: Annotated[str, PlainValidator(_time_of_day)] = "08:00"
+    #: also on a day on which nothing happened
+    digest_always: Flag = False
 
     @property
     def label(self) -> str:
@@ -164,9 +178,12 @@ class Webhook(Notifier):
 
     way = Way.WEBHOOK
     url: Annotated[SecretStr | None, PlainValidator(_url)] = Field(default=None, repr=False)
-    url_file: OptionalPath = None  #: the URL alone, in its stead
-    headers_file: OptionalPath = None  #: "Name: value" a line, such as Authorization
-    allow_insecure: Flag = False  #: http to other hosts than this one
+    #: the URL alone, in its stead
+    url_file: OptionalPath = None
+    #: "Name: value" a line, such as Authorization
+    headers_file: OptionalPath = None
+    #: http to other hosts than this one
+    allow_insecure: Flag = False
 
     @property
     def label(self) -> str:
@@ -218,13 +235,15 @@ class Email(Notifier):
 
     way = Way.EMAIL
     server: Annotated[str, PlainValidator(_server)] = Field(description="the mail server, such as smtp.example.org")
-    port: Annotated[int | None, PlainValidator(_port)] = None  #: None: 587 for starttls, 465 for tls, 25 for none
+    #: None: 587 for starttls, 465 for tls, 25 for none
+    port: Annotated[int | None, PlainValidator(_port)] = None
     security: Annotated[Security, PlainValidator(lambda value: units.word(value, kind=Security))] = Security.STARTTLS
     user: Annotated[str | None, PlainValidator(_text_or_none)] = None
     password_file: OptionalPath = None
     sender: Annotated[str, PlainValidator(_address)] = Field(description="the mail address that it comes from")
     recipients: Annotated[tuple[str, ...], PlainValidator(_addresses)] = Field(description="a list of mail addresses")
-    allow_insecure: Flag = False  #: the password may go unencrypted to another host
+    #: the password may go unencrypted to another host
+    allow_insecure: Flag = False
 
     @property
     def label(self) -> str:

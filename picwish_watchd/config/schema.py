@@ -35,7 +35,8 @@ from picwish_watchd.config.secret_files import PrivateFile
 from picwish_watchd.errors import ConfigError
 
 if TYPE_CHECKING:
-    pass  # it stands on this file
+    # it stands on this file
+    pass
 
 _PICTURES = ("*.jpg", "*.jpeg", "*.bmp", "*.png", "*.webp", "*.tif", "*.tiff")
 
@@ -43,16 +44,20 @@ _PICTURES = ("*.jpg", "*.jpeg", "*.bmp", "*.png", "*.webp", "*.tif", "*.tiff")
 class Charging(StrEnum):
     """What becomes of a job when it is unknown whether PicWish charged for it."""
 
-    AT_MOST_ONCE = "at-most-once"  #: it is held for a person
-    AT_LEAST_ONCE = "at-least-once"  #: it is queued again, and may be paid twice
+    #: it is held for a person
+    AT_MOST_ONCE = "at-most-once"
+    #: it is queued again, and may be paid twice
+    AT_LEAST_ONCE = "at-least-once"
 
 
 class Observer(StrEnum):
     """How new files are noticed between two walks of the inbox."""
 
     AUTO = "auto"
-    NATIVE = "native"  #: the kernel's hints (inotify)
-    POLLING = "polling"  #: walks alone, every `rescan_interval`
+    #: the kernel's hints (inotify)
+    NATIVE = "native"
+    #: walks alone, every `rescan_interval`
+    POLLING = "polling"
 
 
 class IfExists(StrEnum):
@@ -82,7 +87,8 @@ class Oversize(StrEnum):
     """What becomes of an image that is larger than PicWish takes."""
 
     REJECT = "reject"
-    DOWNSCALE = "downscale"  #: a smaller one is made of it and sent
+    #: a smaller one is made of it and sent
+    DOWNSCALE = "downscale"
 
 
 class LogLevel(StrEnum):
@@ -97,7 +103,8 @@ class LogLevel(StrEnum):
 class LogFormat(StrEnum):
     """How an event is written."""
 
-    AUTO = "auto"  #: console on a terminal, JSON otherwise
+    #: console on a terminal, JSON otherwise
+    AUTO = "auto"
     CONSOLE = "console"
     JSON = "json"
 
@@ -105,16 +112,24 @@ class LogFormat(StrEnum):
 class Api(Section):
     """PicWish, and how it is spoken to. ``repr`` never shows the key."""
 
-    base_url: Annotated[str, _by_place(strings.base_url)] = "https://techhk.aoscdn.com"  #: no final slash
-    qps: Annotated[float, _by(units.rate)] = 2.0  #: requests per second, creates and queries together
-    max_pending: Annotated[int | None, _by(units.auto_or_whole)] = None  #: tasks at PicWish at once; None: auto
-    timeout: Duration = 60.0  #: seconds of silence
-    max_bytes: Size = 30 * 2**20  #: of an image
-    max_side: Count = 4096  #: of an image, pixels
-    task_timeout: Duration = 900.0  #: seconds from submission
+    #: no final slash
+    base_url: Annotated[str, _by_place(strings.base_url)] = "https://techhk.aoscdn.com"
+    #: requests per second, creates and queries together
+    qps: Annotated[float, _by(units.rate)] = 2.0
+    #: tasks at PicWish at once; None: auto
+    max_pending: Annotated[int | None, _by(units.auto_or_whole)] = None
+    #: seconds of silence
+    timeout: Duration = 60.0
+    #: of an image
+    max_bytes: Size = 30 * 2**20
+    #: of an image, pixels
+    max_side: Count = 4096
+    #: seconds from submission
+    task_timeout: Duration = 900.0
     key_file: OptionalPath = None
     key: Annotated[SecretStr | None, _by_place(_secret)] = Field(default=None, repr=False)
-    allow_insecure: Flag = False  #: http to other hosts than this one
+    #: http to other hosts than this one
+    allow_insecure: Flag = False
 
 
 class Rule(Section):
@@ -123,10 +138,14 @@ class Rule(Section):
     name: Annotated[str, _by(strings.name)] = Field(description="a name, such as scans")
     inbox: Folder = Field(description="the folder that is watched")
     outbox: Folder = Field(description="the folder that results go to")
-    type: Annotated[int, _by(units.choice, among=(0, 1))] = 0  #: 0 Ultra HD, 1 HD
-    return_type: Annotated[int, _by(units.choice, among=(1, 2))] = 1  #: 1 URL, 2 base64
-    sync: Annotated[int, _by(units.choice, among=(0, 1))] = 0  #: 0 create and poll, 1 wait for the answer
-    priority: Annotated[int, _by(units.whole)] = 0  #: higher goes first
+    #: 0 Ultra HD, 1 HD
+    type: Annotated[int, _by(units.choice, among=(0, 1))] = 0
+    #: 1 URL, 2 base64
+    return_type: Annotated[int, _by(units.choice, among=(1, 2))] = 1
+    #: 0 create and poll, 1 wait for the answer
+    sync: Annotated[int, _by(units.choice, among=(0, 1))] = 0
+    #: higher goes first
+    priority: Annotated[int, _by(units.whole)] = 0
     recursive: Flag = True
     include: Annotated[Patterns, AfterValidator(_some)] = _PICTURES
     exclude: Patterns = ()
@@ -179,7 +198,8 @@ class Burst(Section):
     """The surge brake: more new images of one rule than this within a time wait for `approve`."""
 
     images: Count = Field(description="how many images may arrive at once, such as 500")
-    per: Duration = Field(description="within which time, such as 10m")  #: seconds
+    #: seconds
+    per: Duration = Field(description="within which time, such as 10m")
 
 
 class Budget(Section):
@@ -196,7 +216,8 @@ class Http(Section):
     listen: Annotated[strings.Address, _by(strings.address)] = Field(
         description="where to listen, such as 127.0.0.1:9107"
     )
-    token_file: OptionalPath = None  #: every request must bear what it holds
+    #: every request must bear what it holds
+    token_file: OptionalPath = None
 
     @property
     def token(self) -> PrivateFile | None:
@@ -212,7 +233,11 @@ class General(Section):
 
     journal: Folder = JOURNAL
     charging: Annotated[Charging, _by(units.word, kind=Charging)] = Charging.AT_MOST_ONCE
-    min_free: Size = 256 * 2**20  #: bytes that outbox and spool must have before anything is bought
-    max_attempts: Count = 3  #: submissions of one image that PicWish itself failed
-    retry_backoff: Annotated[float, _by(units.duration, most=300.0)] = 2.0  #: seconds; doubles up to 300
-    keep: Annotated[float | None, _by(units.keep)] = 400 * 86400.0  #: seconds that histories are kept; None: for ever
+    #: bytes that outbox and spool must have before anything is bought
+    min_free: Size = 256 * 2**20
+    #: submissions of one image that PicWish itself failed
+    max_attempts: Count = 3
+    #: seconds; doubles up to 300
+    retry_backoff: Annotated[float, _by(units.duration, most=300.0)] = 2.0
+    #: seconds that histories are kept; None: for ever
+    keep: Annotated[float | None, _by(units.keep)] = 400 * 86400.0

@@ -10,8 +10,10 @@ from pathlib import Path
 from picwish_watchd.errors import ConfigError
 from picwish_watchd.redaction import register_secret
 
-CREDENTIAL = "picwish_api_key"  #: the name of the credential that holds the API key
-LARGEST_FILE = 4096  #: bytes
+#: the name of the credential that holds the API key
+CREDENTIAL = "picwish_api_key"
+#: bytes
+LARGEST_FILE = 4096
 
 #: Visible ASCII: what a field value may hold without quoting or folding (RFC 9110, 5.5), less white space.
 _WORD = re.compile(r"[\x21-\x7e]+")
@@ -26,9 +28,12 @@ class PrivateFile:
     """
 
     path: Path
-    key: str  #: under which the configuration names it
-    what: str  #: "the token file"
-    hint: str  #: what it is to hold
+    #: under which the configuration names it
+    key: str
+    #: "the token file"
+    what: str
+    #: what it is to hold
+    hint: str
 
     def read(self, environ: Mapping[str, str] | None = None) -> str:
         """What it holds; each line of it is hidden from now on (`picwish_watchd.redaction`).

@@ -15,7 +15,8 @@ from picwish_watchd.config.units import RefusedError, closest
 
 #: What a result's name may be made of; `Rule.filename`.
 FIELDS = ("stem", "ext", "name", "rule", "type", "task_id", "job_id", "width", "height", "date", "time")
-TELLING_APART = ("stem", "name", "job_id", "task_id")  #: two results of one rule differ in each of these
+#: two results of one rule differ in each of these
+TELLING_APART = ("stem", "name", "job_id", "task_id")
 
 _NAME = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
 _PORT = re.compile(r"[0-9]{1,5}", re.ASCII)
@@ -27,7 +28,8 @@ _VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 class Home:
     """What relative paths, ``~`` and ``${VAR}`` refer to."""
 
-    folder: Path  #: the configuration file's, absolute
+    #: the configuration file's, absolute
+    folder: Path
     environ: Mapping[str, str]
 
 
@@ -146,7 +148,8 @@ def _split(url: str) -> SplitResult | None:
         return None
     try:
         parts = urlsplit(url)
-        _ = parts.port  # the property raises for a port that is none
+        # the property raises for a port that is none
+        _ = parts.port
     except ValueError:
         return None
     return parts

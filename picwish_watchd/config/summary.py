@@ -4,12 +4,14 @@ anew takes longer than all else that `status` does."""
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
-if TYPE_CHECKING:  # whoever asks for an outline wants to be spared the schema
+# whoever asks for an outline wants to be spared the schema
+if TYPE_CHECKING:
     from picwish_watchd.config.fingerprint import Glance
     from picwish_watchd.config.model import Config
 
 
-class RuleOutline(NamedTuple):  # no dataclass: to load those takes a fifth of the time that `status` has
+# no dataclass: to load those takes a fifth of the time that `status` has
+class RuleOutline(NamedTuple):
     """Of a rule, as `picwish_watchd.config.schema.Rule` has it."""
 
     name: str
@@ -22,9 +24,11 @@ class Outline(NamedTuple):
     """Of the whole, as `picwish_watchd.config.model.Config` has it."""
 
     rules: tuple[RuleOutline, ...]
-    qps: float  #: requests a second
+    #: requests a second
+    qps: float
     max_pending: int | None
-    per_day: int | None  #: credits
+    #: credits
+    per_day: int | None
     per_month: int | None
 
     @classmethod

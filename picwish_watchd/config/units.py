@@ -7,9 +7,12 @@ from typing import TypeVar
 
 Word = TypeVar("Word", bound=StrEnum)
 
-LARGEST = 10**18  #: of whole numbers; SQLite and the kernel count in 64 bits
-SHORTEST_KEEP = 32 * 86400.0  #: of a finished job's history, seconds: a whole month can be looked into
-LONGEST = 3650 * 86400.0  #: of durations, seconds; a timer takes no more than about 290 years
+#: of whole numbers; SQLite and the kernel count in 64 bits
+LARGEST = 10**18
+#: of a finished job's history, seconds: a whole month can be looked into
+SHORTEST_KEEP = 32 * 86400.0
+#: of durations, seconds; a timer takes no more than about 290 years
+LONGEST = 3650 * 86400.0
 
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _BYTES = {
@@ -42,7 +45,8 @@ class RefusedError(ValueError):
 
 def closest(word: str, known: list[str]) -> str | None:
     """The known word that was probably meant, or None."""
-    from difflib import get_close_matches  # here: only what is wrong needs it
+    # here: only what is wrong needs it
+    from difflib import get_close_matches
 
     return next(iter(get_close_matches(word, known, n=1)), None)
 

@@ -18,15 +18,19 @@ from picwish_watchd.config.error_messages import Fault, Where, printable, spell
 from picwish_watchd.config.fingerprint import digest_of
 from picwish_watchd.errors import ConfigError
 
-LARGEST_FILE = 2**20  #: bytes; two hundred rules with every key take a fifth of it
-MOST_VALUES = 100_000  #: after aliases are followed
-DEEPEST = 20  #: levels; the schema has four
+#: bytes; two hundred rules with every key take a fifth of it
+LARGEST_FILE = 2**20
+#: after aliases are followed
+MOST_VALUES = 100_000
+#: levels; the schema has four
+DEEPEST = 20
 
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _YAML = "tag:yaml.org,2002:"
 _KINDS = ("map", "seq", "null", "bool", "int", "float", "str", "timestamp", "value", "merge")
 _TAGS = frozenset(_YAML + kind for kind in _KINDS)
-_UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # YAML 1.1, 5.1
+# YAML 1.1, 5.1
+_UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _WHOLE = re.compile(r"[-+]?(?:0|[1-9][0-9_]{0,30})", re.ASCII)
 _FRACTION = re.compile(r"[-+]?(?:[0-9][0-9_]*\.?[0-9_]*|\.[0-9][0-9_]*)(?:[eE][-+]?[0-9]+)?", re.ASCII)
 _SCIENTIFIC = re.compile(r"[-+]?[0-9.]+[eE][-+]?[0-9]+", re.ASCII)
@@ -47,10 +51,12 @@ class Document:
     file: Path
     data: dict[str, object]
     spots: Mapping[Where, Spot]
-    faults: tuple[Fault, ...]  #: keys that stand twice, tags
+    #: keys that stand twice, tags
+    faults: tuple[Fault, ...]
     digest: (
         str | None
-    )  #: `digest_of` the file's bytes; None where they do not say all: ``~`` and ``${VAR}`` come from outside
+        #: `digest_of` the file's bytes; None where they do not say all: ``~`` and ``${VAR}`` come from outside
+    )
 
     def line(self, where: Where) -> int:
         """The line of a key, or of what is nearest around it."""
@@ -133,7 +139,8 @@ def _syntax(file: Path, text: str, error: yaml.YAMLError) -> str:
     if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
         return f"{file}: is not YAML: {printable(str(error))}"
     mark = error.problem_mark
-    if "nesting depth" in str(error.problem):  # libyaml's own limit, which its look-ahead meets before we do
+    # libyaml's own limit, which its look-ahead meets before we do
+    if "nesting depth" in str(error.problem):
         return _too_deep(file, mark.line + 1).message
     around = f" ({error.context})" if error.context else ""
     lines = text.split("\n")
@@ -246,7 +253,8 @@ def _shown(node: yaml.Node) -> str:
         return "a mapping"
     if isinstance(node, yaml.SequenceNode):
         return "a list" if node.value else "an empty list"
-    plain = isinstance(node, yaml.ScalarNode) and not node.style  # libyaml says "", PyYAML None
+    # libyaml says "", PyYAML None
+    plain = isinstance(node, yaml.ScalarNode) and not node.style
     if not plain or node.tag == _YAML + "str":
         trap = plain and _SCIENTIFIC.fullmatch(node.value)
         return _quoted(node.value) + (" (text to YAML; write the number out)" if trap else "")

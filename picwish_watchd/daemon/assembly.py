@@ -12,6 +12,9 @@ def _address(config: Config) -> tuple[object, ...]:
 def _client(config: Config, key: str, tally: Counters) -> PicwishClient:
     api = config.api
     return PicwishClient(
-        base_url=api.base_url, key=key, timeout=api.timeout, allow_insecure=api.allow_insecure,
+        base_url=api.base_url,
+        key=key,
+        timeout=api.timeout,
+        allow_insecure=api.allow_insecure,
         counted=tally.count_request,
-    )  # fmt: skip
+    )

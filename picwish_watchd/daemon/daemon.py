@@ -49,13 +49,19 @@ from picwish_watchd.scheduling.request_log import RequestLog
 
 _log = structlog.get_logger()
 
-_GRACE = 30.0  # seconds that running requests get to end
-_LAST_WORDS = 5.0  # seconds that messages to people get to end
-_UPLOAD_BYTES = 64 * 2**20  # of images in memory at once
-_TIDYING = 2.0  # seconds that `run --once` spends on the journal at its end
-_LOOK = 1.0  # seconds between looks at what other processes did to the journal
+# seconds that running requests get to end
+_GRACE = 30.0
+# seconds that messages to people get to end
+_LAST_WORDS = 5.0
+# of images in memory at once
+_UPLOAD_BYTES = 64 * 2**20
+# seconds that `run --once` spends on the journal at its end
+_TIDYING = 2.0
+# seconds between looks at what other processes did to the journal
+_LOOK = 1.0
 
-Loader = Callable[[], tuple[Config, str]]  #: reads configuration and key again; raises WatchdError
+#: reads configuration and key again; raises WatchdError
+Loader = Callable[[], tuple[Config, str]]
 
 
 class Daemon:
@@ -69,14 +75,18 @@ class Daemon:
         self._manager = ServiceManager(os.environ)
         self._stop = asyncio.Event()
         self._at_once = asyncio.Event()
-        self._retired: list[PicwishClient] = []  # of earlier configurations; their last requests may still run
+        # of earlier configurations; their last requests may still run
+        self._retired: list[PicwishClient] = []
         self._ready = False
         self._serving = False
-        self._reload_asked = False  # while it was not serving yet
-        self._ending = 0  # the exit code
+        # while it was not serving yet
+        self._reload_asked = False
+        # the exit code
+        self._ending = 0
         self._progress: tuple[Counter[State], int] = (Counter(), 0)
         self._ahead: Forecast | None = None
-        self.finished: list[Job] = []  #: after `run(once=True)`: what was done in this run
+        #: after `run(once=True)`: what was done in this run
+        self.finished: list[Job] = []
 
     async def run(self, *, once: bool = False) -> int:
         """Serves until SIGTERM or SIGINT; with ``once``, until nothing is left to do. Answers the exit code.
@@ -100,7 +110,8 @@ class Daemon:
             except BaseExceptionGroup as group:
                 raise _first(group) from group
             finally:
-                self._serving = False  # the journal is about to close: nobody may ask it any more
+                # the journal is about to close: nobody may ask it any more
+                self._serving = False
                 self.desks.close_all()
                 _log.info("daemon.stopped")
             self.finished = self._drain.finished() if once else []
@@ -150,9 +161,13 @@ class Daemon:
         self._pacer = RateLimiter(self._config.api.qps, self._clock, departures)
         tally = Counters()
         self.context = StepContext(
-            config=self._config, journal=journal, spool=spool, clock=self._clock, counters=tally,
+            config=self._config,
+            journal=journal,
+            spool=spool,
+            clock=self._clock,
+            counters=tally,
             client=_client(self._config, self._key, tally),
-        )  # fmt: skip
+        )
         stack.callback(self.context.close)
         stack.push_async_callback(self._close_client)
         self.gate = Gate(self.context, pacer=self._pacer, changed=self._tell)
@@ -224,17 +239,20 @@ class Daemon:
             await self._clock.sleep(_LOOK)
             if points := self._mounts.poll_changed_points():
                 self.desks.rescan_after_mount_change(points)
-                self.context.journal.end_pauses()  # an outbox may have come
+                # an outbox may have come
+                self.context.journal.end_pauses()
             if (now := self._version(version)) != version:
                 version = now
-                self.context.journal.end_pauses()  # a person may have said retry
+                # a person may have said retry
+                self.context.journal.end_pauses()
                 for bell in (bells.submit, bells.collect, bells.deliver, bells.dispose):
                     bell.notify()
             self.desks.check_watchers()
             self._report.look()
             self.context.journal_outage.check_recovery()
             if self._clock.monotonic() > patient_until:
-                self._be_ready()  # an inbox whose walk hangs must not keep the others from being served
+                # an inbox whose walk hangs must not keep the others from being served
+                self._be_ready()
             self._summary()
             self._exporter.tell()
 
@@ -264,7 +282,8 @@ class Daemon:
         A walk that hangs is no reason: it blocks its own inbox only, and a new daemon would hang in it as well.
         """
         if self.context.stopping:
-            return ""  # bounded by `_GRACE`; the loops end one by one
+            # bounded by `_GRACE`; the loops end one by one
+            return ""
         late = self._late(grace)
         watchers = [desk.watcher.is_alive() or desk.watcher.ident is None for desk in self.desks.list_active()]
         late += ["watchers"] if watchers and not any(watchers) else []
@@ -300,17 +319,20 @@ class Daemon:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop)
         loop.add_signal_handler(signal.SIGHUP, self.reload)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})  # one that came while we were loaded is obeyed
+        # one that came while we were loaded is obeyed
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
 
     def reload(self) -> None:
         """Reads the configuration and the key again; a faulty one changes nothing."""
-        self._reload_asked = not self._serving  # then it is made as soon as it can be
+        # then it is made as soon as it can be
+        self._reload_asked = not self._serving
         if self._reload is None or self._stop.is_set() or not self._serving:
             return
         self._manager.reloading()
         try:
             config, key = self._reload()
-            for rule in config.rules:  # before anything is closed: a journal that is full or locked changes nothing
+            # before anything is closed: a journal that is full or locked changes nothing
+            for rule in config.rules:
                 self.context.journal.remember_rule(rule.name, rule.to_json())
         except WatchdError as error:
             _log.error("config.refused", reason=error.message)

@@ -15,9 +15,12 @@ from picwish_watchd.reporting.forecast import Forecast, survey
 _log = structlog.get_logger()
 
 _LOOK = 0.1
-_AFRESH = 2.0  # seconds between forecasts
-_FIRST = 0.5  # the same, until there is anything to foretell
-_PATIENCE = 300.0  # seconds that a dead API, or a refused key with tasks at PicWish, is waited for
+# seconds between forecasts
+_AFRESH = 2.0
+# the same, until there is anything to foretell
+_FIRST = 0.5
+# seconds that a dead API, or a refused key with tasks at PicWish, is waited for
+_PATIENCE = 300.0
 
 _AT_PICWISH = (State.SUBMITTING, State.PENDING, State.FETCHING)
 
@@ -32,7 +35,8 @@ class Drain:
         self._since = context.journal.last_event()
         self._forecast: Forecast | None = None
         self._foretold = 0.0
-        self._blocked: GateClosure | None = None  # as it was then
+        # as it was then
+        self._blocked: GateClosure | None = None
 
     async def run(self) -> None:
         """Returns when all is done, or when all that is left waits for a person."""
@@ -61,11 +65,14 @@ class Drain:
         if self._forecast is None or afresh:
             self._foretold, self._blocked = now, blocked
             self._forecast = survey(
-                Outline.of(context.config), context.journal, context.clock.now(),
-                counts=context.journal.counts(), rate=rate,
+                Outline.of(context.config),
+                context.journal,
+                context.clock.now(),
+                counts=context.journal.counts(),
+                rate=rate,
                 stopped=None if blocked is None else blocked.message,
                 collecting=self._gate.closure is None,
-            )  # fmt: skip
+            )
         return self._forecast
 
     def finished(self) -> list[Job]:

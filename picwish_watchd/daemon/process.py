@@ -7,16 +7,20 @@ from pathlib import Path
 
 from picwish_watchd.errors import WatchdError
 
-_LETTING_GO = 15.0  # seconds from the last request's end to the exit, at most
+# seconds from the last request's end to the exit, at most
+_LETTING_GO = 15.0
 
 
-_READING = 5e6  # bytes of a journal that even a slow disk reads and checks in a second
+# bytes of a journal that even a slow disk reads and checks in a second
+_READING = 5e6
 
 
-_OPEN_FILES = 8192  # with `sync: 1` each task at PicWish holds a connection, and there are at most 5000
+# with `sync: 1` each task at PicWish holds a connection, and there are at most 5000
+_OPEN_FILES = 8192
 
 
-_READY_PATIENCE = 30.0  # seconds that systemd is kept waiting for the first walk of every inbox
+# seconds that systemd is kept waiting for the first walk of every inbox
+_READY_PATIENCE = 30.0
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
@@ -40,5 +44,6 @@ def _allow_open_files() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, _OPEN_FILES)
     if soft != resource.RLIM_INFINITY and soft < most:
-        with suppress(ValueError, OSError):  # as a service's filter of system calls may have it
+        # as a service's filter of system calls may have it
+        with suppress(ValueError, OSError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))

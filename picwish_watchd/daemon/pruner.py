@@ -8,11 +8,15 @@ from picwish_watchd.pipeline.context import StepContext
 
 _log = structlog.get_logger()
 
-_SETTLE_IN = 60.0  # seconds after the start: READY never takes as long
+# seconds after the start: READY never takes as long
+_SETTLE_IN = 60.0
 _DAY = 86_400.0
-_LOOK = 10.0  # seconds between looks whether it is quiet
-_PATIENCE = 3600.0  # seconds that a quiet moment is waited for; a house that is never quiet is tidied, too
-_BREATH = 20.0  # a slice is followed by a pause that lasts so many times as long
+# seconds between looks whether it is quiet
+_LOOK = 10.0
+# seconds that a quiet moment is waited for; a house that is never quiet is tidied, too
+_PATIENCE = 3600.0
+# a slice is followed by a pause that lasts so many times as long
+_BREATH = 20.0
 
 _BUSY = (State.SUBMITTING, State.PENDING, State.FETCHING, State.DELIVERING)
 

@@ -6,7 +6,8 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 
-_LONGEST = 1000  # characters of a status
+# characters of a status
+_LONGEST = 1000
 
 
 class ServiceManager:
@@ -14,11 +15,13 @@ class ServiceManager:
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         self._address = environ.get("NOTIFY_SOCKET", "")
-        self.listens = self._address.startswith(("/", "@"))  #: whether there is a service manager
+        #: whether there is a service manager
+        self.listens = self._address.startswith(("/", "@"))
         self._last_status = ""
         microseconds = environ.get("WATCHDOG_USEC", "")
         mine = environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
-        self.watchdog = int(microseconds) / 1e6 if microseconds.isdigit() and mine else None  #: seconds, or None
+        #: seconds, or None
+        self.watchdog = int(microseconds) / 1e6 if microseconds.isdigit() and mine else None
 
     def ready(self) -> None:
         """Every inbox is watched and the journal is recovered."""
@@ -52,7 +55,8 @@ class ServiceManager:
         if not self.listens:
             return
         address = "\0" + self._address[1:] if self._address.startswith("@") else self._address
-        with suppress(OSError):  # nobody listens, or no descriptor is free: nobody to tell
+        # nobody listens, or no descriptor is free: nobody to tell
+        with suppress(OSError):
             channel = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
             with channel:
                 channel.settimeout(0)

@@ -47,9 +47,11 @@ _NO_SPACE_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT})
 _NAME_REFUSED_ERRNOS = frozenset(
     {
         errno.ENAMETOOLONG,
-        errno.EINVAL,  # characters that the file system cannot store, as on vfat and SMB
+        # characters that the file system cannot store, as on vfat and SMB
+        errno.EINVAL,
         errno.EILSEQ,
-        errno.ENOTDIR,  # a file or a link where a subfolder should be
+        # a file or a link where a subfolder should be
+        errno.ENOTDIR,
         errno.ELOOP,
         errno.EISDIR,
         errno.EFBIG,
@@ -96,7 +98,8 @@ def find_obstacle(root: Path, folder: PurePath) -> Path | None:
             if not stat.S_ISDIR(os.lstat(path).st_mode):
                 return path
         except OSError:
-            return None  # not there yet, or told when it is to be made
+            # not there yet, or told when it is to be made
+            return None
     return None
 
 
@@ -306,7 +309,9 @@ def _write_all(fd: int, block: bytes) -> None:
         view = view[os.write(fd, view) :]
 
 
-_RENAME_NOREPLACE = 1  # linux/fs.h
-_renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)  # glibc >= 2.28
+# From linux/fs.h.
+_RENAME_NOREPLACE = 1
+# It needs glibc 2.28 or newer.
+_renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
 if _renameat2 is not None:
     _renameat2.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint)

@@ -14,7 +14,8 @@ from picwish_watchd.fs.mounts import mount_of
 T = TypeVar("T")
 
 
-HANG_TIMEOUT = 3.0  #: seconds that a mount may take to answer where nobody can wait for it
+#: seconds that a mount may take to answer where nobody can wait for it
+HANG_TIMEOUT = 3.0
 
 
 def call_with_timeout(ask: Callable[[], T]) -> T | None:
@@ -23,7 +24,8 @@ def call_with_timeout(ask: Callable[[], T]) -> T | None:
     thread = threading.Thread(target=lambda: told.append(ask()), daemon=True)
     try:
         thread.start()
-    except RuntimeError:  # the system grants no more threads
+    except RuntimeError:
+        # the system grants no more threads
         return ask()
     thread.join(HANG_TIMEOUT)
     return told[0] if told else None
@@ -80,7 +82,8 @@ def _call_for_each(paths: Collection[Path], ask: Callable[[Path], T]) -> dict[Pa
         try:
             thread.start()
             threads.append(thread)
-        except RuntimeError:  # the system grants no more threads
+        except RuntimeError:
+            # the system grants no more threads
             note(path)
     until = time.monotonic() + HANG_TIMEOUT
     for thread in threads:

@@ -28,11 +28,15 @@ class Mount:
 
     point: str
     kind: str
-    device: str = field(default="", compare=False)  #: major:minor; another one after each restart for NFS and the like
+    #: major:minor; another one after each restart for NFS and the like
+    device: str = field(default="", compare=False)
     root: str = field(
-        default="/", compare=False
-    )  #: the folder of that file system, or of NFS's server, that hangs here
-    mount_id: int = field(default=0, compare=False)  #: the kernel's own, for as long as it hangs there
+        default="/",
+        compare=False,
+        #: the folder of that file system, or of NFS's server, that hangs here
+    )
+    #: the kernel's own, for as long as it hangs there
+    mount_id: int = field(default=0, compare=False)
 
     @property
     def is_network(self) -> bool:
@@ -51,7 +55,8 @@ class MountWatcher:
             self._fd = os.open(MOUNTINFO, os.O_RDONLY | os.O_CLOEXEC)
             self._poll.register(self._fd, select.POLLPRI | select.POLLERR)
             self._snapshot = _snapshot_mounts()
-        except OSError:  # no /proc, or none that can be polled: the walks notice in time
+        except OSError:
+            # no /proc, or none that can be polled: the walks notice in time
             self.close()
 
     def poll_changed_points(self) -> frozenset[str]:
@@ -139,7 +144,8 @@ def _device_location(real: str, table: list[Mount]) -> str:
 def detect_mount_change(path: Path, before: Mount | None) -> str | None:
     """Why ``path`` does not lie where it did ``before``, in words; None if it does, or if either is not known."""
     if before is not None:
-        with suppress(OSError):  # stat(2) does not let autofs mount what it has put away, open(2) does
+        # stat(2) does not let autofs mount what it has put away, open(2) does
+        with suppress(OSError):
             os.close(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
     return None if before is None else _compare_mounts(canonical_mount_of(path), before)
 
@@ -196,7 +202,8 @@ def _parse_mountinfo_line(line: str) -> Mount | None:
         return None
     kind, source = (*right.split(" "), "")[:2]
     root = _unescape_octal(fields[3])
-    if kind in ("nfs", "nfs4"):  # says "/" of each folder of a server, though they may share one device
+    # says "/" of each folder of a server, though they may share one device
+    if kind in ("nfs", "nfs4"):
         root = os.path.normpath("/" + _unescape_octal(source).partition(":/")[2])
     return Mount(_unescape_octal(fields[4]), kind, fields[2], root, int(fields[0]))
 

@@ -14,8 +14,10 @@ from typing import Self
 from picwish_watchd.fs.verdicts import Changed, Missing, Unreadable
 from picwish_watchd.job import Stamp
 
-READ_BLOCK_SIZE = 1 << 20  # bytes read at once
-_PREFETCH_SIZE = 1 << 14  # bytes: what comes before most pictures' data, and tells nearly any two of them apart
+# bytes read at once
+READ_BLOCK_SIZE = 1 << 20
+# bytes: what comes before most pictures' data, and tells nearly any two of them apart
+_PREFETCH_SIZE = 1 << 14
 _OPEN_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 _NOT_FOUND_ERRNOS = frozenset({errno.ENOENT, errno.ENOTDIR})
 
@@ -42,9 +44,11 @@ class OpenFile:
     """A file open for reading, as large as it was when it was opened. Reads raise OSError."""
 
     fd: int
-    size: int  #: bytes
+    #: bytes
+    size: int
     stamp: Stamp
-    head: bytes = b""  #: its first bytes, where they were read already
+    #: its first bytes, where they were read already
+    head: bytes = b""
 
     def __enter__(self) -> Self:
         return self

@@ -22,9 +22,12 @@ from picwish_watchd.images.tiff import check_tiff
 class ImageStructure:
     """What the structure of a whole image tells."""
 
-    width: int  #: pixels
-    height: int  #: pixels
-    foreign_format: str | None = None  #: what it really is, if it only looks like its format: "a camera raw file (DNG)"
+    #: pixels
+    width: int
+    #: pixels
+    height: int
+    #: what it really is, if it only looks like its format: "a camera raw file (DNG)"
+    foreign_format: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,13 +65,16 @@ _MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 _SOF = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _SOI, _EOI, _SOS, _TEM, _APP2 = 0xD8, 0xD9, 0xDA, 0x01, 0xE2
 _MP_ENTRIES = 0xB002
-_SEGMENT_SIZE = 8  # bytes of one that are looked at: code, length, and of a frame precision, height and width
-_MARKER_PROBE_SIZE = 64  # bytes; most markers follow the segment before at once
+# bytes of one that are looked at: code, length, and of a frame precision, height and width
+_SEGMENT_SIZE = 8
+# bytes; most markers follow the segment before at once
+_MARKER_PROBE_SIZE = 64
 
 
 def _check_jpeg(file: OpenFile) -> tuple[int, int]:
     size, end, further = _scan_jpeg(file, 0)
-    if end == file.size:  # programs that know nothing of an MPO's further pictures drop them, and their index stays
+    # programs that know nothing of an MPO's further pictures drop them, and their index stays
+    if end == file.size:
         return size
     for start in further:
         # some writers tell wrong places, but of pictures that follow each other at once
@@ -211,14 +217,16 @@ def _parse_webp_size(file: OpenFile, kind: bytes, body: int) -> tuple[int, int]:
             return _validate_size((bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1)
     if kind == b"VP8 ":
         data = file.read_exact(body, 10)
-        if data[3:6] == b"\x9d\x01\x2a":  # RFC 6386, 9.1: the start code of a key frame
+        # RFC 6386, 9.1: the start code of a key frame
+        if data[3:6] == b"\x9d\x01\x2a":
             width, height = struct.unpack("<HH", data[6:10])
             return _validate_size(width & 0x3FFF, height & 0x3FFF)
     raise StructureError("the WebP does not begin with a picture")
 
 
 # BMP: Microsoft, "Bitmap Storage"; bfSize and biSizeImage are often wrong, so they count only where nothing else does.
-_UNCOMPRESSED = (0, 3, 6)  # BI_RGB, BI_BITFIELDS, BI_ALPHABITFIELDS
+# BI_RGB, BI_BITFIELDS, BI_ALPHABITFIELDS
+_UNCOMPRESSED = (0, 3, 6)
 
 
 def _check_bmp(file: OpenFile) -> tuple[int, int]:

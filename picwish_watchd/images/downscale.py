@@ -25,7 +25,8 @@ from picwish_watchd.job import ErrorCode, Problem
 from picwish_watchd.wording import printable_path
 
 _ABORT_REASON = "picwish-watchd was stopped while the image was made smaller"
-_POLL_INTERVAL = 0.05  # seconds between looks at the process
+# seconds between looks at the process
+_POLL_INTERVAL = 0.05
 #: All of the environment that it gets, if set: what an interpreter may need to start, and no keys.
 _ENV_ALLOWLIST = ("PATH", "LD_LIBRARY_PATH", "PYTHONHOME", "PYTHONPATH")
 #: By which it ends that used more than it may, or more than there is.
@@ -38,9 +39,12 @@ _STOP_EXIT_CODES = {-signal.SIGTERM, -signal.SIGINT, -signal.SIGHUP}
 class ProcessLimits:
     """What the process may use. A picture of `images.FIT_PIXELS` with transparency fits in."""
 
-    memory_bytes: int = 2**31  #: bytes of address space
-    cpu_seconds: int = 120  #: seconds
-    wall_seconds: float = 600.0  #: seconds
+    #: bytes of address space
+    memory_bytes: int = 2**31
+    #: seconds
+    cpu_seconds: int = 120
+    #: seconds
+    wall_seconds: float = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +67,14 @@ class DownscaleRequest:
 
     source: Path
     sha256: str
-    size: int  #: bytes
-    width: int  #: pixels
-    height: int  #: pixels
-    limits: ImageLimits  #: what PicWish takes
+    #: bytes
+    size: int
+    #: pixels
+    width: int
+    #: pixels
+    height: int
+    #: what PicWish takes
+    limits: ImageLimits
 
     @property
     def has_too_many_pixels(self) -> bool:
@@ -168,9 +176,13 @@ def _run_process(
         child = subprocess.Popen(  # noqa: S603 - our own interpreter and file, and numbers
             # -P: a module named like one of ours or Pillow's, in this or the current folder, must not be imported
             [sys.executable, "-P", downscale_process.__file__, *map(str, numbers)],
-            stdin=source, stdout=sink, stderr=subprocess.DEVNULL, cwd="/", start_new_session=True,
+            stdin=source,
+            stdout=sink,
+            stderr=subprocess.DEVNULL,
+            cwd="/",
+            start_new_session=True,
             env={name: os.environ[name] for name in _ENV_ALLOWLIST if name in os.environ},
-        )  # fmt: skip
+        )
     code = _wait_for_exit(child, give_up, bounds.wall_seconds)
     if code is None or code in _STOP_EXIT_CODES or code == ExitCode.ORPHANED:
         return DownscaleDeferred(_ABORT_REASON)

@@ -28,9 +28,12 @@ _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
 _MAX_QUALITY, _MIN_QUALITY = (
     95,
     50,
-)  # of JPEG and WebP; above 95 a file grows and the picture does not (Pillow's handbook)
-_PR_SET_PDEATHSIG = 1  # prctl(2)
-_MAX_RESIZES = 16  # of making it smaller still, where no quality fits
+    # of JPEG and WebP; above 95 a file grows and the picture does not (Pillow's handbook)
+)
+# From prctl(2).
+_PR_SET_PDEATHSIG = 1
+# of making it smaller still, where no quality fits
+_MAX_RESIZES = 16
 
 #: EXIF 2.32, tag 274: how the stored pixels have to be turned to look right.
 _ORIENTATION = 274
@@ -55,10 +58,13 @@ class ExitCode(IntEnum):
     TRUNCATED = 4
     CORRUPT = 5
     TOO_MANY_PIXELS = 6
-    UNSUPPORTED_PIXELS = 7  #: no picture of 8 or 16 bits a channel in a colour space that can be sent
+    #: no picture of 8 or 16 bits a channel in a colour space that can be sent
+    UNSUPPORTED_PIXELS = 7
     NOTHING_FITS = 8
-    NOT_WRITTEN = 9  #: the disk is full
-    ORPHANED = 10  #: whoever wanted it is no more
+    #: the disk is full
+    NOT_WRITTEN = 9
+    #: whoever wanted it is no more
+    ORPHANED = 10
 
 
 class DownscaleError(Exception):
@@ -82,12 +88,15 @@ def downscale_stream(stream: BinaryIO, *, max_side: int, max_bytes: int, max_pix
         source, profile = image.format or "", image.info.get("icc_profile")
         wanted = _scale_to_side(image.size, max_side)
         turn = _TRANSPOSES.get(image.getexif().get(_ORIENTATION, 1))
-        image.draft(None, wanted)  # JPEG: decodes an eighth, a quarter or a half as far as that is enough
+        # JPEG: decodes an eighth, a quarter or a half as far as that is enough
+        image.draft(None, wanted)
         image.load()
-        if image.format == "TIFF":  # Pillow turns it while it loads
+        # Pillow turns it while it loads
+        if image.format == "TIFF":
             turn, wanted = None, _scale_to_side(image.size, max_side)
         picture = _normalize_mode(image)
-    del image  # what it was decoded to goes before more is made of it
+    # what it was decoded to goes before more is made of it
+    del image
     if picture.size != wanted:
         picture = picture.resize(wanted, Image.Resampling.LANCZOS)
     if turn is not None:
@@ -126,7 +135,8 @@ def _normalize_mode(image: Image.Image) -> Image.Image:
         image, mode = image.convert("I"), "I;16"
     if mode not in ("L", "LA", "RGB", "RGBA", "CMYK", "I;16"):
         raise DownscaleError(ExitCode.UNSUPPORTED_PIXELS)
-    return image if mode == image.mode else image.convert(mode)  # never a copy: it may be 800 MB
+    # never a copy: it may be 800 MB
+    return image if mode == image.mode else image.convert(mode)
 
 
 def _iter_encodings(picture: Image.Image, source: str, profile: bytes | None, max_bytes: int) -> Iterator[bytes]:
@@ -172,7 +182,8 @@ def _die_with_parent(parent: int) -> bool:
     To be exact, it dies with the thread that started it (prctl(2)), which waits for it.
     A daemon that is killed ends nothing in order: without this its image would go on being made smaller for nobody.
     """
-    with suppress(OSError, AttributeError):  # a libc without it: the bounds end us in time
+    # a libc without it: the bounds end us in time
+    with suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     return os.getppid() == parent
 
@@ -192,7 +203,8 @@ def main(arguments: list[str]) -> ExitCode:
         return ExitCode.ORPHANED
     _limit_resources(memory, seconds)
     warnings.simplefilter("ignore")
-    Image.MAX_IMAGE_PIXELS = None  # `max_pixels` says it
+    # `max_pixels` says it
+    Image.MAX_IMAGE_PIXELS = None
     try:
         data = downscale_stream(sys.stdin.buffer, max_side=max_side, max_bytes=max_bytes, max_pixels=max_pixels)
     except DownscaleError as error:

@@ -50,7 +50,8 @@ _SUFFIXES = {
 
 _PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 _TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-_BMP_HEADERS = frozenset({12, 16, 40, 52, 56, 64, 108, 124})  # sizes of the DIB header that have ever been in use
+# sizes of the DIB header that have ever been in use
+_BMP_HEADERS = frozenset({12, 16, 40, 52, 56, 64, 108, 124})
 
 #: What is known and not taken: offset, bytes, what to call it. The first match counts.
 _FOREIGN_MAGIC: tuple[tuple[int, bytes, str], ...] = (

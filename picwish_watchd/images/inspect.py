@@ -81,9 +81,11 @@ class ImageLimits:
     """What PicWish takes at most."""
 
     max_bytes: int
-    max_side: int  #: pixels, of width and of height
+    #: pixels, of width and of height
+    max_side: int
     allow_downscale: bool = (
-        False  #: what is larger is made smaller before it is sent: taken, up to `FIT_PIXELS` and `FIT_BYTES`
+        #: what is larger is made smaller before it is sent: taken, up to `FIT_PIXELS` and `FIT_BYTES`
+        False
     )
 
     def is_exceeded_by(self, size: int, width: int, height: int) -> bool:
@@ -96,10 +98,14 @@ class ValidImage:
     """An image that can be submitted, as it is or (`Limits.fitting`) once it was made smaller."""
 
     format: Format
-    width: int  #: pixels
-    height: int  #: pixels
-    size: int  #: bytes
-    sha256: str  #: hexadecimal; of exactly the bytes that were judged
+    #: pixels
+    width: int
+    #: pixels
+    height: int
+    #: bytes
+    size: int
+    #: hexadecimal; of exactly the bytes that were judged
+    sha256: str
     stamp: Stamp
 
 

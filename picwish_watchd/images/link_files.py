@@ -15,8 +15,10 @@ from picwish_watchd.job import ErrorCode, Problem, Stamp
 from picwish_watchd.wording import printable_path
 
 LINK_SUFFIXES = (".url", ".webloc")
-MAX_URL_LENGTH = 512  # characters (API document: image_url)
-_FILE_MAX = 64 * 1024  # bytes; a link file has some hundred
+# characters (API document: image_url)
+MAX_URL_LENGTH = 512
+# bytes; a link file has some hundred
+_FILE_MAX = 64 * 1024
 _SCHEMES = ("http", "https", "oss")
 #: RFC 3986, 2: unreserved and reserved characters, and percent-encoded octets.
 _URL_PATTERN = re.compile(r"(?:[A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;=]|%[0-9A-Fa-f]{2})+")

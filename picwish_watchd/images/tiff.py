@@ -13,11 +13,14 @@ from picwish_watchd.fs.safe_open import OpenFile, StructureError
 #: Directory entries and values looked at in one file; a hostile one could keep us busy for hours.
 _MAX_ENTRIES = 1 << 20
 _TYPE_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
-_STRUCT_CODES = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}  # the unsigned kinds
+# the unsigned kinds
+_STRUCT_CODES = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}
 
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _SAMPLES = 256, 257, 258, 259, 262, 277
-_DATA_TAGS = ((273, 279), (324, 325), (513, 514))  # offsets and lengths of strips, tiles, old-style JPEG
-_SUBDIRECTORY_TAGS = (330, 34665, 34853, 40965)  # SubIFDs, Exif, GPS, interoperability
+# offsets and lengths of strips, tiles, old-style JPEG
+_DATA_TAGS = ((273, 279), (324, 325), (513, 514))
+# SubIFDs, Exif, GPS, interoperability
+_SUBDIRECTORY_TAGS = (330, 34665, 34853, 40965)
 _DNG_VERSION = 50706
 _CFA, _LINEAR_RAW = 32803, 34892
 
@@ -26,7 +29,8 @@ _CFA, _LINEAR_RAW = 32803, 34892
 class _Entry:
     kind: int
     count: int
-    offset: int  # where the values lie in the file
+    # where the values lie in the file
+    offset: int
 
 
 _Entries = Mapping[int, _Entry]

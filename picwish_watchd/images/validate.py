@@ -19,10 +19,12 @@ class ValidationRequest:
     """A file that stood still, and what it is judged by."""
 
     path: Path
-    stamp: Stamp  #: as it was when it stood still
+    #: as it was when it stood still
+    stamp: Stamp
     limits: ImageLimits
     follow_symlinks: bool
-    final: bool  #: its time to come whole is over: a full decode decides, and nothing is `NotWhole`
+    #: its time to come whole is over: a full decode decides, and nothing is `NotWhole`
+    final: bool
 
 
 def inspect_file(path: Path, limits: ImageLimits, *, follow_symlinks: bool, final: bool) -> Verdict:

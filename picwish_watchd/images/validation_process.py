@@ -31,18 +31,24 @@ from picwish_watchd.images.validate import ValidationRequest, ValidationResult, 
 from picwish_watchd.job import ErrorCode, Problem, Stamp
 from picwish_watchd.wording import printable_path
 
-_BATCH_SECONDS = 0.25  # seconds of judging before an answer
-_MAX_MEMORY = 2**31  # bytes of address space; what is decoded has at most some 17 million pixels (`Limits.max_side`)
-_MAX_CPU_SECONDS = 60  # seconds for one answer
-_RESTART_DELAY = 60.0  # seconds until another is tried where none could be begun
-_SILENCE_TIMEOUT = 60.0  # seconds without a word, after which one that is stopped (SIGSTOP) is given up
+# seconds of judging before an answer
+_BATCH_SECONDS = 0.25
+# bytes of address space; what is decoded has at most some 17 million pixels (`Limits.max_side`)
+_MAX_MEMORY = 2**31
+# seconds for one answer
+_MAX_CPU_SECONDS = 60
+# seconds until another is tried where none could be begun
+_RESTART_DELAY = 60.0
+# seconds without a word, after which one that is stopped (SIGSTOP) is given up
+_SILENCE_TIMEOUT = 60.0
 #: By which somebody stops a service and all its processes: no fault of the image.
 _STOP_EXIT_CODES = {-signal.SIGTERM, -signal.SIGINT, -signal.SIGHUP}
 #: All of the environment that it gets, if set: what an interpreter may need to start, and no keys.
 _ENV_ALLOWLIST = ("PATH", "LD_LIBRARY_PATH", "PYTHONHOME", "PYTHONPATH")
 #: An update may have changed the program, and how it talks, below a daemon that still runs.
 _HANDSHAKE = f"ready {__version__}\n".encode()
-_LINE_MAX = 2**20  # bytes of answers; those to 64 questions are some 20 kB
+# bytes of answers; those to 64 questions are some 20 kB
+_LINE_MAX = 2**20
 # The package may stand in the current folder only, which -P keeps out for what else might lie there.
 _PROGRAM = (
     "import sys; sys.path.append(sys.argv[1]); from picwish_watchd.images.validation_process import serve; serve()"
@@ -70,13 +76,15 @@ class ValidationProcess:
         """``patience``: seconds in which another rule's question is waited for; after that, its folder hangs."""
         self._patience = patience
         self._request_lock = threading.Lock()
-        self._requested_at = 0.0  # when the question that is being answered was asked (monotonic seconds)
+        # when the question that is being answered was asked (monotonic seconds)
+        self._requested_at = 0.0
         self._process: subprocess.Popen[bytes] | None = None
         self._last_used = 0.0
         self._not_before = 0.0
         self._closed = False
         self._start_lock = threading.Lock()
-        self._spare: ValidationProcess | None = None  # for others, while a folder hangs
+        # for others, while a folder hangs
+        self._spare: ValidationProcess | None = None
 
     @property
     def is_busy(self) -> bool:
@@ -107,9 +115,11 @@ class ValidationProcess:
             return Incomplete(
                 f"{printable_path(question.path.name)} could not be decoded: what decodes was stopped", question.stamp
             )
-        if again:  # it may have ended for a reason of its own, and before it was asked
+        # it may have ended for a reason of its own, and before it was asked
+        if again:
             return self.validate_final(question, again=False)
-        found = f"{printable_path(question.path.name)} is corrupt: what tried to decode it broke down; copy or export it again"
+        name = printable_path(question.path.name)
+        found = f"{name} is corrupt: the decoder crashed on it; copy or export it again"
         return Rejected(Problem(ErrorCode.CORRUPT, found), question.stamp)
 
     def stop_if_idle(self, after: float) -> None:
@@ -217,9 +227,12 @@ def _spawn() -> "subprocess.Popen[bytes]":
     """OSError: there is no room for a process, or none can be begun here."""
     return subprocess.Popen(  # noqa: S603 - our own interpreter and program
         [sys.executable or "", "-P", "-c", _PROGRAM, str(Path(__file__).parents[2])],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
         env={name: os.environ[name] for name in _ENV_ALLOWLIST if name in os.environ},
-    )  # fmt: skip
+    )
 
 
 def _exchange(process: "subprocess.Popen[bytes]", questions: Sequence[ValidationRequest]) -> list[ValidationResult]:
@@ -241,7 +254,8 @@ def _read_line(process: "subprocess.Popen[bytes]") -> bytes:
         while not heard.poll(_SILENCE_TIMEOUT * 1000):
             _terminate_if_stopped(process)
         return process.stdout.readline(_LINE_MAX)
-    except (OSError, ValueError):  # it was closed
+    except (OSError, ValueError):
+        # it was closed
         return b""
 
 
@@ -271,10 +285,17 @@ def _encode_line(value: object) -> bytes:
 def _pack_request(asked: ValidationRequest) -> list[object]:
     stamp, limits = asked.stamp, asked.limits
     return [
-        os.fsencode(asked.path).decode("latin-1"),  # bytes: the process may have been begun in another locale
-        stamp.inode, stamp.size, stamp.mtime_ns, limits.max_bytes, limits.max_side, limits.allow_downscale,
-        asked.follow_symlinks, asked.final,
-    ]  # fmt: skip
+        # bytes: the process may have been begun in another locale
+        os.fsencode(asked.path).decode("latin-1"),
+        stamp.inode,
+        stamp.size,
+        stamp.mtime_ns,
+        limits.max_bytes,
+        limits.max_side,
+        limits.allow_downscale,
+        asked.follow_symlinks,
+        asked.final,
+    ]
 
 
 def _unpack_request(packed: list[Any]) -> ValidationRequest:

@@ -49,14 +49,18 @@ class Scanner:
         self._follow_symlinks = follow_symlinks
         self.unreadable_folders: tuple[
             str, ...
-        ] = ()  #: subfolders that the last walk could not read, or not all files of
-        self.folder_count = 0  #: number of folders that it did read, the inbox among them
+            #: subfolders that the last walk could not read, or not all files of
+        ] = ()
+        #: number of folders that it did read, the inbox among them
+        self.folder_count = 0
         self.repeated_links: tuple[
             str, ...
-        ] = ()  #: links that it did not enter, for it had read the folders that they lead to
+            #: links that it did not enter, for it had read the folders that they lead to
+        ] = ()
         self._known = _KnownFiles()
         self._forbidden_paths = tuple(Path(folder) for folder in forbidden)
-        self._forbidden_real: tuple[str, ...] = ()  # where those lie now
+        # where those lie now
+        self._forbidden_real: tuple[str, ...] = ()
 
     def load_known(self, known: Iterable[tuple[str, Stamp]]) -> None:
         """Takes over what the journal knows: files that need no second look unless they change."""
@@ -113,7 +117,8 @@ class Scanner:
         self, folder: int, prefix: str, hinted: Collection[str], full: bool, met: "_ScanState"
     ) -> Iterator[FileSeen]:
         """One folder, from its descriptor, which is closed. Raises OSError where it cannot be read to its end."""
-        seen: list[str] = []  # of the known names, each once
+        # of the known names, each once
+        seen: list[str] = []
         with _scandir_closing(folder) as entries:
             for entry in self._iter_changed(entries, prefix, hinted, seen, full):
                 relative = prefix + entry.name
@@ -152,13 +157,17 @@ class Scanner:
             known = known_as(name)
             try:
                 news = (
-                    known is None or follow or known.inode != entry.inode()
-                    or name in hinted or entry.is_dir(follow_symlinks=False)
-                )  # fmt: skip
+                    known is None
+                    or follow
+                    or known.inode != entry.inode()
+                    or name in hinted
+                    or entry.is_dir(follow_symlinks=False)
+                )
                 if full and not news and known is not None:
                     found = entry.stat(follow_symlinks=False)
                     news = found.st_mtime_ns != known.mtime_ns or found.st_size != known.size
-            except OSError:  # of this file, and no reason to pass over those behind it
+            except OSError:
+                # of this file, and no reason to pass over those behind it
                 news = True
             if news:
                 yield entry
@@ -192,7 +201,8 @@ class Scanner:
         if not self._names.is_included(entry.name, relative):
             return False
         if self._is_folder(entry) and not IMAGE_SUFFIX.search(entry.name):
-            return False  # include: ["*"] means files
+            # include: ["*"] means files
+            return False
         return not self._is_forbidden_link(entry, relative)
 
     def _is_forbidden_link(self, entry: "os.DirEntry[str]", relative: str) -> bool:
@@ -217,7 +227,8 @@ class Scanner:
         if known is not None and not close and known.inode == entry.inode():
             return None
         try:
-            path = os.path.join(self.root, relative)  # by which it will be opened, too
+            # by which it will be opened, too
+            path = os.path.join(self.root, relative)
             found = os.stat(path, follow_symlinks=self._follow_symlinks)
         except OSError as error:
             # a folder without x tells names and no more; and no path may be longer than PATH_MAX
@@ -240,19 +251,24 @@ class Scanner:
 class _ScanState:
     """What one walk has come by so far."""
 
-    read_folders: set[str]  #: where links are followed: the folders that were read, by where they lie
-    queued_folders: list[str] = field(default_factory=list)  #: to be read
-    queued_links: list[str] = field(default_factory=list)  #: to folders, a heap
+    #: where links are followed: the folders that were read, by where they lie
+    read_folders: set[str]
+    #: to be read
+    queued_folders: list[str] = field(default_factory=list)
+    #: to folders, a heap
+    queued_links: list[str] = field(default_factory=list)
     repeated_links: list[str] = field(default_factory=list)
     unreadable_folders: list[str] = field(default_factory=list)
-    missing_files: list[tuple[str, set[str]]] = field(default_factory=list)  #: known names that are missing in folders
+    #: known names that are missing in folders
+    missing_files: list[tuple[str, set[str]]] = field(default_factory=list)
 
 
 class _KnownFiles:
     """Stamps of files by their paths, kept folder by folder: a walk need not put together the path of each file."""
 
     def __init__(self) -> None:
-        self._folders: dict[str, dict[str, Stamp]] = {}  # "" or a path with a slash at its end, then names
+        # "" or a path with a slash at its end, then names
+        self._folders: dict[str, dict[str, Stamp]] = {}
 
     def files_in(self, folder: str) -> Mapping[str, Stamp]:
         """What is known of one folder."""
@@ -307,7 +323,8 @@ class FullScanTimer:
     def __init__(self, interval: float) -> None:
         """``interval``: seconds from one walk to the next."""
         self._interval = max(interval, 0.001)
-        self._scans = 0  # since the last close look, with it
+        # since the last close look, with it
+        self._scans = 0
         self._full_seconds: float | None = None
 
     def is_due(self, *, listening: bool) -> bool:

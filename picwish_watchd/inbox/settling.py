@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 from picwish_watchd.job import Stamp
 
-_PAUSE_MIN = 0.5  # seconds until the second look, if settle is shorter
+# seconds until the second look, if settle is shorter
+_PAUSE_MIN = 0.5
 _PAUSE_MAX = 60.0
 
 
@@ -29,8 +30,10 @@ class ReadyFile:
 class _Candidate:
     stamp: Stamp
     changed_at: float
-    pause: float  # between this look and the next
-    due_at: float | None  # None: handed out, and not yet put back
+    # between this look and the next
+    pause: float
+    # None: handed out, and not yet put back
+    due_at: float | None
 
 
 class SettleTracker:

@@ -39,14 +39,21 @@ _EVENT_TYPES: list[type[FileSystemEvent]] = [
     DirCreatedEvent,
     DirMovedEvent,
 ]
-_BATCH_SIZE = 500  # sightings a report
-_FLOOD_START = 1_000  # files between two walks: an event costs a hundred times as much as a file in a walk
-_FLOOD_END = 100  # files of a walk: fewer, and the flood is over
-_FLOOD_PAUSE = 1.0  # seconds between the walks of a flood
-_MAX_HINTS = 10_000  # hinted paths; beyond that everything is looked at closely
-_OVERFLOW_LOGGER = "watchdog.observers.inotify_c"  # where watchdog >= 7.1 tells of lost events, and nowhere else
+# sightings a report
+_BATCH_SIZE = 500
+# files between two walks: an event costs a hundred times as much as a file in a walk
+_FLOOD_START = 1_000
+# files of a walk: fewer, and the flood is over
+_FLOOD_END = 100
+# seconds between the walks of a flood
+_FLOOD_PAUSE = 1.0
+# hinted paths; beyond that everything is looked at closely
+_MAX_HINTS = 10_000
+# where watchdog >= 7.1 tells of lost events, and nowhere else
+_OVERFLOW_LOGGER = "watchdog.observers.inotify_c"
 _EMITTER_LOGGER = (
-    "watchdog.observers.inotify"  # where it calls it an error that an event comes while it is being closed
+    # where it calls it an error that an event comes while it is being closed
+    "watchdog.observers.inotify"
 )
 
 
@@ -59,12 +66,16 @@ class Inbox:
     name_filter: NameFilter
     recursive: bool
     follow_symlinks: bool
-    use_events: bool | None  #: True: kernel events; False: walks alone; None: kernel events where they can be trusted
-    rescan_interval: float  #: seconds
-    forbidden_folders: tuple[Path, ...] = ()  #: folders that no link may lead into
+    #: True: kernel events; False: walks alone; None: kernel events where they can be trusted
+    use_events: bool | None
+    #: seconds
+    rescan_interval: float
+    #: folders that no link may lead into
+    forbidden_folders: tuple[Path, ...] = ()
     find_conflict: Callable[[], str | None] = lambda: (
         None
-    )  #: why what lies there is another rule's; asked from any thread
+        #: why what lies there is another rule's; asked from any thread
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,13 +86,20 @@ class ScanReport:
     unavailable: str | None
     seconds: float
     warning: str | None = None
-    unreadable_folders: tuple[str, ...] = ()  #: subfolders that could not be read, or not all files of
-    mount: Mount | None = None  #: where the inbox lies, if that is known
-    why_polling: str | None = None  #: why the walks are on their own; None: the kernel tells of changes too
-    real_path: str = ""  #: where the inbox's path leads, its links followed
-    why_partial: str | None = None  #: why the kernel tells of changes in some of its folders only
-    repeated_links: tuple[str, ...] = ()  #: links below it that lead into folders that were walked by another path
-    rescan_count: int = 0  #: of `Watcher.recalled`, so many were looked at by this walk and those before
+    #: subfolders that could not be read, or not all files of
+    unreadable_folders: tuple[str, ...] = ()
+    #: where the inbox lies, if that is known
+    mount: Mount | None = None
+    #: why the walks are on their own; None: the kernel tells of changes too
+    why_polling: str | None = None
+    #: where the inbox's path leads, its links followed
+    real_path: str = ""
+    #: why the kernel tells of changes in some of its folders only
+    why_partial: str | None = None
+    #: links below it that lead into folders that were walked by another path
+    repeated_links: tuple[str, ...] = ()
+    #: of `Watcher.recalled`, so many were looked at by this walk and those before
+    rescan_count: int = 0
 
 
 ReportCallback = Callable[[str, "list[FileSeen] | ScanReport"], None]
@@ -102,20 +120,28 @@ class Watcher(threading.Thread):
         self.home = home
         self._report = report
         self._scanner = Scanner(
-            str(inbox.path), inbox.name_filter, recursive=inbox.recursive, follow_symlinks=inbox.follow_symlinks,
+            str(inbox.path),
+            inbox.name_filter,
+            recursive=inbox.recursive,
+            follow_symlinks=inbox.follow_symlinks,
             forbidden=[os.fspath(folder) for folder in inbox.forbidden_folders],
-        )  # fmt: skip
+        )
         self._scanner.load_known(known)
         self._pending_events = _PendingEvents()
         self._listener = _EventListener(self._pending_events)
         self._stopping = threading.Event()
         self._forgotten: list[str] = []
         self._full_scan_timer = FullScanTimer(inbox.rescan_interval)
-        self._full_scan_owed = False  # a close look at everything
-        self._listener_doubtful = False  # whether the kernel still listens
-        self._in_flood = False  # the kernel is not asked: walks alone, one after the other
-        self._seen_count = 0  # files of the last walk
-        self.rescan_count = 0  #: how often `recall` was called
+        # a close look at everything
+        self._full_scan_owed = False
+        # whether the kernel still listens
+        self._listener_doubtful = False
+        # the kernel is not asked: walks alone, one after the other
+        self._in_flood = False
+        # files of the last walk
+        self._seen_count = 0
+        #: how often `recall` was called
+        self.rescan_count = 0
 
     def request_scan(self, relative: str | None = None) -> None:
         """Asks for a walk now; with a path, for a close look at that file, without one at all. From any thread."""
@@ -163,8 +189,10 @@ class Watcher(threading.Thread):
 
     def _scan(self, *, full: bool) -> None:
         began = time.monotonic()
-        recalled = self.rescan_count  # before the hints are taken: each of them is among those
-        touched, everything = self._pending_events.take_all()  # whatever comes of this walk: a hint is asked for once
+        # before the hints are taken: each of them is among those
+        recalled = self.rescan_count
+        # whatever comes of this walk: a hint is asked for once
+        touched, everything = self._pending_events.take_all()
         drowned, self._in_flood = (
             self._in_flood,
             len(touched) >= _FLOOD_START or (self._in_flood and self._seen_count >= _FLOOD_END),
@@ -184,14 +212,24 @@ class Watcher(threading.Thread):
             warning = warning or self._listener.check_coverage(self.inbox, self._scanner.folder_count, closely=closely)
         if away is not None:
             self._listener.close()
-        self._full_scan_owed = away is not None  # what was changed in place meanwhile, nobody has heard
+        # what was changed in place meanwhile, nobody has heard
+        self._full_scan_owed = away is not None
         mount = canonical_mount_of(self.inbox.path) if away is None else None
         place = os.path.realpath(self.inbox.path)
         spent = time.monotonic() - began
         walked = ScanReport(
-            self.inbox.rule, away, spent, warning, self._scanner.unreadable_folders, mount, self._listener.why_polling, place,
-            self._listener.why_partial, self._scanner.repeated_links, recalled,
-        )  # fmt: skip
+            self.inbox.rule,
+            away,
+            spent,
+            warning,
+            self._scanner.unreadable_folders,
+            mount,
+            self._listener.why_polling,
+            place,
+            self._listener.why_partial,
+            self._scanner.repeated_links,
+            recalled,
+        )
         self._report(self.inbox.rule, walked)
 
     def _scan_and_report(self, touched: Iterable[str]) -> str | None:
@@ -265,9 +303,12 @@ class _EventListener(FileSystemEventHandler):
         self._observer: BaseObserver | None = None
         self._root: tuple[int, int] | None = None
         self._warned = False
-        self._partial_watches: int | None = None  # watches at the last walk, if those were fewer than folders
-        self.why_polling: str | None = None  #: why the kernel is not listened to
-        self.why_partial: str | None = None  #: why it is listened to in some of the folders only
+        # watches at the last walk, if those were fewer than folders
+        self._partial_watches: int | None = None
+        #: why the kernel is not listened to
+        self.why_polling: str | None = None
+        #: why it is listened to in some of the folders only
+        self.why_partial: str | None = None
 
     def ensure_listening(self, inbox: Inbox, *, closely: bool) -> str | None:
         """Listens to the folder that stands at the path now; answers a warning the first time that it cannot.
@@ -352,7 +393,8 @@ class _EventListener(FileSystemEventHandler):
 
     def _start_observer(self, inbox: Inbox) -> BaseObserver:
         logging.getLogger(_EMITTER_LOGGER).addFilter(_is_relevant)
-        observer = Observer()  # opens its inotify instance and starts a thread at once
+        # opens its inotify instance and starts a thread at once
+        observer = Observer()
         try:
             # realpath: watchdog hears nothing of a root that is itself a symbolic link
             observer.schedule(self, os.path.realpath(inbox.path), recursive=inbox.recursive, event_filter=_EVENT_TYPES)

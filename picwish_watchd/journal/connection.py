@@ -60,7 +60,8 @@ _PRAGMAS = (
     "PRAGMA synchronous = FULL",
     "PRAGMA foreign_keys = ON",
     "PRAGMA journal_size_limit = 16777216",
-    "PRAGMA wal_autocheckpoint = 4096",  # pages, 16 MiB: a flood folds the same pages into the file again and again
+    # pages, 16 MiB: a flood folds the same pages into the file again and again
+    "PRAGMA wal_autocheckpoint = 4096",
 )
 
 

@@ -16,7 +16,8 @@ class Sums:
         """``row`` answers the first row of a statement with its parameters."""
         self._connection = connection
         self._row = row
-        self._version: int | None = None  # of the journal, as other connections change it
+        # of the journal, as other connections change it
+        self._version: int | None = None
         self._known: dict[float, int] = {}
 
     def since(self, moment: float) -> int:
@@ -29,7 +30,8 @@ class Sums:
         # of a month, the day that was just added up need not be added up again
         until = min((later for later in self._known if later > moment), default=math.inf)
         found = self._added_up(moment, until) + self._known.get(until, 0)
-        if not self._connection.in_transaction:  # it may be rolled back: nothing of it is to be remembered
+        # it may be rolled back: nothing of it is to be remembered
+        if not self._connection.in_transaction:
             self._version, self._known[moment] = version, found
         return found
 

@@ -17,12 +17,15 @@ _CAME = """event.state <> coalesce((SELECT before.state FROM event AS before
 class Ending:
     """A job that ended badly."""
 
-    event: int  #: the number of the line of history
+    #: the number of the line of history
+    event: int
     job: int
     rule: str
-    relative: Path  #: below the inbox
+    #: below the inbox
+    relative: Path
     state: State
-    code: str  #: of the error that the job has now; empty if it has none by now
+    #: of the error that the job has now; empty if it has none by now
+    code: str
     message: str
 
 

@@ -10,9 +10,12 @@ from picwish_watchd.journal.locks import witnessed
 from picwish_watchd.journal.schema import APPLICATION_ID, VERSION
 
 _KINDS = {
-    stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket",
-    stat.S_IFCHR: "a device", stat.S_IFBLK: "a device",
-}  # fmt: skip
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
 
 
 def refuse_no_file(path: Path) -> None:
@@ -116,7 +119,8 @@ def _listed(folder: str) -> list[str]:
 
 def refuse_network(path: Path) -> None:
     """Raises `JournalError` where SQLite's locks and WAL cannot be trusted (sqlite.org/wal.html)."""
-    from picwish_watchd.fs.mounts import mount_of  # here: who only reads the journal is never refused so
+    # here: who only reads the journal is never refused so
+    from picwish_watchd.fs.mounts import mount_of
 
     mount = mount_of(path.parent)
     if mount is not None and mount.is_network:

@@ -15,9 +15,11 @@ from picwish_watchd.state import State
 if TYPE_CHECKING:
     import sqlite3
 
-Ask = Callable[..., "list[sqlite3.Row]"]  #: a statement and its values -> its rows
+#: a statement and its values -> its rows
+Ask = Callable[..., "list[sqlite3.Row]"]
 
-_MOST = 4000  # lines of history; with more, to count all is as quick
+# lines of history; with more, to count all is as quick
+_MOST = 4000
 
 #: A statement sees one moment of the journal, so all is asked in one.
 _CHANGES = """
@@ -34,8 +36,10 @@ SELECT rule, state, n, (SELECT max(id) FROM event), (SELECT max(id) FROM job) FR
 class Stock(NamedTuple):
     """Number of jobs by rule and state, as of a line of history."""
 
-    event: int  #: the last line of history
-    job: int  #: the last job
+    #: the last line of history
+    event: int
+    #: the last job
+    job: int
     jobs: Mapping[tuple[str, State], int]
 
     def by_rule(self) -> dict[str, dict[State, int]]:
@@ -72,7 +76,8 @@ def brought_up_to_date(known: Stock, last: int, ask: Ask) -> Stock:
     if not 0 < last - known.event <= _MOST:
         return counted(ask)
     rows = ask(_CHANGES, {"event": known.event, "job": known.job})
-    if any(row[1] is None for row in rows):  # its earlier lines were pruned meanwhile
+    # its earlier lines were pruned meanwhile
+    if any(row[1] is None for row in rows):
         return counted(ask)
     jobs = Counter(known.jobs)
     for row in rows:

@@ -24,9 +24,12 @@ _OLD_LINES = """SELECT event.id, event.job FROM event CROSS JOIN job ON job.id =
 class Slice:
     """What one slice did."""
 
-    upto: int  #: the last line of history that it looked at; the next slice begins after it
-    removed: int  #: lines
-    last: bool  #: whether nothing old follows
+    #: the last line of history that it looked at; the next slice begins after it
+    upto: int
+    #: lines
+    removed: int
+    #: whether nothing old follows
+    last: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,8 +28,10 @@ from picwish_watchd.journal.status_reader import Overview
 if TYPE_CHECKING:
     from picwish_watchd.fs.mounts import Mount
 
-_PAGE = 500  # rows that are read at once where there may be a million
-PAUSE_MAX = 300.0  #: seconds; no pause lasts longer
+# rows that are read at once where there may be a million
+_PAGE = 500
+#: seconds; no pause lasts longer
+PAUSE_MAX = 300.0
 #: The pause is over. None lasts over 300 s: one that ends in more than 400 s was set by a clock that was ahead.
 _OVER = "abs(coalesce(not_before, 0) - ? - 200) >= 200"
 
@@ -39,7 +41,8 @@ class JournalReader(Overview):
 
     def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
         super().__init__(connection, path)
-        self._pauses: dict[tuple[State, str], float] = {}  # what is put off as a whole, and until when (Unix seconds)
+        # what is put off as a whole, and until when (Unix seconds)
+        self._pauses: dict[tuple[State, str], float] = {}
 
     def get(self, job_id: int) -> Job | None:
         """One job."""

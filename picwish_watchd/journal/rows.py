@@ -44,10 +44,12 @@ class Spending:
     """One row of the ledger."""
 
     id: int
-    at: float  #: Unix seconds, of the submission
+    #: Unix seconds, of the submission
+    at: float
     rule: str
     credits: int
-    state: str  #: "reserved" (under way), "spent" or "doubtful"
+    #: "reserved" (under way), "spent" or "doubtful"
+    state: str
     job: int
     source: Path
 
@@ -63,7 +65,8 @@ class Changes(TypedDict, total=False):
     kind: SourceKind
     url: str | None
     stamp: Stamp
-    sha256: str | None  #: None: the file is judged anew before it is submitted
+    #: None: the file is judged anew before it is submitted
+    sha256: str | None
     format: str | None
     width: int | None
     height: int | None
@@ -217,7 +220,8 @@ def path_from(raw: bytes) -> Path:
 
 def mount_from(row: sqlite3.Row) -> "Mount | None":
     """The mount that a folder was accepted on, as its row tells; None where it does not."""
-    from picwish_watchd.fs.mounts import Mount  # here: who only counts jobs needs none of it
+    # here: who only counts jobs needs none of it
+    from picwish_watchd.fs.mounts import Mount
 
     return None if row["mount_point"] is None else Mount(os.fsdecode(row["mount_point"]), str(row["mount_kind"]))
 

@@ -13,7 +13,8 @@ class Since:
 
     def __init__(self, event: int) -> None:
         self.event = event
-        self._upto = event  # the last line that is known
+        # the last line that is known
+        self._upto = event
         self._states: dict[int, State] = {}
         self._counts: Counter[State] = Counter()
 

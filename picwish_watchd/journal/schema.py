@@ -3,7 +3,8 @@
 import sqlite3
 
 #: In the file's header, so that file(1) and we know our own (sqlite.org/pragma.html#pragma_application_id).
-APPLICATION_ID = 0x50575744  # "PWWD"
+# "PWWD"
+APPLICATION_ID = 0x50575744
 
 _V1 = """
 CREATE TABLE job (

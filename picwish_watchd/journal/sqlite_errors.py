@@ -21,7 +21,8 @@ _MEANING: dict[str, tuple[str, str]] = {
     "SQLITE_CORRUPT": ("the journal is damaged", RESTORE),
     "SQLITE_NOTADB": ("the journal is damaged or no SQLite file", RESTORE),
     "SQLITE_FULL": _FULL,
-    "SQLITE_IOERR_SHMSIZE": _FULL,  # no room for the -shm: how opening meets a full disk
+    # no room for the -shm: how opening meets a full disk
+    "SQLITE_IOERR_SHMSIZE": _FULL,
     "SQLITE_READONLY": ("the journal is read-only", "make the file and its folder writable for this user"),
     "SQLITE_PERM": ("the journal may not be opened", "make the file and its folder accessible to this user"),
     "SQLITE_CANTOPEN": (

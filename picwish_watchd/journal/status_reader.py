@@ -21,18 +21,22 @@ class Waiting(NamedTuple):
     """An image on its way, with just what a forecast needs. Times are Unix seconds."""
 
     created_at: float
-    note: str | None  #: what it waits for
+    #: what it waits for
+    note: str | None
     not_before: float | None
 
 
 class Spent(NamedTuple):
     """What was submitted under one rule in a quarter of an hour, by which all local times differ from UTC."""
 
-    at: float  #: Unix seconds: its beginning
+    #: Unix seconds: its beginning
+    at: float
     rule: str
     images: int
-    credits: int  #: that PicWish took or may have taken
-    in_doubt: int  #: of those
+    #: that PicWish took or may have taken
+    credits: int
+    #: of those
+    in_doubt: int
 
 
 class Overview:
@@ -45,7 +49,8 @@ class Overview:
         self._sums = Sums(connection, self._row)
         self._stock: Stock | None = None
         self._since = Since(0)
-        self._floods: tuple[tuple[int, int], dict[str, int]] = ((-1, -1), {})  # as of a version of the journal
+        # as of a version of the journal
+        self._floods: tuple[tuple[int, int], dict[str, int]] = ((-1, -1), {})
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -83,7 +88,8 @@ class Overview:
 
     def stock(self) -> Stock:
         """The same, and as of when; only what has changed since the last time is counted."""
-        if self._connection.in_transaction:  # it may be rolled back: nothing of it is to be remembered
+        # it may be rolled back: nothing of it is to be remembered
+        if self._connection.in_transaction:
             return counted(self._rows)
         known = self._stock
         self._stock = counted(self._rows) if known is None else brought_up_to_date(known, self.last_event(), self._rows)
@@ -152,7 +158,8 @@ class Overview:
         # + keeps SQLite from going through all that is queued instead (sqlite.org/optoverview.html#uplus)
         sql = "SELECT rule, count(*) FROM job WHERE flood = 1 AND +state = 'queued' GROUP BY rule"
         found = {row[0]: row[1] for row in self._rows(sql)}
-        if not self._connection.in_transaction:  # it may be rolled back
+        # it may be rolled back
+        if not self._connection.in_transaction:
             self._floods = version, found
         return dict(found)
 
@@ -173,7 +180,8 @@ class Overview:
 
         Asked again for the same ``event``, only what came since the last time is looked up.
         """
-        within = self._connection.in_transaction  # it may be rolled back: nothing of it is to be remembered
+        # it may be rolled back: nothing of it is to be remembered
+        within = self._connection.in_transaction
         since = Since(event) if within or self._since.event != event else self._since
         if not within:
             self._since = since

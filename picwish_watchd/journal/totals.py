@@ -14,8 +14,10 @@ from typing import Self
 from picwish_watchd.job import State
 from picwish_watchd.journal.reader import JournalReader
 
-_NEW = 2000  # jobs, and charges, that do not count as past when that is counted
-_NEW_MAX = 6000  # with more new ones than this, the past is counted anew
+# jobs, and charges, that do not count as past when that is counted
+_NEW = 2000
+# with more new ones than this, the past is counted anew
+_NEW_MAX = 6000
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,21 +26,28 @@ class Ledger:
 
     spent: int = 0
     doubtful: int = 0
-    reserved: int = 0  #: submitted, and not yet known
-    today: int = 0  #: of those that PicWish took or may have taken, since the day's beginning
+    #: submitted, and not yet known
+    reserved: int = 0
+    #: of those that PicWish took or may have taken, since the day's beginning
+    today: int = 0
     month: int = 0
 
     def __add__(self, other: "Ledger") -> "Ledger":
         return Ledger(
-            self.spent + other.spent, self.doubtful + other.doubtful, self.reserved + other.reserved,
-            self.today + other.today, self.month + other.month,
-        )  # fmt: skip
+            self.spent + other.spent,
+            self.doubtful + other.doubtful,
+            self.reserved + other.reserved,
+            self.today + other.today,
+            self.month + other.month,
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class _PastJobs:
-    event: int  # it is right as of this line of history
-    upto: int  # the last job that belongs to it
+    # it is right as of this line of history
+    event: int
+    # the last job that belongs to it
+    upto: int
     counts: Counter[tuple[str, State]]
 
 
@@ -46,7 +55,8 @@ class _PastJobs:
 class _PastCharges:
     event: int
     upto: int
-    since: tuple[float, float]  # where the day and the month began
+    # where the day and the month began
+    since: tuple[float, float]
     ledger: Ledger
 
 
@@ -91,7 +101,8 @@ class Census(JournalReader):
         last = int(self._row("SELECT coalesce(max(id), 0) FROM job")[0])
         if known is not None and last - known.upto <= _NEW_MAX:
             touched = (
-                "SELECT EXISTS (SELECT 1 FROM event WHERE id > ? AND +job <= ?)"  # by the events, of which few are new
+                # by the events, of which few are new
+                "SELECT EXISTS (SELECT 1 FROM event WHERE id > ? AND +job <= ?)"
             )
             if not self._row(touched, (known.event, known.upto))[0]:
                 return replace(known, event=event)

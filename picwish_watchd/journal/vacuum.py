@@ -18,7 +18,8 @@ from picwish_watchd.journal.locks import PATIENCE, DaemonLock, WriteLock
 from picwish_watchd.journal.sqlite_errors import translated
 from picwish_watchd.journal.writer import Journal
 
-_SPARE = 2**20  # bytes
+# bytes
+_SPARE = 2**20
 
 
 def vacuum(path: Path, clock: Clock) -> tuple[int, int]:
@@ -31,7 +32,8 @@ def vacuum(path: Path, clock: Clock) -> tuple[int, int]:
     lock = DaemonLock(path)
     lock.acquire()
     try:
-        Journal.open_for_writing(path, clock).close()  # all that it refuses, and an upgrade, come first
+        # all that it refuses, and an upgrade, come first
+        Journal.open_for_writing(path, clock).close()
         write = WriteLock(path)
         try:
             with translated(path), write.held(), closing(_connect(path)) as connection:

@@ -26,16 +26,21 @@ from picwish_watchd.journal.reader import PAUSE_MAX, JournalReader
 from picwish_watchd.journal.rows import Changes, changed_columns, job_from, stamp_columns, storable
 from picwish_watchd.journal.sqlite_errors import translated
 
-_TOLD = 100  # jobs that tell why their whole rule waits
+# jobs that tell why their whole rule waits
+_TOLD = 100
 
 
 class Charge(StrEnum):
     """What became of the credits of one submission."""
 
-    RESERVED = "reserved"  #: submitted, not yet known
-    SPENT = "spent"  #: PicWish succeeded
-    DOUBTFUL = "doubtful"  #: nobody can know
-    RELEASED = "released"  #: refused or failed: not charged ("for each successful call")
+    #: submitted, not yet known
+    RESERVED = "reserved"
+    #: PicWish succeeded
+    SPENT = "spent"
+    #: nobody can know
+    DOUBTFUL = "doubtful"
+    #: refused or failed: not charged ("for each successful call")
+    RELEASED = "released"
 
 
 class BudgetReachedError(Exception):
@@ -58,7 +63,8 @@ class Journal(JournalReader):
         self._lock = lock
         self._clock = clock
         self._inode = os.stat(path).st_ino
-        self.taken = 0  #: transactions that were committed
+        #: transactions that were committed
+        self.taken = 0
 
     @classmethod
     def open_for_writing(cls, path: Path, clock: Clock) -> Self:
@@ -151,7 +157,8 @@ class Journal(JournalReader):
             "SELECT id, state FROM charge WHERE job = ? ORDER BY id DESC LIMIT 1", (job.id,)
         ).fetchone()
         if before is not None:
-            if Charge.RELEASED in (charge, before["state"]):  # no other change is one of a sum
+            # no other change is one of a sum
+            if Charge.RELEASED in (charge, before["state"]):
                 self._sums.forget()
             cursor.execute("UPDATE charge SET state = ? WHERE id = ?", (charge, before["id"]))
 
@@ -181,10 +188,15 @@ class Journal(JournalReader):
                 " THEN not_before ELSE :until END WHERE id IN (SELECT id FROM job WHERE state = :state AND rule = :rule"
                 " AND flood = 0 ORDER BY id LIMIT :told)",
                 {
-                    "note": storable(note), "until": until, "now": self._clock.now(), "longest": PAUSE_MAX,
-                    "state": state, "rule": rule, "told": _TOLD,
+                    "note": storable(note),
+                    "until": until,
+                    "now": self._clock.now(),
+                    "longest": PAUSE_MAX,
+                    "state": state,
+                    "rule": rule,
+                    "told": _TOLD,
                 },
-            )  # fmt: skip
+            )
         self._pauses[state, rule] = until
 
     def end_pauses(self) -> None:
@@ -231,7 +243,8 @@ class Journal(JournalReader):
             found = look(self._connection, before, after)
         if found.lines:
             with self._transaction() as cursor:
-                found = look(self._connection, before, after)  # `retry` may have come between
+                # `retry` may have come between
+                found = look(self._connection, before, after)
                 if found.lines:
                     remove(cursor, found)
         return Slice(found.upto, len(found.lines), found.last)
@@ -243,7 +256,8 @@ class Journal(JournalReader):
 
     def _write(self, cursor: sqlite3.Cursor, job: Job, columns: dict[str, object]) -> Job:
         """The guarded statement; to be the last of its transaction, as it answers the job's new value."""
-        names = ", ".join(f"{name} = :{name}" for name in columns) or "id = id"  # a line of history may be all
+        # a line of history may be all
+        names = ", ".join(f"{name} = :{name}" for name in columns) or "id = id"
         values = {**columns, "_id": job.id, "_state": job.state}
         sql = f"UPDATE job SET {names} WHERE id = :_id AND state = :_state RETURNING {JOB_COLUMNS}"
         row = cursor.execute(sql, values).fetchone()
@@ -270,10 +284,12 @@ class Journal(JournalReader):
                 last = last_event(self._connection)
                 cursor.execute("COMMIT")
                 self.taken += 1
-                if synced:  # the witness must not outlive what it has seen
+                # the witness must not outlive what it has seen
+                if synced:
                     self._lock.testify(last)
             except BaseException:
-                self._sums.forget()  # what was added, and may be undone or not
+                # what was added, and may be undone or not
+                self._sums.forget()
                 if self._connection.in_transaction:
                     cursor.execute("ROLLBACK")
                 raise

@@ -26,7 +26,8 @@ _LEAST = {
     "PIL": logging.INFO,
     "watchdog": logging.INFO,
     "asyncio": logging.INFO,
-    "apprise": logging.CRITICAL,  # it logs URLs with their passwords, and so do those that it alone uses
+    # it logs URLs with their passwords, and so do those that it alone uses
+    "apprise": logging.CRITICAL,
     "urllib3": logging.CRITICAL,
     "requests": logging.CRITICAL,
 }
@@ -146,10 +147,12 @@ def _exception_as_field(_logger: WrappedLogger, _method: str, event: EventDict) 
 class _Cleaner:
     """Turns values into what JSON knows, without secrets and without what would control a terminal."""
 
-    unicode: bool  #: the stream takes characters outside ASCII
+    #: the stream takes characters outside ASCII
+    unicode: bool
 
     def value(self, value: object) -> Any:
-        if isinstance(value, str | PurePath):  # most are
+        # most are
+        if isinstance(value, str | PurePath):
             return self.text(str(value))
         if value is None or isinstance(value, bool | int):
             return value
@@ -187,7 +190,8 @@ def _describe(error: BaseException) -> str:
 
 def _console(terminal: bool) -> structlog.dev.ConsoleRenderer:
     return structlog.dev.ConsoleRenderer(
-        colors=terminal and not os.environ.get("NO_COLOR"),  # no-color.org
+        # no-color.org
+        colors=terminal and not os.environ.get("NO_COLOR"),
         sort_keys=False,
         exception_formatter=structlog.dev.plain_traceback,
     )
@@ -202,7 +206,8 @@ def _is_terminal(stream: TextIO) -> bool:
     try:
         return stream.isatty()
     except ValueError:
-        return False  # closed
+        # closed
+        return False
 
 
 def _is_journal(stream: TextIO) -> bool:

@@ -10,10 +10,13 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TextIO
 
-_LINES_MAX = 10_000  # that wait; some 2 MB
-_PATIENCE = 2.0  # seconds that the end of the process waits for lines to leave
+# that wait; some 2 MB
+_LINES_MAX = 10_000
+# seconds that the end of the process waits for lines to leave
+_PATIENCE = 2.0
 _GATHER = (
-    0.005  # seconds in which more lines may come: in a flood, waking the thread for each costs as much as the line
+    # seconds in which more lines may come: in a flood, waking the thread for each costs as much as the line
+    0.005
 )
 
 
@@ -31,12 +34,15 @@ class LogStream:
         self._lines: deque[str] = deque()
         self._missing = 0
         self._changed = threading.Condition()
-        self._writing = False  # the thread holds lines that it has not got rid of yet
-        self._asleep = False  # the thread waits to be woken
+        # the thread holds lines that it has not got rid of yet
+        self._writing = False
+        # the thread waits to be woken
+        self._asleep = False
         self._thread: threading.Thread | None = None
         if _is_systems(beneath):
             thread = threading.Thread(target=self._run, name="log", daemon=True)
-            with suppress(RuntimeError):  # the system grants no more threads: then lines are waited for
+            # the system grants no more threads: then lines are waited for
+            with suppress(RuntimeError):
                 thread.start()
                 self._thread = thread
                 atexit.register(self.drain)
@@ -51,7 +57,8 @@ class LogStream:
                 self._missing += 1
                 return
             self._lines.append(line)
-            if self._asleep:  # else it is on its way already
+            # else it is on its way already
+            if self._asleep:
                 self._changed.notify_all()
 
     def flush(self) -> None:
@@ -82,7 +89,8 @@ class LogStream:
             time.sleep(_GATHER)
 
     def _put(self, text: str) -> None:
-        with suppress(OSError, ValueError):  # closed or broken: nobody to tell
+        # closed or broken: nobody to tell
+        with suppress(OSError, ValueError):
             self.beneath.write(text)
             self.beneath.flush()
 
@@ -95,7 +103,8 @@ class LogStream:
             while left:
                 try:
                     left = left[os.write(fd, left) :]
-                except BlockingIOError:  # somebody else made it non-blocking
+                except BlockingIOError:
+                    # somebody else made it non-blocking
                     select.select([], [fd], [])
 
 

@@ -23,7 +23,8 @@ from picwish_watchd.metrics.probes import Figures, Survey
 from picwish_watchd.pipeline.gate import CloseReason
 
 _P = "picwish_watchd_"
-_OURS = ("create", "query", "probe")  # what counts for the rate of the key
+# what counts for the rate of the key
+_OURS = ("create", "query", "probe")
 
 
 class Families(Collector):

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 _log = structlog.get_logger()
 
 
-_AGAIN = 30.0  # seconds until an address or a token that could not be had is tried again
+# seconds until an address or a token that could not be had is tried again
+_AGAIN = 30.0
 
 
 class Exporter:
@@ -34,7 +35,8 @@ class Exporter:
         self._survey = Survey(context.clock, context.counters)
         self._server: Server | None = None
         self._wanted: Http | None = None
-        self._again = 0.0  # when what could not be had is tried again (monotonic)
+        # when what could not be had is tried again (monotonic)
+        self._again = 0.0
 
     def tell(self) -> None:
         """Shows how things stand now; to be called at least once a second, and whenever something changes."""
@@ -77,14 +79,16 @@ class Exporter:
         if old is not None and old.address == address:
             old.admit(token)
             return
-        moves = old is not None and old.address.port == address.port  # 127.0.0.1 and 0.0.0.0 cannot both have it
+        # 127.0.0.1 and 0.0.0.0 cannot both have it
+        moves = old is not None and old.address.port == address.port
         if moves:
             self._close()
         try:
             fresh = Server(address, self._survey, token)
         except ConfigError as error:
             if old is not None and moves:
-                with suppress(ConfigError):  # somebody else was quick
+                # somebody else was quick
+                with suppress(ConfigError):
                     self._server = Server(old.address, self._survey, old.token)
             if not told:
                 self._refused(error)

@@ -22,7 +22,8 @@ class Reason:
     check: str
     code: str
     message: str
-    rule: str | None = None  #: None: it concerns all rules
+    #: None: it concerns all rules
+    rule: str | None = None
 
     def told(self) -> dict[str, str]:
         """As it stands in the answer."""

@@ -30,11 +30,16 @@ from picwish_watchd.metrics.probes import Survey
 
 _log = structlog.get_logger()
 
-_OPEN_MAX = 8  # connections at once; with one more, the oldest is cut
-_SILENCE = 5.0  # seconds for which a client may say, or take, nothing
-_DEADLINE = 10.0  # seconds for a connection as a whole
-_TURN = 0.2  # seconds between looks at deadlines, and until a server that is told to has ended
-_LINE_MAX = 65536  # bytes of a request line (http.server)
+# connections at once; with one more, the oldest is cut
+_OPEN_MAX = 8
+# seconds for which a client may say, or take, nothing
+_SILENCE = 5.0
+# seconds for a connection as a whole
+_DEADLINE = 10.0
+# seconds between looks at deadlines, and until a server that is told to has ended
+_TURN = 0.2
+# bytes of a request line (http.server)
+_LINE_MAX = 65536
 _ADVICE = {
     errno.EADDRINUSE: "another program, or another picwish-watchd, may have that port: `ss -ltnp` tells; choose "
     "another one under http.listen",
@@ -42,7 +47,8 @@ _ADVICE = {
     errno.EADDRNOTAVAIL: "this machine has no such address, or not yet: `ip address` tells",
 }
 
-Answer = tuple[str, list[tuple[str, str]], bytes]  #: status, headers, body
+#: status, headers, body
+Answer = tuple[str, list[tuple[str, str]], bytes]
 
 
 class Application:
@@ -86,7 +92,8 @@ class Application:
         asked: WSGIEnvironment = {**environ, "REQUEST_METHOD": "GET"}
         try:
             return self._prometheus_answer(asked)
-        except (TypeError, ValueError):  # it stumbles over an Accept that names no version that there can be
+        except (TypeError, ValueError):
+            # it stumbles over an Accept that names no version that there can be
             asked.pop("HTTP_ACCEPT", None)
             return self._prometheus_answer(asked)
 
@@ -125,7 +132,8 @@ class Server:
         self._thread = threading.Thread(target=self._server.serve_forever, args=(_TURN,), name="http", daemon=True)
         self._thread.start()
         host, port = self._server.server_address[:2]
-        self.bound = Address(str(host), int(port))  #: where it listens indeed
+        #: where it listens indeed
+        self.bound = Address(str(host), int(port))
         _log.info("http.listening", address=str(self.bound), token=token is not None)
 
     @property
@@ -170,13 +178,15 @@ class _Server(ThreadingMixIn, WSGIServer):
     def __init__(self, address: Address, application: Application) -> None:
         self.address_family = _family(address)
         self._lock = threading.Lock()
-        self._open: dict[socket.socket, float] = {}  # when it was opened (monotonic), oldest first
+        # when it was opened (monotonic), oldest first
+        self._open: dict[socket.socket, float] = {}
         self._cut: set[socket.socket] = set()
         super().__init__((address.host, address.port), _Handler)
         self.serves = application
 
     def server_bind(self) -> None:
-        TCPServer.server_bind(self)  # HTTPServer's would ask the DNS for our name
+        # HTTPServer's would ask the DNS for our name
+        TCPServer.server_bind(self)
         self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
         self.setup_environ()
 
@@ -184,7 +194,8 @@ class _Server(ThreadingMixIn, WSGIServer):
         try:
             return super().get_request()
         except OSError:
-            time.sleep(_TURN)  # no file descriptors are left: whoever waits at the door would keep a core busy
+            # no file descriptors are left: whoever waits at the door would keep a core busy
+            time.sleep(_TURN)
             raise
 
     def process_request(self, request: Any, client_address: Any) -> None:
@@ -227,7 +238,8 @@ class _Server(ThreadingMixIn, WSGIServer):
 
 class _Handler(WSGIRequestHandler):
     timeout = _SILENCE
-    disable_nagle_algorithm = True  # head and body are two writes; the second would wait 40 ms for an ACK
+    # head and body are two writes; the second would wait 40 ms for an ACK
+    disable_nagle_algorithm = True
     server_version = "picwish-watchd"
     sys_version = ""
 

@@ -16,21 +16,27 @@ class Watch:
 
     rule: str
     watching: bool
-    away: str | None  #: why it cannot be walked
-    alive: bool  #: its thread is
+    #: why it cannot be walked
+    away: str | None
+    #: its thread is
+    alive: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Live:
     """The daemon at a moment."""
 
-    at: float  #: monotonic seconds
+    #: monotonic seconds
+    at: float
     config: Config
-    journal: Path  #: the one that is open, whatever the configuration says since
+    #: the one that is open, whatever the configuration says since
+    journal: Path
     stopping: bool
-    blocked: GateClosure | None  #: why nothing is submitted
+    #: why nothing is submitted
+    blocked: GateClosure | None
     watches: tuple[Watch, ...]
-    late: tuple[str, ...] = ()  #: loops that should have turned long ago
+    #: loops that should have turned long ago
+    late: tuple[str, ...] = ()
 
 
 def look(context: StepContext, gate: Gate, desks: Inboxes, late: Iterable[str]) -> Live:

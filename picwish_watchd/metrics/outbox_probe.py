@@ -10,7 +10,8 @@ from pathlib import Path
 from picwish_watchd.fs.mounts import Mount
 from picwish_watchd.outbox.availability import ensure_usable
 
-_PATIENCE = 1.0  # seconds for all folders together
+# seconds for all folders together
+_PATIENCE = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,9 +20,12 @@ class Place:
 
     folder: Path
     mode: int
-    seen: bool  #: it was written to before
-    home: Mount | None  #: the mount that it was last accepted on
-    min_free: int  #: bytes
+    #: it was written to before
+    seen: bool
+    #: the mount that it was last accepted on
+    home: Mount | None
+    #: bytes
+    min_free: int
 
 
 class Outboxes:

@@ -22,18 +22,23 @@ class Figures:
     """What the journal says. Moments are Unix seconds."""
 
     totals: Totals
-    oldest_queued: Mapping[str, float]  #: by rule: when the first of its queued jobs was taken in
-    floods: Mapping[str, int]  #: by rule: images that wait for `approve`
+    #: by rule: when the first of its queued jobs was taken in
+    oldest_queued: Mapping[str, float]
+    #: by rule: images that wait for `approve`
+    floods: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)
 class Obstacles:
     """What the journal and the folders say of whether work can progress."""
 
-    journal: str | None  #: why it does not answer; then the others are not known
-    shortage: str | None  #: why not even the cheapest image can be paid for
+    #: why it does not answer; then the others are not known
+    journal: str | None
+    #: why not even the cheapest image can be paid for
+    shortage: str | None
     floods: Mapping[str, int]
-    outboxes: Mapping[str, str]  #: by rule: why nothing can be put into its outbox
+    #: by rule: why nothing can be put into its outbox
+    outboxes: Mapping[str, str]
     spool: str | None
 
 
@@ -45,8 +50,10 @@ class Survey:
         self._tally = tally
         self._outboxes = Outboxes()
         self._known: Totals | None = None
-        self.started = clock.now()  #: Unix seconds
-        self.live: Live | None = None  #: set by the event loop; None until it turns
+        #: Unix seconds
+        self.started = clock.now()
+        #: set by the event loop; None until it turns
+        self.live: Live | None = None
 
     def counts(self) -> CounterSnapshot:
         """What this process has counted."""

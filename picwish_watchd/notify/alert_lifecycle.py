@@ -8,7 +8,8 @@ from picwish_watchd.notify.failures import QUIET
 from picwish_watchd.notify.message import Notice, lasted
 from picwish_watchd.notify.state_file import Episode, Memory
 
-PATIENCE = 60.0  #: seconds that a trouble must last to be told, and be gone to be over: what comes and goes is no news
+#: seconds that a trouble must last to be told, and be gone to be over: what comes and goes is no news
+PATIENCE = 60.0
 
 
 def follow(memory: Memory, view: View, unproved: set[str], now: float) -> Iterator[Notice]:
@@ -17,7 +18,8 @@ def follow(memory: Memory, view: View, unproved: set[str], now: float) -> Iterat
     for key, trouble in current.items():
         unproved.discard(key)
         episode = memory.open.setdefault(key, Episode(since=now))
-        episode.since = min(episode.since, now)  # the clock may have been set back
+        # the clock may have been set back
+        episode.since = min(episode.since, now)
         episode.gone, episode.over, episode.event = None, trouble.over, trouble.event
         quiet = now - memory.told.get(key, -QUIET) < QUIET
         if not episode.told and not quiet and now - episode.since >= PATIENCE:
@@ -38,7 +40,8 @@ def _gone(key: str, episode: Episode, view: View, unproved: set[str], now: float
     """For how long it has been gone, in seconds; None while it is not known to be."""
     kind, _, name = key.partition(":")
     if kind != "blocked" and name not in view.rules:
-        episode.over = ""  # its rule left the configuration: no news
+        # its rule left the configuration: no news
+        episode.over = ""
         return PATIENCE
     if key in unproved or key not in view.well:
         return None

@@ -13,9 +13,12 @@ from picwish_watchd.pipeline.gate import CloseReason, Gate
 from picwish_watchd.pipeline.inboxes import Inboxes
 from picwish_watchd.wording import pluralize, printable_path
 
-_LOOK = 30.0  # seconds between looks at an outbox
-_COUNT = 10.0  # seconds between counts of floods
-_SILENT = 300.0  # seconds after which an outbox that does not answer counts as away; a long copy may keep it busy
+# seconds between looks at an outbox
+_LOOK = 30.0
+# seconds between counts of floods
+_COUNT = 10.0
+# seconds after which an outbox that does not answer counts as away; a long copy may keep it busy
+_SILENT = 300.0
 
 _QUEUE = "Nothing is lost: images wait in the queue, and it goes on by itself once that is mended."
 #: Reason -> what is told of it, what to do, how its end is told.
@@ -50,9 +53,11 @@ class Trouble:
 
     key: str
     event: Event
-    subject: str  #: begins with a small letter where a sentence may go on with it
+    #: begins with a small letter where a sentence may go on with it
+    subject: str
     text: str
-    over: str  #: how its end is told: "PicWish answers again"
+    #: how its end is told: "PicWish answers again"
+    over: str
     facts: dict[str, object] = field(default_factory=dict)
 
 
@@ -70,8 +75,10 @@ class Lookout:
 
     def __init__(self, context: StepContext) -> None:
         self._context = context
-        self._asked: dict[str, tuple[asyncio.Task[str | None], float]] = {}  # rule -> the look, and when it began
-        self._found: dict[str, tuple[str | None, float]] = {}  # rule -> what is wrong, and when that was seen
+        # rule -> the look, and when it began
+        self._asked: dict[str, tuple[asyncio.Task[str | None], float]] = {}
+        # rule -> what is wrong, and when that was seen
+        self._found: dict[str, tuple[str | None, float]] = {}
         self._floods: tuple[dict[str, int], float] = ({}, float("-inf"))
 
     def floods(self) -> dict[str, int]:
@@ -109,9 +116,14 @@ class Lookout:
         if not context.journal.folder_seen(rule.outbox):
             return None
         away = await context.executor.run(
-            f"out:{rule.name}", ensure_usable, rule.outbox, rule.file_mode,
-            seen=True, mount=context.journal.folder_mount(rule.outbox), min_free=context.config.min_free,
-        )  # fmt: skip
+            f"out:{rule.name}",
+            ensure_usable,
+            rule.outbox,
+            rule.file_mode,
+            seen=True,
+            mount=context.journal.folder_mount(rule.outbox),
+            min_free=context.config.min_free,
+        )
         return None if away is None else away.reason
 
     def close(self) -> None:
@@ -142,7 +154,8 @@ def view_of(context: StepContext, gate: Gate, desks: Inboxes, lookout: Lookout) 
 
 def _of_gate(gate: Gate) -> Iterator[Trouble]:
     for blocked in gate.closures:
-        if blocked.code in _GATE:  # the budget has a message of its own
+        # the budget has a message of its own
+        if blocked.code in _GATE:
             subject, advice, over = _GATE[blocked.code]
             text = f"{_sentence(subject)}\n{_sentence(tame(blocked.message))}\n{_QUEUE}\n{advice}"
             facts: dict[str, object] = {"code": str(blocked.code)}

@@ -9,7 +9,8 @@ from picwish_watchd.journal.reader import JournalReader
 from picwish_watchd.notify.message import Notice
 from picwish_watchd.notify.state_file import Memory
 
-_NEARLY = 80  # per cent
+# per cent
+_NEARLY = 80
 
 
 def crossed(memory: Memory, journal: JournalReader, budget: Budget, cheapest: int, now: float) -> Iterator[Notice]:

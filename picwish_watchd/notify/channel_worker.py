@@ -17,11 +17,15 @@ from picwish_watchd.wording import pluralize
 
 _log = structlog.get_logger()
 
-MOST_WAITING = 100  #: messages for one notifier
-_PAUSES = (5.0, 30.0, 120.0, *[600.0] * 24)  # seconds between tries of one message: a network may be out for hours
-_FEW = 5  # tries of a message that may have been heard
+#: messages for one notifier
+MOST_WAITING = 100
+# seconds between tries of one message: a network may be out for hours
+_PAUSES = (5.0, 30.0, 120.0, *[600.0] * 24)
+# tries of a message that may have been heard
+_FEW = 5
 _HOUR = 3600.0
-_NAMED = 20  # messages of a summary that are told by their subjects
+# messages of a summary that are told by their subjects
+_NAMED = 20
 
 
 class Courier:
@@ -36,7 +40,8 @@ class Courier:
         self._done = done
         self._queue: deque[Notice] = deque()
         self._bell = Wakeup()
-        self._times: deque[float] = deque()  # of the messages of the last hour, monotonic
+        # of the messages of the last hour, monotonic
+        self._times: deque[float] = deque()
         self._overflowing = False
         self._rests = asyncio.Event()
         self._rests.set()

@@ -25,10 +25,14 @@ from picwish_watchd.runtime.wakeup import Wakeup
 
 _log = structlog.get_logger()
 
-_LOOK = 1.0  # seconds between looks
-_NOBODY = 60.0  # the same while nobody is to be told
-_SUMS = 10.0  # seconds between counts of credits
-_AT_ONCE = 1000  # images that ended badly in one look; a flood takes several
+# seconds between looks
+_LOOK = 1.0
+# the same while nobody is to be told
+_NOBODY = 60.0
+# seconds between counts of credits
+_SUMS = 10.0
+# images that ended badly in one look; a flood takes several
+_AT_ONCE = 1000
 
 
 class Herald:
@@ -44,17 +48,22 @@ class Herald:
         self._desks = desks
         self._lookout = Lookout(context)
         self._path = state_file.place_of(context.journal.path)
-        self._memory: Memory | None = None  # None: nobody is to be told
+        # None: nobody is to be told
+        self._memory: Memory | None = None
         self._kept = b""
         self._couriers: dict[str, Courier] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._notify: tuple[Notifier, ...] | None = None
-        self._seen = 0  # the history was looked at up to this line
-        self._began = 0  # the last line before this run
+        # the history was looked at up to this line
+        self._seen = 0
+        # the last line before this run
+        self._began = 0
         self._unproved: set[str] = set()
-        self._next_sums = 0.0  # when what takes a while to count is counted again (monotonic)
+        # when what takes a while to count is counted again (monotonic)
+        self._next_sums = 0.0
         self._hired = Wakeup()
-        self._unkept = False  # the file could not be written, and that was told
+        # the file could not be written, and that was told
+        self._unkept = False
 
     async def run(self) -> None:
         """Until cancelled. A fault in here is told in the log and ends the telling, never the work."""
@@ -92,7 +101,8 @@ class Herald:
             _log.error("notify.stopped", error=last.exception(), reason="the last messages are told by the next run")
         for task in (last, hurried):
             task.cancel()
-        self._kept = b""  # also where nothing is to be told: from here on is news
+        # also where nothing is to be told: from here on is news
+        self._kept = b""
         self._keep(self._memory)
 
     async def _last_words(self) -> None:
@@ -108,7 +118,8 @@ class Herald:
 
     async def _keep_looking(self) -> None:
         while True:
-            with suppress(JournalTemporaryError):  # its disk is full, or it is locked: later
+            # its disk is full, or it is locked: later
+            with suppress(JournalTemporaryError):
                 self.look()
             if self._memory is None:
                 await self._hired.wait(_NOBODY)
@@ -143,7 +154,8 @@ class Herald:
             self._seen = last if len(found) < _AT_ONCE else found[-1].event
             gather(kept, found, now)
             if not at_once:
-                break  # the rest of a flood in the next look
+                # the rest of a flood in the next look
+                break
         if news and self._unproved and came_through(journal, self._began):
             self._unproved.clear()
         kept.told = {key: at for key, at in kept.told.items() if 0 <= now - at < QUIET}
@@ -213,7 +225,8 @@ class Herald:
         """What an earlier run left; without it, what happens from now on is news."""
         self._began = self._context.journal.last_event()
         kept = state_file.load(self._path) or Memory(event=self._began)
-        kept.event = min(kept.event, self._began)  # an older journal may have been put back
+        # an older journal may have been put back
+        kept.event = min(kept.event, self._began)
         self._memory, self._seen = kept, kept.event
         self._unproved = {key for key in kept.open if key.startswith("blocked:")}
 

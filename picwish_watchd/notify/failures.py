@@ -9,8 +9,10 @@ from picwish_watchd.notify.message import Notice, tame
 from picwish_watchd.notify.state_file import SOME, Group, Memory
 from picwish_watchd.wording import printable_path
 
-GATHER = 60.0  #: seconds from the first image to the message
-QUIET = 3600.0  #: seconds in which the same trouble is not told again
+#: seconds from the first image to the message
+GATHER = 60.0
+#: seconds in which the same trouble is not told again
+QUIET = 3600.0
 
 _SAID = {
     State.HELD: ("is held", "are held", "Going on could cost credits twice, or a person has to look."),

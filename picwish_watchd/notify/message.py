@@ -15,7 +15,8 @@ from picwish_watchd.wording import iso_utc, printable_path
 TEST = "test"
 SUMMARY = "summary"
 
-_LONGEST = 300  # characters of a message from elsewhere
+# characters of a message from elsewhere
+_LONGEST = 300
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://\S+", re.IGNORECASE)
 
 
@@ -23,13 +24,19 @@ _URL = re.compile(r"[a-z][a-z0-9+.-]*://\S+", re.IGNORECASE)
 class Notice:
     """What is told. Texts hold no control characters but, in ``text``, line breaks."""
 
-    id: str  #: the same each time that it is sent: for who must not act on it twice
-    event: str  #: one of `Event`, or "test", or "summary" of several
-    at: float  #: Unix seconds
-    subject: str  #: one line
+    #: the same each time that it is sent: for who must not act on it twice
+    id: str
+    #: one of `Event`, or "test", or "summary" of several
+    event: str
+    #: Unix seconds
+    at: float
+    #: one line
+    subject: str
     text: str
-    facts: Mapping[str, object] = field(default_factory=dict)  #: for scripts; plain values
-    over: bool = False  #: it tells that something is well again
+    #: for scripts; plain values
+    facts: Mapping[str, object] = field(default_factory=dict)
+    #: it tells that something is well again
+    over: bool = False
 
     def payload(self) -> dict[str, object]:
         """What a webhook and a command get."""

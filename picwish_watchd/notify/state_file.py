@@ -10,9 +10,11 @@ from typing import Any, get_args, get_type_hints
 
 from picwish_watchd.notify.message import Notice
 
-SOME = 5  #: jobs of a group that are told by name
+#: jobs of a group that are told by name
+SOME = 5
 
-_LARGEST = 16 * 2**20  # bytes; a hundred waiting messages for each of ten notifiers take less than 2 MB
+# bytes; a hundred waiting messages for each of ten notifiers take less than 2 MB
+_LARGEST = 16 * 2**20
 
 
 @dataclass(slots=True)
@@ -20,10 +22,12 @@ class Group:
     """Jobs that ended alike since the last message about their kind. Times are Unix seconds."""
 
     since: float
-    first: int  #: line of history
+    #: line of history
+    first: int
     last: int
     count: int = 0
-    some: list[dict[str, object]] = field(default_factory=list)  #: job, rule, file, message
+    #: job, rule, file, message
+    some: list[dict[str, object]] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -32,8 +36,10 @@ class Episode:
 
     since: float
     told: bool = False
-    gone: float | None = None  #: since when it is not seen any more
-    over: str = ""  #: how its end is told
+    #: since when it is not seen any more
+    gone: float | None = None
+    #: how its end is told
+    over: str = ""
     event: str = ""
 
 
@@ -41,9 +47,11 @@ class Episode:
 class Digested:
     """The last daily digest of one time of day."""
 
-    day: str  #: local date
+    #: local date
+    day: str
     at: float
-    event: int  #: the last line of history that it told of
+    #: the last line of history that it told of
+    event: int
 
 
 @dataclass(slots=True)
@@ -58,12 +66,17 @@ class Waiting:
 class Memory:
     """All of it."""
 
-    event: int  #: the history is told, or gathered, up to this line
-    groups: dict[str, Group] = field(default_factory=dict)  #: by "held/submit_outcome_unknown"
-    told: dict[str, float] = field(default_factory=dict)  #: what was told when, within the last hour
+    #: the history is told, or gathered, up to this line
+    event: int
+    #: by "held/submit_outcome_unknown"
+    groups: dict[str, Group] = field(default_factory=dict)
+    #: what was told when, within the last hour
+    told: dict[str, float] = field(default_factory=dict)
     open: dict[str, Episode] = field(default_factory=dict)
-    spent: dict[str, str] = field(default_factory=dict)  #: "day", "month" -> the threshold that was told last
-    digests: dict[str, Digested] = field(default_factory=dict)  #: by time of day
+    #: "day", "month" -> the threshold that was told last
+    spent: dict[str, str] = field(default_factory=dict)
+    #: by time of day
+    digests: dict[str, Digested] = field(default_factory=dict)
     waiting: list[Waiting] = field(default_factory=list)
 
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from picwish_watchd.fs.atomic_write import FolderUnavailable, NameRefused, NoSpace, ensure_root
 from picwish_watchd.fs.mounts import Mount, detect_mount_change
 
-if TYPE_CHECKING:  # `why` and `plan` ask where folders lie, and do without what only the daemon has
+# `why` and `plan` ask where folders lie, and do without what only the daemon has
+if TYPE_CHECKING:
     pass
 
 

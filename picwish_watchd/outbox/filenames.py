@@ -12,10 +12,14 @@ from picwish_watchd.images.formats import Format
 if TYPE_CHECKING:
     from datetime import datetime
 
-NAME_MAX = 255  # bytes of one component (limits.h: NAME_MAX; the same on ext4, XFS, btrfs, and nearly everywhere)
-_TASK_ID_MAX = 64  # characters that are taken over of a word that the server gave
-_PORTABLE_MAX = 143  # bytes of a name on the file systems that take the least (eCryptfs, as in encrypted NAS folders)
-_PORTABLE_CUT = 120  # bytes: short enough there with a number, and with a sidecar's ending
+# bytes of one component (limits.h: NAME_MAX; the same on ext4, XFS, btrfs, and nearly everywhere)
+NAME_MAX = 255
+# characters that are taken over of a word that the server gave
+_TASK_ID_MAX = 64
+# bytes of a name on the file systems that take the least (eCryptfs, as in encrypted NAS folders)
+_PORTABLE_MAX = 143
+# bytes: short enough there with a number, and with a sidecar's ending
+_PORTABLE_CUT = 120
 #: What Windows does not take, and so neither do SMB servers, NTFS, exFAT and vfat (Microsoft, "Naming Files").
 _FORBIDDEN_CHARACTERS = re.compile(r'[<>:"|?*\\\x00-\x1f\x7f]|[\udc80-\udcff]|[. ]+$')
 _WINDOWS_DEVICE = re.compile(r"(con|prn|aux|nul|com[1-9]|lpt[1-9])(\.|$)", re.IGNORECASE)

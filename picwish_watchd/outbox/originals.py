@@ -35,7 +35,8 @@ from picwish_watchd.fs.verdicts import Missing
 from picwish_watchd.job import Stamp
 from picwish_watchd.outbox.filenames import add_number, make_portable
 
-_NUMBERS_MAX = 10_000  # names tried before we say that the folder is full of them
+# names tried before we say that the folder is full of them
+_NUMBERS_MAX = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +64,16 @@ class DisposalFailed:
 
 
 def move_original(
-    source: Path, stamp: Stamp, sha256: str | None, root: Path, relative: Path, *, mode: int, tag: str,
+    source: Path,
+    stamp: Stamp,
+    sha256: str | None,
+    root: Path,
+    relative: Path,
+    *,
+    mode: int,
+    tag: str,
     home: Mount | None = None,
-) -> Moved | Replaced | Missing | DisposalFailed:  # fmt: skip
+) -> Moved | Replaced | Missing | DisposalFailed:
     """Moves the original to ``relative`` below ``root``, or to a numbered name beside it if that is taken.
 
     It is the same file if it has ``stamp``, or else the hash ``sha256`` (None if that is not known: of link files and
@@ -137,8 +145,10 @@ class _SourceFile:
     """The file that a job was made of, found again."""
 
     path: Path
-    stamp: Stamp  # as it is now
-    sha256: str | None  # of the job
+    # as it is now
+    stamp: Stamp
+    # of the job
+    sha256: str | None
     is_symlink: bool
 
     def open(self) -> OpenFile:

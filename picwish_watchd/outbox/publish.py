@@ -65,9 +65,16 @@ class _SpoolError(Exception):
 
 
 def publish_result(
-    spooled: Path, outbox: Path, name: PurePath, *, mode: int, replace: bool, tag: str, sha256: str,
+    spooled: Path,
+    outbox: Path,
+    name: PurePath,
+    *,
+    mode: int,
+    replace: bool,
+    tag: str,
+    sha256: str,
     home: Mount | None = None,
-) -> Published | NameTaken | FolderUnavailable | NoSpace | NameRefused | SpoolDamaged:  # fmt: skip
+) -> Published | NameTaken | FolderUnavailable | NoSpace | NameRefused | SpoolDamaged:
     """Copies ``spooled`` to ``name`` below ``outbox``, durably: synced, renamed, the folder synced.
 
     The copy is made under a dot-name beside it and must have the hash ``sha256``. Nothing is ever overwritten but,

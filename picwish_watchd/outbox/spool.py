@@ -91,7 +91,8 @@ class Spool:
         files = size = 0
         with suppress(FileNotFoundError), os.scandir(self.folder) as entries:
             for entry in entries:
-                with suppress(FileNotFoundError):  # it has just been delivered
+                # it has just been delivered
+                with suppress(FileNotFoundError):
                     size += entry.stat(follow_symlinks=False).st_size
                     files += 1
         return files, size

@@ -32,8 +32,10 @@ from picwish_watchd.picwish.response import IncomingResponse
 from picwish_watchd.picwish.response_mapping import ApiResponse
 
 API_PATH = "/api/tasks/visual/scale-pro"
-PROBE_TASK_ID = "00000000-0000-0000-0000-000000000000"  #: what a probe asks for
-MAX_RESULT_SIZE = 500_000_000  #: bytes; 8192 x 8192 pixels with alpha, not compressed, are 268 MB
+#: what a probe asks for
+PROBE_TASK_ID = "00000000-0000-0000-0000-000000000000"
+#: bytes; 8192 x 8192 pixels with alpha, not compressed, are 268 MB
+MAX_RESULT_SIZE = 500_000_000
 
 _CONNECTED = "connection.connect_tcp.complete"
 _SEND_STARTED_EVENT = "http11.send_request_headers.started"
@@ -43,13 +45,18 @@ _SEND_STARTED_EVENT = "http11.send_request_headers.started"
 class RequestTimeouts:
     """How long a request may take, in seconds, beside the longest silence that the user allows."""
 
-    connect: float = 10.0  #: for TCP, and again for TLS
-    create_silence: float = 120.0  #: the least silence allowed after a paid POST: giving up early only makes doubt
+    #: for TCP, and again for TLS
+    connect: float = 10.0
+    #: the least silence allowed after a paid POST: giving up early only makes doubt
+    create_silence: float = 120.0
     sync_create_silence: float = (
-        300.0  #: the same with sync=1; PicWish advises to poll for 180 s at most, so longer than that
+        #: the same with sync=1; PicWish advises to poll for 180 s at most, so longer than that
+        300.0
     )
-    query: float = 120.0  #: a query as a whole, until a base64 picture begins
-    transfer: float = 1800.0  #: a download as a whole, and a base64 picture from its beginning
+    #: a query as a whole, until a base64 picture begins
+    query: float = 120.0
+    #: a download as a whole, and a base64 picture from its beginning
+    transfer: float = 1800.0
 
 
 class PicwishClient:
@@ -136,7 +143,8 @@ class PicwishClient:
             self._timeout,
             self._request_timeouts.sync_create_silence if request.sync else self._request_timeouts.create_silence,
         )
-        del request  # the body alone holds the image
+        # the body alone holds the image
+        del request
         hook = _SendHook(ready, started, body, self._post_deadline)
         http = httpx.Request(
             "POST",
@@ -205,7 +213,8 @@ class PicwishClient:
             word = error_mapping.error_label(error)
             return error_mapping.map_download_error(error)
         finally:
-            if codes or word is not None:  # neither: it was cancelled, or no address to ask
+            # neither: it was cancelled, or no address to ask
+            if codes or word is not None:
                 self._on_request_done("download", response_mapping.code_label(codes[-1]) if codes else str(word))
 
     async def aclose(self) -> None:
@@ -227,7 +236,8 @@ class PicwishClient:
             async with asyncio.timeout(None) as hook.deadline:
                 try:
                     await self._exchange(self._create_transport, http, arrival, hook.deadline, whole=False)
-                except _StaleConnectionError:  # now that it is its turn, another one will not have to wait
+                except _StaleConnectionError:
+                    # now that it is its turn, another one will not have to wait
                     await self._exchange(self._create_transport, http, arrival, hook.deadline, whole=False)
         except error_mapping.TRANSPORT_ERRORS as error:
             if hook.error is not None:
@@ -273,7 +283,8 @@ class PicwishClient:
         whole: bool,
     ) -> None:
         response = await transport.handle_async_request(request)
-        if not response.is_success:  # the code says it all; its text is not worth much time
+        # the code says it all; its text is not worth much time
+        if not response.is_success:
             _set_deadline(deadline, self._timeout)
         await arrival.receive(
             response, whole=whole, picture_begins=lambda: _set_deadline(deadline, self._request_timeouts.transfer)
@@ -294,7 +305,8 @@ class PicwishClient:
 _COMMON_HEADERS = {
     "User-Agent": f"picwish-watchd/{__version__}",
     "Accept": "*/*",
-    "Accept-Encoding": "identity",  # answers are short or pictures; compression only adds what can break
+    # answers are short or pictures; compression only adds what can break
+    "Accept-Encoding": "identity",
 }
 
 
@@ -313,7 +325,8 @@ class _SendHook:
         allowed: float,
     ) -> None:
         """From the first byte on ``allowed`` seconds remain of ``deadline``."""
-        self.error: BaseException | None = None  #: what ``ready`` or ``started`` raised
+        #: what ``ready`` or ``started`` raised
+        self.error: BaseException | None = None
         self.deadline: asyncio.Timeout | None = None
         self._ready = ready
         self._started = started

@@ -20,8 +20,10 @@ class TransportFault:
     """An error of the transport in words."""
 
     description: str
-    include_detail: bool = False  #: the error's own text is worth telling: it never quotes what was sent
-    is_bad_url: bool = False  #: the address itself is at fault and will never work
+    #: the error's own text is worth telling: it never quotes what was sent
+    include_detail: bool = False
+    #: the address itself is at fault and will never work
+    is_bad_url: bool = False
 
 
 #: Every error that a request may end with. The last rows are what httpx lets through from below: TLS alerts after the

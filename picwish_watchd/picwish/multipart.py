@@ -8,7 +8,8 @@ from enum import Enum
 
 CHUNK_SIZE = (
     64 * 1024
-)  #: bytes that are handed over at once; each has `timeout` to leave, so a slow line needs them small
+    #: bytes that are handed over at once; each has `timeout` to leave, so a slow line needs them small
+)
 
 _FILENAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _CONTENT_TYPE = re.compile(r"[a-z]+/[a-z0-9.+-]+")
@@ -22,13 +23,18 @@ class CreateRequest:
         ValueError: neither or both of ``image`` and ``image_url``, or a name that does not belong into a header.
     """
 
-    image: memoryview | bytes | None = field(default=None, repr=False)  #: a memoryview is released once it was sent
-    filename: str = "image"  #: safe ASCII with the suffix of the format; never the user's file name
+    #: a memoryview is released once it was sent
+    image: memoryview | bytes | None = field(default=None, repr=False)
+    #: safe ASCII with the suffix of the format; never the user's file name
+    filename: str = "image"
     content_type: str = "application/octet-stream"
     image_url: str | None = field(default=None, repr=False)
-    type: int = 0  #: 0 Ultra HD, 1 HD
-    return_type: int = 1  #: 1 an address, 2 base64
-    sync: int = 0  #: 0 a task_id at once, 1 the finished task
+    #: 0 Ultra HD, 1 HD
+    type: int = 0
+    #: 1 an address, 2 base64
+    return_type: int = 1
+    #: 0 a task_id at once, 1 the finished task
+    sync: int = 0
 
     def __post_init__(self) -> None:
         if (self.image is None) == (self.image_url is None):
@@ -40,9 +46,12 @@ class CreateRequest:
 class UploadPhase(Enum):
     """How far a POST got, by what can be proved."""
 
-    NOT_STARTED = "before"  #: nothing left this machine
-    INCOMPLETE = "unfinished"  #: the end of the body was not even handed over: no server can have the whole request
-    SENT = "sent"  #: the end was handed over; it may have arrived
+    #: nothing left this machine
+    NOT_STARTED = "before"
+    #: the end of the body was not even handed over: no server can have the whole request
+    INCOMPLETE = "unfinished"
+    #: the end was handed over; it may have arrived
+    SENT = "sent"
 
 
 class MultipartBody:
@@ -58,9 +67,11 @@ class MultipartBody:
         self._image = memoryview(b"" if request.image is None else request.image).cast("B")
         self._head, self._tail = _render_frame(request, boundary)
         self._on_sent = sent
-        self.image_size = len(self._image)  #: bytes
+        #: bytes
+        self.image_size = len(self._image)
         self.content_type = f"multipart/form-data; boundary={boundary}"
-        self.length = len(self._head) + len(self._image) + len(self._tail)  #: bytes
+        #: bytes
+        self.length = len(self._head) + len(self._image) + len(self._tail)
         self.phase = UploadPhase.NOT_STARTED
 
     def allow_sending(self) -> None:

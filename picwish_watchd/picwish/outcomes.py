@@ -22,8 +22,10 @@ class Finished:
 
     task_id: str | None
     task_info: TaskInfo
-    image_url: str | None = field(repr=False)  #: the address to download from
-    spooled_bytes: int | None  #: bytes of the picture that stand in the sink
+    #: the address to download from
+    image_url: str | None = field(repr=False)
+    #: bytes of the picture that stand in the sink
+    spooled_bytes: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +36,8 @@ class TaskFailed:
     task_info: TaskInfo
     state: int
     problem: Problem
-    is_retryable: bool  #: another submission may succeed
+    #: another submission may succeed
+    is_retryable: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +52,10 @@ class NotAccepted:
     """Provably not taken, and not this picture's fault: to be tried again later."""
 
     reason: str
-    retry_after: float | None  #: seconds, as PicWish asks
-    rate_limited: bool  #: the rate was exceeded
+    #: seconds, as PicWish asks
+    retry_after: float | None
+    #: the rate was exceeded
+    rate_limited: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +94,10 @@ class Succeeded:
     """PicWish has done it. One of ``image`` and ``spooled`` is set; or none, and ``flaw`` says what was wrong."""
 
     task_info: TaskInfo
-    image_url: str | None = field(repr=False)  #: the address to download from
-    spooled_bytes: int | None  #: bytes of the picture that stand in the sink
+    #: the address to download from
+    image_url: str | None = field(repr=False)
+    #: bytes of the picture that stand in the sink
+    spooled_bytes: int | None
     image_defect: str | None = None
 
 
@@ -105,7 +112,8 @@ class TaskNotFound:
 class RateLimited:
     """The rate was exceeded. Also an outcome of a probe."""
 
-    retry_after: float | None  #: seconds, as PicWish asks
+    #: seconds, as PicWish asks
+    retry_after: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +121,8 @@ class Unavailable:
     """No answer that says anything about the task; asking again is free. Also of a probe and of a download."""
 
     reason: str
-    retry_after: float | None = None  #: seconds, as the server asks
+    #: seconds, as the server asks
+    retry_after: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +139,8 @@ class NotStored:
 class Downloaded:
     """The picture stands in the sink, as long as the server said it is; not synced, not looked into."""
 
-    size: int  #: bytes
+    #: bytes
+    size: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,24 +35,34 @@ from picwish_watchd.picwish.streaming_json import Envelope
 from picwish_watchd.picwish.task_info import TaskInfo, parse_task_info
 from picwish_watchd.picwish.task_states import StateCategory, classify_state
 
-MAX_RETRY_AFTER = 3600.0  #: seconds; no Retry-After is obeyed for longer
+#: seconds; no Retry-After is obeyed for longer
+MAX_RETRY_AFTER = 3600.0
 
-_UNKNOWN_STATUS = 0  # stands for a `status` that is no HTTP code
+# stands for a `status` that is no HTTP code
+_UNKNOWN_STATUS = 0
 
 
 @dataclass(frozen=True, slots=True)
 class ApiResponse:
     """What came back for one request, as far as it came."""
 
-    http_status: int  #: HTTP
-    retry_after: float | None = None  #: seconds
-    envelope: Envelope | None = None  #: None: `unreadable` says why
+    #: HTTP
+    http_status: int
+    #: seconds
+    retry_after: float | None = None
+    #: None: `unreadable` says why
+    envelope: Envelope | None = None
     parse_error: str = ""
-    task_id: str | None = None  #: known even where the answer broke off behind it
-    spooled_bytes: int | None = None  #: bytes of a whole base64 picture in the sink
-    image_defect: str | None = None  #: what is wrong with the picture
-    store_error: str | None = None  #: why this machine could not keep the picture
-    secret: str = field(default="", repr=False)  #: the key, to be taken out of texts
+    #: known even where the answer broke off behind it
+    task_id: str | None = None
+    #: bytes of a whole base64 picture in the sink
+    spooled_bytes: int | None = None
+    #: what is wrong with the picture
+    image_defect: str | None = None
+    #: why this machine could not keep the picture
+    store_error: str | None = None
+    #: the key, to be taken out of texts
+    secret: str = field(default="", repr=False)
 
 
 class _CreateVerdict(IntEnum):
@@ -93,7 +103,8 @@ def map_create_response(reply: ApiResponse, *, size: int = 0) -> CreateOutcome:
         verdict not in (_CreateVerdict.ACCEPTED, _CreateVerdict.IN_DOUBT)
         and (answer := _extract_task_info(reply)).task_id is not None
     ):
-        return Accepted(answer.task_id, answer)  # whatever else it says: the task exists, and is not submitted again
+        # whatever else it says: the task exists, and is not submitted again
+        return Accepted(answer.task_id, answer)
     if verdict in (_CreateVerdict.ACCEPTED, _CreateVerdict.IN_DOUBT):
         return _map_accepted(reply, sure=verdict is _CreateVerdict.ACCEPTED)
     if verdict is _CreateVerdict.UNAUTHORIZED:
@@ -253,7 +264,8 @@ def parse_retry_after(headers: Mapping[str, str]) -> float | None:
             if value.isdecimal()
             else (_parse_http_date(value) - _parse_http_date(headers.get("date", ""))).total_seconds()
         )
-    except (ValueError, OverflowError, TypeError):  # TypeError: one moment with a zone and one without
+    except (ValueError, OverflowError, TypeError):
+        # TypeError: one moment with a zone and one without
         return None
     return min(max(seconds, 0.0), MAX_RETRY_AFTER)
 

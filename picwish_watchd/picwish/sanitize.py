@@ -2,7 +2,8 @@
 
 import re
 
-MAX_TEXT_LENGTH = 300  #: characters that are kept of a text
+#: characters that are kept of a text
+MAX_TEXT_LENGTH = 300
 
 _URL_WITH_QUERY = re.compile(r"""((?:https?|oss)://[^\s?#"'<>]*)[?#][^\s"'<>]*""", re.IGNORECASE)
 _SPACES = re.compile(r"\s+")

@@ -7,7 +7,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-BUFFER_SIZE = 256 * 1024  #: bytes that are gathered before they are written
+#: bytes that are gathered before they are written
+BUFFER_SIZE = 256 * 1024
 
 
 class SinkError(Exception):
@@ -27,7 +28,8 @@ class Sink:
 
     def __init__(self, path: Path, limit: int) -> None:
         """``limit`` is the most that is taken, in bytes."""
-        self.size = 0  #: bytes taken so far
+        #: bytes taken so far
+        self.size = 0
         self._path = path
         self._limit = limit
         self._buffer = bytearray()
@@ -62,7 +64,8 @@ class Sink:
         self._flush()
         try:
             assert self._file is not None
-            self._file.close()  # some file systems tell of a full disk only now
+            # some file systems tell of a full disk only now
+            self._file.close()
         except OSError as error:
             raise SinkError(error.strerror or str(error)) from error
 
@@ -93,5 +96,6 @@ async def _run_in_thread(call: Callable[[], None]) -> None:
     except asyncio.CancelledError:
         await asyncio.wait({work})
         if not work.cancelled():
-            work.exception()  # looked at, so that asyncio does not report it
+            # looked at, so that asyncio does not report it
+            work.exception()
         raise

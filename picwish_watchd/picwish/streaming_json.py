@@ -11,11 +11,15 @@ from typing import cast
 
 from picwish_watchd.picwish.task_info import parse_int, parse_task_id
 
-MAX_JSON_SIZE = 1024 * 1024  #: bytes of an answer beside the picture
-MAX_IMAGE_URL_SIZE = 16 * 1024  #: bytes of a picture's address, as it stands in the JSON
-MAX_DEPTH = 64  #: objects and arrays in each other
+#: bytes of an answer beside the picture
+MAX_JSON_SIZE = 1024 * 1024
+#: bytes of a picture's address, as it stands in the JSON
+MAX_IMAGE_URL_SIZE = 16 * 1024
+#: objects and arrays in each other
+MAX_DEPTH = 64
 
-_HEAD = 512  #: bytes of ``data.image`` that tell an address from base64
+#: bytes of ``data.image`` that tell an address from base64
+_HEAD = 512
 _STRING_BODY = re.compile(rb'(?:[^"\\]++|\\(?:u[0-9a-fA-F]{4}|[^u]))*+')
 _TOKEN = re.compile(rb'[{}\[\]:,"]')
 _SCHEME = re.compile(rb"[a-zA-Z][a-zA-Z0-9+.-]*:")
@@ -35,7 +39,8 @@ class Envelope:
     status: int | None
     message: str
     data: dict[str, object]
-    image_url: str | None  #: ``data.image``, if it is an address
+    #: ``data.image``, if it is an address
+    image_url: str | None
 
 
 class Base64Decoder:
@@ -71,8 +76,10 @@ class _ImageStringParser:
     """The string at ``data.image``: an address is kept as it stands, base64 is decoded."""
 
     def __init__(self) -> None:
-        self.raw_url = b""  #: as it stands in the JSON
-        self.has_data = False  #: base64 came
+        #: as it stands in the JSON
+        self.raw_url = b""
+        #: base64 came
+        self.has_data = False
         self.image_defect: str | None = None
         self._head: bytes | None = b""
         self._pending = b""
@@ -142,14 +149,20 @@ class StreamingResponseParser:
     """Reads one answer. Whatever breaks, what was read until then can be asked for: above all ``task_id``."""
 
     def __init__(self) -> None:
-        self.is_complete = False  #: the JSON object is closed; what follows is ignored
-        self.task_id: str | None = None  #: the string at ``data.task_id``, known as soon as it was read
+        #: the JSON object is closed; what follows is ignored
+        self.is_complete = False
+        #: the string at ``data.task_id``, known as soon as it was read
+        self.task_id: str | None = None
         self._rest = bytearray()
-        self._at = 0  # up to here the rest is scanned
-        self._string_start: int | None = None  # where the string begins that is being scanned
+        # up to here the rest is scanned
+        self._at = 0
+        # where the string begins that is being scanned
+        self._string_start: int | None = None
         self._is_key = False
-        self._open_brackets = bytearray()  # the brackets that are open
-        self._key_path: list[bytes] = []  # the key at each of them, as JSON
+        # the brackets that are open
+        self._open_brackets = bytearray()
+        # the key at each of them, as JSON
+        self._key_path: list[bytes] = []
         self._image_parser: _ImageStringParser | None = None
         self._in_picture = False
 
@@ -200,7 +213,8 @@ class StreamingResponseParser:
             answer, _ = json.JSONDecoder(strict=False).raw_decode(text)
         except ValueError as error:
             raise MalformedResponseError("the answer is not JSON") from error
-        answer = cast("dict[str, object]", answer)  # it begins with a brace
+        # it begins with a brace
+        answer = cast("dict[str, object]", answer)
         message, data = answer.get("message"), answer.get("data")
         data = data if isinstance(data, dict) else {}
         image = data.pop("image", None)

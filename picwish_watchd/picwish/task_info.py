@@ -27,10 +27,13 @@ class TaskInfo:
     completed_at: float | None = None
     return_type: int | None = None
     type: int | None = None
-    progress: float | None = None  #: 0 to 100
+    #: 0 to 100
+    progress: float | None = None
     state: int | None = None
-    image_width: int | None = None  #: pixels
-    image_height: int | None = None  #: pixels
+    #: pixels
+    image_width: int | None = None
+    #: pixels
+    image_height: int | None = None
     image_size_kb: float | None = None
     out_format: str | None = None
     state_detail: str | None = None
@@ -102,7 +105,8 @@ def _parse_number(value: object) -> float | None:
 
 def _parse_timestamp(value: object) -> float | None:
     number = _parse_number(value)
-    if number is None or number <= 0:  # 0 stands for "not yet"
+    # 0 stands for "not yet"
+    if number is None or number <= 0:
         return None
     return number / 1000 if number > _MAX_SECONDS_TIMESTAMP else number
 

@@ -9,10 +9,14 @@ from types import MappingProxyType
 class StateCategory(Enum):
     """What a state means for the job."""
 
-    IN_PROGRESS = "under way"  #: ask again later
-    SUCCEEDED = "succeeded"  #: the result can be fetched
-    FAILED_RETRYABLE = "failed"  #: costs nothing, and another submission may succeed
-    FAILED_PERMANENT = "hopeless"  #: costs nothing, and another submission would fail just so
+    #: ask again later
+    IN_PROGRESS = "under way"
+    #: the result can be fetched
+    SUCCEEDED = "succeeded"
+    #: costs nothing, and another submission may succeed
+    FAILED_RETRYABLE = "failed"
+    #: costs nothing, and another submission would fail just so
+    FAILED_PERMANENT = "hopeless"
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,9 +41,15 @@ def image_limits(api: Api, rule: Rule) -> ImageLimits:
 def build_new_job(rule: Rule, path: Path, stamp: Stamp, verdict: ValidImage | ValidLink | Rejected) -> NewJob:
     """What is written down about a file of ``rule`` that was judged so."""
     new = partial(
-        NewJob, rule=rule.name, source=path, relative=path.relative_to(rule.inbox), stamp=stamp,
-        type=rule.type, return_type=rule.return_type, sync=rule.sync,
-    )  # fmt: skip
+        NewJob,
+        rule=rule.name,
+        source=path,
+        relative=path.relative_to(rule.inbox),
+        stamp=stamp,
+        type=rule.type,
+        return_type=rule.return_type,
+        sync=rule.sync,
+    )
     match verdict:
         case ValidImage(format=kind, width=width, height=height, sha256=sha256):
             return new(format=kind, width=width, height=height, sha256=sha256)

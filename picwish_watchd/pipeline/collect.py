@@ -43,23 +43,34 @@ from picwish_watchd.scheduling.rate_limiter import Permit, RateLimiter, RequestK
 
 _log = structlog.get_logger()
 
-_RESULT_LIFETIME = 3600.0  # seconds for which PicWish keeps a result (API document)
-_MAX_FRESH_URLS = 3  # tries for a fresh URL before a paid result counts as gone
-_MAX_NOT_FOUND = 4  # 404s in a row before a task counts as gone; a service that is out of order may say so of all
-_NOT_FOUND_DELAY = 2.0  # seconds between them, where the hour is over
-_PERMIT_TIMEOUT = 2.0  # seconds
+# seconds for which PicWish keeps a result (API document)
+_RESULT_LIFETIME = 3600.0
+# tries for a fresh URL before a paid result counts as gone
+_MAX_FRESH_URLS = 3
+# 404s in a row before a task counts as gone; a service that is out of order may say so of all
+_MAX_NOT_FOUND = 4
+# seconds between them, where the hour is over
+_NOT_FOUND_DELAY = 2.0
+# seconds
+_PERMIT_TIMEOUT = 2.0
 _TASK_LOST_AGE = (
     2 * 3600.0
-)  # a task of this age (seconds) that no query could tell anything of is gone: results live an hour,
-_TASK_LOST_SILENCE = (
-    900.0  # if that was tried for so long: at a start the network may come late, and the clock be wrong
+    # a task of this age (seconds) that no query could tell anything of is gone: results live an hour,
 )
-_RETRY_AFTER_MAX = 60.0  # seconds; a paid result cannot wait for as long as a server likes
-_MAX_FAILED_DOWNLOADS = 3  # downloads that failed in a row, of whatever tasks, before nothing more is bought
-_MAX_ANSWER_GAP = 60.0  # an answer that is later than it was to come by more (seconds) tells of a silence: not counted
+_TASK_LOST_SILENCE = (
+    # if that was tried for so long: at a start the network may come late, and the clock be wrong
+    900.0
+)
+# seconds; a paid result cannot wait for as long as a server likes
+_RETRY_AFTER_MAX = 60.0
+# downloads that failed in a row, of whatever tasks, before nothing more is bought
+_MAX_FAILED_DOWNLOADS = 3
+# an answer that is later than it was to come by more (seconds) tells of a silence: not counted
+_MAX_ANSWER_GAP = 60.0
 _BACKOFF_MAX = 30.0
 _IDLE_SECONDS = 1.0
-_REFRESH_DIVISOR = 50  # a look at all tasks takes 5 ms where there are 10,000: so much of the time between looks
+# a look at all tasks takes 5 ms where there are 10,000: so much of the time between looks
+_REFRESH_DIVISOR = 50
 
 
 class Collect:
@@ -75,9 +86,11 @@ class Collect:
         self._download_slots = DownloadSlots(context.clock)
         self._refresh_at = 0.0
         self._prefer_priority = (
-            True  # whether the next query goes to a higher priority: every second one goes to whoever is due
+            # whether the next query goes to a higher priority: every second one goes to whoever is due
+            True
         )
-        self._failed_downloads = 0  # in a row
+        # in a row
+        self._failed_downloads = 0
 
     async def run(self) -> None:
         """Asks for tasks until the daemon stops; then returns when the running requests have ended."""
@@ -94,7 +107,8 @@ class Collect:
                     async with asyncio.timeout(_PERMIT_TIMEOUT):
                         slot = await self._acquire_permit()
                 except TimeoutError:
-                    continue  # meanwhile a task may have begun to expire, or the daemon to stop
+                    # meanwhile a task may have begun to expire, or the daemon to stop
+                    continue
                 job = self.choose_due_task()
                 if job is not None and not self._context.stopping:
                     group.create_task(job_error_boundary(self._context, job.id, self.query_task(job, slot)))
@@ -188,9 +202,13 @@ class Collect:
         followed = self._get_or_track(job)
         seconds = self._estimate_duration(followed, answer)
         job = context.journal.move(
-            job, State.FETCHING, "PicWish is done with it",
-            charge=Charge.SPENT, answer=answer.to_json(), task_seconds=seconds,
-        )  # fmt: skip
+            job,
+            State.FETCHING,
+            "PicWish is done with it",
+            charge=Charge.SPENT,
+            answer=answer.to_json(),
+            task_seconds=seconds,
+        )
         followed.result_age = seconds if followed.result_age is None else followed.result_age
         self._duration_models[job.type].observe(seconds)
         context.wakeups.submit.notify()
@@ -251,7 +269,8 @@ class Collect:
         )
         followed.last_answer_age = followed.last_open_age = age
         followed.not_found_count, followed.is_inherited = 0, False
-        last = age + limit - followed.answered_seconds  # then its time is over
+        # then its time is over
+        last = age + limit - followed.answered_seconds
         followed.expected_answer_age = max(age + 0.001, min(self._duration_models[job.type].next_poll_age(age), last))
         self._poll_queue.schedule(followed, followed.born_at + followed.expected_answer_age)
         if followed.answered_seconds >= limit:
@@ -399,8 +418,10 @@ class Collect:
             age = max(0.0, self._context.clock.now() - (job.submitted_at or 0.0))
             task = TrackedTask(job.id, job.type, job.rule, born_at=now - age, last_answer_age=age)
             self._poll_queue.track(
-                task, now + _BACKOFF_MAX
-            )  # its answer is here: not to be asked for unless that is lost
+                task,
+                now + _BACKOFF_MAX,
+                # its answer is here: not to be asked for unless that is lost
+            )
         return task
 
     def _now(self) -> float:

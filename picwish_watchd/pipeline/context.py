@@ -18,10 +18,12 @@ from picwish_watchd.runtime.heartbeat import Heartbeat
 from picwish_watchd.runtime.keyed_executor import KeyedExecutor
 from picwish_watchd.runtime.wakeup import Wakeup
 
-if TYPE_CHECKING:  # commands that only look need no HTTP
+# commands that only look need no HTTP
+if TYPE_CHECKING:
     from picwish_watchd.picwish import PicwishClient
 
-_IDLE_TIMEOUT = 5.0  # seconds
+# seconds
+_IDLE_TIMEOUT = 5.0
 
 
 @dataclass(slots=True)
@@ -43,15 +45,18 @@ class StepContext:
     journal: Journal
     spool: Spool
     clock: Clock
-    client: "PicwishClient"  #: replaced when the configuration is read again
+    #: replaced when the configuration is read again
+    client: "PicwishClient"
     executor: KeyedExecutor = field(default_factory=KeyedExecutor)
     validator: ValidationProcess = field(default_factory=ValidationProcess)
     wakeups: Wakeups = field(default_factory=Wakeups)
     counters: Counters = field(default_factory=Counters)
-    stopping: bool = False  #: nothing new is begun any more
+    #: nothing new is begun any more
+    stopping: bool = False
     heartbeat: Heartbeat = field(init=False)
     journal_outage: JournalOutage = field(init=False)
-    rescan_source: Callable[[Job], None] = lambda _job: None  #: whatever lies at the job's source now is news
+    #: whatever lies at the job's source now is news
+    rescan_source: Callable[[Job], None] = lambda _job: None
 
     def __post_init__(self) -> None:
         self.heartbeat = Heartbeat(self.clock)

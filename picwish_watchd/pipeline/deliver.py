@@ -42,8 +42,10 @@ from picwish_watchd.wording import printable_path
 _log = structlog.get_logger()
 
 _IDLE_SECONDS = 1.0
-_MAX_PER_RULE = 4  # deliveries of one rule on their way; its thread copies one after the other
-_RETRY_DELAY = 10.0  # seconds until an outbox that was away or full is tried again
+# deliveries of one rule on their way; its thread copies one after the other
+_MAX_PER_RULE = 4
+# seconds until an outbox that was away or full is tried again
+_RETRY_DELAY = 10.0
 
 
 class Deliver:
@@ -51,8 +53,10 @@ class Deliver:
 
     def __init__(self, context: StepContext) -> None:
         self._context = context
-        self._in_progress: dict[int, str] = {}  # job -> rule
-        self._claimed_paths: dict[Path, Job] = {}  # where a result is just being put, and whose
+        # job -> rule
+        self._in_progress: dict[int, str] = {}
+        # where a result is just being put, and whose
+        self._claimed_paths: dict[Path, Job] = {}
         self._sweeper = Sweeper(context)
 
     async def run(self) -> None:
@@ -155,9 +159,10 @@ class Deliver:
             if not isinstance(outcome, ExistingFile):
                 return outcome
             theirs = [
-                other.output for other in context.journal.makers_of(outcome.sha256)
+                other.output
+                for other in context.journal.makers_of(outcome.sha256)
                 if other.output is not None and not _can_replace(job, other)
-            ]  # fmt: skip
+            ]
             if await context.executor.run(f"out:{job.rule}", find_same_file, path, theirs) is not None:
                 return NameTaken()
             examined = outcome.stamp
@@ -174,11 +179,18 @@ class Deliver:
         if replacing and (there := inspect_existing(rule.outbox / name, examined)) is not None:
             return there
         if not replacing and os.path.lexists(rule.outbox / name):
-            return NameTaken()  # before a copy is made in vain
+            # before a copy is made in vain
+            return NameTaken()
         return publish_result(
-            self._context.spool.result_path(job.id), rule.outbox, name, mode=rule.file_mode,
-            replace=examined is not None, tag=str(job.id), sha256=job.result.sha256, home=mount,
-        )  # fmt: skip
+            self._context.spool.result_path(job.id),
+            rule.outbox,
+            name,
+            mode=rule.file_mode,
+            replace=examined is not None,
+            tag=str(job.id),
+            sha256=job.result.sha256,
+            home=mount,
+        )
 
     async def _claim_path(self, job: Job, rule: Rule, path: Path) -> bool:
         """Whether the result may go there. From then on it is this job's place: what is found there is its result.
@@ -209,24 +221,38 @@ class Deliver:
         await record_folder(context, rule, rule.outbox)
         keeping = rule.on_success is OnSuccess.KEEP
         job = context.journal.move(
-            job, State.DONE, f"delivered to {path}",
-            output=path, completed_at=context.clock.now(), not_before=None, note=None, problem=None,
+            job,
+            State.DONE,
+            f"delivered to {path}",
+            output=path,
+            completed_at=context.clock.now(),
+            not_before=None,
+            note=None,
+            problem=None,
             original=OriginalStatus.PRESENT if keeping else OriginalStatus.WAITING,
-        )  # fmt: skip
+        )
         _log.info("job.done", job=job.id, rule=job.rule, path=job.source, output=path, credits=job.credits)
         if rule.sidecar:
             await self._write_sidecar(job, rule, path)
         context.wakeups.dispose.notify()
-        context.wakeups.submit.notify()  # a copy of it may go on
+        # a copy of it may go on
+        context.wakeups.submit.notify()
         await context.executor.run("spool", context.spool.remove_result, job.id)
 
     async def _write_sidecar(self, job: Job, rule: Rule, path: Path) -> None:
         name = PurePath(path.relative_to(rule.outbox))
         home = self._context.journal.folder_mount(rule.outbox)
         written = await self._context.executor.run(
-            f"out:{job.rule}", write_sidecar, rule.outbox, name, ".json", render_sidecar(job),
-            mode=rule.file_mode, tag=str(job.id), home=home,
-        )  # fmt: skip
+            f"out:{job.rule}",
+            write_sidecar,
+            rule.outbox,
+            name,
+            ".json",
+            render_sidecar(job),
+            mode=rule.file_mode,
+            tag=str(job.id),
+            home=home,
+        )
         if not isinstance(written, Published):
             reason = "something else bears its name" if isinstance(written, NameTaken) else written.reason
             self._context.journal.update(job, f"its sidecar could not be written: {reason}", note=reason)
@@ -249,7 +275,8 @@ class Deliver:
         message = f"its result in the spool is damaged ({reason}); PicWish is asked again"
         self._context.spool.remove_result(
             job.id
-        )  # or a crash while it is fetched anew would make it pass for the new one
+            # or a crash while it is fetched anew would make it pass for the new one
+        )
         self._context.journal.move(job, State.PENDING, message, result=None, not_before=None)
         self._context.wakeups.collect.notify()
 

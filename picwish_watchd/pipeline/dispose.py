@@ -30,7 +30,8 @@ from picwish_watchd.pipeline.target_folders import Sweeper, record_folder
 _log = structlog.get_logger()
 
 _IDLE_SECONDS = 5.0
-_RETRY_DELAY = 60.0  # seconds until an original that could not be moved is tried again
+# seconds until an original that could not be moved is tried again
+_RETRY_DELAY = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,10 +161,12 @@ def _dispose_original(
     """In a thread. Unless it is the ``last`` job of its source, what lies there is a later one's."""
     if (missing := why_unavailable(rule.inbox, homes[0])) is not None:
         return DisposalBlocked(f"the inbox {rule.inbox} is away: {missing}")
-    sha256 = None if job.kind is SourceKind.LINK else job.sha256  # a link's is that of its address
+    # a link's is that of its address
+    sha256 = None if job.kind is SourceKind.LINK else job.sha256
     if job.state is State.DONE and rule.on_success is OnSuccess.DELETE:
         return _recheck_inbox(delete_original(job.source, job.stamp, sha256) if last else Replaced(), rule, homes[0])
-    if root is None:  # the rule was changed meanwhile
+    # the rule was changed meanwhile
+    if root is None:
         return DisposalFailed("the rule names no folder to move it to")
     away = ensure_usable(root, rule.file_mode, seen=seen, mount=homes[1])
     if away is not None:
@@ -188,9 +191,14 @@ def _write_error_sidecar(
 ) -> Moved | MovedWithoutSidecar:
     """Writes beside the original what was wrong with it."""
     written = write_sidecar(
-        root, moved.path.relative_to(root), ".error.json", render_sidecar(job),
-        mode=rule.file_mode, tag=str(job.id), home=home,
-    )  # fmt: skip
+        root,
+        moved.path.relative_to(root),
+        ".error.json",
+        render_sidecar(job),
+        mode=rule.file_mode,
+        tag=str(job.id),
+        home=home,
+    )
     if isinstance(written, Published):
         return moved
     reason = "something else bears its name" if isinstance(written, NameTaken) else written.reason

@@ -11,7 +11,8 @@ from picwish_watchd.pipeline.context import StepContext
 
 _log = structlog.get_logger()
 
-_RETRY_DELAY = 1.0  # seconds
+# seconds
+_RETRY_DELAY = 1.0
 
 
 async def job_error_boundary(context: StepContext, job_id: int, work: Awaitable[None]) -> None:
@@ -32,7 +33,8 @@ async def job_error_boundary(context: StepContext, job_id: int, work: Awaitable[
         _log.exception("job.parked", job=job_id)
         job = journal.get(job_id)
         if job is None or State.HELD not in ALLOWED_TRANSITIONS[job.state]:
-            return  # it has ended: nothing is left to park
+            # it has ended: nothing is left to park
+            return
         message = (
             f"an unexpected error in picwish-watchd stopped this job ({type(error).__name__}: {error}); "
             "please report it; `retry` tries again"

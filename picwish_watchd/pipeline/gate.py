@@ -17,9 +17,12 @@ from picwish_watchd.scheduling.rate_limiter import RateLimiter, RequestKind
 
 _log = structlog.get_logger()
 
-_PROBE_FIRST, _PROBE_MAX = 1.0, 30.0  # seconds between free queries while the gate is closed
-_TRIAL_FIRST, _TRIAL_MAX = 1.0, 300.0  # seconds before a single image may try what failed for the one before it
-_HEARTBEAT_TIMEOUT = 900.0  # seconds that a turn may take: a pause, a slot and a probe, each of 5 minutes at most
+# seconds between free queries while the gate is closed
+_PROBE_FIRST, _PROBE_MAX = 1.0, 30.0
+# seconds before a single image may try what failed for the one before it
+_TRIAL_FIRST, _TRIAL_MAX = 1.0, 300.0
+# seconds that a turn may take: a pause, a slot and a probe, each of 5 minutes at most
+_HEARTBEAT_TIMEOUT = 900.0
 
 
 class CloseReason(StrEnum):
@@ -27,9 +30,12 @@ class CloseReason(StrEnum):
 
     UNAUTHORIZED = "unauthorized"
     API_DOWN = "api_down"
-    RESULTS_UNREACHABLE = "results_unreachable"  #: tasks succeed, and their results cannot be downloaded
-    BUDGET = "budget"  #: nothing more may be spent today or this month
-    SPOOL = "spool"  #: results cannot be kept on this machine
+    #: tasks succeed, and their results cannot be downloaded
+    RESULTS_UNREACHABLE = "results_unreachable"
+    #: nothing more may be spent today or this month
+    BUDGET = "budget"
+    #: results cannot be kept on this machine
+    SPOOL = "spool"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,14 +62,19 @@ class Gate:
         self._probe_wakeup = Wakeup()
         self._needs_trial = False
         self._trial_allowed = False
-        self._trial_job: int | None = None  # the job that tries
+        # the job that tries
+        self._trial_job: int | None = None
         self._trial_sent = False
         self._trial_pause = _TRIAL_FIRST
-        self._paused_until = -math.inf  # PicWish asked for that pause (monotonic seconds)
-        self._probe_requested = False  # a probe is wanted now: whatever the last one said is old
-        self._closures: dict[CloseReason, GateClosure] = {}  # all that is not yet proved wrong, the last one told last
+        # PicWish asked for that pause (monotonic seconds)
+        self._paused_until = -math.inf
+        # a probe is wanted now: whatever the last one said is old
+        self._probe_requested = False
+        # all that is not yet proved wrong, the last one told last
+        self._closures: dict[CloseReason, GateClosure] = {}
         self.budget_closure: GateClosure | None = (
-            None  #: the budget is reached, which is no fault: checked anew for each image
+            #: the budget is reached, which is no fault: checked anew for each image
+            None
         )
 
     @property
@@ -109,7 +120,8 @@ class Gate:
                     self._trial_pause = min(_TRIAL_MAX, self._trial_pause * 2)
                 self._trial_allowed, self._trial_job = False, None
         elif self._trial_job is None:
-            self._trial_allowed = False  # nobody is to try what is known not to go
+            # nobody is to try what is known not to go
+            self._trial_allowed = False
         if is_news:
             self._closures.pop(code, None)
             self._closures[code] = GateClosure(code, message)
@@ -132,7 +144,8 @@ class Gate:
         if self.closure is None:
             return True
         if self._trial_job is not None and self._trial_sent and not self._is_at_picwish(self._trial_job):
-            self._trial_job = None  # it ended, and proved nothing
+            # it ended, and proved nothing
+            self._trial_job = None
         return self._trial_allowed and self._trial_job is None
 
     def is_admitted(self, job_id: int) -> bool:

@@ -25,7 +25,8 @@ _log = structlog.get_logger()
 _UNREADABLE_REASON = "it, or a file in it, cannot be read; passed over, and tried again at each walk"
 _REPEATED_LINK_REASON = "what it leads to is looked into by another path already, and no file is taken twice"
 _STALLED_REASON = "for a minute, no file in it came to be judged; does its mount hang, or the process that decodes?"
-_OVERDUE_SECONDS = 60.0  # seconds beyond three intervals until a walk counts as hanging, and for judging some files
+# seconds beyond three intervals until a walk counts as hanging, and for judging some files
+_OVERDUE_SECONDS = 60.0
 
 
 @dataclass(slots=True)
@@ -36,15 +37,24 @@ class ActiveInbox:
     intake: Intake
     watcher: Watcher
     task: asyncio.Task[None]
-    has_scanned: bool = False  #: at least once
-    unavailable: str | None = None  #: why its inbox cannot be walked
-    last_scan_at: float = 0.0  #: when the last walk ended (monotonic seconds)
-    unreadable_folders: tuple[str, ...] = ()  #: subfolders that could not be read, or not all files of
-    has_repeated_links: bool = False  #: whether links in it lead into folders that are walked by another path
-    observer: str | None = None  #: "native", "partial" or "polling"; None: not walked yet
-    real_path: str = ""  #: where the inbox's path leads
-    is_stalled: bool = False  #: told that what judges its files does not come back
-    rescan_count: int = 0  #: of the files that are news again, so many were looked for
+    #: at least once
+    has_scanned: bool = False
+    #: why its inbox cannot be walked
+    unavailable: str | None = None
+    #: when the last walk ended (monotonic seconds)
+    last_scan_at: float = 0.0
+    #: subfolders that could not be read, or not all files of
+    unreadable_folders: tuple[str, ...] = ()
+    #: whether links in it lead into folders that are walked by another path
+    has_repeated_links: bool = False
+    #: "native", "partial" or "polling"; None: not walked yet
+    observer: str | None = None
+    #: where the inbox's path leads
+    real_path: str = ""
+    #: told that what judges its files does not come back
+    is_stalled: bool = False
+    #: of the files that are news again, so many were looked for
+    rescan_count: int = 0
 
     @property
     def is_watching(self) -> bool:
@@ -67,7 +77,8 @@ class Inboxes:
         loop = asyncio.get_running_loop()
 
         def report(_name: str, news: list[FileSeen] | ScanReport) -> None:
-            with suppress(RuntimeError):  # the loop has ended while a walk was still under way
+            # the loop has ended while a walk was still under way
+            with suppress(RuntimeError):
                 loop.call_soon_threadsafe(self._on_watcher_event, desk, news)
 
         watcher = Watcher(
@@ -232,7 +243,8 @@ class Inboxes:
             try:
                 journal.remember_folder(path, news.mount)
                 home = news.mount
-            except JournalTemporaryError as error:  # the next walk says it again
+            except JournalTemporaryError as error:
+                # the next walk says it again
                 self._context.journal_outage.report(error, rule=desk.rule.name)
         approved = home is None and desk.watcher.home is not None
         desk.watcher.home = home

@@ -28,8 +28,10 @@ _log = structlog.get_logger()
 #: What came of looking at a file: a job, no job yet and why, or its stamp where it has changed.
 IntakeVerdict = NewJob | Incomplete | Changed | Missing | Unreadable | Stamp
 
-_BATCH_SIZE = 32  # files a turn: to write them down keeps the loop for 8 ms, and two turns may come at once
-_SUBPROCESS_THRESHOLD = 500  # files that wait, from which on they are judged by a process of its own
+# files a turn: to write them down keeps the loop for 8 ms, and two turns may come at once
+_BATCH_SIZE = 32
+# files that wait, from which on they are judged by a process of its own
+_SUBPROCESS_THRESHOLD = 500
 _IDLE_SECONDS = 30.0
 _JOB_VERDICTS = (ValidImage, ValidLink, Rejected)
 
@@ -48,7 +50,8 @@ class Intake:
         self._wakeup = Wakeup()
         self._unreadable_files: set[str] = set()
         self._worker_key = (
-            f"in:{rule.name}:{rule.inbox}"  # not that of an inbox which the rule left, and which may hang
+            # not that of an inbox which the rule left, and which may hang
+            f"in:{rule.name}:{rule.inbox}"
         )
 
     @property
@@ -110,7 +113,8 @@ class Intake:
     ) -> list[tuple[ReadyFile, IntakeVerdict]]:
         """In the rule's thread: as many as fit into a slice of time."""
         if detect_mount_change(self._rule.inbox, home) is not None:
-            return [(one, Missing()) for one in due]  # what lies under a mount that is away is none of ours
+            # what lies under a mount that is away is none of ours
+            return [(one, Missing()) for one in due]
         inspector, questions = self._context.validator, [self._build_request(one) for one in due]
         if questions[0].final:
             answers = [inspector.validate_final(questions[0])]
@@ -167,7 +171,8 @@ class Intake:
         if not new:
             return
         new = self._apply_burst_limit(mark_own_results(new, self._context.journal))
-        log = _log.bind()  # once for all of them: a logger that is not bound binds itself for each line
+        # once for all of them: a logger that is not bound binds itself for each line
+        log = _log.bind()
         for job_id, job in zip(self._context.journal.add(new), new, strict=True):
             if job.result_of is not None:
                 log.info("job.own_result", job=job_id, rule=job.rule, path=job.source, output=job.result_of)
@@ -175,9 +180,13 @@ class Intake:
                 log.info("job.queued", job=job_id, rule=job.rule, path=job.source)
             else:
                 log.warning(
-                    "job.rejected", job=job_id, rule=job.rule, path=job.source,
-                    code=job.problem.code, reason=job.problem.message,
-                )  # fmt: skip
+                    "job.rejected",
+                    job=job_id,
+                    rule=job.rule,
+                    path=job.source,
+                    code=job.problem.code,
+                    reason=job.problem.message,
+                )
         self._context.wakeups.submit.notify()
         self._context.wakeups.dispose.notify()
 
@@ -211,7 +220,8 @@ class Intake:
         if not is_unchanged(last, new, self._context.config.rules):
             return False
         self._context.journal.restamp(last, new.stamp)
-        if last.original is OriginalStatus.GONE:  # its folder was away for a while
+        # its folder was away for a while
+        if last.original is OriginalStatus.GONE:
             self._context.journal.update(last, "the original is back", original=OriginalStatus.WAITING)
         return True
 

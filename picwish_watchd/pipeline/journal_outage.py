@@ -13,7 +13,8 @@ class JournalOutage:
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
-        self._reported_commits: int | None = None  # what the journal had taken when that was told
+        # what the journal had taken when that was told
+        self._reported_commits: int | None = None
 
     def report(self, error: JournalTemporaryError, **about: object) -> None:
         """It did not take something; ``about``: what waits for it. Told once, until it has taken something again."""

@@ -31,9 +31,12 @@ from picwish_watchd.pipeline.transitions import mark_rejected
 
 _log = structlog.get_logger()
 
-_OUTBOX_CHECK_TTL = 2.0  # seconds for which an outbox that was well counts as well
-_MAX_CACHED = 4  # smaller images that wait in the spool for another try: 120 MB as PicWish's limits are
-_RETRY_DELAY = 30.0  # seconds until a file or folder that could not be read is tried again
+# seconds for which an outbox that was well counts as well
+_OUTBOX_CHECK_TTL = 2.0
+# smaller images that wait in the spool for another try: 120 MB as PicWish's limits are
+_MAX_CACHED = 4
+# seconds until a file or folder that could not be read is tried again
+_RETRY_DELAY = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +45,8 @@ class Upload:
 
     data: bytearray
     format: Format
-    sent: SentImage | None = None  #: set where it is not the source itself
+    #: set where it is not the source itself
+    sent: SentImage | None = None
 
 
 class Prepare:
@@ -50,15 +54,18 @@ class Prepare:
 
     def __init__(self, context: StepContext) -> None:
         self._context = context
-        self._outbox_checked_at: dict[Path, float] = {}  # outboxes that were well, and when (monotonic)
-        self._downscaled_images: dict[int, tuple[DownscaleRequest, ValidImage]] = {}  # made smaller, and refused so far
+        # outboxes that were well, and when (monotonic)
+        self._outbox_checked_at: dict[Path, float] = {}
+        # made smaller, and refused so far
+        self._downscaled_images: dict[int, tuple[DownscaleRequest, ValidImage]] = {}
 
     async def prepare(self, job: Job, rule: Rule) -> Job | None:
         """The job as it is to be submitted, or None: it has been dealt with, or waits."""
         if job.sha256 is None or self._is_too_large(job, rule):
             judged = await self._revalidate(job, rule)
             if judged is None or judged.sha256 != job.sha256:
-                return None  # with what it turned out to hold it takes its turn among its copies
+                # with what it turned out to hold it takes its turn among its copies
+                return None
             job = judged
         if await self._postpone_if_unusable(rule) or await self._postpone_if_obstructed(job, rule):
             return None
@@ -123,9 +130,13 @@ class Prepare:
         if _exceeds_limits(job, limits):
             return await self._load_downscaled(job, rule, limits)
         data = await self._context.executor.run(
-            f"read:{rule.name}", read_verified, job.source, job.sha256, job.stamp.size,
+            f"read:{rule.name}",
+            read_verified,
+            job.source,
+            job.sha256,
+            job.stamp.size,
             follow_symlinks=rule.follow_symlinks,
-        )  # fmt: skip
+        )
         if isinstance(data, bytearray):
             return Upload(data, Format(job.format or ""))
         await self._handle_read_failure(job, rule, data)
@@ -136,7 +147,12 @@ class Prepare:
         assert job.sha256 is not None
         context = self._context
         order = DownscaleRequest(
-            job.source, job.sha256, job.stamp.size, job.width or 0, job.height or 0, replace(limits, allow_downscale=False)
+            job.source,
+            job.sha256,
+            job.stamp.size,
+            job.width or 0,
+            job.height or 0,
+            replace(limits, allow_downscale=False),
         )
         made: ValidImage | DownscaleFailed | DownscaleDeferred | Changed | Missing | Unreadable | None
         made = await self._find_cached(job, rule, order) or await self._downscale(job, rule, order)
@@ -184,7 +200,8 @@ class Prepare:
             f"read:{rule.name}", stat_file, job.source, follow_symlinks=rule.follow_symlinks
         )
         if isinstance(found, os.stat_result) and stamp_of(found) == job.stamp:
-            self._cache_downscaled(job.id, order, made)  # as the newest: it is about to be read
+            # as the newest: it is about to be read
+            self._cache_downscaled(job.id, order, made)
             return made
         self._evict_cached(job.id)
         return None
@@ -287,11 +304,17 @@ class Prepare:
             self._postpone(job, f"the outbox {rule.outbox} cannot be looked into: {found.reason}")
             return True
         message = f"skipped: {found} was there already"
-        moving = rule.on_success is OnSuccess.MOVE  # never deleted: nobody has compared the two
+        # never deleted: nobody has compared the two
+        moving = rule.on_success is OnSuccess.MOVE
         context.journal.move(
-            job, State.DONE, message, output=found, note=message, completed_at=context.clock.now(),
+            job,
+            State.DONE,
+            message,
+            output=found,
+            note=message,
+            completed_at=context.clock.now(),
             original=OriginalStatus.WAITING if moving else OriginalStatus.PRESENT,
-        )  # fmt: skip
+        )
         context.wakeups.dispose.notify()
         _log.info("job.skipped", job=job.id, rule=rule.name, path=job.source, output=found)
         return True

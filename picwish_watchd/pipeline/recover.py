@@ -27,7 +27,8 @@ def recover(context: StepContext) -> None:
     for job in journal.jobs(states=[State.FETCHING], oldest_first=True):
         kept = context.spool.result_path(job.id)
         result = inspect_result(kept) if kept.exists() else None
-        if isinstance(result, Result):  # it was synced, and the journal had not heard of it yet
+        # it was synced, and the journal had not heard of it yet
+        if isinstance(result, Result):
             journal.move(
                 job, State.DELIVERING, "its result was found in the spool", result=result, note=None, not_before=None
             )

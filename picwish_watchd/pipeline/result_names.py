@@ -19,11 +19,19 @@ def find_existing_for_candidate(rule: Rule, new: NewJob, now: float, job_id: int
         return None
     names = {
         render_output_name(
-            rule.filename, relative=new.relative, format=kind, rule=rule.name, type=new.type, task_id=None,
-            job_id=job_id, width=new.width or 0, height=new.height or 0, now=datetime.fromtimestamp(now).astimezone(),
+            rule.filename,
+            relative=new.relative,
+            format=kind,
+            rule=rule.name,
+            type=new.type,
+            task_id=None,
+            job_id=job_id,
+            width=new.width or 0,
+            height=new.height or 0,
+            now=datetime.fromtimestamp(now).astimezone(),
         )
         for kind in Format
-    }  # fmt: skip
+    }
     found = find_existing_image(rule.outbox, names)
     return found if isinstance(found, Path) else None
 
@@ -38,9 +46,17 @@ def numbered_names(name: PurePath) -> Iterator[PurePath]:
 def result_name(job: Job, rule: Rule, kind: Format, width: int, height: int, now: float) -> PurePath:
     """The name of a job's result below the outbox, by the rule's `filename`; ``now`` is in Unix seconds."""
     return render_output_name(
-        rule.filename, relative=job.relative, format=kind, rule=rule.name, type=job.type, task_id=job.task_id,
-        job_id=job.id, width=width, height=height, now=datetime.fromtimestamp(now).astimezone(),
-    )  # fmt: skip
+        rule.filename,
+        relative=job.relative,
+        format=kind,
+        rule=rule.name,
+        type=job.type,
+        task_id=job.task_id,
+        job_id=job.id,
+        width=width,
+        height=height,
+        now=datetime.fromtimestamp(now).astimezone(),
+    )
 
 
 def find_existing_result(rule: Rule, job: Job, now: float) -> Path | FolderUnavailable | None:

@@ -15,11 +15,16 @@ from picwish_watchd.pricing import PRICES
 class RetryAction(StrEnum):
     """How a job goes on after `retry`."""
 
-    DELIVER = "deliver"  #: what was paid for lies in the spool: it costs nothing
-    QUERY = "ask"  #: PicWish is asked for the old task first; only if that is gone it is submitted and paid again
-    SUBMIT = "submit"  #: submitted, and paid
-    WAIT = "wait"  #: a copy, held only with its first: it goes on with that one, at no cost of its own
-    REVALIDATE = "look"  #: never submitted so far: the file is judged again, and submitted if it is well now
+    #: what was paid for lies in the spool: it costs nothing
+    DELIVER = "deliver"
+    #: PicWish is asked for the old task first; only if that is gone it is submitted and paid again
+    QUERY = "ask"
+    #: submitted, and paid
+    SUBMIT = "submit"
+    #: a copy, held only with its first: it goes on with that one, at no cost of its own
+    WAIT = "wait"
+    #: never submitted so far: the file is judged again, and submitted if it is well now
+    REVALIDATE = "look"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +60,8 @@ def retry_jobs(
     for job in jobs:
         way = retry_plan(job, spool)
         current = journal.get(job.id)
-        if way is None or current is None or current.state is not job.state:  # released with its first, meanwhile
+        # released with its first, meanwhile
+        if way is None or current is None or current.state is not job.state:
             continue
         copies = journal.held_copies(job) if job.state is State.HELD else []
         price = 0 if way is RetryAction.DELIVER else prices.get(job.rule, PRICES[job.type])
@@ -78,7 +84,8 @@ def _restore_job(journal: Journal, job: Job, way: RetryAction) -> Job:
     if way is RetryAction.REVALIDATE:
         fresh |= Changes(sha256=None, format=None)
         if job.original in (OriginalStatus.GONE, OriginalStatus.REPLACED):
-            fresh["original"] = OriginalStatus.PRESENT  # what lies there now is what this job is about
+            # what lies there now is what this job is about
+            fresh["original"] = OriginalStatus.PRESENT
     return journal.move(job, to, words, **fresh)
 
 

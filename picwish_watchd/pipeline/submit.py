@@ -48,18 +48,26 @@ from picwish_watchd.scheduling.rate_limiter import Permit, RateLimiter, RequestK
 
 _log = structlog.get_logger()
 
-_PERMIT_TIMEOUT = 5.0  # seconds that a connection may wait for its slot: a server may close an idle one
-_RETRY_AFTER_MAX = 300.0  # seconds; no Retry-After keeps a job back for longer
-_BUSY_DELAY_MAX = 10.0  # seconds; the pacer slows down as well
-_MAX_PRICE = max(PRICES.values())  # credits that an image on its way to the first byte may cost
+# seconds that a connection may wait for its slot: a server may close an idle one
+_PERMIT_TIMEOUT = 5.0
+# seconds; no Retry-After keeps a job back for longer
+_RETRY_AFTER_MAX = 300.0
+# seconds; the pacer slows down as well
+_BUSY_DELAY_MAX = 10.0
+# credits that an image on its way to the first byte may cost
+_MAX_PRICE = max(PRICES.values())
 _PREPARED_SECONDS = (
-    0.2  # seconds of requests that are kept ready: to prepare one takes time, and a connection cannot wait for long
+    # seconds of requests that are kept ready: to prepare one takes time, and a connection cannot wait for long
+    0.2
 )
 _UNANSWERED_SECONDS = (
-    5.0  # seconds of requests that may be without an answer: should it never come, so many are in doubt
+    # seconds of requests that may be without an answer: should it never come, so many are in doubt
+    5.0
 )
-_MIN_UNANSWERED = 4  # POSTs that may be so at any rate
-_IDLE_SECONDS = 1.0  # seconds between looks at the journal when no bell rings
+# POSTs that may be so at any rate
+_MIN_UNANSWERED = 4
+# seconds between looks at the journal when no bell rings
+_IDLE_SECONDS = 1.0
 
 
 class _SubmitDeferredError(Exception):
@@ -78,9 +86,12 @@ class Submit:
         self._memory_budget = budget
         self._collect = collect
         self._prepare = Prepare(context)
-        self._preparing: dict[int, str] = {}  # job -> rule; on their way to the first byte, `queued` in the journal
-        self._downscaling: set[int] = set()  # of these, jobs of which a smaller image is made first
-        self._unanswered: set[int] = set()  # jobs; of `sync: 0`, where an answer comes soon
+        # job -> rule; on their way to the first byte, `queued` in the journal
+        self._preparing: dict[int, str] = {}
+        # of these, jobs of which a smaller image is made first
+        self._downscaling: set[int] = set()
+        # jobs; of `sync: 0`, where an answer comes soon
+        self._unanswered: set[int] = set()
         self._scheduler = FairScheduler(context.journal, context.clock, lambda: context.config.rules)
 
     async def run(self) -> None:
@@ -103,7 +114,8 @@ class Submit:
         context = self._context
         hanging = {rule for rule in self._preparing.values() if self._is_stuck(rule)}
         for stuck in (job for job, rule in self._preparing.items() if rule in hanging):
-            self._gate.end_attempt(stuck)  # another one may try whether the gate may open
+            # another one may try whether the gate may open
+            self._gate.end_attempt(stuck)
         if not self._gate.can_submit() or self._rate_limiter.seconds_until_permit > _PERMIT_TIMEOUT / 2:
             return None
         shrinking = sum(self._preparing[job] not in hanging for job in self._downscaling)
@@ -111,9 +123,11 @@ class Submit:
         if going - shrinking >= max(2, min(16, round(context.config.api.qps * _PREPARED_SECONDS))):
             return None
         if len(self._unanswered) + going >= max(_MIN_UNANSWERED, round(context.config.api.qps * _UNANSWERED_SECONDS)):
-            return None  # PicWish may have gone silent
+            # PicWish may have gone silent
+            return None
         if self._collect.has_expiring_tasks():
-            return None  # it would get no slot, and its connection would wait for one in vain
+            # it would get no slot, and its connection would wait for one in vain
+            return None
         if context.journal.unsaved() + going >= self._collect.pending_limit():
             return None
         shortage = None
@@ -123,7 +137,8 @@ class Submit:
             if job is None or rule.name in hanging:
                 continue
             if shrinking and self._prepare.needs_downscale(job, rule):
-                continue  # its turn comes when the one before it is made: others are not to wait for that
+                # its turn comes when the one before it is made: others are not to wait for that
+                continue
             short = purse.why_exceeded(context.journal, PRICES[rule.type] + _MAX_PRICE * len(self._preparing))
             if short is None:
                 self._gate.update_budget(None)
@@ -189,7 +204,8 @@ class Submit:
         request, sent = asked
         del asked
         posting = self._context.client.create(request, sink=sink, started=started, sent=lease.release, ready=ready)
-        del request  # or this frame would keep the image in memory until PicWish answers
+        # or this frame would keep the image in memory until PicWish answers
+        del request
         try:
             return await posting
         finally:
@@ -203,7 +219,8 @@ class Submit:
         upload = await self._prepare.read_upload(job, rule)
         if job.id in self._downscaling:
             self._downscaling.discard(job.id)
-            self._context.wakeups.submit.notify()  # the next one may be made smaller meanwhile
+            # the next one may be made smaller meanwhile
+            self._context.wakeups.submit.notify()
         if upload is None:
             return None
         kind = upload.format
@@ -245,10 +262,20 @@ class Submit:
         if sent is not None:
             message = f"sending {sent.size} bytes to PicWish: made smaller, to {sent.width} x {sent.height}"
         context.journal.move(
-            job, State.SUBMITTING, message, sent=sent,
-            reserve=PRICES[rule.type], caps=caps, type=rule.type, return_type=rule.return_type, sync=rule.sync,
-            submitted_at=context.clock.now(), task_id=None, problem=None, note=None,
-        )  # fmt: skip
+            job,
+            State.SUBMITTING,
+            message,
+            sent=sent,
+            reserve=PRICES[rule.type],
+            caps=caps,
+            type=rule.type,
+            return_type=rule.return_type,
+            sync=rule.sync,
+            submitted_at=context.clock.now(),
+            task_id=None,
+            problem=None,
+            note=None,
+        )
 
     async def _record_outcome(self, job_id: int, outcome: CreateOutcome, sink: Path) -> None:
         """Settles the outcome, and keeps trying while the journal's disk is full or another program locks it."""
@@ -317,17 +344,27 @@ class Submit:
         _log.info("task.accepted", job=job.id, rule=job.rule, path=job.source, task=task_id)
         self._gate.clear_reasons(CloseReason.API_DOWN, CloseReason.UNAUTHORIZED)
         return self._context.journal.move(
-            job, State.PENDING, f"PicWish took it as task {task_id}" if task_id else "PicWish took it",
-            task_id=task_id, answer=answer, attempts=job.attempts + 1, refusals=0, not_before=None,
-        )  # fmt: skip
+            job,
+            State.PENDING,
+            f"PicWish took it as task {task_id}" if task_id else "PicWish took it",
+            task_id=task_id,
+            answer=answer,
+            attempts=job.attempts + 1,
+            refusals=0,
+            not_before=None,
+        )
 
     def _requeue(self, job: Job, message: str, *, pause: float) -> None:
         """Provably not accepted: queued again, at no cost."""
         _log.warning("submit.not_accepted", job=job.id, rule=job.rule, path=job.source, reason=message)
         self._context.journal.move(
-            job, State.QUEUED, message,
-            charge=Charge.RELEASED, refusals=job.refusals + 1, not_before=self._context.clock.now() + pause,
-        )  # fmt: skip
+            job,
+            State.QUEUED,
+            message,
+            charge=Charge.RELEASED,
+            refusals=job.refusals + 1,
+            not_before=self._context.clock.now() + pause,
+        )
 
     def _defer_unsent(self, job: Job, message: str) -> None:
         """Nothing left this machine: the job never left `queued`; the gate closes until PicWish answers a probe."""

@@ -13,10 +13,12 @@ from picwish_watchd.fs.mounts import Mount, canonical_mount_of
 from picwish_watchd.outbox.availability import ensure_usable, why_unavailable
 from picwish_watchd.outbox.publish import remove_stale_parts
 
-if TYPE_CHECKING:  # `why` and `plan` ask where folders lie, and do without what only the daemon has
+# `why` and `plan` ask where folders lie, and do without what only the daemon has
+if TYPE_CHECKING:
     from picwish_watchd.pipeline.context import StepContext
 
-_SWEEP_INTERVAL = 300.0  # seconds until a folder is swept again that could not be swept to its end
+# seconds until a folder is swept again that could not be swept to its end
+_SWEEP_INTERVAL = 300.0
 
 
 class Sweeper:
@@ -24,7 +26,8 @@ class Sweeper:
 
     def __init__(self, context: "StepContext") -> None:
         self._context = context
-        self._due_at: dict[Path, float] = {}  # monotonic; math.inf: it is swept
+        # Monotonic seconds; math.inf once the folder is swept.
+        self._due_at: dict[Path, float] = {}
 
     async def sweep(self, rule: Rule, folder: Path) -> None:
         """Sweeps ``folder``, of ``rule``, if it was not yet and is there; what is being written meanwhile stays."""

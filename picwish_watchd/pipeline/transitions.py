@@ -35,9 +35,13 @@ def mark_in_doubt(context: StepContext, job: Job, code: ErrorCode, message: str,
     if context.config.charging is Charging.AT_LEAST_ONCE and job.attempts < context.config.max_attempts:
         _log.warning("job.doubt_queued_again", job=job.id, rule=job.rule, path=job.source, reason=message)
         moved = context.journal.move(
-            job, State.QUEUED, f"{message}; queued again, as charging: at-least-once asks",
-            charge=charge, not_before=context.clock.now() + context.backoff_delay(job.attempts), task_id=None,
-        )  # fmt: skip
+            job,
+            State.QUEUED,
+            f"{message}; queued again, as charging: at-least-once asks",
+            charge=charge,
+            not_before=context.clock.now() + context.backoff_delay(job.attempts),
+            task_id=None,
+        )
         context.wakeups.submit.notify()
         return moved
     price = PRICES[job.type]
@@ -69,10 +73,13 @@ def handle_task_failure(context: StepContext, job: Job, outcome: TaskFailed) -> 
     pause = context.backoff_delay(job.attempts - 1)
     _log.warning("task.failed", job=job.id, rule=job.rule, path=job.source, reason=message, again_in=pause)
     moved = context.journal.move(
-        job, State.QUEUED, f"{message} Tried again in {pause:.0f} s (try {job.attempts + 1} of "
-        f"{context.config.max_attempts}).",
-        charge=Charge.RELEASED, answer=answer, not_before=context.clock.now() + pause,
-    )  # fmt: skip
+        job,
+        State.QUEUED,
+        f"{message} Tried again in {pause:.0f} s (try {job.attempts + 1} of {context.config.max_attempts}).",
+        charge=Charge.RELEASED,
+        answer=answer,
+        not_before=context.clock.now() + pause,
+    )
     context.wakeups.submit.notify()
     return moved
 
@@ -81,9 +88,14 @@ def _end_job(context: StepContext, job: Job, state: State, problem: Problem, cha
     _log.warning(f"job.{state}", job=job.id, rule=job.rule, path=job.source, code=problem.code, reason=problem.message)
     staying = OriginalStatus.WAITING if context.rule_of(job).on_failure is OnFailure.MOVE else OriginalStatus.PRESENT
     moved = context.journal.move(
-        job, state, problem.message,
-        charge=charge, problem=problem, completed_at=context.clock.now(), not_before=None,
+        job,
+        state,
+        problem.message,
+        charge=charge,
+        problem=problem,
+        completed_at=context.clock.now(),
+        not_before=None,
         original=_ORIGINAL_BY_ERROR.get(problem.code, staying),
-    )  # fmt: skip
+    )
     context.wakeups.dispose.notify()
     return moved

@@ -106,9 +106,11 @@ def _way_back(scene: Scene, job: Job) -> str:
         if rule is not None and job.sha256:
             first = find_first_job(scene.journal, job.sha256, rule, job, scene.silent)
         if first is not None and first.state is State.HELD:
-            return f"retry its first, job {first.id}: `picwish-watchd why {printable_path(first.source)}` tells how; {show}"
+            why = f"`picwish-watchd why {printable_path(first.source)}`"
+            return f"retry its first, job {first.id}: {why} tells how; {show}"
     way = None
-    with suppress(OSError):  # the spool is the daemon's, and may be shut to who asks
+    # the spool is the daemon's, and may be shut to who asks
+    with suppress(OSError):
         way = retry_plan(job, Spool(spool_folder(scene.config.journal)))
     missing = "put the file back first; " if _missing(scene, job.source) else ""
     match way:

@@ -15,43 +15,64 @@ from picwish_watchd.wording import pluralize, render_approval_wait
 
 _AT_PICWISH = (State.SUBMITTING, State.PENDING, State.FETCHING)
 _MOVING = (State.QUEUED, *_AT_PICWISH)
-_LEARNT_FROM = 50  # tasks
-_LATELY = 20  # images
-_STOPS = 2  # of the pauses between them so many are none of the pace: a budget, a night, an outage
-_NO_PACE = 3600.0  # nor is any that lasts so long (seconds): a small budget buys a few images a day
-_TRYING = 2.0  # seconds after its pause until a job was tried again: till then it waits for the same
-_LOOKED_AT = 20  # images of a rule, the oldest: if none of the queued ones may go, the rule waits
+# tasks
+_LEARNT_FROM = 50
+# images
+_LATELY = 20
+# of the pauses between them so many are none of the pace: a budget, a night, an outage
+_STOPS = 2
+# nor is any that lasts so long (seconds): a small budget buys a few images a day
+_NO_PACE = 3600.0
+# seconds after its pause until a job was tried again: till then it waits for the same
+_TRYING = 2.0
+# images of a rule, the oldest: if none of the queued ones may go, the rule waits
+_LOOKED_AT = 20
 
-Counts = Mapping[str, Mapping[State, int]]  #: jobs by rule and state
+#: jobs by rule and state
+Counts = Mapping[str, Mapping[State, int]]
 
 
 class Work(NamedTuple):
     """What is left to do, in images."""
 
-    polled: int  #: queued, of rules with ``sync: 0``
-    awaited: int  #: queued, of rules with ``sync: 1``
-    running: int  #: at PicWish
-    credits: int  #: that the queued ones cost at most; copies cost nothing
+    #: queued, of rules with ``sync: 0``
+    polled: int
+    #: queued, of rules with ``sync: 1``
+    awaited: int
+    #: at PicWish
+    running: int
+    #: that the queued ones cost at most; copies cost nothing
+    credits: int
 
 
 class Pace(NamedTuple):
     """What limits it."""
 
-    rate: float  #: requests a second
-    typical: float  #: seconds that half of the tasks need
-    longest: float  #: seconds that nine tasks of ten need
-    at_once: int  #: tasks at PicWish, at most
-    lately: float = 0.0  #: seconds an image, as the last ones went while others waited: a narrow line shows there
+    #: requests a second
+    rate: float
+    #: seconds that half of the tasks need
+    typical: float
+    #: seconds that nine tasks of ten need
+    longest: float
+    #: tasks at PicWish, at most
+    at_once: int
+    #: seconds an image, as the last ones went while others waited: a narrow line shows there
+    lately: float = 0.0
 
 
 class Forecast(NamedTuple):
     """A backlog's end. ``seconds`` is None where it waits for something that no time can be given for."""
 
-    images: int  #: queued or at PicWish; not those that wait for `approve`
-    per_hour: float  #: images, as long as there are enough of them
-    seconds: float | None  #: from now
-    credits: int  #: at most
-    waits_for: tuple[str, ...]  #: sentences
+    #: queued or at PicWish; not those that wait for `approve`
+    images: int
+    #: images, as long as there are enough of them
+    per_hour: float
+    #: from now
+    seconds: float | None
+    #: at most
+    credits: int
+    #: sentences
+    waits_for: tuple[str, ...]
 
     def text(self) -> str:
         """For people; empty without a backlog."""
@@ -117,7 +138,8 @@ def survey(
     busy = {rule.type for rule in outline.rules if any(counts.get(rule.name, {}).get(state) for state in _MOVING)}
     going = predict(work, _pace(outline, journal, rate, lately, busy), waits, collecting=collecting)
     besides = (*_undelivered(journal, now, counts), *_held_floods(outline, floods))
-    return going._replace(waits_for=going.waits_for + besides)  # told, and no part of the promise
+    # told, and no part of the promise
+    return going._replace(waits_for=going.waits_for + besides)
 
 
 def delays(journal: Overview, now: float, counts: Counts) -> list[str]:

@@ -29,7 +29,8 @@ from picwish_watchd.pipeline.result_names import find_existing_for_candidate
 from picwish_watchd.pricing import PRICES
 from picwish_watchd.scheduling.credit_budget import CreditBudget
 
-_FAR = 3660  # days: nobody plans further
+# days: nobody plans further
+_FAR = 3660
 
 
 @dataclass(slots=True)
@@ -37,28 +38,44 @@ class Ahead:
     """What lies ahead of one rule, in numbers of files; queued jobs count."""
 
     rule: str
-    images: int = 0  #: to be paid for
-    copies: int = 0  #: delivered from a result that is, or will be, there; and results of ours that came back
-    rejected: int = 0  #: would be refused as they stand
-    credits: int = 0  #: what the images cost
-    not_whole: int = 0  #: still being written: not judged yet
-    unreadable: int = 0  #: files and subfolders that cannot be read
-    held: int = 0  #: jobs that wait for a person, and new copies of them
-    skipped: int = 0  #: a result of their name is there already (`if_exists: skip`): they cost nothing
-    flood: int = 0  #: of the images and copies: those that `budget.burst` would hold until `approve`
-    under_way: int = 0  #: submitted already: nothing more is paid for them
-    away: str | None = None  #: why the inbox could not be looked at
-    contents: dict[str, bool] = field(default_factory=dict)  #: SHA-256 of what was counted; whether it is held
+    #: to be paid for
+    images: int = 0
+    #: delivered from a result that is, or will be, there; and results of ours that came back
+    copies: int = 0
+    #: would be refused as they stand
+    rejected: int = 0
+    #: what the images cost
+    credits: int = 0
+    #: still being written: not judged yet
+    not_whole: int = 0
+    #: files and subfolders that cannot be read
+    unreadable: int = 0
+    #: jobs that wait for a person, and new copies of them
+    held: int = 0
+    #: a result of their name is there already (`if_exists: skip`): they cost nothing
+    skipped: int = 0
+    #: of the images and copies: those that `budget.burst` would hold until `approve`
+    flood: int = 0
+    #: submitted already: nothing more is paid for them
+    under_way: int = 0
+    #: why the inbox could not be looked at
+    away: str | None = None
+    #: SHA-256 of what was counted; whether it is held
+    contents: dict[str, bool] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Means:
     """What the budget lets happen to a plan. None where there is no limit."""
 
-    left_today: int | None  #: credits
-    left_this_month: int | None  #: credits
-    waiting: int = 0  #: images that are not bought today for want of budget
-    until: date | None = None  #: the day on which the last of them is bought, at the earliest; None: today, or never
+    #: credits
+    left_today: int | None
+    #: credits
+    left_this_month: int | None
+    #: images that are not bought today for want of budget
+    waiting: int = 0
+    #: the day on which the last of them is bought, at the earliest; None: today, or never
+    until: date | None = None
 
 
 @dataclass(slots=True)
@@ -66,7 +83,8 @@ class _Queue:
     """Images of one rule that are to be bought."""
 
     priority: int
-    price: int  #: credits, of each
+    #: credits, of each
+    price: int
     images: int
 
 
@@ -78,7 +96,8 @@ class _Ask:
     journal: JournalReader
     rule: Rule
     now: float
-    silent: frozenset[Path]  #: folders that do not answer
+    #: folders that do not answer
+    silent: frozenset[Path]
 
 
 def plan(config: Config, journal: JournalReader, now: float) -> list[Ahead]:

@@ -18,7 +18,8 @@ from picwish_watchd.pricing import PRICES
 from picwish_watchd.scheduling.credit_budget import CreditBudget
 from picwish_watchd.wording import pluralize, printable_path
 
-_LOOKED_AT = 20  # queued images of a rule: one alone may wait for something of its own
+# queued images of a rule: one alone may wait for something of its own
+_LOOKED_AT = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,8 @@ class Scene:
     now: float
     pid: int | None
     told: dict[str, Any]
-    silent: frozenset[Path]  #: paths that do not answer, as on a mount that hangs: whoever asks them hangs as well
+    #: paths that do not answer, as on a mount that hangs: whoever asks them hangs as well
+    silent: frozenset[Path]
 
     @classmethod
     def of(cls, config: Config, journal: JournalReader, now: float, asked: Path) -> Self:
@@ -66,7 +68,8 @@ class Scene:
         """Why nobody looks into the rule's inbox now."""
         if self.pid is None:
             return Stop("the daemon does not run", "start `picwish-watchd run`")
-        if not self.told:  # it has just started
+        # it has just started
+        if not self.told:
             return None
         seen = self.told.get("rules", {}).get(rule.name)
         if seen is None:
@@ -101,7 +104,8 @@ class Scene:
             return None
         if self.journal.arrived_since(rule.name, self.now - burst.per, burst.images) < burst.images:
             return None
-        held = f"{pluralize(burst.images, 'image')} of {rule.name} came within {burst.per:g} s: budget.burst holds the rest"
+        images = pluralize(burst.images, "image")
+        held = f"{images} of {rule.name} came within {burst.per:g} s: budget.burst holds the rest"
         return Stop(held, f"`picwish-watchd approve {rule.name}` once it is queued lets it go")
 
     def outbox_away(self, rule: Rule) -> str | None:
@@ -131,7 +135,8 @@ class Scene:
                 continue
             try:
                 found = os.statvfs(folder)
-            except OSError:  # not made yet, or shut to who asks
+            except OSError:
+                # not made yet, or shut to who asks
                 continue
             free = found.f_bavail * found.f_frsize
             if free < least:

@@ -14,8 +14,10 @@ from picwish_watchd.pipeline.gate import Gate
 from picwish_watchd.pipeline.inboxes import Inboxes
 from picwish_watchd.scheduling.rate_limiter import RateLimiter
 
-_AGAIN = 10.0  # seconds until the journal is tried again that did not take it
-_COUNTED = 10.0  # seconds from one report to the next that only has newer figures
+# seconds until the journal is tried again that did not take it
+_AGAIN = 10.0
+# seconds from one report to the next that only has newer figures
+_COUNTED = 10.0
 
 
 class Report:
@@ -24,11 +26,15 @@ class Report:
     def __init__(self, context: StepContext, gate: Gate, desks: Inboxes, pacer: RateLimiter) -> None:
         self._context, self._gate, self._desks, self._pacer = context, gate, desks, pacer
         self._started = context.clock.now()
-        self._again = math.inf  # when a report that the journal did not take is to be repeated (monotonic)
-        self._told_at = -math.inf  # monotonic
-        self._told_event = 0  # the last line of history that is counted in it
+        # when a report that the journal did not take is to be repeated (monotonic)
+        self._again = math.inf
+        # monotonic
+        self._told_at = -math.inf
+        # the last line of history that is counted in it
+        self._told_event = 0
         self._told_rate: tuple[float, float] | None = None
-        self.refused = ""  #: why the last reload changed nothing
+        #: why the last reload changed nothing
+        self.refused = ""
 
     def tell(self, *, synced: bool = True) -> None:
         """Writes it down; not ``synced``: without the disk's word for it, as it is soon written again.

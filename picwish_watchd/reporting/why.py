@@ -40,16 +40,19 @@ class Why:
     reason: str
     advice: str | None = None
     known: bool = True
-    earlier: tuple[int, ...] = ()  #: ids of older jobs of the same path, newest first
+    #: ids of older jobs of the same path, newest first
+    earlier: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class _Place:
     """A path below a folder of the configuration."""
 
-    what: str  #: "inbox", "outbox", "archive" or "failed folder"
+    #: "inbox", "outbox", "archive" or "failed folder"
+    what: str
     rule: Rule
-    root: Path  #: as the configuration spells it
+    #: as the configuration spells it
+    root: Path
     relative: Path
 
     @property
@@ -156,7 +159,8 @@ def _of_jobs(scene: Scene, path: Path, jobs: list[Job], place: _Place | None = N
     if ours and stamp_of(found) == job.stamp:
         return told
     seen = sight(scene, place.rule, place.relative, job)
-    if seen is None:  # only touched: its content is that of the job
+    # only touched: its content is that of the job
+    if seen is None:
         return told
     news = "another file lies there now" if fate else "it has changed since"
     if isinstance(seen, NotTaken):
@@ -207,7 +211,8 @@ def _of_moved(journal: JournalReader, path: Path, name: Path) -> Why | None:
             continue
         what = "it tells, for scripts, why that job ended so: " if ending else ""
         gone = "" if os.path.lexists(path) else "; it is not there any more"
-        reason = f"{what}the original of job {job.id}, which is {job.state}, was moved here from {printable_path(job.source)}"
+        source = printable_path(job.source)
+        reason = f"{what}the original of job {job.id}, which is {job.state}, was moved here from {source}"
         advice = None
         if job.state is not State.DONE:
             advice = f"mend it and put it back into the inbox; `picwish-watchd show {job.id}` tells what was wrong"

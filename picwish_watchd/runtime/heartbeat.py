@@ -2,7 +2,8 @@
 
 from picwish_watchd.clock import Clock
 
-_BEAT_TIMEOUT = 10.0  # seconds; an idle loop looks at the journal every 5 s at the latest, a busy one more often
+# seconds; an idle loop looks at the journal every 5 s at the latest, a busy one more often
+_BEAT_TIMEOUT = 10.0
 
 
 class Heartbeat:

@@ -19,11 +19,15 @@ _log = structlog.get_logger()
 P = ParamSpec("P")
 T = TypeVar("T")
 
-STUCK_TIMEOUT = 5.0  #: seconds after which a call counts as hanging
-_RETRY_DELAY = 1.0  # seconds until a thread is tried again that the system had no room for
-_LOG_INTERVAL = 60.0  # seconds
+#: seconds after which a call counts as hanging
+STUCK_TIMEOUT = 5.0
+# seconds until a thread is tried again that the system had no room for
+_RETRY_DELAY = 1.0
+# seconds
+_LOG_INTERVAL = 60.0
 _ADVICE = "raise TasksMax= of the service, ulimit -u, or the container's limit of pids"
-_LOOP_THREADS = 4  # threads that look names up and write results
+# threads that look names up and write results
+_LOOP_THREADS = 4
 
 
 class KeyedExecutor:
@@ -35,10 +39,14 @@ class KeyedExecutor:
     def __init__(self) -> None:
         self._workers: dict[str, _Worker] = {}
         self._running_count = 0
-        self._started_at: dict[str, float] = {}  # lane -> when its call that is under way was begun
-        self._lock = threading.Lock()  # calls return in their own threads
-        self._threadless_keys: set[str] = set()  # lanes that wait for a thread
-        self._logged_at = -math.inf  # when that was last told (monotonic seconds)
+        # lane -> when its call that is under way was begun
+        self._started_at: dict[str, float] = {}
+        # calls return in their own threads
+        self._lock = threading.Lock()
+        # lanes that wait for a thread
+        self._threadless_keys: set[str] = set()
+        # when that was last told (monotonic seconds)
+        self._logged_at = -math.inf
         self._closed = False
 
     async def run(self, lane: str, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -126,7 +134,8 @@ def create_loop_executor() -> ThreadPoolExecutor:
     return pool
 
 
-_Call = tuple[Callable[[], object], Callable[[], object]]  # what to do, and how to give it up
+# what to do, and how to give it up
+_Call = tuple[Callable[[], object], Callable[[], object]]
 
 
 class _Worker:
@@ -155,4 +164,5 @@ class _Worker:
     def _run_calls(self) -> None:
         while (call := self.calls.get()) is not None:
             call[0]()
-            del call  # what it answered may be 30 MB
+            # what it answered may be 30 MB
+            del call

@@ -6,7 +6,8 @@ from picwish_watchd.clock import day_start, month_start
 from picwish_watchd.journal.status_reader import Overview
 from picwish_watchd.wording import pluralize
 
-if TYPE_CHECKING:  # `status` knows a budget from the outline, and does without the schema
+# `status` knows a budget from the outline, and does without the schema
+if TYPE_CHECKING:
     from picwish_watchd.config.schema import Budget
     from picwish_watchd.config.summary import Outline
 

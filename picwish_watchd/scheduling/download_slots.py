@@ -7,12 +7,18 @@ from contextlib import asynccontextmanager
 from picwish_watchd.clock import Clock
 
 _MAX_QUICK = 4
-_MAX_TOTAL = 12  # on a narrow line more would only share it, until none is done in its time
-_SLOW_AFTER = 10.0  # seconds
-_COLLECT_SECONDS = 1200.0  # seconds in which the line is to bring all that lies at PicWish: it lies there for one hour
-_SMOOTHING = 8  # downloads, until another pace of the line is believed
-_DECAY = 0.9  # what each download that need not wait leaves of that: the line may be a better one by now
-_GROWTH_PER_RESULT = 4  # tasks more at once, for each result that has come home
+# on a narrow line more would only share it, until none is done in its time
+_MAX_TOTAL = 12
+# seconds
+_SLOW_AFTER = 10.0
+# seconds in which the line is to bring all that lies at PicWish: it lies there for one hour
+_COLLECT_SECONDS = 1200.0
+# downloads, until another pace of the line is believed
+_SMOOTHING = 8
+# what each download that need not wait leaves of that: the line may be a better one by now
+_DECAY = 0.9
+# tasks more at once, for each result that has come home
+_GROWTH_PER_RESULT = 4
 
 
 class DownloadSlots:
@@ -27,8 +33,10 @@ class DownloadSlots:
         self._quick_slots = asyncio.Semaphore(_MAX_QUICK)
         self._total_slots = asyncio.Semaphore(_MAX_TOTAL)
         self._waiting_count = 0
-        self._last_end_at: float | None = None  # when the last one was over while others waited
-        self._seconds_per_download = 0.0  # seconds between the ends of two, while others wait
+        # when the last one was over while others waited
+        self._last_end_at: float | None = None
+        # seconds between the ends of two, while others wait
+        self._seconds_per_download = 0.0
         self._result_count = 0
 
     @asynccontextmanager

@@ -16,31 +16,45 @@ from collections.abc import Iterable
 from functools import cache, lru_cache
 from itertools import pairwise
 
-_PRIOR_MEDIAN = 8.0  # seconds
+# seconds
+_PRIOR_MEDIAN = 8.0
 _PRIOR_SIGMA = 0.3
-_MAX_SAMPLES = 200  # tasks
-_MIN_SAMPLES = 8  # fewer say nothing yet about the spread; so many in a row that are unlike the law are a new one
+# tasks
+_MAX_SAMPLES = 200
+# fewer say nothing yet about the spread; so many in a row that are unlike the law are a new one
+_MIN_SAMPLES = 8
 _CONFIDENT_SAMPLES = 50
-_OUTLIER_SHARE = 0.1  # the share of tasks, at either end, that are unlike the law
+# the share of tasks, at either end, that are unlike the law
+_OUTLIER_SHARE = 0.1
 _SIGMA_MIN, _SIGMA_MAX = 0.1, 1.0
 _QUERY_COST = (
-    0.15  # seconds of latency that a query is worth, at a median of `_PRIOR_MEDIAN`; grows with its square root
+    # seconds of latency that a query is worth, at a median of `_PRIOR_MEDIAN`; grows with its square root
+    0.15
 )
 _STRAY_SHARE = (
-    0.05  # the share of tasks that follow a wider law: without them a slow one would be asked for without end
+    # the share of tasks that follow a wider law: without them a slow one would be asked for without end
+    0.05
 )
-_STRAY_EXTRA_SIGMA = 0.8  # by so much is their sigma
-_TAIL_GROWTH = 1.15  # beyond the 99 % point each query comes at an age at least so much higher
-_FIRST_POLL_AGE = 0.25  # seconds; before anything is learnt
-_COLLECT_SECONDS = 1200.0  # seconds; of tasks that take longer no more are made at once: their results live one hour
-_MIN_PENDING, _MAX_PENDING = 4, 5000  # tasks at PicWish at once
+# by so much is their sigma
+_STRAY_EXTRA_SIGMA = 0.8
+# beyond the 99 % point each query comes at an age at least so much higher
+_TAIL_GROWTH = 1.15
+# seconds; before anything is learnt
+_FIRST_POLL_AGE = 0.25
+# seconds; of tasks that take longer no more are made at once: their results live one hour
+_COLLECT_SECONDS = 1200.0
+# tasks at PicWish at once
+_MIN_PENDING, _MAX_PENDING = 4, 5000
 _CLOCK_TOLERANCE = (
-    1.0  # seconds by which PicWish's clocks may differ from what is seen from here: a line, a whole second
+    # seconds by which PicWish's clocks may differ from what is seen from here: a line, a whole second
+    1.0
 )
 _PROOFS_TO_TRUST = (
-    3  # tasks that were seen unfinished and agree with what PicWish tells of them, until it is believed again
+    # tasks that were seen unfinished and agree with what PicWish tells of them, until it is believed again
+    3
 )
-_MAX_SIGMAS = 9.0  # sigmas; beyond that lies 1e-19 of all
+# sigmas; beyond that lies 1e-19 of all
+_MAX_SIGMAS = 9.0
 
 
 def normal_cdf(z: float) -> float:
@@ -48,14 +62,16 @@ def normal_cdf(z: float) -> float:
     return 0.5 * math.erfc(-z / math.sqrt(2))
 
 
-@lru_cache(maxsize=64)  # the same few are asked for again and again
+# the same few are asked for again and again
+@lru_cache(maxsize=64)
 def normal_quantile(share: float) -> float:
     """The ``z`` below which ``share`` (0 to 1, exclusive) of a standard normal law lies.
 
     `statistics` knows both, and takes a tenth of the time to load that `status` has beside an interpreter.
     """
     low, high = -_MAX_SIGMAS, _MAX_SIGMAS
-    for _ in range(60):  # halves: exact to the last bit
+    # halves: exact to the last bit
+    for _ in range(60):
         middle = (low + high) / 2
         low, high = (middle, high) if normal_cdf(middle) < share else (low, middle)
     return (low + high) / 2
@@ -71,9 +87,12 @@ class DurationModel:
         self._durations: deque[float] = deque(maxlen=_MAX_SAMPLES)
         self._outlier_signs: deque[int] = deque(
             maxlen=_MIN_SAMPLES
-        )  # of the last ones: -1 faster than the law, 1 slower, 0 like it
-        self._interval_count = 0  # how many times lay within a wide interval
-        self._proofs_needed = 0  # so many proofs are wanted
+            # of the last ones: -1 faster than the law, 1 slower, 0 like it
+        )
+        # how many times lay within a wide interval
+        self._interval_count = 0
+        # so many proofs are wanted
+        self._proofs_needed = 0
         self._fit()
         for seconds in [seconds for seconds, _ in zip(newest_first, range(_MAX_SAMPLES), strict=False)][::-1]:
             self.observe(seconds)
@@ -99,13 +118,15 @@ class DurationModel:
             if not agrees:
                 self._proofs_needed = _PROOFS_TO_TRUST
             elif self._proofs_needed == 0:
-                coarse = _CLOCK_TOLERANCE if told.is_integer() else 0.0  # cut off to whole seconds
+                # cut off to whole seconds
+                coarse = _CLOCK_TOLERANCE if told.is_integer() else 0.0
                 low, high = max(open_at, told - coarse), min(done_at, told + coarse)
                 return self.spread_within(low, high) if low < high else min(max(open_at, told), done_at)
             elif open_at > 0:
                 self._proofs_needed -= 1
         if done_at <= 0:
-            return self.quantile(0.5)  # nothing was seen: a clock was set back meanwhile
+            # nothing was seen: a clock was set back meanwhile
+            return self.quantile(0.5)
         return self.spread_within(open_at, done_at) if open_at < done_at else done_at
 
     def spread_within(self, low: float, high: float) -> float:
@@ -115,7 +136,8 @@ class DurationModel:
         drag it to the moments at which they happened to be asked for.
         """
         self._interval_count += 1
-        part = (self._interval_count * 0.6180339887) % 1.0  # the golden ratio: evenly spread however many there are
+        # the golden ratio: evenly spread however many there are
+        part = (self._interval_count * 0.6180339887) % 1.0
         below, above = self.share_done(low), self.share_done(high)
         share = below + part * (above - below)
         if not 1e-9 < share < 1 - 1e-9:
@@ -133,7 +155,8 @@ class DurationModel:
         Of tasks that were begun together the quickest end first, and the law looks narrower than it is.
         """
         seen = max(self._durations, default=_PRIOR_P99)
-        learnt = min(self.quantile(0.99), 2 * max(seen, _PRIOR_MEDIAN))  # between two laws the spread looks huge
+        # between two laws the spread looks huge
+        learnt = min(self.quantile(0.99), 2 * max(seen, _PRIOR_MEDIAN))
         return learnt if len(self._durations) >= _CONFIDENT_SAMPLES else max(learnt, _PRIOR_P99)
 
     def share_done(self, age: float) -> float:

@@ -7,7 +7,8 @@ from picwish_watchd.config.schema import Rule
 from picwish_watchd.journal.reader import JournalReader
 
 _STARVATION_SECONDS = (
-    600.0  # seconds in which none of a rule's images went although one waited: then one goes before all others
+    # seconds in which none of a rule's images went although one waited: then one goes before all others
+    600.0
 )
 
 
@@ -18,12 +19,15 @@ class FairScheduler:
         """``rules``: those in force now; a reload may replace them."""
         self._journal, self._clock, self._rules = journal, clock, rules
         self._turn_count = 0
-        self._last_turns: dict[str, int] = {}  # by rule: when its last turn was, in turns
+        # by rule: when its last turn was, in turns
+        self._last_turns: dict[str, int] = {}
         self._started_at = clock.monotonic()
-        self._served_at: dict[str, float] = {}  # the same, in monotonic seconds
+        # the same, in monotonic seconds
+        self._served_at: dict[str, float] = {}
         self._boosted_rules: set[str] = (
             set()
-        )  # rules that were let go before higher priorities, and ask for their slot next
+            # rules that were let go before higher priorities, and ask for their slot next
+        )
 
     def ordered_rules(self) -> list[Rule]:
         """All rules, the one whose turn it is first; not all of them have an image to send."""

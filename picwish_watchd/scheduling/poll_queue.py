@@ -6,14 +6,17 @@ from dataclasses import dataclass
 from heapq import merge
 from itertools import islice
 
-_CANDIDATE_COUNT = 16  # of the tasks that are due so many, those that were due first, are compared
-_MIN_PROBABILITY = 0.5  # a task of a higher priority goes before the others once it is as likely done as not
+# of the tasks that are due so many, those that were due first, are compared
+_CANDIDATE_COUNT = 16
+# a task of a higher priority goes before the others once it is as likely done as not
+_MIN_PROBABILITY = 0.5
 
 #: Results live one hour (API document). What may lie there for so long (seconds) is asked for before all else ...
 EXPIRING_AFTER = 45 * 60.0
 _TOO_LATE_AFTER = (
     59 * 60.0
-)  # ... the oldest first, but for those that are too late: they would make all behind them too late
+    # ... the oldest first, but for those that are too late: they would make all behind them too late
+)
 
 
 @dataclass(slots=True)
@@ -24,18 +27,27 @@ class TrackedTask:
     type: int
     rule: str
     born_at: float
-    last_open_age: float = 0.0  #: the age at which it was last seen unfinished
-    last_answer_age: float = 0.0  #: the age of its last answer
-    expected_answer_age: float = 0.0  #: the age at which the next one was to come
-    result_age: float | None = None  #: the age at which its result was made, as far as that can be known
-    answered_seconds: float = 0.0  #: seconds in which PicWish answered, for task_timeout
-    not_found_count: int = 0  #: 404s in a row
-    failure_count: int = 0  #: failed queries and downloads in a row
+    #: the age at which it was last seen unfinished
+    last_open_age: float = 0.0
+    #: the age of its last answer
+    last_answer_age: float = 0.0
+    #: the age at which the next one was to come
+    expected_answer_age: float = 0.0
+    #: the age at which its result was made, as far as that can be known
+    result_age: float | None = None
+    #: seconds in which PicWish answered, for task_timeout
+    answered_seconds: float = 0.0
+    #: 404s in a row
+    not_found_count: int = 0
+    #: failed queries and downloads in a row
+    failure_count: int = 0
     bad_result_count: int = 0
     is_inherited: bool = (
-        False  #: of an earlier run, and not heard of in this one: paid work goes before anything is bought
+        #: of an earlier run, and not heard of in this one: paid work goes before anything is bought
+        False
     )
-    due_at: float | None = None  #: when it is to be asked for; None while it is being asked
+    #: when it is to be asked for; None while it is being asked
+    due_at: float | None = None
 
     @property
     def earliest_result_at(self) -> float:
@@ -48,10 +60,14 @@ class PollQueue:
 
     def __init__(self) -> None:
         self._tasks: dict[int, TrackedTask] = {}
-        self._scheduled: list[tuple[float, int]] = []  # (due, id)
-        self._due_by_rule: dict[str, list[tuple[float, int]]] = {}  # by rule: (due, id)
-        self._due_by_age: list[tuple[float, int]] = []  # (since, id) of all that are due
-        self._inherited_due: list[tuple[float, int]] = []  # the same, of those that are inherited
+        # Pairs of due time and id.
+        self._scheduled: list[tuple[float, int]] = []
+        # by rule: (due, id)
+        self._due_by_rule: dict[str, list[tuple[float, int]]] = {}
+        # (since, id) of all that are due
+        self._due_by_age: list[tuple[float, int]] = []
+        # the same, of those that are inherited
+        self._inherited_due: list[tuple[float, int]] = []
 
     def __contains__(self, job_id: object) -> bool:
         return job_id in self._tasks

@@ -2,11 +2,15 @@
 
 #: Exactly 1/QPS let three requests into one second by the jitter of timers and lines. With 2 to 2.5 % more one may be
 #: 20 ms faster on its way than the one that it must not meet; as much again would cost a batch as much.
-INTERVAL_MARGIN = 1.025  #: the beat of slots, in 1/rate
-THROTTLE_FACTOR = 0.7  #: the rate after a 429, of what it was
-_RECOVERY_PER_SECOND = 0.01  # of QPS, a second, up to nearly the rate that was too much
+#: the beat of slots, in 1/rate
+INTERVAL_MARGIN = 1.025
+#: the rate after a 429, of what it was
+THROTTLE_FACTOR = 0.7
+# of QPS, a second, up to nearly the rate that was too much
+_RECOVERY_PER_SECOND = 0.01
 _CAUTIOUS_SHARE = 0.97
-_CAUTIOUS_ACCELERATION = 3e-5  # of QPS, times the seconds squared: from there on carefully at first, then ever bolder
+# of QPS, times the seconds squared: from there on carefully at first, then ever bolder
+_CAUTIOUS_ACCELERATION = 3e-5
 
 
 def max_per_second(qps: float) -> int:

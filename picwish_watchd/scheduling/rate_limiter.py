@@ -12,32 +12,45 @@ from picwish_watchd.clock import Clock
 from picwish_watchd.scheduling.rate import INTERVAL_MARGIN, THROTTLE_FACTOR, max_per_second, recovered_rate
 from picwish_watchd.scheduling.request_log import RequestLog
 
-_WINDOW = 1.02  # seconds in which never more than QPS requests leave; the rest of the margin makes up for late timers
-_CATCH_UP_MAX = 0.05  # how late a slot may be for the next ones to catch up, in seconds; or a quarter of the beat
-_MIN_RATE_SHARE = 0.1  # of QPS
-_DEFAULT_PENALTY = 1.0  # seconds without a request after a 429 that names no Retry-After
+# seconds in which never more than QPS requests leave; the rest of the margin makes up for late timers
+_WINDOW = 1.02
+# how late a slot may be for the next ones to catch up, in seconds; or a quarter of the beat
+_CATCH_UP_MAX = 0.05
+# of QPS
+_MIN_RATE_SHARE = 0.1
+# seconds without a request after a 429 that names no Retry-After
+_DEFAULT_PENALTY = 1.0
 _PENALTY_MAX = 300.0
 _THROTTLE_DEDUP_SECONDS = (
-    1.0  # 429s within so many seconds are one lesson: they answer requests that left before it was learnt
+    # 429s within so many seconds are one lesson: they answer requests that left before it was learnt
+    1.0
 )
-_MAX_SLEEP = 1.0  # seconds after which a new rate is looked at
-_SEND_TIMEOUT = 60.0  # seconds in which a request must have left or failed: connections are given up sooner
+# seconds after which a new rate is looked at
+_MAX_SLEEP = 1.0
+# seconds in which a request must have left or failed: connections are given up sooner
+_SEND_TIMEOUT = 60.0
 
 
 class RequestKind(IntEnum):
     """Who goes first when a slot is free."""
 
-    PROBE = 0  #: is PicWish back? Seldom, and who asks for thousands of old tasks must not keep the gate closed
-    EXPIRING = 1  #: a query for a task whose hour is running out
-    CREATE = 2  #: a new task: while images wait, nothing is won by asking early
-    QUERY = 3  #: is it done?
+    #: is PicWish back? Seldom, and who asks for thousands of old tasks must not keep the gate closed
+    PROBE = 0
+    #: a query for a task whose hour is running out
+    EXPIRING = 1
+    #: a new task: while images wait, nothing is won by asking early
+    CREATE = 2
+    #: is it done?
+    QUERY = 3
 
 
 class _QueueKey(NamedTuple):
     """The place of one that waits; the lowest goes first."""
 
-    rank: RequestKind  #: of a query with a priority that of a create
-    priority: float  #: the higher the lower
+    #: of a query with a priority that of a create
+    rank: RequestKind
+    #: the higher the lower
+    priority: float
     kind: RequestKind
     sequence: int
 
@@ -83,13 +96,19 @@ class RateLimiter:
         self._paused_until = -math.inf
         self._request_log = departures
         earlier = [] if departures is None else departures.recent_ages()
-        self._sent_times = deque(clock.monotonic() - ago for ago in earlier)  # of the last requests, when
-        self._last_due_at = self._sent_times[-1] if self._sent_times else -math.inf  # when the last slot was due
-        self._unsent_permits: set[Permit] = set()  # granted, and not known to have left
-        self._throttled_rate = (qps, -math.inf)  # the rate, and when it was so
-        self._next_turn_at = 0.0  # when the loop is to turn, as long as somebody waits
+        # of the last requests, when
+        self._sent_times = deque(clock.monotonic() - ago for ago in earlier)
+        # when the last slot was due
+        self._last_due_at = self._sent_times[-1] if self._sent_times else -math.inf
+        # granted, and not known to have left
+        self._unsent_permits: set[Permit] = set()
+        # the rate, and when it was so
+        self._throttled_rate = (qps, -math.inf)
+        # when the loop is to turn, as long as somebody waits
+        self._next_turn_at = 0.0
         self._query_goes_next = (
-            False  # after a 429 a query goes before the creates: refused creates must not starve them
+            # after a 429 a query goes before the creates: refused creates must not starve them
+            False
         )
 
     async def acquire(self, urgency: RequestKind, priority: int | None = None) -> Permit:
@@ -168,7 +187,8 @@ class RateLimiter:
                 await self._clock.sleep(min(pause, _MAX_SLEEP))
             else:
                 self._next_waiter().set_result(self._grant_permit())
-                await asyncio.sleep(0)  # whoever has no use for it after all gives it back now, and nothing is lost
+                # whoever has no use for it after all gives it back now, and nothing is lost
+                await asyncio.sleep(0)
 
     def _next_waiter(self) -> asyncio.Future[Permit]:
         queries = [
@@ -201,7 +221,8 @@ class RateLimiter:
     def _grant_permit(self) -> Permit:
         now, interval = self._clock.monotonic(), INTERVAL_MARGIN / self.rate
         due = self._last_due_at + interval
-        beat = due if now - due <= max(_CATCH_UP_MAX, interval / 4) else now  # after a rest nothing is caught up
+        # after a rest nothing is caught up
+        beat = due if now - due <= max(_CATCH_UP_MAX, interval / 4) else now
         slot = Permit(self, (self._last_due_at, beat))
         self._unsent_permits.add(slot)
         self._last_due_at = beat

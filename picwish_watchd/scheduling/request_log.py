@@ -6,8 +6,10 @@ from pathlib import Path
 
 from picwish_watchd.clock import Clock
 
-_CAPACITY = 1000  # moments: the highest `qps`
-_LINE_LENGTH = 21  # bytes of a line
+# moments: the highest `qps`
+_CAPACITY = 1000
+# bytes of a line
+_LINE_LENGTH = 21
 
 
 class RequestLog:

@@ -16,8 +16,10 @@ from picwish_watchd.simulator.tasks import SUCCEEDED, Task, TaskRequest, default
 TASKS_PATH = "/api/tasks/visual/scale-pro"
 #: What a form may have around the image before it is refused unread (our own bound).
 _FORM_OVERHEAD = 64 * 1024
-_MAX_URL_LENGTH = 512  #: characters (API document, image_url)
-_URL = re.compile(r"(?:[A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;=]|%[0-9A-Fa-f]{2})+")  # RFC 3986, section 2
+#: characters (API document, image_url)
+_MAX_URL_LENGTH = 512
+# RFC 3986, section 2
+_URL = re.compile(r"(?:[A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;=]|%[0-9A-Fa-f]{2})+")
 _SCHEMES = ("http", "https", "oss")
 
 

@@ -60,7 +60,8 @@ class RequestDispatcher:
         self.requests: list[RecordedRequest] = []
         self.task_store = TaskStore(settings)
         self.rate_window = RateWindow()
-        self.is_broken = False  #: every request is answered 500
+        #: every request is answered 500
+        self.is_broken = False
         self._counts: Counter[Operation] = Counter()
         self._on_refuse = refuse
 

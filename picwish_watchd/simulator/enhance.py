@@ -65,10 +65,14 @@ class StoredImage:
     """A result in a file."""
 
     path: Path
-    width: int  #: pixels
-    height: int  #: pixels
-    size: int  #: bytes
-    format: str  #: "jpg", "png", "webp"; from ``inspect`` also "bmp", "tiff"
+    #: pixels
+    width: int
+    #: pixels
+    height: int
+    #: bytes
+    size: int
+    #: "jpg", "png", "webp"; from ``inspect`` also "bmp", "tiff"
+    format: str
 
 
 def read_image_info(source: Path, max_side: int) -> StoredImage:

@@ -95,7 +95,8 @@ class EndIn:
     """The task that this create makes ends in this state, uncharged unless the state is 1."""
 
     state: int
-    detail: str | None = None  #: None: the usual words for that state
+    #: None: the usual words for that state
+    detail: str | None = None
     at: Literal["body"] = "body"
 
 
@@ -163,8 +164,10 @@ class Fault:
     on: Operation
     do: Action
     times: int = 1
-    nth: int | None = None  #: only the n-th request of that operation since the simulator started, from 1
-    sha256: str | None = None  #: only for this image (or image_url)
+    #: only the n-th request of that operation since the simulator started, from 1
+    nth: int | None = None
+    #: only for this image (or image_url)
+    sha256: str | None = None
     when: Callable[[RecordedRequest], bool] | None = None
 
     def __post_init__(self) -> None:

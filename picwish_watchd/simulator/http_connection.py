@@ -32,8 +32,10 @@ class RequestHead:
     method: str
     path: str
     query: str
-    headers: Mapping[str, str]  #: names in lower case
-    received_at: float  #: the clock's monotonic seconds at its first byte
+    #: names in lower case
+    headers: Mapping[str, str]
+    #: the clock's monotonic seconds at its first byte
+    received_at: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +67,10 @@ class HttpConnection:
         self._clock = clock
         self._http = h11.Connection(h11.SERVER)
         self._method = ""
-        self.bytes_until_cut: int | None = None  #: bytes that may still be written
-        self.bytes_per_second: float | None = None  #: bytes a second; None: as fast as they go
+        #: bytes that may still be written
+        self.bytes_until_cut: int | None = None
+        #: bytes a second; None: as fast as they go
+        self.bytes_per_second: float | None = None
 
     async def read_head(self) -> RequestHead | None:
         """The next request; None when the client has closed. Raises Gone when what came is no HTTP."""
@@ -191,7 +195,8 @@ class Listener:
         self._server: asyncio.Server | None = None
         self._connections: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
         self._reserved_socket: socket.socket | None = None
-        self.port = 0  #: tried again after ``close``
+        #: tried again after ``close``
+        self.port = 0
 
     async def open(self, port: int = 0) -> None:
         """Takes connections; port 0 is the last port, or at first any free one. OSError: the port is taken."""
@@ -222,7 +227,8 @@ class Listener:
 
     def _on_connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Not a coroutine function: asyncio 3.11 logs a traceback for its own tasks when they are cancelled."""
-        if self._server is None:  # it was being accepted while the port was shut
+        # it was being accepted while the port was shut
+        if self._server is None:
             writer.transport.abort()
             return
         task = asyncio.create_task(self._serve_connection(reader, writer))
@@ -233,7 +239,8 @@ class Listener:
         try:
             await self._serve(HttpConnection(reader, writer, self._clock()))
         except (ConnectionClosed, ConnectionError):
-            pass  # the client left, or a fault ended it: nobody is there to be told
+            # the client left, or a fault ended it: nobody is there to be told
+            pass
         finally:
             writer.close()
             with contextlib.suppress(OSError):

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import h11
 
-FETCH_TIMEOUT = 10.0  #: for the whole download (API document, image_url: "10-second download timeout")
+#: for the whole download (API document, image_url: "10-second download timeout")
+FETCH_TIMEOUT = 10.0
 _CHUNK = 256 * 1024
 _HOSTS = ("127.0.0.1", "localhost")
 

@@ -12,10 +12,13 @@ class LedgerEntry:
     """Credits taken for one task that succeeded."""
 
     task_id: str
-    credits: int  #: 5 for type 0, 4 for type 1 (API document, guideline 4)
+    #: 5 for type 0, 4 for type 1 (API document, guideline 4)
+    credits: int
     type: int
-    sha256: str  #: hexadecimal, of the uploaded bytes or of the image_url
-    charged_at: float  #: Unix seconds
+    #: hexadecimal, of the uploaded bytes or of the image_url
+    sha256: str
+    #: Unix seconds
+    charged_at: float
 
 
 @dataclass(slots=True)
@@ -24,12 +27,20 @@ class RecordedRequest:
 
     operation: Operation
     method: str
-    path: str  #: without the query string
-    received_at: float  #: the clock's monotonic seconds when its first byte was read
-    has_key: bool  #: an X-API-KEY header came, whatever its value
-    headers: Mapping[str, str]  #: names in lower case; the key's value is not kept
-    status: int | None = None  #: of the answer; None while there is none, and where none was given
-    fields: Mapping[str, str] = field(default_factory=dict)  #: of a create, the image left out
-    sha256: str | None = None  #: of the upload or the image_url; for query and download that of their task
-    size: int | None = None  #: bytes of the upload
+    #: without the query string
+    path: str
+    #: the clock's monotonic seconds when its first byte was read
+    received_at: float
+    #: an X-API-KEY header came, whatever its value
+    has_key: bool
+    #: names in lower case; the key's value is not kept
+    headers: Mapping[str, str]
+    #: of the answer; None while there is none, and where none was given
+    status: int | None = None
+    #: of a create, the image left out
+    fields: Mapping[str, str] = field(default_factory=dict)
+    #: of the upload or the image_url; for query and download that of their task
+    sha256: str | None = None
+    #: bytes of the upload
+    size: int | None = None
     task_id: str | None = None

@@ -33,8 +33,10 @@ class UploadedImage:
     """The image of a form, in a file of the simulator's."""
 
     path: Path
-    size: int  #: bytes
-    sha256: str  #: hexadecimal
+    #: bytes
+    size: int
+    #: hexadecimal
+    sha256: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +44,8 @@ class Form:
     """A form that was read to its end. The last of several fields of one name counts."""
 
     fields: Mapping[str, str]
-    upload: UploadedImage | None = None  #: never an empty one
+    #: never an empty one
+    upload: UploadedImage | None = None
 
 
 async def parse_form(content_type: str, pieces: AsyncIterator[bytes], folder: Path, max_bytes: int) -> Form:
@@ -83,7 +86,8 @@ class MultipartParser:
 
     def __init__(self, boundary: bytes, folder: Path, max_bytes: int) -> None:
         self._delimiter = b"\r\n--" + boundary
-        self._buffer = bytearray(b"\r\n")  # so that the first delimiter looks like all others
+        # so that the first delimiter looks like all others
+        self._buffer = bytearray(b"\r\n")
         self._parse_step = self._skip_preamble
         self._folder = folder
         self._max_bytes = max_bytes

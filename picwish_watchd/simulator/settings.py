@@ -17,19 +17,32 @@ class Settings:
     ``sim.settings = dataclasses.replace(sim.settings, ...)``; tasks that were made before keep their times.
     """
 
-    qps: float | None = 2  #: creates and queries together (PicWish's status page: 2); None: no limit
-    key: str | None = None  #: the only key that is taken; None: any that is not empty
-    processing: ProcessingTime = (3.0, 0.3)  #: (median, sigma) of a lognormal law, or what gives the next time
-    seed: int = 0  #: of the lognormal law
-    time_scale: float = 1.0  #: processing times are multiplied by this; nothing else is
-    url_lifetime: float = 3600.0  #: of a result URL (API document, guideline 1)
-    retention: float = 3600.0  #: from a task's end until nobody knows it any more (PicWish: up to 1 hour)
-    max_bytes: int = 31_457_280  #: of an image (API document: 30MB); more is answered 413
-    max_side: int = 4096  #: of an image (API document); more ends the task in state -5
-    latency: float = 0.0  #: before each answer of the API
-    enlarge: float = 2.0  #: longest side of the result / of the source, so far as that stays within 8192
-    enhance: Literal["real", "echo"] = "real"  #: echo: the result is the upload itself, for benchmarks
-    balance: int | None = None  #: credits that the key may use up in all; None: endless
+    #: creates and queries together (PicWish's status page: 2); None: no limit
+    qps: float | None = 2
+    #: the only key that is taken; None: any that is not empty
+    key: str | None = None
+    #: (median, sigma) of a lognormal law, or what gives the next time
+    processing: ProcessingTime = (3.0, 0.3)
+    #: of the lognormal law
+    seed: int = 0
+    #: processing times are multiplied by this; nothing else is
+    time_scale: float = 1.0
+    #: of a result URL (API document, guideline 1)
+    url_lifetime: float = 3600.0
+    #: from a task's end until nobody knows it any more (PicWish: up to 1 hour)
+    retention: float = 3600.0
+    #: of an image (API document: 30MB); more is answered 413
+    max_bytes: int = 31_457_280
+    #: of an image (API document); more ends the task in state -5
+    max_side: int = 4096
+    #: before each answer of the API
+    latency: float = 0.0
+    #: longest side of the result / of the source, so far as that stays within 8192
+    enlarge: float = 2.0
+    #: echo: the result is the upload itself, for benchmarks
+    enhance: Literal["real", "echo"] = "real"
+    #: credits that the key may use up in all; None: endless
+    balance: int | None = None
     clock: Clock = field(default_factory=Clock)
 
     def __post_init__(self) -> None:

@@ -63,12 +63,16 @@ def default_detail(state: int) -> str:
 class TaskRequest:
     """What a create asks for: an upload or else a URL."""
 
-    type: int  #: 0 or 1
-    sync: int  #: 0 or 1
-    return_type: int  #: 1 or 2
+    #: 0 or 1
+    type: int
+    #: 0 or 1
+    sync: int
+    #: 1 or 2
+    return_type: int
     upload: UploadedImage | None
     url: str | None
-    sha256: str  #: of the upload or the URL
+    #: of the upload or the URL
+    sha256: str
 
 
 @dataclass(slots=True)
@@ -79,12 +83,16 @@ class Task:
     request: TaskRequest
     created_at: float
     started_at: float
-    due_at: float  #: monotonic; infinity for a task that never ends
-    state: int = QUEUED  #: final once ``ended`` is set; on the way see ``Workshop.stage``
+    #: monotonic; infinity for a task that never ends
+    due_at: float
+    #: final once ``ended`` is set; on the way see ``Workshop.stage``
+    state: int = QUEUED
     detail: str = ""
     ended_at: float | None = None
-    download_time: float = 0.0  #: seconds
-    picture: StoredImage | None = None  #: of a task that succeeded, until it is forgotten
+    #: seconds
+    download_time: float = 0.0
+    #: of a task that succeeded, until it is forgotten
+    picture: StoredImage | None = None
     is_forgotten: bool = False
 
     @property
@@ -121,10 +129,12 @@ class TaskStore:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.tasks: dict[str, Task] = {}
-        self.remote_images: dict[str, bytes] = {}  #: stands in for the internet: image_url -> what it holds
+        #: stands in for the internet: image_url -> what it holds
+        self.remote_images: dict[str, bytes] = {}
         self._ledger: list[LedgerEntry] = []
         self._unfinished: dict[str, tuple[Task, asyncio.Task[_RenderResult]]] = {}
-        self._kept: deque[Task] = deque()  #: ended, in that order, and not forgotten
+        #: ended, in that order, and not forgotten
+        self._kept: deque[Task] = deque()
         self._settled_at = -math.inf
         self._random = random.Random(settings.seed)  # noqa: S311 - processing times are no secret
         self.folder = Path()

@@ -20,7 +20,8 @@ FILES, WRITERS = 1200, 3
 def _keep_killing_validators(pid: int) -> int:
     """What the daemon has begun dies all the time, as if there were no memory for it; how many that were."""
     killed = 0
-    with suppress(OSError):  # one ended meanwhile, by itself
+    # one ended meanwhile, by itself
+    with suppress(OSError):
         for children in Path(f"/proc/{pid}/task").glob("*/children"):
             for child in children.read_text().split():
                 os.kill(int(child), signal.SIGKILL)
@@ -31,7 +32,8 @@ def _keep_killing_validators(pid: int) -> int:
 @pytest.mark.untraced
 async def test_a_burst_into_new_nested_folders_makes_one_job_of_each_file(house: Harness) -> None:
     house.api["qps"] = 1
-    house.rule["settle"] = "1s"  # all of them wait at once
+    # all of them wait at once
+    house.rule["settle"] = "1s"
     jpeg = make_image("jpeg")
     process = DaemonProcess(house, fresh=True).start()
     await wait_until(lambda: "daemon.ready" in process.errors.read_text())

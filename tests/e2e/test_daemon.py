@@ -59,7 +59,8 @@ async def test_a_picture_dropped_while_it_runs_is_noticed_at_once(house: Harness
     process = DaemonProcess(house, fresh=True).start()
     await wait_until(lambda: "daemon.ready" in process.errors.read_text())
     house.drop_file("new/folder/a.jpg")
-    await wait_until(lambda: count_done(house) == 1, seconds=10)  # rescan_interval is 60 s
+    # rescan_interval is 60 s
+    await wait_until(lambda: count_done(house) == 1, seconds=10)
     assert await process.stop() == 0
 
 
@@ -130,12 +131,14 @@ async def test_a_second_signal_ends_the_graceful_stop_at_once(house: Harness, nu
     await wait_until(lambda: "daemon.stopping" in process.errors.read_text())
     assert process.child.poll() is None
     process.child.send_signal(number)
-    assert await process.wait_for_exit(seconds=15) == 0  # 30 s are what the first one grants
+    # 30 s are what the first one grants
+    assert await process.wait_for_exit(seconds=15) == 0
     house.simulator.settings = replace(house.simulator.settings, latency=0.0)
     again = DaemonProcess(house, ("--once",), fresh=True).start()
     assert await again.wait_for_exit() == 1
     assert house.count_creates() == 1
-    assert [job.state for job in house.jobs()] == [State.HELD]  # nobody can know whether it was taken
+    # nobody can know whether it was taken
+    assert [job.state for job in house.jobs()] == [State.HELD]
 
 
 @pytest.mark.untraced
@@ -204,7 +207,8 @@ async def test_the_configuration_is_read_again_on_sighup(house: Harness) -> None
     told = run_command(house, "status").stdout
     assert "reload refused, the old configuration is in force" in told
     assert "inbocks" in told
-    house.top_level["journal"] = "elsewhere/journal.db"  # that takes a restart, and until then nothing of it counts
+    # that takes a restart, and until then nothing of it counts
+    house.top_level["journal"] = "elsewhere/journal.db"
     house.more_rules = [{"name": "more", "inbox": "more"}]
     house.drop_file("a.jpg", inbox="more")
     house.write_config()
@@ -219,7 +223,8 @@ async def test_the_configuration_is_read_again_on_sighup(house: Harness) -> None
 async def test_a_sighup_during_startup_is_obeyed_later_and_ends_nothing(house: Harness) -> None:
     process = DaemonProcess(house, fresh=True).start()
     maps = Path(f"/proc/{process.child.pid}/maps")
-    await wait_until(lambda: "_imaging" in maps.read_text())  # Pillow: it is still being loaded
+    # Pillow: it is still being loaded
+    await wait_until(lambda: "_imaging" in maps.read_text())
     process.child.send_signal(signal.SIGHUP)
     await wait_until(lambda: process.child.poll() is not None or "config.reloaded" in process.errors.read_text())
     assert await process.stop() == 0
@@ -249,8 +254,11 @@ async def test_a_wrong_configuration_exits_78_in_words(tmp_path: Path, text: str
     file.write_text(text)
     told = subprocess.run(
         [sys.executable, "-m", "picwish_watchd", "run", "-c", str(file)],
-        capture_output=True, text=True, check=False, timeout=30,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
+    )
     assert told.returncode == code
     assert words in told.stderr
     assert "Traceback" not in told.stderr

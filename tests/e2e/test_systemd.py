@@ -111,7 +111,8 @@ async def test_the_status_shows_queue_credits_and_all_troubles(
         await wait_until(lambda: len(house.jobs(State.DONE)) == 2)
         await wait_until(
             lambda: manager.last_status.startswith("1 queued; ") and "budget" in manager.last_status
-        )  # told each second
+            # told each second
+        )
         told = manager.last_status.split("; ")
         assert told[:2] == ["1 queued", "10 of 12 credits today, 10 of 1000 this month"]
         assert told[2].startswith("blocked: the budget of 12 credits a day is reached")

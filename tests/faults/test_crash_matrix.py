@@ -21,8 +21,10 @@ from tests.support.house import FAST_SETTINGS, DaemonProcess, Harness
 
 pytestmark = pytest.mark.untraced
 
-_CONCURRENT_RUNS = 3  # lives at a time
-_RUN_TIMEOUT = 60.0  # seconds for one run
+# lives at a time
+_CONCURRENT_RUNS = 3
+# seconds for one run
+_RUN_TIMEOUT = 60.0
 _VARIANTS = list(product((0, 1), ("at-most-once", "at-least-once")))
 
 
@@ -57,7 +59,8 @@ class CrashScenario:
         again = self.charging == "at-least-once"
         state = house.jobs()[-1].state
         assert state in ({State.DONE} if again else {State.DONE, State.HELD}), f"{told}: {state}"
-        held_before = state is State.HELD and len(died) > 1  # the last run had nothing to do any more
+        # the last run had nothing to do any more
+        held_before = state is State.HELD and len(died) > 1
         assert last in ({0, 1} if held_before else {0 if state is State.DONE else 1}), told
         assert house.count_creates() <= (1 + sum(died) if again else 1), told
         if state is State.DONE:

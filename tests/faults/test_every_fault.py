@@ -81,7 +81,8 @@ class ExpectedOutcome:
 
 
 DELIVERED = ExpectedOutcome(State.DONE, credits=5)
-RESENT = replace(DELIVERED, creates=2)  #: the first create cost nothing
+#: the first create cost nothing
+RESENT = replace(DELIVERED, creates=2)
 HELD_IN_DOUBT = ExpectedOutcome(State.HELD, in_doubt=5, code=ErrorCode.SUBMIT_OUTCOME_UNKNOWN)
 RESENT_IN_DOUBT = ExpectedOutcome(State.DONE, creates=2, credits=5, in_doubt=5)
 
@@ -94,9 +95,11 @@ class FaultCase:
     operation: Operation
     action: Action
     at_most_once: ExpectedOutcome
-    at_least_once: ExpectedOutcome | None = None  #: None: the same
+    #: None: the same
+    at_least_once: ExpectedOutcome | None = None
     times: int = 1
-    large: bool = False  #: larger than what the sockets buffer, so that the upload itself can be cut short
+    #: larger than what the sockets buffer, so that the upload itself can be cut short
+    large: bool = False
 
     def expected_outcome(self, charging: str) -> ExpectedOutcome:
         return self.at_most_once if charging == ONCE or self.at_least_once is None else self.at_least_once
@@ -240,7 +243,8 @@ async def run_batch(root: Path, rows: list[FaultCase], charging: str, api: dict[
             )
             if row.expected_outcome(charging).creates > 1 and row.expected_outcome(charging) != RESENT:
                 house.may_be_paid_twice.add(sha)
-        for _ in range(5):  # a refused key ends a run: the next one tries again
+        # a refused key ends a run: the next one tries again
+        for _ in range(5):
             await Daemon(house.load_config(), KEY, clock=FastClock()).run(once=True)
             if not house.jobs(*UNFINISHED):
                 break
@@ -292,7 +296,8 @@ async def _run_with_refused_connection(root: Path, on: Operation, charging: str)
         run = asyncio.create_task(Daemon(house.load_config(), KEY, clock=FastClock()).run(once=True))
         while simulator.script.pending or not (house.journal.exists() and house.jobs()):
             await asyncio.sleep(0.02)
-        await asyncio.sleep(0.2)  # in which more connections are refused
+        # in which more connections are refused
+        await asyncio.sleep(0.2)
         await simulator.repair()
         assert await run == 0
         job = house.job("a.jpg")

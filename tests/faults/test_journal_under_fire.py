@@ -106,8 +106,9 @@ def fill_pages(path: Path) -> None:
     size = path.stat().st_size
     subprocess.run(
         ["dd", "if=/dev/urandom", f"of={path}", "bs=4096", "seek=1", f"count={size // 4096 - 1}", "conv=notrunc"],
-        check=True, capture_output=True,
-    )  # fmt: skip
+        check=True,
+        capture_output=True,
+    )
 
 
 def cut_in_half(path: Path) -> None:
@@ -204,7 +205,8 @@ async def test_a_wal_removed_after_a_kill_is_detected(struck: Harness) -> None:
     await run_until_done(struck, 2, killed=True)
     assert companion_file(struck, "-wal").stat().st_size > 0
     companion_file(struck, "-wal").unlink()
-    for _ in range(2):  # asking does not make it forget
+    # asking does not make it forget
+    for _ in range(2):
         process = start_daemon(struck)
         assert await process.wait_for_exit() == 74
         assert "lost its companion" in read_stderr(process)
@@ -212,7 +214,8 @@ async def test_a_wal_removed_after_a_kill_is_detected(struck: Harness) -> None:
         assert (code, "lost its companion" in told) == (74, True)
     assert not companion_file(struck, "-wal").exists()
     assert struck.count_creates() == 2
-    companion_file(struck, "-shm").unlink()  # a person's word: begin with what is left
+    # a person's word: begin with what is left
+    companion_file(struck, "-shm").unlink()
 
 
 async def test_removing_both_wal_and_shm_after_a_kill_is_detected(struck: Harness) -> None:
@@ -226,7 +229,8 @@ async def test_removing_both_wal_and_shm_after_a_kill_is_detected(struck: Harnes
         code, told = run_check(struck)
         assert (code, "than what was last written to it" in told) == (74, True)
     assert struck.count_creates() == 2
-    companion_file(struck, ".write").unlink()  # a person's word: begin with what is left
+    # a person's word: begin with what is left
+    companion_file(struck, ".write").unlink()
 
 
 @pytest.fixture

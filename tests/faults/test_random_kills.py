@@ -22,7 +22,8 @@ pytestmark = pytest.mark.untraced
 
 #: Longer than any process lives before its kill. But the last one is not killed, and would wait two minutes for the
 #: answer to a POST: giving up early only makes doubt (see `picwish_watchd.picwish.client.Patience`).
-_HANG_SECONDS = 10.0  # seconds
+# seconds
+_HANG_SECONDS = 10.0
 _SETTINGS = Settings(qps=None, processing=(0.15, 0.5), latency=0.004, enhance="echo")
 
 
@@ -88,9 +89,13 @@ def summarize_run(house: Harness, kills: int) -> RunSummary:
     assert list(house.root.rglob("*.part")) == []
     assert list((house.root / "state/journal.db.spool").iterdir()) == []
     return RunSummary(
-        images=len(house.dropped), kills=kills, done=states[State.DONE], held=states[State.HELD],
-        charges=len(house.simulator.ledger), creates=house.count_creates(),
-    )  # fmt: skip
+        images=len(house.dropped),
+        kills=kills,
+        done=states[State.DONE],
+        held=states[State.HELD],
+        charges=len(house.simulator.ledger),
+        creates=house.count_creates(),
+    )
 
 
 @pytest.mark.timeout(300)

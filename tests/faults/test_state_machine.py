@@ -84,7 +84,8 @@ class SimulatedCrashError(BaseException):
 class CrashingJournal(Journal):
     """Dies right before (odd) or after (even) one of the next commits: 1 and 2 are the next one, 3 and 4 the second."""
 
-    crash_point = 0  #: 0: lives on
+    #: 0: lives on
+    crash_point = 0
 
     @contextmanager
     def _transaction(self, *, synced: bool = True) -> Iterator[sqlite3.Cursor]:
@@ -127,7 +128,8 @@ class ProgramRun:
         self.context.close()
         path = self.journal.path
         kept = {name: Path(name).read_bytes() for name in (f"{path}", f"{path}-wal") if os.path.exists(name)}
-        self.journal._connection.close()  # folds the WAL in, which a death does not
+        # folds the WAL in, which a death does not
+        self.journal._connection.close()
         self.journal._lock.close()
         for name, data in kept.items():
             Path(name).write_bytes(data)
@@ -142,10 +144,12 @@ class PipelineMachine(RuleBasedStateMachine):
         shm = _SHM if os.access(_SHM, os.W_OK) else None
         self.folder = tempfile.TemporaryDirectory(prefix="picwish-machine-", dir=shm)
         self.clock = FakeClock()
-        self.service = FakeClock()  # PicWish's own: only `time` turns it
+        # PicWish's own: only `time` turns it
+        self.service = FakeClock()
         self.sim = Simulator(Settings(qps=None, processing=(1.0, 0.0), enlarge=1.5, clock=self.service))
         self.allowed: Counter[str] = Counter()
-        self.names: dict[str, str] = {}  # name -> sha256
+        # name -> sha256
+        self.names: dict[str, str] = {}
 
     @initialize(seed=st.integers(0, 2**16))
     def create_harness(self, seed: int) -> None:
@@ -392,10 +396,12 @@ class PipelineMachine(RuleBasedStateMachine):
         for _ in self.names:
             self.run_step(self._dispose)
         for law in (
-            self.no_picture_is_paid_twice_unless_a_person_said_so, self.the_ledger_knows_every_credit,
-            self.every_original_is_in_exactly_one_place, self.every_move_was_legal,
+            self.no_picture_is_paid_twice_unless_a_person_said_so,
+            self.the_ledger_knows_every_credit,
+            self.every_original_is_in_exactly_one_place,
+            self.every_move_was_legal,
             self.nothing_partial_bears_a_final_name,
-        ):  # fmt: skip
+        ):
             law()
 
 
@@ -406,9 +412,13 @@ def _is_task_request(seen: object) -> bool:
 def run_state_machine(examples: int, steps: int, *, derandomize: bool) -> None:
     """Runs the machine."""
     chosen = settings(
-        max_examples=examples, stateful_step_count=steps, derandomize=derandomize, database=None, deadline=None,
+        max_examples=examples,
+        stateful_step_count=steps,
+        derandomize=derandomize,
+        database=None,
+        deadline=None,
         suppress_health_check=list(HealthCheck),
-    )  # fmt: skip
+    )
     before = structlog.get_config()
     structlog.configure(logger_factory=structlog.ReturnLoggerFactory(), processors=[])
     try:
@@ -417,7 +427,8 @@ def run_state_machine(examples: int, steps: int, *, derandomize: bool) -> None:
         structlog.configure(**before)
 
 
-@pytest.mark.timeout(400)  # to find the shortest story of a failure takes minutes
+# to find the shortest story of a failure takes minutes
+@pytest.mark.timeout(400)
 def test_no_order_of_events_pays_twice_or_loses_an_image() -> None:
     run_state_machine(15, 40, derandomize=True)
 

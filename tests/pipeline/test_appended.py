@@ -20,7 +20,8 @@ async def test_a_paid_image_that_grows_is_a_new_image_with_its_own_result(
     assert [(job.state, job.credits) for job in house.jobs()] == [(State.DONE, 5), (State.DONE, 5)]
     assert house.results() == {"a.jpg", "a-1.jpg"}
     assert house.count_creates() == 2
-    house.dropped.clear()  # what was dropped has grown: it is nowhere as it was
+    # what was dropped has grown: it is nowhere as it was
+    house.dropped.clear()
 
 
 async def test_an_image_that_grows_while_queued_is_paid_once_in_its_final_form(

@@ -32,17 +32,22 @@ from tests.support.clock import FakeClock
 from tests.support.house import KEY, Harness
 from tests.support.pictures import BASIC_KINDS, make_image
 
-TIMEOUT = 20.0  # seconds of a walk
-SETTLE, LONG = 2.0, 90.0  # seconds; nothing waits longer than a minute for its next look
+# seconds of a walk
+TIMEOUT = 20.0
+# seconds; nothing waits longer than a minute for its next look
+SETTLE, LONG = 2.0, 90.0
 
 
 @dataclass(frozen=True)
 class ArrivalFolders:
     """Where one way of arriving takes place."""
 
-    inbox: Path  #: its folder in the inbox
-    beside: Path  #: a folder on the same file system, outside of the inbox
-    elsewhere: Path  #: a folder on another file system
+    #: its folder in the inbox
+    inbox: Path
+    #: a folder on the same file system, outside of the inbox
+    beside: Path
+    #: a folder on another file system
+    elsewhere: Path
     seed: int
 
     @property
@@ -180,7 +185,8 @@ def touch_then_write(spot: ArrivalFolders) -> Iterator[None]:
 def o_tmpfile(spot: ArrivalFolders) -> Iterator[None]:
     try:
         fd = os.open(spot.inbox, os.O_TMPFILE | os.O_RDWR)
-    except OSError:  # not known here
+    except OSError:
+        # not known here
         yield from cp(spot)
         return
     try:
@@ -371,28 +377,59 @@ def a_pipe(spot: ArrivalFolders) -> Iterator[None]:
 @dataclass(frozen=True)
 class ArrivalCase:
     way: ArrivalMethod
-    taken: int = 1  #: jobs
-    refused: int = 0  #: jobs that are `rejected`, not_an_image
+    #: jobs
+    taken: int = 1
+    #: jobs that are `rejected`, not_an_image
+    refused: int = 0
 
 
 _TREE = len(BASIC_KINDS)
 ARRIVALS = (
-    ArrivalCase(cp), ArrivalCase(cp_with_its_time), ArrivalCase(mv), ArrivalCase(mv_from_another_file_system), ArrivalCase(ln), ArrivalCase(ln_s, 0, 1),
-    ArrivalCase(ln_s_to_nothing, 0, 1), ArrivalCase(part_and_rename), ArrivalCase(rsync), ArrivalCase(four_appends_with_pauses),
-    ArrivalCase(writer_killed_half_way_then_rewritten), ArrivalCase(writer_keeps_it_open), ArrivalCase(touch_then_write), ArrivalCase(o_tmpfile),
-    ArrivalCase(replaced_by_rename_before_it_stood_still), ArrivalCase(half_replaced_by_rename), ArrivalCase(rename_exchange),
-    ArrivalCase(name_that_is_not_utf_8), ArrivalCase(mv_of_a_tree, _TREE), ArrivalCase(cp_r, _TREE), ArrivalCase(tar_x, _TREE),
-    ArrivalCase(a_moved_tree_whose_file_is_not_whole_yet), ArrivalCase(full_size_at_once_then_filled),
-    ArrivalCase(full_size_at_once_then_filled_from_its_end), ArrivalCase(preallocated_then_filled),
-    ArrivalCase(picture_and_film_of_full_size_at_once),
-    ArrivalCase(zeros_that_fill_up_under_one_time), ArrivalCase(time_in_the_future), ArrivalCase(written_through_mmap),
-    ArrivalCase(written_twice_in_place), ArrivalCase(moved_on_within_the_inbox), ArrivalCase(touched_again_and_again),
-    ArrivalCase(gone_before_it_was_whole, 0), ArrivalCase(never_given_its_name, 0), ArrivalCase(a_pipe, 0, 1),
-)  # fmt: skip
-ARRIVALS_FOLLOWING_LINKS = (
-    ArrivalCase(cp), ArrivalCase(mv), ArrivalCase(ln_s), ArrivalCase(ln_s_to_nothing, 0), ArrivalCase(ln_s_of_what_grows), ArrivalCase(half_replaced_by_rename),
+    ArrivalCase(cp),
+    ArrivalCase(cp_with_its_time),
+    ArrivalCase(mv),
+    ArrivalCase(mv_from_another_file_system),
+    ArrivalCase(ln),
+    ArrivalCase(ln_s, 0, 1),
+    ArrivalCase(ln_s_to_nothing, 0, 1),
+    ArrivalCase(part_and_rename),
+    ArrivalCase(rsync),
+    ArrivalCase(four_appends_with_pauses),
+    ArrivalCase(writer_killed_half_way_then_rewritten),
+    ArrivalCase(writer_keeps_it_open),
+    ArrivalCase(touch_then_write),
+    ArrivalCase(o_tmpfile),
+    ArrivalCase(replaced_by_rename_before_it_stood_still),
+    ArrivalCase(half_replaced_by_rename),
+    ArrivalCase(rename_exchange),
+    ArrivalCase(name_that_is_not_utf_8),
     ArrivalCase(mv_of_a_tree, _TREE),
-)  # fmt: skip
+    ArrivalCase(cp_r, _TREE),
+    ArrivalCase(tar_x, _TREE),
+    ArrivalCase(a_moved_tree_whose_file_is_not_whole_yet),
+    ArrivalCase(full_size_at_once_then_filled),
+    ArrivalCase(full_size_at_once_then_filled_from_its_end),
+    ArrivalCase(preallocated_then_filled),
+    ArrivalCase(picture_and_film_of_full_size_at_once),
+    ArrivalCase(zeros_that_fill_up_under_one_time),
+    ArrivalCase(time_in_the_future),
+    ArrivalCase(written_through_mmap),
+    ArrivalCase(written_twice_in_place),
+    ArrivalCase(moved_on_within_the_inbox),
+    ArrivalCase(touched_again_and_again),
+    ArrivalCase(gone_before_it_was_whole, 0),
+    ArrivalCase(never_given_its_name, 0),
+    ArrivalCase(a_pipe, 0, 1),
+)
+ARRIVALS_FOLLOWING_LINKS = (
+    ArrivalCase(cp),
+    ArrivalCase(mv),
+    ArrivalCase(ln_s),
+    ArrivalCase(ln_s_to_nothing, 0),
+    ArrivalCase(ln_s_of_what_grows),
+    ArrivalCase(half_replaced_by_rename),
+    ArrivalCase(mv_of_a_tree, _TREE),
+)
 
 
 class InboxHarness:
@@ -409,12 +446,17 @@ class InboxHarness:
         self._reports: queue.Queue[list[FileSeen] | ScanReport] = queue.Queue()
         self.watcher = Watcher(
             Inbox(
-                rule=self.rule.name, path=self.rule.inbox, name_filter=NameFilter(self.rule.include, self.rule.exclude),
-                recursive=True, follow_symlinks=self.rule.follow_symlinks,
-                use_events={"native": True, "polling": False}[self.rule.observer], rescan_interval=600.0,
+                rule=self.rule.name,
+                path=self.rule.inbox,
+                name_filter=NameFilter(self.rule.include, self.rule.exclude),
+                recursive=True,
+                follow_symlinks=self.rule.follow_symlinks,
+                use_events={"native": True, "polling": False}[self.rule.observer],
+                rescan_interval=600.0,
             ),
-            [], lambda _rule, news: self._reports.put(news),
-        )  # fmt: skip
+            [],
+            lambda _rule, news: self._reports.put(news),
+        )
         self.intake = Intake(self.context, self.rule, gone=self.watcher.forget_file)
         self.watcher.start()
 
@@ -422,7 +464,8 @@ class InboxHarness:
         """Walks, lets time go by, and judges what is due then."""
         while not self._reports.empty():
             self._on_watcher_event(self._reports.get())
-        for _ in range(2):  # the first may have been under way already
+        # the first may have been under way already
+        for _ in range(2):
             self.watcher.rescan_after_mount_change()
             while not self._on_watcher_event(self._reports.get(timeout=TIMEOUT)):
                 pass
@@ -452,8 +495,11 @@ async def test_every_arrival_method_makes_exactly_one_job_of_the_whole_file(
     rows: tuple[ArrivalCase, ...], observer: str, house: Harness
 ) -> None:
     house.rule = {
-        "settle": SETTLE, "settle_timeout": "1d", "follow_symlinks": rows is ARRIVALS_FOLLOWING_LINKS, "observer": observer,
-    }  # fmt: skip
+        "settle": SETTLE,
+        "settle_timeout": "1d",
+        "follow_symlinks": rows is ARRIVALS_FOLLOWING_LINKS,
+        "observer": observer,
+    }
     with tempfile.TemporaryDirectory(dir=find_other_file_system(house.root)) as elsewhere:
         spots = [make_arrival_folders(house, Path(elsewhere), number, row) for number, row in enumerate(rows)]
         async with PicwishClient(base_url=house.simulator.url, key=KEY, timeout=5) as client:

@@ -15,12 +15,21 @@ BAD_FILES = {
     "text.jpg": (b"this is no picture at all, only words" * 9, ErrorCode.NOT_AN_IMAGE, "a text, not an image"),
     "movie.jpg": (b"GIF89a" + bytes(200), ErrorCode.UNSUPPORTED_FORMAT, "GIF"),
     "wide.bmp": (
-        b"BM" + (54 + 5000 * 3).to_bytes(4, "little") + bytes(4) + (54).to_bytes(4, "little")
-        + (40).to_bytes(4, "little") + (5000).to_bytes(4, "little") + (1).to_bytes(4, "little")
-        + (1).to_bytes(2, "little") + (24).to_bytes(2, "little") + bytes(24) + bytes(5000 * 3),
-        ErrorCode.RESOLUTION_TOO_HIGH, "5000 x 1",
+        b"BM"
+        + (54 + 5000 * 3).to_bytes(4, "little")
+        + bytes(4)
+        + (54).to_bytes(4, "little")
+        + (40).to_bytes(4, "little")
+        + (5000).to_bytes(4, "little")
+        + (1).to_bytes(4, "little")
+        + (1).to_bytes(2, "little")
+        + (24).to_bytes(2, "little")
+        + bytes(24)
+        + bytes(5000 * 3),
+        ErrorCode.RESOLUTION_TOO_HIGH,
+        "5000 x 1",
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", BAD_FILES)
@@ -80,7 +89,8 @@ async def test_special_files_are_never_opened_and_say_what_they_are(house: Harne
     (house.inbox / "link.jpg").symlink_to("/etc/passwd")
     with socket.socket(socket.AF_UNIX) as unix:
         home = Path.cwd()
-        os.chdir(house.inbox)  # a socket's path may have 107 bytes
+        # a socket's path may have 107 bytes
+        os.chdir(house.inbox)
         try:
             unix.bind("socket.jpg")
         finally:
@@ -90,8 +100,11 @@ async def test_special_files_are_never_opened_and_say_what_they_are(house: Harne
     told = {str(job.relative): job for job in house.jobs()}
     assert told["folder.jpg/inside.jpg"].state is State.DONE
     for name, word in {
-        "pipe.jpg": "named pipe", "folder.jpg": "folder", "link.jpg": "symbolic link", "socket.jpg": "socket",
-    }.items():  # fmt: skip
+        "pipe.jpg": "named pipe",
+        "folder.jpg": "folder",
+        "link.jpg": "symbolic link",
+        "socket.jpg": "socket",
+    }.items():
         problem = told[name].problem
         assert told[name].state is State.REJECTED
         assert problem is not None

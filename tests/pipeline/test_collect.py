@@ -186,7 +186,8 @@ async def test_tasks_pending_during_suspend_are_polled_before_new_tasks(house: H
         start.clock.suspend(50 * 60)
         tasks = [asyncio.create_task(start.collect.run()), *(asyncio.create_task(creates()) for _ in range(3))]
         await wait_until(lambda: start.reload(job).state is not State.PENDING)
-        assert len(created) < 300  # of 600: the clock runs on while the answer comes
+        # of 600: the clock runs on while the answer comes
+        assert len(created) < 300
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks)

@@ -89,7 +89,8 @@ async def test_a_folder_that_was_there_before_is_never_made_again(house: Harness
     house.drop_file("a.jpg")
     assert await house.run_once() == 0
     (house.root / "nas").rename(house.root / "unmounted")
-    (house.root / "nas").mkdir()  # the empty mount point
+    # the empty mount point
+    (house.root / "nas").mkdir()
     source = house.drop_file("b.jpg", seed=2)
     assert await house.run_once() == 1
     assert list((house.root / "nas").iterdir()) == []
@@ -163,7 +164,8 @@ async def test_thousands_of_same_named_results_cost_one_lookup_each(house: Harne
     assert await house.run_once() == 0
     assert time.monotonic() - began < 6
     assert house.job("a.jpg").output == house.outbox / "a-5000.jpg"
-    shutil.rmtree(house.outbox)  # they are looked through one by one at the end
+    # they are looked through one by one at the end
+    shutil.rmtree(house.outbox)
 
 
 async def test_own_part_files_are_swept_and_foreign_files_are_kept(house: Harness) -> None:
@@ -307,7 +309,7 @@ async def test_a_bug_in_one_job_parks_that_job_only(house: Harness, monkeypatch:
             raise ZeroDivisionError("a bug")
         return real(job, *args)  # type: ignore[arg-type] # handed through
 
-    monkeypatch.setattr(deliver, "name_of", stumble)
+    monkeypatch.setattr(deliver, "result_name", stumble)
     house.drop_file("bad.jpg", seed=1)
     house.drop_file("good.jpg", seed=2)
     assert await house.run_once() == 1

@@ -111,7 +111,8 @@ async def test_few_downscaled_copies_are_spooled_and_damaged_ones_remade(house: 
 
 
 async def test_downscaling_one_image_does_not_block_another_rule(house: Harness, context: StepContext) -> None:
-    house.api = {**SMALL, "qps": 10}  # two are prepared at a time
+    # two are prepared at a time
+    house.api = {**SMALL, "qps": 10}
     house.more_rules = [{"name": "other", "inbox": "other"}]
     context.config = house.load_config()
     large = [queue_image(house, context, f"{number}.jpg", seed=number) for number in range(3)]

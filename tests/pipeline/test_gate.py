@@ -123,7 +123,8 @@ async def test_a_trial_that_breaks_down_lets_another_image_try(house: Harness) -
     daemon = Daemon(house.load_config(), KEY)
     running = asyncio.create_task(daemon.run())
     await wait_until(lambda: house.count_creates() == 1)
-    (daemon.context.spool.folder / "1.create.part").mkdir()  # what should never be there
+    # what should never be there
+    (daemon.context.spool.folder / "1.create.part").mkdir()
     house.drop_file("b.jpg", seed=2)
     await wait_until(lambda: len(house.jobs(State.DONE)) == 1)
     (daemon.context.spool.folder / "1.create.part").rmdir()

@@ -15,9 +15,20 @@ from tests.support import forks
 from tests.support.house import KEY, Harness
 
 COMMANDS = (
-    ("run", "--once"), ("check",), ("status",), ("jobs",), ("show", "1"), ("why", "a.jpg"), ("plan",), ("retry", "1"),
-    ("retry", "--state", "failed"), ("approve", "scans"), ("spend",), ("export", "--csv"), ("vacuum",),
-)  # fmt: skip
+    ("run", "--once"),
+    ("check",),
+    ("status",),
+    ("jobs",),
+    ("show", "1"),
+    ("why", "a.jpg"),
+    ("plan",),
+    ("retry", "1"),
+    ("retry", "--state", "failed"),
+    ("approve", "scans"),
+    ("spend",),
+    ("export", "--csv"),
+    ("vacuum",),
+)
 
 
 @contextmanager
@@ -28,7 +39,8 @@ def create_obstacle(kind: str, place: Path) -> Iterator[Path]:
             place.mkdir()
         elif kind == "pipe":
             os.mkfifo(place)
-            stack.callback(os.close, os.open(place, os.O_RDWR))  # who opens it all the same does not hang
+            # who opens it all the same does not hang
+            stack.callback(os.close, os.open(place, os.O_RDWR))
         elif kind == "socket":
             stack.enter_context(socket.socket(socket.AF_UNIX)).bind(os.fspath(place))
         elif kind == "link that leads nowhere":

@@ -31,7 +31,8 @@ async def test_a_copy_waits_for_its_first_and_is_delivered_from_its_result(house
 async def test_a_copy_goes_on_as_soon_as_the_one_before_it_is_done(
     house: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(submit, "_IDLE_SECONDS", 3600.0)  # no look at the journal comes to its help
+    # no look at the journal comes to its help
+    monkeypatch.setattr(submit, "_IDLE_SECONDS", 3600.0)
     data = make_image("jpeg")
     for number in range(5):
         house.drop_file(f"{number}.jpg", data)

@@ -137,7 +137,8 @@ async def test_files_on_a_hanging_mount_are_logged_once_and_judged_later(
         await wait_until(lambda: daemon.context.executor.has_running)
         await wait_until(lambda: said("does its mount hang"))
         seen = daemon.context.clock.monotonic()
-        await wait_until(lambda: daemon.context.clock.monotonic() > seen + 2)  # it looks after them once a second
+        # it looks after them once a second
+        await wait_until(lambda: daemon.context.clock.monotonic() > seen + 2)
     await wait_until(lambda: house.jobs(State.DONE))
     daemon.stop()
     assert await running == 0

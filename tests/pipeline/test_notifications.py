@@ -89,7 +89,8 @@ async def test_a_stop_does_not_wait_long_for_a_message(house: Harness) -> None:
         process = DaemonProcess(house).start()
         await wait_until(lambda: house.journal.exists() and house.jobs(State.REJECTED))
         process.child.send_signal(signal.SIGTERM)
-        await wait_until(lambda: hook.request_headers)  # it is told at once, for it might never run again
+        # it is told at once, for it might never run again
+        await wait_until(lambda: hook.request_headers)
         process.child.send_signal(signal.SIGTERM)
         assert await process.wait_for_exit(4) == 0
     assert json.loads(place_of(house.journal).read_text())["waiting"]

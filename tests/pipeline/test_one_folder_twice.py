@@ -40,7 +40,8 @@ async def test_an_inbox_mounted_onto_another_rules_waits_until_it_is_separate(
     bound = house.root / "bound"
     bound.mkdir()
     mount(bound, disk)
-    name.symlink_to(bound)  # at once: a folder that was seen before the mount came would wait for `approve`
+    # at once: a folder that was seen before the mount came would wait for `approve`
+    name.symlink_to(bound)
     try:
         await wait_until(lambda: "would be paid twice" in unwatched_reason(house, "name"))
         assert str(disk) in unwatched_reason(house, "name")

@@ -31,7 +31,8 @@ async def test_a_file_that_came_back_is_not_moved_for_its_earlier_job(house: Har
     assert (missed.problem.code, missed.original) == (ErrorCode.SOURCE_MISSING, OriginalStatus.GONE)
     (house.root / "kept.jpg").rename(source)
     assert await house.run_once() == 0
-    (house.root / "nas").mkdir()  # where a failed original is moved to
+    # where a failed original is moved to
+    (house.root / "nas").mkdir()
     assert await house.run_once() == 0
     assert source.exists()
     assert [job.state for job in house.jobs()] == [State.REJECTED, State.DONE]

@@ -25,7 +25,8 @@ class InboxCase:
     remove: FolderAction
     reason: str | None
     restore: FolderAction
-    mounted: bool = False  #: the inbox is a mount point from the beginning
+    #: the inbox is a mount point from the beginning
+    mounted: bool = False
 
 
 def do_nothing(_: Path) -> None:
@@ -76,15 +77,19 @@ INBOX_CASES = (
     InboxCase("back", lambda inbox: inbox.rename(move_away(inbox)), NONE, lambda inbox: move_away(inbox).rename(inbox)),
     InboxCase("parent", lambda inbox: inbox.parent.rename(inbox.parent.with_name("gone")), NONE, os.makedirs),
     InboxCase("link", replace_with_link, None, do_nothing),
-    InboxCase("dangling", lambda inbox: replace_with_link(inbox, dangling=True), NONE,
-         lambda inbox: (inbox.parent / "elsewhere").mkdir()),
+    InboxCase(
+        "dangling",
+        lambda inbox: replace_with_link(inbox, dangling=True),
+        NONE,
+        lambda inbox: (inbox.parent / "elsewhere").mkdir(),
+    ),
     InboxCase("file", replace_with_file, "Not a directory", replace_file_with_folder),
     InboxCase("locked", lambda inbox: inbox.chmod(0), "Permission denied", lambda inbox: inbox.chmod(0o755)),
     InboxCase("unmounted", unmount_inbox, OTHER, remount, mounted=True),
     InboxCase("lazily", lambda inbox: unmount_inbox(inbox, lazily=True), OTHER, remount, mounted=True),
     InboxCase("covered", mount_over, OTHER, unmount, mounted=True),
     InboxCase("above", lambda inbox: mount(inbox.parent), NONE, lambda inbox: unmount(inbox.parent), mounted=True),
-)  # fmt: skip
+)
 
 
 def unprivileged_command() -> tuple[str, ...] | None:
@@ -100,7 +105,8 @@ async def test_a_lost_inbox_pauses_its_rule_with_a_reason_until_it_returns(house
     mounting = can_mount()
     roots = [r for r in INBOX_CASES if (mounting or not r.mounted) and (plain is not None or r.name != "locked")]
     folders = {root.name: house.root / root.name / "in" for root in roots}
-    house.rule = {"rescan_interval": "500ms"}  # fourteen inboxes, each walked ten times a second, keep a core busy
+    # fourteen inboxes, each walked ten times a second, keep a core busy
+    house.rule = {"rescan_interval": "500ms"}
     house.more_rules = [{"name": root.name, "inbox": f"{root.name}/in", **house.rule} for root in roots]
     with ExitStack() as stack:
         for number, root in enumerate(roots):

@@ -38,8 +38,11 @@ async def test_names_that_differ_only_in_case_never_overwrite_each_other(folding
         house.drop_file(name, seed=number)
     assert await house.run_once() == 0
     assert {name.casefold() for name in list_files(folding / "outbox")} == {
-        "sub/a.jpg", "sub/a-1.jpg", "sub/a-2.jpg", "sub/a-3.jpg",
-    }  # fmt: skip
+        "sub/a.jpg",
+        "sub/a-1.jpg",
+        "sub/a-2.jpg",
+        "sub/a-3.jpg",
+    }
     assert len({job.output for job in house.jobs(State.DONE)}) == 4
 
 
@@ -66,16 +69,21 @@ async def test_skip_finds_a_result_spelled_in_another_case_before_it_pays(foldin
 
 
 @pytest.mark.parametrize(
-    ("answer", "if_exists"), [("EINVAL", "overwrite"), ("ENOENT", "rename")]
-)  # vfat and NTFS, SMB servers
+    ("answer", "if_exists"),
+    [("EINVAL", "overwrite"), ("ENOENT", "rename")],
+    # vfat and NTFS, SMB servers
+)
 async def test_a_name_the_share_refuses_is_replaced_in_outbox_and_archive(
     answer: str, if_exists: str, tmp_path: Path, house: Harness
 ) -> None:
     with mount_share(tmp_path, f"refuse={answer}") as mount:
         house.rule = {
-            "outbox": "share/outbox", "sidecar": True, "if_exists": if_exists, "on_success": "move",
+            "outbox": "share/outbox",
+            "sidecar": True,
+            "if_exists": if_exists,
+            "on_success": "move",
             "archive": "share/archive",
-        }  # fmt: skip
+        }
         house.drop_file("12:30?.jpg", seed=1)
         house.drop_file("12_30_.jpg", seed=2)
         house.drop_file("what?/then. /a|b.jpg", seed=3)
@@ -95,7 +103,8 @@ async def test_a_name_the_share_refuses_is_replaced_in_outbox_and_archive(
 
 
 async def test_a_name_that_is_too_long_for_the_share_is_shortened(tmp_path: Path, house: Harness) -> None:
-    with mount_share(tmp_path, "longest=143") as mount:  # as eCryptfs on a NAS
+    # as eCryptfs on a NAS
+    with mount_share(tmp_path, "longest=143") as mount:
         house.rule = {"outbox": "share/outbox", "sidecar": True, "if_exists": "overwrite"}
         for number, last in enumerate("ab"):
             house.drop_file("ä" * 110 + f"{last}.jpg", seed=number)

@@ -30,7 +30,8 @@ def configure_shared_outbox(house: Harness, outbox: str, **settings: str) -> Non
 def drop_in_both(house: Harness, name: str, seed: int = 0) -> None:
     house.drop_file(name, seed=seed)
     house.drop_file(name, seed=seed, inbox="inbox2")
-    house.may_be_paid_twice.add(house.dropped[house.inbox / name])  # each rule pays for it
+    # each rule pays for it
+    house.may_be_paid_twice.add(house.dropped[house.inbox / name])
 
 
 def check_results(house: Harness, outbox: Path, names: set[str]) -> None:
@@ -45,7 +46,8 @@ async def test_one_image_of_two_rules_gets_two_names_in_a_returning_outbox(house
     nas = house.root / "nas"
     nas.mkdir()
     configure_shared_outbox(house, "nas/outbox", if_exists=if_exists)
-    for number in range(6):  # more than are delivered at once
+    # more than are delivered at once
+    for number in range(6):
         drop_in_both(house, f"{number}.jpg", seed=number)
     run = asyncio.create_task(house.run_once())
     await wait_until(lambda: house.journal.exists() and len(house.jobs(State.PENDING)) == 12)

@@ -223,7 +223,8 @@ async def test_few_images_are_sent_while_picwish_does_not_answer(house: Harness,
     )
     async with PicwishClient(base_url=config.api.base_url, key=KEY, timeout=5) as client:
         context = StepContext(config=config, journal=journal, spool=spool, clock=Clock(), client=client)
-        pacer = RateLimiter(500, context.clock)  # what is tried here need not take its time
+        # what is tried here need not take its time
+        pacer = RateLimiter(500, context.clock)
         gate = Gate(context, pacer=pacer)
         collect = Collect(context, gate=gate, pacer=pacer)
         submit = Submit(context, gate=gate, pacer=pacer, budget=MemoryBudget(10**6), collect=collect)
@@ -379,7 +380,8 @@ async def test_run_once_ends_only_after_changed_files_were_validated_again(
     at_once = os.scandir
 
     def slowly(folder: Any) -> Any:
-        time.sleep(0.4)  # as of a share that was asleep
+        # as of a share that was asleep
+        time.sleep(0.4)
         return at_once(folder)
 
     monkeypatch.setattr(os, "scandir", slowly)

@@ -64,9 +64,16 @@ def queue_job(house: Harness, journal: Journal, name: str, *, seed: int = 0, flo
     """A file in the inbox and its job."""
     path = house.drop_file(name, seed=seed)
     new = NewJob(
-        "scans", path, path.relative_to(house.inbox), stamp_of(path.lstat()), sha256=house.dropped[path],
-        format="jpeg", width=32, height=24, flood=flood,
-    )  # fmt: skip
+        "scans",
+        path,
+        path.relative_to(house.inbox),
+        stamp_of(path.lstat()),
+        sha256=house.dropped[path],
+        format="jpeg",
+        width=32,
+        height=24,
+        flood=flood,
+    )
     job = journal.get(journal.add([new])[0])
     assert job is not None
     return job
@@ -186,7 +193,8 @@ async def test_what_blocks_a_whole_rule_is_shown_for_each_of_its_images(house: H
             assert "wait" not in ask.run_json(new)["reason"]
             journal.put_off("scans", State.QUEUED, text, Clock().now() + 30)
             told = [ask.run_json(path) for path in (first[0].source, new)]
-            journal.update(late, note=None, not_before=None)  # as one of those that are too many to be told each
+            # as one of those that are too many to be told each
+            journal.update(late, note=None, not_before=None)
             told.append(ask.run_json(late.source))
         for each in told:
             assert each["reason"].count(text) == 1
@@ -263,21 +271,29 @@ async def test_a_job_that_ended_badly_tells_what_retry_would_do_and_cost(house: 
 
 async def test_results_originals_and_sidecars_name_their_job(house: Harness, ask: WhyCommand) -> None:
     house.rule = {
-        "on_success": "move", "archive": "archive", "on_failure": "move", "failed": "failed", "sidecar": True,
-    }  # fmt: skip
+        "on_success": "move",
+        "archive": "archive",
+        "on_failure": "move",
+        "failed": "failed",
+        "sidecar": True,
+    }
     house.drop_file("a.jpg")
     house.drop_file("b.jpg", b"no picture at all" * 9)
     (house.root / "archive").mkdir()
-    (house.root / "archive/a.jpg").write_bytes(make_image("jpeg", seed=8))  # so that it gets another name
+    # so that it gets another name
+    (house.root / "archive/a.jpg").write_bytes(make_image("jpeg", seed=8))
     await house.run_once()
     done, bad = house.job("a.jpg").id, house.job("b.jpg").id
     told = ask.run_json(house.inbox / "a.jpg")
     assert (told["state"], told["job"]) == ("done", done)
     assert "the original was moved to" in told["reason"]
     for path, job in (
-        ("archive/a-1.jpg", done), ("outbox/a.jpg", done), ("outbox/a.jpg.json", done),
-        ("failed/b.jpg", bad), ("failed/b.jpg.error.json", bad),
-    ):  # fmt: skip
+        ("archive/a-1.jpg", done),
+        ("outbox/a.jpg", done),
+        ("outbox/a.jpg.json", done),
+        ("failed/b.jpg", bad),
+        ("failed/b.jpg.error.json", bad),
+    ):
         told = ask.run_json(house.root / path)
         assert (told["code"], told["job"], told["rule"]) == (0, job, "scans"), path
     told = ask.run_json(house.root / "archive/a.jpg")
@@ -421,7 +437,8 @@ async def test_a_file_without_a_job_tells_its_price_and_when_it_is_taken(house: 
     with publish_daemon_report(house, rules={"scans": {"watching": False, "reason": "stale file handle"}}):
         assert "stale file handle" in ask.run_json(path)["advice"]
     cut = house.drop_file("cut.jpg", make_image("jpeg")[:-9])
-    os.utime(cut, (1, 1))  # as `cp -p` leaves it: it has only just come all the same
+    # as `cp -p` leaves it: it has only just come all the same
+    os.utime(cut, (1, 1))
     assert "not whole" in ask.run_json(cut)["reason"]
 
 

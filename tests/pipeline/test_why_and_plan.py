@@ -110,8 +110,12 @@ async def test_every_copy_of_a_held_image_is_held_and_costs_nothing(
     path = house.drop_file("first.jpg", seed=1)
     journal = Journal.open_for_writing(house.journal, Clock())
     new = NewJob(
-        "scans", path, path.relative_to(house.inbox), stamp_of(path.lstat()), sha256=house.dropped[path],
-    )  # fmt: skip
+        "scans",
+        path,
+        path.relative_to(house.inbox),
+        stamp_of(path.lstat()),
+        sha256=house.dropped[path],
+    )
     job = journal.get(journal.add([new])[0])
     assert job is not None
     job = journal.move(job, State.SUBMITTING, "sending", reserve=5)
@@ -155,7 +159,8 @@ async def test_plan_shows_what_budget_and_surge_brake_would_delay(
         house.drop_file(f"{number}.jpg", seed=number)
     days = [datetime.now().astimezone().date()]
     _, told = run_command(house, capsys, "plan")
-    days.append(datetime.now().astimezone().date())  # midnight may have come between
+    # midnight may have come between
+    days.append(datetime.now().astimezone().date())
     assert (told["left_today"], told["left_this_month"], told["waiting"]) == (12, 1000, 3)
     assert date.fromisoformat(told["until"]) - timedelta(days=2) in days
     assert get_plan_row(told, "flood") == (2,)
@@ -175,9 +180,11 @@ async def test_plan_shows_what_budget_and_surge_brake_would_delay(
     [
         (10, None, 2, 0, None),
         (10, None, 7, 5, "2030-01-31"),
-        (None, 20, 9, 5, "2030-03-01"),  # 4 in January, 4 in February, 1 in March
+        # 4 in January, 4 in February, 1 in March
+        (None, 20, 9, 5, "2030-03-01"),
         (10, 20, 9, 7, "2030-03-01"),
-        (4, None, 1, 1, None),  # never
+        # never
+        (4, None, 1, 1, None),
     ],
 )
 async def test_the_last_day_of_a_plan_respects_both_budget_limits(
@@ -194,12 +201,17 @@ async def test_the_last_day_of_a_plan_respects_both_budget_limits(
 @pytest.mark.parametrize(
     ("priority", "per_day", "waiting", "last"),
     [
-        (0, 9, 6, "2030-01-31"),  # one of each a day
+        # one of each a day
+        (0, 9, 6, "2030-01-31"),
         (0, 203, 0, None),
-        (0, 13, 5, "2030-01-30"),  # 5 + 4 + 4 and so on: what is too dear for the rest of a day leaves it to the others
-        (1, 20, 4, "2030-01-29"),  # the dear ones first
-        (-1, 16, 4, "2030-01-30"),  # the cheap ones first; then three dear ones, then the last
-        (0, 4, 7, None),  # the dear ones never
+        # 5 + 4 + 4 and so on: what is too dear for the rest of a day leaves it to the others
+        (0, 13, 5, "2030-01-30"),
+        # the dear ones first
+        (1, 20, 4, "2030-01-29"),
+        # the cheap ones first; then three dear ones, then the last
+        (-1, 16, 4, "2030-01-30"),
+        # the dear ones never
+        (0, 4, 7, None),
     ],
 )
 async def test_a_plan_shares_the_budget_between_rules_as_it_is_spent(

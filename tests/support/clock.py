@@ -7,7 +7,8 @@ from itertools import count
 
 from picwish_watchd.clock import Clock
 
-_LOOP_ROUNDS = 10  # of the event loop, in which whatever can go on at this moment does
+# of the event loop, in which whatever can go on at this moment does
+_LOOP_ROUNDS = 10
 
 
 class FakeClock(Clock):

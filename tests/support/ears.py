@@ -44,7 +44,8 @@ class WebhookReceiver(_ThreadedServer):
     """
 
     def __init__(self, *codes: int, pause: float = 0.0, headers: dict[str, str] | None = None) -> None:
-        self.requests: list[dict[str, Any]] = []  #: the JSON bodies
+        #: the JSON bodies
+        self.requests: list[dict[str, Any]] = []
         self.request_headers: list[dict[str, str]] = []
         self.release = threading.Event()
         left = list(codes)
@@ -93,7 +94,8 @@ class DripServer(_ThreadedServer):
 
         class Handler(socketserver.BaseRequestHandler):
             def handle(self) -> None:
-                with suppress(OSError):  # the client went away
+                # the client went away
+                with suppress(OSError):
                     self.request.sendall(begin)
                     while not over.wait(pause):
                         self.request.sendall(piece)
@@ -116,7 +118,8 @@ class _QuietHttpServer(ThreadingHTTPServer):
     block_on_close = False
 
     def handle_error(self, *_args: Any) -> None:
-        pass  # the client went away
+        # the client went away
+        pass
 
 
 @dataclass
@@ -135,7 +138,8 @@ class MailServer(_ThreadedServer):
     """A mail server of the words that smtplib needs. ``replies``: what it says to a word instead of the usual."""
 
     replies: dict[str, bytes] = field(default_factory=dict)
-    tls: ssl.SSLContext | None = None  #: offers STARTTLS
+    #: offers STARTTLS
+    tls: ssl.SSLContext | None = None
     mails: list[ReceivedMail] = field(default_factory=list)
     logins: list[str] = field(default_factory=list)
 
@@ -148,7 +152,8 @@ class MailServer(_ThreadedServer):
                 try:
                     talk.run()
                 except (OSError, ValueError):
-                    pass  # the client went away
+                    # the client went away
+                    pass
                 finally:
                     talk.close()
 

@@ -34,7 +34,8 @@ from picwish_watchd.picwish import PicwishClient
 
 _ROOT = Path(__file__).parents[2]
 PROGRAM = "picwish_watchd"
-_NUMBER_SIZE = 4  # bytes of one, on its way from the nursery
+# bytes of one, on its way from the nursery
+_NUMBER_SIZE = 4
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,8 @@ class ForkedProcess:
     """A process that was begun, with the part of `subprocess.Popen` that tests need."""
 
     def __init__(self, told: int) -> None:
-        self._told = told  # its number, and at its end its exit code
+        # its number, and at its end its exit code
+        self._told = told
         self.pid = self._read_number(None)
         self.returncode: int | None = None
 
@@ -155,7 +157,8 @@ def _report_exits(watched: dict[int, int]) -> None:
 
 
 def _write_number(tell: int, number: int) -> None:
-    with suppress(BrokenPipeError):  # nobody wants to know any more
+    # nobody wants to know any more
+    with suppress(BrokenPipeError):
         os.write(tell, number.to_bytes(_NUMBER_SIZE, "little", signed=True))
 
 
@@ -164,7 +167,8 @@ def _serve(ours: socket.socket) -> None:
     woken, wake = os.pipe()
     os.set_blocking(wake, False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # who interrupts the tests means the forks
+    # who interrupts the tests means the forks
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
     watched = dict[int, int]()
     while True:
@@ -201,7 +205,8 @@ def _run_in_fork(order: ForkRequest, streams: list[int]) -> None:
     os.environ.clear()
     os.environ.update(order.environ)
     time.tzset()
-    coverage.process_startup()  # where the environment says so
+    # where the environment says so
+    coverage.process_startup()
     sys.argv[1:] = order.arguments
     code: object = 0
     try:

@@ -34,12 +34,15 @@ class Harness:
 
     root: Path
     simulator: Simulator
-    rule: dict[str, Any] = field(default_factory=dict)  #: keys of the rule beyond the usual
+    #: keys of the rule beyond the usual
+    rule: dict[str, Any] = field(default_factory=dict)
     api: dict[str, Any] = field(default_factory=dict)
     top_level: dict[str, Any] = field(default_factory=dict)
     more_rules: list[dict[str, Any]] = field(default_factory=list)
-    dropped: dict[Path, str] = field(default_factory=dict)  #: source -> sha256, of what must not be lost
-    may_be_paid_twice: set[str] = field(default_factory=set)  #: sha256 that may be charged twice: a person said retry
+    #: source -> sha256, of what must not be lost
+    dropped: dict[Path, str] = field(default_factory=dict)
+    #: sha256 that may be charged twice: a person said retry
+    may_be_paid_twice: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.inbox.mkdir()
@@ -177,10 +180,13 @@ class DaemonProcess:
 
     harness: Harness
     arguments: tuple[str, ...] = ()
-    crash_after: int | None = None  #: acts, see `tests.support.crash`
+    #: acts, see `tests.support.crash`
+    crash_after: int | None = None
     environ: dict[str, str] = field(default_factory=dict)
-    prefix: tuple[str, ...] = ()  #: the command that it is run by
-    fresh: bool = False  #: made from nothing, as a user's is; else a fork, see `tests.support.forks`
+    #: the command that it is run by
+    prefix: tuple[str, ...] = ()
+    #: made from nothing, as a user's is; else a fork, see `tests.support.forks`
+    fresh: bool = False
 
     def start(self) -> "DaemonProcess":
         file = self.harness.write_config()

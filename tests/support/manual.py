@@ -15,7 +15,8 @@ _MANPAGE_DATA = {
     "manual_title": "User Commands",
     "version": __version__,
     "description": "hot folders for PicWish's Advanced Image Enhancer",
-    "date": __version__,  # the page changes with the version, not with the day
+    # the page changes with the version, not with the day
+    "date": __version__,
 }
 _EXTRA_SECTIONS = r"""
 .SH FILES

@@ -119,16 +119,19 @@ def hanging_mount(folder: Path, *, dead: bool = False, to_the_death: bool = Fals
     finally:
         over.set()
         if to_the_death and listening.ident is not None:
-            listening.join()  # who still reads from the server keeps it from being closed, and what waits, waiting
+            # who still reads from the server keeps it from being closed, and what waits, waiting
+            listening.join()
         if not dead:
             os.close(server)
-        _libc.umount2(os.fsencode(folder), 2)  # MNT_DETACH
+        # MNT_DETACH
+        _libc.umount2(os.fsencode(folder), 2)
 
 
 def _answer_fuse_init(server: int, over: threading.Event) -> None:
     """Answers FUSE_INIT (linux/fuse.h: fuse_in_header, fuse_out_header, fuse_init_out), and then only listens."""
     greeted = False
-    with suppress(OSError):  # ENODEV: unmounted
+    # It is ENODEV once unmounted.
+    with suppress(OSError):
         while not over.is_set():
             if not select.select([server], [], [], 0.02)[0]:
                 continue

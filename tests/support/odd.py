@@ -76,7 +76,8 @@ def extra_frames() -> list[Image.Image]:
 def save_image(image: Image.Image, format: str, **options: Any) -> bytes:
     """The bytes of a file, as Pillow writes it."""
     sink = io.BytesIO()
-    image.copy().save(sink, format, **options)  # a copy: save leaves encoder settings behind
+    # a copy: save leaves encoder settings behind
+    image.copy().save(sink, format, **options)
     return sink.getvalue()
 
 
@@ -127,10 +128,17 @@ def tiled_tiff(grey: Image.Image, *, big: bool = False) -> bytes:
     tables = struct.pack(f"<{len(tiles)}{word}", *(data + 256 * number for number in range(len(tiles))))
     tables += struct.pack(f"<{len(tiles)}{word}", *([256] * len(tiles)))
     values = [
-        (256, 4, 1, width), (257, 4, 1, height), (258, 3, 1, 8), (259, 3, 1, 1), (262, 3, 1, 1), (277, 3, 1, 1),
-        (322, 4, 1, 16), (323, 4, 1, 16), (324, kind, len(tiles), after),
+        (256, 4, 1, width),
+        (257, 4, 1, height),
+        (258, 3, 1, 8),
+        (259, 3, 1, 1),
+        (262, 3, 1, 1),
+        (277, 3, 1, 1),
+        (322, 4, 1, 16),
+        (323, 4, 1, 16),
+        (324, kind, len(tiles), after),
         (325, kind, len(tiles), after + size * len(tiles)),
-    ]  # fmt: skip
+    ]
     layout = "<HHQQ" if big else "<HHII"
     table = b"".join(struct.pack(layout, *entry) for entry in values)
     if big:

@@ -118,7 +118,8 @@ class RawServer:
         try:
             await handler(connection)
         except (ConnectionError, asyncio.IncompleteReadError):
-            pass  # the client went away
+            # the client went away
+            pass
         except AssertionError as error:
             self.failures.append(error)
         finally:

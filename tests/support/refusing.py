@@ -20,18 +20,32 @@ from picwish_watchd.outbox.publish import NameTaken, Published, SpoolDamaged, pu
 #: linux: arch/x86/entry/syscalls/syscall_64.tbl, include/uapi/asm-generic/unistd.h
 _SYSCALL_NUMBERS = {
     "x86_64": {
-        "write": 1, "fsync": 74, "fchmod": 91, "mkdirat": 258, "unlinkat": 263, "renameat": 264, "linkat": 265,
+        "write": 1,
+        "fsync": 74,
+        "fchmod": 91,
+        "mkdirat": 258,
+        "unlinkat": 263,
+        "renameat": 264,
+        "linkat": 265,
         "renameat2": 316,
     },
     "aarch64": {
-        "mkdirat": 34, "unlinkat": 35, "linkat": 37, "renameat": 38, "fchmod": 52, "write": 64, "fsync": 82,
+        "mkdirat": 34,
+        "unlinkat": 35,
+        "linkat": 37,
+        "renameat": 38,
+        "fchmod": 52,
+        "write": 64,
+        "fsync": 82,
         "renameat2": 276,
     },
-}  # fmt: skip
+}
 IS_SUPPORTED = platform.machine() in _SYSCALL_NUMBERS
 _OUTCOMES = (Published, NameTaken, FolderUnavailable, NoSpace, NameRefused, SpoolDamaged)
-_ALLOW, _ERRNO = 0x7FFF0000, 0x00050000  # linux/seccomp.h
-_LOAD_NUMBER, _IF_EQUAL, _RETURN = 0x20, 0x15, 0x06  # linux/bpf_common.h
+# linux/seccomp.h
+_ALLOW, _ERRNO = 0x7FFF0000, 0x00050000
+# linux/bpf_common.h
+_LOAD_NUMBER, _IF_EQUAL, _RETURN = 0x20, 0x15, 0x06
 
 
 @dataclass(frozen=True)
@@ -41,7 +55,8 @@ class PublishOrder:
     name: str
     sha256: str
     replace: bool
-    faults: dict[str, int]  #: system call -> errno
+    #: system call -> errno
+    faults: dict[str, int]
 
 
 def install_filter(faults: dict[str, int]) -> None:
@@ -56,17 +71,24 @@ def install_filter(faults: dict[str, int]) -> None:
     head = ctypes.create_string_buffer(struct.pack("@HP", len(program), ctypes.addressof(code)))
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl.argtypes = (ctypes.c_int, *[ctypes.c_ulong] * 4)
-    assert libc.prctl(38, 1, 0, 0, 0) == 0  # PR_SET_NO_NEW_PRIVS
-    assert libc.prctl(22, 2, ctypes.addressof(head), 0, 0) == 0, os.strerror(ctypes.get_errno())  # PR_SET_SECCOMP
+    # PR_SET_NO_NEW_PRIVS
+    assert libc.prctl(38, 1, 0, 0, 0) == 0
+    # PR_SET_SECCOMP
+    assert libc.prctl(22, 2, ctypes.addressof(head), 0, 0) == 0, os.strerror(ctypes.get_errno())
 
 
 def run_order(order: PublishOrder) -> type:
     """What `publish` answers."""
     install_filter(order.faults)
     found = publish_result(
-        Path(order.spooled), Path(order.outbox), PurePath(order.name), mode=0o640, replace=order.replace, tag="7",
+        Path(order.spooled),
+        Path(order.outbox),
+        PurePath(order.name),
+        mode=0o640,
+        replace=order.replace,
+        tag="7",
         sha256=order.sha256,
-    )  # fmt: skip
+    )
     return type(found)
 
 

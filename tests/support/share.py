@@ -31,7 +31,8 @@ _ROOT_NODE = 1
 @contextmanager
 def mount_share(folder: Path, *options: str) -> Iterator[Path]:
     """The share, mounted at ``folder``/share; skips the test where that may not be done."""
-    import pytest  # here, for the server itself starts without it in half the time
+    # here, for the server itself starts without it in half the time
+    import pytest
 
     backing, mount = folder / "share-backing", folder / "share"
     backing.mkdir()
@@ -70,7 +71,8 @@ class ShareServer:
             _, opcode, unique, node, *_ = _REQUEST_HEADER.unpack_from(request)
             body = request[_REQUEST_HEADER.size :]
             method = self._METHODS.get(opcode)
-            if opcode in (2, 36, 42):  # forget and interrupt want no answer
+            # forget and interrupt want no answer
+            if opcode in (2, 36, 42):
                 continue
             code, answer = 0, b""
             try:
@@ -146,7 +148,8 @@ class ShareServer:
             if path == source or path.startswith(source + "/"):
                 self._paths[number] = target + path[len(source) :]
             elif path == target:
-                self._paths[number] = ""  # what was replaced
+                # what was replaced
+                self._paths[number] = ""
         return b""
 
     def _create(self, node: int, body: bytes) -> bytes:
@@ -199,18 +202,46 @@ class ShareServer:
         return b""
 
     _METHODS: ClassVar[dict[int, Callable[["ShareServer", int, bytes], bytes]]] = {
-        1: _lookup, 3: _getattr, 4: _setattr, 9: _mkdir, 10: _unlink, 11: _rmdir, 12: _rename, 14: _open, 15: _read,
-        16: _write, 17: _statfs, 18: _release, 20: _do_nothing, 25: _do_nothing, 26: _init, 27: _opendir, 28: _readdir, 29: _do_nothing,
-        30: _do_nothing, 35: _create,
-    }  # fmt: skip
+        1: _lookup,
+        3: _getattr,
+        4: _setattr,
+        9: _mkdir,
+        10: _unlink,
+        11: _rmdir,
+        12: _rename,
+        14: _open,
+        15: _read,
+        16: _write,
+        17: _statfs,
+        18: _release,
+        20: _do_nothing,
+        25: _do_nothing,
+        26: _init,
+        27: _opendir,
+        28: _readdir,
+        29: _do_nothing,
+        30: _do_nothing,
+        35: _create,
+    }
 
 
 def _pack_attributes(found: os.stat_result) -> bytes:
     times = (found.st_atime_ns, found.st_mtime_ns, found.st_ctime_ns)
     return struct.pack(
-        "<" + _ATTR_LAYOUT, found.st_ino, found.st_size, found.st_blocks, *(each // 10**9 for each in times),
-        *(each % 10**9 for each in times), found.st_mode, found.st_nlink, found.st_uid, found.st_gid, 0, 4096, 0,
-    )  # fmt: skip
+        "<" + _ATTR_LAYOUT,
+        found.st_ino,
+        found.st_size,
+        found.st_blocks,
+        *(each // 10**9 for each in times),
+        *(each % 10**9 for each in times),
+        found.st_mode,
+        found.st_nlink,
+        found.st_uid,
+        found.st_gid,
+        0,
+        4096,
+        0,
+    )
 
 
 def main(backing: str, mount: str, *options: str) -> None:

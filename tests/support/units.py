@@ -13,6 +13,8 @@ def check_unit(unit: Path) -> None:
     assert (told.returncode, told.stderr) == (0, "")
     exposed = subprocess.run(
         ["systemd-analyze", "security", "--offline=true", "--threshold=20", str(unit)],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert exposed.returncode == 0, exposed.stdout.splitlines()[-1:]

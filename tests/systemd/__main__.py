@@ -64,10 +64,24 @@ class SystemdChecks:
     def run(self) -> None:
         """All of it."""
         for step in (
-            self.check_install, self.check_start, self.check_processing, self.check_key_secrecy, self.check_status, self.check_reload, self.check_watchdog,
-            self.check_sigkill, self.check_hanging_mount, self.check_stop, self.check_monitoring, self.check_late_mount, self.check_wrong_configuration,
-            self.check_crash_loop, self.check_template_instance, self.check_uninstall, self.check_charges,
-        ):  # fmt: skip
+            self.check_install,
+            self.check_start,
+            self.check_processing,
+            self.check_key_secrecy,
+            self.check_status,
+            self.check_reload,
+            self.check_watchdog,
+            self.check_sigkill,
+            self.check_hanging_mount,
+            self.check_stop,
+            self.check_monitoring,
+            self.check_late_mount,
+            self.check_wrong_configuration,
+            self.check_crash_loop,
+            self.check_template_instance,
+            self.check_uninstall,
+            self.check_charges,
+        ):
             step()
 
     def check(self, what: str, holds: object, found: object = "") -> None:
@@ -125,8 +139,15 @@ class SystemdChecks:
             )
         self.check("the key is not in the log", KEY not in self.read_log(lines=10_000))
         self.check("the key is not in the unit", KEY not in machine.run("systemctl", "cat", UNIT))
-        told = machine.run("setpriv", "--reuid=picwish", "--regid=nas", "--clear-groups", "cat",
-                           "/etc/picwish-watchd/api.key", check=False)  # fmt: skip
+        told = machine.run(
+            "setpriv",
+            "--reuid=picwish",
+            "--regid=nas",
+            "--clear-groups",
+            "cat",
+            "/etc/picwish-watchd/api.key",
+            check=False,
+        )
         self.check("the service's user cannot read the key's file", "Permission denied" in told, told)
 
     def check_status(self) -> None:
@@ -188,7 +209,8 @@ class SystemdChecks:
         self._configure(more={"name": "dead", "inbox": f"{NAS}/dead"})
         machine.run("systemctl", "reload", UNIT)
         pid = self.main_pid()
-        time.sleep(15)  # two and a half times WatchdogSec
+        # two and a half times WatchdogSec
+        time.sleep(15)
         self.drop_image("beside.jpg")
         good = self.wait_until(lambda: self.count_done() == before + 1) and self.main_pid() == pid
         self.check("an inbox that hangs starves neither the watchdog nor the other inbox", good, self.read_log())
@@ -248,8 +270,9 @@ class SystemdChecks:
             machine.run("systemctl", "stop", UNIT)
             self.check(
                 f"what happened is told by a stop, which takes {time.monotonic() - began:.1f} s",
-                hook.subjects()[1:] == ["notes.jpg is refused"], hook.requests,
-            )  # fmt: skip
+                hook.subjects()[1:] == ["notes.jpg is refused"],
+                hook.requests,
+            )
             told = machine.run_script(f"cat {NAS}/in/.told", check=False)
             self.check("a command runs, as confined as the daemon", told.split() == CONFINED_OUTPUT, told)
             log = self.read_log(lines=10_000)
@@ -270,7 +293,8 @@ class SystemdChecks:
         self.check("without the NAS it starts, waits and says so", good, (text, facts))
         before = self.count_done()
         machine.run("mount", "--bind", "/kept", NAS)
-        machine.run(PROGRAM, "approve", "scans", "-c", CONFIG, check=False)  # it is another mount here, for the proof
+        # it is another mount here, for the proof
+        machine.run(PROGRAM, "approve", "scans", "-c", CONFIG, check=False)
         self.drop_image("late.jpg")
         told = self.wait_until(lambda: self.count_done() >= before + 1, seconds=30)
         self.check("the NAS comes, and it goes on by itself", told, (self.status_text(), self.read_log()))
@@ -397,12 +421,16 @@ class SystemdChecks:
             "journal": "/var/lib/picwish-watchd/journal.db",
             "budget": {"per_day": 500},
             "defaults": {
-                "outbox": f"{NAS}/out", "settle": "100ms", "file_mode": "0664", "oversize": "downscale",
-                "rescan_interval": "2s", "settle_timeout": "1s",
+                "outbox": f"{NAS}/out",
+                "settle": "100ms",
+                "file_mode": "0664",
+                "oversize": "downscale",
+                "rescan_interval": "2s",
+                "settle_timeout": "1s",
             },
             "rules": rules or [scans, *([more] if more else [])],
             **(top or {}),
-        }  # fmt: skip
+        }
         self._machine.write_file(CONFIG, yaml.safe_dump(text))
 
 

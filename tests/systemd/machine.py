@@ -8,7 +8,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent.parent
 _PACKAGES = "systemd,systemd-sysv,dbus,python3,python3-venv"
-_BOOT_TIMEOUT = 60.0  # seconds
+# seconds
+_BOOT_TIMEOUT = 60.0
 
 
 class Machine:
@@ -45,10 +46,19 @@ class Machine:
     def __enter__(self) -> "Machine":
         self._log = (self._base / "console.log").open("wb")
         words = [
-            "systemd-nspawn", "--quiet", "--directory", str(self._base / "root"), "--volatile=overlay", "--boot",
-            "--register=no", "--keep-unit", "--console=pipe", "--machine=picwish-proof", "--resolv-conf=off",
+            "systemd-nspawn",
+            "--quiet",
+            "--directory",
+            str(self._base / "root"),
+            "--volatile=overlay",
+            "--boot",
+            "--register=no",
+            "--keep-unit",
+            "--console=pipe",
+            "--machine=picwish-proof",
+            "--resolv-conf=off",
             "--bind=/dev/fuse",
-        ]  # fmt: skip
+        ]
         self._child = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log)
         until = time.monotonic() + _BOOT_TIMEOUT
         while time.monotonic() < until and self._child.poll() is None:

@@ -29,7 +29,8 @@ def test_every_state_can_be_reached_from_queued(state: State) -> None:
 
 def test_money_is_spent_through_the_intent_alone() -> None:
     assert [state for state in State if State.SUBMITTING in ALLOWED_TRANSITIONS[state]] == [State.QUEUED]
-    paid_for = {State.PENDING, State.FETCHING}  # a copy is delivered from its first one's result, and costs nothing
+    # a copy is delivered from its first one's result, and costs nothing
+    paid_for = {State.PENDING, State.FETCHING}
     assert not ALLOWED_TRANSITIONS[State.QUEUED] & paid_for
 
 

@@ -293,7 +293,8 @@ def test_a_wrong_level_is_a_bug_and_raises() -> None:
 def test_a_stalled_reader_blocks_nothing_and_gets_the_number_of_lost_lines(blocking: bool) -> None:
     reading, writing = os.pipe()
     os.set_blocking(writing, blocking)
-    lines = 24_000  # more than are kept, are on their way, and a pipe holds
+    # more than are kept, are on their way, and a pipe holds
+    lines = 24_000
     with os.fdopen(writing, "w") as stream:
         log.setup("info", "json", stream)
         logger = structlog.get_logger()

@@ -90,7 +90,8 @@ def test_a_folder_bound_onto_itself_belongs_to_the_mount_below(tmp_path: Path, m
     lines = (
         "20 1 8:1 / / rw - ext4 disk rw\n"
         "21 20 0:50 / /srv rw - nfs4 nas:/x rw\n"
-        "22 21 0:50 / /srv/scans/out rw - nfs4 nas:/x/scans/out rw\n"  # as ReadWritePaths= does
+        # as ReadWritePaths= does
+        "22 21 0:50 / /srv/scans/out rw - nfs4 nas:/x/scans/out rw\n"
         "23 20 8:1 /data /mnt/data rw - ext4 disk rw\n"
     )
     file.write_text(lines)

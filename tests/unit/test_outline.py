@@ -27,7 +27,8 @@ journal: state/journal.db
 rules:
   - {name: scans, inbox: in, outbox: out}
 """
-_DAEMON_QPS = 77.0  # the QPS that only the daemon tells of: it says whom an outline is from
+# the QPS that only the daemon tells of: it says whom an outline is from
+_DAEMON_QPS = 77.0
 
 
 class StatusHarness:

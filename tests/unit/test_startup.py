@@ -20,7 +20,8 @@ def test_a_read_only_command_loads_no_daemon_libraries(command: str) -> None:
     assert [library for library in _DAEMON_LIBRARIES if library in loaded] == []
 
 
-@pytest.mark.untraced  # the tracer would load them itself
+# the tracer would load them itself
+@pytest.mark.untraced
 def test_status_loads_neither_yaml_nor_what_makes_dataclasses() -> None:
     """Each takes a quarter of the time that `status` has beside a daemon."""
     look = "import sys, picwish_watchd.cli, picwish_watchd.cli.commands.status; print(*sys.modules)"

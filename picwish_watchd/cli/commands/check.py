@@ -73,7 +73,8 @@ def _http(config: Config) -> Iterator[_Finding]:
             yield _Finding(0, f"token of http: there is one in {http.token_file}")
         except ConfigError as error:
             yield _Finding(error.exit_code, f"token of http: {error.message}", error.hint)
-    if DaemonLock(config.journal).owner() is None:  # else it has the address
+    # else it has the address
+    if DaemonLock(config.journal).owner() is None:
         from picwish_watchd.metrics.http_server import try_address
 
         try:

@@ -69,12 +69,42 @@ def _spending(reader: JournalReader, rule: str | None, begin: float, end: float)
 
 
 _JOB_COLUMNS = (
-    "id", "rule", "state", "source", "kind", "url", "task_id", "type", "return_type", "sync", "sha256",
-    "size", "format", "width", "height", "sent_format", "sent_width", "sent_height", "sent_size",
-    "credits", "credits_in_doubt", "attempts", "error_code", "error_message", "output",
-    "result_format", "result_width", "result_height", "result_size", "result_sha256", "original", "note",
-    "created_at", "submitted_at", "completed_at",
-)  # fmt: skip
+    "id",
+    "rule",
+    "state",
+    "source",
+    "kind",
+    "url",
+    "task_id",
+    "type",
+    "return_type",
+    "sync",
+    "sha256",
+    "size",
+    "format",
+    "width",
+    "height",
+    "sent_format",
+    "sent_width",
+    "sent_height",
+    "sent_size",
+    "credits",
+    "credits_in_doubt",
+    "attempts",
+    "error_code",
+    "error_message",
+    "output",
+    "result_format",
+    "result_width",
+    "result_height",
+    "result_size",
+    "result_sha256",
+    "original",
+    "note",
+    "created_at",
+    "submitted_at",
+    "completed_at",
+)
 _CSV_COLUMNS = {"jobs": _JOB_COLUMNS, "spend": ("at", "day", "rule", "job", "source", "credits", "state")}
 
 
@@ -105,7 +135,8 @@ def _cell(value: object) -> object:
     """
     if not isinstance(value, str):
         return value
-    text = value if value.isprintable() else printable_path(value)  # a million rows: escaping looks at every character
+    # a million rows: escaping looks at every character
+    text = value if value.isprintable() else printable_path(value)
     if ";" in text:
         text = _FORMULA_BEHIND.sub(";'", text)
     return f"'{text}" if text.startswith(_FORMULA) else text

@@ -19,7 +19,8 @@ from picwish_watchd.wording import printable_path
 def run(args: argparse.Namespace) -> int:
     """Sends a test through each, or the one that is named; a line for each, and 1 if one did not go."""
     config = configuration(args)
-    log.setup("error", "console", sys.stderr)  # what libraries log would stand between the lines
+    # what libraries log would stand between the lines
+    log.setup("error", "console", sys.stderr)
     if not config.notify:
         raise WatchdError(
             f"nobody is to be told: {config.path} has no notify:",

@@ -30,7 +30,8 @@ def run(args: argparse.Namespace) -> int:
         return fresh, fresh_key
 
     daemon = Daemon(config, key, reload=reload)
-    gc.freeze()  # what was imported stays: no need to look through it again and again
+    # what was imported stays: no need to look through it again and again
+    gc.freeze()
     code = _ended(daemon, progress)
     if daemon.hanging:
         # a thread waits for a dead mount in the kernel, and the interpreter would wait for it

@@ -20,8 +20,10 @@ from picwish_watchd.fs.hang_guard import call_with_timeout
 from picwish_watchd.wording import printable_path
 
 _UNITS = Path("/etc/systemd/system")
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}", re.ASCII)  # systemd takes 255 in all
-_ACCOUNT = re.compile(r"[a-z_][a-z0-9_-]*", re.ASCII)  # useradd(8)
+# systemd takes 255 in all
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}", re.ASCII)
+# What useradd(8) accepts.
+_ACCOUNT = re.compile(r"[a-z_][a-z0-9_-]*", re.ASCII)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -11,7 +11,8 @@ from picwish_watchd.cli.table import print_table
 from picwish_watchd.journal.status_reader import Overview, Spent
 from picwish_watchd.wording import pluralize
 
-_BAR = 40  # characters of the longest bar
+# characters of the longest bar
+_BAR = 40
 
 
 def run(args: argparse.Namespace) -> int:

@@ -13,7 +13,8 @@ def send(services: Apprise, notice: Notice) -> Outcome:
     apprise tells no reasons but in its own log, which may quote what is secret and is therefore not kept.
     """
     try:
-        apprise: Any = importlib.import_module("apprise")  # takes a tenth of a second and 20 MB, for those who want it
+        # takes a tenth of a second and 20 MB, for those who want it
+        apprise: Any = importlib.import_module("apprise")
     except ImportError:
         return Failed("apprise cannot be imported; install it again, or take it out of notify:", again=False)
     urls = services.urls.lines()

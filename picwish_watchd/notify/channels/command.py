@@ -11,13 +11,31 @@ from picwish_watchd.notify.message import Failed, Notice, Outcome, Sent
 
 #: All that is handed on of our own environment: what else stands there may be a key.
 _KEPT = (
-    "PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "TZ", "TMPDIR", "DISPLAY", "WAYLAND_DISPLAY",
-    "XDG_RUNTIME_DIR", "DBUS_SESSION_BUS_ADDRESS", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy",
+    "PATH",
+    "HOME",
+    "USER",
+    "LOGNAME",
+    "SHELL",
+    "LANG",
+    "LANGUAGE",
+    "TZ",
+    "TMPDIR",
+    "DISPLAY",
+    "WAYLAND_DISPLAY",
+    "XDG_RUNTIME_DIR",
+    "DBUS_SESSION_BUS_ADDRESS",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "NO_PROXY",
+    "http_proxy",
+    "https_proxy",
     "no_proxy",
-)  # fmt: skip
-_GRACE = 5.0  # seconds in which a killed process must be gone
+)
+# seconds in which a killed process must be gone
+_GRACE = 5.0
 
-_running: set[subprocess.Popen[bytes]] = set()  # who would outlive a daemon that does not wait for them
+# who would outlive a daemon that does not wait for them
+_running: set[subprocess.Popen[bytes]] = set()
 
 
 def send(command: Command, notice: Notice) -> Outcome:
@@ -27,9 +45,13 @@ def send(command: Command, notice: Notice) -> Outcome:
     """
     try:
         child = subprocess.Popen(  # noqa: S603 - what is run is the administrator's word
-            command.run, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            env=_environment(os.environ, notice), start_new_session=True,
-        )  # fmt: skip
+            command.run,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env=_environment(os.environ, notice),
+            start_new_session=True,
+        )
     except OSError as error:
         reason = f"{command.run[0]} cannot be run: {error.strerror or error}"
         return Failed(reason, again=not isinstance(error, FileNotFoundError | PermissionError))
@@ -51,7 +73,8 @@ def send(command: Command, notice: Notice) -> Outcome:
 def end_all() -> None:
     """Kills those that are under way, at the daemon's end: nobody would be left to do it after `timeout`."""
     for child in list(_running):
-        with suppress(OSError):  # it has just ended by itself
+        # it has just ended by itself
+        with suppress(OSError):
             if child.poll() is None:
                 os.killpg(child.pid, signal.SIGKILL)
 
@@ -68,7 +91,8 @@ def _environment(ours: Mapping[str, str], notice: Notice) -> dict[str, str]:
 
 
 def _kill(child: subprocess.Popen[bytes]) -> None:
-    with suppress(OSError):  # it has just ended by itself
+    # it has just ended by itself
+    with suppress(OSError):
         os.killpg(child.pid, signal.SIGKILL)
     with suppress(subprocess.TimeoutExpired):
         child.wait(_GRACE)

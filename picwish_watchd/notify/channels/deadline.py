@@ -9,7 +9,8 @@ from types import TracebackType
 from typing import Any, Self
 
 GRACE = (
-    10.0  #: seconds beyond a notifier's `timeout` for a message as a whole; less than `courier` waits for its thread
+    #: seconds beyond a notifier's `timeout` for a message as a whole; less than `courier` waits for its thread
+    10.0
 )
 
 
@@ -61,5 +62,6 @@ class Deadline:
         self.passed = True
         with self._lock:
             for each in self._watched:
-                with suppress(OSError):  # the other side was quicker
+                # the other side was quicker
+                with suppress(OSError):
                     each.shutdown(socket.SHUT_RDWR)

@@ -10,7 +10,8 @@ from picwish_watchd.notify.channels import apprise, command, smtp, webhook
 from picwish_watchd.notify.message import Failed, Notice, Outcome
 from picwish_watchd.runtime.keyed_executor import KeyedExecutor
 
-_HANGS = 15.0  # seconds beyond its own timeout after which a try is given up, whatever its thread does
+# seconds beyond its own timeout after which a try is given up, whatever its thread does
+_HANGS = 15.0
 
 
 def mark(notifier: Notifier) -> str:
@@ -65,7 +66,8 @@ async def attempt(lanes: KeyedExecutor, notifier: Notifier, notice: Notice) -> O
         if not call.done():
             return Failed(f"it hangs: no answer for {notifier.timeout + _HANGS:g} s", again=True)
         error = call.exception()
-        if error is not None:  # nobody foresaw it, and its words may be secret
+        # nobody foresaw it, and its words may be secret
+        if error is not None:
             return Failed(f"an unexpected error, which is a bug: {type(error).__name__}", again=False)
         return call.result()
     finally:

@@ -15,7 +15,8 @@ from picwish_watchd.notify.channels.deadline import Deadline
 from picwish_watchd.notify.message import Failed, Notice, Outcome, Sent, host, tame, worded
 
 _PORTS = {Security.STARTTLS: 587, Security.TLS: 465, Security.NONE: 25}
-_MOST = 2**18  # bytes that a server may say in one conversation
+# bytes that a server may say in one conversation
+_MOST = 2**18
 
 
 class _AwayError(Exception):
@@ -57,7 +58,8 @@ def _handed(mail: Email, password: str | None, notice: Notice, deadline: Deadlin
         return Failed(f"{mail.server}: {tame(str(error))}", again=False)
     except ssl.SSLCertVerificationError as error:
         return Failed(f"the certificate of {mail.server} cannot be trusted: {error.verify_message}", again=False)
-    except UnicodeError:  # what looks names up cannot spell it
+    except UnicodeError:
+        # what looks names up cannot spell it
         return Failed(f"{mail.server} is no name that a host can have", again=False)
     except TimeoutError:
         return Failed(f"{mail.server} did not answer within {mail.timeout:g} s", again=True)
@@ -73,7 +75,8 @@ def _converse(
     try:
         server = _connect(mail, deadline)
     except (smtplib.SMTPResponseException, ssl.SSLCertVerificationError, _BabblingError):
-        raise  # it has answered
+        # it has answered
+        raise
     except OSError as error:
         raise _AwayError(worded(error)) from None
     try:
@@ -82,7 +85,8 @@ def _converse(
         if mail.user is not None and password is not None:
             server.login(mail.user, password)
         refused = server.send_message(message, mail.sender, list(mail.recipients))
-        with suppress(OSError, smtplib.SMTPException):  # it has taken the mail: how it says goodbye is its own affair
+        # it has taken the mail: how it says goodbye is its own affair
+        with suppress(OSError, smtplib.SMTPException):
             server.quit()
         return refused
     finally:
@@ -108,7 +112,8 @@ def _message(mail: Email, notice: Notice) -> EmailMessage:
     message["Date"] = format_datetime(datetime.fromtimestamp(notice.at, UTC))
     word = re.sub(r"[^A-Za-z0-9.-]", "", notice.id)
     message["Message-ID"] = f"<{word}@{re.sub(r'[^A-Za-z0-9.-]', '', host())}.picwish-watchd>"
-    message["Auto-Submitted"] = "auto-generated"  # RFC 3834: no holiday greetings in return
+    # RFC 3834: no holiday greetings in return
+    message["Auto-Submitted"] = "auto-generated"
     message.set_content(notice.text + "\n")
     return message
 

@@ -36,7 +36,8 @@ def _posted(webhook: Webhook, url: str, more: Mapping[str, str], notice: Notice,
     headers = {"Content-Type": "application/json", "User-Agent": "picwish-watchd", **more}
     watched = {"trace": deadline.trace}
     host = urlsplit(url).hostname
-    verify = url.startswith("https:")  # without TLS nothing is to be verified, and reading certificates takes a while
+    # without TLS nothing is to be verified, and reading certificates takes a while
+    verify = url.startswith("https:")
     try:
         with (
             httpx.Client(timeout=webhook.timeout, follow_redirects=False, verify=verify) as client,
@@ -49,7 +50,8 @@ def _posted(webhook: Webhook, url: str, more: Mapping[str, str], notice: Notice,
         return Failed(f"{host} did not answer within {webhook.timeout:g} s", again=True)
     except httpx.InvalidURL:
         return Failed("its url is none", again=False)
-    except UnicodeError:  # what looks names up cannot spell it
+    except UnicodeError:
+        # what looks names up cannot spell it
         return Failed(f"{host} is no name that a host can have", again=False)
     except (httpx.HTTPError, OSError) as error:
         return Failed(f"{host} broke off: {tame(worded(error))}", again=True)

@@ -51,9 +51,22 @@ def test_an_address_that_others_reach_needs_a_token(
 
 @pytest.mark.parametrize(
     "written",
-    ["9107", '":9107"', '"127.0.0.1"', '"127.0.0.1:"', '"127.0.0.1:70000"', '"::1:9107"', '"nas.local:9107"', "null",
-     '"[127:1"', '"127.0.0.1:-1"', '"127.0.0.1:http"', "true", "[]"],
-)  # fmt: skip
+    [
+        "9107",
+        '":9107"',
+        '"127.0.0.1"',
+        '"127.0.0.1:"',
+        '"127.0.0.1:70000"',
+        '"::1:9107"',
+        '"nas.local:9107"',
+        "null",
+        '"[127:1"',
+        '"127.0.0.1:-1"',
+        '"127.0.0.1:http"',
+        "true",
+        "[]",
+    ],
+)
 def test_what_is_no_address_is_refused_with_an_example(faults: Callable[..., list[str]], written: str) -> None:
     [fault] = faults(f"http: {{listen: {written}}}\n{RULES}")
     assert fault.startswith("1: http.listen: found ")

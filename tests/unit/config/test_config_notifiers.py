@@ -28,8 +28,10 @@ def test_each_kind_is_read_with_its_defaults(loaded: Callable[..., Config], tmp_
     assert "s3cret" not in repr(hook) + str(hook) + hook.label
     assert (hook.events, hook.at_most, hook.digest_at) == (tuple(Event), 20, "08:00")
     assert (command.run, command.events, command.digest_at) == (
-        (f"{tmp_path}/tell", "--urgent"), (Event.HELD,), "07:05",
-    )  # fmt: skip
+        (f"{tmp_path}/tell", "--urgent"),
+        (Event.HELD,),
+        "07:05",
+    )
     assert (mail.security, mail.port) == (Security.STARTTLS, None)
 
 

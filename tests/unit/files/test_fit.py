@@ -97,7 +97,8 @@ def test_a_rotated_image_looks_the_same_after_downscaling(tmp_path: Path) -> Non
     picture = Image.new("RGB", (120, 80), "white")
     picture.paste("black", (0, 0, 60, 80))
     exif = Image.Exif()
-    exif[274] = 6  # the left side is the top
+    # the left side is the top
+    exif[274] = 6
     picture.save(tmp_path / "a.jpg", "JPEG", exif=exif, quality=95)
     assert isinstance(run_fit(make_order(tmp_path / "a.jpg")), ValidImage)
     with open_result(tmp_path) as image:
@@ -118,7 +119,8 @@ def test_every_orientation_of_every_kind_is_applied_once(tmp_path: Path, kind: s
     exif[274] = turn
     picture.save(tmp_path / "a", kind, exif=exif)
     with Image.open(io.BytesIO((tmp_path / "a").read_bytes())) as opened:
-        opened.load()  # Pillow turns a TIFF by itself
+        # Pillow turns a TIFF by itself
+        opened.load()
         looks = opened.copy() if kind == "TIFF" else ImageOps.exif_transpose(opened)
     assert isinstance(run_fit(make_order(tmp_path / "a")), ValidImage)
     with open_result(tmp_path) as image:
@@ -188,7 +190,8 @@ def test_a_killed_or_stopped_process_leaves_no_files_and_blames_no_image(
 ) -> None:
     def kill() -> bool:
         for thread in os.listdir("/proc/self/task"):
-            with suppress(OSError):  # a thread or the process has just ended
+            # a thread or the process has just ended
+            with suppress(OSError):
                 for pid in Path(f"/proc/self/task/{thread}/children").read_text().split():
                     if b"downscale_process.py" in Path(f"/proc/{pid}/cmdline").read_bytes():
                         os.kill(int(pid), number)
@@ -251,7 +254,8 @@ def wait_until(condition: Callable[[], bool]) -> bool:
 
 def test_the_process_does_not_outlive_a_daemon_that_was_killed(tmp_path: Path) -> None:
     source = tmp_path / "1.source.part"
-    os.mkfifo(source)  # a picture that never comes to its end: the process reads for ever
+    # a picture that never comes to its end: the process reads for ever
+    os.mkfifo(source)
     feeding = os.open(source, os.O_RDWR)
     daemon = subprocess.Popen([sys.executable, "-c", _FIT_PROGRAM, str(tmp_path)])
     try:

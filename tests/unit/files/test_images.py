@@ -317,9 +317,17 @@ def make_flawed_tiff(width: int = 100, height: int = 100) -> bytes:
     data = bytes(range(256)) * (width * height * 3 // 256 + 1)
     data = data[: width * height * 3]
     entries = [
-        (256, 3, 1, width), (257, 3, 1, height), (258, 3, 1, 8), (259, 3, 1, 1), (262, 3, 1, 2), (273, 4, 1, 8),
-        (277, 3, 1, 3), (278, 3, 1, height), (279, 4, 1, len(data)), (65000, 2, 1000, 10**7),
-    ]  # fmt: skip
+        (256, 3, 1, width),
+        (257, 3, 1, height),
+        (258, 3, 1, 8),
+        (259, 3, 1, 1),
+        (262, 3, 1, 2),
+        (273, 4, 1, 8),
+        (277, 3, 1, 3),
+        (278, 3, 1, height),
+        (279, 4, 1, len(data)),
+        (65000, 2, 1000, 10**7),
+    ]
     table = b"".join(struct.pack("<HHII", *entry) for entry in entries)
     return struct.pack("<2sHI", b"II", 42, 8 + len(data)) + data + struct.pack("<H", len(entries)) + table + bytes(4)
 

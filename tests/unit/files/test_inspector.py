@@ -68,7 +68,8 @@ def validation_pids() -> list[int]:
     """Those of this process, which may have others."""
     found = []
     for pid in child_pids(os.getpid()):
-        with suppress(OSError):  # it has ended meanwhile
+        # it has ended meanwhile
+        with suppress(OSError):
             found += [pid] if b"images.validation_process" in Path(f"/proc/{pid}/cmdline").read_bytes() else []
     return found
 
@@ -101,10 +102,15 @@ def questions_of_every_kind(folder: Path) -> list[ValidationRequest]:
     """A question for each kind of answer, hostile names among them."""
     odd = os.fsdecode(b"\xff\n\"'\\ \xe2\x80\xae.jpg")
     for name, data in (
-        (odd, make_image()), ("a.tif", make_image("tiff")), ("b.png", make_image("png")[:-20]), ("c.jpg", b""),
-        ("d.jpg", b"<html>"), ("e.url", b"[InternetShortcut]\nURL=https://example.org/a.jpg\n"), ("f.url", b"nothing"),
+        (odd, make_image()),
+        ("a.tif", make_image("tiff")),
+        ("b.png", make_image("png")[:-20]),
+        ("c.jpg", b""),
+        ("d.jpg", b"<html>"),
+        ("e.url", b"[InternetShortcut]\nURL=https://example.org/a.jpg\n"),
+        ("f.url", b"nothing"),
         ("g.jpg", make_image("jpeg", 128, 8)),
-    ):  # fmt: skip
+    ):
         (folder / name).write_bytes(data)
     os.mkfifo(folder / "h.jpg")
     (folder / "i.jpg").symlink_to(folder / "a.tif")

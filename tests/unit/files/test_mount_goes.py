@@ -69,7 +69,8 @@ def test_an_open_folder_has_its_mount_and_a_detached_one_has_none(nas: Path) -> 
     try:
         assert detect_fd_mount_change(folder, home) is None
         assert detect_fd_mount_change(folder, Mount(str(nas), "nfs4")) is not None
-        mount(nas)  # over it: what is open stays where it is
+        # over it: what is open stays where it is
+        mount(nas)
         assert detect_fd_mount_change(folder, home) is None
         unmount(nas)
         unmount(nas, lazily=True)

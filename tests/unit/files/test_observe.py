@@ -23,7 +23,8 @@ from picwish_watchd.job import Stamp
 # watchdog warns, in the thread that reads the kernel's events, of a folder that it met twice while a tree came in;
 # as an error that would end the thread.
 
-NEVER, DEADLINE = 600.0, 20.0  # seconds
+# seconds
+NEVER, DEADLINE = 600.0, 20.0
 OVERFLOW = logging.getLogger("watchdog.observers.inotify_c")
 
 
@@ -32,12 +33,18 @@ class WatcherProbe:
 
     def __init__(self, path: Path, known: list[tuple[str, Stamp]], settings: dict[str, Any]) -> None:
         self.reports: queue.Queue[list[FileSeen] | ScanReport] = queue.Queue()
-        self.gate = threading.Event()  # cleared: the watcher stands still after its next report
+        # cleared: the watcher stands still after its next report
+        self.gate = threading.Event()
         self.gate.set()
         usual: dict[str, Any] = {
-            "rule": "scans", "path": path, "names": NameFilter(["*.jpg"], []), "recursive": True,
-            "follow_symlinks": False, "native": True, "rescan_interval": NEVER,
-        }  # fmt: skip
+            "rule": "scans",
+            "path": path,
+            "names": NameFilter(["*.jpg"], []),
+            "recursive": True,
+            "follow_symlinks": False,
+            "native": True,
+            "rescan_interval": NEVER,
+        }
         self.watcher = Watcher(Inbox(**{**usual, **settings}), known, self._report)
         self.watcher.start()
 
@@ -234,7 +241,8 @@ def test_a_hint_triggers_a_full_walk_at_once(inbox: Path, start: Start) -> None:
     assert sorted(watched.wait_for_files("a.jpg", "b.jpg")) == [
         "a.jpg",
         "b.jpg",
-    ]  # without events all of it is looked at
+        # without events all of it is looked at
+    ]
     (inbox / "a.jpg").write_bytes(b"a third picture, longer")
     watched.watcher.request_scan("a.jpg")
     assert watched.wait_for_files("a.jpg") == ["a.jpg"]

@@ -29,7 +29,8 @@ def test_a_folder_with_too_few_inotify_watches_is_reported_and_polled(tmp_path: 
     for number in range(9):
         (tmp_path / str(number)).mkdir()
     first, warning, *later, found, left = run_with_inotify_limit("max_inotify_watches", 4, tmp_path)
-    assert first == "None"  # a watch may be on its way
+    # a watch may be on its way
+    assert first == "None"
     assert warning == (
         "the kernel grants watches on only 4 of 10 folders; all are walked every 0.05 s instead "
         "(sysctl fs.inotify.max_user_watches, then restart the daemon)"

@@ -13,7 +13,8 @@ from picwish_watchd.inbox.watcher import Inbox, ScanReport, Watcher
 from tests.support.mounting import mount, temporary_mount, unmount
 from tests.support.races import run_before_call
 
-TIMEOUT = 20.0  # seconds
+# seconds
+TIMEOUT = 20.0
 
 
 @pytest.fixture

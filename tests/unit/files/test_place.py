@@ -213,7 +213,8 @@ def test_a_part_has_its_mode_whatever_the_umask_and_its_time_if_given(tmp_path: 
 def test_a_failed_sync_is_reported_unless_sync_is_unsupported() -> None:
     reader, writer = os.pipe()
     try:
-        sync_folder(reader)  # EINVAL
+        # EINVAL
+        sync_folder(reader)
     finally:
         os.close(reader)
         os.close(writer)

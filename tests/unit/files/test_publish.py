@@ -222,7 +222,8 @@ def test_only_own_parts_are_swept_away(outbox: Path, tmp_path: Path) -> None:
 def test_what_is_just_being_written_is_not_swept_away(outbox: Path) -> None:
     def blocks() -> Iterator[bytes]:
         yield b"half"
-        assert remove_stale_parts(outbox)  # for another rule, which has just begun
+        # for another rule, which has just begun
+        assert remove_stale_parts(outbox)
         yield b"and half"
 
     with open_folder(outbox, (), 0o644) as folder:

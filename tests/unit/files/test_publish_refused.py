@@ -23,7 +23,8 @@ OUTCOME_BY_ERRNO = {errno.EIO: AWAY, errno.ENOSPC: ROOM, errno.EDQUOT: ROOM, err
 NO_RENAMEAT2 = {"renameat2": errno.ENOSYS}
 NO_LINKS = {"renameat2": errno.EINVAL, "linkat": errno.EPERM}
 
-RefusalCase = tuple[str, dict[str, int], bool, str]  # name, faults, replace, what comes of it
+# name, faults, replace, what comes of it
+RefusalCase = tuple[str, dict[str, int], bool, str]
 
 
 def list_cases() -> list[RefusalCase]:
@@ -92,9 +93,16 @@ def test_a_failed_folder_sync_leaves_a_whole_recognisable_result(error: str, tmp
     order = PublishOrder(str(spooled), str(outbox), "a.jpg", DIGEST, False, {})
     inject = ("-e", "trace=fsync", "-e", f"inject=fsync:error={error}:when=2")
     command = (
-        "strace", "-f", "-qq", "-o", tmp_path / "trace", *inject,
-        sys.executable, "-m", "tests.support.refusing",
-    )  # fmt: skip
+        "strace",
+        "-f",
+        "-qq",
+        "-o",
+        tmp_path / "trace",
+        *inject,
+        sys.executable,
+        "-m",
+        "tests.support.refusing",
+    )
     done = subprocess.run(command, input=dump_orders([order]), capture_output=True, text=True, check=False, timeout=60)
     if not (tmp_path / "trace").exists() or "INJECTED" not in (tmp_path / "trace").read_text():
         pytest.skip(f"may not trace: {done.stderr}")

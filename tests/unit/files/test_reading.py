@@ -17,7 +17,8 @@ from picwish_watchd.fs.safe_open import (
 from picwish_watchd.fs.verdicts import Changed, Missing, Unreadable
 from tests.support.races import fail_next_call, run_after_call
 
-WRITE_ONLY = Path("/sys/bus/cpu/uevent")  # even root may not read it; sysfs(5)
+# even root may not read it; sysfs(5)
+WRITE_ONLY = Path("/sys/bus/cpu/uevent")
 
 
 def open_or_fail(path: Path) -> OpenFile:

@@ -148,10 +148,19 @@ def test_a_file_that_was_forgotten_is_news(inbox: Path) -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        ".hidden.jpg", "a.jpg.part", "A.JPG.PARTIAL", "a.jpg.tmp", "a.jpg.crdownload", "~$a.jpg", "a.jpg~",
-        "Thumbs.db", "DESKTOP.INI", ".picwish-7.part", "a.filepart",
+        ".hidden.jpg",
+        "a.jpg.part",
+        "A.JPG.PARTIAL",
+        "a.jpg.tmp",
+        "a.jpg.crdownload",
+        "~$a.jpg",
+        "a.jpg~",
+        "Thumbs.db",
+        "DESKTOP.INI",
+        ".picwish-7.part",
+        "a.filepart",
     ],
-)  # fmt: skip
+)
 def test_junk_is_never_seen_whatever_include_says(inbox: Path, name: str) -> None:
     write_file(inbox / name)
     write_file(inbox / "a.jpg")
@@ -344,7 +353,8 @@ def test_a_subfolder_that_cannot_be_read_keeps_what_is_known_of_it(
 def test_a_file_with_a_too_long_path_is_not_silently_missed(inbox: Path) -> None:
     """The same as in a folder that may be read and not entered (chmod -R 644), whose names are all that is told."""
     folder, above = os.open(inbox, os.O_RDONLY), ""
-    while len(f"{inbox}/{above}") < 3900:  # limits.h: PATH_MAX is 4096
+    # PATH_MAX is 4096 (limits.h).
+    while len(f"{inbox}/{above}") < 3900:
         os.mkdir("d" * 100, dir_fd=folder)
         folder, last = os.open("d" * 100, os.O_RDONLY, dir_fd=folder), folder
         os.close(last)

@@ -37,7 +37,8 @@ def open_in_memory(data: bytes) -> OpenFile:
 
 def encode_image(image: Image.Image, format: str, **options: object) -> bytes:
     sink = io.BytesIO()
-    image.copy().save(sink, format, **options)  # a copy: save leaves encoder settings behind
+    # a copy: save leaves encoder settings behind
+    image.copy().save(sink, format, **options)
     return sink.getvalue()
 
 
@@ -249,7 +250,8 @@ def test_a_bmp_whose_picture_begins_in_its_header_is_not_whole() -> None:
     assert isinstance(check_completeness(bytes(data), "bmp"), StructureDefect)
 
 
-Entry = tuple[int, int, int, int]  # tag, kind, count, value or offset
+# tag, kind, count, value or offset
+Entry = tuple[int, int, int, int]
 SHORT, LONG = 3, 4
 
 

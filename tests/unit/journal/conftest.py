@@ -10,7 +10,8 @@ import pytest
 from picwish_watchd.journal.writer import Journal
 from tests.support.clock import FakeClock
 
-_MEMORY = Path("/dev/shm")  # each commit is synced: on a disk that is most of the time
+# each commit is synced: on a disk that is most of the time
+_MEMORY = Path("/dev/shm")
 
 
 @pytest.fixture

@@ -82,10 +82,25 @@ def test_a_move_changes_facts_with_the_state(journal: Journal, clock: FakeClock)
     job = add_job_in_state(journal, State.FETCHING)
     clock.advance(3)
     job = journal.move(
-        job, State.DELIVERING, "kept", result=RESULT, output=Path("/out/b.png"), note="a note", answer='{"state": 1}',
-        attempts=2, refusals=3, not_before=7.5, submitted_at=6.5, completed_at=8.5, task_id="t-1",
-        original=OriginalStatus.MOVED, problem=PROBLEM, type=1, return_type=2, sync=1,
-    )  # fmt: skip
+        job,
+        State.DELIVERING,
+        "kept",
+        result=RESULT,
+        output=Path("/out/b.png"),
+        note="a note",
+        answer='{"state": 1}',
+        attempts=2,
+        refusals=3,
+        not_before=7.5,
+        submitted_at=6.5,
+        completed_at=8.5,
+        task_id="t-1",
+        original=OriginalStatus.MOVED,
+        problem=PROBLEM,
+        type=1,
+        return_type=2,
+        sync=1,
+    )
     assert (job.result, job.output, job.note, job.answer) == (RESULT, Path("/out/b.png"), "a note", '{"state": 1}')
     assert (job.attempts, job.refusals, job.task_id, job.original) == (2, 3, "t-1", OriginalStatus.MOVED)
     assert (job.not_before, job.submitted_at, job.completed_at, job.problem) == (7.5, 6.5, 8.5, PROBLEM)

@@ -68,7 +68,8 @@ def test_a_power_cut_may_lose_queued_jobs_and_the_journal_still_opens(path: Path
     shutil.copyfile(path, left)
     shutil.copyfile(f"{path}-wal", f"{left}-wal")
     add_job(journal, "waits.jpg")
-    shutil.copyfile(f"{path}.write", f"{left}.write")  # it may have reached the disk by itself
+    # it may have reached the disk by itself
+    shutil.copyfile(f"{path}.write", f"{left}.write")
     journal.close()
     after = Journal.open_for_writing(left, clock)
     assert after.jobs() == [sent]
@@ -318,7 +319,8 @@ def test_a_journal_that_lost_its_last_events_is_refused(path: Path, clock: FakeC
     path.write_bytes(newer)
     Journal.open_for_writing(path, clock).close()
     path.write_bytes(older)
-    path.with_name("journal.db.write").unlink()  # a person's word
+    # a person's word
+    path.with_name("journal.db.write").unlink()
     Journal.open_for_writing(path, clock).close()
 
 
@@ -331,7 +333,8 @@ def test_a_lost_journal_is_created_anew_only_after_its_lock_file_is_removed(path
     for _ in range(2):
         with pytest.raises(JournalError, match=r"is gone: .* says that it was there"):
             Journal.open_for_writing(path, clock)
-    path.with_name("journal.db.write").unlink()  # a person's word
+    # a person's word
+    path.with_name("journal.db.write").unlink()
     create_journal(path, clock, 1)
     journal = Journal.open_for_writing(path, clock)
     assert len(journal.jobs()) == 1

@@ -48,9 +48,12 @@ def test_a_message_may_quote_a_name_that_is_not_utf8(journal: Journal) -> None:
         Stamp(2**63 - 1, 0, 0),
         Stamp(2**63, 1, 1),
         Stamp(2**64 - 1, 2**40, -1),
-        Stamp(1, 1, -2_147_483_648 * 10**9),  # 1901, the earliest of ext4
-        Stamp(1, 1, 2**63),  # 2262
-        Stamp(1, 1, 15_032_385_535 * 10**9),  # 2446, the latest of ext4
+        # 1901, the earliest of ext4
+        Stamp(1, 1, -2_147_483_648 * 10**9),
+        # 2262
+        Stamp(1, 1, 2**63),
+        # 2446, the latest of ext4
+        Stamp(1, 1, 15_032_385_535 * 10**9),
     ],
 )
 def test_any_stamp_of_a_file_comes_back_as_it_went_in(journal: Journal, stamp: Stamp) -> None:

@@ -85,7 +85,8 @@ def test_adopted_credits_are_dropped_once_the_ledger_has_changed(
     job = journal.move(add_job(journal), State.SUBMITTING, "sending", reserve=5)
     stock, day = journal.stock(), clock.now()
     assert journal.credits_since(day) == 5
-    add_job(journal, "b.jpg")  # costs nothing: the sum stays as it was told
+    # costs nothing: the sum stays as it was told
+    add_job(journal, "b.jpg")
     reader = Overview.open(path)
     reader.believe(stock, {day: 77})
     assert reader.credits_since(day) == 77

@@ -56,7 +56,8 @@ class DispatcherHarness:
         self.clock.advance(after)
         self.herald.look(at_once=at_once)
         for _ in range(5):
-            await asyncio.sleep(0)  # what it asked for may answer
+            # what it asked for may answer
+            await asyncio.sleep(0)
 
     async def wait_until_idle(self) -> None:
         """Until all that was told has arrived, or is tried again later."""
@@ -175,7 +176,8 @@ async def test_a_closed_gate_is_told_once_and_its_end_once(house: Harness, hook:
         scene.gate.close(CloseReason.API_DOWN, "not accepted: 503", trial=True)
         for _ in range(10):
             await scene.run_check(after=60)
-        scene.gate.close(CloseReason.RESULTS_UNREACHABLE, "no download", trial=True)  # the first reason still holds
+        # the first reason still holds
+        scene.gate.close(CloseReason.RESULTS_UNREACHABLE, "no download", trial=True)
         await scene.run_check(after=7200)
         scene.gate.clear_reasons(CloseReason.API_DOWN)
         await scene.run_check()
@@ -186,8 +188,11 @@ async def test_a_closed_gate_is_told_once_and_its_end_once(house: Harness, hook:
     assert down["subject"] == "PicWish does not answer; nothing is being sent"
     assert "Not accepted: 503." in down["text"]
     assert (down["event"], down["over"], down["code"], down["trouble"]) == (
-        "blocked", False, "api_down", "blocked:api_down",
-    )  # fmt: skip
+        "blocked",
+        False,
+        "api_down",
+        "blocked:api_down",
+    )
     assert results["subject"].startswith("Results cannot be downloaded")
     assert up["subject"] == "PicWish answers again, after 2 h 9 min"
     assert (up["event"], up["over"], up["trouble"]) == ("blocked", True, "blocked:api_down")
@@ -206,7 +211,8 @@ async def test_a_gate_that_closes_for_a_moment_is_no_news(house: Harness, hook: 
 
 async def test_a_flapping_alert_is_sent_once_an_hour(house: Harness, hook: WebhookReceiver) -> None:
     async with running_dispatcher(house, configure_notifiers(house, webhook_config(hook))) as scene:
-        for _ in range(11):  # of five minutes each
+        # of five minutes each
+        for _ in range(11):
             scene.gate.close(CloseReason.API_DOWN, "reset")
             await scene.run_check(after=1)
             await scene.run_check(after=119)
@@ -258,7 +264,8 @@ async def test_the_digest_comes_once_a_day_and_only_if_there_is_something_to_tel
         usual = webhook_config(hook, events=["digest"])
         config = configure_notifiers(house, usual, {**usual, "url": always.url, "digest_always": True})
         async with running_dispatcher(house, config, clock) as scene:
-            await scene.run_check(after=19 * 3600)  # 07:00
+            # 07:00
+            await scene.run_check(after=19 * 3600)
             await scene.run_check(after=3600)
             await scene.run_check(after=3600)
             await scene.wait_until_idle()
@@ -349,7 +356,8 @@ async def test_above_the_hourly_limit_the_rest_become_one_message(house: Harness
         for code in codes:
             scene.hold_jobs(f"{code}.jpg", code=code)
             await scene.run_check(at_once=True)
-        await wait_until(lambda: len(hook.requests) == 4)  # the courier's own sleep turns the clock
+        # the courier's own sleep turns the clock
+        await wait_until(lambda: len(hook.requests) == 4)
         await scene.wait_until_idle()
     summary = hook.requests[-1]
     assert (summary["event"], summary["subject"]) == ("summary", "3 messages in one")
@@ -377,7 +385,8 @@ async def test_a_restart_repeats_nothing_and_loses_nothing(house: Harness, hook:
         await scene.wait_until_idle()
         scene.hold_jobs("b.jpg", code=ErrorCode.RESULT_EXPIRED)
         await scene.run_check()
-        scene.hold_jobs("c.jpg", code=ErrorCode.TASK_UNKNOWN)  # nobody has looked yet
+        # nobody has looked yet
+        scene.hold_jobs("c.jpg", code=ErrorCode.TASK_UNKNOWN)
         scene.gate.close(CloseReason.API_DOWN, "503")
         await scene.run_check(after=61)
         await scene.wait_until_idle()
@@ -504,14 +513,22 @@ def state_file_text(**more: object) -> str:
 @pytest.mark.parametrize(
     "content",
     [
-        "", "{", "[]", '{"event": "x"}', '{"event": 1, "groups": {"a": {"b": 1}}}',
+        "",
+        "{",
+        "[]",
+        '{"event": "x"}',
+        '{"event": 1, "groups": {"a": {"b": 1}}}',
         state_file_text(groups={"held/x": {"since": "long", "first": 1, "last": 1}}),
         state_file_text(open={"blocked:x": {"since": None}}),
         state_file_text(digests={"08:00": {"day": 1, "at": 0, "event": 0}}),
-        state_file_text(waiting=[{"notice": {"id": 1, "event": "held", "at": 0, "subject": "s", "text": "t"}, "to": ["a"]}]),
-        state_file_text(waiting=[{"notice": {"id": "1", "event": "held", "at": 0, "subject": "s", "text": "t"}, "to": [1]}]),
+        state_file_text(
+            waiting=[{"notice": {"id": 1, "event": "held", "at": 0, "subject": "s", "text": "t"}, "to": ["a"]}]
+        ),
+        state_file_text(
+            waiting=[{"notice": {"id": "1", "event": "held", "at": 0, "subject": "s", "text": "t"}, "to": [1]}]
+        ),
     ],
-)  # fmt: skip
+)
 async def test_a_file_that_cannot_be_read_begins_anew(house: Harness, hook: WebhookReceiver, content: str) -> None:
     config = configure_notifiers(house, webhook_config(hook))
     place = place_of(config.journal)

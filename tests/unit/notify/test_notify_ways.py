@@ -228,9 +228,11 @@ def test_a_command_hears_json_and_a_few_facts_and_no_secret(tmp_path: Path, monk
     assert heard["stdin"]["id"] == "held-7-9"
     facts = {name: value for name, value in heard["env"].items() if name.startswith("PICWISH_")}
     assert facts == {
-        "PICWISH_NOTICE_ID": "held-7-9", "PICWISH_EVENT": "held", "PICWISH_OVER": "0",
+        "PICWISH_NOTICE_ID": "held-7-9",
+        "PICWISH_EVENT": "held",
+        "PICWISH_OVER": "0",
         "PICWISH_SUBJECT": NOTICE.subject,
-    }  # fmt: skip
+    }
     assert "secret" not in heard["env"].values()
 
 
@@ -324,7 +326,8 @@ def test_an_apprise_that_is_gone_since_the_start_is_told(tmp_path: Path, monkeyp
     assert "apprise cannot be imported" in failure_reason(send(services, NOTICE))
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # those of apprise and of what it imports
+# those of apprise and of what it imports
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_apprise_gets_title_and_text(tmp_path: Path) -> None:
     pytest.importorskip("apprise", reason="apprise is not installed")
     with WebhookReceiver() as heard:

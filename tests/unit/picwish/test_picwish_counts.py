@@ -41,9 +41,7 @@ async def test_an_answer_counts_by_the_code_that_decided(
     tmp_path: Path, reply: bytes, code: str, download: str
 ) -> None:
     counts = await count_requests(tmp_path, RawServer(reply_with(*[reply] * 4)))
-    assert counts == {
-        ("create", code): 1, ("query", code): 1, ("probe", code): 1, ("download", download): 1
-    }  # fmt: skip
+    assert counts == {("create", code): 1, ("query", code): 1, ("probe", code): 1, ("download", download): 1}
 
 
 async def test_silence_and_closed_doors_count_by_a_word(tmp_path: Path) -> None:

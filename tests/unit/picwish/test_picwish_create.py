@@ -125,7 +125,8 @@ async def test_a_connection_that_the_server_closed_before_its_turn_is_not_used(t
 
     async def turn() -> None:
         await asyncio.wait_for(closed.wait(), 10)
-        await asyncio.sleep(0.05)  # the end has to reach the client
+        # the end has to reach the client
+        await asyncio.sleep(0.05)
 
     witness.ready = turn
     async with (
@@ -205,7 +206,8 @@ async def test_over_tls_what_the_server_sends_first_is_not_taken_for_its_end(
     witness = CreateHooks()
 
     async def turn() -> None:
-        await asyncio.sleep(0.05)  # TLS 1.3 sends tickets after the handshake, and nobody reads them yet
+        # TLS 1.3 sends tickets after the handshake, and nobody reads them yet
+        await asyncio.sleep(0.05)
 
     witness.ready = turn
     async with (
@@ -588,7 +590,8 @@ async def test_the_image_is_let_go_of_when_it_was_sent(tmp_path: Path) -> None:
     async def started() -> None: ...
 
     async with RawServer(slow_answer) as server, make_client(server.url) as picwish:
-        request = CreateRequest(image=memoryview(picture))  # held on to, as callers do
+        # held on to, as callers do
+        request = CreateRequest(image=memoryview(picture))
         waiting = picwish.create(
             request,
             sink=tmp_path / "sink",

@@ -163,7 +163,8 @@ def test_damaged_base64_is_refused(text: bytes) -> None:
 def test_every_place_of_a_cut_is_the_same(step: int) -> None:
     picture = os.urandom(1000)
     image = "data:image/png;base64," + base64.b64encode(picture).decode()
-    text = f'{{"data": {{"task_id": "a\\u0062", "image": {spell_json_string(image, 1)}, "state": 1}}, "status": 200}}'.encode()
+    data = f'{{"task_id": "a\\u0062", "image": {spell_json_string(image, 1)}, "state": 1}}'
+    text = f'{{"data": {data}, "status": 200}}'.encode()
     reader, decoded = read_in_pieces(text, list(range(0, len(text), step)))
     assert decoded == picture
     assert reader.finish().data == {"task_id": "ab", "state": 1}

@@ -116,7 +116,8 @@ def test_a_failed_poll_does_not_fall_behind_younger_due_tasks() -> None:
     old = track_task(agenda, 1, due=10.0, born=0.0)
     now = EXPIRING_AFTER + 1
     assert agenda.pop(now, even_probability) is old
-    agenda.schedule(old, now + 2)  # the answer was a 500
+    # the answer was a 500
+    agenda.schedule(old, now + 2)
     assert agenda.pop(now + 1, even_probability) is not old
     assert agenda.has_expiring_tasks(now + 2)
     assert agenda.pop(now + 2, even_probability) is old

@@ -4,7 +4,8 @@ import asyncio
 
 from picwish_watchd.runtime.wakeup import Wakeup
 
-LONG_TIMEOUT = 60.0  # seconds: a test that waits so long has failed
+# seconds: a test that waits so long has failed
+LONG_TIMEOUT = 60.0
 
 
 async def test_a_notify_ends_the_wait() -> None:

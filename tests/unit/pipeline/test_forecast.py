@@ -82,9 +82,14 @@ class ForecastHarness:
 
     def make_forecast(self, stopped: str | None = None, *, collecting: bool = True, **top: Any) -> Forecast:
         return survey(
-            Outline.of(self.config(**top)), self.journal, self.clock.now(),
-            counts=self.journal.counts(), rate=2.0, stopped=stopped, collecting=collecting,
-        )  # fmt: skip
+            Outline.of(self.config(**top)),
+            self.journal,
+            self.clock.now(),
+            counts=self.journal.counts(),
+            rate=2.0,
+            stopped=stopped,
+            collecting=collecting,
+        )
 
 
 @pytest.fixture
@@ -155,7 +160,8 @@ def test_results_that_cannot_be_delivered_are_told_and_stop_no_other_image(books
     books.queue_images("hd", 3)
     submit_images(books, 3, 1, to=State.DELIVERING)
     assert books.make_forecast().text() == ""
-    last = books.journal.jobs(limit=1)[0]  # which was here before the others
+    # which was here before the others
+    last = books.journal.jobs(limit=1)[0]
     books.journal.update(last, note="the outbox is away", not_before=books.clock.now() + 30)
     assert books.make_forecast().text() == "hd: 3 results wait to be delivered: the outbox is away"
     books.journal.put_off("hd", State.DELIVERING, "the outbox is away", books.clock.now() + 30)

@@ -152,7 +152,8 @@ def test_a_slow_service_costs_little_more_queries_and_a_fast_one_little_latency(
 def test_a_slow_spell_is_learnt_from_eight_tasks_and_so_is_its_end() -> None:
     law = DurationModel(lognormal_samples(8, 0.3, 200))
     floods, _ = simulate_cost(law, lognormal_samples(80, 0.3, 50, seed=5))
-    assert floods < 30  # a task that is ten times as slow; asking every second would be 84
+    # a task that is ten times as slow; asking every second would be 84
+    assert floods < 30
     for seconds in lognormal_samples(80, 0.3, 16, seed=5):
         law.observe(seconds)
     assert law.quantile(0.5) == pytest.approx(80, rel=0.3)

@@ -64,13 +64,19 @@ async def acquire_many(pacer: RateLimiter, clock: FakeClock, number: int) -> lis
 
 WAITERS = st.lists(
     st.tuples(
-        st.floats(0, 3),  # comes so late
+        # comes so late
+        st.floats(0, 3),
         st.tuples(
-            st.sampled_from(RequestKind), st.none() | st.integers(-1, 1)
-        ),  # is so urgent, and has such a priority
-        st.none() | st.floats(0, 2),  # is cancelled so long after that
-        st.none() | st.sampled_from([None, 0.0, 0.5, 2.0]).map(lambda seconds: (seconds,)),  # is told 429
-        st.none() | st.floats(0, 1.5),  # leaves so long after its slot; None: never, its connection could not be made
+            st.sampled_from(RequestKind),
+            st.none() | st.integers(-1, 1),
+            # is so urgent, and has such a priority
+        ),
+        # is cancelled so long after that
+        st.none() | st.floats(0, 2),
+        # is told 429
+        st.none() | st.sampled_from([None, 0.0, 0.5, 2.0]).map(lambda seconds: (seconds,)),
+        # leaves so long after its slot; None: never, its connection could not be made
+        st.none() | st.floats(0, 1.5),
     ),
     max_size=25,
 )
@@ -215,15 +221,28 @@ def test_a_higher_priority_goes_first_also_a_query_before_lower_creates() -> Non
     async def crowd(pacer: RateLimiter, clock: FakeClock) -> None:
         async with asyncio.TaskGroup() as group:
             for urgency, priority in (
-                (RequestKind.QUERY, None), (RequestKind.CREATE, 0), (RequestKind.QUERY, 5), (RequestKind.CREATE, -1),
-                (RequestKind.CREATE, 5), (RequestKind.QUERY, 0), (RequestKind.EXPIRING, None), (RequestKind.PROBE, None),
-            ):  # fmt: skip
+                (RequestKind.QUERY, None),
+                (RequestKind.CREATE, 0),
+                (RequestKind.QUERY, 5),
+                (RequestKind.CREATE, -1),
+                (RequestKind.CREATE, 5),
+                (RequestKind.QUERY, 0),
+                (RequestKind.EXPIRING, None),
+                (RequestKind.PROBE, None),
+            ):
                 group.create_task(ask(pacer, urgency, priority))
 
     run_with_limiter(2, crowd, FakeClock())
     assert order == [
-        "probe None", "expiring None", "create 5", "query 5", "create 0", "query 0", "create -1", "query None",
-    ]  # fmt: skip
+        "probe None",
+        "expiring None",
+        "create 5",
+        "query 5",
+        "create 0",
+        "query 0",
+        "create -1",
+        "query None",
+    ]
 
 
 def test_a_reload_that_leaves_the_rate_as_it_was_forgets_no_429() -> None:
@@ -444,7 +463,8 @@ async def test_a_limiter_that_grants_nothing_although_it_could_is_overdue() -> N
     clock = FakeClock()
     pacer = RateLimiter(2, clock)
     clock.advance(500)
-    assert pacer.overdue_seconds == 0  # nobody waits
+    # nobody waits
+    assert pacer.overdue_seconds == 0
     waiting = asyncio.create_task(pacer.acquire(RequestKind.CREATE))
     await asyncio.sleep(0)
     clock.advance(50)

@@ -22,10 +22,14 @@ QPS, MEDIAN, SIGMA = 2.0, 8.0, 0.3
 class SimulationResult:
     """What came of it."""
 
-    seconds: float  #: from the first create to the last result
-    queries: float  #: an image
-    mean_latency: float  #: seconds from a task's end to the answer that tells of it, mean
-    waits: float  #: seconds from an image's arrival to its create, mean
+    #: from the first create to the last result
+    seconds: float
+    #: an image
+    queries: float
+    #: seconds from a task's end to the answer that tells of it, mean
+    mean_latency: float
+    #: seconds from an image's arrival to its create, mean
+    waits: float
 
 
 def estimate_done(law: DurationModel, now: float, task: TrackedTask) -> float:
@@ -88,7 +92,8 @@ def test_a_lone_image_costs_half_the_polls_of_one_a_second() -> None:
 
 def test_a_steady_stream_is_polled_with_spare_requests_and_delays_no_create() -> None:
     found = simulate([2.0 * number for number in range(300)])
-    assert found.queries < 3.1  # 1.96 requests a second, one every other second of them a create
+    # 1.96 requests a second, one every other second of them a create
+    assert found.queries < 3.1
     assert found.mean_latency < 1.2
     assert found.waits < 0.3
 

@@ -102,7 +102,8 @@ async def test_no_more_is_bought_than_can_be_downloaded_in_twenty_minutes() -> N
     for number in range(30):
         await crowd.advance(15)
         await crowd.end(number)
-    assert 60 <= crowd.places.max_in_flight(64) <= 100  # four a minute
+    # four a minute
+    assert 60 <= crowd.places.max_in_flight(64) <= 100
     await crowd.end(*range(40))
 
 

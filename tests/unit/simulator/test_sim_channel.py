@@ -115,7 +115,8 @@ async def test_a_requests_moment_is_that_of_its_first_byte(call: SimulatorClient
     reader, writer = await asyncio.open_connection("127.0.0.1", int(call.sim.url.rpartition(":")[2]))
     whole = post_request(FORM, MULTIPART, "Connection: close") + FORM
     writer.write(whole[:1])
-    await asyncio.sleep(0.05)  # the clock is not the simulator's: only the wire is waited for
+    # the clock is not the simulator's: only the wire is waited for
+    await asyncio.sleep(0.05)
     began = clock.monotonic()
     clock.at += 5
     writer.write(whole[1:])

@@ -62,7 +62,8 @@ def test_every_kind_is_enlarged_and_recognisable(tmp_path: Path, kind: str, mode
     data = make_quartered_image(kind, (64, 48), mode)
     result, image = enhance_bytes(tmp_path, data)
     assert (result.width, result.height, result.format) == (128, 96, format)
-    if mode != "I;16":  # Pillow's own conversion cuts sixteen bits off at 255: see the next test
+    # Pillow's own conversion cuts sixteen bits off at 255: see the next test
+    if mode != "I;16":
         assert colour_difference(Image.open(io.BytesIO(data)), image) < (16 if mode == "1" else 6)
 
 
@@ -100,13 +101,15 @@ def test_transparency_is_kept(tmp_path: Path) -> None:
 
 def test_exif_orientation_is_applied_and_left_out(tmp_path: Path) -> None:
     exif = Image.Exif()
-    exif[0x0112] = 6  # turned by a quarter
+    # turned by a quarter
+    exif[0x0112] = 6
     result, image = enhance_bytes(tmp_path, make_quartered_image("JPEG", (64, 48), exif=exif))
     assert (result.width, result.height) == (96, 128)
     assert 0x0112 not in image.getexif()
     left_top = image.convert("RGB").getpixel((10, 10))
     assert isinstance(left_top, tuple)
-    assert left_top[2] > 180 > 80 > left_top[0]  # blue was at the bottom on the left
+    # blue was at the bottom on the left
+    assert left_top[2] > 180 > 80 > left_top[0]
 
 
 def test_the_icc_profile_is_kept_where_the_colours_still_fit_it(tmp_path: Path) -> None:

@@ -65,7 +65,8 @@ async def test_each_query_gives_a_fresh_url_and_old_ones_expire_after_an_hour(
     clock.at += 1800
     fresh = (await call.query_data(data["task_id"]))["image"]
     clock.at += 1799
-    assert (await call.http.get(fresh)).status_code == 404  # forgotten after its own hour
+    # forgotten after its own hour
+    assert (await call.http.get(fresh)).status_code == 404
     clock.at += 1
     dead = await call.http.get(data["image"])
     assert dead.status_code == 403

@@ -309,7 +309,8 @@ async def test_broken_down_and_refusing_no_connection_is_taken(call: SimulatorCl
     call.sim.break_down(refuse=True)
     with pytest.raises(httpx.ConnectError):
         await call.create()
-    with socket.socket() as other, pytest.raises(OSError, match="in use"):  # or whoever asks for any port might get it
+    # or whoever asks for any port might get it
+    with socket.socket() as other, pytest.raises(OSError, match="in use"):
         other.bind(("127.0.0.1", httpx.URL(url).port))
     await call.sim.repair()
     assert call.sim.url == url
