@@ -201,7 +201,7 @@ def test_every_command_that_a_document_names_exists_with_its_options(document: P
     for code in re.findall(r"`([^`\n]+)`", DOCUMENTS[document]):
         program, _, rest = code.rpartition("picwish-watchd ")
         command, *words = rest.split()
-        if command.isalpha() and (command in COMMANDS or "picwish-watchd " in code and not program):
+        if command.islower() and (command in COMMANDS or ("picwish-watchd " in code and not program)):
             assert command in COMMANDS, code
             options = {word for word in words if re.fullmatch("--?[a-z][a-z-]*", word)}
             assert options <= options_of(command) | {"-h", "--help"}, code
