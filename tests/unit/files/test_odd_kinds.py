@@ -1,4 +1,4 @@
-"""Odd pictures: every whole one is taken, every cut of every one is noticed, and the README tells the truth of them."""
+"""Odd pictures: every whole one is taken, every cut of every one is noticed, and docs/image-formats.md is true of them."""
 
 import io
 import os
@@ -21,7 +21,7 @@ from tests.support.pictures import draw_image, make_image
 
 KINDS, FOREIGN = unusual_images(), unsupported_images()
 LIMITS = ImageLimits(max_bytes=30 * 2**20, max_side=4096)
-README = Path(__file__).parents[3] / "README.md"
+FORMATS = Path(__file__).parents[3] / "docs/image-formats.md"
 
 
 def undetected_cuts(data: bytes, format: str) -> list[int]:
@@ -111,8 +111,8 @@ def check_completeness(data: bytes, format: str) -> ImageStructure | StructureDe
         return check_structure(file, Format(format))
 
 
-def test_the_readmes_table_of_image_kinds_is_true(tmp_path: Path) -> None:
-    table = README.read_text().partition("| you drop | what becomes of it |\n| --- | --- |\n")[2].partition("\n\n")[0]
+def test_every_row_of_the_document_on_image_formats_is_true(tmp_path: Path) -> None:
+    table = FORMATS.read_text().partition("| you drop | what becomes of it |\n| --- | --- |\n")[2].partition("\n\n")[0]
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
     told = {kind.strip(): text for kinds_, text in rows for kind in re.sub(r" named .*", "", kinds_).split(",")}
     assert told.keys() == KINDS.keys() | FOREIGN.keys()
