@@ -5,19 +5,19 @@ import json
 import subprocess
 import sys
 
-from benchmarks.figures import Figure, add_common_options, describe_machine, print_figures
+from benchmarks.results import Figure, add_common_options, describe_machine, print_figures
 
 #: Name -> what it tells; the short ones first. Each is a command of its own, ``python -m benchmarks.NAME``.
 BENCHMARKS = {
     "startup": "how long --help, status and the start of the daemon take, and what of it is imports",
-    "walk": "one walk of an inbox of 100,000 known files",
+    "scan": "one walk of an inbox of 100,000 known files",
     "latency": "a picture dropped into an idle inbox: how long until its POST",
     "drain": "run --once over 1,000 pictures, when PicWish allows 200 requests a second",
     "downscale": "a JPEG and a PNG of 12000 x 9000 pixels, with oversize: downscale",
     "journal": "commits a second; the start with a long past",
-    "bigfiles": "30 pictures of 25 MB up and down, by URL and as base64, beside curl",
+    "large_files": "30 pictures of 25 MB up and down, by URL and as base64, beside curl",
     "throughput": "120 pictures at QPS 2, asynchronous and synchronous, beside two ordinary clients",
-    "rest": "at rest with 100,000 finished files: share of a core, memory",
+    "idle": "at rest with 100,000 finished files: share of a core, memory",
     "scrape": "/metrics and /healthz with 100,000 finished jobs",
     "burst": "50,000 pictures dropped into new folders: how long until all are in the journal",
     "soak": "10,000 pictures at QPS 200: memory and CPU an image over time",

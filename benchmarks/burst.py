@@ -9,8 +9,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
-from benchmarks.figures import Figure, run_benchmark
-from benchmarks.pictures import make_unique, noise_jpeg
+from benchmarks.noise_images import make_unique, noise_jpeg
 from benchmarks.processes import (
     BenchmarkError,
     SimulatorProcess,
@@ -19,6 +18,7 @@ from benchmarks.processes import (
     process_cpu_seconds,
     temporary_workspace,
 )
+from benchmarks.results import Figure, run_benchmark
 
 _FILES_PER_FOLDER = 100
 # seconds, until the daemon has loaded all that it needs
@@ -34,7 +34,7 @@ def measure(args: argparse.Namespace) -> Iterator[Figure]:
     jpeg = _make_image(args.kilobytes)
     with temporary_workspace() as here, SimulatorProcess(qps=2) as simulator:
         here.configure(simulator.url, {"qps": 2}, {"settle": args.settle})
-        with here.running_daemon("benchmarks.heartbeat") as daemon:
+        with here.running_daemon("benchmarks.loop_probe") as daemon:
             time.sleep(_WARM_UP)
             before = process_cpu_seconds(daemon.pid)
             began = time.monotonic()

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from benchmarks.figures import Figure, run_benchmark
-from benchmarks.pictures import enlarged_noise_image
+from benchmarks.noise_images import enlarged_noise_image
 from benchmarks.processes import BenchmarkError, SimulatorProcess, peak_memory, temporary_workspace
+from benchmarks.results import Figure, run_benchmark
 
 # seconds
 _TIMEOUT = 120.0

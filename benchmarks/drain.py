@@ -3,9 +3,9 @@
 import argparse
 from collections.abc import Iterator
 
-from benchmarks.figures import Figure, run_benchmark
-from benchmarks.pictures import make_unique, noise_jpeg
+from benchmarks.noise_images import make_unique, noise_jpeg
 from benchmarks.processes import SimulatorProcess, temporary_workspace, to_monotonic
+from benchmarks.results import Figure, run_benchmark
 
 _QPS = 200
 

@@ -10,9 +10,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks.figures import Figure, run_benchmark
-from benchmarks.past import fill_journal
+from benchmarks.journal_history import fill_journal
 from benchmarks.processes import ENVIRON, BenchmarkError, SimulatorProcess, Workspace, temporary_workspace
+from benchmarks.results import Figure, run_benchmark
 from picwish_watchd.clock import Clock
 from picwish_watchd.job import NewJob, Stamp, State
 from picwish_watchd.journal.writer import Journal

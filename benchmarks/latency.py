@@ -7,9 +7,9 @@ import statistics
 import time
 from collections.abc import Iterator
 
-from benchmarks.figures import Figure, run_benchmark
-from benchmarks.pictures import make_unique, noise_jpeg
+from benchmarks.noise_images import make_unique, noise_jpeg
 from benchmarks.processes import SimulatorProcess, temporary_workspace, to_monotonic, wait_until
+from benchmarks.results import Figure, run_benchmark
 
 # seconds
 _SETTLE = 0.5

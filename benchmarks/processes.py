@@ -51,7 +51,7 @@ class SimulatorProcess:
 
     def __enter__(self) -> Self:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.simulator", json.dumps(self._settings)],
+            [sys.executable, "-m", "benchmarks.simulator_process", json.dumps(self._settings)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -10,9 +10,9 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 
-from benchmarks.figures import Figure, run_benchmark
-from benchmarks.past import fill_journal
+from benchmarks.journal_history import fill_journal
 from benchmarks.processes import BenchmarkError, SimulatorProcess, Workspace, temporary_workspace
+from benchmarks.results import Figure, run_benchmark
 from picwish_watchd.clock import Clock
 from picwish_watchd.journal.writer import Journal
 
@@ -25,7 +25,7 @@ def measure(args: argparse.Namespace) -> Iterator[Figure]:
         budget = {"per_day": 10**7, "per_month": 10**8}
         here.configure(simulator.url, {"qps": 2}, {}, http={"listen": address}, budget=budget)
         fill_journal(here, args.finished, 0, lying=False)
-        with here.running_daemon("benchmarks.heartbeat") as daemon:
+        with here.running_daemon("benchmarks.loop_probe") as daemon:
             yield from _measure_scrapes(here, daemon, address, args.scrapes)
         late = json.loads(here.read_output())["long"]
         yield Figure("turns of the event loop that came over 50 ms late, start included", len(late), "")

@@ -10,8 +10,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from benchmarks.figures import Figure, run_benchmark
-from benchmarks.pictures import make_unique, noise_jpeg
+from benchmarks.noise_images import make_unique, noise_jpeg
 from benchmarks.processes import (
     BenchmarkError,
     SimulatorProcess,
@@ -21,6 +20,7 @@ from benchmarks.processes import (
     resident_memory,
     temporary_workspace,
 )
+from benchmarks.results import Figure, run_benchmark
 
 _QPS, _SECONDS = 200, 0.1
 # pictures: there is always work, and what has to be taken in comes evenly
@@ -52,7 +52,7 @@ def measure(args: argparse.Namespace) -> Iterator[Figure]:
     with temporary_workspace() as here:
         with SimulatorProcess(qps=None, processing=(_SECONDS, 0.3)) as simulator:
             here.configure(simulator.url, {"qps": _QPS}, {"settle": 0.2})
-            with here.running_daemon("benchmarks.heartbeat") as daemon:
+            with here.running_daemon("benchmarks.loop_probe") as daemon:
                 samples = list(_feed_images(here, daemon, args.pictures, trail=bool(args.trail)))
                 peak = peak_memory(daemon.pid)
         told = json.loads(here.read_output())

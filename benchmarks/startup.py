@@ -8,10 +8,10 @@ import sys
 import time
 from collections.abc import Iterator
 
-from benchmarks.figures import Figure, run_benchmark
 from benchmarks.journal import measure_time_to_ready
-from benchmarks.past import fill_journal
+from benchmarks.journal_history import fill_journal
 from benchmarks.processes import ENVIRON, BenchmarkError, SimulatorProcess, temporary_workspace
+from benchmarks.results import Figure, run_benchmark
 
 _MS = 1000.0
 # seconds from a daemon's readiness until it is at rest

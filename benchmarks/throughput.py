@@ -4,10 +4,10 @@ import argparse
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from benchmarks.clients import BatchOutcome, ReferenceClient, collect_outcome, reference_clients, run_client
-from benchmarks.figures import Figure, run_benchmark
-from benchmarks.pictures import make_unique, noise_jpeg
+from benchmarks.noise_images import make_unique, noise_jpeg
 from benchmarks.processes import BenchmarkError, SimulatorProcess, Workspace, temporary_workspace, to_monotonic
+from benchmarks.reference_clients import BatchOutcome, ReferenceClient, collect_outcome, reference_clients, run_client
+from benchmarks.results import Figure, run_benchmark
 
 _QPS, _SECONDS = 2, 8.0
 # what `max_pending: auto` comes to at QPS 2, before anything is learnt

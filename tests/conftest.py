@@ -11,7 +11,7 @@ import coverage
 import pytest
 
 from picwish_watchd.simulator import Simulator
-from tests.support.house import FAST_SETTINGS, Harness, kill_leftover_processes
+from tests.support.harness import FAST_SETTINGS, Harness, kill_leftover_processes
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -45,7 +45,7 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
 
 
 @pytest.fixture(autouse=True)
-def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+def _isolate_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever runs the tests may have a key, a proxy, or systemd."""
     for name in (
         "PICWISH_API_KEY",
@@ -65,13 +65,13 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _no_daemon_outlives_its_test() -> Iterator[None]:
+def _kill_leftover_daemons() -> Iterator[None]:
     yield
     kill_leftover_processes()
 
 
 @pytest.fixture(autouse=True)
-def _no_secrets_from_before(monkeypatch: pytest.MonkeyPatch) -> None:
+def _forget_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a process has read as a secret it hides for ever; here, until the end of the test."""
     monkeypatch.setattr("picwish_watchd.redaction._secrets", {})
 
@@ -91,7 +91,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-async def house(tmp_path: Path) -> AsyncIterator[Harness]:
+async def harness(tmp_path: Path) -> AsyncIterator[Harness]:
     """A house against a fast simulator; at the end the laws are asserted."""
     async with Simulator(FAST_SETTINGS) as simulator:
         built = Harness(tmp_path, simulator)

@@ -22,9 +22,9 @@ from picwish_watchd.config.fields import Section
 from picwish_watchd.config.loader import load
 from picwish_watchd.config.notifiers import KINDS, Notifier
 from picwish_watchd.config.schema import Api, Budget, Burst, General, Http, Log, Rule
-from picwish_watchd.job import ENDED_BADLY, ErrorCode, Original
-from tests.support import forks
-from tests.support.units import check_unit
+from picwish_watchd.job import UNSUCCESSFUL, ErrorCode, OriginalStatus
+from tests.support import fork_server
+from tests.support.systemd_units import check_unit
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "picwish_watchd"
@@ -38,13 +38,8 @@ COMMANDS_PAGE, CONFIGURATION_PAGE, EVENTS_PAGE, TROUBLESHOOTING_PAGE = (
 each_document = pytest.mark.parametrize("document", DOCUMENTS, ids=IDS)
 
 
-<<<<<<< HEAD
-def extract_command(name: str) -> str:
-    """The command that stands in README under its mark."""
-=======
 def marked_command(name: str) -> str:
     """The command in the README below its mark."""
->>>>>>> docs
     found = re.search(rf"<!-- command: {name} -->\n```sh\n(.*?)\n```", README, re.DOTALL)
     assert found, name
     return found[1]
@@ -135,7 +130,7 @@ def test_the_readme_fits_on_one_screen() -> None:
 
 
 def test_the_first_command_installs_and_runs_the_demo() -> None:
-    *_, run = extract_command("demo").split("&&")
+    *_, run = marked_command("demo").split("&&")
     program, *arguments = shlex.split(run)
     assert program == ".venv/bin/picwish-watchd"
     demo = subprocess.run(
@@ -158,14 +153,9 @@ def test_on_a_terminal_of_eighty_columns_the_demo_cuts_nothing_off(tmp_path: Pat
     demo = [sys.executable, "-m", "picwish_watchd", "demo"]
     with subprocess.Popen(demo, stdin=slave, stdout=slave, stderr=slave, env=environ) as child:
         os.close(slave)
-<<<<<<< HEAD
-        told = b""
-        # EIO: nobody has the other side open any more
-        with suppress(OSError):
-=======
         output = b""
-        with suppress(OSError):  # EIO: the other side is closed
->>>>>>> docs
+        # EIO: the other side is closed
+        with suppress(OSError):
             while block := os.read(master, 65536):
                 output += block
         os.close(master)
@@ -178,21 +168,13 @@ def test_on_a_terminal_of_eighty_columns_the_demo_cuts_nothing_off(tmp_path: Pat
     assert [result for result in results if result not in shown] == [], "folded"
 
 
-def test_the_readmes_second_command_runs_this_suite() -> None:
-    *_, run = extract_command("tests").split("&&")
+def test_the_second_command_runs_this_very_suite() -> None:
+    *_, run = marked_command("tests").split("&&")
     assert shlex.split(run) == [".venv/bin/python", "-m", "tests"]
     assert (ROOT / "tests/__main__.py").exists()
 
 
-<<<<<<< HEAD
-def test_every_command_is_in_the_readme_and_explains_itself() -> None:
-    for command in COMMANDS:
-        assert re.search(rf"(`|picwish-watchd ){command}\b", README), command
-        told = forks.run_fork(command, "--help")
-        assert (told.returncode, "--config" in told.stdout) == (0, True), command
-=======
 # Commands
->>>>>>> docs
 
 
 def options_of(command: str) -> set[str]:
@@ -207,7 +189,7 @@ def test_every_command_is_documented_with_its_options_and_explains_itself(comman
     text = section(COMMANDS_PAGE, f"## `{command}`")
     assert {option for option in options_of(command) if f"`{option}" not in text} == {"-c", "--config"}
     assert [block for block in blocks(text, "sh") if f"picwish-watchd {command}" in block], "it has an example"
-    shown = forks.run(command, "--help")
+    shown = fork_server.run_fork(command, "--help")
     assert (shown.returncode, "--config" in shown.stdout) == (0, True)
 
 
@@ -254,8 +236,8 @@ def test_the_calls_of_the_readme_are_found() -> None:
 
 #: Names of events that the code makes at run time, and the values that they get there.
 MADE_NAMES = {
-    "job.{state}": {f"job.{state}" for state in ENDED_BADLY},
-    "original.{original}": {f"original.{each}" for each in Original if each is not Original.WAITING},
+    "job.{state}": {f"job.{state}" for state in UNSUCCESSFUL},
+    "original.{original}": {f"original.{each}" for each in OriginalStatus if each is not OriginalStatus.WAITING},
 }
 EVENT = re.compile(r"[a-z]+\.[a-z_]+")
 
@@ -271,7 +253,8 @@ def logged_events() -> set[str]:
                     found.add(event)
                 case ast.JoinedStr():
                     found |= MADE_NAMES[ast.unparse(name)[2:-1]]
-                case _:  # a parameter: the callers in the same file give it
+                case _:
+                    # a parameter: the callers in the same file give it
                     found |= passed_events(tree)
     return found
 
@@ -299,7 +282,8 @@ def test_every_event_of_the_log_is_explained_and_every_explained_event_exists() 
 @each_document
 def test_every_event_that_a_document_names_is_one_of_the_log(document: Path) -> None:
     events = logged_events()
-    sections = {"budget", "config", "http", "journal", "log", "notify"}  # `journal.db` and `http.listen` are no events
+    # `journal.db` and `http.listen` are no events
+    sections = {"budget", "config", "http", "journal", "log", "notify"}
     areas = {event.partition(".")[0] for event in events} - sections
     named = {word for word in re.findall(r"`([^`\s]+)`", DOCUMENTS[document]) if EVENT.fullmatch(word)}
     assert {word for word in named if word.partition(".")[0] in areas} <= events
@@ -375,11 +359,7 @@ def test_the_shipped_tmpfiles_close_the_keys_to_others(tmp_path: Path) -> None:
         text=True,
         check=False,
     )
-<<<<<<< HEAD
-    assert (told.returncode, told.stderr) == (0, "")
-=======
     assert (finished.returncode, finished.stderr) == (0, "")
->>>>>>> docs
     assert key.stat().st_mode & 0o777 == 0o600
 
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.pictures import make_unique
-from tests.support.house import DaemonProcess, Harness, wait_until
-from tests.support.pictures import make_image
+from benchmarks.noise_images import make_unique
+from tests.support.harness import DaemonProcess, Harness, wait_until
+from tests.support.sample_images import make_image
 
 FILES, WRITERS = 1200, 3
 
@@ -30,37 +30,37 @@ def _keep_killing_validators(pid: int) -> int:
 
 
 @pytest.mark.untraced
-async def test_a_burst_into_new_nested_folders_makes_one_job_of_each_file(house: Harness) -> None:
-    house.api["qps"] = 1
+async def test_a_burst_into_new_nested_folders_makes_one_job_of_each_file(harness: Harness) -> None:
+    harness.api["qps"] = 1
     # all of them wait at once
-    house.rule["settle"] = "1s"
+    harness.rule["settle"] = "1s"
     jpeg = make_image("jpeg")
-    process = DaemonProcess(house, fresh=True).start()
+    process = DaemonProcess(harness, fresh=True).start()
     await wait_until(lambda: "daemon.ready" in process.errors.read_text())
 
     def write(start: int) -> None:
         for number in range(start, FILES - 200, WRITERS):
-            folder = house.inbox / f"{number // 400}" / f"{number // 80}" / f"{number // 40}"
+            folder = harness.inbox / f"{number // 400}" / f"{number // 80}" / f"{number // 40}"
             folder.mkdir(parents=True, exist_ok=True)
             (folder / f"{number}.jpg").write_bytes(make_unique(jpeg, number))
 
-    tree = house.root / "tree"
+    tree = harness.root / "tree"
     for number in range(FILES - 200, FILES):
         (tree / f"{number // 10}").mkdir(parents=True, exist_ok=True)
         (tree / f"{number // 10}" / f"{number}.jpg").write_bytes(make_unique(jpeg, number))
     with ThreadPoolExecutor(WRITERS) as pool:
         list(pool.map(write, range(WRITERS)))
-    shutil.move(tree, house.inbox / "moved")
+    shutil.move(tree, harness.inbox / "moved")
     killed = 0
-    while len(house.jobs()) < FILES:
+    while len(harness.jobs()) < FILES:
         killed += _keep_killing_validators(process.child.pid)
         await asyncio.sleep(0.05)
     assert killed > 0
     assert await process.stop() == 0
 
-    again = DaemonProcess(house, fresh=True).start()
+    again = DaemonProcess(harness, fresh=True).start()
     await wait_until(lambda: again.errors.read_text().count("daemon.ready") == 2)
     assert await again.stop() == 0
-    jobs = house.jobs()
+    jobs = harness.jobs()
     assert len(jobs) == len({job.source for job in jobs}) == len({job.sha256 for job in jobs}) == FILES
     assert all(job.problem is None for job in jobs)

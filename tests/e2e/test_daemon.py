@@ -17,211 +17,215 @@ import pytest
 
 from picwish_watchd.job import State
 from picwish_watchd.simulator import Fault, NeverEnd
-from tests.support import forks
-from tests.support.house import KEY, DaemonProcess, Harness, wait_until
-from tests.support.pictures import BASIC_KINDS, KINDS, file_name, make_image
+from tests.support import fork_server
+from tests.support.harness import KEY, DaemonProcess, Harness, wait_until
+from tests.support.sample_images import BASIC_KINDS, KINDS, file_name, make_image
 
 DONE = State.DONE
 
 
-def count_done(house: Harness) -> int:
-    return len(house.jobs(DONE)) if house.journal.exists() else 0
+def count_done(harness: Harness) -> int:
+    return len(harness.jobs(DONE)) if harness.journal.exists() else 0
 
 
-def run_command(house: Harness, *arguments: str) -> subprocess.CompletedProcess[str]:
+def run_command(harness: Harness, *arguments: str) -> subprocess.CompletedProcess[str]:
     """A command beside the daemon."""
-    config = house.root / "watchd.yaml"
-    return forks.run_fork(*arguments, "-c", str(config), environ={**os.environ, "PICWISH_API_KEY": KEY})
+    config = harness.root / "watchd.yaml"
+    return fork_server.run_fork(*arguments, "-c", str(config), environ={**os.environ, "PICWISH_API_KEY": KEY})
 
 
 @pytest.mark.untraced
 @pytest.mark.parametrize(("sync", "model", "return_type"), list(product((0, 1), (0, 1), (1, 2))))
 async def test_a_directory_of_mixed_pictures_goes_through_the_daemon(
-    house: Harness, sync: int, model: int, return_type: int
+    harness: Harness, sync: int, model: int, return_type: int
 ) -> None:
-    house.rule = {"sync": sync, "type": model, "return_type": return_type, "settle": "50ms", "sidecar": True}
-    house.drop_file(file_name("jpeg", "there before"), seed=99)
-    process = DaemonProcess(house, fresh=True).start()
-    await wait_until(lambda: count_done(house) == 1)
+    harness.rule = {"sync": sync, "type": model, "return_type": return_type, "settle": "50ms", "sidecar": True}
+    harness.drop_file(file_name("jpeg", "there before"), seed=99)
+    process = DaemonProcess(harness, fresh=True).start()
+    await wait_until(lambda: count_done(harness) == 1)
     for number, kind in enumerate(KINDS):
-        house.drop_file(f"Ordner {number % 3}/Müller & Söhne {number}{Path(file_name(kind)).suffix.upper()}", kind=kind)
-    await wait_until(lambda: count_done(house) == 1 + len(KINDS))
+        harness.drop_file(
+            f"Ordner {number % 3}/Müller & Söhne {number}{Path(file_name(kind)).suffix.upper()}", kind=kind
+        )
+    await wait_until(lambda: count_done(harness) == 1 + len(KINDS))
     assert await process.stop() == 0
-    assert sum(job.credits for job in house.jobs()) == house.simulator.credits_used == (5, 4)[model] * (1 + len(KINDS))
-    assert house.count_creates() == 1 + len(KINDS)
-    assert {str(job.output) for job in house.jobs()} == {
-        str(house.outbox / name) for name in house.results() if not name.endswith(".json")
+    assert (
+        sum(job.credits for job in harness.jobs()) == harness.simulator.credits_used == (5, 4)[model] * (1 + len(KINDS))
+    )
+    assert harness.count_creates() == 1 + len(KINDS)
+    assert {str(job.output) for job in harness.jobs()} == {
+        str(harness.outbox / name) for name in harness.results() if not name.endswith(".json")
     }
 
 
 @pytest.mark.untraced
-async def test_a_picture_dropped_while_it_runs_is_noticed_at_once(house: Harness) -> None:
-    process = DaemonProcess(house, fresh=True).start()
+async def test_a_picture_dropped_while_it_runs_is_noticed_at_once(harness: Harness) -> None:
+    process = DaemonProcess(harness, fresh=True).start()
     await wait_until(lambda: "daemon.ready" in process.errors.read_text())
-    house.drop_file("new/folder/a.jpg")
+    harness.drop_file("new/folder/a.jpg")
     # rescan_interval is 60 s
-    await wait_until(lambda: count_done(house) == 1, seconds=10)
+    await wait_until(lambda: count_done(harness) == 1, seconds=10)
     assert await process.stop() == 0
 
 
 @pytest.mark.untraced
-async def test_a_kill_with_pending_tasks_pays_nothing_twice(house: Harness) -> None:
-    house.simulator.settings = replace(house.simulator.settings, processing=(1.0, 0.1))
+async def test_a_kill_with_pending_tasks_pays_nothing_twice(harness: Harness) -> None:
+    harness.simulator.settings = replace(harness.simulator.settings, processing=(1.0, 0.1))
     for number in range(6):
-        house.drop_file(f"{number}.jpg", seed=number)
-    process = DaemonProcess(house, fresh=True).start()
-    await wait_until(lambda: house.journal.exists() and len(house.jobs(State.PENDING)) == 6)
+        harness.drop_file(f"{number}.jpg", seed=number)
+    process = DaemonProcess(harness, fresh=True).start()
+    await wait_until(lambda: harness.journal.exists() and len(harness.jobs(State.PENDING)) == 6)
     assert await process.stop(signal.SIGKILL) == -signal.SIGKILL
-    again = DaemonProcess(house, fresh=True).start()
-    await wait_until(lambda: count_done(house) == 6)
+    again = DaemonProcess(harness, fresh=True).start()
+    await wait_until(lambda: count_done(harness) == 6)
     assert await again.stop() == 0
-    assert house.count_creates() == 6
-    assert house.simulator.credits_used == 30
+    assert harness.count_creates() == 6
+    assert harness.simulator.credits_used == 30
 
 
 @pytest.mark.untraced
-async def test_requests_before_a_kill_count_against_the_next_runs_rate(house: Harness) -> None:
-    house.simulator.settings = replace(house.simulator.settings, qps=0.9)
-    house.api = {"qps": 0.5}
+async def test_requests_before_a_kill_count_against_the_next_runs_rate(harness: Harness) -> None:
+    harness.simulator.settings = replace(harness.simulator.settings, qps=0.9)
+    harness.api = {"qps": 0.5}
 
     def told() -> list[int]:
-        return [seen.status for seen in house.simulator.requests if seen.status is not None]
+        return [seen.status for seen in harness.simulator.requests if seen.status is not None]
 
     for number in (1, 2):
-        process = DaemonProcess(house).start()
+        process = DaemonProcess(harness).start()
         await wait_until(lambda number=number: len(told()) == number)
         await process.stop(signal.SIGKILL)
     assert told() == [404, 404], "each start asks once; one in 1.1 s is allowed, and the daemon means to ask one in 2"
 
 
 @pytest.mark.untraced
-async def test_more_posts_can_be_open_than_a_process_may_have_files_by_default(house: Harness) -> None:
-    house.api, house.rule = {"max_pending": 100}, {"sync": 1}
-    house.simulator.script.add(Fault("create", NeverEnd(), times=70))
+async def test_more_posts_can_be_open_than_a_process_may_have_files_by_default(harness: Harness) -> None:
+    harness.api, harness.rule = {"max_pending": 100}, {"sync": 1}
+    harness.simulator.script.add(Fault("create", NeverEnd(), times=70))
     for number in range(71):
-        house.drop_file(f"{number}.png", make_image("png", 16, 16, seed=number))
-    process = DaemonProcess(house, prefix=("sh", "-c", 'ulimit -Sn 64 && exec "$@"', "sh")).start()
-    await wait_until(lambda: count_done(house) == 1)
+        harness.drop_file(f"{number}.png", make_image("png", 16, 16, seed=number))
+    process = DaemonProcess(harness, prefix=("sh", "-c", 'ulimit -Sn 64 && exec "$@"', "sh")).start()
+    await wait_until(lambda: count_done(harness) == 1)
     await process.stop(signal.SIGKILL)
-    assert house.count_creates() == 71
+    assert harness.count_creates() == 71
 
 
 @pytest.mark.untraced
-async def test_sigterm_ends_with_0_and_loses_nothing(house: Harness) -> None:
-    house.simulator.settings = replace(house.simulator.settings, processing=(0.8, 0.1), latency=0.05)
+async def test_sigterm_ends_with_0_and_loses_nothing(harness: Harness) -> None:
+    harness.simulator.settings = replace(harness.simulator.settings, processing=(0.8, 0.1), latency=0.05)
     for number in range(8):
-        house.drop_file(f"{number}.jpg", seed=number)
-    process = DaemonProcess(house, fresh=True).start()
-    await wait_until(lambda: house.count_creates() >= 3)
+        harness.drop_file(f"{number}.jpg", seed=number)
+    process = DaemonProcess(harness, fresh=True).start()
+    await wait_until(lambda: harness.count_creates() >= 3)
     assert await process.stop() == 0
-    assert not house.jobs(State.SUBMITTING, State.HELD)
-    again = DaemonProcess(house, ("--once",), fresh=True).start()
+    assert not harness.jobs(State.SUBMITTING, State.HELD)
+    again = DaemonProcess(harness, ("--once",), fresh=True).start()
     assert await again.wait_for_exit() == 0
-    assert house.count_creates() == 8
-    assert len(house.results()) == 8
+    assert harness.count_creates() == 8
+    assert len(harness.results()) == 8
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_a_second_signal_ends_the_graceful_stop_at_once(house: Harness, number: signal.Signals) -> None:
-    house.simulator.settings = replace(house.simulator.settings, latency=60.0)
-    house.drop_file("a.jpg")
-    process = DaemonProcess(house, fresh=True).start()
-    await wait_until(lambda: house.count_creates() == 1)
+async def test_a_second_signal_ends_the_graceful_stop_at_once(harness: Harness, number: signal.Signals) -> None:
+    harness.simulator.settings = replace(harness.simulator.settings, latency=60.0)
+    harness.drop_file("a.jpg")
+    process = DaemonProcess(harness, fresh=True).start()
+    await wait_until(lambda: harness.count_creates() == 1)
     process.child.send_signal(number)
     await wait_until(lambda: "daemon.stopping" in process.errors.read_text())
     assert process.child.poll() is None
     process.child.send_signal(number)
     # 30 s are what the first one grants
     assert await process.wait_for_exit(seconds=15) == 0
-    house.simulator.settings = replace(house.simulator.settings, latency=0.0)
-    again = DaemonProcess(house, ("--once",), fresh=True).start()
+    harness.simulator.settings = replace(harness.simulator.settings, latency=0.0)
+    again = DaemonProcess(harness, ("--once",), fresh=True).start()
     assert await again.wait_for_exit() == 1
-    assert house.count_creates() == 1
+    assert harness.count_creates() == 1
     # nobody can know whether it was taken
-    assert [job.state for job in house.jobs()] == [State.HELD]
+    assert [job.state for job in harness.jobs()] == [State.HELD]
 
 
 @pytest.mark.untraced
-async def test_many_kills_at_any_moment_never_pay_twice(house: Harness) -> None:
-    house.simulator.settings = replace(house.simulator.settings, processing=(0.1, 0.5), latency=0.01)
+async def test_many_kills_at_any_moment_never_pay_twice(harness: Harness) -> None:
+    harness.simulator.settings = replace(harness.simulator.settings, processing=(0.1, 0.5), latency=0.01)
     for number in range(24):
-        house.drop_file(f"{number % 4}/{number}.jpg", seed=number)
+        harness.drop_file(f"{number % 4}/{number}.jpg", seed=number)
     for moment in (0.5, 0.62, 0.71, 0.8, 0.9, 1.0, 0.66, 0.75):
-        process = DaemonProcess(house, fresh=True).start()
+        process = DaemonProcess(harness, fresh=True).start()
         await asyncio.sleep(moment)
         await process.stop(signal.SIGKILL)
-    code = await DaemonProcess(house, ("--once",), fresh=True).start().wait_for_exit()
-    states = Counter(job.state for job in house.jobs())
+    code = await DaemonProcess(harness, ("--once",), fresh=True).start().wait_for_exit()
+    states = Counter(job.state for job in harness.jobs())
     assert set(states) <= {DONE, State.HELD}
     assert states.total() == 24
     assert code in (0, 1)
-    assert len(house.results()) == states[DONE]
-    posted = Counter(seen.sha256 for seen in house.simulator.requests if seen.operation == "create" and seen.sha256)
+    assert len(harness.results()) == states[DONE]
+    posted = Counter(seen.sha256 for seen in harness.simulator.requests if seen.operation == "create" and seen.sha256)
     assert max(posted.values()) == 1
-    assert not list(house.root.rglob("*.part"))
+    assert not list(harness.root.rglob("*.part"))
 
 
 @pytest.mark.untraced
-async def test_a_second_daemon_exits_75_and_names_the_first(house: Harness) -> None:
-    first = DaemonProcess(house, fresh=True).start()
+async def test_a_second_daemon_exits_75_and_names_the_first(harness: Harness) -> None:
+    first = DaemonProcess(harness, fresh=True).start()
     await wait_until(lambda: "daemon.ready" in first.errors.read_text())
-    second = DaemonProcess(house, fresh=True).start()
+    second = DaemonProcess(harness, fresh=True).start()
     assert await second.wait_for_exit() == 75
     assert f"pid {first.child.pid}" in second.errors.read_text()
     assert await first.stop() == 0
 
 
-async def test_commands_work_beside_the_daemon(house: Harness) -> None:
-    house.drop_file("good.jpg")
-    house.drop_file("bad\n\x1b[31m.jpg", b"no picture" * 50)
-    process = DaemonProcess(house, fresh=True).start()
-    await wait_until(lambda: count_done(house) == 1 and len(house.jobs(State.REJECTED)) == 1)
-    status = json.loads(run_command(house, "status", "--json").stdout)
+async def test_commands_work_beside_the_daemon(harness: Harness) -> None:
+    harness.drop_file("good.jpg")
+    harness.drop_file("bad\n\x1b[31m.jpg", b"no picture" * 50)
+    process = DaemonProcess(harness, fresh=True).start()
+    await wait_until(lambda: count_done(harness) == 1 and len(harness.jobs(State.REJECTED)) == 1)
+    status = json.loads(run_command(harness, "status", "--json").stdout)
     assert status["running"] is True
     assert status["pid"] == process.child.pid
     assert status["jobs"]["done"] == 1
     assert status["credits"]["today"] == 5
     assert status["blocked"] is None
     assert [(rule["name"], rule["watching"]) for rule in status["rules"]] == [("scans", True)]
-    lines = [json.loads(line) for line in run_command(house, "jobs", "--json").stdout.splitlines()]
+    lines = [json.loads(line) for line in run_command(harness, "jobs", "--json").stdout.splitlines()]
     assert {line["state"] for line in lines} == {"done", "rejected"}
     assert [line["rule"] for line in lines] == ["scans", "scans"]
-    one = json.loads(run_command(house, "show", str(lines[0]["id"]), "--json").stdout)
+    one = json.loads(run_command(harness, "show", str(lines[0]["id"]), "--json").stdout)
     assert one["history"]
     for words in (["status"], ["jobs"], ["jobs", "--state", "done", "--rule", "scans"], ["show", "1"], ["check"]):
-        told = run_command(house, *words)
+        told = run_command(harness, *words)
         assert told.returncode == 0, told.stderr
         assert "\x1b[31m" not in told.stdout
-    assert run_command(house, "show", "99").returncode == 1
+    assert run_command(harness, "show", "99").returncode == 1
     assert await process.stop() == 0
-    assert json.loads(run_command(house, "status", "--json").stdout)["running"] is False
+    assert json.loads(run_command(harness, "status", "--json").stdout)["running"] is False
 
 
-async def test_the_configuration_is_read_again_on_sighup(house: Harness) -> None:
-    process = DaemonProcess(house, fresh=True).start()
+async def test_the_configuration_is_read_again_on_sighup(harness: Harness) -> None:
+    process = DaemonProcess(harness, fresh=True).start()
     await wait_until(lambda: "daemon.ready" in process.errors.read_text())
-    (house.root / "watchd.yaml").write_text("rules: [{name: scans, inbocks: x}]")
+    (harness.root / "watchd.yaml").write_text("rules: [{name: scans, inbocks: x}]")
     process.child.send_signal(signal.SIGHUP)
     await wait_until(lambda: any(event["event"] == "config.refused" for event in process.logged_events()))
-    house.write_config()
-    told = run_command(house, "status").stdout
+    harness.write_config()
+    told = run_command(harness, "status").stdout
     assert "reload refused, the old configuration is in force" in told
     assert "inbocks" in told
     # that takes a restart, and until then nothing of it counts
-    house.top_level["journal"] = "elsewhere/journal.db"
-    house.more_rules = [{"name": "more", "inbox": "more"}]
-    house.drop_file("a.jpg", inbox="more")
-    house.write_config()
+    harness.top_level["journal"] = "elsewhere/journal.db"
+    harness.more_rules = [{"name": "more", "inbox": "more"}]
+    harness.drop_file("a.jpg", inbox="more")
+    harness.write_config()
     process.child.send_signal(signal.SIGHUP)
-    await wait_until(lambda: count_done(house) == 1)
+    await wait_until(lambda: count_done(harness) == 1)
     assert await process.stop() == 0
-    assert house.job("a.jpg").rule == "more"
-    assert not (house.root / "elsewhere").exists()
+    assert harness.job("a.jpg").rule == "more"
+    assert not (harness.root / "elsewhere").exists()
     assert any(event["event"] == "config.needs_restart" for event in process.logged_events())
 
 
-async def test_a_sighup_during_startup_is_obeyed_later_and_ends_nothing(house: Harness) -> None:
-    process = DaemonProcess(house, fresh=True).start()
+async def test_a_sighup_during_startup_is_obeyed_later_and_ends_nothing(harness: Harness) -> None:
+    process = DaemonProcess(harness, fresh=True).start()
     maps = Path(f"/proc/{process.child.pid}/maps")
     # Pillow: it is still being loaded
     await wait_until(lambda: "_imaging" in maps.read_text())
@@ -231,12 +235,12 @@ async def test_a_sighup_during_startup_is_obeyed_later_and_ends_nothing(house: H
 
 
 @pytest.mark.untraced
-async def test_a_missing_inbox_is_watched_once_it_appears(house: Harness) -> None:
-    house.more_rules = [{"name": "late", "inbox": "late", "rescan_interval": "200ms"}]
-    process = DaemonProcess(house, fresh=True).start()
+async def test_a_missing_inbox_is_watched_once_it_appears(harness: Harness) -> None:
+    harness.more_rules = [{"name": "late", "inbox": "late", "rescan_interval": "200ms"}]
+    process = DaemonProcess(harness, fresh=True).start()
     await wait_until(lambda: "daemon.ready" in process.errors.read_text())
-    house.drop_file("a.jpg", inbox="late")
-    await wait_until(lambda: count_done(house) == 1)
+    harness.drop_file("a.jpg", inbox="late")
+    await wait_until(lambda: count_done(harness) == 1)
     assert await process.stop() == 0
 
 
@@ -265,25 +269,25 @@ async def test_a_wrong_configuration_exits_78_in_words(tmp_path: Path, text: str
 
 
 @pytest.mark.untraced
-async def test_the_key_appears_nowhere(house: Harness) -> None:
-    house.top_level = {"log": {"level": "debug"}}
+async def test_the_key_appears_nowhere(harness: Harness) -> None:
+    harness.top_level = {"log": {"level": "debug"}}
     for number, kind in enumerate(BASIC_KINDS):
-        house.drop_file(file_name(kind), seed=number)
-    house.drop_file("cut.jpg", make_image("jpeg")[:50])
-    house.rule = {"settle_timeout": "100ms", "sidecar": True, "settle": 0}
-    process = DaemonProcess(house, ("--once",), fresh=True).start()
+        harness.drop_file(file_name(kind), seed=number)
+    harness.drop_file("cut.jpg", make_image("jpeg")[:50])
+    harness.rule = {"settle_timeout": "100ms", "sidecar": True, "settle": 0}
+    process = DaemonProcess(harness, ("--once",), fresh=True).start()
     await process.wait_for_exit()
-    for path in house.root.rglob("*"):
+    for path in harness.root.rglob("*"):
         if path.is_file():
             assert b"test-key-0123456789" not in path.read_bytes(), path
 
 
 @pytest.mark.untraced
 @pytest.mark.parametrize("read", ["closed", "never"])
-async def test_an_output_that_is_closed_or_never_read_does_not_stop_the_work(house: Harness, read: str) -> None:
-    process = DaemonProcess(house, fresh=True)
-    house.top_level["log"] = {"level": "debug"}
-    file = house.write_config()
+async def test_an_output_that_is_closed_or_never_read_does_not_stop_the_work(harness: Harness, read: str) -> None:
+    process = DaemonProcess(harness, fresh=True)
+    harness.top_level["log"] = {"level": "debug"}
+    file = harness.write_config()
     reader, writer = os.pipe()
     if read == "never":
         os.set_blocking(writer, False)
@@ -299,16 +303,16 @@ async def test_an_output_that_is_closed_or_never_read_does_not_stop_the_work(hou
     if read == "closed":
         os.close(reader)
     process.child = child
-    house.drop_file("a.jpg")
-    await wait_until(lambda: count_done(house) == 1)
+    harness.drop_file("a.jpg")
+    await wait_until(lambda: count_done(harness) == 1)
     child.send_signal(signal.SIGTERM)
     assert await process.wait_for_exit() == 0
     if read == "never":
         os.close(reader)
 
 
-async def test_it_runs_where_stdin_stdout_and_stderr_are_closed(house: Harness) -> None:
-    house.drop_file("a.jpg")
-    process = DaemonProcess(house, ("--once",), prefix=("sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh")).start()
+async def test_it_runs_where_stdin_stdout_and_stderr_are_closed(harness: Harness) -> None:
+    harness.drop_file("a.jpg")
+    process = DaemonProcess(harness, ("--once",), prefix=("sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh")).start()
     assert await process.wait_for_exit() == 0
-    assert house.job("a.jpg").state is State.DONE
+    assert harness.job("a.jpg").state is State.DONE

@@ -11,7 +11,7 @@ import pytest
 
 from picwish_watchd.daemon.daemon import Daemon
 from picwish_watchd.job import ErrorCode, Problem, State
-from tests.support.house import KEY, DaemonProcess, Harness, wait_until
+from tests.support.harness import KEY, DaemonProcess, Harness, wait_until
 
 
 class FakeServiceManager:
@@ -40,7 +40,9 @@ class FakeServiceManager:
 
 
 @pytest.fixture(params=["path", "abstract"])
-def manager(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeServiceManager]:
+def service_manager(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[FakeServiceManager]:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
         folder = tmp_path_factory.mktemp("s")
         address = f"{folder}/notify" if request.param == "path" else f"@picwish-{folder.name}-{os.getpid()}"
@@ -51,12 +53,12 @@ def manager(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 @asynccontextmanager
 async def running_daemon(
-    house: Harness, manager: FakeServiceManager, monkeypatch: pytest.MonkeyPatch
+    harness: Harness, manager: FakeServiceManager, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Daemon]:
     """The daemon in this process, ready."""
     for name, value in manager.environ.items():
         monkeypatch.setenv(name, value)
-    daemon = Daemon(house.load_config(), KEY)
+    daemon = Daemon(harness.load_config(), KEY)
     running = asyncio.create_task(daemon.run())
     await wait_until(lambda: "READY=1" in manager.received_messages() or running.done())
     yield daemon
@@ -65,92 +67,94 @@ async def running_daemon(
 
 
 async def test_the_status_names_an_unusable_outbox(
-    house: Harness, manager: FakeServiceManager, monkeypatch: pytest.MonkeyPatch
+    harness: Harness, service_manager: FakeServiceManager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    house.rule = {"outbox": "nowhere/outbox"}
-    house.drop_file("a.jpg")
-    async with running_daemon(house, manager, monkeypatch):
-        await wait_until(lambda: "1 queued; 0 credits today; scans: " in manager.last_status)
-        assert "outbox cannot be used" in manager.last_status
+    harness.rule = {"outbox": "nowhere/outbox"}
+    harness.drop_file("a.jpg")
+    async with running_daemon(harness, service_manager, monkeypatch):
+        await wait_until(lambda: "1 queued; 0 credits today; scans: " in service_manager.last_status)
+        assert "outbox cannot be used" in service_manager.last_status
 
 
-async def test_start_reload_and_stop_are_notified_to_systemd(house: Harness, manager: FakeServiceManager) -> None:
-    process = DaemonProcess(house, environ=manager.environ, fresh=True).start()
-    await wait_until(lambda: {"READY=1", "WATCHDOG=1"} <= set(manager.received_messages()))
-    first = manager.heard[0]
+async def test_start_reload_and_stop_are_notified_to_systemd(
+    harness: Harness, service_manager: FakeServiceManager
+) -> None:
+    process = DaemonProcess(harness, environ=service_manager.environ, fresh=True).start()
+    await wait_until(lambda: {"READY=1", "WATCHDOG=1"} <= set(service_manager.received_messages()))
+    first = service_manager.heard[0]
     assert first.startswith("EXTEND_TIMEOUT_USEC="), "asked for before the journal is opened"
-    file = house.root / "watchd.yaml"
+    file = harness.root / "watchd.yaml"
     file.write_text("rules: [{name: scans, inbocks: x}]\nqps: many")
-    manager.clear()
+    service_manager.clear()
     process.child.send_signal(signal.SIGHUP)
-    await wait_until(lambda: "reload refused" in manager.last_status)
-    words = [word for word in manager.heard if word not in ("WATCHDOG=1", "STATUS=idle; 0 credits today")]
+    await wait_until(lambda: "reload refused" in service_manager.last_status)
+    words = [word for word in service_manager.heard if word not in ("WATCHDOG=1", "STATUS=idle; 0 credits today")]
     assert words[0].startswith("RELOADING=1\nMONOTONIC_USEC=")
     assert words[1] == "READY=1"
-    assert "inbocks" in manager.last_status
-    assert "\n" not in manager.last_status
-    house.write_config()
+    assert "inbocks" in service_manager.last_status
+    assert "\n" not in service_manager.last_status
+    harness.write_config()
     process.child.send_signal(signal.SIGHUP)
-    await wait_until(lambda: manager.last_status == "idle; 0 credits today")
-    manager.clear()
+    await wait_until(lambda: service_manager.last_status == "idle; 0 credits today")
+    service_manager.clear()
     assert await process.stop() == 0
-    words = [word for word in manager.received_messages() if not word.startswith(("STATUS=", "WATCHDOG="))]
+    words = [word for word in service_manager.received_messages() if not word.startswith(("STATUS=", "WATCHDOG="))]
     assert words[0] == "STOPPING=1"
     assert words[1].startswith("EXTEND_TIMEOUT_USEC=")
 
 
-@pytest.mark.parametrize("manager", ["path"], indirect=True)
+@pytest.mark.parametrize("service_manager", ["path"], indirect=True)
 async def test_the_status_shows_queue_credits_and_all_troubles(
-    house: Harness, manager: FakeServiceManager, monkeypatch: pytest.MonkeyPatch
+    harness: Harness, service_manager: FakeServiceManager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    house.top_level = {"budget": {"per_day": 12, "per_month": 1000}}
-    house.more_rules = [{"name": "late", "inbox": "late"}]
+    harness.top_level = {"budget": {"per_day": 12, "per_month": 1000}}
+    harness.more_rules = [{"name": "late", "inbox": "late"}]
     for number in range(3):
-        house.drop_file(f"{number}.jpg", seed=number)
-    async with running_daemon(house, manager, monkeypatch) as daemon:
-        await wait_until(lambda: len(house.jobs(State.DONE)) == 2)
+        harness.drop_file(f"{number}.jpg", seed=number)
+    async with running_daemon(harness, service_manager, monkeypatch) as daemon:
+        await wait_until(lambda: len(harness.jobs(State.DONE)) == 2)
         await wait_until(
-            lambda: manager.last_status.startswith("1 queued; ") and "budget" in manager.last_status
+            lambda: service_manager.last_status.startswith("1 queued; ") and "budget" in service_manager.last_status
             # told each second
         )
-        told = manager.last_status.split("; ")
+        told = service_manager.last_status.split("; ")
         assert told[:2] == ["1 queued", "10 of 12 credits today, 10 of 1000 this month"]
         assert told[2].startswith("blocked: the budget of 12 credits a day is reached")
-        assert "inbox of late away: " in manager.last_status
+        assert "inbox of late away: " in service_manager.last_status
         job = daemon.context.journal.jobs(states=[State.QUEUED])[0]
         daemon.context.journal.move(job, State.HELD, "why", problem=Problem(ErrorCode.OUTPUT_FAILED, "why"))
-        await wait_until(lambda: "1 held: see `picwish-watchd jobs --state held`" in manager.last_status)
+        await wait_until(lambda: "1 held: see `picwish-watchd jobs --state held`" in service_manager.last_status)
 
 
-@pytest.mark.parametrize("manager", ["path"], indirect=True)
+@pytest.mark.parametrize("service_manager", ["path"], indirect=True)
 async def test_a_stuck_step_stops_watchdog_pings_until_it_turns_again(
-    house: Harness, manager: FakeServiceManager, monkeypatch: pytest.MonkeyPatch
+    harness: Harness, service_manager: FakeServiceManager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with running_daemon(house, manager, monkeypatch) as daemon:
-        await wait_until(lambda: manager.received_messages().count("WATCHDOG=1") >= 2)
+    async with running_daemon(harness, service_manager, monkeypatch) as daemon:
+        await wait_until(lambda: service_manager.received_messages().count("WATCHDOG=1") >= 2)
         daemon.context.heartbeat.beat("a step that hangs", within=-1)
         await asyncio.sleep(0.4)
-        manager.clear()
+        service_manager.clear()
         await asyncio.sleep(0.5)
-        assert "WATCHDOG=1" not in manager.received_messages()
+        assert "WATCHDOG=1" not in service_manager.received_messages()
         daemon.context.heartbeat.beat("a step that hangs", within=60)
-        await wait_until(lambda: "WATCHDOG=1" in manager.received_messages(), seconds=2)
+        await wait_until(lambda: "WATCHDOG=1" in service_manager.received_messages(), seconds=2)
 
 
-@pytest.mark.parametrize("manager", ["path"], indirect=True)
+@pytest.mark.parametrize("service_manager", ["path"], indirect=True)
 async def test_every_step_that_moves_jobs_has_a_heartbeat(
-    house: Harness, manager: FakeServiceManager, monkeypatch: pytest.MonkeyPatch
+    harness: Harness, service_manager: FakeServiceManager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else one that hangs would not be missed."""
-    async with running_daemon(house, manager, monkeypatch) as daemon:
+    async with running_daemon(harness, service_manager, monkeypatch) as daemon:
         await wait_until(lambda: "journal" in daemon.context.heartbeat.overdue(-1000))
         assert daemon.context.heartbeat.overdue(-1000) == ["collect", "deliver", "dispose", "gate", "journal", "submit"]
 
 
-async def test_a_daemon_with_dead_watchers_exits_to_be_restarted(house: Harness) -> None:
-    daemon = Daemon(house.load_config(), KEY)
+async def test_a_daemon_with_dead_watchers_exits_to_be_restarted(harness: Harness) -> None:
+    daemon = Daemon(harness.load_config(), KEY)
     running = asyncio.create_task(daemon.run())
-    await wait_until(lambda: house.daemon_report().count('"watching": true') == 1)
+    await wait_until(lambda: harness.daemon_report().count('"watching": true') == 1)
     for desk in daemon.desks.list_active():
         desk.watcher.stop()
     with pytest.raises(RuntimeError, match="has died"):

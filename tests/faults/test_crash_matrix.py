@@ -16,8 +16,8 @@ import pytest
 
 from picwish_watchd.job import State
 from picwish_watchd.simulator import Simulator
-from tests.support.crash import CRASH_EXIT_CODE
-from tests.support.house import FAST_SETTINGS, DaemonProcess, Harness
+from tests.support.crash_points import CRASH_EXIT_CODE
+from tests.support.harness import FAST_SETTINGS, DaemonProcess, Harness
 
 pytestmark = pytest.mark.untraced
 
@@ -54,24 +54,24 @@ class CrashScenario:
             self._check_outcome(house, source, last, died, told)
             return died
 
-    def _check_outcome(self, house: Harness, source: Path, last: int, died: list[bool], told: str) -> None:
+    def _check_outcome(self, harness: Harness, source: Path, last: int, died: list[bool], told: str) -> None:
         """A death between the intent and the answer's commit leaves a doubt, and only that one does."""
         again = self.charging == "at-least-once"
-        state = house.jobs()[-1].state
+        state = harness.jobs()[-1].state
         assert state in ({State.DONE} if again else {State.DONE, State.HELD}), f"{told}: {state}"
         # the last run had nothing to do any more
         held_before = state is State.HELD and len(died) > 1
         assert last in ({0, 1} if held_before else {0 if state is State.DONE else 1}), told
-        assert house.count_creates() <= (1 + sum(died) if again else 1), told
+        assert harness.count_creates() <= (1 + sum(died) if again else 1), told
         if state is State.DONE:
-            assert house.results() == {"a.jpg"}, told
-            assert (house.root / "archive/a.jpg").exists(), told
+            assert harness.results() == {"a.jpg"}, told
+            assert (harness.root / "archive/a.jpg").exists(), told
             assert not source.exists(), told
         else:
             assert source.exists(), told
-        leftovers = [*house.root.rglob("*.part"), *(house.root / "state/journal.db.spool").iterdir()]
+        leftovers = [*harness.root.rglob("*.part"), *(harness.root / "state/journal.db.spool").iterdir()]
         assert leftovers == [], told
-        house.check_laws()
+        harness.check_laws()
 
 
 async def find_surviving_run(live: Callable[[int], Awaitable[bool]]) -> int:

@@ -28,7 +28,7 @@ import pytest
 from picwish_watchd.job import Job, State
 from picwish_watchd.journal.reader import JournalReader
 from picwish_watchd.simulator import Settings, Simulator
-from tests.support.house import DaemonProcess, Harness, wait_until
+from tests.support.harness import DaemonProcess, Harness, wait_until
 
 pytestmark = pytest.mark.untraced
 
@@ -161,16 +161,16 @@ async def freeze_process(process: DaemonProcess) -> None:
     await wait_until(stopped)
 
 
-async def cut_power(house: Harness, disk: CrashDisk, pause: float) -> None:
+async def cut_power(harness: Harness, disk: CrashDisk, pause: float) -> None:
     """Runs the daemon until it has bought something and ``pause`` seconds longer; then the power goes."""
-    process = DaemonProcess(house).start()
+    process = DaemonProcess(harness).start()
     try:
-        bought = house.count_creates()
-        await wait_until(lambda: house.count_creates() > bought or process.child.poll() is not None)
+        bought = harness.count_creates()
+        await wait_until(lambda: harness.count_creates() > bought or process.child.poll() is not None)
         await asyncio.sleep(pause)
         assert process.child.poll() is None, process.errors.read_text()[-2000:]
         await freeze_process(process)
-        before = CommittedState.read(house.journal)
+        before = CommittedState.read(harness.journal)
         (disk.mount_point / _UNSYNCED_FILE).write_bytes(bytes(8192))
         disk.snapshot()
     finally:
@@ -179,7 +179,7 @@ async def cut_power(house: Harness, disk: CrashDisk, pause: float) -> None:
             process.child.wait(10)
     disk.restore_snapshot()
     assert not (disk.mount_point / _UNSYNCED_FILE).exists(), "this was no power cut: what nobody synced is there"
-    before.assert_kept_in(CommittedState.read(house.journal))
+    before.assert_kept_in(CommittedState.read(harness.journal))
 
 
 async def run_power_cuts(root: Path, *, cuts: int, images: int, seed: int) -> Counter[State]:
@@ -203,19 +203,19 @@ async def run_power_cuts(root: Path, *, cuts: int, images: int, seed: int) -> Co
             return check_final_states(house)
 
 
-def check_final_states(house: Harness) -> Counter[State]:
+def check_final_states(harness: Harness) -> Counter[State]:
     """The laws; each image posted once at most, and ended."""
-    house.check_laws()
-    posted = Counter(task.request.sha256 for task in house.simulator.tasks.values())
+    harness.check_laws()
+    posted = Counter(task.request.sha256 for task in harness.simulator.tasks.values())
     assert max(posted.values()) == 1, "an image was posted twice"
-    jobs = house.jobs()
+    jobs = harness.jobs()
     states = Counter(job.state for job in jobs)
     assert set(states) <= {State.DONE, State.HELD}, states
-    assert {job.source for job in jobs} == set(house.dropped)
-    assert len(jobs) == len(house.dropped)
-    assert len(house.results()) == states[State.DONE]
-    assert list((house.journal.parent / "journal.db.spool").iterdir()) == []
-    assert list(house.root.rglob("*.part")) == []
+    assert {job.source for job in jobs} == set(harness.dropped)
+    assert len(jobs) == len(harness.dropped)
+    assert len(harness.results()) == states[State.DONE]
+    assert list((harness.journal.parent / "journal.db.spool").iterdir()) == []
+    assert list(harness.root.rglob("*.part")) == []
     return states
 
 

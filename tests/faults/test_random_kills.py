@@ -16,7 +16,7 @@ import pytest
 
 from picwish_watchd.job import State
 from picwish_watchd.simulator import CutResponse, EndIn, Fault, Hang, Reply, Reset, Settings, Simulator, TruncateBody
-from tests.support.house import DaemonProcess, Harness
+from tests.support.harness import DaemonProcess, Harness
 
 pytestmark = pytest.mark.untraced
 
@@ -77,24 +77,24 @@ async def run_with_random_kills(root: Path, *, images: int, kills: int, seed: in
         return summarize_run(house, kills)
 
 
-def summarize_run(house: Harness, kills: int) -> RunSummary:
+def summarize_run(harness: Harness, kills: int) -> RunSummary:
     """The laws, and that nothing is left over."""
-    house.check_laws()
-    states = Counter(job.state for job in house.jobs())
+    harness.check_laws()
+    states = Counter(job.state for job in harness.jobs())
     assert set(states) <= {State.DONE, State.HELD, State.FAILED}, states
-    assert len({job.source for job in house.jobs()}) == len(house.jobs()) == len(house.dropped)
-    assert len(house.results()) == states[State.DONE]
-    charged = Counter(charge.sha256 for charge in house.simulator.ledger)
+    assert len({job.source for job in harness.jobs()}) == len(harness.jobs()) == len(harness.dropped)
+    assert len(harness.results()) == states[State.DONE]
+    charged = Counter(charge.sha256 for charge in harness.simulator.ledger)
     assert max(charged.values()) == 1
-    assert list(house.root.rglob("*.part")) == []
-    assert list((house.root / "state/journal.db.spool").iterdir()) == []
+    assert list(harness.root.rglob("*.part")) == []
+    assert list((harness.root / "state/journal.db.spool").iterdir()) == []
     return RunSummary(
-        images=len(house.dropped),
+        images=len(harness.dropped),
         kills=kills,
         done=states[State.DONE],
         held=states[State.HELD],
-        charges=len(house.simulator.ledger),
-        creates=house.count_creates(),
+        charges=len(harness.simulator.ledger),
+        creates=harness.count_creates(),
     )
 
 

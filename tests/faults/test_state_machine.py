@@ -44,9 +44,9 @@ from picwish_watchd.runtime.memory_budget import MemoryBudget
 from picwish_watchd.scheduling.rate_limiter import RateLimiter, RequestKind
 from picwish_watchd.simulator import CutResponse, EndIn, Fault, Reply, Reset, Settings, Simulator, TruncateBody
 from picwish_watchd.simulator.faults import Action
-from tests.support.clock import FakeClock
-from tests.support.house import KEY, Harness
-from tests.support.pictures import make_image
+from tests.support.fake_clock import FakeClock
+from tests.support.harness import KEY, Harness
+from tests.support.sample_images import make_image
 
 pytestmark = pytest.mark.untraced
 
@@ -101,8 +101,8 @@ class CrashingJournal(Journal):
 class ProgramRun:
     """The program from one start to its death: all that is in memory."""
 
-    def __init__(self, house: Harness, clock: FakeClock) -> None:
-        config = house.load_config()
+    def __init__(self, harness: Harness, clock: FakeClock) -> None:
+        config = harness.load_config()
         self.journal = CrashingJournal.open_for_writing(config.journal, clock)
         spool = Spool(spool_folder(config.journal))
         spool.ensure_folder()

@@ -28,9 +28,9 @@ from picwish_watchd.outbox.spool import Spool, spool_folder
 from picwish_watchd.picwish import PicwishClient
 from picwish_watchd.pipeline.context import StepContext
 from picwish_watchd.pipeline.intake import Intake
-from tests.support.clock import FakeClock
-from tests.support.house import KEY, Harness
-from tests.support.pictures import BASIC_KINDS, make_image
+from tests.support.fake_clock import FakeClock
+from tests.support.harness import KEY, Harness
+from tests.support.sample_images import BASIC_KINDS, make_image
 
 # seconds of a walk
 TIMEOUT = 20.0
@@ -435,11 +435,11 @@ ARRIVALS_FOLLOWING_LINKS = (
 class InboxHarness:
     """A rule's watcher and intake, with a clock that only we turn."""
 
-    def __init__(self, house: Harness, client: PicwishClient) -> None:
-        config = house.load_config()
+    def __init__(self, harness: Harness, client: PicwishClient) -> None:
+        config = harness.load_config()
         self.rule: Rule = config.rules[0]
         self.clock = FakeClock()
-        (house.root / "state").mkdir()
+        (harness.root / "state").mkdir()
         self.journal = Journal.open_for_writing(config.journal, self.clock)
         spool = Spool(spool_folder(config.journal))
         self.context = StepContext(config=config, journal=self.journal, spool=spool, clock=self.clock, client=client)
@@ -492,18 +492,18 @@ class InboxHarness:
     "rows", [ARRIVALS, ARRIVALS_FOLLOWING_LINKS], ids=["links are not followed", "links are followed"]
 )
 async def test_every_arrival_method_makes_exactly_one_job_of_the_whole_file(
-    rows: tuple[ArrivalCase, ...], observer: str, house: Harness
+    rows: tuple[ArrivalCase, ...], observer: str, harness: Harness
 ) -> None:
-    house.rule = {
+    harness.rule = {
         "settle": SETTLE,
         "settle_timeout": "1d",
         "follow_symlinks": rows is ARRIVALS_FOLLOWING_LINKS,
         "observer": observer,
     }
-    with tempfile.TemporaryDirectory(dir=find_other_file_system(house.root)) as elsewhere:
-        spots = [make_arrival_folders(house, Path(elsewhere), number, row) for number, row in enumerate(rows)]
-        async with PicwishClient(base_url=house.simulator.url, key=KEY, timeout=5) as client:
-            reception = InboxHarness(house, client)
+    with tempfile.TemporaryDirectory(dir=find_other_file_system(harness.root)) as elsewhere:
+        spots = [make_arrival_folders(harness, Path(elsewhere), number, row) for number, row in enumerate(rows)]
+        async with PicwishClient(base_url=harness.simulator.url, key=KEY, timeout=5) as client:
+            reception = InboxHarness(harness, client)
             try:
                 ways = [row.way(spot) for row, spot in zip(rows, spots, strict=True)]
                 while ways:
@@ -519,9 +519,9 @@ async def test_every_arrival_method_makes_exactly_one_job_of_the_whole_file(
     assert {way: what for way, what in found.items() if what} == {}
 
 
-def make_arrival_folders(house: Harness, elsewhere: Path, number: int, row: ArrivalCase) -> ArrivalFolders:
+def make_arrival_folders(harness: Harness, elsewhere: Path, number: int, row: ArrivalCase) -> ArrivalFolders:
     name = row.way.__name__
-    folders = (house.inbox / name, house.root / "beside" / name, elsewhere / name)
+    folders = (harness.inbox / name, harness.root / "beside" / name, elsewhere / name)
     for folder in folders:
         folder.mkdir(parents=True)
     return ArrivalFolders(*folders, seed=number)

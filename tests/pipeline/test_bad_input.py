@@ -8,8 +8,8 @@ import pytest
 
 from picwish_watchd.job import ErrorCode, State
 from picwish_watchd.simulator import HTML_PAGE, Fault, Reply, TruncateBody
-from tests.support.house import DaemonProcess, Harness
-from tests.support.pictures import make_image
+from tests.support.harness import DaemonProcess, Harness
+from tests.support.sample_images import make_image
 
 BAD_FILES = {
     "text.jpg": (b"this is no picture at all, only words" * 9, ErrorCode.NOT_AN_IMAGE, "a text, not an image"),
@@ -33,71 +33,71 @@ BAD_FILES = {
 
 
 @pytest.mark.parametrize("name", BAD_FILES)
-async def test_a_bad_file_is_rejected_with_a_sentence_and_never_sent(house: Harness, name: str) -> None:
+async def test_a_bad_file_is_rejected_with_a_sentence_and_never_sent(harness: Harness, name: str) -> None:
     data, code, words = BAD_FILES[name]
-    house.drop_file(name, data)
-    assert await house.run_once() == 1
-    job = house.job(name)
+    harness.drop_file(name, data)
+    assert await harness.run_once() == 1
+    job = harness.job(name)
     assert job.problem is not None
     assert (job.state, job.problem.code) == (State.REJECTED, code)
     assert words in job.problem.message
     assert name in job.problem.message
-    assert house.count_creates() == 0
+    assert harness.count_creates() == 0
 
 
-async def test_a_truncated_image_is_rejected_after_the_settle_timeout(house: Harness) -> None:
-    house.rule = {"settle": "10ms", "settle_timeout": "300ms"}
-    house.drop_file("cut.jpg", make_image("jpeg", 300, 200)[:-2000])
-    assert await house.run_once() == 1
-    problem = house.job("cut.jpg").problem
+async def test_a_truncated_image_is_rejected_after_the_settle_timeout(harness: Harness) -> None:
+    harness.rule = {"settle": "10ms", "settle_timeout": "300ms"}
+    harness.drop_file("cut.jpg", make_image("jpeg", 300, 200)[:-2000])
+    assert await harness.run_once() == 1
+    problem = harness.job("cut.jpg").problem
     assert problem is not None
     assert problem.code is ErrorCode.TRUNCATED
-    assert house.count_creates() == 0
+    assert harness.count_creates() == 0
 
 
-async def test_an_image_that_crashes_the_decoder_is_rejected_and_others_go_on(house: Harness) -> None:
-    house.rule = {"settle": "10ms", "settle_timeout": "300ms"}
-    house.drop_file("killer.jpg", make_image("jpeg", 300, 200)[:-2000])
-    house.drop_file("good.jpg")
-    strange = house.root / "strange"
+async def test_an_image_that_crashes_the_decoder_is_rejected_and_others_go_on(harness: Harness) -> None:
+    harness.rule = {"settle": "10ms", "settle_timeout": "300ms"}
+    harness.drop_file("killer.jpg", make_image("jpeg", 300, 200)[:-2000])
+    harness.drop_file("good.jpg")
+    strange = harness.root / "strange"
     strange.mkdir()
     crash = "import os\nfrom PIL import ImageFile\nImageFile.ImageFile.load = lambda self: os.abort()\n"
     (strange / "sitecustomize.py").write_text(crash)
-    process = DaemonProcess(house, ("--once",), environ={"PYTHONPATH": str(strange)}, fresh=True).start()
+    process = DaemonProcess(harness, ("--once",), environ={"PYTHONPATH": str(strange)}, fresh=True).start()
     assert await process.wait_for_exit() == 1
-    problem = house.job("killer.jpg").problem
+    problem = harness.job("killer.jpg").problem
     assert problem is not None
     assert problem.code is ErrorCode.CORRUPT
     assert "killer.jpg" in problem.message
-    assert house.job("good.jpg").state is State.DONE
-    assert house.count_creates() == 1
+    assert harness.job("good.jpg").state is State.DONE
+    assert harness.count_creates() == 1
 
 
-async def test_a_file_that_is_too_large_is_rejected_with_size_and_limit(house: Harness) -> None:
-    house.api = {"max_bytes": 1000}
-    house.drop_file("big.jpg", make_image("jpeg", 300, 200))
-    assert await house.run_once() == 1
-    problem = house.job("big.jpg").problem
+async def test_a_file_that_is_too_large_is_rejected_with_size_and_limit(harness: Harness) -> None:
+    harness.api = {"max_bytes": 1000}
+    harness.drop_file("big.jpg", make_image("jpeg", 300, 200))
+    assert await harness.run_once() == 1
+    problem = harness.job("big.jpg").problem
     assert problem is not None
     assert problem.code is ErrorCode.FILE_TOO_LARGE
-    assert house.count_creates() == 0
+    assert harness.count_creates() == 0
 
 
-async def test_special_files_are_never_opened_and_say_what_they_are(house: Harness) -> None:
-    os.mkfifo(house.inbox / "pipe.jpg")
-    (house.inbox / "folder.jpg").mkdir()
-    (house.inbox / "link.jpg").symlink_to("/etc/passwd")
+async def test_special_files_are_never_opened_and_say_what_they_are(harness: Harness) -> None:
+    os.mkfifo(harness.inbox / "pipe.jpg")
+    (harness.inbox / "folder.jpg").mkdir()
+    (harness.inbox / "link.jpg").symlink_to("/etc/passwd")
     with socket.socket(socket.AF_UNIX) as unix:
         home = Path.cwd()
         # a socket's path may have 107 bytes
-        os.chdir(house.inbox)
+        os.chdir(harness.inbox)
         try:
             unix.bind("socket.jpg")
         finally:
             os.chdir(home)
-        house.drop_file("folder.jpg/inside.jpg")
-        assert await house.run_once() == 1
-    told = {str(job.relative): job for job in house.jobs()}
+        harness.drop_file("folder.jpg/inside.jpg")
+        assert await harness.run_once() == 1
+    told = {str(job.relative): job for job in harness.jobs()}
     assert told["folder.jpg/inside.jpg"].state is State.DONE
     for name, word in {
         "pipe.jpg": "named pipe",
@@ -109,40 +109,42 @@ async def test_special_files_are_never_opened_and_say_what_they_are(house: Harne
         assert told[name].state is State.REJECTED
         assert problem is not None
         assert word in problem.message
-    assert house.count_creates() == 1
+    assert harness.count_creates() == 1
 
 
-async def test_a_rejected_file_is_moved_with_its_reason_beside_it(house: Harness) -> None:
-    house.rule = {"on_failure": "move", "failed": "failed"}
-    house.drop_file("sub/text.jpg", b"no picture" * 100)
-    assert await house.run_once() == 1
-    assert (house.root / "failed/sub/text.jpg").exists()
-    assert "not_an_image" in (house.root / "failed/sub/text.jpg.error.json").read_text()
-    assert not (house.inbox / "sub/text.jpg").exists()
+async def test_a_rejected_file_is_moved_with_its_reason_beside_it(harness: Harness) -> None:
+    harness.rule = {"on_failure": "move", "failed": "failed"}
+    harness.drop_file("sub/text.jpg", b"no picture" * 100)
+    assert await harness.run_once() == 1
+    assert (harness.root / "failed/sub/text.jpg").exists()
+    assert "not_an_image" in (harness.root / "failed/sub/text.jpg.error.json").read_text()
+    assert not (harness.inbox / "sub/text.jpg").exists()
 
 
-async def test_a_rejected_file_that_is_repaired_is_accepted(house: Harness) -> None:
-    house.drop_file("a.jpg", b"no picture" * 100)
-    assert await house.run_once() == 1
-    house.drop_file("a.jpg")
-    assert await house.run_once() == 0
-    assert house.results() == {"a.jpg"}
+async def test_a_rejected_file_that_is_repaired_is_accepted(harness: Harness) -> None:
+    harness.drop_file("a.jpg", b"no picture" * 100)
+    assert await harness.run_once() == 1
+    harness.drop_file("a.jpg")
+    assert await harness.run_once() == 0
+    assert harness.results() == {"a.jpg"}
 
 
 @pytest.mark.parametrize("spoilt", [HTML_PAGE, TruncateBody(keep=500), Reply(200, b"")], ids=["html", "cut", "empty"])
-async def test_a_result_that_is_no_image_is_asked_for_again_and_never_delivered(house: Harness, spoilt: Reply) -> None:
-    house.simulator.script.add(Fault("download", spoilt, times=2))
-    house.drop_file("a.jpg")
-    assert await house.run_once() == 0
-    assert house.results() == {"a.jpg"}
-    assert house.count_creates() == 1
+async def test_a_result_that_is_no_image_is_asked_for_again_and_never_delivered(
+    harness: Harness, spoilt: Reply
+) -> None:
+    harness.simulator.script.add(Fault("download", spoilt, times=2))
+    harness.drop_file("a.jpg")
+    assert await harness.run_once() == 0
+    assert harness.results() == {"a.jpg"}
+    assert harness.count_creates() == 1
 
 
-async def test_a_result_that_never_becomes_an_image_is_held(house: Harness) -> None:
-    house.simulator.script.add(Fault("download", HTML_PAGE, times=99))
-    house.drop_file("a.jpg")
-    assert await house.run_once() == 1
-    job = house.job("a.jpg")
+async def test_a_result_that_never_becomes_an_image_is_held(harness: Harness) -> None:
+    harness.simulator.script.add(Fault("download", HTML_PAGE, times=99))
+    harness.drop_file("a.jpg")
+    assert await harness.run_once() == 1
+    job = harness.job("a.jpg")
     assert job.problem is not None
     assert (job.state, job.problem.code, job.credits) == (State.HELD, ErrorCode.RESULT_INVALID, 5)
-    assert not list(house.outbox.glob("*")) if house.outbox.exists() else True
+    assert not list(harness.outbox.glob("*")) if harness.outbox.exists() else True

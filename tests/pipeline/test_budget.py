@@ -13,86 +13,86 @@ from picwish_watchd.job import State
 from picwish_watchd.journal.writer import BudgetReachedError, Journal
 from picwish_watchd.scheduling.credit_budget import CreditBudget
 from picwish_watchd.simulator import Fault, Reset
-from tests.support import forks
-from tests.support.clock import FakeClock
-from tests.support.house import DaemonProcess, Harness, wait_until
-from tests.unit.journal.journalkit import add_job
+from tests.support import fork_server
+from tests.support.fake_clock import FakeClock
+from tests.support.harness import DaemonProcess, Harness, wait_until
+from tests.unit.journal.job_factory import add_job
 
 
-def run_command(house: Harness, *arguments: str) -> subprocess.CompletedProcess[str]:
-    house.write_config()
-    return forks.run_fork(*arguments, "-c", str(house.root / "watchd.yaml"))
+def run_command(harness: Harness, *arguments: str) -> subprocess.CompletedProcess[str]:
+    harness.write_config()
+    return fork_server.run_fork(*arguments, "-c", str(harness.root / "watchd.yaml"))
 
 
 @pytest.mark.parametrize("period", ["per_day", "per_month"])
-async def test_a_budget_is_never_exceeded_and_what_is_pending_is_fetched(house: Harness, period: str) -> None:
-    house.top_level = {"budget": {period: 14}}
+async def test_a_budget_is_never_exceeded_and_what_is_pending_is_fetched(harness: Harness, period: str) -> None:
+    harness.top_level = {"budget": {period: 14}}
     for number in range(5):
-        house.drop_file(f"{number}.jpg", seed=number)
-    assert await house.run_once() == 1
-    assert house.simulator.credits_used == 10
-    assert len(house.jobs(State.DONE)) == 2
-    assert len(house.jobs(State.QUEUED)) == 3
-    house.top_level = {"budget": {period: 15}}
-    assert await house.run_once() == 1
-    assert house.simulator.credits_used == 15
-    house.top_level = {}
-    assert await house.run_once() == 0
+        harness.drop_file(f"{number}.jpg", seed=number)
+    assert await harness.run_once() == 1
+    assert harness.simulator.credits_used == 10
+    assert len(harness.jobs(State.DONE)) == 2
+    assert len(harness.jobs(State.QUEUED)) == 3
+    harness.top_level = {"budget": {period: 15}}
+    assert await harness.run_once() == 1
+    assert harness.simulator.credits_used == 15
+    harness.top_level = {}
+    assert await harness.run_once() == 0
 
 
-async def test_doubtful_credits_count_as_spent(house: Harness) -> None:
-    house.top_level = {"budget": {"per_day": 9}}
-    house.api = {"qps": 10}
-    house.simulator.script.add(Fault("create", Reset(at="work")))
-    house.drop_file("a.jpg", seed=1)
-    house.drop_file("b.jpg", seed=2)
-    assert await house.run_once() == 1
-    assert house.count_creates() == 1
+async def test_doubtful_credits_count_as_spent(harness: Harness) -> None:
+    harness.top_level = {"budget": {"per_day": 9}}
+    harness.api = {"qps": 10}
+    harness.simulator.script.add(Fault("create", Reset(at="work")))
+    harness.drop_file("a.jpg", seed=1)
+    harness.drop_file("b.jpg", seed=2)
+    assert await harness.run_once() == 1
+    assert harness.count_creates() == 1
 
 
-async def test_a_reached_budget_is_reported_and_a_cheaper_rule_goes_on(house: Harness) -> None:
-    house.top_level = {"budget": {"per_day": 9}}
-    house.more_rules = [{"name": "cheap", "inbox": "cheap", "type": 1}]
-    (house.root / "cheap").mkdir()
+async def test_a_reached_budget_is_reported_and_a_cheaper_rule_goes_on(harness: Harness) -> None:
+    harness.top_level = {"budget": {"per_day": 9}}
+    harness.more_rules = [{"name": "cheap", "inbox": "cheap", "type": 1}]
+    (harness.root / "cheap").mkdir()
     for number in range(3):
-        house.drop_file(f"{number}.jpg", seed=number)
-    process = DaemonProcess(house).start()
-    await wait_until(lambda: "budget" in house.daemon_report())
-    house.drop_file("c.jpg", seed=50, inbox="cheap")
-    await wait_until(lambda: len(house.jobs(State.DONE)) == 2)
-    status = json.loads(run_command(house, "status", "--json").stdout)
+        harness.drop_file(f"{number}.jpg", seed=number)
+    process = DaemonProcess(harness).start()
+    await wait_until(lambda: "budget" in harness.daemon_report())
+    harness.drop_file("c.jpg", seed=50, inbox="cheap")
+    await wait_until(lambda: len(harness.jobs(State.DONE)) == 2)
+    status = json.loads(run_command(harness, "status", "--json").stdout)
     assert status["credits"] == {"today": 9, "month": 9, "per_day": 9, "per_month": None}
     assert await process.stop() == 0
-    assert house.simulator.credits_used == 9
+    assert harness.simulator.credits_used == 9
 
 
-async def test_a_flood_waits_for_approval_also_across_a_restart(house: Harness) -> None:
-    house.top_level = {"budget": {"burst": {"images": 3, "per": "10m"}}}
-    house.more_rules = [{"name": "other", "inbox": "other"}]
-    house.drop_file("o.jpg", seed=90, inbox="other")
+async def test_a_flood_waits_for_approval_also_across_a_restart(harness: Harness) -> None:
+    harness.top_level = {"budget": {"burst": {"images": 3, "per": "10m"}}}
+    harness.more_rules = [{"name": "other", "inbox": "other"}]
+    harness.drop_file("o.jpg", seed=90, inbox="other")
     for number in range(8):
-        house.drop_file(f"{number}.jpg", seed=number)
-    assert await house.run_once() == 1
-    assert await house.run_once() == 1
-    assert house.count_creates() == 4
-    rules = json.loads(run_command(house, "status", "--json").stdout)["rules"]
+        harness.drop_file(f"{number}.jpg", seed=number)
+    assert await harness.run_once() == 1
+    assert await harness.run_once() == 1
+    assert harness.count_creates() == 4
+    rules = json.loads(run_command(harness, "status", "--json").stdout)["rules"]
     assert rules[0]["blocked"]["code"] == "burst"
     assert "5 images (25 credits)" in rules[0]["blocked"]["message"]
     assert rules[1]["blocked"] is None
-    assert "approve scans" in run_command(house, "status").stdout
-    assert "5 images of scans go on, for 25 credits" in run_command(house, "approve", "scans").stdout
-    assert await house.run_once() == 0
-    assert house.count_creates() == 9
+    assert "approve scans" in run_command(harness, "status").stdout
+    assert "5 images of scans go on, for 25 credits" in run_command(harness, "approve", "scans").stdout
+    assert await harness.run_once() == 0
+    assert harness.count_creates() == 9
 
 
 async def test_a_flood_of_one_image_is_worded_in_the_singular(
-    house: Harness, capsys: pytest.CaptureFixture[str]
+    harness: Harness, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    house.top_level = {"budget": {"burst": {"images": 1, "per": "10m"}}}
+    harness.top_level = {"budget": {"burst": {"images": 1, "per": "10m"}}}
     for number in range(2):
-        house.drop_file(f"{number}.jpg", seed=number)
-    house.drop_file("bad.jpg", b"no picture at all" * 9)
-    assert await house.run_once() == 1
+        harness.drop_file(f"{number}.jpg", seed=number)
+    harness.drop_file("bad.jpg", b"no picture at all" * 9)
+    assert await harness.run_once() == 1
     for words, says in (
         (["check"], ": 1 rule\n"),
         (["status"], "1 image (5 credits) waits for `picwish-watchd approve scans`"),
@@ -101,64 +101,64 @@ async def test_a_flood_of_one_image_is_worded_in_the_singular(
         (["spend"], "5 credits for 1 image\n"),
     ):
         capsys.readouterr()
-        main([*words, "-c", str(house.write_config())])
+        main([*words, "-c", str(harness.write_config())])
         assert says in capsys.readouterr().out
 
 
-async def test_a_steady_trickle_is_no_flood(house: Harness) -> None:
-    house.top_level = {"budget": {"burst": {"images": 1, "per": "1ms"}}}
+async def test_a_steady_trickle_is_no_flood(harness: Harness) -> None:
+    harness.top_level = {"budget": {"burst": {"images": 1, "per": "1ms"}}}
     for number in range(3):
-        house.drop_file(f"{number}.jpg", seed=number)
-        assert await house.run_once() == 0
-    assert house.count_creates() == 3
+        harness.drop_file(f"{number}.jpg", seed=number)
+        assert await harness.run_once() == 0
+    assert harness.count_creates() == 3
 
 
-async def test_a_later_copy_of_an_image_in_a_flood_waits_with_it(house: Harness) -> None:
-    house.top_level = {"budget": {"burst": {"images": 1, "per": "10m"}}}
+async def test_a_later_copy_of_an_image_in_a_flood_waits_with_it(harness: Harness) -> None:
+    harness.top_level = {"budget": {"burst": {"images": 1, "per": "10m"}}}
     for number in range(2):
-        house.drop_file(f"{number}.jpg", seed=number)
-    assert await house.run_once() == 1
-    (waiting,) = house.jobs(State.QUEUED)
-    house.top_level = {"budget": {"burst": {"images": 1, "per": "1ms"}}}
-    copy = house.drop_file("copy.jpg", waiting.source.read_bytes())
-    assert "approve scans" in run_command(house, "why", str(copy)).stdout
-    assert await house.run_once() == 1
-    forecast = json.loads(run_command(house, "status", "--json").stdout)["forecast"]
+        harness.drop_file(f"{number}.jpg", seed=number)
+    assert await harness.run_once() == 1
+    (waiting,) = harness.jobs(State.QUEUED)
+    harness.top_level = {"budget": {"burst": {"images": 1, "per": "1ms"}}}
+    copy = harness.drop_file("copy.jpg", waiting.source.read_bytes())
+    assert "approve scans" in run_command(harness, "why", str(copy)).stdout
+    assert await harness.run_once() == 1
+    forecast = json.loads(run_command(harness, "status", "--json").stdout)["forecast"]
     assert (forecast["images"], forecast["credits"]) == (0, 0)
-    assert "approve scans" in run_command(house, "why", str(copy)).stdout
-    assert "2 images of scans go on" in run_command(house, "approve", "scans").stdout
-    assert await house.run_once() == 0
-    assert (house.count_creates(), len(house.results())) == (2, 3)
+    assert "approve scans" in run_command(harness, "why", str(copy)).stdout
+    assert "2 images of scans go on" in run_command(harness, "approve", "scans").stdout
+    assert await harness.run_once() == 0
+    assert (harness.count_creates(), len(harness.results())) == (2, 3)
 
 
-async def test_approve_of_an_unknown_rule_is_wrong_usage(house: Harness) -> None:
-    house.drop_file("a.jpg")
-    await house.run_once()
-    told = run_command(house, "approve", "nobody")
+async def test_approve_of_an_unknown_rule_is_wrong_usage(harness: Harness) -> None:
+    harness.drop_file("a.jpg")
+    await harness.run_once()
+    told = run_command(harness, "approve", "nobody")
     assert told.returncode == 2
     assert "there are scans" in told.stderr
 
 
-async def test_approve_accepts_that_a_folder_is_made_anew(house: Harness) -> None:
-    house.drop_file("a.jpg", seed=1)
-    await house.run_once()
-    (house.outbox / "a.jpg").unlink()
-    house.outbox.rmdir()
-    house.drop_file("b.jpg", seed=2)
-    assert await house.run_once() == 1
-    assert house.count_creates() == 1
-    assert run_command(house, "approve", "scans").returncode == 0
-    assert await house.run_once() == 0
-    assert house.results() == {"b.jpg"}
+async def test_approve_accepts_that_a_folder_is_made_anew(harness: Harness) -> None:
+    harness.drop_file("a.jpg", seed=1)
+    await harness.run_once()
+    (harness.outbox / "a.jpg").unlink()
+    harness.outbox.rmdir()
+    harness.drop_file("b.jpg", seed=2)
+    assert await harness.run_once() == 1
+    assert harness.count_creates() == 1
+    assert run_command(harness, "approve", "scans").returncode == 0
+    assert await harness.run_once() == 0
+    assert harness.results() == {"b.jpg"}
 
 
-async def test_nothing_is_bought_without_room_for_it(house: Harness) -> None:
-    house.top_level = {"min_free": "1000000GiB"}
-    house.drop_file("a.jpg")
-    assert await house.run_once() == 1
-    assert house.count_creates() == 0
-    assert "min_free" in (house.job("a.jpg").note or "")
-    assert run_command(house, "check").returncode != 0
+async def test_nothing_is_bought_without_room_for_it(harness: Harness) -> None:
+    harness.top_level = {"min_free": "1000000GiB"}
+    harness.drop_file("a.jpg")
+    assert await harness.run_once() == 1
+    assert harness.count_creates() == 0
+    assert "min_free" in (harness.job("a.jpg").note or "")
+    assert run_command(harness, "check").returncode != 0
 
 
 def test_the_monthly_budget_counts_earlier_days(tmp_path: Path) -> None:
@@ -177,27 +177,27 @@ def test_the_monthly_budget_counts_earlier_days(tmp_path: Path) -> None:
     journal.close()
 
 
-async def test_spend_tells_credits_by_day_month_and_rule(house: Harness) -> None:
-    house.more_rules = [{"name": "cheap", "inbox": "cheap", "type": 1}]
-    house.drop_file("a.jpg", seed=1)
-    house.drop_file("c.jpg", seed=2, inbox="cheap")
-    await house.run_once()
-    by_rule = json.loads(run_command(house, "spend", "--by", "rule", "--json").stdout)
+async def test_spend_tells_credits_by_day_month_and_rule(harness: Harness) -> None:
+    harness.more_rules = [{"name": "cheap", "inbox": "cheap", "type": 1}]
+    harness.drop_file("a.jpg", seed=1)
+    harness.drop_file("c.jpg", seed=2, inbox="cheap")
+    await harness.run_once()
+    by_rule = json.loads(run_command(harness, "spend", "--by", "rule", "--json").stdout)
     assert by_rule["rows"] == [
         {"rule": "cheap", "images": 1, "credits": 4, "credits_in_doubt": 0},
         {"rule": "scans", "images": 1, "credits": 5, "credits_in_doubt": 0},
     ]
     for by in ("day", "month"):
-        told = json.loads(run_command(house, "spend", "--by", by, "--json").stdout)
+        told = json.loads(run_command(harness, "spend", "--by", by, "--json").stdout)
         assert told["credits"] == 9
         assert len(told["rows"]) == 1
-    assert "9 credits for 2 images" in run_command(house, "spend").stdout
+    assert "9 credits for 2 images" in run_command(harness, "spend").stdout
 
 
-async def test_commands_work_before_the_first_run(house: Harness, tmp_path: Path) -> None:
+async def test_commands_work_before_the_first_run(harness: Harness, tmp_path: Path) -> None:
     assert not (tmp_path / "state").exists()
     for arguments in (["status"], ["status", "--json"], ["jobs"], ["spend"], ["spend", "--json"]):
-        told = run_command(house, *arguments)
+        told = run_command(harness, *arguments)
         assert told.returncode == 0, told.stderr
     assert not (tmp_path / "state").exists()
 

@@ -26,9 +26,9 @@ from picwish_watchd.simulator import (
 )
 from picwish_watchd.simulator import stringify_numbers as strings
 from picwish_watchd.simulator.faults import Action
-from tests.support.following import track_tasks
-from tests.support.house import DaemonProcess, Harness, wait_until
-from tests.support.pictures import make_image
+from tests.support.harness import DaemonProcess, Harness, wait_until
+from tests.support.sample_images import make_image
+from tests.support.tracked_task import track_tasks
 
 QUERY_FAULTS: dict[str, Action] = {
     "reset": Reset(at="head"),
@@ -49,15 +49,15 @@ QUERY_FAULTS: dict[str, Action] = {
 
 @pytest.mark.parametrize("fault", QUERY_FAULTS)
 @pytest.mark.parametrize("return_type", [1, 2])
-async def test_a_failed_query_is_repeated(house: Harness, fault: str, return_type: int) -> None:
-    house.rule = {"return_type": return_type}
+async def test_a_failed_query_is_repeated(harness: Harness, fault: str, return_type: int) -> None:
+    harness.rule = {"return_type": return_type}
     queries = Fault("query", QUERY_FAULTS[fault], when=lambda seen: not seen.path.endswith("0" * 12))
-    house.simulator.script.add(queries)
-    house.drop_file("a.jpg")
-    assert await house.run_once() == 0
-    job = house.job("a.jpg")
+    harness.simulator.script.add(queries)
+    harness.drop_file("a.jpg")
+    assert await harness.run_once() == 0
+    job = harness.job("a.jpg")
     assert (job.state, job.credits, job.attempts) == (State.DONE, 5, 1)
-    assert house.count_creates() == 1
+    assert harness.count_creates() == 1
 
 
 DOWNLOAD_FAULTS: dict[str, Action] = {
@@ -71,70 +71,70 @@ DOWNLOAD_FAULTS: dict[str, Action] = {
 
 
 @pytest.mark.parametrize("fault", DOWNLOAD_FAULTS)
-async def test_a_failed_download_is_repeated_with_a_fresh_url(house: Harness, fault: str) -> None:
-    house.simulator.script.add(Fault("download", DOWNLOAD_FAULTS[fault], times=2))
-    house.drop_file("a.jpg")
-    assert await house.run_once() == 0
-    assert house.results() == {"a.jpg"}
-    assert house.count_creates() == 1
-    assert "pending" in house.state_history("a.jpg")
+async def test_a_failed_download_is_repeated_with_a_fresh_url(harness: Harness, fault: str) -> None:
+    harness.simulator.script.add(Fault("download", DOWNLOAD_FAULTS[fault], times=2))
+    harness.drop_file("a.jpg")
+    assert await harness.run_once() == 0
+    assert harness.results() == {"a.jpg"}
+    assert harness.count_creates() == 1
+    assert "pending" in harness.state_history("a.jpg")
 
 
 @pytest.mark.parametrize(("charging", "state"), [("at-most-once", State.HELD), ("at-least-once", State.DONE)])
 async def test_an_expired_paid_result_is_held_or_bought_again_by_charging(
-    house: Harness, charging: str, state: State
+    harness: Harness, charging: str, state: State
 ) -> None:
-    house.top_level = {"charging": charging}
-    house.simulator.script.add(Fault("download", Reply(403), times=3))
-    house.may_be_paid_twice.add(house.dropped[house.drop_file("a.jpg")])
-    await house.run_once()
-    job = house.job("a.jpg")
+    harness.top_level = {"charging": charging}
+    harness.simulator.script.add(Fault("download", Reply(403), times=3))
+    harness.may_be_paid_twice.add(harness.dropped[harness.drop_file("a.jpg")])
+    await harness.run_once()
+    job = harness.job("a.jpg")
     assert job.state is state
     assert job.credits == (10 if state is State.DONE else 5)
     if job.problem is not None:
         assert job.problem.code is ErrorCode.RESULT_EXPIRED
 
 
-async def test_an_unknown_task_is_held(house: Harness) -> None:
-    house.top_level = {"retry_backoff": "10ms"}
-    house.simulator.script.add(Fault("query", Reply(404), times=99))
-    house.drop_file("a.jpg")
-    assert await house.run_once() == 1
-    job = house.job("a.jpg")
+async def test_an_unknown_task_is_held(harness: Harness) -> None:
+    harness.top_level = {"retry_backoff": "10ms"}
+    harness.simulator.script.add(Fault("query", Reply(404), times=99))
+    harness.drop_file("a.jpg")
+    assert await harness.run_once() == 1
+    job = harness.job("a.jpg")
     assert job.problem is not None
     assert (job.state, job.problem.code) == (State.HELD, ErrorCode.TASK_UNKNOWN)
     assert job.credits_in_doubt == 5
 
 
-async def test_a_task_that_never_ends_is_held_after_its_time(house: Harness) -> None:
-    house.api = {"task_timeout": "700ms"}
-    house.simulator.script.add(Fault("create", NeverEnd()))
-    house.drop_file("a.jpg")
-    assert await house.run_once() == 1
-    job = house.job("a.jpg")
+async def test_a_task_that_never_ends_is_held_after_its_time(harness: Harness) -> None:
+    harness.api = {"task_timeout": "700ms"}
+    harness.simulator.script.add(Fault("create", NeverEnd()))
+    harness.drop_file("a.jpg")
+    assert await harness.run_once() == 1
+    job = harness.job("a.jpg")
     assert job.problem is not None
     assert (job.state, job.problem.code) == (State.HELD, ErrorCode.TASK_TIMEOUT)
     assert (job.credits, job.credits_in_doubt) == (0, 5), "it may still end, and then it is paid"
 
 
-async def test_task_timeout_holds_however_rarely_a_task_is_polled(house: Harness) -> None:
-    house.api = {"task_timeout": "2h"}
-    house.simulator.script.add(Fault("create", NeverEnd()))
-    async with track_tasks(house) as start:
+async def test_task_timeout_holds_however_rarely_a_task_is_polled(harness: Harness) -> None:
+    harness.api = {"task_timeout": "2h"}
+    harness.simulator.script.add(Fault("create", NeverEnd()))
+    async with track_tasks(harness) as start:
         job = await start.create_pending_task("a.jpg")
         start.collect.track_new_task(job)
         await start.advance(7150)
         assert start.reload(job).state is State.PENDING
         await start.advance(60)
         assert start.reload(job).state is State.HELD
-    queries = [seen for seen in house.simulator.requests if seen.operation == "query"]
+    queries = [seen for seen in harness.simulator.requests if seen.operation == "query"]
     assert len(queries) < 60
 
 
-async def test_an_outage_does_not_count_towards_task_timeout(house: Harness) -> None:
-    house.api = {"task_timeout": "15m"}
-    house.simulator.script.add(Fault("create", NeverEnd()))
-    async with track_tasks(house) as start:
+async def test_an_outage_does_not_count_towards_task_timeout(harness: Harness) -> None:
+    harness.api = {"task_timeout": "15m"}
+    harness.simulator.script.add(Fault("create", NeverEnd()))
+    async with track_tasks(harness) as start:
         job = await start.create_pending_task("a.jpg")
         start.collect.track_new_task(job)
         await start.advance(60)
@@ -143,13 +143,13 @@ async def test_an_outage_does_not_count_towards_task_timeout(house: Harness) -> 
         assert start.reload(job).state is State.PENDING
 
 
-async def test_a_service_that_knows_nothing_for_two_minutes_loses_no_task(house: Harness) -> None:
-    house.top_level = {"retry_backoff": "2s"}
-    house.simulator.script.add(Fault("query", Reply(404), times=3))
-    async with track_tasks(house) as start:
+async def test_a_service_that_knows_nothing_for_two_minutes_loses_no_task(harness: Harness) -> None:
+    harness.top_level = {"retry_backoff": "2s"}
+    harness.simulator.script.add(Fault("query", Reply(404), times=3))
+    async with track_tasks(harness) as start:
         job = await start.create_pending_task("a.jpg")
         start.collect.track_new_task(job)
-        await wait_until(lambda: house.simulator.credits_used == 5)
+        await wait_until(lambda: harness.simulator.credits_used == 5)
         began = start.clock.monotonic()
         while start.reload(job).state is State.PENDING:
             await start.advance(5)
@@ -157,25 +157,25 @@ async def test_a_service_that_knows_nothing_for_two_minutes_loses_no_task(house:
         assert start.clock.monotonic() - began > 120
 
 
-async def test_only_404s_in_a_row_say_that_a_task_is_gone(house: Harness) -> None:
-    house.api = {"task_timeout": "2h"}
-    house.simulator.script.add(Fault("create", NeverEnd()))
+async def test_only_404s_in_a_row_say_that_a_task_is_gone(harness: Harness) -> None:
+    harness.api = {"task_timeout": "2h"}
+    harness.simulator.script.add(Fault("create", NeverEnd()))
     numbers = count(1)
-    house.simulator.script.add(Fault("query", Reply(404), times=99, when=lambda _seen: next(numbers) % 4 != 0))
-    async with track_tasks(house) as start:
+    harness.simulator.script.add(Fault("query", Reply(404), times=99, when=lambda _seen: next(numbers) % 4 != 0))
+    async with track_tasks(harness) as start:
         job = await start.create_pending_task("a.jpg")
         start.collect.track_new_task(job)
-        while start.reload(job).state is State.PENDING and len(house.simulator.requests) < 16:
+        while start.reload(job).state is State.PENDING and len(harness.simulator.requests) < 16:
             await start.advance(30)
         assert start.reload(job).state is State.PENDING
 
 
-async def test_tasks_pending_during_suspend_are_polled_before_new_tasks(house: Harness) -> None:
-    house.api = {"qps": 2}
-    async with track_tasks(house) as start:
+async def test_tasks_pending_during_suspend_are_polled_before_new_tasks(harness: Harness) -> None:
+    harness.api = {"qps": 2}
+    async with track_tasks(harness) as start:
         job = await start.create_pending_task("a.jpg")
         start.collect.track_new_task(job)
-        await wait_until(lambda: house.simulator.credits_used == 5)
+        await wait_until(lambda: harness.simulator.credits_used == 5)
         created: list[float] = []
 
         async def creates() -> None:
@@ -193,25 +193,25 @@ async def test_tasks_pending_during_suspend_are_polled_before_new_tasks(house: H
         await asyncio.wait(tasks)
 
 
-async def test_an_offline_start_with_a_fast_clock_gives_up_no_task(house: Harness) -> None:
-    async with track_tasks(house) as start:
+async def test_an_offline_start_with_a_fast_clock_gives_up_no_task(harness: Harness) -> None:
+    async with track_tasks(harness) as start:
         job = await start.create_pending_task("a.jpg")
-    house.simulator.break_down(refuse=True)
-    async with track_tasks(house) as start:
+    harness.simulator.break_down(refuse=True)
+    async with track_tasks(harness) as start:
         start.clock.jump(3 * 3600)
         start.collect.adopt_running_tasks()
         await start.advance(600)
         assert start.reload(job).state is State.PENDING
-        await house.simulator.repair()
+        await harness.simulator.repair()
         await start.advance(60)
         assert start.reload(job).state is State.DELIVERING
 
 
-async def test_a_task_unreachable_long_past_its_retention_is_given_up(house: Harness) -> None:
-    async with track_tasks(house) as start:
+async def test_a_task_unreachable_long_past_its_retention_is_given_up(harness: Harness) -> None:
+    async with track_tasks(harness) as start:
         job = await start.create_pending_task("a.jpg")
-    house.simulator.break_down(refuse=True)
-    async with track_tasks(house) as start:
+    harness.simulator.break_down(refuse=True)
+    async with track_tasks(harness) as start:
         start.clock.jump(3 * 3600)
         start.collect.adopt_running_tasks()
         await start.advance(1000)
@@ -220,9 +220,9 @@ async def test_a_task_unreachable_long_past_its_retention_is_given_up(house: Har
         assert problem.code is ErrorCode.TASK_TIMEOUT
 
 
-async def test_a_high_priority_task_is_polled_before_many_overdue_ones(house: Harness) -> None:
-    house.more_rules = [{"name": "urgent", "inbox": "urgent", "priority": 5}]
-    async with track_tasks(house) as start:
+async def test_a_high_priority_task_is_polled_before_many_overdue_ones(harness: Harness) -> None:
+    harness.more_rules = [{"name": "urgent", "inbox": "urgent", "priority": 5}]
+    async with track_tasks(harness) as start:
         for number in range(20):
             start.collect.track_new_task(await start.create_pending_task(f"{number}.jpg"))
         start.clock.advance(60)
@@ -236,73 +236,75 @@ async def test_a_high_priority_task_is_polled_before_many_overdue_ones(house: Ha
         assert len(asked) == 21
 
 
-async def test_a_large_max_pending_is_reached_only_as_results_arrive(house: Harness) -> None:
-    house.api = {"qps": 2, "max_pending": 5000}
-    async with track_tasks(house) as start:
+async def test_a_large_max_pending_is_reached_only_as_results_arrive(harness: Harness) -> None:
+    harness.api = {"qps": 2, "max_pending": 5000}
+    async with track_tasks(harness) as start:
         assert start.collect.pending_limit() == 64
         job = await start.create_pending_task("a.jpg")
         start.collect.track_new_task(job)
-        await wait_until(lambda: house.simulator.credits_used == 5)
+        await wait_until(lambda: harness.simulator.credits_used == 5)
         await start.advance(20)
         assert start.reload(job).state is State.DELIVERING
         assert start.collect.pending_limit() > 64
 
 
 @pytest.mark.parametrize(("sync", "most"), [(0, 32), (1, 4)])
-async def test_quick_tasks_lower_max_pending_only_with_sync(house: Harness, sync: int, most: int) -> None:
-    house.simulator.settings = replace(house.simulator.settings, enhance="echo")
+async def test_quick_tasks_lower_max_pending_only_with_sync(harness: Harness, sync: int, most: int) -> None:
+    harness.simulator.settings = replace(harness.simulator.settings, enhance="echo")
     for number in range(52):
-        house.drop_file(f"{number}.png", make_image("png", 16, 16, seed=number))
-    assert await house.run_once() == 0
-    house.api, house.rule = {"qps": 2}, {"sync": sync}
-    async with track_tasks(house) as start:
+        harness.drop_file(f"{number}.png", make_image("png", 16, 16, seed=number))
+    assert await harness.run_once() == 0
+    harness.api, harness.rule = {"qps": 2}, {"sync": sync}
+    async with track_tasks(harness) as start:
         assert start.collect.pending_limit() == most
 
 
-async def test_an_interrupted_download_is_begun_again_at_the_next_start(house: Harness) -> None:
-    house.simulator.script.add(Fault("download", Hang(at="body")))
-    house.drop_file("a.jpg")
-    process = DaemonProcess(house).start()
-    await wait_until(lambda: not house.simulator.script.pending)
-    assert house.jobs(State.FETCHING)
+async def test_an_interrupted_download_is_begun_again_at_the_next_start(harness: Harness) -> None:
+    harness.simulator.script.add(Fault("download", Hang(at="body")))
+    harness.drop_file("a.jpg")
+    process = DaemonProcess(harness).start()
+    await wait_until(lambda: not harness.simulator.script.pending)
+    assert harness.jobs(State.FETCHING)
     await process.stop(signal.SIGKILL)
-    assert await house.run_once() == 0
-    assert house.count_creates() == 1
+    assert await harness.run_once() == 0
+    assert harness.count_creates() == 1
 
 
-async def test_an_outage_while_tasks_are_pending_costs_nothing(house: Harness) -> None:
-    house.simulator.settings = replace(house.simulator.settings, processing=(0.6, 0.1))
-    house.simulator.script.add(Fault("query", RefuseConnections(), when=lambda seen: not seen.path.endswith("0" * 12)))
+async def test_an_outage_while_tasks_are_pending_costs_nothing(harness: Harness) -> None:
+    harness.simulator.settings = replace(harness.simulator.settings, processing=(0.6, 0.1))
+    harness.simulator.script.add(
+        Fault("query", RefuseConnections(), when=lambda seen: not seen.path.endswith("0" * 12))
+    )
     for number in range(3):
-        house.drop_file(f"{number}.jpg", seed=number)
-    daemon = asyncio.create_task(house.run_once())
-    await wait_until(lambda: "api_down" in house.daemon_report())
-    await house.simulator.repair()
+        harness.drop_file(f"{number}.jpg", seed=number)
+    daemon = asyncio.create_task(harness.run_once())
+    await wait_until(lambda: "api_down" in harness.daemon_report())
+    await harness.simulator.repair()
     assert await daemon == 0
-    assert house.simulator.credits_used == 15
+    assert harness.simulator.credits_used == 15
 
 
-async def test_the_answer_is_kept_without_the_image(house: Harness) -> None:
-    house.drop_file("a.jpg")
-    await house.run_once()
-    answer = json.loads(house.job("a.jpg").answer or "")
+async def test_the_answer_is_kept_without_the_image(harness: Harness) -> None:
+    harness.drop_file("a.jpg")
+    await harness.run_once()
+    answer = json.loads(harness.job("a.jpg").answer or "")
     assert answer["state"] == 1
     assert "image" not in answer
 
 
 @pytest.mark.parametrize("told", ["no times", "times", "texts"])
-async def test_learnt_task_durations_agree_with_observed_ones(house: Harness, told: str) -> None:
+async def test_learnt_task_durations_agree_with_observed_ones(harness: Harness, told: str) -> None:
     """Whole seconds, or none at all: what PicWish tells is taken as far as it can be true."""
     actions = {"no times": drop_fields("created_at", "completed_at"), "times": None, "texts": strings()}
     if (action := actions[told]) is not None:
-        house.simulator.script.add(Fault("query", action, times=99))
-    house.simulator.settings = replace(house.simulator.settings, processing=(0.5, 0.01))
+        harness.simulator.script.add(Fault("query", action, times=99))
+    harness.simulator.settings = replace(harness.simulator.settings, processing=(0.5, 0.01))
     for number in range(3):
-        house.drop_file(f"{number}.jpg", seed=number)
-    assert await house.run_once() == 0
-    reader = JournalReader.open(house.journal)
+        harness.drop_file(f"{number}.jpg", seed=number)
+    assert await harness.run_once() == 0
+    reader = JournalReader.open(harness.journal)
     learnt = reader.task_seconds(0, 10)
     reader.close()
     assert len(learnt) == 3
-    longest = max((job.completed_at or 0.0) - job.created_at for job in house.jobs())
+    longest = max((job.completed_at or 0.0) - job.created_at for job in harness.jobs())
     assert all(0.2 < seconds < longest for seconds in learnt), (learnt, longest)

@@ -21,8 +21,8 @@ from picwish_watchd.picwish import PicwishClient
 from picwish_watchd.pipeline import deliver, dispose, result_names
 from picwish_watchd.pipeline.context import StepContext
 from picwish_watchd.pipeline.deliver import Deliver
-from tests.support.house import KEY, DaemonProcess, Harness, wait_until
-from tests.support.pictures import make_image
+from tests.support.harness import KEY, DaemonProcess, Harness, wait_until
+from tests.support.sample_images import make_image
 
 
 @contextmanager
@@ -37,98 +37,98 @@ def make_immutable(path: Path) -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+def _short_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(deliver, "_RETRY_DELAY", 0.1)
     monkeypatch.setattr(dispose, "_RETRY_DELAY", 0.1)
     monkeypatch.setattr(dispose, "_IDLE_SECONDS", 0.1)
 
 
-async def lose_nas_after_submit(house: Harness, name: str = "a.jpg") -> int:
+async def lose_nas_after_submit(harness: Harness, name: str = "a.jpg") -> int:
     """One run in which the folder nas goes away as soon as PicWish has the picture; its exit code."""
-    house.simulator.settings = replace(house.simulator.settings, processing=(0.6, 0.1))
-    (house.root / "nas").mkdir()
-    house.rule = {"outbox": "nas/outbox", **house.rule}
-    house.drop_file(name)
-    run = asyncio.create_task(house.run_once())
-    await wait_until(lambda: house.journal.exists() and bool(house.jobs(State.PENDING)))
-    (house.root / "nas").rename(house.root / "unmounted")
+    harness.simulator.settings = replace(harness.simulator.settings, processing=(0.6, 0.1))
+    (harness.root / "nas").mkdir()
+    harness.rule = {"outbox": "nas/outbox", **harness.rule}
+    harness.drop_file(name)
+    run = asyncio.create_task(harness.run_once())
+    await wait_until(lambda: harness.journal.exists() and bool(harness.jobs(State.PENDING)))
+    (harness.root / "nas").rename(harness.root / "unmounted")
     return await run
 
 
-def restore_nas(house: Harness) -> None:
-    (house.root / "unmounted").rename(house.root / "nas")
+def restore_nas(harness: Harness) -> None:
+    (harness.root / "unmounted").rename(harness.root / "nas")
 
 
-async def test_nothing_is_bought_while_the_outbox_cannot_be_used(house: Harness) -> None:
-    house.rule = {"outbox": "nas/outbox"}
-    house.drop_file("a.jpg")
-    assert await house.run_once() == 1
-    assert house.job("a.jpg").state is State.QUEUED
-    assert "nas/outbox" in (house.job("a.jpg").note or "")
-    assert house.count_creates() == 0
-    (house.root / "nas").mkdir()
-    assert await house.run_once() == 0
-    assert (house.root / "nas/outbox/a.jpg").exists()
+async def test_nothing_is_bought_while_the_outbox_cannot_be_used(harness: Harness) -> None:
+    harness.rule = {"outbox": "nas/outbox"}
+    harness.drop_file("a.jpg")
+    assert await harness.run_once() == 1
+    assert harness.job("a.jpg").state is State.QUEUED
+    assert "nas/outbox" in (harness.job("a.jpg").note or "")
+    assert harness.count_creates() == 0
+    (harness.root / "nas").mkdir()
+    assert await harness.run_once() == 0
+    assert (harness.root / "nas/outbox/a.jpg").exists()
 
 
-async def test_an_outbox_that_goes_away_after_the_purchase_only_delays_the_delivery(house: Harness) -> None:
-    assert await lose_nas_after_submit(house) == 1
-    job = house.job("a.jpg")
+async def test_an_outbox_that_goes_away_after_the_purchase_only_delays_the_delivery(harness: Harness) -> None:
+    assert await lose_nas_after_submit(harness) == 1
+    job = harness.job("a.jpg")
     assert (job.state, job.credits) == (State.DELIVERING, 5)
     assert "nas/outbox" in (job.note or "")
-    restore_nas(house)
-    assert await house.run_once() == 0
-    assert (house.root / "nas/outbox/a.jpg").exists()
-    assert house.count_creates() == 1
+    restore_nas(harness)
+    assert await harness.run_once() == 0
+    assert (harness.root / "nas/outbox/a.jpg").exists()
+    assert harness.count_creates() == 1
 
 
-async def test_a_folder_that_was_there_before_is_never_made_again(house: Harness) -> None:
-    house.rule = {"on_success": "delete"}
-    (house.root / "nas").mkdir()
-    house.rule["outbox"] = "nas/outbox"
-    house.drop_file("a.jpg")
-    assert await house.run_once() == 0
-    (house.root / "nas").rename(house.root / "unmounted")
+async def test_a_folder_that_was_there_before_is_never_made_again(harness: Harness) -> None:
+    harness.rule = {"on_success": "delete"}
+    (harness.root / "nas").mkdir()
+    harness.rule["outbox"] = "nas/outbox"
+    harness.drop_file("a.jpg")
+    assert await harness.run_once() == 0
+    (harness.root / "nas").rename(harness.root / "unmounted")
     # the empty mount point
-    (house.root / "nas").mkdir()
-    source = house.drop_file("b.jpg", seed=2)
-    assert await house.run_once() == 1
-    assert list((house.root / "nas").iterdir()) == []
+    (harness.root / "nas").mkdir()
+    source = harness.drop_file("b.jpg", seed=2)
+    assert await harness.run_once() == 1
+    assert list((harness.root / "nas").iterdir()) == []
     assert source.exists()
-    assert house.count_creates() == 1
+    assert harness.count_creates() == 1
 
 
-async def test_a_name_that_is_taken_by_a_folder_is_numbered(house: Harness) -> None:
-    (house.outbox / "a.jpg").mkdir(parents=True)
-    house.drop_file("a.jpg")
-    assert await house.run_once() == 0
-    assert house.job("a.jpg").output == house.outbox / "a-1.jpg"
+async def test_a_name_that_is_taken_by_a_folder_is_numbered(harness: Harness) -> None:
+    (harness.outbox / "a.jpg").mkdir(parents=True)
+    harness.drop_file("a.jpg")
+    assert await harness.run_once() == 0
+    assert harness.job("a.jpg").output == harness.outbox / "a-1.jpg"
 
 
 @pytest.mark.parametrize("obstacle", ["a file", "a link"])
 async def test_nothing_is_bought_while_something_stands_in_the_place_of_a_subfolder(
-    obstacle: str, house: Harness
+    obstacle: str, harness: Harness
 ) -> None:
-    house.outbox.mkdir()
-    create_obstacle(house.outbox / "sub", obstacle)
-    house.drop_file("sub/a.jpg", seed=1)
-    house.drop_file("b.jpg", seed=2)
-    assert await house.run_once() == 1
-    job = house.job("sub/a.jpg")
+    harness.outbox.mkdir()
+    create_obstacle(harness.outbox / "sub", obstacle)
+    harness.drop_file("sub/a.jpg", seed=1)
+    harness.drop_file("b.jpg", seed=2)
+    assert await harness.run_once() == 1
+    job = harness.job("sub/a.jpg")
     assert job.state is State.QUEUED
     assert job.note == (
-        f"{house.outbox}/sub stands where a folder for results must be; rename or remove it, and it goes on"
+        f"{harness.outbox}/sub stands where a folder for results must be; rename or remove it, and it goes on"
     )
-    assert house.count_creates() == 1, "the other one goes on"
-    house.outbox.joinpath("sub").unlink()
-    assert await house.run_once() == 0
-    assert house.results() == {"b.jpg", "sub/a.jpg"}
+    assert harness.count_creates() == 1, "the other one goes on"
+    harness.outbox.joinpath("sub").unlink()
+    assert await harness.run_once() == 0
+    assert harness.results() == {"b.jpg", "sub/a.jpg"}
 
 
 @pytest.mark.parametrize("obstacle", ["a file", "a link"])
-async def test_an_obstacle_at_a_subfolder_after_payment_holds_job_and_result(obstacle: str, house: Harness) -> None:
-    await submit_then_obstruct(house, obstacle)
-    job = house.job("sub/a.jpg")
+async def test_an_obstacle_at_a_subfolder_after_payment_holds_job_and_result(obstacle: str, harness: Harness) -> None:
+    await submit_then_obstruct(harness, obstacle)
+    job = harness.job("sub/a.jpg")
     assert job.problem is not None
     assert (job.state, job.problem.code) == (State.HELD, ErrorCode.OUTPUT_FAILED)
     assert not Path("/tmp/a.jpg").exists()
@@ -141,82 +141,82 @@ def create_obstacle(path: Path, obstacle: str) -> None:
         path.write_bytes(make_image("png"))
 
 
-async def submit_then_obstruct(house: Harness, obstacle: str) -> None:
+async def submit_then_obstruct(harness: Harness, obstacle: str) -> None:
     """Something takes the place of the result's subfolder while PicWish works."""
-    house.simulator.settings = replace(house.simulator.settings, processing=(0.6, 0.1))
-    house.outbox.mkdir()
-    house.drop_file("sub/a.jpg")
-    run = asyncio.create_task(house.run_once())
-    await wait_until(lambda: house.journal.exists() and bool(house.jobs(State.PENDING)))
-    create_obstacle(house.outbox / "sub", obstacle)
+    harness.simulator.settings = replace(harness.simulator.settings, processing=(0.6, 0.1))
+    harness.outbox.mkdir()
+    harness.drop_file("sub/a.jpg")
+    run = asyncio.create_task(harness.run_once())
+    await wait_until(lambda: harness.journal.exists() and bool(harness.jobs(State.PENDING)))
+    create_obstacle(harness.outbox / "sub", obstacle)
     assert await run == 1
 
 
-async def test_thousands_of_same_named_results_cost_one_lookup_each(house: Harness) -> None:
+async def test_thousands_of_same_named_results_cost_one_lookup_each(harness: Harness) -> None:
     """A scanner that calls everything Scan.jpg: a write each took ten seconds here."""
-    house.outbox.mkdir()
+    harness.outbox.mkdir()
     body = make_image("jpeg")
-    (house.root / "body").write_bytes(body)
+    (harness.root / "body").write_bytes(body)
     for number in range(5_000):
-        os.link(house.root / "body", house.outbox / (f"a-{number}.jpg" if number else "a.jpg"))
-    house.drop_file("a.jpg", seed=1)
+        os.link(harness.root / "body", harness.outbox / (f"a-{number}.jpg" if number else "a.jpg"))
+    harness.drop_file("a.jpg", seed=1)
     began = time.monotonic()
-    assert await house.run_once() == 0
+    assert await harness.run_once() == 0
     assert time.monotonic() - began < 6
-    assert house.job("a.jpg").output == house.outbox / "a-5000.jpg"
+    assert harness.job("a.jpg").output == harness.outbox / "a-5000.jpg"
     # they are looked through one by one at the end
-    shutil.rmtree(house.outbox)
+    shutil.rmtree(harness.outbox)
 
 
-async def test_own_part_files_are_swept_and_foreign_files_are_kept(house: Harness) -> None:
-    house.outbox.mkdir()
-    (house.outbox / ".picwish-7-0123abcd.part").write_bytes(b"half")
-    (house.outbox / ".someone.part").write_bytes(b"theirs")
-    house.drop_file("a.jpg")
-    assert await house.run_once() == 0
-    assert {path.name for path in house.outbox.iterdir()} == {"a.jpg", ".someone.part"}
+async def test_own_part_files_are_swept_and_foreign_files_are_kept(harness: Harness) -> None:
+    harness.outbox.mkdir()
+    (harness.outbox / ".picwish-7-0123abcd.part").write_bytes(b"half")
+    (harness.outbox / ".someone.part").write_bytes(b"theirs")
+    harness.drop_file("a.jpg")
+    assert await harness.run_once() == 0
+    assert {path.name for path in harness.outbox.iterdir()} == {"a.jpg", ".someone.part"}
 
 
-async def test_a_result_that_is_lost_from_the_spool_is_fetched_again_for_nothing(house: Harness) -> None:
-    assert await lose_nas_after_submit(house) == 1
-    for path in (house.root / "state/journal.db.spool").iterdir():
+async def test_a_result_that_is_lost_from_the_spool_is_fetched_again_for_nothing(harness: Harness) -> None:
+    assert await lose_nas_after_submit(harness) == 1
+    for path in (harness.root / "state/journal.db.spool").iterdir():
         path.unlink()
-    restore_nas(house)
-    assert await house.run_once() == 0
-    assert (house.root / "nas/outbox/a.jpg").exists()
-    assert house.count_creates() == 1
+    restore_nas(harness)
+    assert await harness.run_once() == 0
+    assert (harness.root / "nas/outbox/a.jpg").exists()
+    assert harness.count_creates() == 1
 
 
-async def test_a_refetched_result_is_delivered_before_it_backs_off_again(house: Harness) -> None:
+async def test_a_refetched_result_is_delivered_before_it_backs_off_again(harness: Harness) -> None:
     """What an earlier run wrote about the outbox is no reason to give up in this one."""
-    assert await lose_nas_after_submit(house) == 1
-    for path in (house.root / "state/journal.db.spool").iterdir():
+    assert await lose_nas_after_submit(harness) == 1
+    for path in (harness.root / "state/journal.db.spool").iterdir():
         path.unlink()
-    assert await house.run_once() == 1
-    reader = JournalReader.open(house.journal)
-    waits = [event.message for event in reader.history(house.job("a.jpg").id) if "cannot be used" in event.message]
+    assert await harness.run_once() == 1
+    reader = JournalReader.open(harness.journal)
+    waits = [event.message for event in reader.history(harness.job("a.jpg").id) if "cannot be used" in event.message]
     reader.close()
     assert len(waits) == 2
-    restore_nas(house)
+    restore_nas(harness)
 
 
-async def test_a_damaged_spool_is_never_delivered(house: Harness) -> None:
-    assert await lose_nas_after_submit(house) == 1
-    for path in (house.root / "state/journal.db.spool").iterdir():
+async def test_a_damaged_spool_is_never_delivered(harness: Harness) -> None:
+    assert await lose_nas_after_submit(harness) == 1
+    for path in (harness.root / "state/journal.db.spool").iterdir():
         path.write_bytes(path.read_bytes()[:-10])
-    restore_nas(house)
-    assert await house.run_once() == 0
-    job = house.job("a.jpg")
+    restore_nas(harness)
+    assert await harness.run_once() == 0
+    job = harness.job("a.jpg")
     assert job.result is not None
-    assert (house.root / "nas/outbox/a.jpg").stat().st_size == job.result.size
-    assert house.count_creates() == 1
+    assert (harness.root / "nas/outbox/a.jpg").stat().st_size == job.result.size
+    assert harness.count_creates() == 1
 
 
-async def test_what_is_damaged_leaves_the_spool_at_once(house: Harness) -> None:
+async def test_what_is_damaged_leaves_the_spool_at_once(harness: Harness) -> None:
     """After a crash while it is fetched anew, it would pass for the new one."""
-    assert await lose_nas_after_submit(house) == 1
-    restore_nas(house)
-    config = house.load_config()
+    assert await lose_nas_after_submit(harness) == 1
+    restore_nas(harness)
+    config = harness.load_config()
     journal, spool = Journal.open_for_writing(config.journal, Clock()), Spool(spool_folder(config.journal))
     async with PicwishClient(base_url=config.api.base_url, key=KEY, timeout=5) as client:
         context = StepContext(config=config, journal=journal, spool=spool, clock=Clock(), client=client)
@@ -225,83 +225,83 @@ async def test_what_is_damaged_leaves_the_spool_at_once(house: Harness) -> None:
         kept.write_bytes(kept.read_bytes() + b"behind its end")
         await Deliver(context).deliver(job)
         journal.close()
-    assert house.job("a.jpg").state is State.PENDING
+    assert harness.job("a.jpg").state is State.PENDING
     assert not kept.exists()
-    assert await house.run_once() == 0
-    assert house.count_creates() == 1
+    assert await harness.run_once() == 0
+    assert harness.count_creates() == 1
 
 
-async def test_an_unmovable_original_leaves_the_job_done_and_is_moved_later(house: Harness) -> None:
-    house.rule = {"on_success": "move", "archive": "archive"}
-    source = house.drop_file("box/a.jpg")
+async def test_an_unmovable_original_leaves_the_job_done_and_is_moved_later(harness: Harness) -> None:
+    harness.rule = {"on_success": "move", "archive": "archive"}
+    source = harness.drop_file("box/a.jpg")
     with make_immutable(source.parent):
-        await house.run_once()
-        job = house.job("box/a.jpg")
+        await harness.run_once()
+        job = harness.job("box/a.jpg")
         assert (job.state, job.original) == (State.DONE, OriginalStatus.WAITING)
         assert job.note == (
-            f"the original could not be moved to {house.root}/archive yet: Operation not permitted; "
+            f"the original could not be moved to {harness.root}/archive yet: Operation not permitted; "
             "it is where it was, and is tried again every minute"
         )
         assert source.exists()
     await asyncio.sleep(0.15)
-    assert await house.run_once() == 0
+    assert await harness.run_once() == 0
     assert not source.exists()
-    assert (house.root / "archive/box/a.jpg").exists()
-    assert house.count_creates() == 1
+    assert (harness.root / "archive/box/a.jpg").exists()
+    assert harness.count_creates() == 1
 
 
-async def test_an_original_that_cannot_be_deleted_is_told_of_and_deleted_later(house: Harness) -> None:
-    house.rule = {"on_success": "delete"}
-    source = house.drop_file("box/a.jpg")
+async def test_an_original_that_cannot_be_deleted_is_told_of_and_deleted_later(harness: Harness) -> None:
+    harness.rule = {"on_success": "delete"}
+    source = harness.drop_file("box/a.jpg")
     with make_immutable(source.parent):
-        await house.run_once()
-        assert house.job("box/a.jpg").note == (
+        await harness.run_once()
+        assert harness.job("box/a.jpg").note == (
             "the original could not be deleted yet: Operation not permitted; "
             "it is where it was, and is tried again every minute"
         )
         assert source.exists()
     await asyncio.sleep(0.15)
-    assert await house.run_once() == 0
+    assert await harness.run_once() == 0
     assert not source.exists()
-    assert house.count_creates() == 1
+    assert harness.count_creates() == 1
 
 
-async def test_an_original_that_was_replaced_meanwhile_is_not_touched_and_is_new(house: Harness) -> None:
-    house.rule = {"on_success": "move", "archive": "nas/archive"}
-    source = house.drop_file("a.jpg", seed=1)
-    await house.run_once()
-    assert house.job("a.jpg").original is OriginalStatus.WAITING
-    new = house.drop_file("a.jpg", seed=2)
-    (house.root / "nas").mkdir()
+async def test_an_original_that_was_replaced_meanwhile_is_not_touched_and_is_new(harness: Harness) -> None:
+    harness.rule = {"on_success": "move", "archive": "nas/archive"}
+    source = harness.drop_file("a.jpg", seed=1)
+    await harness.run_once()
+    assert harness.job("a.jpg").original is OriginalStatus.WAITING
+    new = harness.drop_file("a.jpg", seed=2)
+    (harness.root / "nas").mkdir()
     await asyncio.sleep(0.15)
-    assert await house.run_once() == 0
-    assert [job.original for job in house.jobs()] == [OriginalStatus.REPLACED, OriginalStatus.MOVED]
+    assert await harness.run_once() == 0
+    assert [job.original for job in harness.jobs()] == [OriginalStatus.REPLACED, OriginalStatus.MOVED]
     assert new == source
-    assert house.count_creates() == 2
+    assert harness.count_creates() == 2
 
 
-async def test_an_archived_original_dropped_again_reuses_its_first_result(house: Harness) -> None:
-    house.rule = {"on_success": "move", "archive": "archive"}
-    source = house.drop_file("a.jpg")
-    task = asyncio.create_task(house.run_once())
+async def test_an_archived_original_dropped_again_reuses_its_first_result(harness: Harness) -> None:
+    harness.rule = {"on_success": "move", "archive": "archive"}
+    source = harness.drop_file("a.jpg")
+    task = asyncio.create_task(harness.run_once())
     await task
-    os.rename(house.root / "archive/a.jpg", source)
-    assert await house.run_once() == 0
-    assert [job.credits for job in house.jobs()] == [5, 0]
-    assert house.results() == {"a.jpg", "a-1.jpg"}
-    assert house.count_creates() == 1
+    os.rename(harness.root / "archive/a.jpg", source)
+    assert await harness.run_once() == 0
+    assert [job.credits for job in harness.jobs()] == [5, 0]
+    assert harness.results() == {"a.jpg", "a-1.jpg"}
+    assert harness.count_creates() == 1
 
 
-async def test_a_task_of_a_removed_rule_is_delivered_to_its_original_outbox(house: Harness) -> None:
-    assert await lose_nas_after_submit(house) == 1
-    restore_nas(house)
-    (house.root / "other").mkdir()
-    house.rule = {"name": "another", "inbox": "other"}
-    assert await house.run_once() == 0
-    assert (house.root / "nas/outbox/a.jpg").exists()
+async def test_a_task_of_a_removed_rule_is_delivered_to_its_original_outbox(harness: Harness) -> None:
+    assert await lose_nas_after_submit(harness) == 1
+    restore_nas(harness)
+    (harness.root / "other").mkdir()
+    harness.rule = {"name": "another", "inbox": "other"}
+    assert await harness.run_once() == 0
+    assert (harness.root / "nas/outbox/a.jpg").exists()
 
 
-async def test_a_bug_in_one_job_parks_that_job_only(house: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_bug_in_one_job_parks_that_job_only(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
     real = result_names.result_name
 
     def stumble(job: object, *args: object) -> object:
@@ -310,74 +310,74 @@ async def test_a_bug_in_one_job_parks_that_job_only(house: Harness, monkeypatch:
         return real(job, *args)  # type: ignore[arg-type] # handed through
 
     monkeypatch.setattr(deliver, "result_name", stumble)
-    house.drop_file("bad.jpg", seed=1)
-    house.drop_file("good.jpg", seed=2)
-    assert await house.run_once() == 1
-    assert house.job("good.jpg").state is State.DONE
-    job = house.job("bad.jpg")
+    harness.drop_file("bad.jpg", seed=1)
+    harness.drop_file("good.jpg", seed=2)
+    assert await harness.run_once() == 1
+    assert harness.job("good.jpg").state is State.DONE
+    job = harness.job("bad.jpg")
     assert job.problem is not None
     assert (job.state, job.problem.code) == (State.HELD, ErrorCode.INTERNAL_ERROR)
     assert "ZeroDivisionError" in job.problem.message
 
 
-async def test_an_outbox_unwritable_after_payment_is_retried_until_it_works(house: Harness) -> None:
-    house.simulator.settings = replace(house.simulator.settings, processing=(0.6, 0.1))
-    house.outbox.mkdir()
-    house.drop_file("a.jpg")
-    run = asyncio.create_task(house.run_once())
-    await wait_until(lambda: house.journal.exists() and bool(house.jobs(State.PENDING)))
-    with make_immutable(house.outbox):
+async def test_an_outbox_unwritable_after_payment_is_retried_until_it_works(harness: Harness) -> None:
+    harness.simulator.settings = replace(harness.simulator.settings, processing=(0.6, 0.1))
+    harness.outbox.mkdir()
+    harness.drop_file("a.jpg")
+    run = asyncio.create_task(harness.run_once())
+    await wait_until(lambda: harness.journal.exists() and bool(harness.jobs(State.PENDING)))
+    with make_immutable(harness.outbox):
         assert await run == 1
-        assert house.job("a.jpg").state is State.DELIVERING
-    assert await house.run_once() == 0
-    assert house.results() == {"a.jpg"}
-    assert house.count_creates() == 1
+        assert harness.job("a.jpg").state is State.DELIVERING
+    assert await harness.run_once() == 0
+    assert harness.results() == {"a.jpg"}
+    assert harness.count_creates() == 1
 
 
-async def test_the_older_contents_result_never_replaces_the_newer_ones(house: Harness) -> None:
-    house.rule = {"if_exists": "overwrite"}
+async def test_the_older_contents_result_never_replaces_the_newer_ones(harness: Harness) -> None:
+    harness.rule = {"if_exists": "overwrite"}
     times = iter((1.5, 0.05))
-    house.simulator.settings = replace(house.simulator.settings, processing=lambda: next(times, 0.05))
-    process = DaemonProcess(house).start()
-    house.drop_file("a.jpg", seed=1)
-    await wait_until(lambda: house.journal.exists() and bool(house.jobs(State.PENDING)))
-    old = house.dropped[house.inbox / "a.jpg"]
-    house.drop_file("a.jpg", seed=2)
-    await wait_until(lambda: len(house.jobs(State.DONE)) == 2)
+    harness.simulator.settings = replace(harness.simulator.settings, processing=lambda: next(times, 0.05))
+    process = DaemonProcess(harness).start()
+    harness.drop_file("a.jpg", seed=1)
+    await wait_until(lambda: harness.journal.exists() and bool(harness.jobs(State.PENDING)))
+    old = harness.dropped[harness.inbox / "a.jpg"]
+    harness.drop_file("a.jpg", seed=2)
+    await wait_until(lambda: len(harness.jobs(State.DONE)) == 2)
     assert await process.stop() == 0
-    first, second = house.jobs()
+    first, second = harness.jobs()
     assert first.sha256 == old
     assert second.result is not None
-    assert (house.outbox / "a.jpg").stat().st_size == second.result.size
-    assert first.output == house.outbox / "a-1.jpg"
+    assert (harness.outbox / "a.jpg").stat().st_size == second.result.size
+    assert first.output == harness.outbox / "a-1.jpg"
 
 
-async def test_an_unavailable_inbox_during_disposal_pays_nothing_twice(house: Harness) -> None:
-    house.rule = {"on_success": "move", "archive": "nas2/archive"}
-    source = house.drop_file("a.jpg")
-    await house.run_once()
-    assert house.job("a.jpg").original is OriginalStatus.WAITING
-    house.inbox.rename(house.root / "away")
-    (house.root / "nas2").mkdir()
-    assert await house.run_once() == 1
-    (house.root / "away").rename(house.inbox)
-    assert await house.run_once() == 0
+async def test_an_unavailable_inbox_during_disposal_pays_nothing_twice(harness: Harness) -> None:
+    harness.rule = {"on_success": "move", "archive": "nas2/archive"}
+    source = harness.drop_file("a.jpg")
+    await harness.run_once()
+    assert harness.job("a.jpg").original is OriginalStatus.WAITING
+    harness.inbox.rename(harness.root / "away")
+    (harness.root / "nas2").mkdir()
+    assert await harness.run_once() == 1
+    (harness.root / "away").rename(harness.inbox)
+    assert await harness.run_once() == 0
     assert not source.exists()
-    assert (house.root / "nas2/archive/a.jpg").exists()
-    assert house.count_creates() == 1
+    assert (harness.root / "nas2/archive/a.jpg").exists()
+    assert harness.count_creates() == 1
 
 
-async def test_an_undeliverable_paid_result_stays_in_the_spool_for_retry(house: Harness) -> None:
-    await submit_then_obstruct(house, "a file")
-    assert await house.run_once() == 0
-    assert [path.suffix for path in (house.root / "state/journal.db.spool").iterdir()] == [".result"]
+async def test_an_undeliverable_paid_result_stays_in_the_spool_for_retry(harness: Harness) -> None:
+    await submit_then_obstruct(harness, "a file")
+    assert await harness.run_once() == 0
+    assert [path.suffix for path in (harness.root / "state/journal.db.spool").iterdir()] == [".result"]
 
 
-async def test_a_rule_changed_to_keep_keeps_an_original_due_for_removal(house: Harness) -> None:
-    house.rule = {"on_success": "move", "archive": "nas2/archive"}
-    source = house.drop_file("a.jpg")
-    await house.run_once()
-    house.rule = {}
-    assert await house.run_once() == 0
+async def test_a_rule_changed_to_keep_keeps_an_original_due_for_removal(harness: Harness) -> None:
+    harness.rule = {"on_success": "move", "archive": "nas2/archive"}
+    source = harness.drop_file("a.jpg")
+    await harness.run_once()
+    harness.rule = {}
+    assert await harness.run_once() == 0
     assert source.exists()
-    assert house.job("a.jpg").original is OriginalStatus.PRESENT
+    assert harness.job("a.jpg").original is OriginalStatus.PRESENT

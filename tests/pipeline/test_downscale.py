@@ -24,17 +24,17 @@ from picwish_watchd.pipeline.prepare import Prepare
 from picwish_watchd.pipeline.submit import Submit
 from picwish_watchd.runtime.memory_budget import MemoryBudget
 from picwish_watchd.scheduling.rate_limiter import RateLimiter
-from tests.support.house import KEY, Harness, wait_until
-from tests.support.pictures import make_image
+from tests.support.harness import KEY, Harness, wait_until
+from tests.support.sample_images import make_image
 
 SMALL = {"max_side": 200}
 
 
 @pytest.fixture
-async def context(house: Harness) -> AsyncIterator[StepContext]:
+async def context(harness: Harness) -> AsyncIterator[StepContext]:
     """The parts as the daemon puts them together, with nothing running."""
-    house.rule, house.api = {"oversize": "downscale"}, SMALL
-    config = house.load_config()
+    harness.rule, harness.api = {"oversize": "downscale"}, SMALL
+    config = harness.load_config()
     journal = Journal.open_for_writing(config.journal, Clock())
     spool = Spool(spool_folder(config.journal))
     spool.ensure_folder()
@@ -46,7 +46,7 @@ async def context(house: Harness) -> AsyncIterator[StepContext]:
 
 
 def queue_image(
-    house: Harness,
+    harness: Harness,
     context: StepContext,
     name: str,
     *,
@@ -55,7 +55,7 @@ def queue_image(
     size: tuple[int, int] = (300, 240),
 ) -> Job:
     """A picture, too large unless told otherwise, and its job."""
-    path = house.drop_file(name, make_image("jpeg", *size, seed=seed), inbox=inbox)
+    path = harness.drop_file(name, make_image("jpeg", *size, seed=seed), inbox=inbox)
     (rule,) = (rule for rule in context.config.rules if rule.inbox.name == inbox)
     verdict = validate_file(path, context.config.api, rule, final=False)
     assert isinstance(verdict, ValidImage)
@@ -71,9 +71,9 @@ def spooled_downscales(context: StepContext) -> dict[str, int]:
 
 
 async def test_a_downscaled_copy_is_kept_for_retries_and_removed_at_the_end(
-    house: Harness, context: StepContext
+    harness: Harness, context: StepContext
 ) -> None:
-    prepare, rule, job = Prepare(context), context.config.rules[0], queue_image(house, context, "a.jpg")
+    prepare, rule, job = Prepare(context), context.config.rules[0], queue_image(harness, context, "a.jpg")
     first = await prepare.read_upload(job, rule)
     made = spooled_downscales(context)
     assert list(made) == ["1.fitted.part"]
@@ -88,21 +88,23 @@ async def test_a_downscaled_copy_is_kept_for_retries_and_removed_at_the_end(
 
 
 async def test_a_downscaled_copy_is_not_sent_once_the_original_has_changed(
-    house: Harness, context: StepContext
+    harness: Harness, context: StepContext
 ) -> None:
-    prepare, rule, job = Prepare(context), context.config.rules[0], queue_image(house, context, "a.jpg")
+    prepare, rule, job = Prepare(context), context.config.rules[0], queue_image(harness, context, "a.jpg")
     assert await prepare.read_upload(job, rule) is not None
-    del house.dropped[job.source]
-    house.drop_file("a.jpg", make_image("jpeg", 300, 240, seed=1))
+    del harness.dropped[job.source]
+    harness.drop_file("a.jpg", make_image("jpeg", 300, 240, seed=1))
     assert await prepare.read_upload(job, rule) is None
-    assert house.job("a.jpg").state is State.REJECTED
+    assert harness.job("a.jpg").state is State.REJECTED
     prepare.release_cached(job.id)
     assert spooled_downscales(context) == {}
 
 
-async def test_few_downscaled_copies_are_spooled_and_damaged_ones_remade(house: Harness, context: StepContext) -> None:
+async def test_few_downscaled_copies_are_spooled_and_damaged_ones_remade(
+    harness: Harness, context: StepContext
+) -> None:
     prepare, rule = Prepare(context), context.config.rules[0]
-    jobs = [queue_image(house, context, f"{number}.jpg", seed=number) for number in range(6)]
+    jobs = [queue_image(harness, context, f"{number}.jpg", seed=number) for number in range(6)]
     uploads = [await prepare.read_upload(job, rule) for job in jobs]
     assert sorted(spooled_downscales(context)) == [f"{job.id}.fitted.part" for job in jobs[2:]]
     os.truncate(context.spool.folder / f"{jobs[5].id}.fitted.part", 9)
@@ -110,14 +112,14 @@ async def test_few_downscaled_copies_are_spooled_and_damaged_ones_remade(house: 
     assert [await prepare.read_upload(jobs[number], rule) for number in (0, 5)] == [uploads[0], uploads[5]]
 
 
-async def test_downscaling_one_image_does_not_block_another_rule(house: Harness, context: StepContext) -> None:
+async def test_downscaling_one_image_does_not_block_another_rule(harness: Harness, context: StepContext) -> None:
     # two are prepared at a time
-    house.api = {**SMALL, "qps": 10}
-    house.more_rules = [{"name": "other", "inbox": "other"}]
-    context.config = house.load_config()
-    large = [queue_image(house, context, f"{number}.jpg", seed=number) for number in range(3)]
+    harness.api = {**SMALL, "qps": 10}
+    harness.more_rules = [{"name": "other", "inbox": "other"}]
+    context.config = harness.load_config()
+    large = [queue_image(harness, context, f"{number}.jpg", seed=number) for number in range(3)]
     small = [
-        queue_image(house, context, f"{number}.jpg", seed=number + 9, inbox="other", size=(60, 40))
+        queue_image(harness, context, f"{number}.jpg", seed=number + 9, inbox="other", size=(60, 40))
         for number in range(4)
     ]
 
@@ -145,69 +147,69 @@ async def test_downscaling_one_image_does_not_block_another_rule(house: Harness,
         pacing.cancel()
 
 
-async def test_an_image_that_is_too_large_is_made_smaller_and_its_original_stays(house: Harness) -> None:
-    house.rule, house.api = {"oversize": "downscale", "sidecar": True}, SMALL
-    source = house.drop_file("a.png", make_image("png", 300, 240))
-    copy = house.drop_file("deep/b.png", source.read_bytes())
-    house.drop_file("fits.jpg", make_image("jpeg", 200, 100))
-    assert await house.run_once() == 0
-    job = house.job("a.png")
+async def test_an_image_that_is_too_large_is_made_smaller_and_its_original_stays(harness: Harness) -> None:
+    harness.rule, harness.api = {"oversize": "downscale", "sidecar": True}, SMALL
+    source = harness.drop_file("a.png", make_image("png", 300, 240))
+    copy = harness.drop_file("deep/b.png", source.read_bytes())
+    harness.drop_file("fits.jpg", make_image("jpeg", 200, 100))
+    assert await harness.run_once() == 0
+    job = harness.job("a.png")
     assert (job.width, job.height) == (300, 240)
-    assert job.sha256 == house.dropped[source]
+    assert job.sha256 == harness.dropped[source]
     assert job.sent is not None
     assert job.sent == SentImage("png", 200, 160, job.sent.size)
     assert job.result is not None
     assert (job.result.width, job.result.height) == (400, 320)
-    assert house.count_creates() == 2, "the copy is the same picture"
-    assert house.job("fits.jpg").sent is None
+    assert harness.count_creates() == 2, "the copy is the same picture"
+    assert harness.job("fits.jpg").sent is None
     assert copy.exists()
-    told = json.loads((house.outbox / "a.png.json").read_text())
+    told = json.loads((harness.outbox / "a.png.json").read_text())
     assert told["sent"] == {"format": "png", "width": 200, "height": 160, "size": job.sent.size}
-    assert list((house.root / "state/journal.db.spool").iterdir()) == []
+    assert list((harness.root / "state/journal.db.spool").iterdir()) == []
 
 
-async def test_an_image_with_too_many_bytes_is_reencoded_smaller(house: Harness) -> None:
-    house.rule, house.api = {"oversize": "downscale"}, {"max_bytes": 20_000}
-    house.drop_file("a.bmp", make_image("bmp", 300, 240))
-    assert await house.run_once() == 0
-    job = house.job("a.bmp")
+async def test_an_image_with_too_many_bytes_is_reencoded_smaller(harness: Harness) -> None:
+    harness.rule, harness.api = {"oversize": "downscale"}, {"max_bytes": 20_000}
+    harness.drop_file("a.bmp", make_image("bmp", 300, 240))
+    assert await harness.run_once() == 0
+    job = harness.job("a.bmp")
     assert job.sent is not None
     assert job.sent.size <= 20_000 < job.stamp.size
 
 
-async def test_retry_accepts_an_oversize_image_once_the_rule_allows_downscaling(house: Harness) -> None:
-    house.api = SMALL
-    house.drop_file("a.jpg", make_image("jpeg", 300, 240))
-    assert await house.run_once() == 1
-    assert house.job("a.jpg").state is State.REJECTED
-    house.rule = {"oversize": "downscale"}
-    assert main(["retry", str(house.job("a.jpg").id), "-c", str(house.write_config())]) == 0
-    assert await house.run_once() == 0
-    assert house.job("a.jpg").sent is not None
+async def test_retry_accepts_an_oversize_image_once_the_rule_allows_downscaling(harness: Harness) -> None:
+    harness.api = SMALL
+    harness.drop_file("a.jpg", make_image("jpeg", 300, 240))
+    assert await harness.run_once() == 1
+    assert harness.job("a.jpg").state is State.REJECTED
+    harness.rule = {"oversize": "downscale"}
+    assert main(["retry", str(harness.job("a.jpg").id), "-c", str(harness.write_config())]) == 0
+    assert await harness.run_once() == 0
+    assert harness.job("a.jpg").sent is not None
 
 
 async def test_a_queued_oversize_image_is_rejected_once_downscaling_is_off(
-    house: Harness,
+    harness: Harness,
 ) -> None:
-    house.rule, house.api, house.top_level = {"oversize": "downscale"}, SMALL, {"budget": {"per_day": 4}}
-    house.drop_file("a.jpg", make_image("jpeg", 300, 240))
-    assert await house.run_once() == 1
-    assert house.job("a.jpg").state is State.QUEUED
-    house.rule, house.top_level = {}, {}
-    assert await house.run_once() == 1
-    problem = house.job("a.jpg").problem
+    harness.rule, harness.api, harness.top_level = {"oversize": "downscale"}, SMALL, {"budget": {"per_day": 4}}
+    harness.drop_file("a.jpg", make_image("jpeg", 300, 240))
+    assert await harness.run_once() == 1
+    assert harness.job("a.jpg").state is State.QUEUED
+    harness.rule, harness.top_level = {}, {}
+    assert await harness.run_once() == 1
+    problem = harness.job("a.jpg").problem
     assert problem is not None
     assert problem.code is ErrorCode.RESOLUTION_TOO_HIGH
-    assert house.count_creates() == 0
+    assert harness.count_creates() == 0
 
 
-async def test_an_original_changed_before_downscaling_is_never_mixed(house: Harness) -> None:
-    house.rule, house.api, house.top_level = {"oversize": "downscale"}, SMALL, {"budget": {"per_day": 4}}
-    first = house.drop_file("a.jpg", make_image("jpeg", 300, 240))
-    assert await house.run_once() == 1
-    del house.dropped[first]
-    house.drop_file("a.jpg", make_image("jpeg", 300, 240, seed=1))
-    house.top_level = {}
-    await house.run_once()
-    assert [job.state for job in house.jobs()] == [State.REJECTED, State.DONE]
-    assert house.count_creates() == 1
+async def test_an_original_changed_before_downscaling_is_never_mixed(harness: Harness) -> None:
+    harness.rule, harness.api, harness.top_level = {"oversize": "downscale"}, SMALL, {"budget": {"per_day": 4}}
+    first = harness.drop_file("a.jpg", make_image("jpeg", 300, 240))
+    assert await harness.run_once() == 1
+    del harness.dropped[first]
+    harness.drop_file("a.jpg", make_image("jpeg", 300, 240, seed=1))
+    harness.top_level = {}
+    await harness.run_once()
+    assert [job.state for job in harness.jobs()] == [State.REJECTED, State.DONE]
+    assert harness.count_creates() == 1

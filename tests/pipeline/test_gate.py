@@ -16,7 +16,7 @@ from picwish_watchd.pipeline.context import StepContext
 from picwish_watchd.pipeline.gate import CloseReason, Gate
 from picwish_watchd.scheduling.rate_limiter import RateLimiter
 from picwish_watchd.simulator import Fault, NeverEnd, Reply
-from tests.support.house import KEY, Harness, wait_until
+from tests.support.harness import KEY, Harness, wait_until
 
 
 def blocked_reason(gate: Gate) -> CloseReason | None:
@@ -24,12 +24,12 @@ def blocked_reason(gate: Gate) -> CloseReason | None:
 
 
 @pytest.fixture
-async def gate(house: Harness) -> AsyncIterator[Gate]:
+async def gate(harness: Harness) -> AsyncIterator[Gate]:
     """A gate with a real journal and a real client, and nothing else."""
-    clock, config = Clock(), house.load_config()
+    clock, config = Clock(), harness.load_config()
     journal = Journal.open_for_writing(config.journal, clock)
     async with PicwishClient(base_url=config.api.base_url, key=KEY, timeout=5) as client:
-        context = StepContext(config, journal, Spool(house.root / "spool"), clock, client)
+        context = StepContext(config, journal, Spool(harness.root / "spool"), clock, client)
         pacer = RateLimiter(config.api.qps, clock)
         pacing = asyncio.create_task(pacer.run())
         yield Gate(context, pacer=pacer)
@@ -37,8 +37,8 @@ async def gate(house: Harness) -> AsyncIterator[Gate]:
     journal.close()
 
 
-def count_queries(house: Harness) -> int:
-    return sum(seen.operation == "query" for seen in house.simulator.requests)
+def count_queries(harness: Harness) -> int:
+    return sum(seen.operation == "query" for seen in harness.simulator.requests)
 
 
 @asynccontextmanager
@@ -59,52 +59,52 @@ async def test_a_later_reason_does_not_replace_an_earlier_one(gate: Gate) -> Non
     assert (blocked_reason(gate), gate.can_submit()) == (None, True)
 
 
-async def test_a_reload_while_one_image_tries_is_followed_by_a_probe(house: Harness, gate: Gate) -> None:
+async def test_a_reload_while_one_image_tries_is_followed_by_a_probe(harness: Harness, gate: Gate) -> None:
     gate.close(CloseReason.RESULTS_UNREACHABLE, "results cannot be downloaded", trial=True)
     await gate.probe()
     assert gate.can_submit()
     gate.begin_attempt(1)
-    before = count_queries(house)
+    before = count_queries(harness)
     async with running_gate(gate):
         await wait_until(lambda: not gate.can_submit())
-        house.simulator.script.add(Fault("query", Reply(401)))
+        harness.simulator.script.add(Fault("query", Reply(401)))
         gate.probe_now()
         await wait_until(lambda: blocked_reason(gate) is CloseReason.UNAUTHORIZED)
-    assert count_queries(house) == before + 1
+    assert count_queries(harness) == before + 1
     assert gate.is_admitted(1), "what has begun is not called back"
 
 
-async def test_a_trial_that_was_never_sent_is_followed_by_a_probe(house: Harness, gate: Gate) -> None:
+async def test_a_trial_that_was_never_sent_is_followed_by_a_probe(harness: Harness, gate: Gate) -> None:
     gate.close(CloseReason.API_DOWN, "not accepted: 503", trial=True)
     await gate.probe()
     assert gate.can_submit()
     gate.begin_attempt(1)
     gate.end_attempt(1)
     assert not gate.can_submit(), "nobody knows by now whether PicWish answers"
-    before = count_queries(house)
+    before = count_queries(harness)
     async with running_gate(gate):
         await wait_until(gate.can_submit, 0.9)
-    assert count_queries(house) == before + 1
+    assert count_queries(harness) == before + 1
 
 
-async def test_an_unused_trial_ends_once_picwish_does_not_answer(house: Harness, gate: Gate) -> None:
+async def test_an_unused_trial_ends_once_picwish_does_not_answer(harness: Harness, gate: Gate) -> None:
     gate.close(CloseReason.RESULTS_UNREACHABLE, "results cannot be downloaded", trial=True)
     await gate.probe()
     assert gate.can_submit()
-    house.simulator.script.add(Fault("query", Reply(500)))
+    harness.simulator.script.add(Fault("query", Reply(500)))
     await gate.probe()
     assert (blocked_reason(gate), gate.can_submit()) == (CloseReason.API_DOWN, False)
     await gate.probe()
     assert gate.can_submit()
 
 
-async def test_another_jobs_outcome_does_not_end_a_trial_in_flight(house: Harness) -> None:
-    house.simulator.script.add(Fault("create", NeverEnd()))
-    house.drop_file("a.jpg", seed=1)
-    daemon = Daemon(house.load_config(), KEY)
+async def test_another_jobs_outcome_does_not_end_a_trial_in_flight(harness: Harness) -> None:
+    harness.simulator.script.add(Fault("create", NeverEnd()))
+    harness.drop_file("a.jpg", seed=1)
+    daemon = Daemon(harness.load_config(), KEY)
     running = asyncio.create_task(daemon.run())
-    await wait_until(lambda: house.journal.exists() and len(house.jobs(State.PENDING)) == 1)
-    gate, trial = daemon.gate, house.job("a.jpg").id
+    await wait_until(lambda: harness.journal.exists() and len(harness.jobs(State.PENDING)) == 1)
+    gate, trial = daemon.gate, harness.job("a.jpg").id
     gate.close(CloseReason.RESULTS_UNREACHABLE, "results cannot be downloaded", trial=True)
     gate.begin_attempt(trial)
     gate.end_attempt(trial)
@@ -117,19 +117,19 @@ async def test_another_jobs_outcome_does_not_end_a_trial_in_flight(house: Harnes
     assert await running == 0
 
 
-async def test_a_trial_that_breaks_down_lets_another_image_try(house: Harness) -> None:
-    house.simulator.script.add(Fault("create", Reply(503)))
-    house.drop_file("a.jpg", seed=1)
-    daemon = Daemon(house.load_config(), KEY)
+async def test_a_trial_that_breaks_down_lets_another_image_try(harness: Harness) -> None:
+    harness.simulator.script.add(Fault("create", Reply(503)))
+    harness.drop_file("a.jpg", seed=1)
+    daemon = Daemon(harness.load_config(), KEY)
     running = asyncio.create_task(daemon.run())
-    await wait_until(lambda: house.count_creates() == 1)
+    await wait_until(lambda: harness.count_creates() == 1)
     # what should never be there
     (daemon.context.spool.folder / "1.create.part").mkdir()
-    house.drop_file("b.jpg", seed=2)
-    await wait_until(lambda: len(house.jobs(State.DONE)) == 1)
+    harness.drop_file("b.jpg", seed=2)
+    await wait_until(lambda: len(harness.jobs(State.DONE)) == 1)
     (daemon.context.spool.folder / "1.create.part").rmdir()
     daemon.stop()
     assert await running == 0
-    problem = house.job("a.jpg").problem
+    problem = harness.job("a.jpg").problem
     assert problem is not None
     assert problem.code is ErrorCode.INTERNAL_ERROR

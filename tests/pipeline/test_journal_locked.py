@@ -11,43 +11,45 @@ from picwish_watchd.cli.main import main
 from picwish_watchd.daemon.daemon import Daemon
 from picwish_watchd.job import State
 from picwish_watchd.journal import locks
-from tests.support.house import KEY, Harness, wait_until
+from tests.support.harness import KEY, Harness, wait_until
 
 
 @contextmanager
-def lock_journal(house: Harness) -> Iterator[None]:
+def lock_journal(harness: Harness) -> Iterator[None]:
     """Another process is in the middle of a transaction."""
-    with open(f"{house.journal}.write", "rb+") as lock:
+    with open(f"{harness.journal}.write", "rb+") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
 @pytest.fixture(autouse=True)
-def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+def _short_timeouts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(locks, "PATIENCE", 0.05)
 
 
-async def test_a_reload_requested_during_startup_happens_once_it_serves(house: Harness) -> None:
-    daemon = Daemon(house.load_config(), KEY, reload=lambda: (house.load_config(), KEY))
-    house.more_rules = [{"name": "more", "inbox": "more"}]
-    house.drop_file("a.jpg", inbox="more")
+async def test_a_reload_requested_during_startup_happens_once_it_serves(harness: Harness) -> None:
+    daemon = Daemon(harness.load_config(), KEY, reload=lambda: (harness.load_config(), KEY))
+    harness.more_rules = [{"name": "more", "inbox": "more"}]
+    harness.drop_file("a.jpg", inbox="more")
     daemon.reload()
     running = asyncio.create_task(daemon.run())
     try:
-        await wait_until(lambda: running.done() or (house.journal.exists() and house.jobs(State.DONE)))
+        await wait_until(lambda: running.done() or (harness.journal.exists() and harness.jobs(State.DONE)))
     finally:
         daemon.stop()
     assert await running == 0
-    assert house.job("a.jpg").rule == "more"
+    assert harness.job("a.jpg").rule == "more"
 
 
-async def test_queued_images_of_a_renamed_rule_are_reported(house: Harness, capsys: pytest.CaptureFixture[str]) -> None:
-    house.top_level["budget"] = {"per_day": 0}
-    daemon = Daemon(house.load_config(), KEY, reload=lambda: (house.load_config(), KEY))
+async def test_queued_images_of_a_renamed_rule_are_reported(
+    harness: Harness, capsys: pytest.CaptureFixture[str]
+) -> None:
+    harness.top_level["budget"] = {"per_day": 0}
+    daemon = Daemon(harness.load_config(), KEY, reload=lambda: (harness.load_config(), KEY))
     running = asyncio.create_task(daemon.run())
-    house.drop_file("a.jpg")
-    await wait_until(lambda: running.done() or (house.journal.exists() and house.jobs(State.QUEUED)))
-    house.rule = {"name": "renamed"}
+    harness.drop_file("a.jpg")
+    await wait_until(lambda: running.done() or (harness.journal.exists() and harness.jobs(State.QUEUED)))
+    harness.rule = {"name": "renamed"}
     told = "1 queued image waits for rule scans, which left the configuration: put it back"
     capsys.readouterr()
     daemon.reload()
@@ -55,35 +57,35 @@ async def test_queued_images_of_a_renamed_rule_are_reported(house: Harness, caps
     daemon.stop()
     assert await running == 0
     for again in (["status"], ["status", "--json"]):
-        assert main([*again, "-c", str(house.root / "watchd.yaml")]) == 0
+        assert main([*again, "-c", str(harness.root / "watchd.yaml")]) == 0
         assert told in capsys.readouterr().out
 
 
-async def test_a_reload_that_cannot_be_journaled_changes_nothing(house: Harness) -> None:
-    daemon = Daemon(house.load_config(), KEY, reload=lambda: (house.load_config(), KEY))
+async def test_a_reload_that_cannot_be_journaled_changes_nothing(harness: Harness) -> None:
+    daemon = Daemon(harness.load_config(), KEY, reload=lambda: (harness.load_config(), KEY))
     running = asyncio.create_task(daemon.run())
-    await wait_until(lambda: '"watching": true' in house.daemon_report())
-    house.rule = {"type": 1}
-    with lock_journal(house):
+    await wait_until(lambda: '"watching": true' in harness.daemon_report())
+    harness.rule = {"type": 1}
+    with lock_journal(harness):
         daemon.reload()
     assert [desk.rule.type for desk in daemon.desks.list_active()] == [0]
     daemon.reload()
     assert [desk.rule.type for desk in daemon.desks.list_active()] == [1]
-    house.drop_file("a.jpg")
-    await wait_until(lambda: bool(house.jobs(State.DONE)))
+    harness.drop_file("a.jpg")
+    await wait_until(lambda: bool(harness.jobs(State.DONE)))
     daemon.stop()
     await running
-    assert house.job("a.jpg").credits == 4
+    assert harness.job("a.jpg").credits == 4
 
 
-async def test_an_inbox_is_watched_though_its_mount_cannot_be_journaled(house: Harness) -> None:
-    house.inbox.rmdir()
-    house.rule = {"rescan_interval": "100ms"}
-    daemon = Daemon(house.load_config(), KEY)
+async def test_an_inbox_is_watched_though_its_mount_cannot_be_journaled(harness: Harness) -> None:
+    harness.inbox.rmdir()
+    harness.rule = {"rescan_interval": "100ms"}
+    daemon = Daemon(harness.load_config(), KEY)
     running = asyncio.create_task(daemon.run())
-    await wait_until(lambda: "No such file" in house.daemon_report())
-    with lock_journal(house):
-        house.inbox.mkdir()
+    await wait_until(lambda: "No such file" in harness.daemon_report())
+    with lock_journal(harness):
+        harness.inbox.mkdir()
         await wait_until(lambda: all(desk.is_watching for desk in daemon.desks.list_active()), 5)
     await wait_until(lambda: daemon.desks.list_active()[0].watcher.home is not None, 5)
     daemon.stop()
@@ -91,24 +93,24 @@ async def test_an_inbox_is_watched_though_its_mount_cannot_be_journaled(house: H
 
 
 async def test_status_shows_what_happened_while_the_journal_was_locked(
-    house: Harness, monkeypatch: pytest.MonkeyPatch
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("picwish_watchd.reporting.status_report._AGAIN", 0.1)
-    house.inbox.rmdir()
-    house.rule = {"rescan_interval": "100ms"}
-    daemon = Daemon(house.load_config(), KEY)
+    harness.inbox.rmdir()
+    harness.rule = {"rescan_interval": "100ms"}
+    daemon = Daemon(harness.load_config(), KEY)
     running = asyncio.create_task(daemon.run())
-    await wait_until(lambda: "No such file" in house.daemon_report())
-    with lock_journal(house):
-        house.inbox.mkdir()
+    await wait_until(lambda: "No such file" in harness.daemon_report())
+    with lock_journal(harness):
+        harness.inbox.mkdir()
         await wait_until(lambda: all(desk.is_watching for desk in daemon.desks.list_active()), 5)
-    await wait_until(lambda: '"watching": true' in house.daemon_report(), 5)
+    await wait_until(lambda: '"watching": true' in harness.daemon_report(), 5)
     daemon.stop()
     await running
 
 
 async def test_a_journal_outage_is_logged_once_and_so_is_its_end(
-    house: Harness, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    harness: Harness, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     tries, locked_within = list[int](), locks._locked_within
 
@@ -116,20 +118,20 @@ async def test_a_journal_outage_is_logged_once_and_so_is_its_end(
         tries.append(fd)
         return locked_within(fd, seconds)
 
-    daemon = Daemon(house.load_config(), KEY)
+    daemon = Daemon(harness.load_config(), KEY)
     running = asyncio.create_task(daemon.run())
-    await wait_until(lambda: '"watching": true' in house.daemon_report())
+    await wait_until(lambda: '"watching": true' in harness.daemon_report())
     told = ""
     for number in range(2):
         monkeypatch.setattr(locks, "_locked_within", counted)
-        with lock_journal(house):
+        with lock_journal(harness):
             del tries[:]
             for name in range(3):
-                house.drop_file(f"{number}-{name}.jpg", seed=3 * number + name)
+                harness.drop_file(f"{number}-{name}.jpg", seed=3 * number + name)
                 await wait_until(lambda: len(tries) > 2 * (name + 1))  # noqa: B023 - awaited here
         monkeypatch.setattr(locks, "_locked_within", locked_within)
         told += capsys.readouterr().out
-        await wait_until(lambda: len(house.jobs(State.DONE)) == 3 * (number + 1))  # noqa: B023 - awaited here
+        await wait_until(lambda: len(harness.jobs(State.DONE)) == 3 * (number + 1))  # noqa: B023 - awaited here
 
         def goes_on() -> bool:
             nonlocal told

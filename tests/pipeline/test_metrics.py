@@ -20,13 +20,13 @@ from picwish_watchd.fs import hang_guard
 from picwish_watchd.job import State
 from picwish_watchd.metrics import outbox_probe
 from picwish_watchd.simulator import Fault, Reply, Reset
-from tests.support.asking import HttpReply, free_port, get
-from tests.support.house import KEY, Harness, wait_until
-from tests.support.mounting import hanging_mount
+from tests.support.harness import KEY, Harness, wait_until
+from tests.support.http_client import HttpReply, free_port, get
+from tests.support.mounts import hanging_mount
 
 
 @pytest.fixture(autouse=True)
-def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def _short_intervals(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same waits, of hundredths of a second."""
     monkeypatch.setattr("picwish_watchd.metrics.http_server._TURN", 0.01)
     monkeypatch.setattr(daemon, "_LOOK", 0.05)
@@ -35,11 +35,11 @@ def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 class MonitoredDaemon:
     """A daemon that serves, and who asks it."""
 
-    def __init__(self, house: Harness, http: dict[str, Any]) -> None:
+    def __init__(self, harness: Harness, http: dict[str, Any]) -> None:
         self.port = free_port()
-        self.house = house
+        self.house = harness
         self.configure_http(**http)
-        self.daemon = Daemon(house.load_config(), KEY, reload=self._load)
+        self.daemon = Daemon(harness.load_config(), KEY, reload=self._load)
 
     def configure_http(self, port: int = 0, **http: Any) -> None:
         """What the configuration says from now on."""
@@ -66,9 +66,9 @@ class MonitoredDaemon:
 
 
 @asynccontextmanager
-async def run_monitored_daemon(house: Harness, **http: Any) -> AsyncIterator[MonitoredDaemon]:
+async def run_monitored_daemon(harness: Harness, **http: Any) -> AsyncIterator[MonitoredDaemon]:
     """While it runs, from its first walk on."""
-    it = MonitoredDaemon(house, http)
+    it = MonitoredDaemon(harness, http)
     running = asyncio.create_task(it.daemon.run())
     try:
         await wait_until(lambda: running.done() or (hasattr(it.daemon, "desks") and it.daemon.desks.has_scanned_all))
@@ -78,14 +78,14 @@ async def run_monitored_daemon(house: Harness, **http: Any) -> AsyncIterator[Mon
         await running
 
 
-async def test_done_jobs_and_credits_are_counted_across_a_restart(house: Harness) -> None:
-    house.top_level["budget"] = {"per_day": 100, "per_month": 1000}
-    house.rule = {"settle_timeout": "10ms"}
+async def test_done_jobs_and_credits_are_counted_across_a_restart(harness: Harness) -> None:
+    harness.top_level["budget"] = {"per_day": 100, "per_month": 1000}
+    harness.rule = {"settle_timeout": "10ms"}
     for number in range(2):
-        house.drop_file(f"{number}.jpg", seed=number)
-    house.drop_file("text.jpg", b"no picture at all" * 50)
-    async with run_monitored_daemon(house) as it:
-        await wait_until(lambda: len(house.jobs(State.DONE, State.REJECTED)) == 3)
+        harness.drop_file(f"{number}.jpg", seed=number)
+    harness.drop_file("text.jpg", b"no picture at all" * 50)
+    async with run_monitored_daemon(harness) as it:
+        await wait_until(lambda: len(harness.jobs(State.DONE, State.REJECTED)) == 3)
         await it.wait_until_healthy()
         told = await it.samples()
     assert told["picwish_watchd_jobs", "scans", "done"] == 2
@@ -100,23 +100,23 @@ async def test_done_jobs_and_credits_are_counted_across_a_restart(house: Harness
     assert told["picwish_watchd_walk_duration_seconds_count", "scans"] >= 1
     assert told["picwish_watchd_inbox_watched", "scans"] == 1
     assert sum(number for (name, *_), number in told.items() if name == "picwish_watchd_gate_closed") == 0
-    async with run_monitored_daemon(house) as it:
+    async with run_monitored_daemon(harness) as it:
         again = await it.samples()
     kept = ("picwish_watchd_jobs", "picwish_watchd_credits_spent_total", "picwish_watchd_used_credits")
     assert [again[key] for key in again if key[0] in kept] == [told[key] for key in told if key[0] in kept]
     assert ("picwish_watchd_requests_total", "200", "create") not in again
 
 
-async def test_requests_are_counted_by_outcome(house: Harness) -> None:
-    script = house.simulator.script
+async def test_requests_are_counted_by_outcome(harness: Harness) -> None:
+    script = harness.simulator.script
     at_once = {"Retry-After": "0"}
     script.add(Fault("create", Reply(429, headers=at_once)))
     # the first query is the probe of the start
     script.add(Fault("query", Reply(200, b'{"status": 429, "message": "slow down", "data": {}}', at_once), nth=2))
     script.add(Fault("download", Reset()))
-    house.drop_file("a.jpg")
-    async with run_monitored_daemon(house) as it:
-        await wait_until(lambda: len(house.jobs(State.DONE)) == 1)
+    harness.drop_file("a.jpg")
+    async with run_monitored_daemon(harness) as it:
+        await wait_until(lambda: len(harness.jobs(State.DONE)) == 1)
         told = await it.samples()
     assert told["picwish_watchd_requests_total", "429", "create"] == 1
     assert told["picwish_watchd_requests_total", "200", "create"] == 1
@@ -126,33 +126,33 @@ async def test_requests_are_counted_by_outcome(house: Harness) -> None:
     assert told["picwish_watchd_rate_limited_total",] == 2
 
 
-async def test_health_names_all_troubles_and_recovers_once_they_are_fixed(house: Harness) -> None:
-    house.top_level["budget"] = {"burst": {"images": 1, "per": "1h"}}
-    house.more_rules = [
+async def test_health_names_all_troubles_and_recovers_once_they_are_fixed(harness: Harness) -> None:
+    harness.top_level["budget"] = {"burst": {"images": 1, "per": "1h"}}
+    harness.more_rules = [
         {"name": "late", "inbox": "late", "rescan_interval": "50ms"},
         {"name": "unmade", "inbox": "well", "outbox": "nas/outbox"},
     ]
-    (house.root / "well").mkdir()
+    (harness.root / "well").mkdir()
     for number in range(3):
-        house.drop_file(f"{number}.jpg", seed=number)
-    async with run_monitored_daemon(house) as it:
-        await wait_until(lambda: len(house.jobs(State.DONE)) == 1 and len(house.jobs()) == 3)
+        harness.drop_file(f"{number}.jpg", seed=number)
+    async with run_monitored_daemon(harness) as it:
+        await wait_until(lambda: len(harness.jobs(State.DONE)) == 1 and len(harness.jobs()) == 3)
         assert await it.health_reasons() == {("inbox_away", "late"), ("outbox_away", "unmade"), ("burst", "scans")}
         assert (await it.samples())["picwish_watchd_inbox_away", "late"] == 1
         assert (await it.samples())["picwish_watchd_flood_jobs", "scans"] == 2
-        assert not (house.root / "nas").exists()
-        (house.root / "nas").mkdir()
-        (house.root / "late").mkdir()
+        assert not (harness.root / "nas").exists()
+        (harness.root / "nas").mkdir()
+        (harness.root / "late").mkdir()
         it.daemon.context.journal.approve("scans", [])
         it.daemon.context.wakeups.submit.notify()
         await it.wait_until_healthy()
 
 
-async def test_health_reports_a_closed_gate_with_its_code(house: Harness) -> None:
+async def test_health_reports_a_closed_gate_with_its_code(harness: Harness) -> None:
     for operation in ("create", "query"):
-        house.simulator.script.add(Fault(operation, Reply(401), times=1000))
-    house.drop_file("a.jpg")
-    async with run_monitored_daemon(house) as it:
+        harness.simulator.script.add(Fault(operation, Reply(401), times=1000))
+    harness.drop_file("a.jpg")
+    async with run_monitored_daemon(harness) as it:
         await wait_until(lambda: it.daemon.gate.why_not_submitting is not None)
         assert await it.health_reasons() == {("unauthorized", None)}
         told = await it.samples()
@@ -162,29 +162,29 @@ async def test_health_reports_a_closed_gate_with_its_code(house: Harness) -> Non
 
 
 async def test_a_hanging_outbox_blocks_one_thread_however_often_it_is_probed(
-    house: Harness, monkeypatch: pytest.MonkeyPatch
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for room, name in ((outbox_probe, "_PATIENCE"), (hang_guard, "HANG_TIMEOUT")):
         monkeypatch.setattr(room, name, 0.1)
-    (house.root / "nas").mkdir()
-    (house.root / "well").mkdir()
-    house.more_rules = [{"name": "to", "inbox": "well", "outbox": "nas/out"}]
-    with hanging_mount(house.root / "nas"):
-        async with run_monitored_daemon(house) as it:
+    (harness.root / "nas").mkdir()
+    (harness.root / "well").mkdir()
+    harness.more_rules = [{"name": "to", "inbox": "well", "outbox": "nas/out"}]
+    with hanging_mount(harness.root / "nas"):
+        async with run_monitored_daemon(harness) as it:
             for _ in range(3):
                 assert await it.health_reasons() == {("outbox_away", "to")}
             assert sum(thread.name.startswith("look-") for thread in threading.enumerate()) == 1
 
 
 async def test_a_taken_port_blocks_no_images_and_is_served_once_free(
-    house: Harness, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    harness: Harness, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("picwish_watchd.metrics.exporter._AGAIN", 0.02)
-    house.drop_file("a.jpg")
+    harness.drop_file("a.jpg")
     port = free_port()
     with socket.create_server(("127.0.0.1", port)) as other:
-        async with run_monitored_daemon(house, port=port) as it:
-            await wait_until(lambda: len(house.jobs(State.DONE)) == 1)
+        async with run_monitored_daemon(harness, port=port) as it:
+            await wait_until(lambda: len(harness.jobs(State.DONE)) == 1)
             told = capsys.readouterr().out
             assert told.count("http.refused") == 1
             assert "cannot be listened on: Address already in use; neither metrics nor health are served" in told
@@ -195,52 +195,52 @@ async def test_a_taken_port_blocks_no_images_and_is_served_once_free(
 
 
 async def test_a_token_file_missing_at_a_reload_is_waited_for(
-    house: Harness, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    harness: Harness, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("picwish_watchd.metrics.exporter._AGAIN", 0.02)
-    async with run_monitored_daemon(house) as it:
-        del house.top_level["http"]
+    async with run_monitored_daemon(harness) as it:
+        del harness.top_level["http"]
         it.daemon.reload()
         moved = free_port()
         it.configure_http(moved, token_file="token")
         it.daemon.reload()
         assert "tried again by itself" in capsys.readouterr().out
-        token = house.root / "fresh"
+        token = harness.root / "fresh"
         token.write_text("s3cret\n")
         token.chmod(0o600)
-        token.rename(house.root / "token")
+        token.rename(harness.root / "token")
         await wait_until(lambda: "http.listening" in capsys.readouterr().out)
         assert (await it.get("/healthz", port=moved)).status == 401
         assert (await it.get("/healthz", port=moved, Authorization="Bearer s3cret")).status == 200
 
 
 async def test_check_reports_a_taken_address_unless_the_daemon_holds_it(
-    house: Harness, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    harness: Harness, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PICWISH_API_KEY", KEY)
     port = free_port()
-    house.top_level["http"] = {"listen": f"127.0.0.1:{port}"}
-    words = ["check", "-c", str(house.write_config())]
+    harness.top_level["http"] = {"listen": f"127.0.0.1:{port}"}
+    words = ["check", "-c", str(harness.write_config())]
     assert await asyncio.to_thread(main, words) == 0
     assert f"ok    address of http: 127.0.0.1:{port} can be listened on" in capsys.readouterr().out
     with socket.create_server(("127.0.0.1", port)):
         assert await asyncio.to_thread(main, words) == 1
         assert f"FAIL  http.listen: 127.0.0.1:{port} cannot be listened on: Address" in capsys.readouterr().out
-    async with run_monitored_daemon(house, port=port):
-        assert await asyncio.to_thread(main, ["check", "-c", str(house.write_config())]) == 0
+    async with run_monitored_daemon(harness, port=port):
+        assert await asyncio.to_thread(main, ["check", "-c", str(harness.write_config())]) == 0
         assert "address of http" not in capsys.readouterr().out
 
 
-async def test_a_token_that_others_can_read_is_a_wrong_configuration_at_start(house: Harness) -> None:
-    (house.root / "token").write_text("s3cret")
-    house.top_level["http"] = {"listen": "127.0.0.1:0", "token_file": "token"}
+async def test_a_token_that_others_can_read_is_a_wrong_configuration_at_start(harness: Harness) -> None:
+    (harness.root / "token").write_text("s3cret")
+    harness.top_level["http"] = {"listen": "127.0.0.1:0", "token_file": "token"}
     with pytest.raises(ConfigError, match="can be read by others") as caught:
-        await Daemon(house.load_config(), KEY).run()
+        await Daemon(harness.load_config(), KEY).run()
     assert caught.value.exit_code == 78
 
 
-async def test_a_stuck_loop_is_unhealthy_before_the_watchdog_fires(house: Harness) -> None:
-    async with run_monitored_daemon(house) as it:
+async def test_a_stuck_loop_is_unhealthy_before_the_watchdog_fires(harness: Harness) -> None:
+    async with run_monitored_daemon(harness) as it:
         await it.wait_until_healthy()
         it.daemon.context.heartbeat.beat("polish", within=-60)
         async with asyncio.timeout(20):
@@ -253,12 +253,12 @@ async def test_a_stuck_loop_is_unhealthy_before_the_watchdog_fires(house: Harnes
 
 
 async def test_a_reload_moves_the_server_or_leaves_it_where_it_was(
-    house: Harness, capsys: pytest.CaptureFixture[str]
+    harness: Harness, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    token = house.root / "token"
+    token = harness.root / "token"
     token.write_text("s3cret\n")
     token.chmod(0o600)
-    async with run_monitored_daemon(house) as it:
+    async with run_monitored_daemon(harness) as it:
         with socket.create_server(("127.0.0.1", 0)) as other:
             it.configure_http(other.getsockname()[1])
             it.daemon.reload()
@@ -278,17 +278,17 @@ async def test_a_reload_moves_the_server_or_leaves_it_where_it_was(
         assert (await it.get("/healthz", port=moved)).status == 200
         with pytest.raises(OSError):
             await it.get("/healthz")
-        del house.top_level["http"]
+        del harness.top_level["http"]
         it.daemon.reload()
         with pytest.raises(OSError):
             await it.get("/healthz", port=moved)
 
 
-async def test_a_journal_removed_at_run_time_is_reported_until_the_end(house: Harness, tmp_path: Path) -> None:
-    async with run_monitored_daemon(house) as it:
+async def test_a_journal_removed_at_run_time_is_reported_until_the_end(harness: Harness, tmp_path: Path) -> None:
+    async with run_monitored_daemon(harness) as it:
         away = tmp_path / "away.db"
-        house.journal.rename(away)
+        harness.journal.rename(away)
         assert ("journal", None) in await it.health_reasons()
         assert (await it.samples())["picwish_watchd_journal_up",] == 0
-        away.rename(house.journal)
+        away.rename(harness.journal)
         await it.wait_until_healthy()

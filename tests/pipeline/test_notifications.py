@@ -17,12 +17,12 @@ from picwish_watchd.daemon.daemon import Daemon
 from picwish_watchd.job import State
 from picwish_watchd.notify.state_file import place_of
 from picwish_watchd.simulator import Fault, Reset
-from tests.support.ears import MailServer, WebhookReceiver, write_program
-from tests.support.house import KEY, DaemonProcess, Harness, wait_until
+from tests.support.fake_receivers import MailServer, WebhookReceiver, write_program
+from tests.support.harness import KEY, DaemonProcess, Harness, wait_until
 
 
-def run_notify(house: Harness, *entries: dict[str, Any]) -> None:
-    house.top_level = {**house.top_level, "notify": list(entries)}
+def run_notify(harness: Harness, *entries: dict[str, Any]) -> None:
+    harness.top_level = {**harness.top_level, "notify": list(entries)}
 
 
 def webhook_config(hook: WebhookReceiver, **more: Any) -> dict[str, Any]:
@@ -30,7 +30,7 @@ def webhook_config(hook: WebhookReceiver, **more: Any) -> dict[str, Any]:
 
 
 @pytest.fixture
-def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+def fast_polling(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is looked at once a second or once a minute is looked at all the time."""
     monkeypatch.setattr("picwish_watchd.notify.dispatcher._LOOK", 0.05)
     monkeypatch.setattr("picwish_watchd.notify.alert_lifecycle.PATIENCE", 0.1)
@@ -38,18 +38,18 @@ def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("picwish_watchd.notify.alerts._COUNT", 0.1)
 
 
-async def test_a_run_notifies_of_held_and_rejected_images_before_it_ends(house: Harness, tmp_path: Path) -> None:
-    house.rule = {"settle_timeout": "100ms"}
-    house.api = {"qps": 10}
+async def test_a_run_notifies_of_held_and_rejected_images_before_it_ends(harness: Harness, tmp_path: Path) -> None:
+    harness.rule = {"settle_timeout": "100ms"}
+    harness.api = {"qps": 10}
     tell = write_program(tmp_path, "open(FOLDER + '/told', 'a').write(os.environ['PICWISH_SUBJECT'] + '\\n')")
     with WebhookReceiver() as hook, MailServer() as post:
         mail = {"to": "email", "server": "127.0.0.1", "port": post.port, "security": "none"}
         mail |= {"sender": "watchd@studio.example", "recipients": ["ada@studio.example"], "events": ["held"]}
-        run_notify(house, webhook_config(hook), mail, {"to": "command", "run": [str(tell)], "events": ["rejected"]})
-        house.simulator.script.add(Fault("create", Reset(at="work")))
-        house.drop_file("Müller\nBcc: eve@example.org.jpg", seed=1)
-        house.drop_file("notes.jpg", b"no picture at all" * 50)
-        assert await house.run_once() == 1
+        run_notify(harness, webhook_config(hook), mail, {"to": "command", "run": [str(tell)], "events": ["rejected"]})
+        harness.simulator.script.add(Fault("create", Reset(at="work")))
+        harness.drop_file("Müller\nBcc: eve@example.org.jpg", seed=1)
+        harness.drop_file("notes.jpg", b"no picture at all" * 50)
+        assert await harness.run_once() == 1
         subjects = sorted(hook.subjects())
         assert subjects == ["Müller\\nBcc: eve@example.org.jpg is held", "notes.jpg is refused"]
         [mailed] = post.mails
@@ -57,78 +57,78 @@ async def test_a_run_notifies_of_held_and_rejected_images_before_it_ends(house: 
     assert mailed.message["Bcc"] is None
     assert "`picwish-watchd retry 1`" in mailed.message.get_content()
     assert (tmp_path / "told").read_text() == "notes.jpg is refused\n"
-    waiting = json.loads(place_of(house.journal).read_text())["waiting"]
+    waiting = json.loads(place_of(harness.journal).read_text())["waiting"]
     assert waiting == []
 
 
 @pytest.mark.parametrize("trouble", ["hangs", "is gone", "refuses", "is killed"])
-async def test_a_failing_notifier_delays_no_image(house: Harness, tmp_path: Path, trouble: str) -> None:
-    house.rule = {"settle_timeout": "100ms"}
+async def test_a_failing_notifier_delays_no_image(harness: Harness, tmp_path: Path, trouble: str) -> None:
+    harness.rule = {"settle_timeout": "100ms"}
     body = {"hangs": "time.sleep(20)", "is killed": "os.kill(os.getpid(), 9)"}.get(trouble, "")
     with WebhookReceiver(*[500] * 99) as hook:
         entry = webhook_config(hook) if trouble == "refuses" else webhook_config(hook) | {"url": "http://127.0.0.1:9/"}
         if body:
             entry = {"to": "command", "run": [str(write_program(tmp_path, body))], "timeout": "300ms"}
-        run_notify(house, entry)
+        run_notify(harness, entry)
         for number in range(4):
-            house.drop_file(f"{number}.jpg", seed=number)
-        house.drop_file("notes.jpg", b"no picture at all" * 50)
+            harness.drop_file(f"{number}.jpg", seed=number)
+        harness.drop_file("notes.jpg", b"no picture at all" * 50)
         began = time.monotonic()
-        assert await house.run_once() == 1
+        assert await harness.run_once() == 1
         assert time.monotonic() - began < 6
-    assert len(house.jobs(State.DONE)) == 4
-    [waiting] = json.loads(place_of(house.journal).read_text())["waiting"]
+    assert len(harness.jobs(State.DONE)) == 4
+    [waiting] = json.loads(place_of(harness.journal).read_text())["waiting"]
     assert waiting["notice"]["subject"] == "notes.jpg is refused", "it is told by the next run"
 
 
-async def test_a_stop_does_not_wait_long_for_a_message(house: Harness) -> None:
-    house.rule = {"settle_timeout": "100ms"}
+async def test_a_stop_does_not_wait_long_for_a_message(harness: Harness) -> None:
+    harness.rule = {"settle_timeout": "100ms"}
     with WebhookReceiver(pause=30) as hook:
-        run_notify(house, webhook_config(hook))
-        house.drop_file("notes.jpg", b"no picture at all" * 50)
-        process = DaemonProcess(house).start()
-        await wait_until(lambda: house.journal.exists() and house.jobs(State.REJECTED))
+        run_notify(harness, webhook_config(hook))
+        harness.drop_file("notes.jpg", b"no picture at all" * 50)
+        process = DaemonProcess(harness).start()
+        await wait_until(lambda: harness.journal.exists() and harness.jobs(State.REJECTED))
         process.child.send_signal(signal.SIGTERM)
         # it is told at once, for it might never run again
         await wait_until(lambda: hook.request_headers)
         process.child.send_signal(signal.SIGTERM)
         assert await process.wait_for_exit(4) == 0
-    assert json.loads(place_of(house.journal).read_text())["waiting"]
+    assert json.loads(place_of(harness.journal).read_text())["waiting"]
     assert "Traceback" not in process.errors.read_text()
     assert "very-secret" not in process.errors.read_text()
 
 
-async def test_a_reload_adds_a_notifier_that_reports_a_missing_inbox(house: Harness, hurried: None) -> None:
-    house.rule = {"rescan_interval": "200ms"}
-    daemon = Daemon(house.load_config(), KEY, reload=lambda: (house.load_config(), KEY))
+async def test_a_reload_adds_a_notifier_that_reports_a_missing_inbox(harness: Harness, fast_polling: None) -> None:
+    harness.rule = {"rescan_interval": "200ms"}
+    daemon = Daemon(harness.load_config(), KEY, reload=lambda: (harness.load_config(), KEY))
     running = asyncio.create_task(daemon.run())
     with WebhookReceiver() as hook:
-        await wait_until(lambda: "watching" in house.daemon_report())
-        run_notify(house, webhook_config(hook))
+        await wait_until(lambda: "watching" in harness.daemon_report())
+        run_notify(harness, webhook_config(hook))
         daemon.reload()
-        house.inbox.rename(house.root / "elsewhere")
+        harness.inbox.rename(harness.root / "elsewhere")
         await wait_until(lambda: len(hook.requests) == 1)
-        (house.root / "elsewhere").rename(house.inbox)
+        (harness.root / "elsewhere").rename(harness.inbox)
         await wait_until(lambda: len(hook.requests) == 2)
         daemon.stop()
         assert await running == 0
     gone, back = hook.requests
     assert (gone["event"], gone["folder"], gone["rule"], gone["over"]) == ("root_lost", "inbox", "scans", False)
-    assert str(house.inbox) in gone["text"]
+    assert str(harness.inbox) in gone["text"]
     assert back["subject"].startswith("The inbox of rule scans is back, after ")
     assert back["over"] is True
 
 
-async def test_a_missing_outbox_is_notified_though_nothing_is_due(house: Harness, hurried: None) -> None:
-    house.drop_file("a.jpg")
+async def test_a_missing_outbox_is_notified_though_nothing_is_due(harness: Harness, fast_polling: None) -> None:
+    harness.drop_file("a.jpg")
     with WebhookReceiver() as hook:
-        run_notify(house, webhook_config(hook))
-        daemon = Daemon(house.load_config(), KEY)
+        run_notify(harness, webhook_config(hook))
+        daemon = Daemon(harness.load_config(), KEY)
         running = asyncio.create_task(daemon.run())
-        await wait_until(lambda: house.journal.exists() and house.jobs(State.DONE))
-        house.outbox.rename(house.root / "elsewhere")
+        await wait_until(lambda: harness.journal.exists() and harness.jobs(State.DONE))
+        harness.outbox.rename(harness.root / "elsewhere")
         await wait_until(lambda: len(hook.requests) == 1)
-        (house.root / "elsewhere").rename(house.outbox)
+        (harness.root / "elsewhere").rename(harness.outbox)
         await wait_until(lambda: len(hook.requests) == 2)
         daemon.stop()
         assert await running == 0
@@ -137,13 +137,13 @@ async def test_a_missing_outbox_is_notified_though_nothing_is_due(house: Harness
     assert hook.requests[1]["subject"].startswith("The outbox of rule scans is back")
 
 
-async def test_a_waiting_flood_is_notified_with_its_cost(house: Harness, hurried: None) -> None:
-    house.top_level = {"budget": {"burst": {"images": 1, "per": "10m"}}}
+async def test_a_waiting_flood_is_notified_with_its_cost(harness: Harness, fast_polling: None) -> None:
+    harness.top_level = {"budget": {"burst": {"images": 1, "per": "10m"}}}
     for number in range(4):
-        house.drop_file(f"{number}.jpg", seed=number)
+        harness.drop_file(f"{number}.jpg", seed=number)
     with WebhookReceiver() as hook:
-        run_notify(house, webhook_config(hook))
-        daemon = Daemon(house.load_config(), KEY)
+        run_notify(harness, webhook_config(hook))
+        daemon = Daemon(harness.load_config(), KEY)
         running = asyncio.create_task(daemon.run())
         await wait_until(lambda: hook.requests)
         daemon.stop()
@@ -153,18 +153,18 @@ async def test_a_waiting_flood_is_notified_with_its_cost(house: Harness, hurried
 
 
 async def test_a_bug_in_notifications_ends_them_and_not_the_work(
-    house: Harness, monkeypatch: pytest.MonkeyPatch
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("picwish_watchd.notify.dispatcher.view_of", lambda *_: 1 / 0)
-    house.drop_file("a.jpg")
+    harness.drop_file("a.jpg")
     with WebhookReceiver() as hook:
-        run_notify(house, webhook_config(hook))
-        assert await house.run_once() == 0
+        run_notify(harness, webhook_config(hook))
+        assert await harness.run_once() == 0
     assert hook.requests == []
 
 
 @pytest.fixture
-def own_log() -> Iterator[None]:
+def restore_logging() -> Iterator[None]:
     """A command sets the log up for its process, which here is everybody's."""
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
@@ -175,7 +175,7 @@ def own_log() -> Iterator[None]:
 
 
 def test_notify_test_reports_the_result_of_each_channel(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], own_log: None
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], restore_logging: None
 ) -> None:
     config = tmp_path / "watchd.yaml"
     with WebhookReceiver() as hook:

@@ -6,14 +6,14 @@ from pathlib import Path
 from picwish_watchd.clock import Clock
 from picwish_watchd.job import ErrorCode, Problem, State
 from picwish_watchd.journal.writer import Journal
-from tests.support import forks
-from tests.unit.journal.journalkit import add_job, add_job_in_state
+from tests.support import fork_server
+from tests.unit.journal.job_factory import add_job, add_job_in_state
 
 
 def run_retry(folder: Path, *names: str, model: int = 0) -> subprocess.CompletedProcess[str]:
     settings = folder / "watchd.yaml"
     settings.write_text(f"journal: journal.db\nrules: [{{name: scans, inbox: in, outbox: out, type: {model}}}]\n")
-    return forks.run_fork("retry", *names, "-c", str(settings))
+    return fork_server.run_fork("retry", *names, "-c", str(settings))
 
 
 def test_a_job_named_twice_is_retried_once_and_that_is_fine(tmp_path: Path) -> None:

@@ -6,8 +6,8 @@ import pytest
 from PIL import Image
 
 from picwish_watchd.job import OriginalStatus, State
-from tests.support.house import Harness
-from tests.support.pictures import BASIC_KINDS, file_name
+from tests.support.harness import Harness
+from tests.support.sample_images import BASIC_KINDS, file_name
 
 NAMES = {
     "jpeg": "Ferien 2019/Größe.JPG",
@@ -28,14 +28,14 @@ def mean_colour(image: Image.Image) -> tuple[int, ...]:
 
 @pytest.mark.parametrize(("sync", "model", "return_type"), list(product((0, 1), (0, 1), (1, 2))))
 async def test_every_picture_comes_out_enlarged_and_belongs_to_its_source(
-    house: Harness, sync: int, model: int, return_type: int
+    harness: Harness, sync: int, model: int, return_type: int
 ) -> None:
-    house.rule = {"sync": sync, "type": model, "return_type": return_type}
-    sources = {house.drop_file(name, kind=kind): kind for kind, name in NAMES.items()}
+    harness.rule = {"sync": sync, "type": model, "return_type": return_type}
+    sources = {harness.drop_file(name, kind=kind): kind for kind, name in NAMES.items()}
 
-    assert await house.run_once() == 0
+    assert await harness.run_once() == 0
 
-    jobs = house.jobs()
+    jobs = harness.jobs()
     assert {job.state for job in jobs} == {State.DONE}
     assert {job.source for job in jobs} == set(sources)
     for job in jobs:
@@ -44,108 +44,108 @@ async def test_every_picture_comes_out_enlarged_and_belongs_to_its_source(
             assert after.size == (before.width * 2, before.height * 2)
             near = zip(mean_colour(after), mean_colour(before), strict=True)
             assert all(abs(a - b) <= 12 for a, b in near), f"{job.output} is not the picture of {job.source}"
-        assert job.output.parent.relative_to(house.outbox) == job.relative.parent
+        assert job.output.parent.relative_to(harness.outbox) == job.relative.parent
         assert job.credits == (5, 4)[model]
-    assert sum(job.credits for job in jobs) == house.simulator.credits_used
-    assert house.count_creates() == len(sources)
+    assert sum(job.credits for job in jobs) == harness.simulator.credits_used
+    assert harness.count_creates() == len(sources)
 
 
-async def test_a_second_run_buys_nothing(house: Harness) -> None:
+async def test_a_second_run_buys_nothing(harness: Harness) -> None:
     for number, kind in enumerate(BASIC_KINDS):
-        house.drop_file(file_name(kind), seed=number)
-    assert await house.run_once() == 0
-    assert await house.run_once() == 0
-    assert house.count_creates() == len(BASIC_KINDS)
+        harness.drop_file(file_name(kind), seed=number)
+    assert await harness.run_once() == 0
+    assert await harness.run_once() == 0
+    assert harness.count_creates() == len(BASIC_KINDS)
 
 
-async def test_a_touched_file_is_not_bought_again(house: Harness) -> None:
-    path = house.drop_file("a.jpg")
-    await house.run_once()
+async def test_a_touched_file_is_not_bought_again(harness: Harness) -> None:
+    path = harness.drop_file("a.jpg")
+    await harness.run_once()
     path.touch()
-    assert await house.run_once() == 0
-    assert house.count_creates() == 1
+    assert await harness.run_once() == 0
+    assert harness.count_creates() == 1
 
 
-async def test_a_file_that_was_replaced_is_a_new_job(house: Harness) -> None:
-    house.drop_file("a.jpg", seed=1)
-    await house.run_once()
-    house.drop_file("a.jpg", seed=2)
-    assert await house.run_once() == 0
-    assert house.count_creates() == 2
-    assert house.results() == {"a.jpg", "a-1.jpg"}
+async def test_a_file_that_was_replaced_is_a_new_job(harness: Harness) -> None:
+    harness.drop_file("a.jpg", seed=1)
+    await harness.run_once()
+    harness.drop_file("a.jpg", seed=2)
+    assert await harness.run_once() == 0
+    assert harness.count_creates() == 2
+    assert harness.results() == {"a.jpg", "a-1.jpg"}
 
 
-async def test_originals_are_moved_to_the_archive_with_their_folders(house: Harness) -> None:
-    house.rule = {"on_success": "move", "archive": "archive"}
-    source = house.drop_file("box 1/a.jpg")
+async def test_originals_are_moved_to_the_archive_with_their_folders(harness: Harness) -> None:
+    harness.rule = {"on_success": "move", "archive": "archive"}
+    source = harness.drop_file("box 1/a.jpg")
     data = source.read_bytes()
-    assert await house.run_once() == 0
+    assert await harness.run_once() == 0
     assert not source.exists()
-    assert (house.root / "archive/box 1/a.jpg").read_bytes() == data
-    assert house.job("box 1/a.jpg").original is OriginalStatus.MOVED
+    assert (harness.root / "archive/box 1/a.jpg").read_bytes() == data
+    assert harness.job("box 1/a.jpg").original is OriginalStatus.MOVED
 
 
-async def test_originals_are_deleted_only_after_their_result_is_published(house: Harness) -> None:
-    house.rule = {"on_success": "delete"}
-    source = house.drop_file("a.jpg")
-    assert await house.run_once() == 0
+async def test_originals_are_deleted_only_after_their_result_is_published(harness: Harness) -> None:
+    harness.rule = {"on_success": "delete"}
+    source = harness.drop_file("a.jpg")
+    assert await harness.run_once() == 0
     assert not source.exists()
-    assert house.results() == {"a.jpg"}
+    assert harness.results() == {"a.jpg"}
 
 
-async def test_a_sidecar_holds_job_and_answer_but_no_url(house: Harness) -> None:
-    house.rule = {"sidecar": True, "file_mode": "0640"}
-    house.drop_file("a.jpg")
-    assert await house.run_once() == 0
-    text = (house.outbox / "a.jpg.json").read_text()
-    assert (house.job("a.jpg").task_id or "no task") in text
+async def test_a_sidecar_holds_job_and_answer_but_no_url(harness: Harness) -> None:
+    harness.rule = {"sidecar": True, "file_mode": "0640"}
+    harness.drop_file("a.jpg")
+    assert await harness.run_once() == 0
+    text = (harness.outbox / "a.jpg.json").read_text()
+    assert (harness.job("a.jpg").task_id or "no task") in text
     assert "Signature" not in text
     assert "http" not in text
-    assert (house.outbox / "a.jpg").stat().st_mode & 0o777 == 0o640
-    assert (house.outbox / "a.jpg.json").stat().st_mode & 0o777 == 0o640
+    assert (harness.outbox / "a.jpg").stat().st_mode & 0o777 == 0o640
+    assert (harness.outbox / "a.jpg.json").stat().st_mode & 0o777 == 0o640
 
 
-async def test_names_follow_the_template(house: Harness) -> None:
-    house.rule = {"filename": "{rule}/{stem}_{width}x{height}_{type}.{ext}"}
-    house.drop_file("sub/a.JPG")
-    assert await house.run_once() == 0
-    assert house.results() == {"sub/scans/a_192x128_0.JPG"}
+async def test_names_follow_the_template(harness: Harness) -> None:
+    harness.rule = {"filename": "{rule}/{stem}_{width}x{height}_{type}.{ext}"}
+    harness.drop_file("sub/a.JPG")
+    assert await harness.run_once() == 0
+    assert harness.results() == {"sub/scans/a_192x128_0.JPG"}
 
 
-async def test_two_sources_of_one_name_get_two_results(house: Harness) -> None:
-    house.drop_file("a.bmp", kind="bmp")
-    house.drop_file("a.png", kind="png")
-    assert await house.run_once() == 0
-    assert house.results() == {"a.png", "a-1.png"}
+async def test_two_sources_of_one_name_get_two_results(harness: Harness) -> None:
+    harness.drop_file("a.bmp", kind="bmp")
+    harness.drop_file("a.png", kind="png")
+    assert await harness.run_once() == 0
+    assert harness.results() == {"a.png", "a-1.png"}
 
 
-async def test_overwrite_replaces_a_strangers_file_but_never_another_sources_result(house: Harness) -> None:
-    house.rule = {"if_exists": "overwrite"}
-    house.outbox.mkdir()
-    (house.outbox / "a.png").write_bytes(b"old")
-    house.drop_file("a.bmp", kind="bmp")
-    house.drop_file("a.png", kind="png")
-    assert await house.run_once() == 0
-    assert house.results() == {"a.png", "a-1.png"}
-    assert {job.output for job in house.jobs()} == {house.outbox / "a.png", house.outbox / "a-1.png"}
+async def test_overwrite_replaces_a_strangers_file_but_never_another_sources_result(harness: Harness) -> None:
+    harness.rule = {"if_exists": "overwrite"}
+    harness.outbox.mkdir()
+    (harness.outbox / "a.png").write_bytes(b"old")
+    harness.drop_file("a.bmp", kind="bmp")
+    harness.drop_file("a.png", kind="png")
+    assert await harness.run_once() == 0
+    assert harness.results() == {"a.png", "a-1.png"}
+    assert {job.output for job in harness.jobs()} == {harness.outbox / "a.png", harness.outbox / "a-1.png"}
 
 
-async def test_skip_checks_the_outbox_before_it_pays(house: Harness) -> None:
-    house.rule = {"if_exists": "skip"}
-    house.outbox.mkdir()
-    house.outbox.joinpath("a.PNG").write_bytes(house.drop_file("other.png", kind="png").read_bytes())
-    house.drop_file("a.jpg")
-    assert await house.run_once() == 0
-    job = house.job("a.jpg")
-    assert (job.state, job.credits, job.output) == (State.DONE, 0, house.outbox / "a.PNG")
-    assert house.count_creates() == 1
+async def test_skip_checks_the_outbox_before_it_pays(harness: Harness) -> None:
+    harness.rule = {"if_exists": "skip"}
+    harness.outbox.mkdir()
+    harness.outbox.joinpath("a.PNG").write_bytes(harness.drop_file("other.png", kind="png").read_bytes())
+    harness.drop_file("a.jpg")
+    assert await harness.run_once() == 0
+    job = harness.job("a.jpg")
+    assert (job.state, job.credits, job.output) == (State.DONE, 0, harness.outbox / "a.PNG")
+    assert harness.count_creates() == 1
 
 
-async def test_a_link_file_is_submitted_by_its_address(house: Harness) -> None:
+async def test_a_link_file_is_submitted_by_its_address(harness: Harness) -> None:
     address = "https://pictures.example/harbour%20view.jpg"
-    house.simulator.remote_images[address] = house.drop_file("other.jpg").read_bytes()
-    (house.inbox / "harbour.url").write_text(f"[InternetShortcut]\r\nURL={address}\r\n")
-    house.rule = {"include": ["*.url", "*.webloc"]}
-    assert await house.run_once() == 0
-    assert house.results() == {"harbour.jpg"}
-    assert house.job("harbour.url").url == address
+    harness.simulator.remote_images[address] = harness.drop_file("other.jpg").read_bytes()
+    (harness.inbox / "harbour.url").write_text(f"[InternetShortcut]\r\nURL={address}\r\n")
+    harness.rule = {"include": ["*.url", "*.webloc"]}
+    assert await harness.run_once() == 0
+    assert harness.results() == {"harbour.jpg"}
+    assert harness.job("harbour.url").url == address

@@ -44,14 +44,14 @@ from picwish_watchd.simulator import (
     redirect,
 )
 from picwish_watchd.simulator.faults import Action
-from tests.support.clock import FakeClock
-from tests.support.house import KEY, DaemonProcess, Harness, wait_until
+from tests.support.fake_clock import FakeClock
+from tests.support.harness import KEY, DaemonProcess, Harness, wait_until
 
 
 @pytest.fixture
-async def context(house: Harness) -> AsyncIterator[StepContext]:
+async def context(harness: Harness) -> AsyncIterator[StepContext]:
     """The parts as the daemon puts them together, with nothing running."""
-    config = house.load_config()
+    config = harness.load_config()
     journal = Journal.open_for_writing(config.journal, Clock())
     spool = Spool(spool_folder(config.journal))
     spool.ensure_folder()
@@ -74,10 +74,10 @@ def queue_job(context: StepContext, rule: str, name: str) -> int:
     return context.journal.add([new])[0]
 
 
-async def test_higher_priority_goes_first_and_equals_take_turns(house: Harness) -> None:
-    (house.root / "state").mkdir()
-    house.more_rules = [{"name": "b", "inbox": "b", "priority": 5}, {"name": "c", "inbox": "c"}]
-    config = house.load_config()
+async def test_higher_priority_goes_first_and_equals_take_turns(harness: Harness) -> None:
+    (harness.root / "state").mkdir()
+    harness.more_rules = [{"name": "b", "inbox": "b", "priority": 5}, {"name": "c", "inbox": "c"}]
+    config = harness.load_config()
     journal = Journal.open_for_writing(config.journal, Clock())
     async with PicwishClient(base_url=config.api.base_url, key=KEY, timeout=5) as client:
         spool = Spool(spool_folder(config.journal))
@@ -95,11 +95,11 @@ async def test_higher_priority_goes_first_and_equals_take_turns(house: Harness) 
     assert sorted(order[3:5]) == sorted(order[5:7]) == sorted(order[7:9]) == ["c", "scans"]
 
 
-async def test_a_rule_of_a_lower_priority_gets_a_turn_each_ten_minutes(house: Harness) -> None:
-    (house.root / "state").mkdir()
-    house.rule = {"priority": 9}
-    house.more_rules = [{"name": "low", "inbox": "low"}, {"name": "lower", "inbox": "lower", "priority": -1}]
-    config, clock = house.load_config(), FakeClock()
+async def test_a_rule_of_a_lower_priority_gets_a_turn_each_ten_minutes(harness: Harness) -> None:
+    (harness.root / "state").mkdir()
+    harness.rule = {"priority": 9}
+    harness.more_rules = [{"name": "low", "inbox": "low"}, {"name": "lower", "inbox": "lower", "priority": -1}]
+    config, clock = harness.load_config(), FakeClock()
     journal = Journal.open_for_writing(config.journal, clock)
     async with PicwishClient(base_url=config.api.base_url, key=KEY, timeout=5) as client:
         spool = Spool(spool_folder(config.journal))
@@ -127,11 +127,11 @@ async def test_a_rule_of_a_lower_priority_gets_a_turn_each_ten_minutes(house: Ha
 
 @pytest.mark.parametrize(("priority", "per_day"), [(0, 43), (0, 203), (2, 33), (-2, 40)])
 async def test_each_rule_buys_as_many_images_as_the_plan_predicted(
-    house: Harness, context: StepContext, priority: int, per_day: int
+    harness: Harness, context: StepContext, priority: int, per_day: int
 ) -> None:
-    house.top_level, house.rule = {"budget": {"per_day": per_day}}, {"priority": priority}
-    house.more_rules = [{"name": "hd", "inbox": "hd", "type": 1}]
-    context.config = house.load_config()
+    harness.top_level, harness.rule = {"budget": {"per_day": per_day}}, {"priority": priority}
+    harness.more_rules = [{"name": "hd", "inbox": "hd", "type": 1}]
+    context.config = harness.load_config()
     submit, _, _ = submit_next(context)
     for rule in ("scans", "hd"):
         for number in range(8):
@@ -165,10 +165,10 @@ async def test_a_closed_gate_or_too_many_pending_tasks_submit_nothing(context: S
 
 @pytest.mark.parametrize("news", ["the gate closes", "the daemon stops"])
 async def test_an_image_waiting_for_its_permit_is_not_sent_once_the_gate_closes(
-    house: Harness, context: StepContext, news: str
+    harness: Harness, context: StepContext, news: str
 ) -> None:
     """The last look before the intent: minutes of waiting may lie between it and the choice of the job."""
-    path, rule = house.drop_file("a.jpg"), context.config.rules[0]
+    path, rule = harness.drop_file("a.jpg"), context.config.rules[0]
     verdict = validate_file(path, context.config.api, rule, final=True)
     assert isinstance(verdict, ValidImage)
     context.journal.add([build_new_job(rule, path, verdict.stamp, verdict)])
@@ -185,8 +185,8 @@ async def test_an_image_waiting_for_its_permit_is_not_sent_once_the_gate_closes(
         granting = group.create_task(pacer.run())
         await sending
         granting.cancel()
-    assert house.job("a.jpg").state is State.QUEUED
-    assert house.count_creates() == 0
+    assert harness.job("a.jpg").state is State.QUEUED
+    assert harness.count_creates() == 0
 
 
 async def test_no_image_is_prepared_while_a_paid_result_is_urgent(context: StepContext) -> None:
@@ -207,17 +207,17 @@ async def test_no_image_is_prepared_while_a_paid_result_is_urgent(context: StepC
 
 
 @pytest.mark.parametrize(("sync", "sent"), [(0, 4), (1, 6)])
-async def test_few_images_are_sent_while_picwish_does_not_answer(house: Harness, sync: int, sent: int) -> None:
-    house.api, house.rule = {"qps": 0.8, "max_pending": 6}, {"sync": sync}
-    house.simulator.script.add(Fault("create", Hang(), times=99))
-    names = [house.drop_file(f"{number}.jpg", seed=number) for number in range(8)]
-    config = house.load_config()
+async def test_few_images_are_sent_while_picwish_does_not_answer(harness: Harness, sync: int, sent: int) -> None:
+    harness.api, harness.rule = {"qps": 0.8, "max_pending": 6}, {"sync": sync}
+    harness.simulator.script.add(Fault("create", Hang(), times=99))
+    names = [harness.drop_file(f"{number}.jpg", seed=number) for number in range(8)]
+    config = harness.load_config()
     journal = Journal.open_for_writing(config.journal, Clock())
     spool = Spool(spool_folder(config.journal))
     spool.ensure_folder()
     journal.add(
         [
-            NewJob("scans", name, Path(name.name), stamp_of(name.stat()), sha256=house.dropped[name], format="jpeg")
+            NewJob("scans", name, Path(name.name), stamp_of(name.stat()), sha256=harness.dropped[name], format="jpeg")
             for name in names
         ]
     )
@@ -229,9 +229,9 @@ async def test_few_images_are_sent_while_picwish_does_not_answer(house: Harness,
         collect = Collect(context, gate=gate, pacer=pacer)
         submit = Submit(context, gate=gate, pacer=pacer, budget=MemoryBudget(10**6), collect=collect)
         tasks = [asyncio.create_task(pacer.run()), asyncio.create_task(submit.run())]
-        await wait_until(lambda: house.count_creates() == sent)
+        await wait_until(lambda: harness.count_creates() == sent)
         await asyncio.sleep(0.3)
-        assert house.count_creates() == sent
+        assert harness.count_creates() == sent
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks)
@@ -253,28 +253,28 @@ DOUBTFUL_FAULTS: dict[str, Action] = {
 
 
 @pytest.mark.parametrize("fault", [name for name in DOUBTFUL_FAULTS if name != "silence"])
-async def test_a_doubtful_post_is_held_and_never_sent_again(house: Harness, fault: str) -> None:
-    house.simulator.script.add(Fault("create", DOUBTFUL_FAULTS[fault]))
-    house.drop_file("a.jpg")
-    assert await house.run_once() == 1
-    assert await house.run_once() == 1 or house.count_creates() == 1
-    job = house.job("a.jpg")
+async def test_a_doubtful_post_is_held_and_never_sent_again(harness: Harness, fault: str) -> None:
+    harness.simulator.script.add(Fault("create", DOUBTFUL_FAULTS[fault]))
+    harness.drop_file("a.jpg")
+    assert await harness.run_once() == 1
+    assert await harness.run_once() == 1 or harness.count_creates() == 1
+    job = harness.job("a.jpg")
     assert job.problem is not None
     assert (job.state, job.problem.code) == (State.HELD, ErrorCode.SUBMIT_OUTCOME_UNKNOWN)
     assert (job.credits, job.credits_in_doubt) == (0, 5)
-    assert house.count_creates() == 1
+    assert harness.count_creates() == 1
 
 
 @pytest.mark.parametrize("fault", ["reset after the body", "500", "no task_id"])
-async def test_at_least_once_sends_a_doubtful_image_again_and_counts_the_doubt(house: Harness, fault: str) -> None:
-    house.top_level = {"charging": "at-least-once"}
-    house.simulator.script.add(Fault("create", DOUBTFUL_FAULTS[fault]))
-    sha = house.dropped[house.drop_file("a.jpg")]
-    house.may_be_paid_twice.add(sha)
-    assert await house.run_once() == 0
-    job = house.job("a.jpg")
+async def test_at_least_once_sends_a_doubtful_image_again_and_counts_the_doubt(harness: Harness, fault: str) -> None:
+    harness.top_level = {"charging": "at-least-once"}
+    harness.simulator.script.add(Fault("create", DOUBTFUL_FAULTS[fault]))
+    sha = harness.dropped[harness.drop_file("a.jpg")]
+    harness.may_be_paid_twice.add(sha)
+    assert await harness.run_once() == 0
+    job = harness.job("a.jpg")
     assert (job.state, job.credits, job.credits_in_doubt) == (State.DONE, 5, 5)
-    assert house.count_creates() == 2
+    assert harness.count_creates() == 2
 
 
 FREE_FAULTS: dict[str, Action] = {
@@ -286,97 +286,97 @@ FREE_FAULTS: dict[str, Action] = {
 
 
 @pytest.mark.parametrize("fault", ["429", "503", "redirect"])
-async def test_a_provably_unaccepted_post_is_sent_again_for_free(house: Harness, fault: str) -> None:
-    house.simulator.script.add(Fault("create", FREE_FAULTS[fault], times=2))
-    house.drop_file("a.jpg")
-    assert await house.run_once() == 0
-    job = house.job("a.jpg")
+async def test_a_provably_unaccepted_post_is_sent_again_for_free(harness: Harness, fault: str) -> None:
+    harness.simulator.script.add(Fault("create", FREE_FAULTS[fault], times=2))
+    harness.drop_file("a.jpg")
+    assert await harness.run_once() == 0
+    job = harness.job("a.jpg")
     assert (job.state, job.credits, job.credits_in_doubt, job.attempts) == (State.DONE, 5, 0, 1)
-    assert house.count_creates() == 3
+    assert harness.count_creates() == 3
 
 
-async def test_a_503_with_retry_after_is_obeyed(house: Harness) -> None:
-    house.simulator.script.add(Fault("create", Reply(503, headers={"Retry-After": "2"})))
-    house.drop_file("a.jpg", seed=1)
-    daemon = asyncio.create_task(house.run_once())
-    await wait_until(lambda: "api_down" in house.daemon_report())
-    house.drop_file("b.jpg", seed=2)
+async def test_a_503_with_retry_after_is_obeyed(harness: Harness) -> None:
+    harness.simulator.script.add(Fault("create", Reply(503, headers={"Retry-After": "2"})))
+    harness.drop_file("a.jpg", seed=1)
+    daemon = asyncio.create_task(harness.run_once())
+    await wait_until(lambda: "api_down" in harness.daemon_report())
+    harness.drop_file("b.jpg", seed=2)
     assert await daemon == 0
-    refused, *others = [seen.received_at for seen in house.simulator.requests if seen.operation == "create"]
+    refused, *others = [seen.received_at for seen in harness.simulator.requests if seen.operation == "create"]
     assert len(others) == 2
     assert min(others) - refused >= 2.0, "no other image may try before, either"
 
 
-async def test_a_dead_api_leaves_the_jobs_queued_and_is_probed_with_free_queries(house: Harness) -> None:
-    house.simulator.break_down(refuse=True)
-    house.drop_file("a.jpg")
-    daemon = asyncio.create_task(house.run_once())
-    await wait_until(lambda: "api_down" in house.daemon_report() and house.jobs() != [])
-    assert house.jobs()[0].state is State.QUEUED
-    await house.simulator.repair()
+async def test_a_dead_api_leaves_the_jobs_queued_and_is_probed_with_free_queries(harness: Harness) -> None:
+    harness.simulator.break_down(refuse=True)
+    harness.drop_file("a.jpg")
+    daemon = asyncio.create_task(harness.run_once())
+    await wait_until(lambda: "api_down" in harness.daemon_report() and harness.jobs() != [])
+    assert harness.jobs()[0].state is State.QUEUED
+    await harness.simulator.repair()
     assert await daemon == 0
-    assert house.count_creates() == 1
+    assert harness.count_creates() == 1
 
 
-async def test_a_refused_key_stops_all_and_touches_no_job(house: Harness) -> None:
-    house.simulator.script.add(Fault("query", Reply(401), times=99))
-    house.simulator.script.add(Fault("create", Reply(401), times=99))
-    house.drop_file("a.jpg")
-    assert await house.run_once() == 1
-    job = house.job("a.jpg")
+async def test_a_refused_key_stops_all_and_touches_no_job(harness: Harness) -> None:
+    harness.simulator.script.add(Fault("query", Reply(401), times=99))
+    harness.simulator.script.add(Fault("create", Reply(401), times=99))
+    harness.drop_file("a.jpg")
+    assert await harness.run_once() == 1
+    job = harness.job("a.jpg")
     assert (job.state, job.attempts, job.credits) == (State.QUEUED, 0, 0)
 
 
 @pytest.mark.parametrize(("status", "code"), [(400, ErrorCode.BAD_REQUEST), (413, ErrorCode.PAYLOAD_TOO_LARGE)])
-async def test_a_definite_refusal_fails_this_image_only(house: Harness, status: int, code: ErrorCode) -> None:
-    house.simulator.script.add(Fault("create", Reply(status), nth=1))
-    house.drop_file("a.jpg", seed=1)
-    house.drop_file("b.jpg", seed=2)
-    assert await house.run_once() == 1
-    failed = house.jobs(State.FAILED)
+async def test_a_definite_refusal_fails_this_image_only(harness: Harness, status: int, code: ErrorCode) -> None:
+    harness.simulator.script.add(Fault("create", Reply(status), nth=1))
+    harness.drop_file("a.jpg", seed=1)
+    harness.drop_file("b.jpg", seed=2)
+    assert await harness.run_once() == 1
+    failed = harness.jobs(State.FAILED)
     assert [job.problem.code for job in failed if job.problem] == [code]
-    assert len(house.jobs(State.DONE)) == 1
+    assert len(harness.jobs(State.DONE)) == 1
 
 
-async def test_a_failed_task_is_repeated_up_to_max_attempts(house: Harness) -> None:
-    house.simulator.script.add(Fault("create", EndIn(-1), times=3))
-    house.drop_file("a.jpg")
-    assert await house.run_once() == 1
-    job = house.job("a.jpg")
+async def test_a_failed_task_is_repeated_up_to_max_attempts(harness: Harness) -> None:
+    harness.simulator.script.add(Fault("create", EndIn(-1), times=3))
+    harness.drop_file("a.jpg")
+    assert await harness.run_once() == 1
+    job = harness.job("a.jpg")
     assert job.problem is not None
     assert (job.state, job.problem.code, job.attempts) == (State.FAILED, ErrorCode.ATTEMPTS_EXHAUSTED, 3)
     assert (job.credits, job.credits_in_doubt) == (0, 0)
 
 
-async def test_a_hopeless_task_is_not_repeated(house: Harness) -> None:
-    house.simulator.script.add(Fault("create", EndIn(-7)))
-    house.drop_file("a.jpg")
-    assert await house.run_once() == 1
-    job = house.job("a.jpg")
+async def test_a_hopeless_task_is_not_repeated(harness: Harness) -> None:
+    harness.simulator.script.add(Fault("create", EndIn(-7)))
+    harness.drop_file("a.jpg")
+    assert await harness.run_once() == 1
+    job = harness.job("a.jpg")
     assert job.problem is not None
     assert (job.state, job.problem.code, job.attempts) == (State.FAILED, ErrorCode.TASK_FAILED, 1)
 
 
-async def test_a_file_changed_while_queued_is_never_sent_unvalidated(house: Harness) -> None:
-    house.simulator.break_down(refuse=True)
-    path = house.drop_file("a.jpg", seed=1)
-    daemon = asyncio.create_task(house.run_once())
-    await wait_until(lambda: "api_down" in house.daemon_report() and house.jobs() != [])
-    new = house.drop_file("a.jpg", seed=2)
+async def test_a_file_changed_while_queued_is_never_sent_unvalidated(harness: Harness) -> None:
+    harness.simulator.break_down(refuse=True)
+    path = harness.drop_file("a.jpg", seed=1)
+    daemon = asyncio.create_task(harness.run_once())
+    await wait_until(lambda: "api_down" in harness.daemon_report() and harness.jobs() != [])
+    new = harness.drop_file("a.jpg", seed=2)
     assert new == path
-    await house.simulator.repair()
+    await harness.simulator.repair()
     await daemon
-    assert [charge.sha256 for charge in house.simulator.ledger] == [house.dropped[path]]
-    assert [job.state for job in house.jobs()] == [State.REJECTED, State.DONE]
+    assert [charge.sha256 for charge in harness.simulator.ledger] == [harness.dropped[path]]
+    assert [job.state for job in harness.jobs()] == [State.REJECTED, State.DONE]
 
 
 async def test_run_once_ends_only_after_changed_files_were_validated_again(
-    house: Harness, monkeypatch: pytest.MonkeyPatch
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    house.simulator.break_down(refuse=True)
-    path = house.drop_file("a.jpg", seed=1)
-    daemon = asyncio.create_task(house.run_once())
-    await wait_until(lambda: "api_down" in house.daemon_report() and house.jobs() != [])
+    harness.simulator.break_down(refuse=True)
+    path = harness.drop_file("a.jpg", seed=1)
+    daemon = asyncio.create_task(harness.run_once())
+    await wait_until(lambda: "api_down" in harness.daemon_report() and harness.jobs() != [])
     at_once = os.scandir
 
     def slowly(folder: Any) -> Any:
@@ -385,47 +385,47 @@ async def test_run_once_ends_only_after_changed_files_were_validated_again(
         return at_once(folder)
 
     monkeypatch.setattr(os, "scandir", slowly)
-    house.drop_file("a.jpg", seed=2)
-    await house.simulator.repair()
+    harness.drop_file("a.jpg", seed=2)
+    await harness.simulator.repair()
     await daemon
-    assert [charge.sha256 for charge in house.simulator.ledger] == [house.dropped[path]]
+    assert [charge.sha256 for charge in harness.simulator.ledger] == [harness.dropped[path]]
 
 
-async def test_a_duplicate_task_id_never_delivers_another_pictures_result(house: Harness) -> None:
-    house.simulator.script.add(Fault("create", DuplicateTaskId(), nth=2))
-    house.drop_file("a.jpg", seed=1)
-    house.drop_file("b.jpg", seed=2)
-    await house.run_once()
-    assert {job.state for job in house.jobs()} == {State.DONE, State.HELD}
+async def test_a_duplicate_task_id_never_delivers_another_pictures_result(harness: Harness) -> None:
+    harness.simulator.script.add(Fault("create", DuplicateTaskId(), nth=2))
+    harness.drop_file("a.jpg", seed=1)
+    harness.drop_file("b.jpg", seed=2)
+    await harness.run_once()
+    assert {job.state for job in harness.jobs()} == {State.DONE, State.HELD}
 
 
 @pytest.mark.parametrize("sync", [0, 1])
-async def test_a_kill_while_posting_is_held_at_the_next_start(house: Harness, sync: int) -> None:
-    house.rule = {"sync": sync}
-    house.simulator.script.add(Fault("create", Hang(at="work")))
-    house.drop_file("a.jpg")
-    process = DaemonProcess(house).start()
-    await wait_until(lambda: bool(house.simulator.tasks))
+async def test_a_kill_while_posting_is_held_at_the_next_start(harness: Harness, sync: int) -> None:
+    harness.rule = {"sync": sync}
+    harness.simulator.script.add(Fault("create", Hang(at="work")))
+    harness.drop_file("a.jpg")
+    process = DaemonProcess(harness).start()
+    await wait_until(lambda: bool(harness.simulator.tasks))
     await process.stop(signal.SIGKILL)
-    assert await house.run_once() == 1
-    job = house.job("a.jpg")
+    assert await harness.run_once() == 1
+    job = harness.job("a.jpg")
     assert job.problem is not None
     assert (job.state, job.problem.code) == (State.HELD, ErrorCode.SUBMIT_OUTCOME_UNKNOWN)
-    assert house.count_creates() == 1
-    assert os.listdir(house.root / "state/journal.db.spool") == []
+    assert harness.count_creates() == 1
+    assert os.listdir(harness.root / "state/journal.db.spool") == []
 
 
-async def test_status_shows_the_lowered_rate_and_remaining_work_after_a_429(house: Harness) -> None:
-    house.api = {"qps": 2, "max_pending": 1}
-    house.simulator.settings = replace(house.simulator.settings, processing=(60.0, 0.1))
-    house.simulator.script.add(Fault("create", Reply(429, headers={"Retry-After": "0"})))
+async def test_status_shows_the_lowered_rate_and_remaining_work_after_a_429(harness: Harness) -> None:
+    harness.api = {"qps": 2, "max_pending": 1}
+    harness.simulator.settings = replace(harness.simulator.settings, processing=(60.0, 0.1))
+    harness.simulator.script.add(Fault("create", Reply(429, headers={"Retry-After": "0"})))
     for number in range(3):
-        house.drop_file(f"{number}.jpg", seed=number)
-    config = house.load_config()
+        harness.drop_file(f"{number}.jpg", seed=number)
+    config = harness.load_config()
     daemon = Daemon(config, KEY)
     running = asyncio.create_task(daemon.run())
-    await wait_until(lambda: house.count_creates() == 2 and '"slowed": [' in house.daemon_report())
-    reader = JournalReader.open(house.journal)
+    await wait_until(lambda: harness.count_creates() == 2 and '"slowed": [' in harness.daemon_report())
+    reader = JournalReader.open(harness.journal)
     facts = standing(Outline.of(config), reader, Clock())
     reader.close()
     rate, ahead = facts["rate"], facts["forecast"]
@@ -440,10 +440,10 @@ async def test_status_shows_the_lowered_rate_and_remaining_work_after_a_429(hous
     assert await running == 0
 
 
-async def test_with_sync_no_task_is_polled_once_its_answer_is_here(house: Harness) -> None:
-    house.rule = {"sync": 1}
+async def test_with_sync_no_task_is_polled_once_its_answer_is_here(harness: Harness) -> None:
+    harness.rule = {"sync": 1}
     for number in range(12):
-        house.drop_file(f"{number}.jpg", seed=number)
-    assert await house.run_once() == 0
-    queries = [seen for seen in house.simulator.requests if seen.operation == "query"]
+        harness.drop_file(f"{number}.jpg", seed=number)
+    assert await harness.run_once() == 0
+    queries = [seen for seen in harness.simulator.requests if seen.operation == "query"]
     assert len(queries) == 1, "the probe at the start"

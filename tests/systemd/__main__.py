@@ -16,9 +16,9 @@ from pathlib import Path
 import yaml
 
 from picwish_watchd.simulator import Settings, Simulator
-from tests.support.asking import free_port, get
-from tests.support.ears import WebhookReceiver
-from tests.support.pictures import make_image
+from tests.support.fake_receivers import WebhookReceiver
+from tests.support.http_client import free_port, get
+from tests.support.sample_images import make_image
 from tests.systemd.machine import Machine
 
 KEY = "a-key-for-the-proof-7319"

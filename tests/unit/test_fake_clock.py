@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from tests.support.clock import FakeClock
+from tests.support.fake_clock import FakeClock
 
 
 async def test_sleepers_wake_in_the_order_in_which_they_are_due() -> None:

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from picwish_watchd.job import ALLOWED_TRANSITIONS, UNFINISHED, UNSUCCESSFUL, ErrorCode, State
-from tests.unit.journal.journalkit import new_job, path_to_state
+from tests.unit.journal.job_factory import new_job, path_to_state
 
 
 def test_every_state_has_its_row_of_legal_moves() -> None:

@@ -11,7 +11,7 @@ from picwish_watchd.errors import ConfigError
 
 
 @pytest.fixture
-def loaded(tmp_path: Path) -> Callable[..., Config]:
+def load_config(tmp_path: Path) -> Callable[..., Config]:
     """Loads text as a configuration file in `tmp_path`."""
 
     def load_text(text: str, environ: Mapping[str, str] | None = None) -> Config:
@@ -23,12 +23,12 @@ def loaded(tmp_path: Path) -> Callable[..., Config]:
 
 
 @pytest.fixture
-def faults(loaded: Callable[..., Config], tmp_path: Path) -> Callable[..., list[str]]:
+def config_errors(load_config: Callable[..., Config], tmp_path: Path) -> Callable[..., list[str]]:
     """The faults of a configuration, one string each, without the file's name: ``LINE: KEY: found ...``."""
 
     def faults_of(text: str, environ: Mapping[str, str] | None = None) -> list[str]:
         with pytest.raises(ConfigError) as caught:
-            loaded(text, environ)
+            load_config(text, environ)
         assert caught.value.exit_code == 78
         return [line.removeprefix(f"{tmp_path}/config.yaml:") for line in caught.value.message.splitlines()]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from picwish_watchd.journal.writer import Journal
-from tests.support.clock import FakeClock
+from tests.support.fake_clock import FakeClock
 
 # each commit is synced: on a disk that is most of the time
 _MEMORY = Path("/dev/shm")
@@ -20,14 +20,14 @@ def clock() -> FakeClock:
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Iterator[Path]:
+def journal_path(tmp_path: Path) -> Iterator[Path]:
     parent = _MEMORY if os.access(_MEMORY, os.W_OK) else tmp_path
     with tempfile.TemporaryDirectory(dir=parent, prefix="journal-") as folder:
         yield Path(folder) / "state" / "journal.db"
 
 
 @pytest.fixture
-def journal(path: Path, clock: FakeClock) -> Iterator[Journal]:
-    journal = Journal.open_for_writing(path, clock)
+def journal(journal_path: Path, clock: FakeClock) -> Iterator[Journal]:
+    journal = Journal.open_for_writing(journal_path, clock)
     yield journal
     journal.close()

@@ -8,9 +8,9 @@ import pytest
 from picwish_watchd.job import State
 from picwish_watchd.journal.reader import JournalReader
 from picwish_watchd.journal.writer import Charge, Journal
-from tests.support.clock import FakeClock
-from tests.unit.journal import children
-from tests.unit.journal.journalkit import add_job, get_job, new_job
+from tests.support.fake_clock import FakeClock
+from tests.unit.journal import child_processes
+from tests.unit.journal.job_factory import add_job, get_job, new_job
 
 FAILING_TRIGGER = "CREATE TEMP TRIGGER no BEFORE INSERT ON {} BEGIN SELECT raise(ABORT, 'no'); END"
 
@@ -37,9 +37,11 @@ def test_of_many_jobs_all_are_added_or_none(journal: Journal) -> None:
     assert journal.last_event() == 0
 
 
-def test_a_kill_at_any_statement_keeps_state_history_and_ledger_consistent(path: Path, clock: FakeClock) -> None:
-    base = path.parents[1]
-    children.run_child("crash_in_moves", base)
+def test_a_kill_at_any_statement_keeps_state_history_and_ledger_consistent(
+    journal_path: Path, clock: FakeClock
+) -> None:
+    base = journal_path.parents[1]
+    child_processes.run_child("crash_in_moves", base)
     seen = []
     for folder in sorted(base.iterdir()):
         journal = Journal.open_for_writing(folder / "state" / "journal.db", clock)
@@ -58,9 +60,9 @@ def test_a_kill_at_any_statement_keeps_state_history_and_ledger_consistent(path:
     assert set(seen) == {0, 1, 2}
 
 
-def test_a_kill_during_creation_leaves_no_half_made_journal(path: Path, clock: FakeClock) -> None:
-    base = path.parents[1]
-    children.run_child("crash_in_creation", base)
+def test_a_kill_during_creation_leaves_no_half_made_journal(journal_path: Path, clock: FakeClock) -> None:
+    base = journal_path.parents[1]
+    child_processes.run_child("crash_in_creation", base)
     left = []
     for folder in sorted(base.iterdir()):
         made = folder / "state" / "journal.db"

@@ -11,8 +11,8 @@ import pytest
 
 from picwish_watchd.job import Job, State
 from picwish_watchd.journal.writer import BudgetReachedError, Charge, Journal, StaleJobError
-from tests.support.clock import FakeClock
-from tests.unit.journal.journalkit import add_job, get_job
+from tests.support.fake_clock import FakeClock
+from tests.unit.journal.job_factory import add_job, get_job
 
 
 def submit_job(journal: Journal, credits: int = 5, name: str = "a.jpg") -> Job:
@@ -96,10 +96,10 @@ def test_a_charge_without_a_submission_writes_nothing(journal: Journal) -> None:
     assert journal.credits_since(0) == 0
 
 
-def test_a_sum_follows_other_processes_and_rollbacks(journal: Journal, path: Path, clock: FakeClock) -> None:
+def test_a_sum_follows_other_processes_and_rollbacks(journal: Journal, journal_path: Path, clock: FakeClock) -> None:
     job = submit_job(journal)
     assert journal.credits_since(0) == 5
-    other = Journal.open_beside(path, clock)
+    other = Journal.open_beside(journal_path, clock)
     other.move(get_job(other, job.id), State.HELD, "so be it", charge=Charge.RELEASED)
     assert (journal.credits_since(0), other.credits_since(0)) == (0, 0)
     other.close()

@@ -13,32 +13,32 @@ from picwish_watchd.journal import locks
 from picwish_watchd.journal.locks import DaemonLock
 from picwish_watchd.journal.reader import JournalReader
 from picwish_watchd.journal.writer import Journal
-from tests.support.clock import FakeClock
-from tests.unit.journal import children
-from tests.unit.journal.journalkit import add_job, get_job
+from tests.support.fake_clock import FakeClock
+from tests.unit.journal import child_processes
+from tests.unit.journal.job_factory import add_job, get_job
 
 
 @pytest.fixture
-def folder(path: Path) -> Path:
-    path.parent.mkdir()
-    return path.parent
+def state_folder(journal_path: Path) -> Path:
+    journal_path.parent.mkdir()
+    return journal_path.parent
 
 
-def test_a_second_daemon_is_told_the_pid_of_the_first(path: Path, folder: Path) -> None:
-    lock = DaemonLock(path)
+def test_a_second_daemon_is_told_the_pid_of_the_first(journal_path: Path, state_folder: Path) -> None:
+    lock = DaemonLock(journal_path)
     lock.acquire()
-    said = children.run_child("try_daemon_lock", path)
+    said = child_processes.run_child("try_daemon_lock", journal_path)
     assert said == f"75 another picwish-watchd (pid {os.getpid()}) is running on this journal\n"
     lock.release()
     lock.release()
-    assert children.run_child("try_daemon_lock", path) == ""
+    assert child_processes.run_child("try_daemon_lock", journal_path) == ""
 
 
-def test_the_owner_is_known_while_it_runs_and_no_longer_than_that(path: Path, folder: Path) -> None:
-    lock = DaemonLock(path)
+def test_the_owner_is_known_while_it_runs_and_no_longer_than_that(journal_path: Path, state_folder: Path) -> None:
+    lock = DaemonLock(journal_path)
     assert lock.owner() is None
-    assert list(folder.iterdir()) == []
-    with children.child_holding("hold_daemon_lock", path) as child:
+    assert list(state_folder.iterdir()) == []
+    with child_processes.child_holding("hold_daemon_lock", journal_path) as child:
         assert lock.owner() == child.pid
         with pytest.raises(JournalBusyError, match=f"pid {child.pid}") as caught:
             lock.acquire()
@@ -50,8 +50,8 @@ def test_the_owner_is_known_while_it_runs_and_no_longer_than_that(path: Path, fo
     lock.release()
 
 
-def test_an_owner_without_a_pid_is_detected_as_unknown(path: Path, folder: Path) -> None:
-    lock = DaemonLock(path)
+def test_an_owner_without_a_pid_is_detected_as_unknown(journal_path: Path, state_folder: Path) -> None:
+    lock = DaemonLock(journal_path)
     with lock.path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         assert lock.owner() == 0
@@ -59,8 +59,8 @@ def test_an_owner_without_a_pid_is_detected_as_unknown(path: Path, folder: Path)
             lock.acquire()
 
 
-def test_reading_the_lock_does_not_keep_a_daemon_from_starting(path: Path, folder: Path) -> None:
-    lock = DaemonLock(path)
+def test_reading_the_lock_does_not_keep_a_daemon_from_starting(journal_path: Path, state_folder: Path) -> None:
+    lock = DaemonLock(journal_path)
     with lock.path.open("w") as looking:
         fcntl.flock(looking, fcntl.LOCK_SH)
         over = threading.Timer(0.02, fcntl.flock, (looking, fcntl.LOCK_UN))
@@ -70,18 +70,21 @@ def test_reading_the_lock_does_not_keep_a_daemon_from_starting(path: Path, folde
     lock.release()
 
 
-def test_a_lock_file_that_is_a_link_or_in_a_missing_folder_is_refused(path: Path, folder: Path) -> None:
-    lock = DaemonLock(path)
+def test_a_lock_file_that_is_a_link_or_in_a_missing_folder_is_refused(journal_path: Path, state_folder: Path) -> None:
+    lock = DaemonLock(journal_path)
     lock.path.symlink_to("/etc/hostname")
     with pytest.raises(JournalError, match="cannot be opened"):
         lock.acquire()
     with pytest.raises(JournalError, match="cannot be opened: No such file"):
-        DaemonLock(path.parent / "no" / "journal.db").acquire()
+        DaemonLock(journal_path.parent / "no" / "journal.db").acquire()
 
 
-def test_writers_of_several_processes_take_turns_and_lose_nothing(journal: Journal, path: Path) -> None:
+def test_writers_of_several_processes_take_turns_and_lose_nothing(journal: Journal, journal_path: Path) -> None:
     with ThreadPoolExecutor(3) as pool:
-        running = [pool.submit(children.run_child, "add_jobs", path, f"rule-{number}", "30") for number in range(3)]
+        running = [
+            pool.submit(child_processes.run_child, "add_jobs", journal_path, f"rule-{number}", "30")
+            for number in range(3)
+        ]
         for number in range(30):
             add_job(journal, f"{number}.jpg")
         for each in running:
@@ -91,11 +94,11 @@ def test_writers_of_several_processes_take_turns_and_lose_nothing(journal: Journ
 
 
 def test_a_writer_gives_up_on_a_process_that_keeps_the_lock(
-    journal: Journal, path: Path, monkeypatch: pytest.MonkeyPatch
+    journal: Journal, journal_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = add_job(journal)
     monkeypatch.setattr(locks, "PATIENCE", 0.05)
-    with children.child_holding("hold_write_lock", path):
+    with child_processes.child_holding("hold_write_lock", journal_path):
         with pytest.raises(JournalError, match="another process has kept the journal locked") as caught:
             journal.update(job, note="never")
         assert caught.value.exit_code == 75
@@ -103,9 +106,9 @@ def test_a_writer_gives_up_on_a_process_that_keeps_the_lock(
     assert journal.update(job, note="later").note == "later"
 
 
-def test_a_writer_waits_for_a_short_hold(journal: Journal, path: Path) -> None:
+def test_a_writer_waits_for_a_short_hold(journal: Journal, journal_path: Path) -> None:
     job = add_job(journal)
-    with children.child_holding("hold_write_lock", path) as child:
+    with child_processes.child_holding("hold_write_lock", journal_path) as child:
         assert child.stdin is not None
         over = threading.Timer(0.05, child.stdin.close)
         over.start()
@@ -113,34 +116,34 @@ def test_a_writer_waits_for_a_short_hold(journal: Journal, path: Path) -> None:
         over.join()
 
 
-def test_a_lock_by_a_program_that_knows_nothing_of_ours_is_told(journal: Journal, path: Path) -> None:
+def test_a_lock_by_a_program_that_knows_nothing_of_ours_is_told(journal: Journal, journal_path: Path) -> None:
     job = add_job(journal)
     journal._connection.execute("PRAGMA busy_timeout = 10")
     with (
-        children.child_holding("hold_transaction", path),
+        child_processes.child_holding("hold_transaction", journal_path),
         pytest.raises(JournalError, match="another program keeps the journal locked"),
     ):
         journal.update(job, note="never")
     assert journal.update(job, note="later").note == "later"
 
 
-def test_only_writes_of_other_processes_are_noticed(journal: Journal, path: Path) -> None:
+def test_only_writes_of_other_processes_are_noticed(journal: Journal, journal_path: Path) -> None:
     add_job(journal)
     before = journal.data_version()
     add_job(journal)
     assert journal.data_version() == before
-    children.run_child("add_jobs", path, "other", "1")
+    child_processes.run_child("add_jobs", journal_path, "other", "1")
     assert journal.data_version() != before
     assert len(journal.jobs()) == 3
 
 
-def test_a_reader_sees_what_a_killed_daemon_had_committed(path: Path, clock: FakeClock) -> None:
-    Journal.open_for_writing(path, clock).close()
-    writer = Journal.open_for_writing(path, clock)
+def test_a_reader_sees_what_a_killed_daemon_had_committed(journal_path: Path, clock: FakeClock) -> None:
+    Journal.open_for_writing(journal_path, clock).close()
+    writer = Journal.open_for_writing(journal_path, clock)
     add_job(writer)
-    copy = path.parent / "killed.db"
+    copy = journal_path.parent / "killed.db"
     for suffix in ("", "-wal"):
-        Path(f"{copy}{suffix}").write_bytes(Path(f"{path}{suffix}").read_bytes())
+        Path(f"{copy}{suffix}").write_bytes(Path(f"{journal_path}{suffix}").read_bytes())
     writer.close()
     reader = JournalReader.open(copy)
     assert len(reader.jobs()) == 1

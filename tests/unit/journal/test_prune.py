@@ -17,8 +17,8 @@ from picwish_watchd.job import Job, OriginalStatus, Problem, Result, State
 from picwish_watchd.journal.prune import SLICE
 from picwish_watchd.journal.reader import JournalReader
 from picwish_watchd.journal.writer import Charge, Journal
-from tests.support.clock import FakeClock
-from tests.unit.journal.journalkit import add_job, get_job
+from tests.support.fake_clock import FakeClock
+from tests.unit.journal.job_factory import add_job, get_job
 
 DAY = 86_400.0
 RESULT = Result(format="jpeg", width=2, height=2, size=9, sha256="f" * 64)
@@ -100,14 +100,14 @@ def test_an_original_that_was_moved_is_found_by_its_new_place_for_ever(journal: 
 
 
 def test_the_newest_event_is_never_pruned_so_loss_is_still_detected(
-    journal: Journal, path: Path, clock: FakeClock
+    journal: Journal, journal_path: Path, clock: FakeClock
 ) -> None:
     add_done_job(journal)
     last = journal.last_event()
     clock.advance(1000 * DAY)
     prune_all(journal, clock.now())
     assert journal.last_event() == last
-    JournalReader.open(path).close()
+    JournalReader.open(journal_path).close()
     add_job(journal, "next.jpg")
     assert journal.last_event() == last + 1
 
@@ -138,11 +138,11 @@ def test_pruning_works_in_small_slices_that_reach_everything(journal: Journal, c
     assert prune_all(journal, clock.now()) == 0
 
 
-def test_a_slice_that_finds_nothing_writes_nothing(journal: Journal, path: Path) -> None:
+def test_a_slice_that_finds_nothing_writes_nothing(journal: Journal, journal_path: Path) -> None:
     add_done_job(journal)
-    before = os.path.getsize(f"{path}-wal")
+    before = os.path.getsize(f"{journal_path}-wal")
     assert prune_all(journal, 1.0) == 0
-    assert os.path.getsize(f"{path}-wal") == before
+    assert os.path.getsize(f"{journal_path}-wal") == before
 
 
 Names = st.sampled_from(["a.jpg", "b.jpg", "c.jpg"])

@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from picwish_watchd.simulator import Settings, Simulator
-from tests.unit.simulator.simkit import ManualClock, SimulatorClient
+from tests.unit.simulator.simulator_client import ManualClock, SimulatorClient
 
 
 @pytest.fixture
@@ -15,13 +15,13 @@ def clock() -> ManualClock:
 
 
 @pytest.fixture
-async def sim(clock: ManualClock) -> AsyncIterator[Simulator]:
+async def simulator(clock: ManualClock) -> AsyncIterator[Simulator]:
     settings = Settings(qps=None, processing=(10.0, 0.0), clock=clock)
     async with Simulator(settings) as simulator:
         yield simulator
 
 
 @pytest.fixture
-async def call(sim: Simulator) -> AsyncIterator[SimulatorClient]:
+async def client(simulator: Simulator) -> AsyncIterator[SimulatorClient]:
     async with httpx.AsyncClient(trust_env=False, verify=False, timeout=10) as http:
-        yield SimulatorClient(sim, http)
+        yield SimulatorClient(simulator, http)

@@ -1,0 +1,101 @@
+"""The daemon with a heartbeat in its event loop: ``python -m benchmarks.loop_probe run -c CONFIG`` serves until SIGTERM.
+
+Its log goes to standard error as ever; at its end it prints one line of JSON with the gaps between beats, in seconds:
+the longest, and all over 50 ms; the most CPU that the loop's own thread took in one of its turns; synced commits.
+A turn is all that the loop does before it looks for news again; between two beats there may be three. A gap is how
+long the loop was kept from turning, by work of its own thread, a disk that syncs, another thread that holds the
+interpreter, or by the machine.
+"""
+
+import argparse
+import asyncio
+import gc
+import json
+import sys
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from picwish_watchd import log
+from picwish_watchd.cli.loading import configuration_and_key
+from picwish_watchd.daemon.daemon import Daemon
+from picwish_watchd.journal.locks import WriteLock
+
+# seconds
+_TICK = 0.005
+_LONG_TURN = 0.05
+# seconds in which the first connection loads its libraries: once, and before any picture is there
+_WARM_UP = 5.0
+
+
+@dataclass(slots=True)
+class LoopStats:
+    """What is told at the end; it must not grow while the daemon's memory is watched."""
+
+    #: gap, seconds
+    longest: float = 0.0
+    #: the most CPU of the loop's thread in one turn, seconds; after the begin
+    work: float = 0.0
+    long: list[float] = field(default_factory=list)
+    commits: int = 0
+
+
+class _TimedEventLoop(asyncio.SelectorEventLoop):
+    """Looks at the clock before and after each turn."""
+
+    def __init__(self, noticed: LoopStats) -> None:
+        super().__init__()
+        self._noticed = noticed
+        self._begin = time.monotonic() + _WARM_UP
+
+    def _run_once(self) -> None:
+        before = time.thread_time()
+        super()._run_once()  # type: ignore[misc]  # not public, and the only place that knows of turns
+        if time.monotonic() > self._begin:
+            self._noticed.work = max(self._noticed.work, time.thread_time() - before)
+
+
+async def _serve(daemon: Daemon, noticed: LoopStats) -> None:
+    beating = asyncio.create_task(_tick(noticed))
+    await daemon.run()
+    beating.cancel()
+
+
+async def _tick(noticed: LoopStats) -> None:
+    last = time.monotonic()
+    while True:
+        await asyncio.sleep(_TICK)
+        now = time.monotonic()
+        gap = now - last - _TICK
+        noticed.longest = max(noticed.longest, gap)
+        if gap > _LONG_TURN:
+            noticed.long.append(gap)
+        last = now
+
+
+def _count_commits(noticed: LoopStats) -> None:
+    """From now on: the journal testifies to every one of them."""
+    testify = WriteLock.testify
+
+    def counted(self: WriteLock, event: int) -> None:
+        noticed.commits += 1
+        testify(self, event)
+
+    WriteLock.testify = counted  # type: ignore[method-assign]
+
+
+def main() -> None:
+    """Runs the daemon of the configuration that is named on the command line."""
+    config, key = configuration_and_key(argparse.Namespace(config=Path(sys.argv[3])))
+    log.setup(config.log.level, config.log.format, sys.stderr)
+    # as the command does
+    gc.freeze()
+    noticed = LoopStats()
+    _count_commits(noticed)
+    with asyncio.Runner(loop_factory=lambda: _TimedEventLoop(noticed)) as runner:
+        runner.run(_serve(Daemon(config, key), noticed))
+    print(json.dumps(asdict(noticed)), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,118 @@
+"""The ordinary clients at work: each a process of its own, for as long as it takes and no longer than a limit."""
+
+import hashlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.processes import BenchmarkError, SimulatorProcess, Workspace, to_monotonic
+
+_FOLDER = Path(__file__).parent / "reference"
+# seconds until it surely watches
+_WARM_UP = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class ReferenceClient:
+    """One of them."""
+
+    name: str
+    command: tuple[str, ...]
+    #: pictures
+    concurrency: int
+
+
+@dataclass(frozen=True, slots=True)
+class BatchOutcome:
+    """What became of the pictures."""
+
+    #: from the first POST to the last result in the outbox
+    seconds: float
+    #: creates and queries, those that were refused included
+    requests: int
+    #: answers 429
+    refused: int
+    #: pictures without their result when the time was up
+    lost: int
+    #: pictures that were taken more than once
+    paid_twice: int
+
+
+def reference_clients(*, sync: bool) -> list[ReferenceClient]:
+    """Both clients. Who waits for the answer takes twice as many threads, for they do nothing but wait.
+
+    Raises `BenchmarkError` where bash, curl or jq is missing.
+    """
+    missing = [tool for tool in ("bash", "curl", "jq") if shutil.which(tool) is None]
+    if missing:
+        raise BenchmarkError(f"the shell script needs {', '.join(missing)}; --ordinary 0 leaves both clients out")
+    watch = "inotifywait" if shutil.which("inotifywait") else "a loop of ls, for inotifywait is missing"
+    times = 2 if sync else 1
+    return [
+        ReferenceClient(f"shell, {watch} + curl, {4 * times} at once", ("bash", str(_FOLDER / "watch.sh")), 4 * times),
+        ReferenceClient(
+            f"Python, watchdog + {8 * times} threads", (sys.executable, str(_FOLDER / "watch.py")), 8 * times
+        ),
+    ]
+
+
+def run_client(
+    client: ReferenceClient,
+    here: Workspace,
+    simulator: SimulatorProcess,
+    drop: Callable[[], None],
+    *,
+    sync: bool,
+    every: float,
+    limit: float,
+) -> None:
+    """Starts it, drops the pictures, and ends it when all results are there or ``limit`` seconds are over."""
+    here.outbox.mkdir()
+    environ = {"API": simulator.url, "KEY": "benchmark", "SYNC": str(int(sync)), "EVERY": f"{every:g}"}
+    with (here.folder / "client.log").open("wb") as log:
+        process = subprocess.Popen(
+            [*client.command, str(here.inbox), str(here.outbox)],
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            env={**os.environ, **environ, "AT_ONCE": str(client.concurrency)},
+        )
+    try:
+        time.sleep(_WARM_UP)
+        drop()
+        pictures, until = len(os.listdir(here.inbox)), time.monotonic() + limit
+        while here.count_results() < pictures and time.monotonic() < until and process.poll() is None:
+            time.sleep(0.05)
+    finally:
+        # with all its curls
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait(10)
+
+
+def collect_outcome(here: Workspace, simulator: SimulatorProcess) -> BatchOutcome:
+    """What the simulator saw and what the folders hold; the simulator has ended."""
+    creates = [seen for seen in simulator.rate_limited_requests() if seen.operation == "create"]
+    taken = Counter(seen.sha256 for seen in creates if seen.status == 200)
+    results = [here.outbox / name for name in os.listdir(here.outbox) if not name.startswith(".")]
+    if not results or not creates:
+        raise BenchmarkError(f"a client brought nothing: {(here.folder / 'client.log').read_text()[-300:]}")
+    dropped = {_hash_file(here.inbox / name) for name in os.listdir(here.inbox)}
+    last = max(to_monotonic(result.stat().st_mtime) for result in results)
+    return BatchOutcome(
+        seconds=last - min(seen.at for seen in creates),
+        requests=len(simulator.rate_limited_requests()),
+        refused=sum(seen.status == 429 for seen in simulator.rate_limited_requests()),
+        lost=len(dropped - {_hash_file(result) for result in results}),
+        paid_twice=sum(times > 1 for times in taken.values()),
+    )
+
+
+def _hash_file(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,0 +1,48 @@
+"""What one walk of an inbox full of known files costs, in CPU time of this process."""
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from benchmarks.processes import BenchmarkError
+from benchmarks.results import Figure, run_benchmark
+from picwish_watchd.inbox.name_filter import NameFilter
+from picwish_watchd.inbox.scanner import InboxUnavailable, Scanner
+
+_INCLUDE = ("*.jpg", "*.jpeg", "*.bmp", "*.png", "*.webp", "*.tif", "*.tiff")
+_FILES_PER_FOLDER = 1000
+# the median counts
+_WALKS = 7
+
+
+def measure(args: argparse.Namespace) -> Iterator[Figure]:
+    """Walks ``--files`` names in folders of a thousand, first all new, then all known."""
+    with tempfile.TemporaryDirectory(prefix="picwish-bench-") as folder:
+        for number in range(args.files):
+            path = Path(folder) / f"{number // _FILES_PER_FOLDER:03d}" / f"{number}.jpg"
+            path.parent.mkdir(exist_ok=True)
+            path.touch()
+        walker = Scanner(folder, NameFilter(_INCLUDE, ()), recursive=True, follow_symlinks=False)
+        yield Figure("the first walk, all names new", _time_walk(walker, args.files), "s")
+        yield Figure(
+            "a walk, all names known", statistics.median(_time_walk(walker, 0) for _ in range(_WALKS)), "s", 0.15
+        )
+
+
+def _time_walk(walker: Scanner, expected: int) -> float:
+    began = time.process_time()
+    sightings = walker.scan()
+    if isinstance(sightings, InboxUnavailable):
+        raise BenchmarkError(sightings.reason)
+    found = len(list(sightings))
+    spent = time.process_time() - began
+    if found != expected:
+        raise BenchmarkError(f"a walk found {found} files, not {expected}")
+    return spent
+
+
+if __name__ == "__main__":
+    run_benchmark(__doc__, measure, files=100_000)

@@ -1,0 +1,110 @@
+"""When a daemon tidies its journal: after the start, in quiet, once a day; and what it does where it cannot."""
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, closing
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from picwish_watchd.config.loader import load
+from picwish_watchd.daemon.pruner import Housekeeping
+from picwish_watchd.job import State
+from picwish_watchd.journal.writer import Journal
+from picwish_watchd.outbox.spool import Spool
+from picwish_watchd.picwish import PicwishClient
+from picwish_watchd.pipeline.context import StepContext
+from tests.support.fake_clock import FakeClock
+from tests.support.harness import KEY
+from tests.unit.journal.job_factory import add_job_in_state
+from tests.unit.journal.test_prune import DAY, add_done_job
+
+HOUR = 3600.0
+
+
+@pytest.fixture
+async def context(tmp_path: Path) -> AsyncIterator[StepContext]:
+    """A real journal with one old job in it, and a clock that nobody waits for."""
+    clock = FakeClock()
+    file = tmp_path / "watchd.yaml"
+    file.write_text("journal: state/journal.db\nrules: [{name: scans, inbox: in, outbox: out}]\n")
+    config = load(file, {})
+    journal = Journal.open_for_writing(config.journal, clock)
+    add_done_job(journal)
+    clock.advance(401 * DAY)
+    async with PicwishClient(base_url=config.api.base_url, key=KEY, timeout=5) as client:
+        yield StepContext(config, journal, Spool(tmp_path / "spool"), clock, client)
+    journal.close()
+
+
+@asynccontextmanager
+async def running_pruner(context: StepContext) -> AsyncIterator[None]:
+    """Its loop runs, behind the clock's other sleepers."""
+    running = asyncio.create_task(Housekeeping(context).run())
+    try:
+        yield
+    finally:
+        running.cancel()
+
+
+def is_pruned(context: StepContext) -> bool:
+    return len(context.journal.history(1)) == 1
+
+
+async def test_pruning_starts_a_minute_after_startup(context: StepContext) -> None:
+    async with running_pruner(context):
+        await context.clock.sleep(59)
+        assert not is_pruned(context)
+        await context.clock.sleep(2)
+        assert is_pruned(context)
+
+
+async def test_newly_old_histories_are_pruned_the_next_day(context: StepContext) -> None:
+    async with running_pruner(context):
+        await context.clock.sleep(61)
+        job = add_done_job(context.journal, "b.jpg")
+        context.config = replace(context.config, keep=32 * DAY)
+        await context.clock.sleep(31.5 * DAY)
+        assert len(context.journal.history(job.id)) == 6
+        await context.clock.sleep(2 * DAY)
+        assert len(context.journal.history(job.id)) == 1
+
+
+async def test_pruning_waits_for_images_in_flight_for_an_hour_at_most(context: StepContext) -> None:
+    add_job_in_state(context.journal, State.PENDING, "busy.jpg")
+    async with running_pruner(context):
+        await context.clock.sleep(HOUR)
+        assert not is_pruned(context)
+        await context.clock.sleep(120)
+        assert is_pruned(context)
+
+
+async def test_pruning_resumes_as_soon_as_no_image_is_in_flight(context: StepContext) -> None:
+    job = add_job_in_state(context.journal, State.PENDING, "busy.jpg")
+    async with running_pruner(context):
+        await context.clock.sleep(600)
+        context.journal.move(job, State.FAILED, "it ended")
+        await context.clock.sleep(11)
+        assert is_pruned(context)
+
+
+async def test_histories_kept_forever_are_never_pruned(context: StepContext) -> None:
+    context.config = replace(context.config, keep=None)
+    async with running_pruner(context):
+        await context.clock.sleep(3 * DAY)
+    assert not is_pruned(context)
+
+
+async def test_a_locked_journal_is_pruned_another_day(
+    context: StepContext,
+) -> None:
+    context.journal._connection.execute("PRAGMA busy_timeout = 10")
+    async with running_pruner(context):
+        with closing(sqlite3.connect(context.journal.path, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            await context.clock.sleep(61)
+            assert not is_pruned(context)
+        await context.clock.sleep(DAY)
+        assert is_pruned(context)

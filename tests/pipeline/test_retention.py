@@ -1,0 +1,123 @@
+"""A daemon that grows old: what it forgets, and that it never buys a picture again for it."""
+
+import io
+import random
+from contextlib import redirect_stdout
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from picwish_watchd.cli.main import main
+from picwish_watchd.clock import Clock
+from picwish_watchd.daemon.daemon import Daemon
+from picwish_watchd.job import State
+from picwish_watchd.journal.reader import JournalReader
+from picwish_watchd.simulator import Simulator
+from tests.support.harness import FAST_SETTINGS, KEY, Harness
+from tests.support.sample_images import make_image
+
+DAY = 86_400.0
+
+
+class ShiftedClock(Clock):
+    """The machine's clocks, so many days ahead."""
+
+    def __init__(self, days: float) -> None:
+        self._ahead = days * DAY
+
+    def now(self) -> float:
+        return super().now() + self._ahead
+
+
+async def drain_days_later(harness: Harness, days: float) -> int:
+    return await Daemon(harness.load_config(), KEY, clock=ShiftedClock(days)).run(once=True)
+
+
+def show_job(harness: Harness) -> str:
+    """What `show 1` tells."""
+    out = io.StringIO()
+    with redirect_stdout(out):
+        assert main(["show", "1", "-c", str(harness.write_config())]) == 0
+    return out.getvalue()
+
+
+def count_history_lines(harness: Harness) -> int:
+    """Of history, in all."""
+    reader = JournalReader.open(harness.journal)
+    try:
+        return sum(len(reader.history(job.id)) for job in reader.jobs())
+    finally:
+        reader.close()
+
+
+def read_spending(harness: Harness) -> list[tuple[int, int, str]]:
+    reader = JournalReader.open(harness.journal)
+    try:
+        return [(one.job, one.credits, one.state) for one in reader.spending()]
+    finally:
+        reader.close()
+
+
+async def test_run_once_prunes_old_histories_at_its_end_and_logs_it(tmp_path: Path) -> None:
+    async with Simulator(FAST_SETTINGS) as simulator:
+        house = Harness(tmp_path, simulator, top_level={"keep": "32d"})
+        for number in range(3):
+            house.drop_file(f"{number}.jpg", seed=number)
+        assert await drain_days_later(house, 0) == 0
+        before = count_history_lines(house)
+        assert await drain_days_later(house, 31) == 0
+        assert count_history_lines(house) == before
+        assert await drain_days_later(house, 33) == 0
+        assert count_history_lines(house) == 3
+        house.top_level["keep"] = "forever"
+        house.drop_file("3.jpg", seed=3)
+        assert await drain_days_later(house, 34) == 0
+        assert await drain_days_later(house, 3000) == 0
+        assert count_history_lines(house) > 4
+        house.check_laws()
+
+
+@pytest.mark.untraced
+async def test_years_of_pruning_never_pay_for_an_image_twice(tmp_path: Path) -> None:
+    """Originals that still lie there, copies, results that come back, names that are used again: all after years."""
+    dice = random.Random(7)
+    names = (f"{number}.jpg" for number in count())
+    async with Simulator(FAST_SETTINGS) as simulator:
+        house = Harness(tmp_path, simulator, top_level={"keep": "32d"})
+        contents = [make_image("jpeg", seed=seed) for seed in range(3)]
+        for data in contents:
+            house.drop_file(next(names), data)
+        days = 0.0
+        for _ in range(4):
+            await drain_days_later(house, days)
+            ledger = read_spending(house)
+            days += dice.choice([20, 40, 500])
+            house.drop_file(next(names), dice.choice(contents))
+            house.drop_file(next(names), dice.choice(sorted(house.outbox.iterdir())).read_bytes())
+            taken = dice.choice(sorted(house.inbox.iterdir()))
+            taken.rename(house.inbox / next(names))
+            house.dropped.pop(taken, None)
+            await drain_days_later(house, days)
+            assert read_spending(house) == ledger, "what was known was bought"
+            contents.append(make_image("jpeg", seed=10 + len(contents)))
+            house.drop_file(next(names), contents[-1])
+            await drain_days_later(house, days)
+        house.check_laws()
+        assert house.count_creates() == len(contents)
+        assert len(house.jobs()) == len(house.jobs(State.DONE))
+        assert sum(credits for _, credits, _ in read_spending(house)) == simulator.credits_used == 5 * len(contents)
+        assert count_history_lines(house) < 2 * len(house.jobs()) + 20
+
+
+async def test_show_says_that_the_history_of_an_old_job_has_gone_and_what_it_cost(tmp_path: Path) -> None:
+    async with Simulator(FAST_SETTINGS) as simulator:
+        house = Harness(tmp_path, simulator, top_level={"keep": "32d"})
+        house.drop_file("a.jpg")
+        await drain_days_later(house, 0)
+        assert "older than" not in show_job(house)
+        await drain_days_later(house, 40)
+    told = show_job(house)
+    assert "job 1 is older than `keep`: only the end of its history was kept; its charges all stay" in told
+    assert "credits" in told
+    assert "done" in told

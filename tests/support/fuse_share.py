@@ -1,0 +1,263 @@
+"""A file system like a share of a NAS, a real mount of this kernel's (FUSE): it folds case and refuses names.
+
+    python -m tests.support.fuse_share BACKING MOUNT [fold] [refuse=ERRNO] [longest=BYTES] [untyped] [ill=NAME]
+
+It serves the folder BACKING at MOUNT, speaking fuse(4)'s protocol (linux/fuse.h, 7.31) itself. Like vfat and many
+shares it knows neither hard links nor renameat2(2)'s flags. With "fold", names that differ in case only are one name,
+kept as it was first spelled; "refuse" answers so to names that Windows does not take; "longest" is a limit of names.
+"untyped" lists names without telling what they are (DT_UNKNOWN, readdir(3)); asking for "ill" is answered by EIO.
+"""
+
+import ctypes
+import errno
+import os
+import re
+import stat
+import struct
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import ClassVar
+
+_REQUEST_HEADER = struct.Struct("<IIQQIIII")
+_ATTR_LAYOUT = "QQQQQQIIIIIIIIII"
+_FORBIDDEN = re.compile(r'[<>:"|?*\\\x00-\x1f\udc80-\udcff]|[. ]$')
+_MAX_WRITE = 1 << 17
+_ROOT_NODE = 1
+
+
+@contextmanager
+def mount_share(folder: Path, *options: str) -> Iterator[Path]:
+    """The share, mounted at ``folder``/share; skips the test where that may not be done."""
+    # here, for the server itself starts without it in half the time
+    import pytest
+
+    backing, mount = folder / "share-backing", folder / "share"
+    backing.mkdir()
+    mount.mkdir()
+    if os.geteuid() != 0 or not os.access("/dev/fuse", os.W_OK):
+        pytest.skip("needs root and /dev/fuse")
+    command = [sys.executable, "-m", "tests.support.fuse_share", str(backing), str(mount), *options]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as server:
+        assert server.stdout is not None
+        try:
+            if server.stdout.readline() != b"ready\n":
+                pytest.skip("may not mount")
+            yield mount
+        finally:
+            subprocess.run(["umount", "-l", mount], check=False, capture_output=True)
+            server.terminate()
+
+
+class ShareServer:
+    """The server: one request after the other, until it is unmounted."""
+
+    def __init__(self, backing: str, fold: bool, refuse: int, longest: int, untyped: bool, ill: str) -> None:
+        self._paths = {_ROOT_NODE: backing}
+        self._untyped, self._ill = untyped, ill
+        self._fold, self._refuse, self._longest = fold, refuse, longest
+        self._next = _ROOT_NODE
+
+    def serve(self, fuse: int) -> None:
+        while True:
+            try:
+                request = os.read(fuse, _MAX_WRITE + 4096)
+            except OSError as error:
+                if error.errno in (errno.EINTR, errno.ENOENT):
+                    continue
+                return
+            _, opcode, unique, node, *_ = _REQUEST_HEADER.unpack_from(request)
+            body = request[_REQUEST_HEADER.size :]
+            method = self._METHODS.get(opcode)
+            # forget and interrupt want no answer
+            if opcode in (2, 36, 42):
+                continue
+            code, answer = 0, b""
+            try:
+                if method is None:
+                    raise OSError(errno.ENOSYS, "")
+                answer = method(self, node, body)
+            except OSError as error:
+                code = error.errno or errno.EIO
+            os.write(fuse, struct.pack("<IiQ", 16 + len(answer), -code, unique) + answer)
+
+    def _init(self, _node: int, body: bytes) -> bytes:
+        readahead = struct.unpack_from("<I", body, 8)[0]
+        return struct.pack("<IIIIHHIIHHI28x", 7, 31, readahead, 0, 16, 12, _MAX_WRITE, 1, 0, 0, 0)
+
+    def _resolve_name(self, node: int, name: bytes) -> str:
+        """Where a name leads; as it is spelled there."""
+        folder, text = self._paths[node], os.fsdecode(name)
+        if text == self._ill:
+            raise OSError(errno.EIO, "")
+        if self._refuse and _FORBIDDEN.search(text):
+            raise OSError(self._refuse, "")
+        if len(name) > self._longest:
+            raise OSError(errno.ENAMETOOLONG, "")
+        if self._fold:
+            text = next((each for each in os.listdir(folder) if each.casefold() == text.casefold()), text)
+        return os.path.join(folder, text)
+
+    def _entry(self, path: str) -> bytes:
+        attributes = _pack_attributes(os.lstat(path))
+        node = next((number for number, known in self._paths.items() if known == path), None)
+        if node is None:
+            self._next += 1
+            node = self._next
+            self._paths[node] = path
+        return struct.pack("<QQQQII", node, 0, 0, 0, 0, 0) + attributes
+
+    def _lookup(self, node: int, body: bytes) -> bytes:
+        return self._entry(self._resolve_name(node, body[:-1]))
+
+    def _getattr(self, node: int, _body: bytes) -> bytes:
+        return bytes(16) + _pack_attributes(os.lstat(self._paths[node]))
+
+    def _setattr(self, node: int, body: bytes) -> bytes:
+        valid, _, _, size, _, atime, mtime, _, ansec, mnsec, _, mode = struct.unpack_from("<II6Q4I", body)
+        path = self._paths[node]
+        if valid & 1:
+            os.chmod(path, stat.S_IMODE(mode))
+        if valid & 8:
+            os.truncate(path, size)
+        if valid & 48:
+            os.utime(path, ns=(atime * 10**9 + ansec, mtime * 10**9 + mnsec))
+        return self._getattr(node, b"")
+
+    def _mkdir(self, node: int, body: bytes) -> bytes:
+        path = self._resolve_name(node, body[8:-1])
+        os.mkdir(path, stat.S_IMODE(struct.unpack_from("<I", body)[0]))
+        return self._entry(path)
+
+    def _unlink(self, node: int, body: bytes) -> bytes:
+        os.unlink(self._resolve_name(node, body[:-1]))
+        return b""
+
+    def _rmdir(self, node: int, body: bytes) -> bytes:
+        os.rmdir(self._resolve_name(node, body[:-1]))
+        return b""
+
+    def _rename(self, node: int, body: bytes) -> bytes:
+        old, new, _ = body[8:].split(b"\0")
+        source = self._resolve_name(node, old)
+        target = self._resolve_name(struct.unpack_from("<Q", body)[0], new)
+        os.rename(source, target)
+        for number, path in self._paths.items():
+            if path == source or path.startswith(source + "/"):
+                self._paths[number] = target + path[len(source) :]
+            elif path == target:
+                # what was replaced
+                self._paths[number] = ""
+        return b""
+
+    def _create(self, node: int, body: bytes) -> bytes:
+        flags, mode = struct.unpack_from("<II", body)
+        path = self._resolve_name(node, body[16:-1])
+        fd = os.open(path, flags | os.O_CREAT, stat.S_IMODE(mode))
+        return self._entry(path) + struct.pack("<QII", fd, 1, 0)
+
+    def _open(self, node: int, body: bytes) -> bytes:
+        flags = struct.unpack_from("<I", body)[0] & ~(os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW)
+        return struct.pack("<QII", os.open(self._paths[node], flags), 1, 0)
+
+    def _opendir(self, _node: int, _body: bytes) -> bytes:
+        return bytes(16)
+
+    def _read(self, _node: int, body: bytes) -> bytes:
+        fd, offset, size = struct.unpack_from("<QQI", body)
+        return os.pread(fd, size, offset)
+
+    def _write(self, _node: int, body: bytes) -> bytes:
+        fd, offset, size = struct.unpack_from("<QQI", body)
+        return struct.pack("<II", os.pwrite(fd, body[40 : 40 + size], offset), 0)
+
+    def _readdir(self, node: int, body: bytes) -> bytes:
+        _, offset, size = struct.unpack_from("<QQI", body)
+        answer = b""
+        for number, name in enumerate(sorted(os.listdir(self._paths[node])), 1):
+            if number <= offset:
+                continue
+            raw = os.fsencode(name)
+            found = os.lstat(os.path.join(self._paths[node], name))
+            kind = 0 if self._untyped else found.st_mode >> 12
+            entry = struct.pack("<QQII", found.st_ino, number, len(raw), kind) + raw
+            entry += bytes(-len(entry) % 8)
+            if len(answer) + len(entry) > size:
+                break
+            answer += entry
+        return answer
+
+    def _release(self, _node: int, body: bytes) -> bytes:
+        os.close(struct.unpack_from("<Q", body)[0])
+        return b""
+
+    def _statfs(self, _node: int, _body: bytes) -> bytes:
+        found = os.statvfs(self._paths[_ROOT_NODE])
+        numbers = (found.f_blocks, found.f_bfree, found.f_bavail, found.f_files, found.f_ffree)
+        return struct.pack("<5Q4I24x", *numbers, found.f_bsize, 255, found.f_frsize, 0)
+
+    def _do_nothing(self, _node: int, _body: bytes) -> bytes:
+        return b""
+
+    _METHODS: ClassVar[dict[int, Callable[["ShareServer", int, bytes], bytes]]] = {
+        1: _lookup,
+        3: _getattr,
+        4: _setattr,
+        9: _mkdir,
+        10: _unlink,
+        11: _rmdir,
+        12: _rename,
+        14: _open,
+        15: _read,
+        16: _write,
+        17: _statfs,
+        18: _release,
+        20: _do_nothing,
+        25: _do_nothing,
+        26: _init,
+        27: _opendir,
+        28: _readdir,
+        29: _do_nothing,
+        30: _do_nothing,
+        35: _create,
+    }
+
+
+def _pack_attributes(found: os.stat_result) -> bytes:
+    times = (found.st_atime_ns, found.st_mtime_ns, found.st_ctime_ns)
+    return struct.pack(
+        "<" + _ATTR_LAYOUT,
+        found.st_ino,
+        found.st_size,
+        found.st_blocks,
+        *(each // 10**9 for each in times),
+        *(each % 10**9 for each in times),
+        found.st_mode,
+        found.st_nlink,
+        found.st_uid,
+        found.st_gid,
+        0,
+        4096,
+        0,
+    )
+
+
+def main(backing: str, mount: str, *options: str) -> None:
+    """Mounts, says so, and serves."""
+    given = dict(option.partition("=")[::2] for option in options)
+    fuse = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
+    libc = ctypes.CDLL(None, use_errno=True)
+    data = f"fd={fuse},rootmode=40000,user_id=0,group_id=0,allow_other".encode()
+    if libc.mount(b"share", os.fsencode(mount), b"fuse.share", 0, data) != 0:
+        sys.exit(os.strerror(ctypes.get_errno()))
+    sys.stdout.write("ready\n")
+    sys.stdout.flush()
+    refuse = getattr(errno, given.get("refuse", ""), 0)
+    longest, ill = int(given.get("longest", 255)), given.get("ill", "")
+    ShareServer(backing, "fold" in given, refuse, longest, "untyped" in given, ill).serve(fuse)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

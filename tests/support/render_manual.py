@@ -1,0 +1,52 @@
+"""Makes the manual page and the shell completions anew: ``python -m tests.support.render_manual``."""
+
+from pathlib import Path
+
+import shtab
+from argparse_manpage.manpage import Manpage  # type: ignore[import-untyped]
+
+import picwish_watchd.cli
+from picwish_watchd import __version__
+from picwish_watchd.cli.arguments import parser
+
+TEXTS = Path(picwish_watchd.cli.__file__).parent / "texts"
+SHELLS = ("bash", "zsh", "fish")
+_MANPAGE_DATA = {
+    "manual_title": "User Commands",
+    "version": __version__,
+    "description": "hot folders for PicWish's Advanced Image Enhancer",
+    # the page changes with the version, not with the day
+    "date": __version__,
+}
+_EXTRA_SECTIONS = r"""
+.SH FILES
+.TP
+.I ./picwish-watchd.yaml, $XDG_CONFIG_HOME/picwish-watchd/config.yaml, /etc/picwish-watchd/config.yaml
+The configuration, unless
+.B \-c
+or
+.B $PICWISH_WATCHD_CONFIG
+names another.
+.TP
+.I /var/lib/picwish-watchd/journal.db
+Queue, history and ledger, unless the configuration says otherwise. Never delete it: it is the memory of what was paid.
+.SH SIGNALS
+.TP
+.B SIGTERM, SIGINT
+Nothing new is begun, running requests get 30 seconds to end. The second one ends at once.
+.TP
+.B SIGHUP
+Configuration and key are read again; a faulty configuration changes nothing.
+"""
+
+
+def render_texts() -> dict[str, str]:
+    """The texts by their file names, from the command line's definition."""
+    page = str(Manpage(parser(), _data=dict(_MANPAGE_DATA))).replace(".SH COMMENTS", ".SH EXIT STATUS")
+    completions = {f"completion.{shell}": shtab.complete(parser(), shell) for shell in SHELLS}
+    return {"picwish-watchd.1": page.rstrip() + _EXTRA_SECTIONS, **completions}
+
+
+if __name__ == "__main__":
+    for name, text in render_texts().items():
+        (TEXTS / name).write_text(text, "utf-8")

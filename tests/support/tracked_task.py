@@ -1,0 +1,84 @@
+"""`Collect` with a real journal, a real client and a clock that is turned by hand, and nothing that runs beside it."""
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from picwish_watchd.job import Job, NewJob, Stamp, State
+from picwish_watchd.journal.writer import Journal
+from picwish_watchd.outbox.spool import Spool, spool_folder
+from picwish_watchd.picwish import Accepted, PicwishClient
+from picwish_watchd.pipeline.collect import Collect
+from picwish_watchd.pipeline.context import StepContext
+from picwish_watchd.pipeline.gate import Gate
+from picwish_watchd.scheduling.rate_limiter import RateLimiter, RequestKind
+from tests.support.fake_clock import FakeClock
+from tests.support.harness import KEY, Harness
+from tests.support.picwish_client import CreateHooks, create_task
+from tests.support.sample_images import make_image
+
+_seeds = itertools.count()
+
+
+class TaskTracking:
+    """One start of the program, as far as it follows tasks. Made by `following`."""
+
+    def __init__(self, harness: Harness, context: StepContext, clock: FakeClock) -> None:
+        self.clock = clock
+        self.pacer = RateLimiter(context.config.api.qps, clock)
+        self.collect = Collect(context, gate=Gate(context, pacer=self.pacer), pacer=self.pacer)
+        self._house = harness
+        self._context = context
+
+    async def create_pending_task(self, name: str, *, rule: str = "scans") -> Job:
+        """A task that PicWish has just taken."""
+        journal, data = self._context.journal, make_image(seed=next(_seeds))
+        new = NewJob(rule, Path("/in") / name, Path(name), Stamp(1, 1, 1), sha256=f"{rule} {name}", format="jpeg")
+        outcome = await create_task(self._context.client, self._house.root, witness=CreateHooks(), image=data)
+        assert isinstance(outcome, Accepted)
+        job = journal.get(journal.add([new])[0])
+        assert job is not None
+        job = journal.move(job, State.SUBMITTING, "intent", reserve=5, submitted_at=self.clock.now())
+        return journal.move(job, State.PENDING, "taken", task_id=outcome.task_id)
+
+    async def query_next(self) -> bool:
+        """One query and what follows from it, if a task is due."""
+        job = self.collect.choose_due_task()
+        if job is not None:
+            await self.collect.query_task(job, await self.pacer.acquire(RequestKind.QUERY))
+        return job is not None
+
+    async def advance(self, seconds: float, *, step: float = 5.0) -> None:
+        """So long, in steps; what is due is asked for."""
+        until = self.clock.monotonic() + seconds
+        while self.clock.monotonic() < until:
+            self.clock.advance(step)
+            while await self.query_next():
+                pass
+
+    def reload(self, job: Job) -> Job:
+        """The same job as it is now."""
+        now = self._context.journal.get(job.id)
+        assert now is not None
+        return now
+
+
+@asynccontextmanager
+async def track_tasks(harness: Harness) -> AsyncIterator[TaskTracking]:
+    """From a start to its end."""
+    clock, config = FakeClock(), harness.load_config()
+    journal = Journal.open_for_writing(config.journal, clock)
+    spool = Spool(spool_folder(config.journal))
+    spool.ensure_folder()
+    for rule in config.rules:
+        journal.remember_rule(rule.name, rule.to_json())
+    async with PicwishClient(base_url=config.api.base_url, key=KEY, timeout=5) as client:
+        context = StepContext(config=config, journal=journal, spool=spool, clock=clock, client=client)
+        found = TaskTracking(harness, context, clock)
+        pacing = asyncio.create_task(found.pacer.run())
+        yield found
+        pacing.cancel()
+        context.close()
+    journal.close()

@@ -1,0 +1,354 @@
+"""Watching: whatever way a file comes, it is reported, at once where the kernel tells, else at the next walk."""
+
+import logging
+import os
+import queue
+import shutil
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from watchdog.observers.api import BaseObserver
+
+from picwish_watchd.fs import mounts
+from picwish_watchd.inbox.name_filter import NameFilter
+from picwish_watchd.inbox.scanner import FileSeen
+from picwish_watchd.inbox.watcher import Inbox, ScanReport, Watcher
+from picwish_watchd.job import Stamp
+
+# watchdog warns, in the thread that reads the kernel's events, of a folder that it met twice while a tree came in;
+# as an error that would end the thread.
+
+# seconds
+NEVER, DEADLINE = 600.0, 20.0
+OVERFLOW = logging.getLogger("watchdog.observers.inotify_c")
+
+
+class WatcherProbe:
+    """A watcher and what it has reported."""
+
+    def __init__(self, path: Path, known: list[tuple[str, Stamp]], settings: dict[str, Any]) -> None:
+        self.reports: queue.Queue[list[FileSeen] | ScanReport] = queue.Queue()
+        # cleared: the watcher stands still after its next report
+        self.gate = threading.Event()
+        self.gate.set()
+        usual: dict[str, Any] = {
+            "rule": "scans",
+            "path": path,
+            "names": NameFilter(["*.jpg"], []),
+            "recursive": True,
+            "follow_symlinks": False,
+            "native": True,
+            "rescan_interval": NEVER,
+        }
+        self.watcher = Watcher(Inbox(**{**usual, **settings}), known, self._report)
+        self.watcher.start()
+
+    def _report(self, rule: str, news: list[FileSeen] | ScanReport) -> None:
+        assert rule == "scans"
+        assert threading.current_thread() is self.watcher
+        self.reports.put(news)
+        self.gate.wait(DEADLINE)
+
+    def wait_for_files(self, *names: str) -> list[str]:
+        """Waits until all these names were reported; answers all that were."""
+        found: list[str] = []
+        while not set(names) <= set(found):
+            news = self._next_report()
+            if not isinstance(news, ScanReport):
+                found += [sighting.relative for sighting in news]
+        return found
+
+    def wait_for_walk(self) -> ScanReport:
+        """Waits for the end of the next walk that has not been waited for."""
+        while not isinstance(news := self._next_report(), ScanReport):
+            pass
+        return news
+
+    def wait_until_idle(self) -> None:
+        """Waits until all walks asked for so far have ended."""
+        marker = f"marker-{time.monotonic_ns()}.jpg"
+        (self.watcher.inbox.path / marker).touch()
+        self.watcher.request_scan()
+        self.wait_for_files(marker)
+        self.wait_for_walk()
+
+    def _next_report(self) -> list[FileSeen] | ScanReport:
+        return self.reports.get(timeout=DEADLINE)
+
+
+Start = Callable[..., WatcherProbe]
+
+
+@pytest.fixture
+def inbox(tmp_path: Path) -> Path:
+    folder = tmp_path / "inbox"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def start_watcher(inbox: Path) -> Iterator[Start]:
+    """Starts a watcher of `inbox`, or as told."""
+    started: list[WatcherProbe] = []
+
+    def watch(path: Path = inbox, known: list[tuple[str, Stamp]] | None = None, **settings: Any) -> WatcherProbe:
+        started.append(WatcherProbe(path, known or [], settings))
+        return started[-1]
+
+    yield watch
+    for each in started:
+        each.watcher.stop()
+        each.watcher.join(DEADLINE)
+        assert not each.watcher.is_alive()
+    assert _observer_threads() == []
+
+
+def _observer_threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if type(thread).__module__.startswith("watchdog")]
+
+
+def test_the_first_walk_finds_what_lies_there_already_and_not_what_is_known(inbox: Path, start_watcher: Start) -> None:
+    (inbox / "a.jpg").touch()
+    (inbox / "b.jpg").touch()
+    found = (inbox / "b.jpg").stat()
+    watched = start_watcher(known=[("b.jpg", Stamp(found.st_ino, 0, found.st_mtime_ns))])
+    assert watched.wait_for_files("a.jpg") == ["a.jpg"]
+    walked = watched.wait_for_walk()
+    assert (walked.rule, walked.unavailable, walked.warning) == ("scans", None, None)
+    assert walked.seconds > 0
+
+
+def test_what_one_walk_finds_is_reported_by_age_whatever_order_the_folder_has(
+    inbox: Path, start_watcher: Start
+) -> None:
+    names = [f"{number * 17 % 40}.jpg" for number in range(40)]
+    for number, name in enumerate(names):
+        (inbox / name).touch()
+        os.utime(inbox / name, ns=(0, 10**9 + number))
+    for name in ("b.jpg", "a.jpg"):
+        (inbox / name).touch()
+        os.utime(inbox / name, ns=(0, 10**9 + 100))
+    assert start_watcher().wait_for_files(*names, "a.jpg", "b.jpg") == [*names, "a.jpg", "b.jpg"]
+
+
+def test_a_file_is_reported_when_it_is_written_or_moved_in(inbox: Path, start_watcher: Start) -> None:
+    watched = start_watcher()
+    watched.wait_for_walk()
+    (inbox / "new.jpg").write_bytes(b"picture")
+    watched.wait_for_files("new.jpg")
+    (inbox.parent / "moved.jpg").write_bytes(b"picture")
+    os.rename(inbox.parent / "moved.jpg", inbox / "moved.jpg")
+    watched.wait_for_files("moved.jpg")
+    (inbox / "late.part").write_bytes(b"picture")
+    os.rename(inbox / "late.part", inbox / "late.jpg")
+    watched.wait_for_files("late.jpg")
+
+
+def test_a_file_changed_in_place_is_reported_again(inbox: Path, start_watcher: Start) -> None:
+    (inbox / "a.jpg").write_bytes(b"picture")
+    watched = start_watcher()
+    watched.wait_for_files("a.jpg")
+    watched.wait_for_walk()
+    (inbox / "a.jpg").write_bytes(b"another picture")
+    assert set(watched.wait_for_files("a.jpg")) == {"a.jpg"}
+
+
+def test_whole_trees_are_reported_however_they_come(inbox: Path, start_watcher: Start) -> None:
+    names = [f"{folder}/{number}.jpg" for folder in ("one", "one/two", "one/two/three") for number in range(20)]
+    for name in names:
+        (inbox.parent / "tree" / name).parent.mkdir(parents=True, exist_ok=True)
+        (inbox.parent / "tree" / name).touch()
+    watched = start_watcher(rescan_interval=1.0)
+    watched.wait_for_walk()
+    subprocess.run(["cp", "-r", inbox.parent / "tree", inbox / "copied"], check=True)
+    os.rename(inbox.parent / "tree", inbox / "moved")
+    watched.wait_for_files(*(f"{tree}/{name}" for tree in ("copied", "moved") for name in names))
+    (inbox / "moved" / "one" / "two" / "later.jpg").touch()
+    watched.wait_for_files("moved/one/two/later.jpg")
+
+
+def test_an_inbox_that_is_missing_at_the_start_is_taken_up_when_it_comes(inbox: Path, start_watcher: Start) -> None:
+    inbox.rmdir()
+    watched = start_watcher(rescan_interval=0.05)
+    assert watched.wait_for_walk().unavailable == f"{inbox}: No such file or directory"
+    inbox.mkdir()
+    (inbox / "a.jpg").touch()
+    watched.wait_for_files("a.jpg")
+    assert watched.wait_for_walk().unavailable is None
+
+
+def test_an_inbox_deleted_and_made_anew_is_watched_again(inbox: Path, start_watcher: Start) -> None:
+    watched = start_watcher(rescan_interval=0.1)
+    watched.wait_for_walk()
+    shutil.rmtree(inbox)
+    while watched.wait_for_walk().unavailable is None:
+        pass
+    inbox.mkdir()
+    (inbox / "a.jpg").touch()
+    watched.wait_for_files("a.jpg")
+    watched.wait_for_walk()
+    (inbox / "b.jpg").touch()
+    watched.wait_for_files("b.jpg")
+
+
+def test_a_replaced_inbox_is_observed_again_after_one_walk(inbox: Path, start_watcher: Start) -> None:
+    watched = start_watcher()
+    watched.wait_for_walk()
+    os.rename(inbox, inbox.parent / "elsewhere")
+    inbox.mkdir()
+    watched.wait_until_idle()
+    (inbox / "a.jpg").touch()
+    watched.wait_for_files("a.jpg")
+
+
+def test_an_inbox_that_is_a_link_is_observed(inbox: Path, start_watcher: Start) -> None:
+    (inbox.parent / "link").symlink_to("inbox")
+    watched = start_watcher(inbox.parent / "link")
+    watched.wait_for_walk()
+    (inbox / "a.jpg").write_bytes(b"picture")
+    watched.wait_for_files("a.jpg")
+    watched.wait_for_walk()
+    watched.wait_until_idle()
+    (inbox / "a.jpg").write_bytes(b"another picture")
+    watched.wait_for_files("a.jpg")
+
+
+def test_an_observer_whose_thread_has_died_is_replaced_at_the_next_walk(inbox: Path, start_watcher: Start) -> None:
+    watched = start_watcher()
+    watched.wait_for_walk()
+    dead = [thread for thread in _observer_threads() if isinstance(thread, BaseObserver)]
+    for observer in dead:
+        observer.stop()
+        observer.join(DEADLINE)
+    watched.wait_until_idle()
+    (inbox / "a.jpg").touch()
+    watched.wait_for_files("a.jpg")
+    assert not set(dead) & set(_observer_threads())
+
+
+def test_a_hint_triggers_a_full_walk_at_once(inbox: Path, start_watcher: Start) -> None:
+    for name in ("a.jpg", "b.jpg"):
+        (inbox / name).write_bytes(b"picture")
+    watched = start_watcher(native=False)
+    watched.wait_for_files("a.jpg", "b.jpg")
+    watched.wait_for_walk()
+    for name in ("a.jpg", "b.jpg"):
+        (inbox / name).write_bytes(b"another picture")
+    watched.watcher.request_scan(str(inbox / "a.jpg"))
+    assert sorted(watched.wait_for_files("a.jpg", "b.jpg")) == [
+        "a.jpg",
+        "b.jpg",
+        # without events all of it is looked at
+    ]
+    (inbox / "a.jpg").write_bytes(b"a third picture, longer")
+    watched.watcher.request_scan("a.jpg")
+    assert watched.wait_for_files("a.jpg") == ["a.jpg"]
+
+
+def test_a_forgotten_file_is_reported_anew(inbox: Path, start_watcher: Start) -> None:
+    (inbox / "a.jpg").touch()
+    watched = start_watcher(native=False)
+    watched.wait_for_files("a.jpg")
+    watched.wait_for_walk()
+    watched.watcher.forget_file("a.jpg")
+    watched.watcher.request_scan("a.jpg")
+    watched.wait_for_files("a.jpg")
+
+
+def test_too_many_hints_trigger_a_full_walk(inbox: Path, start_watcher: Start) -> None:
+    (inbox / "a.jpg").touch()
+    watched = start_watcher(native=False)
+    watched.wait_for_files("a.jpg")
+    watched.wait_for_walk()
+    watched.gate.clear()
+    watched.watcher.request_scan("other.jpg")
+    watched.wait_for_walk()
+    (inbox / "a.jpg").write_bytes(b"changed in place")
+    for number in range(10_001):
+        watched.watcher.request_scan(f"other-{number}.jpg")
+    watched.gate.set()
+    watched.wait_for_files("a.jpg")
+
+
+def test_a_flood_pauses_the_observer_and_loses_no_change(inbox: Path, start_watcher: Start) -> None:
+    (inbox / "a.jpg").touch()
+    watched = start_watcher()
+    watched.wait_for_files("a.jpg")
+    watched.wait_for_walk()
+    watched.gate.clear()
+    watched.watcher.request_scan("other.jpg")
+    watched.wait_for_walk()
+    for number in range(1_000):
+        watched.watcher.request_scan(f"other-{number}.jpg")
+    watched.gate.set()
+    watched.wait_for_walk()
+    assert _observer_threads() == []
+    (inbox / "a.jpg").write_bytes(b"changed in place, and known")
+    watched.wait_for_files("a.jpg")
+    assert _observer_threads()
+    watched.wait_for_walk()
+    (inbox / "a.jpg").write_bytes(b"changed in place once more, and heard")
+    watched.wait_for_files("a.jpg")
+
+
+def test_lost_inotify_events_trigger_a_full_walk(inbox: Path, start_watcher: Start) -> None:
+    (inbox / "a.jpg").touch()
+    watched = start_watcher(native=False)
+    watched.wait_for_files("a.jpg")
+    watched.wait_for_walk()
+    (inbox / "a.jpg").write_bytes(b"changed in place")
+    OVERFLOW.warning("Inotify queue overflowed; filesystem events were lost")
+    watched.wait_for_files("a.jpg")
+
+
+def test_a_late_event_after_the_observer_ended_is_no_error(
+    inbox: Path, start_watcher: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    start_watcher().wait_for_walk()
+    emitters = logging.getLogger("watchdog.observers.inotify")
+    emitters.error("InotifyEmitter.queue_events() called when the thread is inactive")
+    emitters.error("Unable to rebuild recursive inotify watches below %r", inbox)
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
+
+
+def test_a_network_folder_is_polled_and_not_observed(
+    inbox: Path, start_watcher: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = tmp_path / "mountinfo"
+    table.write_text(f"1 0 8:1 / / rw - ext4 a rw\n2 1 0:5 / {tmp_path} rw - nfs4 b rw\n", "utf-8")
+    monkeypatch.setattr(mounts, "MOUNTINFO", table)
+    watched = start_watcher(native=None, rescan_interval=0.05)
+    watched.wait_for_walk()
+    (inbox / "a.jpg").touch()
+    watched.wait_for_files("a.jpg")
+    assert _observer_threads() == []
+    table.write_text("1 0 8:1 / / rw - ext4 a rw\n", "utf-8")
+    watched.wait_until_idle()
+    assert _observer_threads() != []
+
+
+def test_many_files_come_in_batches(inbox: Path, start_watcher: Start) -> None:
+    for number in range(1201):
+        (inbox / f"{number}.jpg").touch()
+    watched = start_watcher(native=False)
+    sizes = []
+    while not isinstance(news := watched.reports.get(timeout=DEADLINE), ScanReport):
+        sizes.append(len(news))
+    assert sizes == [500, 500, 201]
+
+
+def test_stop_ends_the_thread_and_all_that_it_started(inbox: Path, start_watcher: Start) -> None:
+    watched = start_watcher()
+    watched.wait_for_walk()
+    assert _observer_threads() != []
+    assert OVERFLOW.handlers
+    watched.watcher.stop()
+    watched.watcher.join(DEADLINE)
+    assert not watched.watcher.is_alive()
+    assert _observer_threads() == []
+    assert OVERFLOW.handlers == []

@@ -1,0 +1,108 @@
+"""An inbox whose mount goes away during a walk: nothing that lies on it counts as gone, nothing below it as seen."""
+
+import queue
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from picwish_watchd.fs.mounts import canonical_mount_of
+from picwish_watchd.inbox.name_filter import NameFilter
+from picwish_watchd.inbox.scanner import FileSeen
+from picwish_watchd.inbox.watcher import Inbox, ScanReport, Watcher
+from tests.support.mounts import mount, temporary_mount, unmount
+from tests.support.race_hooks import run_before_call
+
+# seconds
+TIMEOUT = 20.0
+
+
+@pytest.fixture
+def nas(tmp_path: Path) -> Iterator[Path]:
+    """``disk`` bound to a mount point; another file lies below it."""
+    (tmp_path / "disk").mkdir()
+    with temporary_mount(tmp_path / "nas") as folder:
+        unmount(folder)
+        (folder / "below.jpg").write_bytes(b"picture")
+        mount(folder, tmp_path / "disk")
+        yield folder
+
+
+class MountWatcherProbe:
+    """A watcher that walks when told, or with ``native`` by itself when the kernel tells, and what it reports."""
+
+    def __init__(self, inbox: Path, *, native: bool = False) -> None:
+        self.news: queue.Queue[list[FileSeen] | ScanReport] = queue.Queue()
+        settings = Inbox("scans", inbox, NameFilter(["*.jpg"], []), True, False, native, 600.0)
+        self.watcher = Watcher(settings, [], lambda _rule, news: self.news.put(news), canonical_mount_of(inbox))
+
+    def walk(self) -> tuple[list[str], str | None]:
+        """What a walk sees, and why it could not be done; the first one comes by itself."""
+        if self.watcher.is_alive():
+            self.watcher.rescan_after_mount_change()
+        else:
+            self.watcher.start()
+        return self.wait_for_walk()
+
+    def wait_for_walk(self) -> tuple[list[str], str | None]:
+        """The same of a walk that was begun already."""
+        seen: list[str] = []
+        while not isinstance(news := self.news.get(timeout=TIMEOUT), ScanReport):
+            seen += [sighting.relative for sighting in news]
+        return sorted(seen), news.unavailable
+
+
+@pytest.mark.parametrize("event", ["unmounted", "mounted over"])
+def test_a_mount_lost_during_a_walk_forgets_no_file(
+    nas: Path, tmp_path: Path, event: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a.jpg", "b.jpg"):
+        (nas / name).write_bytes(b"picture")
+    watched = MountWatcherProbe(nas)
+    try:
+        assert watched.walk() == (["a.jpg", "b.jpg"], None)
+        with monkeypatch.context() as race:
+            run_before_call(race, "open", lambda: unmount(nas) if event == "unmounted" else mount(nas))
+            seen, away = watched.walk()
+        assert seen == []
+        assert away is not None
+        assert "mount that again" in away
+        if event == "unmounted":
+            mount(nas, tmp_path / "disk")
+        else:
+            unmount(nas)
+        (nas / "c.jpg").write_bytes(b"picture")
+        assert watched.walk() == (["c.jpg"], None)
+    finally:
+        watched.watcher.stop()
+        watched.watcher.join(TIMEOUT)
+
+
+def test_an_inbox_on_another_mount_is_walked_on_request_without_spinning(nas: Path) -> None:
+    watched = MountWatcherProbe(nas)
+    try:
+        assert watched.walk() == ([], None)
+        unmount(nas)
+        _, away = watched.walk()
+        assert away is not None
+        with pytest.raises(queue.Empty):
+            watched.news.get(timeout=0.3)
+    finally:
+        watched.watcher.stop()
+        watched.watcher.join(TIMEOUT)
+
+
+def test_a_remounted_inbox_is_observed_again(nas: Path) -> None:
+    """A tmpfs has the same device and inode as the one before it, as a disk has: only the kernel's watch is gone."""
+    mount(nas)
+    watched = MountWatcherProbe(nas, native=True)
+    try:
+        assert watched.walk() == ([], None)
+        unmount(nas)
+        mount(nas)
+        assert watched.walk() == ([], None)
+        (nas / "a.jpg").write_bytes(b"picture")
+        assert watched.wait_for_walk() == (["a.jpg"], None)
+    finally:
+        watched.watcher.stop()
+        watched.watcher.join(TIMEOUT)

@@ -1,0 +1,341 @@
+"""Each way of telling: what goes out, what is told of a failure, and what is never told."""
+
+import json
+import os
+import socket
+import ssl
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from picwish_watchd.config.notifiers import Apprise, Command, Email, Webhook
+from picwish_watchd.notify.channels import deadline
+from picwish_watchd.notify.channels.command import end_all
+from picwish_watchd.notify.channels.send import send
+from picwish_watchd.notify.message import Failed, Notice, Outcome, Sent
+from tests.support.fake_receivers import DripServer, MailServer, WebhookReceiver, write_program
+
+NOTICE = Notice(
+    id="held-7-9",
+    event="held",
+    at=1_800_000_000.0,
+    subject="Été \\x1b[31m.jpg is held",
+    text="one line\nand another\n.\nafter a dot",
+    facts={"count": 1},
+)
+
+
+def webhook_channel(url: str, **more: Any) -> Webhook:
+    return Webhook.model_validate({"to": "webhook", "url": url, "timeout": 2, **more})
+
+
+def email_channel(post: MailServer | DripServer, **more: Any) -> Email:
+    usual = {"server": "127.0.0.1", "port": post.port, "security": "none", "sender": "watchd@studio.example"}
+    return Email.model_validate({"to": "email", "recipients": ["ada@studio.example"], "timeout": 2, **usual, **more})
+
+
+def command_channel(*run: object, timeout: float = 5) -> Command:
+    return Command.model_validate({"to": "command", "run": [str(each) for each in run], "timeout": timeout})
+
+
+def write_secret(path: Path, text: str) -> Path:
+    path.write_text(text)
+    path.chmod(0o600)
+    return path
+
+
+def failure_reason(outcome: Outcome) -> str:
+    assert isinstance(outcome, Failed), outcome
+    return outcome.reason
+
+
+def may_retry(outcome: Outcome) -> bool:
+    assert isinstance(outcome, Failed), outcome
+    return outcome.again
+
+
+def is_surely_undelivered(outcome: Outcome) -> bool:
+    assert isinstance(outcome, Failed), outcome
+    return outcome.unheard
+
+
+def test_a_webhook_gets_the_whole_notice_as_json(tmp_path: Path) -> None:
+    headers = write_secret(tmp_path / "headers", "# for the gateway\nAuthorization: Bearer abc\nX-Room:  7\n")
+    with WebhookReceiver() as heard:
+        assert send(webhook_channel(heard.url, headers_file=headers), NOTICE) == Sent()
+    [body] = heard.requests
+    assert (body["id"], body["event"], body["over"], body["count"]) == ("held-7-9", "held", False, 1)
+    assert (body["subject"], body["text"], body["at"]) == (NOTICE.subject, NOTICE.text, "2027-01-15T08:00:00.000Z")
+    assert body["host"] == socket.gethostname()
+    assert (heard.request_headers[0]["authorization"], heard.request_headers[0]["x-room"]) == ("Bearer abc", "7")
+    assert heard.request_headers[0]["content-type"] == "application/json"
+
+
+@pytest.mark.parametrize(("code", "tried_again"), [(500, True), (429, True), (400, False), (404, False), (302, False)])
+def test_what_a_webhook_answers_decides_whether_it_is_tried_again(code: int, tried_again: bool) -> None:
+    with WebhookReceiver(code, headers={"Location": "/elsewhere"}) as heard:
+        outcome = send(webhook_channel(heard.url), NOTICE)
+    assert str(code) in failure_reason(outcome)
+    assert may_retry(outcome) is tried_again
+    assert len(heard.requests) == 1, "a redirect is not followed"
+
+
+def test_a_webhook_that_cannot_be_reached_is_told_without_its_secret_path(tmp_path: Path) -> None:
+    with WebhookReceiver(pause=1.0) as heard:
+        slow = send(webhook_channel(heard.url, timeout=0.2), NOTICE)
+    gone = send(webhook_channel(heard.url), NOTICE)
+    assert [is_surely_undelivered(outcome) for outcome in (slow, gone)] == [False, True]
+    for outcome in (slow, gone):
+        assert may_retry(outcome)
+        assert "127.0.0.1" in failure_reason(outcome)
+        assert "very-secret" not in failure_reason(outcome)
+    assert "did not answer within 0.2 s" in failure_reason(slow)
+
+
+@pytest.mark.parametrize("text", ["Authorization Bearer abc-secret", "X-A: b\x01-secret", "Na me: secret"])
+def test_a_line_that_is_no_header_is_told_by_its_number_and_not_quoted(tmp_path: Path, text: str) -> None:
+    told = failure_reason(
+        send(webhook_channel("http://127.0.0.1:9", headers_file=write_secret(tmp_path / "h", text)), NOTICE)
+    )
+    assert "line 1 of the headers file" in told
+    assert "secret" not in told
+
+
+def test_a_file_of_secrets_that_others_can_read_is_refused_everywhere(tmp_path: Path) -> None:
+    file = write_secret(tmp_path / "file", "X: y")
+    file.chmod(0o644)
+    with MailServer() as post:
+        by_mail = send(email_channel(post, user="ada", password_file=file), NOTICE)
+    for outcome in (send(webhook_channel("http://127.0.0.1:9", headers_file=file), NOTICE), by_mail):
+        assert "can be read by others (mode 0644)" in failure_reason(outcome)
+
+
+def test_a_mail_is_a_plain_one_whose_subject_is_one_line() -> None:
+    with MailServer() as post:
+        assert send(email_channel(post, recipients=["ada@studio.example", "bob@studio.example"]), NOTICE) == Sent()
+    [taken] = post.mails
+    assert taken.message["Subject"] == f"[picwish-watchd {socket.gethostname()}] {NOTICE.subject}"
+    assert taken.message["To"] == "ada@studio.example, bob@studio.example"
+    assert taken.message["Auto-Submitted"] == "auto-generated"
+    assert "held-7-9" in taken.message["Message-ID"]
+    assert taken.message.get_content().replace("\r\n", "\n") == NOTICE.text + "\n"
+    assert [each.split(">")[0] for each in taken.recipients] == ["TO:<ada@studio.example", "TO:<bob@studio.example"]
+
+
+def test_a_mail_logs_in_with_the_password_of_its_file(tmp_path: Path) -> None:
+    password = tmp_path / "password"
+    with MailServer() as post:
+        login = email_channel(post, user="ada", password_file=password)
+        write_secret(password, "pass word \r\n")
+        assert send(login, NOTICE) == Sent()
+        write_secret(password, "pässword")
+        assert "outside ASCII" in failure_reason(send(login, NOTICE))
+    assert post.logins == ["\0ada\0pass word "]
+
+
+@pytest.mark.parametrize(
+    ("replies", "told", "tried_again"),
+    [
+        ({"GREETING": b"554 no mail here\r\n"}, "554 no mail here", False),
+        ({"GREETING": b"421 later\r\n"}, "421 later", True),
+        ({"MAIL": b"452 full\r\n"}, "452 full", True),
+        ({"RCPT": b"550 no such \x1b[31muser\r\n"}, "ada@studio.example (550", False),
+        ({"RCPT": b"450 greylisted\r\n"}, "greylisted", True),
+        ({"DATA": b"554 spam\r\n"}, "554 spam", False),
+        ({"EHLO": b"nonsense without end" * 2000}, "500 Line too long", False),
+    ],
+)
+def test_what_a_mail_server_says_is_told_and_decides_whether_it_is_tried_again(
+    replies: dict[str, bytes], told: str, tried_again: bool
+) -> None:
+    with MailServer(replies) as post:
+        outcome = send(email_channel(post), NOTICE)
+    assert told in failure_reason(outcome)
+    assert failure_reason(outcome).isprintable()
+    assert may_retry(outcome) is tried_again
+
+
+def test_a_failed_quit_does_not_send_the_mail_twice() -> None:
+    with MailServer({"QUIT": b"500 what\r\n"}) as post:
+        assert send(email_channel(post), NOTICE) == Sent()
+    assert len(post.mails) == 1
+
+
+def test_an_endlessly_talking_mail_server_is_abandoned() -> None:
+    with MailServer({"GREETING": b"220-and then\r\n" * 40_000}) as post:
+        told = failure_reason(send(email_channel(post), NOTICE))
+    assert "says more than any mail server has to say" in told
+
+
+def test_a_mail_server_that_says_nothing_is_left_after_the_timeout() -> None:
+    with MailServer({"GREETING": b""}) as post:
+        outcome = send(email_channel(post, timeout=0.2), NOTICE)
+    gone = send(email_channel(post), NOTICE)
+    assert may_retry(outcome)
+    assert (is_surely_undelivered(outcome), is_surely_undelivered(gone)) == (True, True)
+    assert "127.0.0.1 cannot be reached: Connection refused" in failure_reason(gone)
+
+
+def test_a_wrong_password_is_told_without_it(tmp_path: Path) -> None:
+    with MailServer({"AUTH": b"535 hunter2 is wrong\r\n"}) as post:
+        outcome = send(email_channel(post, user="ada", password_file=write_secret(tmp_path / "p", "hunter2\n")), NOTICE)
+    assert "refuses user or password (535)" in failure_reason(outcome)
+    assert "hunter2" not in failure_reason(outcome)
+
+
+def test_starttls_comes_before_the_password_and_the_mail(
+    certificate: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(certificate)
+    file = write_secret(tmp_path / "p", "hunter2\n")
+    with MailServer(tls=tls) as post:
+        safe = email_channel(post, security="starttls", user="ada", password_file=file)
+        assert "certificate of 127.0.0.1 cannot be trusted" in failure_reason(send(safe, NOTICE))
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+        assert send(safe, NOTICE) == Sent()
+    assert post.logins == ["\0ada\0hunter2"]
+    assert [taken.encrypted for taken in post.mails] == [True]
+
+
+def test_a_server_without_starttls_gets_neither_password_nor_mail(tmp_path: Path) -> None:
+    with MailServer() as post:
+        safe = email_channel(
+            post, security="starttls", user="ada", password_file=write_secret(tmp_path / "p", "hunter2")
+        )
+        assert "STARTTLS" in failure_reason(send(safe, NOTICE))
+    assert (post.logins, post.mails) == ([], [])
+
+
+def test_a_command_hears_json_and_a_few_facts_and_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("PICWISH_API_KEY", "NOTIFY_SOCKET", "CREDENTIALS_DIRECTORY", "MY_SECRET"):
+        monkeypatch.setenv(name, "secret")
+    tell = write_program(
+        tmp_path,
+        "import json\n"
+        "told = {'stdin': json.load(sys.stdin), 'env': dict(os.environ), 'args': sys.argv[1:],"
+        " 'group': os.getpgid(0) == os.getpid()}\n"
+        "open(FOLDER + '/heard', 'w').write(json.dumps(told))",
+    )
+    assert send(command_channel(tell, "--urgent", "$HOME; echo *"), NOTICE) == Sent()
+    heard = json.loads((tmp_path / "heard").read_text())
+    assert heard["args"] == ["--urgent", "$HOME; echo *"]
+    assert heard["group"] is True
+    assert heard["stdin"]["id"] == "held-7-9"
+    facts = {name: value for name, value in heard["env"].items() if name.startswith("PICWISH_")}
+    assert facts == {
+        "PICWISH_NOTICE_ID": "held-7-9",
+        "PICWISH_EVENT": "held",
+        "PICWISH_OVER": "0",
+        "PICWISH_SUBJECT": NOTICE.subject,
+    }
+    assert "secret" not in heard["env"].values()
+
+
+def test_a_command_that_hangs_is_killed_with_all_that_it_started(tmp_path: Path) -> None:
+    tell = write_program(
+        tmp_path,
+        "child = os.fork()\n"
+        "if child: open(FOLDER + '/child', 'w').write(str(child))\n"
+        "while True: os.write(1, b'noise' * 10000) if child else time.sleep(60)",
+    )
+    began = time.monotonic()
+    outcome = send(command_channel(tell, timeout=0.5), NOTICE)
+    assert time.monotonic() - began < 4
+    assert "did not end within 0.5 s, and was killed" in failure_reason(outcome)
+    child = int((tmp_path / "child").read_text())
+    for _ in range(100):
+        if not is_alive(child):
+            break
+        time.sleep(0.02)
+    assert not is_alive(child)
+
+
+def test_no_command_outlives_the_daemon_that_would_have_to_end_it(tmp_path: Path) -> None:
+    tell = write_program(tmp_path, "open(FOLDER + '/pid', 'w').write(str(os.getpid()))\ntime.sleep(60)")
+    with ThreadPoolExecutor(1) as thread:
+        telling = thread.submit(send, command_channel(tell, timeout=60), NOTICE)
+        for _ in range(500):
+            if (tmp_path / "pid").exists() and (tmp_path / "pid").read_text():
+                break
+            time.sleep(0.02)
+        end_all()
+        assert "was killed by signal 9" in failure_reason(telling.result(10))
+    assert not is_alive(int((tmp_path / "pid").read_text()))
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.parametrize(
+    ("way", "begin", "piece", "pause"),
+    [
+        ("http", b"HTTP/1.1 204 No Content\r\nX: ", b"a", 0.05),
+        ("http", b"", b"HTTP/1.1 102 Processing\r\n\r\n", 0.0),
+        ("mail", b"220-", b"a", 0.05),
+    ],
+)
+def test_a_channel_that_drips_forever_is_abandoned_in_time(
+    way: str, begin: bytes, piece: bytes, pause: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deadline, "GRACE", 0.1)
+    with ThreadPoolExecutor(1) as thread, DripServer(begin, piece, pause) as drip:
+        url = f"http://127.0.0.1:{drip.port}/very-secret"
+        slow = email_channel(drip, timeout=0.3) if way == "mail" else webhook_channel(url, timeout=0.3)
+        outcome = thread.submit(send, slow, NOTICE).result(5)
+    assert failure_reason(outcome) == "127.0.0.1 was not done after 0.4 s, and was left"
+    assert (may_retry(outcome), is_surely_undelivered(outcome)) == (True, False)
+
+
+@pytest.mark.parametrize("host", ["a..b", ".studio.example", "a" * 64 + ".example"])
+def test_a_name_that_no_host_can_have_is_told_in_words(host: str) -> None:
+    by_mail = Email.model_validate(
+        {"to": "email", "server": host, "sender": "watchd@studio.example", "recipients": ["ada@studio.example"]}
+    )
+    for outcome in (
+        send(webhook_channel(f"http://{host}/very-secret", allow_insecure=True), NOTICE),
+        send(by_mail, NOTICE),
+    ):
+        assert failure_reason(outcome) == f"{host} is no name that a host can have"
+        assert not may_retry(outcome)
+
+
+def test_what_goes_wrong_with_a_command_is_told(tmp_path: Path) -> None:
+    assert "ended with 3" in failure_reason(send(command_channel(write_program(tmp_path, "sys.exit(3)")), NOTICE))
+    assert "was killed by signal 9" in failure_reason(
+        send(command_channel(write_program(tmp_path, "os.kill(os.getpid(), 9)")), NOTICE)
+    )
+    missing = send(command_channel(tmp_path / "nothing"), NOTICE)
+    assert "nothing cannot be run: No such file" in failure_reason(missing)
+    assert not may_retry(missing)
+    os.chmod(write_program(tmp_path, ""), 0o644)
+    assert "cannot be run: Permission denied" in failure_reason(send(command_channel(tmp_path / "tell"), NOTICE))
+
+
+def test_an_apprise_that_is_gone_since_the_start_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "apprise", None)
+    services = Apprise.model_validate({"to": "apprise", "urls_file": tmp_path / "urls"})
+    assert "apprise cannot be imported" in failure_reason(send(services, NOTICE))
+
+
+# those of apprise and of what it imports
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_apprise_gets_title_and_text(tmp_path: Path) -> None:
+    pytest.importorskip("apprise", reason="apprise is not installed")
+    with WebhookReceiver() as heard:
+        urls = write_secret(tmp_path / "urls", f"json://127.0.0.1:{heard.port}/secret\n")
+        services = Apprise.model_validate({"to": "apprise", "urls_file": urls})
+        assert send(services, NOTICE) == Sent()
+        write_secret(urls, "nonsense://secret")
+        assert "line 1 of" in failure_reason(send(services, NOTICE))
+        write_secret(urls, "json://127.0.0.1:9/secret")
+        assert "secret" not in failure_reason(send(services, NOTICE))
+    assert heard.requests[0]["message"] == NOTICE.text

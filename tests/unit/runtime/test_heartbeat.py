@@ -1,0 +1,25 @@
+"""The pulse: what has not turned by its own word is late, and nothing else is."""
+
+from picwish_watchd.runtime.heartbeat import Heartbeat
+from tests.support.fake_clock import FakeClock
+
+
+def test_a_loop_is_overdue_after_its_interval_and_grace_until_it_beats() -> None:
+    clock = FakeClock()
+    pulse = Heartbeat(clock)
+    pulse.beat("submit", within=10)
+    pulse.beat("gate", within=900)
+    clock.advance(49)
+    assert pulse.overdue(40) == []
+    clock.advance(2)
+    assert pulse.overdue(40) == ["submit"]
+    pulse.beat("submit", within=10)
+    assert pulse.overdue(40) == []
+
+
+def test_the_wall_clock_makes_nothing_overdue() -> None:
+    clock = FakeClock()
+    pulse = Heartbeat(clock)
+    pulse.beat("submit")
+    clock.jump(7200)
+    assert pulse.overdue(0) == []
