@@ -46,7 +46,7 @@ def _measure_commits(number: int) -> Iterator[Figure]:
         journal = Journal.open_for_writing(here.folder / "state" / "journal.db", Clock())
         stamp = Stamp(inode=1, size=20_000, mtime_ns=1)
         new = [_new_job(here, f"{n}.jpg", stamp) for n in range(number)]
-        jobs = [journal.get(job_id) for job_id in journal.add(new)]
+        jobs = [journal.get(job_id) for job_id in journal.add_jobs(new)]
         began = time.monotonic()
         for job in jobs:
             assert job is not None
@@ -56,8 +56,10 @@ def _measure_commits(number: int) -> Iterator[Figure]:
         for job in jobs:
             assert job is not None
             began = time.monotonic()
-            sent = journal.move(job, State.SUBMITTING, "sending 20000 bytes to PicWish", reserve=5, task_id=None)
-            journal.move(sent, State.PENDING, "PicWish took it", task_id=f"task-{job.id}", attempts=1, answer="{}")
+            sent = journal.transition(job, State.SUBMITTING, "sending 20000 bytes to PicWish", reserve=5, task_id=None)
+            journal.transition(
+                sent, State.PENDING, "PicWish took it", task_id=f"task-{job.id}", attempts=1, answer="{}"
+            )
             pairs.append((time.monotonic() - began) * 1000)
         journal.close()
     yield Figure("synced commits a second", number / spent, "/s")

@@ -1,6 +1,6 @@
-"""The daemon with a heartbeat in its event loop: ``python -m benchmarks.loop_probe run -c CONFIG`` serves until SIGTERM.
+"""Run the daemon with a probe in its event loop.
 
-Its log goes to standard error as ever; at its end it prints one line of JSON with the gaps between beats, in seconds:
+``python -m benchmarks.loop_probe run -c CONFIG`` serves until SIGTERM. Its log goes to standard error as ever; at its end it prints one line of JSON with the gaps between beats, in seconds:
 the longest, and all over 50 ms; the most CPU that the loop's own thread took in one of its turns; synced commits.
 A turn is all that the loop does before it looks for news again; between two beats there may be three. A gap is how
 long the loop was kept from turning, by work of its own thread, a disk that syncs, another thread that holds the
@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from picwish_watchd import log
-from picwish_watchd.cli.loading import configuration_and_key
+from picwish_watchd.cli.loading import resolve_config_and_key
 from picwish_watchd.daemon.daemon import Daemon
 from picwish_watchd.journal.locks import WriteLock
 
@@ -75,18 +75,18 @@ async def _tick(noticed: LoopStats) -> None:
 
 def _count_commits(noticed: LoopStats) -> None:
     """From now on: the journal testifies to every one of them."""
-    testify = WriteLock.testify
+    testify = WriteLock.record_durable_event
 
     def counted(self: WriteLock, event: int) -> None:
         noticed.commits += 1
         testify(self, event)
 
-    WriteLock.testify = counted  # type: ignore[method-assign]
+    WriteLock.record_durable_event = counted  # type: ignore[method-assign]
 
 
 def main() -> None:
     """Runs the daemon of the configuration that is named on the command line."""
-    config, key = configuration_and_key(argparse.Namespace(config=Path(sys.argv[3])))
+    config, key = resolve_config_and_key(argparse.Namespace(config=Path(sys.argv[3])))
     log.setup(config.log.level, config.log.format, sys.stderr)
     # as the command does
     gc.freeze()

@@ -32,7 +32,7 @@ def measure(args: argparse.Namespace) -> Iterator[Figure]:
 
 
 def _measure_scrapes(here: Workspace, daemon: "subprocess.Popen[bytes]", address: str, number: int) -> Iterator[Figure]:
-    journal = Journal.open_beside(here.folder / "state" / "journal.db", Clock())
+    journal = Journal.open_existing(here.folder / "state" / "journal.db", Clock())
     first, last = journal.jobs(oldest_first=True, limit=1)[0], journal.jobs(limit=1)[0]
     _timed_get(daemon, address, "/metrics")
     still = [_timed_get(daemon, address, "/metrics") for _ in range(number)]

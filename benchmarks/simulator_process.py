@@ -1,7 +1,7 @@
 """The simulator as a process of its own: tells its address, and at its end what it has seen.
 
-``python -m benchmarks.simulator_process SETTINGS`` takes the fields of `picwish_watchd.simulator.Settings` as JSON, prints one
-line with its base URL, serves until its standard input ends, and prints one line of JSON with every request.
+``python -m benchmarks.simulator_process SETTINGS`` takes the fields of `picwish_watchd.simulator.Settings` as JSON,
+prints one line with its base URL, serves until its standard input ends, and prints one line of JSON with every request.
 """
 
 import asyncio

@@ -16,11 +16,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from picwish_watchd.cli.arguments import COMMANDS, parser
-from picwish_watchd.cli.systemd_unit import SHIPPED, SHIPPED_TEMPLATE
+from picwish_watchd.cli.arguments import COMMANDS, build_parser
+from picwish_watchd.cli.systemd_unit import SHIPPED_TEMPLATE_UNIT, SHIPPED_UNIT
 from picwish_watchd.config.fields import Section
-from picwish_watchd.config.loader import load
-from picwish_watchd.config.notifiers import KINDS, Notifier
+from picwish_watchd.config.loader import load_config
+from picwish_watchd.config.notifiers import NOTIFIER_TYPES, Notifier
 from picwish_watchd.config.schema import Api, Budget, Burst, General, Http, Log, Rule
 from picwish_watchd.job import UNSUCCESSFUL, ErrorCode, OriginalStatus
 from tests.support import fork_server
@@ -63,10 +63,10 @@ def section(text: str, heading: str) -> str:
 
 def test_the_example_loads_as_it_stands_and_shows_every_key() -> None:
     example = ROOT / "config.example.yaml"
-    config = load(example, {})
+    config = load_config(example, {})
     assert config.warnings == ()
     text = example.read_text()
-    sections: tuple[type[Section], ...] = (Api, Budget, Burst, General, Http, Log, Rule, *KINDS.values())
+    sections: tuple[type[Section], ...] = (Api, Budget, Burst, General, Http, Log, Rule, *NOTIFIER_TYPES.values())
     for model in sections:
         for key in model.model_fields:
             assert re.search(rf"(^[\s#-]*|[{{,] ?){key}:", text, re.MULTILINE), f"{key} is not shown"
@@ -77,7 +77,7 @@ def test_the_configurations_in_the_documents_load(document: Path, tmp_path: Path
     for number, block in enumerate(blocks(DOCUMENTS[document], "yaml")):
         file = tmp_path / f"{number}.yaml"
         file.write_text(block)
-        assert load(file, {}).rules
+        assert load_config(file, {}).rules
 
 
 #: Heading in docs/configuration.md -> model, and an example for each key that is required.
@@ -89,13 +89,13 @@ TABLES: dict[str, tuple[type[Section], dict[str, object]]] = {
     "## `defaults` and `rules`": (Rule, {"name": "scans", "inbox": "/in", "outbox": "/out"}),
     "## `http`": (Http, {"listen": "127.0.0.1:9107"}),
     "## `log`": (Log, {}),
-    "### `to: webhook`": (KINDS["webhook"], {"to": "webhook"}),
-    "### `to: command`": (KINDS["command"], {"to": "command", "run": ["/bin/true"]}),
+    "### `to: webhook`": (NOTIFIER_TYPES["webhook"], {"to": "webhook"}),
+    "### `to: command`": (NOTIFIER_TYPES["command"], {"to": "command", "run": ["/bin/true"]}),
     "### `to: email`": (
-        KINDS["email"],
+        NOTIFIER_TYPES["email"],
         {"to": "email", "server": "smtp.example.org", "sender": "a@example.org", "recipients": ["b@example.org"]},
     ),
-    "### `to: apprise`": (KINDS["apprise"], {"to": "apprise", "urls_file": "/apprise.urls"}),
+    "### `to: apprise`": (NOTIFIER_TYPES["apprise"], {"to": "apprise", "urls_file": "/apprise.urls"}),
 }
 
 
@@ -179,7 +179,7 @@ def test_the_second_command_runs_this_very_suite() -> None:
 
 def options_of(command: str) -> set[str]:
     """The options that the parser takes for a command, without --help."""
-    (commands,) = (a for a in parser(command)._actions if isinstance(a, argparse._SubParsersAction))
+    (commands,) = (a for a in build_parser(command)._actions if isinstance(a, argparse._SubParsersAction))
     options = {option for action in commands.choices[command]._actions for option in action.option_strings}
     return options - {"-h", "--help"}
 
@@ -224,7 +224,7 @@ def shown_calls(text: str) -> Iterator[list[str]]:
 def test_the_program_understands_every_call_that_a_document_shows(document: Path) -> None:
     for call in shown_calls(DOCUMENTS[document]):
         if call != ["--version"]:
-            assert parser().parse_args(call).command in COMMANDS
+            assert build_parser().parse_args(call).command in COMMANDS
 
 
 def test_the_calls_of_the_readme_are_found() -> None:
@@ -328,12 +328,12 @@ def test_the_index_lists_every_document() -> None:
 
 # The systemd unit
 
-UNITS = {"picwish-watchd.service": SHIPPED, "picwish-watchd@.service": SHIPPED_TEMPLATE}
+UNITS = {"picwish-watchd.service": SHIPPED_UNIT, "picwish-watchd@.service": SHIPPED_TEMPLATE_UNIT}
 
 
 @pytest.mark.parametrize("name", UNITS)
 def test_the_shipped_units_are_what_the_template_says(name: str) -> None:
-    assert (ROOT / "systemd" / name).read_text() == UNITS[name].text()
+    assert (ROOT / "systemd" / name).read_text() == UNITS[name].render()
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd on this machine")

@@ -30,7 +30,7 @@ COMMANDS = {
 
 
 # columns: to find out how many a terminal has, argparse loads what knows all kinds of archives
-_WIDTH = 80
+_FALLBACK_WIDTH = 80
 
 
 _DESCRIPTION = """\
@@ -46,13 +46,13 @@ Try `picwish-watchd demo` first: it needs no key and costs nothing.
 """
 
 
-def parser(first: str | None = None, *, shown: bool = True) -> argparse.ArgumentParser:
+def build_parser(first: str | None = None, *, shown: bool = True) -> argparse.ArgumentParser:
     """The command line: what `main` reads, and what the manual page and the completions are made from.
 
     ``first``: its first word, where only what that one needs is to be made: all of it takes longer than most commands.
     ``shown``: whether somebody wants to read it; else what an error shows of it is as wide as any terminal.
     """
-    width = None if shown else _WIDTH
+    width = None if shown else _FALLBACK_WIDTH
     top = argparse.ArgumentParser(
         prog="picwish-watchd",
         description=_DESCRIPTION,
@@ -71,21 +71,21 @@ def parser(first: str | None = None, *, shown: bool = True) -> argparse.Argument
         )
         if first not in ("-h", "--help", "--version"):
             sub.add_argument("-c", "--config", type=Path, metavar="FILE", help="the configuration file")
-            _ARGUMENTS[name](sub)
+            _ARGUMENT_ADDERS[name](sub)
     return top
 
 
-def _run(sub: argparse.ArgumentParser) -> None:
+def _add_run_arguments(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "--once", action="store_true", help="bring everything that lies in the inboxes to its end, then exit"
     )
 
 
-def _json(sub: argparse.ArgumentParser) -> None:
+def _add_json_option(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--json", action="store_true", help="for scripts")
 
 
-def _jobs(sub: argparse.ArgumentParser) -> None:
+def _add_jobs_arguments(sub: argparse.ArgumentParser) -> None:
     from picwish_watchd.job import State
 
     sub.add_argument("--state", choices=[state.value for state in State], metavar="STATE", help=", ".join(State))
@@ -93,33 +93,33 @@ def _jobs(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--json", action="store_true", help="one JSON object a line, for scripts")
 
 
-def _show(sub: argparse.ArgumentParser) -> None:
+def _add_show_arguments(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("id", type=int, metavar="ID", help="the number that `jobs` shows")
-    _json(sub)
+    _add_json_option(sub)
 
 
-def _why(sub: argparse.ArgumentParser) -> None:
+def _add_why_arguments(sub: argparse.ArgumentParser) -> None:
     told = "a file or folder, whether it is (still) there or not; -- goes before one that begins with -"
     sub.add_argument("path", type=Path, metavar="PATH", help=told)
-    _json(sub)
+    _add_json_option(sub)
 
 
-def _retry(sub: argparse.ArgumentParser) -> None:
+def _add_retry_arguments(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("id", type=int, nargs="*", metavar="ID", help="the numbers that `jobs` shows")
     sub.add_argument("--state", choices=["failed", "held", "rejected"], help="all jobs in this state instead")
     sub.add_argument("--rule", metavar="NAME", help="with --state: only those of this rule")
 
 
-def _approve(sub: argparse.ArgumentParser) -> None:
+def _add_approve_arguments(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("rule", metavar="RULE", help="the rule's name")
 
 
-def _spend(sub: argparse.ArgumentParser) -> None:
+def _add_spend_arguments(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--by", choices=["day", "month", "rule"], default="day", help="default: day")
-    _json(sub)
+    _add_json_option(sub)
 
 
-def _export(sub: argparse.ArgumentParser) -> None:
+def _add_export_arguments(sub: argparse.ArgumentParser) -> None:
     form = sub.add_mutually_exclusive_group(required=True)
     form.add_argument(
         "--csv", action="store_true", help="RFC 4180, with a header; text like a formula gets an apostrophe"
@@ -131,7 +131,7 @@ def _export(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--rule", metavar="NAME", help="only those of this rule")
 
 
-def _service(sub: argparse.ArgumentParser) -> None:
+def _add_service_arguments(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("action", choices=["install", "uninstall", "show"])
     sub.add_argument("--user", default="picwish", metavar="NAME", help="who the service runs as (default: picwish)")
     sub.add_argument("--group", metavar="NAME", help="the group that owns your shared folders (default: the user's)")
@@ -140,40 +140,40 @@ def _service(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--dry-run", action="store_true", help="tell what would be done and written; do nothing")
 
 
-def _notify(sub: argparse.ArgumentParser) -> None:
+def _add_notify_arguments(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("action", choices=["test"], metavar="test", help="send a message through each notifier")
     sub.add_argument("--to", type=int, metavar="N", help="only through the N-th one of the configuration")
 
 
-def _simulate(sub: argparse.ArgumentParser) -> None:
+def _add_simulate_arguments(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--port", type=int, default=0, metavar="N", help="the port to listen on (default: any free one)")
 
 
-def _completion(sub: argparse.ArgumentParser) -> None:
+def _add_completion_arguments(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("shell", choices=["bash", "zsh", "fish"], help="the shell to print it for")
 
 
-def _nothing(_sub: argparse.ArgumentParser) -> None:
+def _add_no_arguments(_sub: argparse.ArgumentParser) -> None:
     pass
 
 
-_ARGUMENTS = {
-    "run": _run,
-    "check": _nothing,
-    "status": _json,
-    "jobs": _jobs,
-    "show": _show,
-    "why": _why,
-    "plan": _json,
-    "retry": _retry,
-    "approve": _approve,
-    "spend": _spend,
-    "export": _export,
-    "vacuum": _nothing,
-    "manual": _nothing,
-    "completion": _completion,
-    "service": _service,
-    "notify": _notify,
-    "demo": _nothing,
-    "simulate": _simulate,
+_ARGUMENT_ADDERS = {
+    "run": _add_run_arguments,
+    "check": _add_no_arguments,
+    "status": _add_json_option,
+    "jobs": _add_jobs_arguments,
+    "show": _add_show_arguments,
+    "why": _add_why_arguments,
+    "plan": _add_json_option,
+    "retry": _add_retry_arguments,
+    "approve": _add_approve_arguments,
+    "spend": _add_spend_arguments,
+    "export": _add_export_arguments,
+    "vacuum": _add_no_arguments,
+    "manual": _add_no_arguments,
+    "completion": _add_completion_arguments,
+    "service": _add_service_arguments,
+    "notify": _add_notify_arguments,
+    "demo": _add_no_arguments,
+    "simulate": _add_simulate_arguments,
 }

@@ -12,35 +12,35 @@ if TYPE_CHECKING:
     from picwish_watchd.reporting.forecast import Forecast
 
 # seconds
-_EVERY = 0.2
+_REFRESH_INTERVAL = 0.2
 
 
-class Progress:
+class ProgressReporter:
     """Follows a daemon in the same process. ``stream`` is where log lines must go so that they do not cut the bar."""
 
     def __init__(self, stream: TextIO) -> None:
         self.stream: TextIO = stream
         self._out = stream
-        self._terminal = stream.isatty()
-        self._bar: _Bar | None = None
+        self._is_terminal = stream.isatty()
+        self._bar: _ProgressBar | None = None
         # the jobs, and what they wait for
-        self._last: tuple[str, tuple[str, ...]] = ("", ())
-        if self._terminal:
-            self._bar = _Bar()
+        self._last_printed: tuple[str, tuple[str, ...]] = ("", ())
+        if self._is_terminal:
+            self._bar = _ProgressBar()
             self.stream = self._bar.stream
 
     async def follow(self, daemon: "Daemon") -> None:
         """Shows the daemon's progress until cancelled, and how it ended."""
         try:
             while True:
-                await asyncio.sleep(_EVERY)
-                self._show(*daemon.progress(), daemon.forecast())
+                await asyncio.sleep(_REFRESH_INTERVAL)
+                self._render(*daemon.progress(), daemon.forecast())
         finally:
-            self._show(*daemon.progress(), daemon.forecast())
+            self._render(*daemon.progress(), daemon.forecast())
             if self._bar is not None:
                 self._bar.close()
 
-    def _show(self, totals: Counter[State], settling: int, ahead: "Forecast | None") -> None:
+    def _render(self, totals: Counter[State], settling: int, ahead: "Forecast | None") -> None:
         ended = totals[State.DONE] + sum(totals[state] for state in UNSUCCESSFUL)
         everything = totals.total() + settling
         words = [f"{totals[state]} {state}" for state in State if totals[state]]
@@ -54,19 +54,19 @@ class Progress:
         news = text, ahead.waits_for if ahead is not None else ()
         if self._bar is not None:
             self._bar.update(ended, everything, full)
-        elif news != self._last:
-            self._last = news
+        elif news != self._last_printed:
+            self._last_printed = news
             print(f"{ended} of {everything}: {full}", file=self._out, flush=True)
 
 
-async def cancelled(task: "asyncio.Task[None]") -> None:
+async def cancel_and_wait(task: "asyncio.Task[None]") -> None:
     """Cancels a task and waits until it has cleaned up."""
     task.cancel()
     with suppress(asyncio.CancelledError):
         await task
 
 
-class _Bar:
+class _ProgressBar:
     def __init__(self) -> None:
         from rich.console import Console
         from rich.live import Live
@@ -74,20 +74,20 @@ class _Bar:
         from rich.progress import Progress as RichProgress
 
         console = Console(stderr=True)
-        self.stream: TextIO = _Above(console)  # type: ignore[assignment]  # only what a log handler calls
+        self.stream: TextIO = _StreamAboveBar(console)  # type: ignore[assignment]  # only what a log handler calls
         self._progress = RichProgress(BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), auto_refresh=False)
         self._task = self._progress.add_task("", total=None)
-        self._live = Live(self._drawn("looking"), console=console, vertical_overflow="visible")
+        self._live = Live(self._render("looking"), console=console, vertical_overflow="visible")
         self._live.start()
 
     def update(self, ended: int, everything: int, text: str) -> None:
         self._progress.update(self._task, completed=ended, total=everything or None)
-        self._live.update(self._drawn(text))
+        self._live.update(self._render(text))
 
     def close(self) -> None:
         self._live.stop()
 
-    def _drawn(self, text: str) -> "Group":
+    def _render(self, text: str) -> "Group":
         """The bar, and below it the words: beside it, a terminal of 80 columns cut off what is still to be paid."""
         from rich.console import Group
         from rich.text import Text
@@ -95,7 +95,7 @@ class _Bar:
         return Group(self._progress, Text(text))
 
 
-class _Above:
+class _StreamAboveBar:
     """A stream whose lines appear above the bar."""
 
     def __init__(self, console: "Console") -> None:

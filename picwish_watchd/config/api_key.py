@@ -3,18 +3,18 @@
 from collections.abc import Iterator, Mapping
 
 from picwish_watchd.config.model import Config
-from picwish_watchd.config.secret_files import CREDENTIAL, checked_word, credential, read_private
+from picwish_watchd.config.secret_files import API_KEY_CREDENTIAL, find_credential, read_secret_file, validate_secret
 from picwish_watchd.errors import ConfigError
 
-VARIABLE = "PICWISH_API_KEY"
+API_KEY_VARIABLE = "PICWISH_API_KEY"
 
-_WAYS = (
-    f"give it as the systemd credential {CREDENTIAL} (LoadCredential=), in the environment as {VARIABLE}, "
+_KEY_SOURCES_HINT = (
+    f"give it as the systemd credential {API_KEY_CREDENTIAL} (LoadCredential=), in the environment as {API_KEY_VARIABLE}, "
     "or in a file named by api.key_file that others cannot read"
 )
 
 
-def read_key(config: Config, environ: Mapping[str, str]) -> str:
+def read_api_key(config: Config, environ: Mapping[str, str]) -> str:
     """The API key, from the first of these that is there:
 
     1. the systemd credential ``$CREDENTIALS_DIRECTORY/picwish_api_key`` (systemd.exec(5), LoadCredential=),
@@ -28,17 +28,20 @@ def read_key(config: Config, environ: Mapping[str, str]) -> str:
     that cannot be read, is not a regular file, is larger than 4096 bytes or can be read by others (mode o+r). From
     then on it is hidden (`picwish_watchd.redaction`).
     """
-    for source, key in _candidates(config, environ):
-        return checked_word(key, source, f"put the key there, or take it away and {_WAYS}")
-    raise ConfigError("no API key", hint=_WAYS)
+    for source, key in _iter_key_sources(config, environ):
+        return validate_secret(key, source, f"put the key there, or take it away and {_KEY_SOURCES_HINT}")
+    raise ConfigError("no API key", hint=_KEY_SOURCES_HINT)
 
 
-def _candidates(config: Config, environ: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    if (handed := credential(CREDENTIAL, environ)) is not None:
-        yield f"the credential {handed}", read_private(handed, "the key file", _WAYS)
-    if VARIABLE in environ:
-        yield f"${VARIABLE}", environ[VARIABLE]
+def _iter_key_sources(config: Config, environ: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    if (handed := find_credential(API_KEY_CREDENTIAL, environ)) is not None:
+        yield f"the credential {handed}", read_secret_file(handed, "the key file", _KEY_SOURCES_HINT)
+    if API_KEY_VARIABLE in environ:
+        yield f"${API_KEY_VARIABLE}", environ[API_KEY_VARIABLE]
     if config.api.key_file is not None:
-        yield f"the key file {config.api.key_file}", read_private(config.api.key_file, "the key file", _WAYS)
+        yield (
+            f"the key file {config.api.key_file}",
+            read_secret_file(config.api.key_file, "the key file", _KEY_SOURCES_HINT),
+        )
     if config.api.key is not None:
         yield "api.key", config.api.key.get_secret_value()

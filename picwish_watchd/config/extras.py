@@ -3,12 +3,12 @@
 import importlib.util
 
 # extra (pyproject.toml) -> what it brings
-_PACKAGES = {"metrics": "prometheus_client", "notify": "apprise"}
+_PACKAGE_BY_EXTRA = {"metrics": "prometheus_client", "notify": "apprise"}
 
 
-def missing(extra: str) -> str | None:
+def install_hint(extra: str) -> str | None:
     """How to install what an extra brings; None where it is there. Imports nothing."""
-    module = _PACKAGES[extra]
+    module = _PACKAGE_BY_EXTRA[extra]
     if importlib.util.find_spec(module) is not None:
         return None
     package = module.replace("_", "-")

@@ -19,64 +19,64 @@ if TYPE_CHECKING:
     pass
 
 
-def _by(read: Callable[..., object], **limits: Any) -> PlainValidator:
+def validate_with(read: Callable[..., object], **limits: Any) -> PlainValidator:
     return PlainValidator(lambda value: read(value, **limits))
 
 
-def _by_place(read: Callable[[object, strings.Home | None], object]) -> PlainValidator:
+def validate_in_context(read: Callable[[object, strings.ResolveContext | None], object]) -> PlainValidator:
     def at_home(value: object, info: ValidationInfo) -> object:
         return read(value, info.context)
 
     return PlainValidator(at_home)
 
 
-def _path_or_none(value: object, home: strings.Home | None) -> Path | None:
-    return None if value is None else strings.path(value, home)
+def _parse_optional_path(value: object, home: strings.ResolveContext | None) -> Path | None:
+    return None if value is None else strings.parse_path(value, home)
 
 
-def _secret(value: object, home: strings.Home | None) -> SecretStr | None:
+def parse_secret(value: object, home: strings.ResolveContext | None) -> SecretStr | None:
     if value is None or isinstance(value, SecretStr):
         return value
     try:
-        return SecretStr(strings.expanded(value, home))
-    except units.RefusedError as refused:
-        raise units.RefusedError(refused.allowed, found="a value that is not shown here") from None
+        return SecretStr(strings.expand_variables(value, home))
+    except units.InvalidValueError as refused:
+        raise units.InvalidValueError(refused.allowed, found="a value that is not shown here") from None
 
 
-def _mode(value: object, home: strings.Home | None) -> int:
+def parse_file_mode(value: object, home: strings.ResolveContext | None) -> int:
     # In code and in the journal a mode is a number; only a person's file has to spell it in octal.
     written = f"{value:03o}" if home is None and isinstance(value, int) else value
-    return units.mode(written)
+    return units.parse_octal_mode(written)
 
 
-def _some(patterns: tuple[str, ...]) -> tuple[str, ...]:
+def require_nonempty(patterns: tuple[str, ...]) -> tuple[str, ...]:
     if not patterns:
-        raise units.RefusedError("a list with at least one entry")
+        raise units.InvalidValueError("a list with at least one entry")
     return patterns
 
 
-Flag = Annotated[bool, _by(units.flag)]
+Flag = Annotated[bool, validate_with(units.parse_flag)]
 
 
-Duration = Annotated[float, _by(units.duration)]
+Duration = Annotated[float, validate_with(units.parse_duration)]
 
 
-DurationOrZero = Annotated[float, _by(units.duration, zero=True)]
+DurationOrZero = Annotated[float, validate_with(units.parse_duration, zero=True)]
 
 
-Size = Annotated[int, _by(units.size)]
+Size = Annotated[int, validate_with(units.parse_size)]
 
 
-Count = Annotated[int, _by(units.whole, least=1)]
+Count = Annotated[int, validate_with(units.parse_whole_number, least=1)]
 
 
-Folder = Annotated[Path, _by_place(strings.path)]
+Folder = Annotated[Path, validate_in_context(strings.parse_path)]
 
 
-OptionalPath = Annotated[Path | None, _by_place(_path_or_none)]
+OptionalPath = Annotated[Path | None, validate_in_context(_parse_optional_path)]
 
 
-Patterns = tuple[Annotated[str, _by(strings.text)], ...]
+Patterns = tuple[Annotated[str, validate_with(strings.parse_text)], ...]
 
 
 class Section(BaseModel):

@@ -6,12 +6,12 @@ from pathlib import Path
 
 from picwish_watchd.errors import ConfigError
 
-SYSTEM_WIDE = Path("/etc/picwish-watchd/config.yaml")
+SYSTEM_CONFIG = Path("/etc/picwish-watchd/config.yaml")
 #: where the file does not say
-JOURNAL = Path("/var/lib/picwish-watchd/journal.db")
+DEFAULT_JOURNAL = Path("/var/lib/picwish-watchd/journal.db")
 
 
-def find(explicit: Path | None, environ: Mapping[str, str], cwd: Path) -> Path:
+def find_config_file(explicit: Path | None, environ: Mapping[str, str], cwd: Path) -> Path:
     """The configuration file to load, absolute.
 
     ``explicit`` (``-c``) or else ``$PICWISH_WATCHD_CONFIG`` is the file, whether it exists or not. Otherwise the first
@@ -24,9 +24,9 @@ def find(explicit: Path | None, environ: Mapping[str, str], cwd: Path) -> Path:
     if named:
         return Path(os.path.normpath(cwd / named))
     places = [cwd / "picwish-watchd.yaml"]
-    if own := _own_folder(environ):
+    if own := _user_config_folder(environ):
         places.append(own / "picwish-watchd" / "config.yaml")
-    places.append(SYSTEM_WIDE)
+    places.append(SYSTEM_CONFIG)
     for place in places:
         if os.path.lexists(place):
             return place
@@ -37,7 +37,7 @@ def find(explicit: Path | None, environ: Mapping[str, str], cwd: Path) -> Path:
     )
 
 
-def _own_folder(environ: Mapping[str, str]) -> Path | None:
+def _user_config_folder(environ: Mapping[str, str]) -> Path | None:
     configured = environ.get("XDG_CONFIG_HOME", "")
     if os.path.isabs(configured):
         return Path(configured)

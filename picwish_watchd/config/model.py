@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from picwish_watchd.config.secret_files import PrivateFile
+from picwish_watchd.config.secret_files import SecretFile
 
 if TYPE_CHECKING:
     # it stands on this file
@@ -39,7 +39,7 @@ class Config:
     #: `digest_of` that file's bytes; None where they do not say all: ``~`` and ``${VAR}`` come from outside.
     digest: str | None = field(default=None, compare=False)
 
-    def private(self) -> list[PrivateFile]:
+    def secret_files(self) -> list[SecretFile]:
         """The files of secrets that it names, besides that of the API key."""
-        token = None if self.http is None else self.http.token
-        return [*([token] if token else []), *(file for notifier in self.notify for file in notifier.private)]
+        token = None if self.http is None else self.http.token_secret
+        return [*([token] if token else []), *(file for notifier in self.notify for file in notifier.secret_files)]

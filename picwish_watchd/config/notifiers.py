@@ -12,20 +12,20 @@ from pydantic import Field, PlainValidator, SecretStr, ValidationInfo
 
 from picwish_watchd.config import strings, units
 from picwish_watchd.config.fields import Count, Flag, Folder, OptionalPath, Section
-from picwish_watchd.config.secret_files import PrivateFile
+from picwish_watchd.config.secret_files import SecretFile
 from picwish_watchd.errors import ConfigError
 from picwish_watchd.redaction import register_secret
 
-_SERVER = re.compile(r"[A-Za-z0-9._:-]{1,255}", re.ASCII)
-_ADDRESS = re.compile(r"[^\s<>@,;:\"]{1,64}@[^\s<>@,;:\"]{1,255}")
+_SERVER_PATTERN = re.compile(r"[A-Za-z0-9._:-]{1,255}", re.ASCII)
+_MAIL_ADDRESS_PATTERN = re.compile(r"[^\s<>@,;:\"]{1,64}@[^\s<>@,;:\"]{1,255}")
 #: allowed
-HTTPS = "https; http for localhost, 127.0.0.0/8 and [::1], or everywhere with allow_insecure: true"
-_MOMENT = re.compile(r"([01]?[0-9]|2[0-3]):([0-5][0-9])", re.ASCII)
-_NOT_SHOWN = "a URL that is not shown here"
-_A_URL = "a URL such as https://hooks.example.org/abc"
+HTTPS_HINT = "https; http for localhost, 127.0.0.0/8 and [::1], or everywhere with allow_insecure: true"
+_TIME_PATTERN = re.compile(r"([01]?[0-9]|2[0-3]):([0-5][0-9])", re.ASCII)
+_REDACTED_URL = "a URL that is not shown here"
+_URL_HINT = "a URL such as https://hooks.example.org/abc"
 
 
-class Event(StrEnum):
+class NotificationEvent(StrEnum):
     """What a person is told of."""
 
     #: going on with an image could cost credits twice
@@ -44,7 +44,7 @@ class Event(StrEnum):
     DIGEST = "digest"
 
 
-class Security(StrEnum):
+class SmtpSecurity(StrEnum):
     """How the connection to a mail server is protected."""
 
     STARTTLS = "starttls"
@@ -53,7 +53,7 @@ class Security(StrEnum):
     NONE = "none"
 
 
-class Way(StrEnum):
+class ChannelKind(StrEnum):
     """How a message goes out."""
 
     WEBHOOK = "webhook"
@@ -62,103 +62,103 @@ class Way(StrEnum):
     APPRISE = "apprise"
 
 
-def _events(value: object) -> tuple[Event, ...]:
-    known = list(Event)
+def _parse_events(value: object) -> tuple[NotificationEvent, ...]:
+    known = list(NotificationEvent)
     if isinstance(value, list | tuple) and value:
-        return tuple(units.word(each, kind=Event) for each in value)
-    raise units.RefusedError(f"a list of some of {', '.join(known)}")
+        return tuple(units.parse_enum(each, kind=NotificationEvent) for each in value)
+    raise units.InvalidValueError(f"a list of some of {', '.join(known)}")
 
 
-def _time_of_day(value: object) -> str:
-    match = _MOMENT.fullmatch(value) if isinstance(value, str) else None
+def _parse_time_of_day(value: object) -> str:
+    match = _TIME_PATTERN.fullmatch(value) if isinstance(value, str) else None
     if match is None:
-        raise units.RefusedError('a local time of day such as "08:00"')
+        raise units.InvalidValueError('a local time of day such as "08:00"')
     return f"{int(match[1]):02}:{match[2]}"
 
 
-def _url(value: object, info: ValidationInfo) -> SecretStr | None:
+def _parse_secret_url(value: object, info: ValidationInfo) -> SecretStr | None:
     if value is None or isinstance(value, SecretStr):
         return value
     try:
-        url = strings.expanded(value, info.context)
-    except units.RefusedError as refused:
-        raise units.RefusedError(refused.allowed, found=_NOT_SHOWN) from None
-    return SecretStr(register_secret(_checked(url)))
+        url = strings.expand_variables(value, info.context)
+    except units.InvalidValueError as refused:
+        raise units.InvalidValueError(refused.allowed, found=_REDACTED_URL) from None
+    return SecretStr(register_secret(_validate_url(url)))
 
 
-def _checked(url: str) -> str:
+def _validate_url(url: str) -> str:
     """An http(s) URL. Raises `RefusedError`, which does not quote it."""
     try:
         parts = urlsplit(url)
         # the property raises for a port that is none
         _ = parts.port
     except ValueError:
-        raise units.RefusedError(_A_URL, found=_NOT_SHOWN) from None
+        raise units.InvalidValueError(_URL_HINT, found=_REDACTED_URL) from None
     if parts.scheme not in ("http", "https") or not parts.hostname or any(map(str.isspace, url)) or not url.isascii():
-        raise units.RefusedError(_A_URL, found=_NOT_SHOWN)
+        raise units.InvalidValueError(_URL_HINT, found=_REDACTED_URL)
     if parts.username is not None or parts.password is not None:
-        raise units.RefusedError("a URL without them; headers_file is the place", found="a URL with a user name")
+        raise units.InvalidValueError("a URL without them; headers_file is the place", found="a URL with a user name")
     return url
 
 
-def _program(value: object, info: ValidationInfo) -> tuple[str, ...]:
+def _parse_command(value: object, info: ValidationInfo) -> tuple[str, ...]:
     """A program that is named with a "/" is a path like any other; one without is looked for in PATH."""
     if not isinstance(value, list | tuple) or not value:
-        raise units.RefusedError("a list: the program and its arguments, such as [/usr/local/bin/tell, --urgent]")
-    first, *rest = (strings.text(each) for each in value)
-    program = os.fspath(strings.path(first, info.context)) if "/" in first or first.startswith("~") else first
+        raise units.InvalidValueError("a list: the program and its arguments, such as [/usr/local/bin/tell, --urgent]")
+    first, *rest = (strings.parse_text(each) for each in value)
+    program = os.fspath(strings.parse_path(first, info.context)) if "/" in first or first.startswith("~") else first
     return (program, *rest)
 
 
-def _server(value: object) -> str:
-    if not _SERVER.fullmatch(strings.text(value)):
-        found = "a value with a user name, which is not shown here" if "@" in strings.text(value) else None
-        raise units.RefusedError("the name of a mail server, such as smtp.example.org", found=found)
-    return strings.text(value)
+def _parse_server(value: object) -> str:
+    if not _SERVER_PATTERN.fullmatch(strings.parse_text(value)):
+        found = "a value with a user name, which is not shown here" if "@" in strings.parse_text(value) else None
+        raise units.InvalidValueError("the name of a mail server, such as smtp.example.org", found=found)
+    return strings.parse_text(value)
 
 
-def _port(value: object) -> int | None:
+def _parse_port(value: object) -> int | None:
     if value is None:
         return None
-    port = units.whole(value, least=1)
+    port = units.parse_whole_number(value, least=1)
     if port > 65535:
-        raise units.RefusedError("a port, 1 to 65535")
+        raise units.InvalidValueError("a port, 1 to 65535")
     return port
 
 
-def _address(value: object) -> str:
-    if not _ADDRESS.fullmatch(strings.text(value)):
-        raise units.RefusedError("a mail address such as studio@example.org")
-    return strings.text(value)
+def _parse_mail_address(value: object) -> str:
+    if not _MAIL_ADDRESS_PATTERN.fullmatch(strings.parse_text(value)):
+        raise units.InvalidValueError("a mail address such as studio@example.org")
+    return strings.parse_text(value)
 
 
-def _addresses(value: object) -> tuple[str, ...]:
+def _parse_mail_addresses(value: object) -> tuple[str, ...]:
     if not isinstance(value, list | tuple) or not value:
-        raise units.RefusedError("a list of mail addresses, such as [studio@example.org]")
-    return tuple(map(_address, value))
+        raise units.InvalidValueError("a list of mail addresses, such as [studio@example.org]")
+    return tuple(map(_parse_mail_address, value))
 
 
-def _text_or_none(value: object) -> str | None:
-    return None if value is None else strings.text(value)
+def _parse_optional_text(value: object) -> str | None:
+    return None if value is None else strings.parse_text(value)
 
 
-def _private(path: Path | None, key: str, what: str, hint: str) -> PrivateFile | None:
-    return None if path is None else PrivateFile(path, key, what, hint)
+def _optional_secret_file(path: Path | None, key: str, what: str, hint: str) -> SecretFile | None:
+    return None if path is None else SecretFile(path, key, what, hint)
 
 
 class Notifier(Section):
     """What all ways have in common. ``label`` names one for people, without a secret."""
 
-    way: ClassVar[Way]
+    channel_kind: ClassVar[ChannelKind]
 
-    to: Annotated[Way, PlainValidator(lambda value: units.word(value, kind=Way))]
-    events: Annotated[tuple[Event, ...], PlainValidator(_events)] = tuple(Event)
+    to: Annotated[ChannelKind, PlainValidator(lambda value: units.parse_enum(value, kind=ChannelKind))]
+    events: Annotated[tuple[NotificationEvent, ...], PlainValidator(_parse_events)] = tuple(NotificationEvent)
     #: messages in an hour; what comes above waits, and is summed up in one
     at_most: Count = 20
     #: seconds
-    timeout: Annotated[float, PlainValidator(lambda value: units.duration(value, most=300.0))] = 30.0
+    timeout: Annotated[float, PlainValidator(lambda value: units.parse_duration(value, most=300.0))] = 30.0
     #: local time
-    digest_at: Annotated[str, PlainValidator(_time_of_day)] = "08:00"
+    digest_at: Annotated[str, PlainValidator(_parse_time_of_day)] = "08:00"
     #: also on a day on which nothing happened
     digest_always: Flag = False
 
@@ -168,7 +168,7 @@ class Notifier(Section):
         return self.to
 
     @property
-    def private(self) -> tuple[PrivateFile, ...]:
+    def secret_files(self) -> tuple[SecretFile, ...]:
         """The files of secrets that it names."""
         return ()
 
@@ -176,8 +176,8 @@ class Notifier(Section):
 class Webhook(Notifier):
     """A POST of JSON to a URL. The URL may be a secret by itself, as those of chat rooms are."""
 
-    way = Way.WEBHOOK
-    url: Annotated[SecretStr | None, PlainValidator(_url)] = Field(default=None, repr=False)
+    channel_kind = ChannelKind.WEBHOOK
+    url: Annotated[SecretStr | None, PlainValidator(_parse_secret_url)] = Field(default=None, repr=False)
     #: the URL alone, in its stead
     url_file: OptionalPath = None
     #: "Name: value" a line, such as Authorization
@@ -192,38 +192,40 @@ class Webhook(Notifier):
         return f"webhook {'' if self.url_file is None else self.url_file.name}"
 
     @property
-    def address(self) -> PrivateFile | None:
+    def url_secret(self) -> SecretFile | None:
         """Where the URL stands, unless it stands in the configuration."""
-        return _private(self.url_file, "url_file", "the URL file", "put the URL alone into it")
+        return _optional_secret_file(self.url_file, "url_file", "the URL file", "put the URL alone into it")
 
     @property
-    def headers(self) -> PrivateFile | None:
+    def headers_secret(self) -> SecretFile | None:
         """Where the headers stand."""
-        return _private(self.headers_file, "headers_file", "the headers file", 'one "Name: value" a line')
+        return _optional_secret_file(self.headers_file, "headers_file", "the headers file", 'one "Name: value" a line')
 
     @property
-    def private(self) -> tuple[PrivateFile, ...]:
-        return tuple(file for file in (self.address, self.headers) if file is not None)
+    def secret_files(self) -> tuple[SecretFile, ...]:
+        return tuple(file for file in (self.url_secret, self.headers_secret) if file is not None)
 
     def read_url(self) -> str:
         """Where it leads. Raises `ConfigError` for a file that cannot be used, or holds no URL that can be."""
-        if self.address is None:
+        if self.url_secret is None:
             return "" if self.url is None else self.url.get_secret_value()
         try:
-            url = _checked(self.address.word())
-        except units.RefusedError as refused:
-            where = f"{self.address.what} {self.address.path}"
+            url = _validate_url(self.url_secret.read_secret())
+        except units.InvalidValueError as refused:
+            where = f"{self.url_secret.description} {self.url_secret.path}"
             raise ConfigError(f"{where} holds {refused.found}; allowed: {refused.allowed}") from None
-        if strings.is_plain_http_to_elsewhere(url) and not self.allow_insecure:
-            raise ConfigError(f"{self.address.what} {self.address.path} leads by http to another host", hint=HTTPS)
+        if strings.is_insecure_url(url) and not self.allow_insecure:
+            raise ConfigError(
+                f"{self.url_secret.description} {self.url_secret.path} leads by http to another host", hint=HTTPS_HINT
+            )
         return url
 
 
 class Command(Notifier):
     """A program that is run without a shell, with JSON on its standard input."""
 
-    way = Way.COMMAND
-    run: Annotated[tuple[str, ...], PlainValidator(_program)] = Field(description="a program and its arguments")
+    channel_kind = ChannelKind.COMMAND
+    run: Annotated[tuple[str, ...], PlainValidator(_parse_command)] = Field(description="a program and its arguments")
 
     @property
     def label(self) -> str:
@@ -233,15 +235,23 @@ class Command(Notifier):
 class Email(Notifier):
     """A mail through a server."""
 
-    way = Way.EMAIL
-    server: Annotated[str, PlainValidator(_server)] = Field(description="the mail server, such as smtp.example.org")
+    channel_kind = ChannelKind.EMAIL
+    server: Annotated[str, PlainValidator(_parse_server)] = Field(
+        description="the mail server, such as smtp.example.org"
+    )
     #: None: 587 for starttls, 465 for tls, 25 for none
-    port: Annotated[int | None, PlainValidator(_port)] = None
-    security: Annotated[Security, PlainValidator(lambda value: units.word(value, kind=Security))] = Security.STARTTLS
-    user: Annotated[str | None, PlainValidator(_text_or_none)] = None
+    port: Annotated[int | None, PlainValidator(_parse_port)] = None
+    security: Annotated[SmtpSecurity, PlainValidator(lambda value: units.parse_enum(value, kind=SmtpSecurity))] = (
+        SmtpSecurity.STARTTLS
+    )
+    user: Annotated[str | None, PlainValidator(_parse_optional_text)] = None
     password_file: OptionalPath = None
-    sender: Annotated[str, PlainValidator(_address)] = Field(description="the mail address that it comes from")
-    recipients: Annotated[tuple[str, ...], PlainValidator(_addresses)] = Field(description="a list of mail addresses")
+    sender: Annotated[str, PlainValidator(_parse_mail_address)] = Field(
+        description="the mail address that it comes from"
+    )
+    recipients: Annotated[tuple[str, ...], PlainValidator(_parse_mail_addresses)] = Field(
+        description="a list of mail addresses"
+    )
     #: the password may go unencrypted to another host
     allow_insecure: Flag = False
 
@@ -250,20 +260,20 @@ class Email(Notifier):
         return f"email {self.server}"
 
     @property
-    def password(self) -> PrivateFile | None:
+    def password_secret(self) -> SecretFile | None:
         """Where the password stands."""
         hint = "put the password alone into it, readable for the daemon only"
-        return _private(self.password_file, "password_file", "the password file", hint)
+        return _optional_secret_file(self.password_file, "password_file", "the password file", hint)
 
     @property
-    def private(self) -> tuple[PrivateFile, ...]:
-        return () if self.password is None else (self.password,)
+    def secret_files(self) -> tuple[SecretFile, ...]:
+        return () if self.password_secret is None else (self.password_secret,)
 
 
 class Apprise(Notifier):
     """Whatever the library apprise knows; needs the extra `notify`."""
 
-    way = Way.APPRISE
+    channel_kind = ChannelKind.APPRISE
     urls_file: Folder = Field(description="a file with an apprise URL a line")
 
     @property
@@ -271,21 +281,23 @@ class Apprise(Notifier):
         return f"apprise {self.urls_file.name}"
 
     @property
-    def urls(self) -> PrivateFile:
+    def urls_secret(self) -> SecretFile:
         """Where the URLs stand."""
-        return PrivateFile(self.urls_file, "urls_file", "the file of apprise URLs", "one URL a line")
+        return SecretFile(self.urls_file, "urls_file", "the file of apprise URLs", "one URL a line")
 
     @property
-    def private(self) -> tuple[PrivateFile, ...]:
-        return (self.urls,)
+    def secret_files(self) -> tuple[SecretFile, ...]:
+        return (self.urls_secret,)
 
 
-KINDS: Mapping[str, type[Notifier]] = {str(kind.way): kind for kind in (Webhook, Command, Email, Apprise)}
+NOTIFIER_TYPES: Mapping[str, type[Notifier]] = {
+    str(kind.channel_kind): kind for kind in (Webhook, Command, Email, Apprise)
+}
 
 #: Stand in for required keys that are missing or refused, while the rest of an entry is judged.
-STAND_INS: Mapping[type[Section], Mapping[str, object]] = {
-    Webhook: {"to": Way.WEBHOOK},
-    Command: {"to": Way.COMMAND, "run": ("/nowhere",)},
-    Email: {"to": Way.EMAIL, "server": "nowhere", "sender": "a@nowhere", "recipients": ("a@nowhere",)},
-    Apprise: {"to": Way.APPRISE, "urls_file": "/nowhere"},
+NOTIFIER_PLACEHOLDERS: Mapping[type[Section], Mapping[str, object]] = {
+    Webhook: {"to": ChannelKind.WEBHOOK},
+    Command: {"to": ChannelKind.COMMAND, "run": ("/nowhere",)},
+    Email: {"to": ChannelKind.EMAIL, "server": "nowhere", "sender": "a@nowhere", "recipients": ("a@nowhere",)},
+    Apprise: {"to": ChannelKind.APPRISE, "urls_file": "/nowhere"},
 }

@@ -24,21 +24,21 @@ from picwish_watchd.config.fields import (
     Patterns,
     Section,
     Size,
-    _by,
-    _by_place,
-    _mode,
-    _secret,
-    _some,
+    parse_file_mode,
+    parse_secret,
+    require_nonempty,
+    validate_in_context,
+    validate_with,
 )
-from picwish_watchd.config.locate import JOURNAL
-from picwish_watchd.config.secret_files import PrivateFile
+from picwish_watchd.config.locate import DEFAULT_JOURNAL
+from picwish_watchd.config.secret_files import SecretFile
 from picwish_watchd.errors import ConfigError
 
 if TYPE_CHECKING:
     # it stands on this file
     pass
 
-_PICTURES = ("*.jpg", "*.jpeg", "*.bmp", "*.png", "*.webp", "*.tif", "*.tiff")
+_IMAGE_PATTERNS = ("*.jpg", "*.jpeg", "*.bmp", "*.png", "*.webp", "*.tif", "*.tiff")
 
 
 class Charging(StrEnum):
@@ -50,7 +50,7 @@ class Charging(StrEnum):
     AT_LEAST_ONCE = "at-least-once"
 
 
-class Observer(StrEnum):
+class ObserverKind(StrEnum):
     """How new files are noticed between two walks of the inbox."""
 
     AUTO = "auto"
@@ -113,11 +113,11 @@ class Api(Section):
     """PicWish, and how it is spoken to. ``repr`` never shows the key."""
 
     #: no final slash
-    base_url: Annotated[str, _by_place(strings.base_url)] = "https://techhk.aoscdn.com"
+    base_url: Annotated[str, validate_in_context(strings.parse_base_url)] = "https://techhk.aoscdn.com"
     #: requests per second, creates and queries together
-    qps: Annotated[float, _by(units.rate)] = 2.0
+    qps: Annotated[float, validate_with(units.parse_rate)] = 2.0
     #: tasks at PicWish at once; None: auto
-    max_pending: Annotated[int | None, _by(units.auto_or_whole)] = None
+    max_pending: Annotated[int | None, validate_with(units.parse_auto_or_whole)] = None
     #: seconds of silence
     timeout: Duration = 60.0
     #: of an image
@@ -127,7 +127,7 @@ class Api(Section):
     #: seconds from submission
     task_timeout: Duration = 900.0
     key_file: OptionalPath = None
-    key: Annotated[SecretStr | None, _by_place(_secret)] = Field(default=None, repr=False)
+    key: Annotated[SecretStr | None, validate_in_context(parse_secret)] = Field(default=None, repr=False)
     #: http to other hosts than this one
     allow_insecure: Flag = False
 
@@ -135,33 +135,33 @@ class Api(Section):
 class Rule(Section):
     """An inbox, what happens to its images, and the outbox. Paths are absolute, durations seconds."""
 
-    name: Annotated[str, _by(strings.name)] = Field(description="a name, such as scans")
+    name: Annotated[str, validate_with(strings.parse_rule_name)] = Field(description="a name, such as scans")
     inbox: Folder = Field(description="the folder that is watched")
     outbox: Folder = Field(description="the folder that results go to")
     #: 0 Ultra HD, 1 HD
-    type: Annotated[int, _by(units.choice, among=(0, 1))] = 0
+    type: Annotated[int, validate_with(units.parse_choice, among=(0, 1))] = 0
     #: 1 URL, 2 base64
-    return_type: Annotated[int, _by(units.choice, among=(1, 2))] = 1
+    return_type: Annotated[int, validate_with(units.parse_choice, among=(1, 2))] = 1
     #: 0 create and poll, 1 wait for the answer
-    sync: Annotated[int, _by(units.choice, among=(0, 1))] = 0
+    sync: Annotated[int, validate_with(units.parse_choice, among=(0, 1))] = 0
     #: higher goes first
-    priority: Annotated[int, _by(units.whole)] = 0
+    priority: Annotated[int, validate_with(units.parse_whole_number)] = 0
     recursive: Flag = True
-    include: Annotated[Patterns, AfterValidator(_some)] = _PICTURES
+    include: Annotated[Patterns, AfterValidator(require_nonempty)] = _IMAGE_PATTERNS
     exclude: Patterns = ()
     settle: DurationOrZero = 2.0
     settle_timeout: Duration = 600.0
-    observer: Annotated[Observer, _by(units.word, kind=Observer)] = Observer.AUTO
+    observer: Annotated[ObserverKind, validate_with(units.parse_enum, kind=ObserverKind)] = ObserverKind.AUTO
     rescan_interval: Duration = 60.0
     follow_symlinks: Flag = False
-    filename: Annotated[str, _by(strings.filename)] = "{stem}.{ext}"
-    if_exists: Annotated[IfExists, _by(units.word, kind=IfExists)] = IfExists.RENAME
-    file_mode: Annotated[int, _by_place(_mode)] = 0o644
-    on_success: Annotated[OnSuccess, _by(units.word, kind=OnSuccess)] = OnSuccess.KEEP
+    filename: Annotated[str, validate_with(strings.parse_filename_template)] = "{stem}.{ext}"
+    if_exists: Annotated[IfExists, validate_with(units.parse_enum, kind=IfExists)] = IfExists.RENAME
+    file_mode: Annotated[int, validate_in_context(parse_file_mode)] = 0o644
+    on_success: Annotated[OnSuccess, validate_with(units.parse_enum, kind=OnSuccess)] = OnSuccess.KEEP
     archive: OptionalPath = None
-    on_failure: Annotated[OnFailure, _by(units.word, kind=OnFailure)] = OnFailure.KEEP
+    on_failure: Annotated[OnFailure, validate_with(units.parse_enum, kind=OnFailure)] = OnFailure.KEEP
     failed: OptionalPath = None
-    oversize: Annotated[Oversize, _by(units.word, kind=Oversize)] = Oversize.REJECT
+    oversize: Annotated[Oversize, validate_with(units.parse_enum, kind=Oversize)] = Oversize.REJECT
     sidecar: Flag = False
 
     def folders(self) -> dict[str, Path]:
@@ -190,8 +190,8 @@ class Rule(Section):
 class Log(Section):
     """What is logged, and how."""
 
-    level: Annotated[LogLevel, _by(units.word, kind=LogLevel)] = LogLevel.INFO
-    format: Annotated[LogFormat, _by(units.word, kind=LogFormat)] = LogFormat.AUTO
+    level: Annotated[LogLevel, validate_with(units.parse_enum, kind=LogLevel)] = LogLevel.INFO
+    format: Annotated[LogFormat, validate_with(units.parse_enum, kind=LogFormat)] = LogFormat.AUTO
 
 
 class Burst(Section):
@@ -205,39 +205,39 @@ class Burst(Section):
 class Budget(Section):
     """Credits that may be spent, by local day and month; None: no limit."""
 
-    per_day: Annotated[int | None, _by(units.none_or_whole)] = None
-    per_month: Annotated[int | None, _by(units.none_or_whole)] = None
+    per_day: Annotated[int | None, validate_with(units.parse_credit_limit)] = None
+    per_month: Annotated[int | None, validate_with(units.parse_credit_limit)] = None
     burst: Burst | None = None
 
 
 class Http(Section):
     """Where the daemon serves its figures (`/metrics`) and its health (`/healthz`)."""
 
-    listen: Annotated[strings.Address, _by(strings.address)] = Field(
+    listen: Annotated[strings.ListenAddress, validate_with(strings.parse_listen_address)] = Field(
         description="where to listen, such as 127.0.0.1:9107"
     )
     #: every request must bear what it holds
     token_file: OptionalPath = None
 
     @property
-    def token(self) -> PrivateFile | None:
+    def token_secret(self) -> SecretFile | None:
         """Where the token stands; None: everybody who reaches the address may ask."""
         if self.token_file is None:
             return None
         hint = "put it alone into the file that http.token_file names, which others cannot read"
-        return PrivateFile(self.token_file, "token_file", "the token file", hint)
+        return SecretFile(self.token_file, "token_file", "the token file", hint)
 
 
 class General(Section):
     """The keys that stand at the top of the file by themselves."""
 
-    journal: Folder = JOURNAL
-    charging: Annotated[Charging, _by(units.word, kind=Charging)] = Charging.AT_MOST_ONCE
+    journal: Folder = DEFAULT_JOURNAL
+    charging: Annotated[Charging, validate_with(units.parse_enum, kind=Charging)] = Charging.AT_MOST_ONCE
     #: bytes that outbox and spool must have before anything is bought
     min_free: Size = 256 * 2**20
     #: submissions of one image that PicWish itself failed
     max_attempts: Count = 3
     #: seconds; doubles up to 300
-    retry_backoff: Annotated[float, _by(units.duration, most=300.0)] = 2.0
+    retry_backoff: Annotated[float, validate_with(units.parse_duration, most=300.0)] = 2.0
     #: seconds that histories are kept; None: for ever
-    keep: Annotated[float | None, _by(units.keep)] = 400 * 86400.0
+    keep: Annotated[float | None, validate_with(units.parse_retention)] = 400 * 86400.0

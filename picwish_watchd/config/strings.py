@@ -11,21 +11,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
 
-from picwish_watchd.config.units import RefusedError, closest
+from picwish_watchd.config.units import InvalidValueError, closest_match
 
 #: What a result's name may be made of; `Rule.filename`.
-FIELDS = ("stem", "ext", "name", "rule", "type", "task_id", "job_id", "width", "height", "date", "time")
+FILENAME_FIELDS = ("stem", "ext", "name", "rule", "type", "task_id", "job_id", "width", "height", "date", "time")
 #: two results of one rule differ in each of these
-TELLING_APART = ("stem", "name", "job_id", "task_id")
+UNIQUE_FIELDS = ("stem", "name", "job_id", "task_id")
 
-_NAME = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
+_RULE_NAME = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
 _PORT = re.compile(r"[0-9]{1,5}", re.ASCII)
 _VARIABLE = re.compile(r"\$\{([^}]*)(\}?)")
 _VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
-class Home:
+class ResolveContext:
     """What relative paths, ``~`` and ``${VAR}`` refer to."""
 
     #: the configuration file's, absolute
@@ -33,45 +33,45 @@ class Home:
     environ: Mapping[str, str]
 
 
-def text(value: object) -> str:
+def parse_text(value: object) -> str:
     """Text of at least one character, without line breaks and other control characters."""
     if isinstance(value, bool | int | float):
-        raise RefusedError("text; put it in quotes")
+        raise InvalidValueError("text; put it in quotes")
     if not isinstance(value, str) or not value:
-        raise RefusedError("text")
+        raise InvalidValueError("text")
     if any(unicodedata.category(character) in ("Cc", "Cs") for character in value):
-        raise RefusedError("text without line breaks and other control characters")
+        raise InvalidValueError("text without line breaks and other control characters")
     return value
 
 
-def name(value: object) -> str:
+def parse_rule_name(value: object) -> str:
     """A rule's name."""
-    if not _NAME.fullmatch(text(value)):
-        raise RefusedError("a name of the characters A-Z, a-z, 0-9, _ and -")
-    return text(value)
+    if not _RULE_NAME.fullmatch(parse_text(value)):
+        raise InvalidValueError("a name of the characters A-Z, a-z, 0-9, _ and -")
+    return parse_text(value)
 
 
-def expanded(value: object, home: Home | None) -> str:
+def expand_variables(value: object, home: ResolveContext | None) -> str:
     """Text with each ``${VAR}`` replaced; a variable that is unset or empty is refused.
 
     Empty ones too: ``${NAS}/inbox`` must not become ``/inbox``. Without ``home`` nothing is replaced.
     """
     if home is None:
-        return text(value)
+        return parse_text(value)
     environ = home.environ
 
     def replacement(match: re.Match[str]) -> str:
         variable, closed = match.groups()
         if not closed or not _VARIABLE_NAME.fullmatch(variable):
-            raise RefusedError("a variable written ${NAME}")
+            raise InvalidValueError("a variable written ${NAME}")
         if not environ.get(variable):
-            raise RefusedError(f"a variable that is set; {variable} is not set, or empty, in the environment")
+            raise InvalidValueError(f"a variable that is set; {variable} is not set, or empty, in the environment")
         return environ[variable]
 
-    return _VARIABLE.sub(replacement, text(value))
+    return _VARIABLE.sub(replacement, parse_text(value))
 
 
-def path(value: object, home: Home | None) -> Path:
+def parse_path(value: object, home: ResolveContext | None) -> Path:
     """An absolute path, ``.`` and ``..`` resolved by their letters only; relative ones start at ``home.folder``.
 
     Without ``home`` it must be absolute, and is taken as it is.
@@ -79,13 +79,13 @@ def path(value: object, home: Home | None) -> Path:
     if home is None:
         written = os.fspath(value) if isinstance(value, str | Path) else ""
     else:
-        written = os.path.join(home.folder, expanded(_without_tilde(text(value)), home))
+        written = os.path.join(home.folder, expand_variables(_expand_tilde(parse_text(value)), home))
     if not os.path.isabs(written):
-        raise RefusedError("an absolute path")
+        raise InvalidValueError("an absolute path")
     return Path("/" + os.path.normpath(written).lstrip("/"))
 
 
-def _without_tilde(value: str) -> str:
+def _expand_tilde(value: str) -> str:
     if not value.startswith("~"):
         return value
     user, slash, rest = value[1:].partition("/")
@@ -94,34 +94,36 @@ def _without_tilde(value: str) -> str:
     try:
         return pwd.getpwnam(user).pw_dir + slash + rest
     except (KeyError, ValueError):
-        raise RefusedError(f"~ or ~USER; there is no user {user!r} here (./{value} is a folder of that name)") from None
+        raise InvalidValueError(
+            f"~ or ~USER; there is no user {user!r} here (./{value} is a folder of that name)"
+        ) from None
 
 
-def base_url(value: object, home: Home | None) -> str:
+def parse_base_url(value: object, home: ResolveContext | None) -> str:
     """The URL that API paths are appended to: http or https, a host, maybe a port and a path; no final slash.
 
     User names, passwords, queries and fragments are refused without being quoted: they may be secret.
     """
-    url = expanded(value, home)
-    parts = _split(url)
+    url = expand_variables(value, home)
+    parts = _split_url(url)
     if parts is None or parts.scheme not in ("http", "https") or not parts.hostname:
-        raise RefusedError("a URL such as https://techhk.aoscdn.com")
+        raise InvalidValueError("a URL such as https://techhk.aoscdn.com")
     if parts.username is not None or parts.password is not None:
-        raise RefusedError("a URL without them", found="a URL with a user name or a password")
+        raise InvalidValueError("a URL without them", found="a URL with a user name or a password")
     if "?" in url or "#" in url:
-        raise RefusedError("a URL without them", found="a URL with a query or a fragment")
+        raise InvalidValueError("a URL without them", found="a URL with a query or a fragment")
     return url.rstrip("/")
 
 
 @dataclass(frozen=True, slots=True)
-class Address:
+class ListenAddress:
     """Where to listen: an IP address and a port; 0 is any free one."""
 
     host: str
     port: int
 
     @property
-    def loopback(self) -> bool:
+    def is_loopback(self) -> bool:
         """Whether only this machine can reach it."""
         return ipaddress.ip_address(self.host).is_loopback
 
@@ -129,21 +131,21 @@ class Address:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
-def address(value: object) -> Address:
+def parse_listen_address(value: object) -> ListenAddress:
     """``127.0.0.1:9107``, ``[::1]:9107`` or ``localhost:9107``; other names are refused, as they may lead anywhere."""
-    if isinstance(value, Address):
+    if isinstance(value, ListenAddress):
         return value
-    host, colon, port = text(value).rpartition(":")
+    host, colon, port = parse_text(value).rpartition(":")
     try:
         bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
         if not colon or not _PORT.fullmatch(port) or int(port) > 65535 or (":" in host and bare == host):
             raise ValueError(port)
-        return Address(str(ipaddress.ip_address("127.0.0.1" if bare == "localhost" else bare)), int(port))
+        return ListenAddress(str(ipaddress.ip_address("127.0.0.1" if bare == "localhost" else bare)), int(port))
     except ValueError:
-        raise RefusedError("an address and a port, such as 127.0.0.1:9107 or [::1]:9107") from None
+        raise InvalidValueError("an address and a port, such as 127.0.0.1:9107 or [::1]:9107") from None
 
 
-def _split(url: str) -> SplitResult | None:
+def _split_url(url: str) -> SplitResult | None:
     if any(character.isspace() for character in url):
         return None
     try:
@@ -155,7 +157,7 @@ def _split(url: str) -> SplitResult | None:
     return parts
 
 
-def is_plain_http_to_elsewhere(url: str) -> bool:
+def is_insecure_url(url: str) -> bool:
     """True if the key would travel unencrypted over a network: http to a host that is not this machine.
 
     This machine is ``localhost`` and the loopback addresses, 127.0.0.0/8 (RFC 1122, 3.2.1.3) and ::1 (RFC 4291, 2.5.3).
@@ -169,39 +171,43 @@ def is_plain_http_to_elsewhere(url: str) -> bool:
         return True
 
 
-def filename(value: object) -> str:
+def parse_filename_template(value: object) -> str:
     """A template for result names that stays below the outbox and tells results apart."""
-    template = text(value)
-    fields = _fields(template)
-    _check_components(template.format_map(dict.fromkeys(FIELDS, "x")))
-    if not set(fields) & set(TELLING_APART):
-        raise RefusedError(f"a template with at least one of {_braced(TELLING_APART)}, else all results have one name")
+    template = parse_text(value)
+    fields = _template_fields(template)
+    _check_components(template.format_map(dict.fromkeys(FILENAME_FIELDS, "x")))
+    if not set(fields) & set(UNIQUE_FIELDS):
+        raise InvalidValueError(
+            f"a template with at least one of {_format_fields(UNIQUE_FIELDS)}, else all results have one name"
+        )
     return template
 
 
-def _fields(template: str) -> list[str]:
+def _template_fields(template: str) -> list[str]:
     try:
         parts = [part[1:] for part in string.Formatter().parse(template) if part[1] is not None]
     except ValueError:
-        raise RefusedError("a template whose braces pair up, such as {stem}.{ext}; {{ stands for a brace") from None
+        raise InvalidValueError(
+            "a template whose braces pair up, such as {stem}.{ext}; {{ stands for a brace"
+        ) from None
     for field, spec, conversion in parts:
-        if field not in FIELDS:
-            meant = closest(field or "", list(FIELDS))
-            raise RefusedError(f"the fields {_braced(FIELDS)}", meant=meant and f"{{{meant}}}")
+        if field not in FILENAME_FIELDS:
+            meant = closest_match(field or "", list(FILENAME_FIELDS))
+            raise InvalidValueError(f"the fields {_format_fields(FILENAME_FIELDS)}", meant=meant and f"{{{meant}}}")
         if spec or conversion:
-            raise RefusedError(f"{{{field}}} alone, without a format or a conversion")
+            raise InvalidValueError(f"{{{field}}} alone, without a format or a conversion")
     return [field or "" for field, _, _ in parts]
 
 
 def _check_components(example: str) -> None:
     if example.startswith("/"):
-        raise RefusedError("a name below the outbox, without a leading /")
+        raise InvalidValueError("a name below the outbox, without a leading /")
     for component in example.split("/"):
         if component == "..":
-            raise RefusedError("a name below the outbox, without ..")
+            raise InvalidValueError("a name below the outbox, without ..")
         if component in ("", "."):
-            raise RefusedError('folders and a name with one "/" between them, none of them empty or "."')
+            raise InvalidValueError('folders and a name with one "/" between them, none of them empty or "."')
 
 
-def _braced(fields: tuple[str, ...]) -> str:
+def _format_fields(fields: tuple[str, ...]) -> str:
     return ", ".join(f"{{{field}}}" for field in fields)

@@ -23,8 +23,8 @@ from picwish_watchd.daemon.sd_notify import ServiceManager
 from picwish_watchd.errors import JournalTemporaryError, WatchdError
 from picwish_watchd.fs.mounts import MountWatcher
 from picwish_watchd.job import Job, State
-from picwish_watchd.journal.connection import prepare_folder
-from picwish_watchd.journal.integrity import refuse_network, refuse_no_file
+from picwish_watchd.journal.connection import ensure_journal_folder
+from picwish_watchd.journal.integrity import check_local_filesystem, check_regular_file
 from picwish_watchd.journal.locks import DaemonLock
 from picwish_watchd.journal.writer import Journal
 from picwish_watchd.metrics import Exporter
@@ -145,9 +145,9 @@ class Daemon:
 
     async def _open(self, stack: AsyncExitStack, lock: DaemonLock) -> None:
         journal_path = self._config.journal
-        refuse_no_file(journal_path)
-        refuse_network(journal_path)
-        prepare_folder(journal_path)
+        check_regular_file(journal_path)
+        check_local_filesystem(journal_path)
+        ensure_journal_folder(journal_path)
         lock.acquire()
         stack.callback(lock.release)
         journal = Journal.open_for_writing(journal_path, self._clock)
@@ -333,7 +333,7 @@ class Daemon:
             config, key = self._reload()
             # before anything is closed: a journal that is full or locked changes nothing
             for rule in config.rules:
-                self.context.journal.remember_rule(rule.name, rule.to_json())
+                self.context.journal.save_rule_settings(rule.name, rule.to_json())
         except WatchdError as error:
             _log.error("config.refused", reason=error.message)
             self._report.refused = f"reload refused, the old configuration is in force ({error.message})"

@@ -4,9 +4,9 @@ from collections import Counter
 
 import structlog
 
-from picwish_watchd.config.summary import Outline
+from picwish_watchd.config.summary import ConfigSummary
 from picwish_watchd.job import UNSUCCESSFUL, Job, State
-from picwish_watchd.journal.reader import behind_another
+from picwish_watchd.journal.reader import count_waiting_duplicates
 from picwish_watchd.pipeline.context import StepContext
 from picwish_watchd.pipeline.gate import CloseReason, Gate, GateClosure
 from picwish_watchd.pipeline.inboxes import Inboxes
@@ -32,7 +32,7 @@ class Drain:
         self._context = context
         self._gate = gate
         self._desks = desks
-        self._since = context.journal.last_event()
+        self._since = context.journal.last_event_id()
         self._forecast: Forecast | None = None
         self._foretold = 0.0
         # as it was then
@@ -65,10 +65,10 @@ class Drain:
         if self._forecast is None or afresh:
             self._foretold, self._blocked = now, blocked
             self._forecast = survey(
-                Outline.of(context.config),
+                ConfigSummary.from_config(context.config),
                 context.journal,
                 context.clock.now(),
-                counts=context.journal.counts(),
+                counts=context.journal.counts_by_rule(),
                 rate=rate,
                 stopped=None if blocked is None else blocked.message,
                 collecting=self._gate.closure is None,
@@ -77,7 +77,7 @@ class Drain:
 
     def finished(self) -> list[Job]:
         """What was done in this run, oldest first."""
-        return self._context.journal.changed_since(self._since, (State.DONE,))
+        return self._context.journal.jobs_changed_since(self._since, (State.DONE,))
 
     def exit_code(self) -> int:
         """0 if all went well; else 1, and the log says why. To be asked while the desks are open."""
@@ -90,7 +90,7 @@ class Drain:
         unreadable = self._desks.unreadable_count
         if unreadable:
             _log.error("run.unread", number=unreadable, reason="files or folders could not be read; see above")
-        bad = self._context.journal.changed_since(self._since, UNSUCCESSFUL)
+        bad = self._context.journal.jobs_changed_since(self._since, UNSUCCESSFUL)
         return 1 if bad or left or away or unreadable else 0
 
     def _taken_in(self) -> bool:
@@ -98,26 +98,26 @@ class Drain:
 
     def _disposed(self) -> bool:
         """Whether every original that is to go was at least tried, or one for all that wait for the same folder."""
-        return self._context.journal.originals_waiting(self._context.clock.now()) == 0
+        return self._context.journal.count_waiting_originals(self._context.clock.now()) == 0
 
     def _left(self) -> int:
         """Number of jobs on their way, less those that wait for a rule that left the configuration."""
         journal = self._context.journal
         names = {rule.name for rule in self._context.config.rules}
-        counts = journal.counts()
+        counts = journal.counts_by_rule()
         orphans = sum(states.get(State.QUEUED, 0) for name, states in counts.items() if name not in names)
-        return journal.unfinished() - orphans
+        return journal.count_unfinished() - orphans
 
     def _stuck(self, *, weary: bool) -> bool:
         """Whether all that is left waits for something that a person has to mend."""
         totals: Counter[State] = Counter()
-        for states in self._context.journal.counts().values():
+        for states in self._context.journal.counts_by_rule().values():
             totals.update(states)
         at_picwish = sum(totals[state] for state in _AT_PICWISH)
         if at_picwish:
             return weary
         delivering = totals[State.DELIVERING]
-        if delivering != self._context.journal.waiting_in_vain(State.DELIVERING):
+        if delivering != self._context.journal.count_blocked(State.DELIVERING):
             return False
         blocked = self._gate.closure
         shut = blocked is not None and (weary or blocked.code is CloseReason.UNAUTHORIZED)
@@ -126,7 +126,7 @@ class Drain:
     def _all_wait(self, queued: int, delivering: int) -> bool:
         """Whether each queued job was tried in vain, is held by a flood, or is a copy of one that waits so."""
         journal = self._context.journal
-        waiting = journal.waiting_in_vain(State.QUEUED) + sum(journal.floods().values())
+        waiting = journal.count_blocked(State.QUEUED) + sum(journal.flood_counts().values())
         if waiting < queued and waiting + delivering > 0:
-            waiting += behind_another(journal)
+            waiting += count_waiting_duplicates(journal)
         return waiting == queued

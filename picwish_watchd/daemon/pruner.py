@@ -49,16 +49,16 @@ class Housekeeping:
                 continue
             started = clock.monotonic()
             try:
-                piece = journal.prune(before, upto)
+                piece = journal.prune_batch(before, upto)
             except JournalTemporaryError as error:
                 _log.warning("journal.not_pruned", reason=error.message)
                 break
-            upto, removed = piece.upto, removed + piece.removed
-            if piece.last:
+            upto, removed = piece.last_event_id, removed + piece.removed_count
+            if piece.is_last:
                 break
             await clock.sleep(0 if at_most else _BREATH * (clock.monotonic() - started))
         if removed:
             _log.info("journal.pruned", lines=removed)
 
     def _busy(self) -> bool:
-        return self._context.journal.totals(_BUSY).total() > 0
+        return self._context.journal.counts_by_state(_BUSY).total() > 0

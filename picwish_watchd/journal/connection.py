@@ -7,20 +7,20 @@ from pathlib import Path
 
 from picwish_watchd.errors import JournalError
 from picwish_watchd.journal.integrity import (
+    check_no_lost_events,
+    check_not_deleted,
+    check_regular_file,
     check_version,
-    refuse_gone,
-    refuse_lost_events,
-    refuse_lost_wal,
-    refuse_no_file,
+    check_wal_present,
 )
-from picwish_watchd.journal.locks import WriteLock, witnessed
+from picwish_watchd.journal.locks import WriteLock, last_durable_event
 from picwish_watchd.journal.schema import VERSION, add_indexes, migrate
-from picwish_watchd.journal.sqlite_errors import RESTORE
+from picwish_watchd.journal.sqlite_errors import RESTORE_HINT
 
 
-def require(path: Path) -> None:
+def require_journal(path: Path) -> None:
     """Raises `JournalError` if there is no journal, or none that this user can see."""
-    refuse_no_file(path)
+    check_regular_file(path)
     try:
         os.stat(path)
     except (FileNotFoundError, NotADirectoryError):
@@ -34,21 +34,21 @@ def require(path: Path) -> None:
         ) from error
 
 
-def connect_checked(path: Path, parameter: str, witness: int = 0) -> sqlite3.Connection:
+def open_read_connection(path: Path, parameter: str, witness: int = 0) -> sqlite3.Connection:
     """A connection for reading to a journal that is ours, not newer and not older than ``witness``; ``parameter`` is
     one of sqlite.org/uri.html. Raises `JournalError`.
     """
-    connection = _connect(path, parameter)
+    connection = _connect_uri(path, parameter)
     try:
         check_version(connection, path)
-        refuse_lost_events(connection, path, witness)
+        check_no_lost_events(connection, path, witness)
     except BaseException:
         connection.close()
         raise
     return connection
 
 
-def _connect(path: Path, parameter: str) -> sqlite3.Connection:
+def _connect_uri(path: Path, parameter: str) -> sqlite3.Connection:
     quoted = os.fsencode(path.absolute()).decode("latin-1")
     address = "file:" + "".join(c if (c.isalnum() and c.isascii()) or c in "/._-" else f"%{ord(c):02X}" for c in quoted)
     return sqlite3.connect(f"{address}?{parameter}", uri=True, isolation_level=None, timeout=5.0)
@@ -65,7 +65,7 @@ _PRAGMAS = (
 )
 
 
-def prepare_folder(path: Path) -> None:
+def ensure_journal_folder(path: Path) -> None:
     """Makes the folder of the journal (mode 0700) if its parent is there; raises `JournalError` if it cannot."""
     try:
         with suppress(FileExistsError):
@@ -77,7 +77,7 @@ def prepare_folder(path: Path) -> None:
         ) from error
 
 
-def _finish_or_begin(path: Path, lock: WriteLock) -> None:
+def ensure_journal_file(path: Path, lock: WriteLock) -> None:
     """Makes a new journal under another name first, so that one of this name is never half made."""
     if path.exists():
         if os.path.getsize(path) == 0:
@@ -86,9 +86,9 @@ def _finish_or_begin(path: Path, lock: WriteLock) -> None:
                 hint="restore it from a backup; only if picwish-watchd never ran here, remove it and "
                 f"{path}.write and start again",
             )
-        refuse_lost_wal(path)
+        check_wal_present(path)
         return
-    refuse_gone(path)
+    check_not_deleted(path)
     fresh = f"{path}.new"
     for suffix in ("", "-wal", "-shm", "-journal"):
         with suppress(FileNotFoundError):
@@ -100,13 +100,13 @@ def _finish_or_begin(path: Path, lock: WriteLock) -> None:
         connection.execute("COMMIT")
     finally:
         connection.close()
-    _sync(fresh)
-    lock.testify(0)
+    _sync_path(fresh)
+    lock.record_durable_event(0)
     os.rename(fresh, path)
-    _sync(path.parent)
+    _sync_path(path.parent)
 
 
-def _open(path: Path, *, verify: bool = True) -> sqlite3.Connection:
+def open_write_connection(path: Path, *, verify: bool = True) -> sqlite3.Connection:
     unclean = verify and os.path.exists(f"{path}-wal") and os.path.getsize(f"{path}-wal") > 0
     connection = sqlite3.connect(path, isolation_level=None, timeout=5.0)
     try:
@@ -118,10 +118,10 @@ def _open(path: Path, *, verify: bool = True) -> sqlite3.Connection:
         if unclean:
             found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
             if found != "ok":
-                raise JournalError(f"the journal is damaged: {path} ({found})", hint=RESTORE)
-        refuse_lost_events(connection, path, witnessed(path))
+                raise JournalError(f"the journal is damaged: {path} ({found})", hint=RESTORE_HINT)
+        check_no_lost_events(connection, path, last_durable_event(path))
         if version < VERSION:
-            _upgrade(connection, path, version)
+            _migrate_with_backup(connection, path, version)
         add_indexes(connection)
     except BaseException:
         connection.close()
@@ -129,12 +129,12 @@ def _open(path: Path, *, verify: bool = True) -> sqlite3.Connection:
     return connection
 
 
-def _upgrade(connection: sqlite3.Connection, path: Path, version: int) -> None:
+def _migrate_with_backup(connection: sqlite3.Connection, path: Path, version: int) -> None:
     backup = f"{path}.schema{version}.bak"
     with suppress(FileNotFoundError):
         os.unlink(backup)
     connection.execute("VACUUM INTO ?", (backup,))
-    _sync(backup)
+    _sync_path(backup)
     connection.execute("BEGIN IMMEDIATE")
     try:
         migrate(connection, version)
@@ -145,7 +145,7 @@ def _upgrade(connection: sqlite3.Connection, path: Path, version: int) -> None:
         raise
 
 
-def _sync(path: str | Path) -> None:
+def _sync_path(path: str | Path) -> None:
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(fd)

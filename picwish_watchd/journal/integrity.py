@@ -6,10 +6,10 @@ import stat
 from pathlib import Path
 
 from picwish_watchd.errors import JournalError
-from picwish_watchd.journal.locks import witnessed
+from picwish_watchd.journal.locks import last_durable_event
 from picwish_watchd.journal.schema import APPLICATION_ID, VERSION
 
-_KINDS = {
+_FILE_TYPES = {
     stat.S_IFDIR: "a folder",
     stat.S_IFIFO: "a pipe",
     stat.S_IFSOCK: "a socket",
@@ -18,7 +18,7 @@ _KINDS = {
 }
 
 
-def refuse_no_file(path: Path) -> None:
+def check_regular_file(path: Path) -> None:
     """Raises `JournalError` where something other than a file is in the journal's place, or a link that leads nowhere.
 
     A new journal would take the place of such a link, though what was paid may stand on a disk that is away.
@@ -34,7 +34,7 @@ def refuse_no_file(path: Path) -> None:
         return
     if kind != stat.S_IFREG:
         raise JournalError(
-            f"the journal {path} cannot be opened: it is {_KINDS.get(kind, 'no file')}",
+            f"the journal {path} cannot be opened: it is {_FILE_TYPES.get(kind, 'no file')}",
             hint="set `journal:` to a file of its own, such as /var/lib/picwish-watchd/journal.db",
         )
 
@@ -56,14 +56,14 @@ def check_version(connection: sqlite3.Connection, path: Path) -> int:
     return version
 
 
-def last_event(connection: sqlite3.Connection) -> int:
+def last_event_id(connection: sqlite3.Connection) -> int:
     """The number of the last event; they are never used twice."""
     return int(connection.execute("SELECT coalesce(max(id), 0) FROM event").fetchone()[0])
 
 
-def refuse_lost_events(connection: sqlite3.Connection, path: Path, witness: int) -> None:
+def check_no_lost_events(connection: sqlite3.Connection, path: Path, witness: int) -> None:
     """Raises `JournalError` if the file ends before ``witness``, an event that was committed (looked up before)."""
-    missing = witness - last_event(connection)
+    missing = witness - last_event_id(connection)
     if missing > 0:
         lacks = "1 entry is missing" if missing == 1 else f"{missing} entries are missing"
         raise JournalError(
@@ -74,7 +74,7 @@ def refuse_lost_events(connection: sqlite3.Connection, path: Path, witness: int)
         )
 
 
-def refuse_lost_wal(path: Path) -> None:
+def check_wal_present(path: Path) -> None:
     """Raises `JournalError` if the -wal was taken away after an unclean end, and with it what was committed last.
 
     SQLite deletes the -shm before the -wal (sqlite.org/src/file/src/wal.c, sqlite3WalClose), so that a -shm is never
@@ -89,20 +89,20 @@ def refuse_lost_wal(path: Path) -> None:
         )
 
 
-def refuse_gone(path: Path) -> None:
+def check_not_deleted(path: Path) -> None:
     """Raises `JournalError` if there is no journal, and what lies beside its place says that there was one."""
     if os.path.exists(f"{path}-wal"):
         raise JournalError(
             f"the journal {path} is gone, but its companion {path}-wal is there",
             hint="put the journal back beside it; only to begin anew, move the -wal away too",
         )
-    paid = [name for name in _listed(f"{path}.spool") if name.endswith(".result")]
+    paid = [name for name in _list_folder(f"{path}.spool") if name.endswith(".result")]
     if paid:
         raise JournalError(
             f"the journal {path} is gone, but {len(paid)} paid results lie in {path}.spool",
             hint="put the journal back; only to begin anew, move that folder away",
         )
-    if witnessed(path):
+    if last_durable_event(path):
         raise JournalError(
             f"the journal {path} is gone: {path}.write says that it was there",
             hint="put it back, with its -wal. A new one knows of no finished image: only after moving those out of the "
@@ -110,14 +110,14 @@ def refuse_gone(path: Path) -> None:
         )
 
 
-def _listed(folder: str) -> list[str]:
+def _list_folder(folder: str) -> list[str]:
     try:
         return os.listdir(folder)
     except OSError:
         return []
 
 
-def refuse_network(path: Path) -> None:
+def check_local_filesystem(path: Path) -> None:
     """Raises `JournalError` where SQLite's locks and WAL cannot be trusted (sqlite.org/wal.html)."""
     # here: who only reads the journal is never refused so
     from picwish_watchd.fs.mounts import mount_of

@@ -9,20 +9,20 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from picwish_watchd.journal.queries import COUNTS
+from picwish_watchd.journal.queries import COUNT_JOBS
 from picwish_watchd.state import State
 
 if TYPE_CHECKING:
     import sqlite3
 
 #: a statement and its values -> its rows
-Ask = Callable[..., "list[sqlite3.Row]"]
+FetchRows = Callable[..., "list[sqlite3.Row]"]
 
 # lines of history; with more, to count all is as quick
-_MOST = 4000
+_MAX_CHANGES = 4000
 
 #: A statement sees one moment of the journal, so all is asked in one.
-_CHANGES = """
+_CHANGES_SQL = """
 WITH touched (id) AS (SELECT DISTINCT job FROM event NOT INDEXED WHERE id > :event AND job <= :job),
   change (rule, state, n) AS (
     SELECT rule, state, count(*) FROM job NOT INDEXED WHERE id > :job GROUP BY rule, state
@@ -33,13 +33,13 @@ WITH touched (id) AS (SELECT DISTINCT job FROM event NOT INDEXED WHERE id > :eve
 SELECT rule, state, n, (SELECT max(id) FROM event), (SELECT max(id) FROM job) FROM change"""
 
 
-class Stock(NamedTuple):
+class JobCounts(NamedTuple):
     """Number of jobs by rule and state, as of a line of history."""
 
     #: the last line of history
-    event: int
+    last_event_id: int
     #: the last job
-    job: int
+    last_job_id: int
     jobs: Mapping[tuple[str, State], int]
 
     def by_rule(self) -> dict[str, dict[State, int]]:
@@ -50,36 +50,36 @@ class Stock(NamedTuple):
                 found.setdefault(rule, {})[state] = number
         return found
 
-    def told(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """As JSON knows it."""
-        return {"event": self.event, "job": self.job, "jobs": self.by_rule()}
+        return {"event": self.last_event_id, "job": self.last_job_id, "jobs": self.by_rule()}
 
     @classmethod
-    def recalled(cls, told: Mapping[str, Any]) -> "Stock":
+    def from_json(cls, told: Mapping[str, Any]) -> "JobCounts":
         """What was told by the same version."""
         jobs = {(rule, State(state)): n for rule, states in told["jobs"].items() for state, n in states.items()}
         return cls(told["event"], told["job"], jobs)
 
 
-def counted(ask: Ask) -> Stock:
+def count_jobs(ask: FetchRows) -> JobCounts:
     """All jobs, one by one."""
-    rows = ask(COUNTS)
+    rows = ask(COUNT_JOBS)
     if not rows:
-        return Stock(0, 0, {})
-    return Stock(rows[0][3], rows[0][4], {(row[0], State(row[1])): row[2] for row in rows})
+        return JobCounts(0, 0, {})
+    return JobCounts(rows[0][3], rows[0][4], {(row[0], State(row[1])): row[2] for row in rows})
 
 
-def brought_up_to_date(known: Stock, last: int, ask: Ask) -> Stock:
+def update_counts(known: JobCounts, last: int, ask: FetchRows) -> JobCounts:
     """The stock of now, where line ``last`` is the last one of the history."""
-    if last == known.event:
+    if last == known.last_event_id:
         return known
-    if not 0 < last - known.event <= _MOST:
-        return counted(ask)
-    rows = ask(_CHANGES, {"event": known.event, "job": known.job})
+    if not 0 < last - known.last_event_id <= _MAX_CHANGES:
+        return count_jobs(ask)
+    rows = ask(_CHANGES_SQL, {"event": known.last_event_id, "job": known.last_job_id})
     # its earlier lines were pruned meanwhile
     if any(row[1] is None for row in rows):
-        return counted(ask)
+        return count_jobs(ask)
     jobs = Counter(known.jobs)
     for row in rows:
         jobs[row[0], State(row[1])] += row[2]
-    return Stock(rows[0][3], rows[0][4], jobs) if rows else counted(ask)
+    return JobCounts(rows[0][3], rows[0][4], jobs) if rows else count_jobs(ask)

@@ -10,10 +10,10 @@ from pathlib import Path
 from picwish_watchd.errors import JournalBusyError, JournalError, JournalTemporaryError
 
 #: How long a writer waits for another process's transaction, in seconds; ours take milliseconds.
-PATIENCE = 5.0
+LOCK_TIMEOUT = 5.0
 
 #: `DaemonLock.owner` holds the lock for microseconds while it looks: so long, in seconds, a starting daemon waits.
-_GLANCE = 0.1
+_START_TIMEOUT = 0.1
 
 
 class DaemonLock:
@@ -26,8 +26,8 @@ class DaemonLock:
 
     def acquire(self) -> None:
         """Takes the lock or raises `JournalBusyError` naming the owner's pid."""
-        fd = _open(self.path)
-        if not _locked_within(fd, _GLANCE):
+        fd = _open_lock_file(self.path)
+        if not _try_lock(fd, _START_TIMEOUT):
             pid = _read_number(fd)
             os.close(fd)
             raise JournalBusyError(
@@ -44,7 +44,7 @@ class DaemonLock:
             os.close(self._fd)
             self._fd = None
 
-    def owner(self) -> int | None:
+    def owner_pid(self) -> int | None:
         """The pid of the running daemon, or None when no daemon holds the lock. Never blocks, never creates."""
         try:
             fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
@@ -72,14 +72,14 @@ class WriteLock:
 
     def __init__(self, journal: Path) -> None:
         self.path = Path(f"{journal}.write")
-        self._fd = _open(self.path)
+        self._fd = _open_lock_file(self.path)
 
     @contextmanager
-    def held(self) -> Iterator[None]:
+    def hold(self) -> Iterator[None]:
         """Holds the lock for the block; raises `JournalError` after `PATIENCE` seconds."""
-        if not _locked_within(self._fd, PATIENCE):
+        if not _try_lock(self._fd, LOCK_TIMEOUT):
             raise JournalTemporaryError(
-                f"another process has kept the journal locked for {PATIENCE:.0f} s ({self.path})",
+                f"another process has kept the journal locked for {LOCK_TIMEOUT:.0f} s ({self.path})",
                 hint="look for a stopped `picwish-watchd` command and end it",
             )
         try:
@@ -87,7 +87,7 @@ class WriteLock:
         finally:
             fcntl.flock(self._fd, fcntl.LOCK_UN)
 
-    def testify(self, event: int) -> None:
+    def record_durable_event(self, event: int) -> None:
         """The last event committed; while the lock is held. A full disk is no reason to stop."""
         with suppress(OSError):
             os.pwrite(self._fd, f"{event:020d}\n".encode(), 0)
@@ -97,7 +97,7 @@ class WriteLock:
         os.close(self._fd)
 
 
-def witnessed(journal: Path) -> int:
+def last_durable_event(journal: Path) -> int:
     """The last event that is known to have been committed; 0 if nobody knows, or it is not for this user to read."""
     try:
         fd = os.open(f"{journal}.write", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
@@ -109,7 +109,7 @@ def witnessed(journal: Path) -> int:
         os.close(fd)
 
 
-def _locked_within(fd: int, seconds: float) -> bool:
+def _try_lock(fd: int, seconds: float) -> bool:
     give_up = time.monotonic() + seconds
     while True:
         try:
@@ -122,7 +122,7 @@ def _locked_within(fd: int, seconds: float) -> bool:
             return True
 
 
-def _open(path: Path) -> int:
+def _open_lock_file(path: Path) -> int:
     try:
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except OSError as error:

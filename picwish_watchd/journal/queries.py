@@ -16,7 +16,7 @@ SELECT_CHARGE = (
 
 #: One content, one charge: a copy waits for its first, and so does a first that comes back (`retry`) while its copy is
 #: on its way already. What came in a flood waits for a person.
-NONE_IS_BEFORE = """AND flood = 0 AND NOT EXISTS (SELECT 1 FROM job AS first WHERE first.sha256 = job.sha256
+NO_DUPLICATE_AHEAD = """AND flood = 0 AND NOT EXISTS (SELECT 1 FROM job AS first WHERE first.sha256 = job.sha256
   AND first.rule = job.rule AND first.id < job.id AND first.state = 'queued')
   AND NOT EXISTS (SELECT 1 FROM job AS other WHERE +other.sha256 = job.sha256 AND other.rule = job.rule
   AND (other.state IN ('submitting', 'pending', 'fetching', 'delivering')))
@@ -25,7 +25,7 @@ NONE_IS_BEFORE = """AND flood = 0 AND NOT EXISTS (SELECT 1 FROM job AS first WHE
 
 #: Number of jobs by rule and state; last line of history; last job. Each pair is sought in the index and counted by
 #: itself: to group all rows of the index takes more than twice as long (16 ms, not 7, with 100,000 jobs).
-COUNTS = f"""
+COUNT_JOBS = f"""
 WITH RECURSIVE
   known (state) AS (VALUES {", ".join(f"('{state}')" for state in State)}),
   pair (state, rule) AS (
@@ -39,13 +39,13 @@ SELECT rule, state, (SELECT count(*) FROM job WHERE job.state = pair.state AND j
 FROM pair WHERE rule IS NOT NULL"""
 
 #: Each rule that has a job in a state, found without a look at all of its jobs.
-RULES_WITH = """WITH RECURSIVE found (rule) AS (
+RULES_WITH_STATE = """WITH RECURSIVE found (rule) AS (
   SELECT min(rule) FROM job WHERE state = :state
   UNION ALL SELECT (SELECT min(rule) FROM job WHERE state = :state AND rule > found.rule) FROM found
   WHERE found.rule IS NOT NULL) SELECT rule FROM found WHERE rule IS NOT NULL"""
 
 #: Each rule that has an original to dispose of, found in the same way.
-RULES_WITH_ORIGINALS = """WITH RECURSIVE found (rule) AS (
+RULES_WITH_WAITING_ORIGINALS = """WITH RECURSIVE found (rule) AS (
   SELECT min(rule) FROM job WHERE original = 'waiting'
   UNION ALL SELECT (SELECT min(rule) FROM job WHERE original = 'waiting' AND rule > found.rule) FROM found
   WHERE found.rule IS NOT NULL) SELECT rule FROM found WHERE rule IS NOT NULL"""

@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     from picwish_watchd.fs.mounts import Mount
 
 #: 63 bits end in 2262, but ext4 keeps times up to 2446: what is below this, in 1896, stands for a time after 2262.
-_EARLIEST = -(2**61)
+_MIN_MTIME_NS = -(2**61)
 
 
 @dataclass(frozen=True, slots=True)
-class Running:
+class RunningTask:
     """A task at PicWish, with just what the choice of the next query needs. Times are Unix seconds."""
 
     id: int
@@ -40,7 +40,7 @@ class Running:
 
 
 @dataclass(frozen=True, slots=True)
-class Spending:
+class SpendingRecord:
     """One row of the ledger."""
 
     id: int
@@ -54,12 +54,12 @@ class Spending:
     source: Path
 
     @property
-    def doubtful(self) -> bool:
+    def is_in_doubt(self) -> bool:
         """Whether nobody can know if it was charged."""
         return self.state == "doubtful"
 
 
-class Changes(TypedDict, total=False):
+class JobChanges(TypedDict, total=False):
     """What a move may change besides the state."""
 
     kind: SourceKind
@@ -90,7 +90,7 @@ class Changes(TypedDict, total=False):
     completed_at: float | None
 
 
-def job_from(row: sqlite3.Row) -> Job:
+def job_from_row(row: sqlite3.Row) -> Job:
     """One row of `SELECT_JOB` as a Job."""
     code = row["error_code"]
     result = row["result"]
@@ -101,9 +101,9 @@ def job_from(row: sqlite3.Row) -> Job:
         id=row["id"],
         rule=row["rule"],
         state=State(row["state"]),
-        source=path_from(row["source"]),
-        relative=path_from(row["relative"]),
-        stamp=stamp_from(row),
+        source=decode_path(row["source"]),
+        relative=decode_path(row["relative"]),
+        stamp=stamp_from_row(row),
         kind=SourceKind(row["kind"]),
         url=row["url"],
         sha256=row["sha256"],
@@ -121,7 +121,7 @@ def job_from(row: sqlite3.Row) -> Job:
         paid=bool(row["paid"]),
         problem=None if code is None else Problem(ErrorCode(code), row["error_message"]),
         result=None if result is None else Result(**json.loads(result)),
-        output=None if output is None else path_from(output),
+        output=None if output is None else decode_path(output),
         original=OriginalStatus(row["original"]),
         note=row["note"],
         answer=row["answer"],
@@ -134,27 +134,27 @@ def job_from(row: sqlite3.Row) -> Job:
     )
 
 
-def spending_from(row: sqlite3.Row) -> Spending:
+def spending_from_row(row: sqlite3.Row) -> SpendingRecord:
     """One row of `SELECT_CHARGE`."""
-    return Spending(**{**row, "source": path_from(row["source"])})
+    return SpendingRecord(**{**row, "source": decode_path(row["source"])})
 
 
-def event_from(row: sqlite3.Row) -> JobEvent:
+def event_from_row(row: sqlite3.Row) -> JobEvent:
     """One row of the event table."""
     return JobEvent(at=row["at"], state=State(row["state"]), message=row["message"])
 
 
-def stamp_from(row: sqlite3.Row) -> Stamp:
+def stamp_from_row(row: sqlite3.Row) -> Stamp:
     """The stamp in a row; inode numbers are unsigned 64 bit, SQLite's integers signed."""
     mtime_ns = row["mtime_ns"]
     return Stamp(
         inode=row["inode"] % 2**64,
         size=row["size"],
-        mtime_ns=mtime_ns if mtime_ns >= _EARLIEST else mtime_ns + 2**64,
+        mtime_ns=mtime_ns if mtime_ns >= _MIN_MTIME_NS else mtime_ns + 2**64,
     )
 
 
-def columns_of(new: NewJob, at: float) -> dict[str, object]:
+def new_job_columns(new: NewJob, at: float) -> dict[str, object]:
     """The columns of a new job found at ``at``."""
     problem = new.problem
     state = State.QUEUED
@@ -178,7 +178,7 @@ def columns_of(new: NewJob, at: float) -> dict[str, object]:
         "return_type": new.return_type,
         "sync": new.sync,
         "error_code": None if problem is None else problem.code,
-        "error_message": None if problem is None else storable(problem.message),
+        "error_message": None if problem is None else escape_surrogates(problem.message),
         "output": None if new.result_of is None else os.fsencode(new.result_of),
         "flood": new.flood,
         "original": new.original,
@@ -189,17 +189,17 @@ def columns_of(new: NewJob, at: float) -> dict[str, object]:
 
 def stamp_columns(stamp: Stamp) -> dict[str, object]:
     """The three columns of a stamp."""
-    return {"inode": _signed(stamp.inode), "size": stamp.size, "mtime_ns": _signed(stamp.mtime_ns)}
+    return {"inode": _to_signed(stamp.inode), "size": stamp.size, "mtime_ns": _to_signed(stamp.mtime_ns)}
 
 
-def changed_columns(changes: Changes) -> dict[str, object]:
+def changed_columns(changes: JobChanges) -> dict[str, object]:
     """The columns that ``changes`` sets."""
     columns: dict[str, object] = {}
     for name, value in changes.items():
         if name == "problem":
             problem = changes["problem"]
             columns["error_code"] = None if problem is None else problem.code
-            columns["error_message"] = None if problem is None else storable(problem.message)
+            columns["error_message"] = None if problem is None else escape_surrogates(problem.message)
         elif isinstance(value, Stamp):
             columns |= stamp_columns(value)
         elif isinstance(value, Result | SentImage):
@@ -207,18 +207,18 @@ def changed_columns(changes: Changes) -> dict[str, object]:
         elif isinstance(value, Path):
             columns[name] = os.fsencode(value)
         elif isinstance(value, str):
-            columns[name] = storable(value)
+            columns[name] = escape_surrogates(value)
         else:
             columns[name] = value
     return columns
 
 
-def path_from(raw: bytes) -> Path:
+def decode_path(raw: bytes) -> Path:
     """A path as the file system spells it."""
     return Path(os.fsdecode(raw))
 
 
-def mount_from(row: sqlite3.Row) -> "Mount | None":
+def mount_from_row(row: sqlite3.Row) -> "Mount | None":
     """The mount that a folder was accepted on, as its row tells; None where it does not."""
     # here: who only counts jobs needs none of it
     from picwish_watchd.fs.mounts import Mount
@@ -226,10 +226,10 @@ def mount_from(row: sqlite3.Row) -> "Mount | None":
     return None if row["mount_point"] is None else Mount(os.fsdecode(row["mount_point"]), str(row["mount_kind"]))
 
 
-def storable(text: str) -> str:
+def escape_surrogates(text: str) -> str:
     """The text as UTF-8 can hold it: a message may quote a file name that is not UTF-8, which is escaped there."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def _signed(number: int) -> int:
+def _to_signed(number: int) -> int:
     return (number + 2**63) % 2**64 - 2**63

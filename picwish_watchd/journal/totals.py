@@ -15,13 +15,13 @@ from picwish_watchd.job import State
 from picwish_watchd.journal.reader import JournalReader
 
 # jobs, and charges, that do not count as past when that is counted
-_NEW = 2000
+_RECENT_ROWS = 2000
 # with more new ones than this, the past is counted anew
-_NEW_MAX = 6000
+_RECENT_ROWS_MAX = 6000
 
 
 @dataclass(frozen=True, slots=True)
-class Ledger:
+class CreditTotals:
     """Credits of submissions, by what became of them; and what counts against a budget."""
 
     spent: int = 0
@@ -32,8 +32,8 @@ class Ledger:
     today: int = 0
     month: int = 0
 
-    def __add__(self, other: "Ledger") -> "Ledger":
-        return Ledger(
+    def __add__(self, other: "CreditTotals") -> "CreditTotals":
+        return CreditTotals(
             self.spent + other.spent,
             self.doubtful + other.doubtful,
             self.reserved + other.reserved,
@@ -43,51 +43,51 @@ class Ledger:
 
 
 @dataclass(frozen=True, slots=True)
-class _PastJobs:
+class _JobBaseline:
     # it is right as of this line of history
     event: int
     # the last job that belongs to it
-    upto: int
+    last_job_id: int
     counts: Counter[tuple[str, State]]
 
 
 @dataclass(frozen=True, slots=True)
-class _PastCharges:
+class _ChargeBaseline:
     event: int
-    upto: int
+    last_charge_id: int
     # where the day and the month began
-    since: tuple[float, float]
-    ledger: Ledger
+    period_starts: tuple[float, float]
+    credits: CreditTotals
 
 
 @dataclass(frozen=True, slots=True)
-class Totals:
+class JournalTotals:
     """All jobs by rule and state, and all credits; to be handed to the next count, which it makes short."""
 
     jobs: Mapping[tuple[str, State], int]
-    ledger: Ledger
-    _past_jobs: _PastJobs
-    _past_charges: _PastCharges
+    credits: CreditTotals
+    _job_baseline: _JobBaseline
+    _charge_baseline: _ChargeBaseline
 
 
-class Census(JournalReader):
+class TotalsReader(JournalReader):
     """A reader that counts. All that it tells is of one moment: that of the first question."""
 
     @classmethod
     def open(cls, path: Path) -> Self:
         """As `JournalReader.open`."""
         census = super().open(path)
-        census._rows("BEGIN")
+        census.fetch_rows("BEGIN")
         return census
 
-    def totals_of_all(self, day: float, month: float, before: Totals | None = None) -> Totals:
+    def read_totals(self, day: float, month: float, before: JournalTotals | None = None) -> JournalTotals:
         """Everything; ``day`` and ``month`` are the moments (Unix seconds) at which those began."""
-        event = self.last_event()
-        jobs = self._past_of_jobs(event, before._past_jobs if before else None)
-        charges = self._past_of_charges(event, (day, month), before._past_charges if before else None)
-        counts = jobs.counts + self._counted("NOT INDEXED WHERE id > ?", jobs.upto)
-        ledger = charges.ledger + self._ledger("id > ?", charges.upto, (day, month))
-        return Totals(counts, ledger, jobs, charges)
+        event = self.last_event_id()
+        jobs = self._update_job_baseline(event, before._job_baseline if before else None)
+        charges = self._update_charge_baseline(event, (day, month), before._charge_baseline if before else None)
+        counts = jobs.counts + self._count_jobs("NOT INDEXED WHERE id > ?", jobs.last_job_id)
+        ledger = charges.credits + self._sum_credits("id > ?", charges.last_charge_id, (day, month))
+        return JournalTotals(counts, ledger, jobs, charges)
 
     def oldest_queued(self) -> dict[str, float]:
         """When (Unix seconds) the first of each rule's queued jobs was taken in, for rules that have one."""
@@ -95,43 +95,45 @@ class Census(JournalReader):
             "SELECT rule, created_at FROM job WHERE id IN"
             " (SELECT min(id) FROM job WHERE state = 'queued' GROUP BY rule)"
         )
-        return {row[0]: row[1] for row in self._rows(sql)}
+        return {row[0]: row[1] for row in self.fetch_rows(sql)}
 
-    def _past_of_jobs(self, event: int, known: _PastJobs | None) -> _PastJobs:
-        last = int(self._row("SELECT coalesce(max(id), 0) FROM job")[0])
-        if known is not None and last - known.upto <= _NEW_MAX:
+    def _update_job_baseline(self, event: int, known: _JobBaseline | None) -> _JobBaseline:
+        last = int(self.fetch_row("SELECT coalesce(max(id), 0) FROM job")[0])
+        if known is not None and last - known.last_job_id <= _RECENT_ROWS_MAX:
             touched = (
                 # by the events, of which few are new
                 "SELECT EXISTS (SELECT 1 FROM event WHERE id > ? AND +job <= ?)"
             )
-            if not self._row(touched, (known.event, known.upto))[0]:
+            if not self.fetch_row(touched, (known.event, known.last_job_id))[0]:
                 return replace(known, event=event)
-        upto = max(0, last - _NEW)
+        upto = max(0, last - _RECENT_ROWS)
         # by the index alone: the table's own order would read whole rows
-        return _PastJobs(event, upto, self._counted("INDEXED BY job_turn WHERE +id <= ?", upto))
+        return _JobBaseline(event, upto, self._count_jobs("INDEXED BY job_turn WHERE +id <= ?", upto))
 
-    def _past_of_charges(self, event: int, since: tuple[float, float], known: _PastCharges | None) -> _PastCharges:
-        last = int(self._row("SELECT coalesce(max(id), 0) FROM charge")[0])
-        if known is not None and known.since == since and last - known.upto <= _NEW_MAX:
+    def _update_charge_baseline(
+        self, event: int, since: tuple[float, float], known: _ChargeBaseline | None
+    ) -> _ChargeBaseline:
+        last = int(self.fetch_row("SELECT coalesce(max(id), 0) FROM charge")[0])
+        if known is not None and known.period_starts == since and last - known.last_charge_id <= _RECENT_ROWS_MAX:
             touched = (
                 "SELECT EXISTS (SELECT 1 FROM event CROSS JOIN charge ON charge.job = event.job"
                 " WHERE event.id > ? AND charge.id <= ?)"
             )
-            if not self._row(touched, (known.event, known.upto))[0]:
+            if not self.fetch_row(touched, (known.event, known.last_charge_id))[0]:
                 return replace(known, event=event)
-        upto = max(0, last - _NEW)
-        return _PastCharges(event, upto, since, self._ledger("id <= ?", upto, since))
+        upto = max(0, last - _RECENT_ROWS)
+        return _ChargeBaseline(event, upto, since, self._sum_credits("id <= ?", upto, since))
 
-    def _counted(self, which: str, bound: int) -> Counter[tuple[str, State]]:
-        rows = self._rows(f"SELECT rule, state, count(*) FROM job {which} GROUP BY state, rule", (bound,))
+    def _count_jobs(self, which: str, bound: int) -> Counter[tuple[str, State]]:
+        rows = self.fetch_rows(f"SELECT rule, state, count(*) FROM job {which} GROUP BY state, rule", (bound,))
         return Counter({(row[0], State(row[1])): row[2] for row in rows})
 
-    def _ledger(self, which: str, bound: int, since: tuple[float, float]) -> Ledger:
-        row = self._row(
+    def _sum_credits(self, which: str, bound: int, since: tuple[float, float]) -> CreditTotals:
+        row = self.fetch_row(
             "SELECT total(credits) FILTER (WHERE state = 'spent'), total(credits) FILTER (WHERE state = 'doubtful'),"
             " total(credits) FILTER (WHERE state = 'reserved'),"
             " total(credits) FILTER (WHERE state <> 'released' AND at >= ?),"
             f" total(credits) FILTER (WHERE state <> 'released' AND at >= ?) FROM charge WHERE {which}",
             (*since, bound),
         )
-        return Ledger(*map(int, row))
+        return CreditTotals(*map(int, row))

@@ -13,22 +13,22 @@ from pathlib import Path
 
 from picwish_watchd.clock import Clock
 from picwish_watchd.errors import JournalBusyError, JournalTemporaryError
-from picwish_watchd.journal.connection import require
-from picwish_watchd.journal.locks import PATIENCE, DaemonLock, WriteLock
-from picwish_watchd.journal.sqlite_errors import translated
+from picwish_watchd.journal.connection import require_journal
+from picwish_watchd.journal.locks import LOCK_TIMEOUT, DaemonLock, WriteLock
+from picwish_watchd.journal.sqlite_errors import sqlite_errors_as_journal_errors
 from picwish_watchd.journal.writer import Journal
 
 # bytes
-_SPARE = 2**20
+_FREE_RESERVE = 2**20
 
 
-def vacuum(path: Path, clock: Clock) -> tuple[int, int]:
+def vacuum_journal(path: Path, clock: Clock) -> tuple[int, int]:
     """Rewrites the journal; answers its size in bytes before and after. A crash in the middle changes nothing.
 
     Raises `JournalError` where there is none or it is unusable, `JournalBusyError` while a daemon runs or an image is
     on its way (its result lives an hour at PicWish), `JournalTemporaryError` where the disk has no room for it.
     """
-    require(path)
+    require_journal(path)
     lock = DaemonLock(path)
     lock.acquire()
     try:
@@ -36,7 +36,7 @@ def vacuum(path: Path, clock: Clock) -> tuple[int, int]:
         Journal.open_for_writing(path, clock).close()
         write = WriteLock(path)
         try:
-            with translated(path), write.held(), closing(_connect(path)) as connection:
+            with sqlite_errors_as_journal_errors(path), write.hold(), closing(_connect(path)) as connection:
                 return _rewrite(connection, path)
         finally:
             write.close()
@@ -45,7 +45,7 @@ def vacuum(path: Path, clock: Clock) -> tuple[int, int]:
 
 
 def _connect(path: Path) -> sqlite3.Connection:
-    return sqlite3.connect(path, isolation_level=None, timeout=PATIENCE)
+    return sqlite3.connect(path, isolation_level=None, timeout=LOCK_TIMEOUT)
 
 
 def _rewrite(connection: sqlite3.Connection, path: Path) -> tuple[int, int]:
@@ -57,22 +57,22 @@ def _rewrite(connection: sqlite3.Connection, path: Path) -> tuple[int, int]:
             "the journal was not touched",
             hint="let `picwish-watchd run --once` bring them to their end first",
         )
-    _refuse_little_room(connection, path)
+    _check_free_space(connection, path)
     connection.execute("PRAGMA synchronous = FULL")
     before = os.path.getsize(path)
-    with _temporary_files_beside(path):
+    with _use_temp_folder(path):
         connection.execute("VACUUM")
     connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     return before, os.path.getsize(path)
 
 
-def _refuse_little_room(connection: sqlite3.Connection, path: Path) -> None:
+def _check_free_space(connection: sqlite3.Connection, path: Path) -> None:
     """The new file is written twice before the old one is given up (sqlite.org/lang_vacuum.html)."""
     pages, free, size = (
         int(connection.execute(f"PRAGMA {name}").fetchone()[0])
         for name in ("page_count", "freelist_count", "page_size")
     )
-    needed = 2 * (pages - free) * size + _SPARE
+    needed = 2 * (pages - free) * size + _FREE_RESERVE
     disk = os.statvfs(path.parent)
     there = disk.f_bavail * disk.f_frsize
     if there < needed:
@@ -84,7 +84,7 @@ def _refuse_little_room(connection: sqlite3.Connection, path: Path) -> None:
 
 
 @contextmanager
-def _temporary_files_beside(path: Path) -> Iterator[None]:
+def _use_temp_folder(path: Path) -> Iterator[None]:
     """Where the room was looked for, and where nobody else may read (sqlite.org/tempfiles.html)."""
     before = os.environ.get("SQLITE_TMPDIR")
     os.environ["SQLITE_TMPDIR"] = os.fspath(path.parent)

@@ -12,25 +12,25 @@ from picwish_watchd.clock import Clock
 from picwish_watchd.errors import JournalError
 from picwish_watchd.fs.mounts import Mount
 from picwish_watchd.job import ALLOWED_TRANSITIONS, Job, NewJob, Stamp, State
-from picwish_watchd.journal.bulk_insert import insert, outlives_power_cuts
-from picwish_watchd.journal.connection import _finish_or_begin, _open, prepare_folder
+from picwish_watchd.journal.bulk_insert import insert_jobs, needs_durable_commit
+from picwish_watchd.journal.connection import ensure_journal_file, ensure_journal_folder, open_write_connection
 from picwish_watchd.journal.integrity import (
-    last_event,
-    refuse_network,
-    refuse_no_file,
+    check_local_filesystem,
+    check_regular_file,
+    last_event_id,
 )
 from picwish_watchd.journal.locks import WriteLock
-from picwish_watchd.journal.prune import Slice, look, remove
+from picwish_watchd.journal.prune import PruneResult, delete_prunable, find_prunable
 from picwish_watchd.journal.queries import JOB_COLUMNS
 from picwish_watchd.journal.reader import PAUSE_MAX, JournalReader
-from picwish_watchd.journal.rows import Changes, changed_columns, job_from, stamp_columns, storable
-from picwish_watchd.journal.sqlite_errors import translated
+from picwish_watchd.journal.rows import JobChanges, changed_columns, escape_surrogates, job_from_row, stamp_columns
+from picwish_watchd.journal.sqlite_errors import sqlite_errors_as_journal_errors
 
 # jobs that tell why their whole rule waits
-_TOLD = 100
+_MAX_NOTED_JOBS = 100
 
 
-class Charge(StrEnum):
+class ChargeState(StrEnum):
     """What became of the credits of one submission."""
 
     #: submitted, not yet known
@@ -64,7 +64,7 @@ class Journal(JournalReader):
         self._clock = clock
         self._inode = os.stat(path).st_ino
         #: transactions that were committed
-        self.taken = 0
+        self.commits = 0
 
     @classmethod
     def open_for_writing(cls, path: Path, clock: Clock) -> Self:
@@ -72,21 +72,21 @@ class Journal(JournalReader):
 
         Raises `JournalError` if it is damaged, newer than this program, not ours, or on a network file system.
         """
-        refuse_no_file(path)
-        refuse_network(path)
-        prepare_folder(path)
+        check_regular_file(path)
+        check_local_filesystem(path)
+        ensure_journal_folder(path)
         lock = WriteLock(path)
         try:
-            with translated(path), lock.held():
-                _finish_or_begin(path, lock)
-                connection = _open(path)
+            with sqlite_errors_as_journal_errors(path), lock.hold():
+                ensure_journal_file(path, lock)
+                connection = open_write_connection(path)
             return cls(connection, path, lock, clock)
         except BaseException:
             lock.close()
             raise
 
     @classmethod
-    def open_beside(cls, path: Path, clock: Clock) -> Self:
+    def open_existing(cls, path: Path, clock: Clock) -> Self:
         """Opens an existing journal for a short change, beside a running daemon or without one.
 
         Raises `JournalError` as `open_for_writing` does, and where there is none.
@@ -94,8 +94,8 @@ class Journal(JournalReader):
         JournalReader.open(path).close()
         lock = WriteLock(path)
         try:
-            with translated(path), lock.held():
-                connection = _open(path, verify=False)
+            with sqlite_errors_as_journal_errors(path), lock.hold():
+                connection = open_write_connection(path, verify=False)
             return cls(connection, path, lock, clock)
         except BaseException:
             lock.close()
@@ -103,19 +103,19 @@ class Journal(JournalReader):
 
     def close(self) -> None:
         """Closes the journal; the last one out folds the WAL into the file."""
-        with self._lock.held():
+        with self._lock.hold():
             super().close()
         self._lock.close()
 
-    def add(self, found: Sequence[NewJob]) -> list[int]:
+    def add_jobs(self, found: Sequence[NewJob]) -> list[int]:
         """Adds jobs, all in one transaction; answers their ids in the same order.
 
         A power cut may take back the last ones that only wait in the queue: the next walk finds them again.
         """
-        with self._transaction(synced=outlives_power_cuts(found)) as cursor:
-            return insert(cursor, found, self._clock.now())
+        with self._transaction(synced=needs_durable_commit(found)) as cursor:
+            return insert_jobs(cursor, found, self._clock.now())
 
-    def move(
+    def transition(
         self,
         job: Job,
         to: State,
@@ -123,8 +123,8 @@ class Journal(JournalReader):
         *,
         reserve: int | None = None,
         caps: Sequence[tuple[float, int]] = (),
-        charge: Charge | None = None,
-        **changes: Unpack[Changes],
+        charge: ChargeState | None = None,
+        **changes: Unpack[JobChanges],
     ) -> Job:
         """Moves a job on, with its event and its credits in the same transaction, and answers its new value.
 
@@ -137,7 +137,7 @@ class Journal(JournalReader):
             raise ValueError(f"job {job.id}: {job.state} -> {to} is not a legal move")
         at = self._clock.now()
         with self._transaction() as cursor:
-            self._note_event(cursor, job.id, to, message)
+            self._insert_event(cursor, job.id, to, message)
             if reserve is not None:
                 if any(self.credits_since(moment) + reserve > most for moment, most in caps):
                     raise BudgetReachedError
@@ -145,37 +145,37 @@ class Journal(JournalReader):
                     "INSERT INTO charge (job, rule, at, credits, state) VALUES (?, ?, ?, ?, 'reserved')",
                     (job.id, job.rule, at, reserve),
                 )
-                self._sums.add(at, reserve)
+                self._credit_sums.add_submission(at, reserve)
             if charge is not None:
-                self._settle(cursor, job, charge)
-            moved = self._write(cursor, job, {"state": to, **changed_columns(changes)})
+                self._update_charge(cursor, job, charge)
+            moved = self._update_row(cursor, job, {"state": to, **changed_columns(changes)})
         self._pauses.pop((job.state, job.rule), None)
         return moved
 
-    def _settle(self, cursor: sqlite3.Cursor, job: Job, charge: Charge) -> None:
+    def _update_charge(self, cursor: sqlite3.Cursor, job: Job, charge: ChargeState) -> None:
         before = cursor.execute(
             "SELECT id, state FROM charge WHERE job = ? ORDER BY id DESC LIMIT 1", (job.id,)
         ).fetchone()
         if before is not None:
             # no other change is one of a sum
-            if Charge.RELEASED in (charge, before["state"]):
-                self._sums.forget()
+            if ChargeState.RELEASED in (charge, before["state"]):
+                self._credit_sums.invalidate()
             cursor.execute("UPDATE charge SET state = ? WHERE id = ?", (charge, before["id"]))
 
-    def update(self, job: Job, message: str | None = None, **changes: Unpack[Changes]) -> Job:
+    def update(self, job: Job, message: str | None = None, **changes: Unpack[JobChanges]) -> Job:
         """Changes facts of a job that stays in its state; ``message`` makes it part of the history."""
         with self._transaction() as cursor:
             if message is not None:
-                self._note_event(cursor, job.id, job.state, message)
-            return self._write(cursor, job, changed_columns(changes))
+                self._insert_event(cursor, job.id, job.state, message)
+            return self._update_row(cursor, job, changed_columns(changes))
 
-    def forget_pauses(self) -> None:
+    def clear_pauses(self) -> None:
         """A new start tries everything at once, queued jobs and originals that are still to be moved."""
         sql = "UPDATE job SET not_before = NULL WHERE not_before IS NOT NULL"
         with self._transaction() as cursor:
             cursor.execute(f"{sql} AND (state = 'queued' OR original = 'waiting')")
 
-    def put_off(self, rule: str, state: State, note: str, until: float) -> None:
+    def postpone_jobs(self, rule: str, state: State, note: str, until: float) -> None:
         """All jobs of ``rule`` in ``state`` wait for the same thing; none is tried before ``until`` (Unix seconds).
 
         That goes until a job of the rule leaves the state, or `end_pauses`. Only the first of them tell it, and have it
@@ -188,13 +188,13 @@ class Journal(JournalReader):
                 " THEN not_before ELSE :until END WHERE id IN (SELECT id FROM job WHERE state = :state AND rule = :rule"
                 " AND flood = 0 ORDER BY id LIMIT :told)",
                 {
-                    "note": storable(note),
+                    "note": escape_surrogates(note),
                     "until": until,
                     "now": self._clock.now(),
                     "longest": PAUSE_MAX,
                     "state": state,
                     "rule": rule,
-                    "told": _TOLD,
+                    "told": _MAX_NOTED_JOBS,
                 },
             )
         self._pauses[state, rule] = until
@@ -203,7 +203,7 @@ class Journal(JournalReader):
         """What `put_off` has put off may be tried at once, but for the jobs that tell of it."""
         self._pauses = dict.fromkeys(self._pauses, 0.0)
 
-    def restamp(self, job: Job, stamp: Stamp) -> None:
+    def update_stamp(self, job: Job, stamp: Stamp) -> None:
         """The file of a job was touched, and still holds the same."""
         with self._transaction() as cursor:
             cursor.execute(
@@ -211,9 +211,9 @@ class Journal(JournalReader):
                 {**stamp_columns(stamp), "id": job.id},
             )
 
-    def remember_rule(self, name: str, settings: str) -> None:
+    def save_rule_settings(self, name: str, settings: str) -> None:
         """Keeps the settings of a rule, for the day when it has left the configuration."""
-        if self.settings_of(name) != settings:
+        if self.rule_settings(name) != settings:
             with self._transaction() as cursor:
                 cursor.execute("INSERT OR REPLACE INTO rule (name, settings) VALUES (?, ?)", (name, settings))
 
@@ -225,7 +225,7 @@ class Journal(JournalReader):
             cursor.execute("UPDATE job SET flood = 0 WHERE rule = ? AND flood = 1", (rule,))
             return cursor.rowcount
 
-    def remember_folder(self, folder: Path, mount: Mount | None = None) -> None:
+    def save_folder(self, folder: Path, mount: Mount | None = None) -> None:
         """The folder was there and could be used, on this mount; a mount that is known already is kept."""
         point, kind = (None, None) if mount is None else (os.fsencode(mount.point), mount.kind)
         with self._transaction() as cursor:
@@ -235,26 +235,26 @@ class Journal(JournalReader):
                 (os.fsencode(folder), point, kind),
             )
 
-    def prune(self, before: float, after: int = 0) -> Slice:
+    def prune_batch(self, before: float, after: int = 0) -> PruneResult:
         """Forgets, of the next few lines of history after line ``after``, those of jobs that ended ``before`` (Unix
         seconds). A matter of milliseconds; a crash between two slices is harmless. See `picwish_watchd.journal.prune`.
         """
-        with translated(self.path):
-            found = look(self._connection, before, after)
-        if found.lines:
+        with sqlite_errors_as_journal_errors(self.path):
+            found = find_prunable(self._connection, before, after)
+        if found.event_ids:
             with self._transaction() as cursor:
                 # `retry` may have come between
-                found = look(self._connection, before, after)
-                if found.lines:
-                    remove(cursor, found)
-        return Slice(found.upto, len(found.lines), found.last)
+                found = find_prunable(self._connection, before, after)
+                if found.event_ids:
+                    delete_prunable(cursor, found)
+        return PruneResult(found.last_event_id, len(found.event_ids), found.is_last)
 
     def publish_report(self, text: str, *, synced: bool = True) -> None:
         """What the daemon says of itself, for `status`; not ``synced``: it may be lost in a power cut."""
         with self._transaction(synced=synced) as cursor:
             cursor.execute("INSERT OR REPLACE INTO report (id, text) VALUES (1, ?)", (text,))
 
-    def _write(self, cursor: sqlite3.Cursor, job: Job, columns: dict[str, object]) -> Job:
+    def _update_row(self, cursor: sqlite3.Cursor, job: Job, columns: dict[str, object]) -> Job:
         """The guarded statement; to be the last of its transaction, as it answers the job's new value."""
         # a line of history may be all
         names = ", ".join(f"{name} = :{name}" for name in columns) or "id = id"
@@ -263,38 +263,38 @@ class Journal(JournalReader):
         row = cursor.execute(sql, values).fetchone()
         if row is None:
             raise StaleJobError(f"job {job.id} is no longer {job.state}")
-        return job_from(row)
+        return job_from_row(row)
 
-    def _note_event(self, cursor: sqlite3.Cursor, job_id: int, state: State, message: str) -> None:
+    def _insert_event(self, cursor: sqlite3.Cursor, job_id: int, state: State, message: str) -> None:
         cursor.execute(
             "INSERT INTO event (job, at, state, message) VALUES (?, ?, ?, ?)",
-            (job_id, self._clock.now(), state, storable(message)),
+            (job_id, self._clock.now(), state, escape_surrogates(message)),
         )
 
     @contextmanager
     def _transaction(self, *, synced: bool = True) -> Iterator[sqlite3.Cursor]:
-        self._check_place()
-        with translated(self.path), self._lock.held():
+        self._check_not_replaced()
+        with sqlite_errors_as_journal_errors(self.path), self._lock.hold():
             cursor = self._connection.cursor()
             try:
                 # each one says it for itself: none can leave a payment to be committed as it was
                 cursor.execute(f"PRAGMA synchronous = {'FULL' if synced else 'NORMAL'}")
                 cursor.execute("BEGIN IMMEDIATE")
                 yield cursor
-                last = last_event(self._connection)
+                last = last_event_id(self._connection)
                 cursor.execute("COMMIT")
-                self.taken += 1
+                self.commits += 1
                 # the witness must not outlive what it has seen
                 if synced:
-                    self._lock.testify(last)
+                    self._lock.record_durable_event(last)
             except BaseException:
                 # what was added, and may be undone or not
-                self._sums.forget()
+                self._credit_sums.invalidate()
                 if self._connection.in_transaction:
                     cursor.execute("ROLLBACK")
                 raise
 
-    def _check_place(self) -> None:
+    def _check_not_replaced(self) -> None:
         try:
             inode = os.stat(self.path).st_ino
         except OSError:

@@ -123,7 +123,7 @@ def _jobs(figures: Figures, rules: set[str], now: float) -> Iterator[Metric]:
 
 
 def _credits(figures: Figures, budget: Budget) -> Iterator[Metric]:
-    ledger = figures.totals.ledger
+    ledger = figures.totals.credits
     yield CounterMetricFamily(
         f"{_P}credits_spent", "Credits of successes, since the journal began.", value=ledger.spent
     )

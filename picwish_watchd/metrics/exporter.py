@@ -74,7 +74,7 @@ class Exporter:
         from picwish_watchd.metrics.http_server import Server
 
         self._again = self._context.clock.monotonic() + _AGAIN
-        address, token = http.listen, None if http.token is None else http.token.word()
+        address, token = http.listen, None if http.token_secret is None else http.token_secret.read_secret()
         old = self._server
         if old is not None and old.address == address:
             old.admit(token)

@@ -22,7 +22,7 @@ from wsgiref.types import StartResponse, WSGIEnvironment
 import structlog
 from prometheus_client import CollectorRegistry, make_wsgi_app
 
-from picwish_watchd.config.strings import Address
+from picwish_watchd.config.strings import ListenAddress
 from picwish_watchd.errors import ConfigError
 from picwish_watchd.metrics import health
 from picwish_watchd.metrics.collector import Families
@@ -121,7 +121,7 @@ class Application:
 class Server:
     """Listens from the moment it is made until `close`."""
 
-    def __init__(self, address: Address, survey: Survey, token: str | None) -> None:
+    def __init__(self, address: ListenAddress, survey: Survey, token: str | None) -> None:
         """Raises `ConfigError` where it cannot listen."""
         self.address = address
         self._application = Application(survey, token)
@@ -133,7 +133,7 @@ class Server:
         self._thread.start()
         host, port = self._server.server_address[:2]
         #: where it listens indeed
-        self.bound = Address(str(host), int(port))
+        self.bound = ListenAddress(str(host), int(port))
         _log.info("http.listening", address=str(self.bound), token=token is not None)
 
     @property
@@ -152,7 +152,7 @@ class Server:
         self._thread.join()
 
 
-def try_address(address: Address) -> None:
+def try_address(address: ListenAddress) -> None:
     """Listens there for a moment. Raises `ConfigError` where that cannot be."""
     family = _family(address)
     try:
@@ -161,12 +161,12 @@ def try_address(address: Address) -> None:
         raise _refusal(address, error) from None
 
 
-def _refusal(address: Address, error: OSError) -> ConfigError:
+def _refusal(address: ListenAddress, error: OSError) -> ConfigError:
     reason = f"http.listen: {address} cannot be listened on: {os.strerror(error.errno) if error.errno else error}"
     return ConfigError(reason, hint=_ADVICE.get(error.errno or 0, _ADVICE[errno.EADDRINUSE]))
 
 
-def _family(address: Address) -> socket.AddressFamily:
+def _family(address: ListenAddress) -> socket.AddressFamily:
     return socket.AF_INET6 if ":" in address.host else socket.AF_INET
 
 
@@ -175,7 +175,7 @@ class _Server(ThreadingMixIn, WSGIServer):
     allow_reuse_port = False
     request_queue_size = 64
 
-    def __init__(self, address: Address, application: Application) -> None:
+    def __init__(self, address: ListenAddress, application: Application) -> None:
         self.address_family = _family(address)
         self._lock = threading.Lock()
         # when it was opened (monotonic), oldest first

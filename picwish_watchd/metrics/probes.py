@@ -9,7 +9,7 @@ from picwish_watchd.config.model import Config
 from picwish_watchd.counters import Counters, CounterSnapshot
 from picwish_watchd.errors import JournalError
 from picwish_watchd.journal.reader import JournalReader
-from picwish_watchd.journal.totals import Census, Totals
+from picwish_watchd.journal.totals import JournalTotals, TotalsReader
 from picwish_watchd.metrics.loop_state import Live
 from picwish_watchd.metrics.outbox_probe import Outboxes, Place
 from picwish_watchd.outbox.spool import Spool, spool_folder
@@ -21,7 +21,7 @@ from picwish_watchd.scheduling.credit_budget import CreditBudget
 class Figures:
     """What the journal says. Moments are Unix seconds."""
 
-    totals: Totals
+    totals: JournalTotals
     #: by rule: when the first of its queued jobs was taken in
     oldest_queued: Mapping[str, float]
     #: by rule: images that wait for `approve`
@@ -49,7 +49,7 @@ class Survey:
         self._clock = clock
         self._tally = tally
         self._outboxes = Outboxes()
-        self._known: Totals | None = None
+        self._known: JournalTotals | None = None
         #: Unix seconds
         self.started = clock.now()
         #: set by the event loop; None until it turns
@@ -69,9 +69,9 @@ class Survey:
 
     def figures(self, journal: Path) -> Figures:
         """Raises `JournalError` where the journal does not answer, after 5 s at most where it is locked."""
-        census = Census.open(journal)
+        census = TotalsReader.open(journal)
         try:
-            return Figures(self._totals(census), census.oldest_queued(), census.floods())
+            return Figures(self._totals(census), census.oldest_queued(), census.flood_counts())
         finally:
             census.close()
 
@@ -86,10 +86,10 @@ class Survey:
         """What stands in the way, whatever the gate says."""
         spool = _spool_trouble(journal, config.min_free)
         try:
-            census = Census.open(journal)
+            census = TotalsReader.open(journal)
             try:
                 shortage = self._shortage(census, config)
-                floods = census.floods()
+                floods = census.flood_counts()
                 places = {rule.outbox: _place(census, rule.outbox, rule.file_mode, config) for rule in config.rules}
             finally:
                 census.close()
@@ -99,15 +99,15 @@ class Survey:
         outboxes = {rule.name: f"{rule.outbox}: {away[rule.outbox]}" for rule in config.rules if rule.outbox in away}
         return Obstacles(None, shortage, floods, outboxes, spool)
 
-    def _totals(self, census: Census) -> Totals:
+    def _totals(self, census: TotalsReader) -> JournalTotals:
         now = self._clock.now()
         # other threads may do the same meanwhile: what either leaves behind is right
-        totals = self._known = census.totals_of_all(day_start(now), month_start(now), self._known)
+        totals = self._known = census.read_totals(day_start(now), month_start(now), self._known)
         return totals
 
-    def _shortage(self, census: Census, config: Config) -> str | None:
+    def _shortage(self, census: TotalsReader, config: Config) -> str | None:
         """Why not even the cheapest image can be paid for; the exact words cost more than the known totals."""
-        price, ledger = min(PRICES[rule.type] for rule in config.rules), self._totals(census).ledger
+        price, ledger = min(PRICES[rule.type] for rule in config.rules), self._totals(census).credits
         limits = ((ledger.today, config.budget.per_day), (ledger.month, config.budget.per_month))
         if all(most is None or spent + price <= most for spent, most in limits):
             return None
@@ -124,5 +124,5 @@ def _spool_trouble(journal: Path, least: int) -> str | None:
 
 
 def _place(journal: JournalReader, folder: Path, mode: int, config: Config) -> Place:
-    seen = journal.folder_seen(folder)
+    seen = journal.is_known_folder(folder)
     return Place(folder, mode, seen, journal.folder_mount(folder), config.min_free)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from picwish_watchd.config.notifiers import Event
+from picwish_watchd.config.notifiers import NotificationEvent
 from picwish_watchd.notify.alerts import Trouble, View
 from picwish_watchd.notify.failures import QUIET
 from picwish_watchd.notify.message import Notice, lasted
@@ -61,4 +61,6 @@ def _ended(key: str, episode: Episode, now: float) -> Notice:
     subject = f"{episode.over}, after {lasted(gone - episode.since)}"
     facts = {"trouble": key, "seconds": round(gone - episode.since)}
     text = f"{subject}. It goes on by itself; there is nothing to do."
-    return Notice(f"{key}-{episode.since:.0f}-over", Event(episode.event), now, subject, text, facts, over=True)
+    return Notice(
+        f"{key}-{episode.since:.0f}-over", NotificationEvent(episode.event), now, subject, text, facts, over=True
+    )

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from picwish_watchd.config.notifiers import Event
+from picwish_watchd.config.notifiers import NotificationEvent
 from picwish_watchd.config.schema import Rule
 from picwish_watchd.notify.message import tame
 from picwish_watchd.outbox.availability import ensure_usable
@@ -52,7 +52,7 @@ class Trouble:
     """Something that is wrong now. ``key`` is the same for as long as it lasts."""
 
     key: str
-    event: Event
+    event: NotificationEvent
     #: begins with a small letter where a sentence may go on with it
     subject: str
     text: str
@@ -85,7 +85,7 @@ class Lookout:
         """Number of images that wait for `approve`, by rule."""
         now = self._context.clock.monotonic()
         if now - self._floods[1] >= _COUNT:
-            self._floods = (self._context.journal.floods(), now)
+            self._floods = (self._context.journal.flood_counts(), now)
         return self._floods[0]
 
     def outboxes(self) -> dict[str, str | None]:
@@ -113,7 +113,7 @@ class Lookout:
     async def _reached(self, rule: Rule) -> str | None:
         """None also where it was never there: it is made by the first image, or told by that."""
         context = self._context
-        if not context.journal.folder_seen(rule.outbox):
+        if not context.journal.is_known_folder(rule.outbox):
             return None
         away = await context.executor.run(
             f"out:{rule.name}",
@@ -159,7 +159,7 @@ def _of_gate(gate: Gate) -> Iterator[Trouble]:
             subject, advice, over = _GATE[blocked.code]
             text = f"{_sentence(subject)}\n{_sentence(tame(blocked.message))}\n{_QUEUE}\n{advice}"
             facts: dict[str, object] = {"code": str(blocked.code)}
-            yield Trouble(f"blocked:{blocked.code}", Event.BLOCKED, subject, text, over, facts)
+            yield Trouble(f"blocked:{blocked.code}", NotificationEvent.BLOCKED, subject, text, over, facts)
 
 
 def _of_floods(context: StepContext, floods: dict[str, int]) -> Iterator[Trouble]:
@@ -175,7 +175,9 @@ def _of_floods(context: StepContext, floods: dict[str, int]) -> Iterator[Trouble
             "bought can be taken out of the inbox."
         )
         facts: dict[str, object] = {"code": "burst", "rule": name, "count": images, "credits": credits}
-        yield Trouble(f"flood:{name}", Event.BLOCKED, subject, text, f"The flood of rule {name} is over", facts)
+        yield Trouble(
+            f"flood:{name}", NotificationEvent.BLOCKED, subject, text, f"The flood of rule {name} is over", facts
+        )
 
 
 def _lost(kind: str, rule: str, path: str, reason: str) -> Trouble:
@@ -191,7 +193,9 @@ def _lost(kind: str, rule: str, path: str, reason: str) -> Trouble:
         f"Mount it again, or see what is wrong with it; `picwish-watchd status` and `picwish-watchd check` tell more."
     )
     facts: dict[str, object] = {"folder": kind, "rule": rule, "path": path}
-    return Trouble(f"{kind}:{rule}", Event.ROOT_LOST, subject, text, f"The {kind} of rule {rule} is back", facts)
+    return Trouble(
+        f"{kind}:{rule}", NotificationEvent.ROOT_LOST, subject, text, f"The {kind} of rule {rule} is back", facts
+    )
 
 
 def _sentence(text: str) -> str:

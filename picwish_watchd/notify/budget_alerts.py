@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from picwish_watchd.clock import day_start, month_start
-from picwish_watchd.config.notifiers import Event
+from picwish_watchd.config.notifiers import NotificationEvent
 from picwish_watchd.config.schema import Budget
 from picwish_watchd.journal.reader import JournalReader
 from picwish_watchd.notify.message import Notice
@@ -51,4 +51,4 @@ def _told(span: str, most: int, spent: int, reached: int, turn: str, now: float)
     text += "\n`picwish-watchd spend` shows where they went."
     facts = {"span": span, "spent": spent, "limit": most, "percent": reached}
     subject = subject[0].upper() + subject[1:]
-    return Notice(f"budget-{span}-{now:.0f}-{reached}", Event.BUDGET, now, subject, text, facts)
+    return Notice(f"budget-{span}-{now:.0f}-{reached}", NotificationEvent.BUDGET, now, subject, text, facts)

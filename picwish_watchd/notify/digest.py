@@ -5,10 +5,10 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from picwish_watchd.clock import day_start, month_start
-from picwish_watchd.config.notifiers import Event
+from picwish_watchd.config.notifiers import NotificationEvent
 from picwish_watchd.config.schema import Budget
 from picwish_watchd.job import State
-from picwish_watchd.journal.ended_jobs import ended_since
+from picwish_watchd.journal.ended_jobs import count_ended_since
 from picwish_watchd.journal.reader import JournalReader
 from picwish_watchd.notify.alerts import Trouble
 from picwish_watchd.notify.message import Notice
@@ -45,17 +45,17 @@ def due(
         if last is None:
             # the first one comes the next time that the hour strikes, and tells of what has been since now
             day = today if clock >= at else ""
-            memory.digests[at] = Digested(day, now, journal.last_event())
+            memory.digests[at] = Digested(day, now, journal.last_event_id())
         elif last.day != today and clock >= at:
-            memory.digests[at] = Digested(today, now, journal.last_event())
+            memory.digests[at] = Digested(today, now, journal.last_event_id())
             yield _made(journal, at, last, budget, troubles, now)
 
 
 def _made(
     journal: JournalReader, at: str, last: Digested, budget: Budget, troubles: Sequence[Trouble], now: float
 ) -> Digest:
-    ended = ended_since(journal, min(last.event, journal.last_event()))
-    held = journal.totals((State.HELD,))[State.HELD]
+    ended = count_ended_since(journal, min(last.event, journal.last_event_id()))
+    held = journal.counts_by_state((State.HELD,))[State.HELD]
     credits = journal.credits_since(last.at)
     month, today = journal.credits_since(month_start(now)), journal.credits_since(day_start(now))
     said = [f"{ended[state]:,} {word}" for state, word in _WORDS.items() if ended[state]]
@@ -83,7 +83,7 @@ def _made(
     }
     subject = f"the day: {summary}" + (f"; {pluralize(len(wrong), 'thing')} wrong" if wrong else "")
     subject = subject[0].upper() + subject[1:]
-    notice = Notice(f"digest-{now:.0f}-{at}", Event.DIGEST, now, subject, "\n".join(lines), facts)
+    notice = Notice(f"digest-{now:.0f}-{at}", NotificationEvent.DIGEST, now, subject, "\n".join(lines), facts)
     return Digest(at, notice, empty=not (said or wrong))
 
 

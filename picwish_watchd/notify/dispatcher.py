@@ -6,9 +6,9 @@ from functools import partial
 
 import structlog
 
-from picwish_watchd.config.notifiers import Event, Notifier
+from picwish_watchd.config.notifiers import NotificationEvent, Notifier
 from picwish_watchd.errors import JournalTemporaryError
-from picwish_watchd.journal.ended_jobs import came_through, endings
+from picwish_watchd.journal.ended_jobs import has_result_since, list_unsuccessful_jobs
 from picwish_watchd.notify import budget_alerts, digest, state_file
 from picwish_watchd.notify.alert_lifecycle import follow
 from picwish_watchd.notify.alerts import Lookout, View, view_of
@@ -147,16 +147,16 @@ class Herald:
 
     def _found(self, kept: Memory, view: View, now: float, *, at_once: bool) -> list[Notice]:
         journal, config = self._context.journal, self._context.config
-        last = journal.last_event()
+        last = journal.last_event_id()
         news = last > self._seen
         while last > self._seen:
-            found = endings(journal, self._seen, _AT_ONCE)
+            found = list_unsuccessful_jobs(journal, self._seen, _AT_ONCE)
             self._seen = last if len(found) < _AT_ONCE else found[-1].event
             gather(kept, found, now)
             if not at_once:
                 # the rest of a flood in the next look
                 break
-        if news and self._unproved and came_through(journal, self._began):
+        if news and self._unproved and has_result_since(journal, self._began):
             self._unproved.clear()
         kept.told = {key: at for key, at in kept.told.items() if 0 <= now - at < QUIET}
         notices = [*due(kept, now, at_once=at_once), *follow(kept, view, self._unproved, now)]
@@ -167,7 +167,7 @@ class Herald:
         return notices
 
     def _digests(self, kept: Memory, view: View, now: float) -> list[tuple[Notice, list[str]]]:
-        listeners = {m: c.notifier for m, c in self._couriers.items() if Event.DIGEST in c.notifier.events}
+        listeners = {m: c.notifier for m, c in self._couriers.items() if NotificationEvent.DIGEST in c.notifier.events}
         times = {each.digest_at for each in listeners.values()}
         made = digest.due(kept, self._context.journal, times, self._context.config.budget, view.troubles, now)
         return [
@@ -223,7 +223,7 @@ class Herald:
 
     def _remember(self) -> None:
         """What an earlier run left; without it, what happens from now on is news."""
-        self._began = self._context.journal.last_event()
+        self._began = self._context.journal.last_event_id()
         kept = state_file.load(self._path) or Memory(event=self._began)
         # an older journal may have been put back
         kept.event = min(kept.event, self._began)

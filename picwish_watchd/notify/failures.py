@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator, Sequence
 
-from picwish_watchd.config.notifiers import Event
+from picwish_watchd.config.notifiers import NotificationEvent
 from picwish_watchd.job import State
-from picwish_watchd.journal.ended_jobs import Ending
+from picwish_watchd.journal.ended_jobs import UnsuccessfulJob
 from picwish_watchd.notify.message import Notice, tame
 from picwish_watchd.notify.state_file import SOME, Group, Memory
 from picwish_watchd.wording import printable_path
@@ -19,10 +19,14 @@ _SAID = {
     State.FAILED: ("failed", "failed", "PicWish could not do it, or it was given up."),
     State.REJECTED: ("is refused", "are refused", "The file is at fault; nothing was sent and nothing was paid."),
 }
-_KINDS = {State.HELD: Event.HELD, State.FAILED: Event.FAILED, State.REJECTED: Event.REJECTED}
+_KINDS = {
+    State.HELD: NotificationEvent.HELD,
+    State.FAILED: NotificationEvent.FAILED,
+    State.REJECTED: NotificationEvent.REJECTED,
+}
 
 
-def gather(memory: Memory, found: Sequence[Ending], now: float) -> None:
+def gather(memory: Memory, found: Sequence[UnsuccessfulJob], now: float) -> None:
     """Puts them to their like."""
     for each in found:
         key = f"{each.state}/{each.code}"

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import cache
 
 from picwish_watchd import __version__
-from picwish_watchd.config.notifiers import Event
+from picwish_watchd.config.notifiers import NotificationEvent
 from picwish_watchd.redaction import redact
 from picwish_watchd.wording import iso_utc, printable_path
 
@@ -113,5 +113,5 @@ def trial(now: float, number: int) -> Notice:
         at=now,
         subject="a test of notifications",
         text=f"This is a test. If you can read it, picwish-watchd on {host()} can reach you here.\n"
-        f"It tells of: {', '.join(Event)}.",
+        f"It tells of: {', '.join(NotificationEvent)}.",
     )

@@ -63,7 +63,7 @@ def build_new_job(rule: Rule, path: Path, stamp: Stamp, verdict: ValidImage | Va
 def mark_own_results(new: Sequence[NewJob], journal: JournalReader) -> list[NewJob]:
     """The same; those whose content is a result of ours know it, and are not bought again."""
     images = [job.sha256 for job in new if job.sha256 is not None and job.kind is SourceKind.FILE]
-    made = journal.outputs_of(images)
+    made = journal.result_outputs(images)
     return [replace(job, result_of=made[job.sha256]) if job.sha256 in made else job for job in new]
 
 

@@ -13,8 +13,8 @@ import structlog
 
 from picwish_watchd.images.inspect import inspect_result
 from picwish_watchd.job import ErrorCode, Job, Problem, Result, State
-from picwish_watchd.journal.rows import Running
-from picwish_watchd.journal.writer import Charge
+from picwish_watchd.journal.rows import RunningTask
+from picwish_watchd.journal.writer import ChargeState
 from picwish_watchd.outbox.spool import Spool
 from picwish_watchd.picwish import (
     DeadUrl,
@@ -80,7 +80,9 @@ class Collect:
         self._context = context
         self._gate = gate
         self._rate_limiter = pacer
-        self._duration_models = {model: DurationModel(context.journal.task_seconds(model, 200)) for model in (0, 1)}
+        self._duration_models = {
+            model: DurationModel(context.journal.recent_task_durations(model, 200)) for model in (0, 1)
+        }
         self._prior_p99 = DurationModel().p99
         self._poll_queue = PollQueue()
         self._download_slots = DownloadSlots(context.clock)
@@ -127,7 +129,7 @@ class Collect:
         now = self._now()
         if now < self._refresh_at:
             return
-        for task in self._context.journal.running(but_for=self._poll_queue):
+        for task in self._context.journal.running_tasks(but_for=self._poll_queue):
             self._adopt_task(task)
         self._refresh_at = now + min(_BACKOFF_MAX, max(_IDLE_SECONDS, _REFRESH_DIVISOR * (self._now() - now)))
 
@@ -201,11 +203,11 @@ class Collect:
         context = self._context
         followed = self._get_or_track(job)
         seconds = self._estimate_duration(followed, answer)
-        job = context.journal.move(
+        job = context.journal.transition(
             job,
             State.FETCHING,
             "PicWish is done with it",
-            charge=Charge.SPENT,
+            charge=ChargeState.SPENT,
             answer=answer.to_json(),
             task_seconds=seconds,
         )
@@ -324,7 +326,7 @@ class Collect:
         self._failed_downloads = 0
         self._download_slots.record_result()
         size = f"{verdict.width} x {verdict.height} {verdict.format}"
-        context.journal.move(
+        context.journal.transition(
             job, State.DELIVERING, f"the result is in the spool: {size}", result=verdict, note=None, not_before=None
         )
         followed = self._get_or_track(job)
@@ -344,7 +346,7 @@ class Collect:
         elif code is ErrorCode.RESULT_INVALID:
             text = f"{reason} (asked {followed.bad_result_count} times); it was paid for: `retry` asks PicWish again"
             _log.error("job.held", job=job.id, rule=job.rule, path=job.source, code=code, reason=text)
-            self._context.journal.move(job, State.HELD, text, problem=Problem(code, text))
+            self._context.journal.transition(job, State.HELD, text, problem=Problem(code, text))
             self._poll_queue.drop(job.id)
         else:
             self._handle_lost_task(job, code, f"{reason} (asked {followed.bad_result_count} times)")
@@ -373,22 +375,24 @@ class Collect:
     def _return_to_pending(self, job: Job, message: str, pause: float) -> None:
         _log.warning("result.asked_again", job=job.id, rule=job.rule, path=job.source, reason=message)
         later = self._context.clock.now() + pause
-        self._context.journal.move(job, State.PENDING, message, not_before=later)
+        self._context.journal.transition(job, State.PENDING, message, not_before=later)
         self._context.wakeups.collect.notify()
 
     def _hold(self, job: Job, code: ErrorCode, text: str) -> None:
         """A task that may still end: held in both ways of charging."""
         self._poll_queue.drop(job.id)
         _log.error("job.held", job=job.id, rule=job.rule, path=job.source, code=code, reason=text)
-        self._context.journal.move(job, State.HELD, text, charge=Charge.DOUBTFUL, problem=Problem(code, text))
+        self._context.journal.transition(
+            job, State.HELD, text, charge=ChargeState.DOUBTFUL, problem=Problem(code, text)
+        )
 
     def _handle_lost_task(self, job: Job, code: ErrorCode, message: str) -> None:
         self._poll_queue.drop(job.id)
         paid = job.paid
         if job.pay_again:
             words = f"{message}; submitted anew, as `retry` said"
-            charge = Charge.SPENT if paid else Charge.DOUBTFUL
-            self._context.journal.move(job, State.QUEUED, words, charge=charge, task_id=None, pay_again=False)
+            charge = ChargeState.SPENT if paid else ChargeState.DOUBTFUL
+            self._context.journal.transition(job, State.QUEUED, words, charge=charge, task_id=None, pay_again=False)
             self._context.wakeups.submit.notify()
         else:
             mark_in_doubt(self._context, job, code, message, paid=paid)
@@ -401,7 +405,7 @@ class Collect:
         self._poll_queue.schedule(followed, self._now() + pause)
         return pause
 
-    def _adopt_task(self, task: Running) -> None:
+    def _adopt_task(self, task: RunningTask) -> None:
         now, wall = self._now(), self._context.clock.now()
         age = max(0.0, wall - task.submitted_at)
         due = now + max(

@@ -72,7 +72,7 @@ class StepContext:
         for rule in self.config.rules:
             if rule.name == job.rule:
                 return rule
-        settings = self.journal.settings_of(job.rule)
+        settings = self.journal.rule_settings(job.rule)
         assert settings is not None, f"rule {job.rule} was never remembered"
         return Rule.from_json(settings)
 
@@ -81,7 +81,7 @@ class StepContext:
 
         Then only a bell brings work: that of intake, or of the look at what other processes did, once a second.
         """
-        return usual if self.journal.unfinished() else _IDLE_TIMEOUT
+        return usual if self.journal.count_unfinished() else _IDLE_TIMEOUT
 
     def backoff_delay(self, tries: int) -> float:
         """The pause (seconds) after so many earlier failures: `retry_backoff`, doubled each time, at most 5 min."""

@@ -71,9 +71,9 @@ class Deliver:
 
     def _next_job(self) -> Job | None:
         journal, now = self._context.journal, self._context.clock.now()
-        for rule in journal.rules_with(State.DELIVERING, now):
+        for rule in journal.rules_with_ready_jobs(State.DELIVERING, now):
             if sum(other == rule for other in self._in_progress.values()) < _MAX_PER_RULE:
-                job = journal.ready(rule, now, tuple(self._in_progress), state=State.DELIVERING)
+                job = journal.next_ready_job(rule, now, tuple(self._in_progress), state=State.DELIVERING)
                 if job is not None:
                     return job
         return None
@@ -150,7 +150,7 @@ class Deliver:
         if not await self._claim_path(job, rule, path):
             return NameTaken()
         context.journal.update(job, output=path)
-        seen, mount = context.journal.folder_seen(rule.outbox), context.journal.folder_mount(rule.outbox)
+        seen, mount = context.journal.is_known_folder(rule.outbox), context.journal.folder_mount(rule.outbox)
         examined: Stamp | None = None
         while True:
             outcome = await context.executor.run(
@@ -160,7 +160,7 @@ class Deliver:
                 return outcome
             theirs = [
                 other.output
-                for other in context.journal.makers_of(outcome.sha256)
+                for other in context.journal.find_jobs_by_result(outcome.sha256)
                 if other.output is not None and not _can_replace(job, other)
             ]
             if await context.executor.run(f"out:{job.rule}", find_same_file, path, theirs) is not None:
@@ -204,10 +204,10 @@ class Deliver:
         if holder.id != job.id and not (overwriting and _can_replace(job, holder)):
             return False
         if overwriting:
-            owner = journal.owner_of_output(path)
+            owner = journal.find_output_owner(path)
             if owner is not None and not _can_replace(job, owner):
                 return False
-        elif journal.is_planned(path, but_for=job.id):
+        elif journal.is_output_planned(path, but_for=job.id):
             return False
         self._claimed_paths[path] = job
         if overwriting or not await self._context.executor.run(f"out:{job.rule}", os.path.lexists, path):
@@ -220,7 +220,7 @@ class Deliver:
         context = self._context
         await record_folder(context, rule, rule.outbox)
         keeping = rule.on_success is OnSuccess.KEEP
-        job = context.journal.move(
+        job = context.journal.transition(
             job,
             State.DONE,
             f"delivered to {path}",
@@ -263,11 +263,11 @@ class Deliver:
         if job.note != reason:
             _log.warning("delivery.waits", job=job.id, rule=job.rule, path=job.source, reason=reason)
             job = context.journal.update(job, reason, note=reason)
-        context.journal.put_off(job.rule, State.DELIVERING, reason, context.clock.now() + _RETRY_DELAY)
+        context.journal.postpone_jobs(job.rule, State.DELIVERING, reason, context.clock.now() + _RETRY_DELAY)
 
     def _hold(self, job: Job, code: ErrorCode, message: str) -> None:
         _log.error("job.held", job=job.id, rule=job.rule, path=job.source, code=code, reason=message)
-        self._context.journal.move(job, State.HELD, message, problem=Problem(code, message))
+        self._context.journal.transition(job, State.HELD, message, problem=Problem(code, message))
 
     def _refetch_result(self, job: Job, reason: str) -> None:
         """The spool no longer holds what was paid for: PicWish may still have it."""
@@ -277,7 +277,7 @@ class Deliver:
             job.id
             # or a crash while it is fetched anew would make it pass for the new one
         )
-        self._context.journal.move(job, State.PENDING, message, result=None, not_before=None)
+        self._context.journal.transition(job, State.PENDING, message, result=None, not_before=None)
         self._context.wakeups.collect.notify()
 
 

@@ -65,7 +65,7 @@ class Dispose:
         async with asyncio.TaskGroup() as group:
             while not self._context.stopping:
                 self._context.heartbeat.beat("dispose")
-                for rule in self._context.journal.rules_with_originals(self._context.clock.now()):
+                for rule in self._context.journal.rules_with_waiting_originals(self._context.clock.now()):
                     if rule not in self._busy_rules:
                         self._busy_rules.add(rule)
                         group.create_task(self._process_rule(rule))
@@ -75,7 +75,7 @@ class Dispose:
         context = self._context
         try:
             while not context.stopping:
-                job = context.journal.next_original(rule, context.clock.now())
+                job = context.journal.next_waiting_original(rule, context.clock.now())
                 if job is None:
                     return
                 await job_error_boundary(context, job.id, self.dispose(job))
@@ -91,11 +91,11 @@ class Dispose:
         if job.state is State.DONE and rule.on_success is OnSuccess.KEEP:
             self._finish(job, OriginalStatus.PRESENT, "the original stays where it is, as the rule says by now")
             return
-        seen = root is not None and context.journal.folder_seen(root)
+        seen = root is not None and context.journal.is_known_folder(root)
         homes = (context.journal.folder_mount(rule.inbox), context.journal.folder_mount(root) if root else None)
         if root is not None:
             await self._sweeper.sweep(rule, root)
-        newest = context.journal.last_of(job.source)
+        newest = context.journal.find_latest_job(job.source)
         outcome = await context.executor.run(
             f"out:{job.rule}",
             _dispose_original,
@@ -125,7 +125,7 @@ class Dispose:
                 self._retry_later(job, _describe_failure(job, rule, root, reason), "original.stuck", reason)
             case DisposalBlocked(reason=reason):
                 # thousands may wait for it: to try each of them every minute leaves time for nothing else
-                self._context.journal.put_off_originals(job, self._context.clock.now() + _RETRY_DELAY)
+                self._context.journal.postpone_originals(job, self._context.clock.now() + _RETRY_DELAY)
                 self._retry_later(job, _describe_failure(job, rule, root, reason), "original.stuck", reason)
             case MovedWithoutSidecar(path=path, reason=reason):
                 note = (

@@ -17,7 +17,7 @@ def find_first_job(
 
     ``job`` is its own job, if it has one. What lies in ``silent`` folders is not looked at, and counts as standing.
     """
-    for other in journal.contents(sha256, rule.name, rule.type):
+    for other in journal.find_jobs_by_content(sha256, rule.name, rule.type):
         if job is not None and (other.id == job.id or (other.state is not State.DONE and other.id > job.id)):
             continue
         unseen = other.output is not None and is_inside_any(other.output, silent)

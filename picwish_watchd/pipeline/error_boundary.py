@@ -6,7 +6,7 @@ import structlog
 
 from picwish_watchd.errors import JournalTemporaryError, WatchdError
 from picwish_watchd.job import ALLOWED_TRANSITIONS, ErrorCode, Problem, State
-from picwish_watchd.journal.writer import Charge
+from picwish_watchd.journal.writer import ChargeState
 from picwish_watchd.pipeline.context import StepContext
 
 _log = structlog.get_logger()
@@ -39,8 +39,8 @@ async def job_error_boundary(context: StepContext, job_id: int, work: Awaitable[
             f"an unexpected error in picwish-watchd stopped this job ({type(error).__name__}: {error}); "
             "please report it; `retry` tries again"
         )
-        charge = Charge.DOUBTFUL if job.state is State.SUBMITTING else None
-        journal.move(
+        charge = ChargeState.DOUBTFUL if job.state is State.SUBMITTING else None
+        journal.transition(
             job,
             State.HELD,
             message,

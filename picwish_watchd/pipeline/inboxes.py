@@ -9,7 +9,7 @@ from functools import partial
 
 import structlog
 
-from picwish_watchd.config.schema import Observer, Rule
+from picwish_watchd.config.schema import ObserverKind, Rule
 from picwish_watchd.errors import JournalTemporaryError
 from picwish_watchd.fs.mounts import device_locations, has_overlap, is_path_affected
 from picwish_watchd.inbox.name_filter import NameFilter
@@ -73,7 +73,7 @@ class Inboxes:
 
     def open(self, rule: Rule, group: asyncio.TaskGroup) -> None:
         """Begins to watch and to take in."""
-        self._context.journal.remember_rule(rule.name, rule.to_json())
+        self._context.journal.save_rule_settings(rule.name, rule.to_json())
         loop = asyncio.get_running_loop()
 
         def report(_name: str, news: list[FileSeen] | ScanReport) -> None:
@@ -83,7 +83,7 @@ class Inboxes:
 
         watcher = Watcher(
             self._build_inbox(rule),
-            list(self._context.journal.known(rule.name)),
+            list(self._context.journal.known_files(rule.name)),
             report,
             self._context.journal.folder_mount(rule.inbox),
         )
@@ -241,7 +241,7 @@ class Inboxes:
         home = journal.folder_mount(path)
         if home is None and news.unavailable is None and news.mount is not None:
             try:
-                journal.remember_folder(path, news.mount)
+                journal.save_folder(path, news.mount)
                 home = news.mount
             except JournalTemporaryError as error:
                 # the next walk says it again
@@ -264,7 +264,7 @@ class Inboxes:
         return True
 
     def _build_inbox(self, rule: Rule) -> Inbox:
-        native = {Observer.NATIVE: True, Observer.POLLING: False, Observer.AUTO: None}[rule.observer]
+        native = {ObserverKind.NATIVE: True, ObserverKind.POLLING: False, ObserverKind.AUTO: None}[rule.observer]
         return Inbox(
             rule=rule.name,
             path=rule.inbox,

@@ -173,7 +173,7 @@ class Intake:
         new = self._apply_burst_limit(mark_own_results(new, self._context.journal))
         # once for all of them: a logger that is not bound binds itself for each line
         log = _log.bind()
-        for job_id, job in zip(self._context.journal.add(new), new, strict=True):
+        for job_id, job in zip(self._context.journal.add_jobs(new), new, strict=True):
             if job.result_of is not None:
                 log.info("job.own_result", job=job_id, rule=job.rule, path=job.source, output=job.result_of)
             elif job.problem is None:
@@ -196,8 +196,8 @@ class Intake:
         arrived, most = 0, math.inf
         if burst is not None:
             most = burst.images
-            arrived = journal.arrived_since(self._rule.name, self._context.clock.now() - burst.per, burst.images)
-        waiting = journal.in_flood(self._rule.name, [job.sha256 for job in new if job.sha256 is not None])
+            arrived = journal.count_arrivals(self._rule.name, self._context.clock.now() - burst.per, burst.images)
+        waiting = journal.flood_held_contents(self._rule.name, [job.sha256 for job in new if job.sha256 is not None])
         braked = []
         for job in new:
             counts = job.problem is None and job.result_of is None
@@ -213,13 +213,13 @@ class Intake:
 
     def _filter_new(self, new: Sequence[NewJob]) -> list[NewJob]:
         """Those that are no news of a file whose job there is already."""
-        last = self._context.journal.last_of_each([job.source for job in new])
+        last = self._context.journal.find_latest_jobs([job.source for job in new])
         return [job for job in new if job.source not in last or not self._update_if_unchanged(last[job.source], job)]
 
     def _update_if_unchanged(self, last: Job, new: NewJob) -> bool:
         if not is_unchanged(last, new, self._context.config.rules):
             return False
-        self._context.journal.restamp(last, new.stamp)
+        self._context.journal.update_stamp(last, new.stamp)
         # its folder was away for a while
         if last.original is OriginalStatus.GONE:
             self._context.journal.update(last, "the original is back", original=OriginalStatus.WAITING)

@@ -18,12 +18,12 @@ class JournalOutage:
 
     def report(self, error: JournalTemporaryError, **about: object) -> None:
         """It did not take something; ``about``: what waits for it. Told once, until it has taken something again."""
-        if self._reported_commits != self._journal.taken:
-            self._reported_commits = self._journal.taken
+        if self._reported_commits != self._journal.commits:
+            self._reported_commits = self._journal.commits
             _log.error("journal.waits", reason=error.message, **about)
 
     def check_recovery(self) -> None:
         """To be called once a second: tells that it takes things again."""
-        if self._reported_commits is not None and self._reported_commits != self._journal.taken:
+        if self._reported_commits is not None and self._reported_commits != self._journal.commits:
             self._reported_commits = None
             _log.info("journal.goes_on")

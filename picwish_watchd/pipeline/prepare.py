@@ -96,7 +96,7 @@ class Prepare:
             self._outbox_checked_at[rule.outbox] = now
             return False
         self._outbox_checked_at.pop(rule.outbox, None)
-        self._context.journal.put_off(rule.name, State.QUEUED, trouble, self._context.clock.now() + _RETRY_DELAY)
+        self._context.journal.postpone_jobs(rule.name, State.QUEUED, trouble, self._context.clock.now() + _RETRY_DELAY)
         _log.warning("submit.waits", rule=rule.name, reason=trouble)
         return True
 
@@ -269,13 +269,13 @@ class Prepare:
     async def _resolve_duplicate(self, job: Job, rule: Rule) -> bool:
         """One content, one charge: delivered from the result of an earlier job, held with that one, or put off."""
         context = self._context
-        for twin in context.journal.twins(job, rule.type):
+        for twin in context.journal.find_duplicates(job, rule.type):
             if twin.state is State.HELD:
                 if job.pay_again:
                     continue
                 text = f"the same picture as job {twin.id}, which is held; it goes on with that one"
                 problem = Problem(ErrorCode.DUPLICATE_OF_HELD, text)
-                context.journal.move(job, State.HELD, text, problem=problem)
+                context.journal.transition(job, State.HELD, text, problem=problem)
                 return True
             if twin.output is None or twin.result is None:
                 continue
@@ -284,7 +284,7 @@ class Prepare:
             )
             if stands:
                 text = f"the same picture as job {twin.id}: delivered from its result, at no cost"
-                context.journal.move(job, State.DELIVERING, text, result=twin.result, note=text, not_before=None)
+                context.journal.transition(job, State.DELIVERING, text, result=twin.result, note=text, not_before=None)
                 _log.info("job.copied", job=job.id, rule=rule.name, path=job.source, first=twin.id)
                 context.wakeups.deliver.notify()
                 return True
@@ -306,7 +306,7 @@ class Prepare:
         message = f"skipped: {found} was there already"
         # never deleted: nobody has compared the two
         moving = rule.on_success is OnSuccess.MOVE
-        context.journal.move(
+        context.journal.transition(
             job,
             State.DONE,
             message,
@@ -324,7 +324,7 @@ class Prepare:
         away = await self._context.executor.run(f"read:{rule.name}", why_unavailable, rule.inbox, home)
         if away is not None:
             note = f"the inbox {rule.inbox} is away: {away}"
-            self._context.journal.put_off(rule.name, State.QUEUED, note, self._context.clock.now() + _RETRY_DELAY)
+            self._context.journal.postpone_jobs(rule.name, State.QUEUED, note, self._context.clock.now() + _RETRY_DELAY)
             return
         text = f"{job.source.name} was removed from the inbox before it was submitted"
         mark_rejected(self._context, job, Problem(ErrorCode.SOURCE_MISSING, text))

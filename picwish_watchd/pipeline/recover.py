@@ -29,12 +29,14 @@ def recover(context: StepContext) -> None:
         result = inspect_result(kept) if kept.exists() else None
         # it was synced, and the journal had not heard of it yet
         if isinstance(result, Result):
-            journal.move(
+            journal.transition(
                 job, State.DELIVERING, "its result was found in the spool", result=result, note=None, not_before=None
             )
         else:
-            journal.move(job, State.PENDING, "the download was interrupted; PicWish is asked again", not_before=None)
-    journal.forget_pauses()
+            journal.transition(
+                job, State.PENDING, "the download was interrupted; PicWish is asked again", not_before=None
+            )
+    journal.clear_pauses()
     keep = set()
     for job in journal.jobs(states=[State.DELIVERING], oldest_first=True):
         if context.spool.result_path(job.id).exists():
@@ -43,7 +45,7 @@ def recover(context: StepContext) -> None:
         else:
             _log.error("spool.lost", job=job.id, rule=job.rule, path=job.source)
             message = "its result is gone from the spool; PicWish is asked again"
-            journal.move(job, State.PENDING, message, result=None, note=None, not_before=None)
+            journal.transition(job, State.PENDING, message, result=None, note=None, not_before=None)
     # what was paid for and could not be delivered stays: `retry` delivers it at no cost
     keep |= {job.id for job in journal.jobs(states=[State.HELD, State.FAILED]) if job.result is not None}
     context.spool.remove_orphans(keep)
@@ -53,5 +55,7 @@ def recover(context: StepContext) -> None:
 def warn_orphaned_jobs(context: StepContext) -> None:
     """A line in the log for each rule that left the configuration, or was renamed, while images waited for it."""
     with suppress(JournalTemporaryError):
-        for reason in describe_orphaned_jobs([rule.name for rule in context.config.rules], context.journal.counts()):
+        for reason in describe_orphaned_jobs(
+            [rule.name for rule in context.config.rules], context.journal.counts_by_rule()
+        ):
             _log.warning("config.warning", reason=reason)

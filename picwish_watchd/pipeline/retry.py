@@ -6,7 +6,7 @@ from enum import StrEnum
 from types import MappingProxyType
 
 from picwish_watchd.job import ErrorCode, Job, OriginalStatus, State
-from picwish_watchd.journal.rows import Changes
+from picwish_watchd.journal.rows import JobChanges
 from picwish_watchd.journal.writer import Journal
 from picwish_watchd.outbox.spool import Spool
 from picwish_watchd.pricing import PRICES
@@ -63,7 +63,7 @@ def retry_jobs(
         # released with its first, meanwhile
         if way is None or current is None or current.state is not job.state:
             continue
-        copies = journal.held_copies(job) if job.state is State.HELD else []
+        copies = journal.held_duplicates(job) if job.state is State.HELD else []
         price = 0 if way is RetryAction.DELIVER else prices.get(job.rule, PRICES[job.type])
         done.append(RetryResult(_restore_job(journal, job, way), way, price))
         if not _is_copy(job):
@@ -77,16 +77,16 @@ def _is_copy(job: Job) -> bool:
 
 def _restore_job(journal: Journal, job: Job, way: RetryAction) -> Job:
     to, words = _TRANSITIONS[way]
-    fresh = Changes(problem=None, note=None, not_before=None, completed_at=None, attempts=0, refusals=0)
+    fresh = JobChanges(problem=None, note=None, not_before=None, completed_at=None, attempts=0, refusals=0)
     fresh["pay_again"] = way is RetryAction.QUERY or (way is RetryAction.SUBMIT and _is_copy(job))
     if to is State.QUEUED:
-        fresh |= Changes(task_id=None, result=None, output=None)
+        fresh |= JobChanges(task_id=None, result=None, output=None)
     if way is RetryAction.REVALIDATE:
-        fresh |= Changes(sha256=None, format=None)
+        fresh |= JobChanges(sha256=None, format=None)
         if job.original in (OriginalStatus.GONE, OriginalStatus.REPLACED):
             # what lies there now is what this job is about
             fresh["original"] = OriginalStatus.PRESENT
-    return journal.move(job, to, words, **fresh)
+    return journal.transition(job, to, words, **fresh)
 
 
 _TRANSITIONS = {

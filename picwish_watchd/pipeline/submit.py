@@ -22,7 +22,7 @@ import structlog
 from picwish_watchd.config.schema import Rule
 from picwish_watchd.errors import JournalTemporaryError
 from picwish_watchd.job import ErrorCode, Job, SentImage, SourceKind, State
-from picwish_watchd.journal.writer import BudgetReachedError, Charge
+from picwish_watchd.journal.writer import BudgetReachedError, ChargeState
 from picwish_watchd.picwish import (
     Accepted,
     CreateOutcome,
@@ -128,12 +128,12 @@ class Submit:
         if self._collect.has_expiring_tasks():
             # it would get no slot, and its connection would wait for one in vain
             return None
-        if context.journal.unsaved() + going >= self._collect.pending_limit():
+        if context.journal.count_at_picwish() + going >= self._collect.pending_limit():
             return None
         shortage = None
         purse = CreditBudget(context.config.budget, context.clock.now())
         for rule in self._scheduler.ordered_rules():
-            job = context.journal.ready(rule.name, context.clock.now(), tuple(self._preparing))
+            job = context.journal.next_ready_job(rule.name, context.clock.now(), tuple(self._preparing))
             if job is None or rule.name in hanging:
                 continue
             if shrinking and self._prepare.needs_downscale(job, rule):
@@ -261,7 +261,7 @@ class Submit:
         message = "sending its URL" if job.url else f"sending {job.stamp.size} bytes to PicWish"
         if sent is not None:
             message = f"sending {sent.size} bytes to PicWish: made smaller, to {sent.width} x {sent.height}"
-        context.journal.move(
+        context.journal.transition(
             job,
             State.SUBMITTING,
             message,
@@ -309,7 +309,7 @@ class Submit:
             case TaskFailed():
                 handle_task_failure(context, context.journal.update(job, attempts=job.attempts + 1), outcome)
             case Refused(problem=problem):
-                mark_failed(context, job, problem, charge=Charge.RELEASED)
+                mark_failed(context, job, problem, charge=ChargeState.RELEASED)
             case NotSent(reason=reason):
                 self._defer_unsent(job, f"PicWish could not be reached: {reason}")
             case NotAccepted(reason=reason, retry_after=retry_after, rate_limited=True):
@@ -332,7 +332,7 @@ class Submit:
                 assert_never(outcome)
 
     def _belongs_to_other_job(self, job: Job, task_id: str) -> bool:
-        owner = self._context.journal.owner_of_task(task_id)
+        owner = self._context.journal.find_task_owner(task_id)
         return owner is not None and owner.id != job.id
 
     def _mark_in_doubt(self, job: Job, message: str) -> None:
@@ -343,7 +343,7 @@ class Submit:
         # in the log first: should the journal fail at this very moment, a person can still find the task
         _log.info("task.accepted", job=job.id, rule=job.rule, path=job.source, task=task_id)
         self._gate.clear_reasons(CloseReason.API_DOWN, CloseReason.UNAUTHORIZED)
-        return self._context.journal.move(
+        return self._context.journal.transition(
             job,
             State.PENDING,
             f"PicWish took it as task {task_id}" if task_id else "PicWish took it",
@@ -357,11 +357,11 @@ class Submit:
     def _requeue(self, job: Job, message: str, *, pause: float) -> None:
         """Provably not accepted: queued again, at no cost."""
         _log.warning("submit.not_accepted", job=job.id, rule=job.rule, path=job.source, reason=message)
-        self._context.journal.move(
+        self._context.journal.transition(
             job,
             State.QUEUED,
             message,
-            charge=Charge.RELEASED,
+            charge=ChargeState.RELEASED,
             refusals=job.refusals + 1,
             not_before=self._context.clock.now() + pause,
         )

@@ -57,7 +57,7 @@ async def why_unusable(context: "StepContext", rule: Rule, folder: Path) -> str 
     free = context.spool.free_space()
     if free < least:
         return f"the spool {context.spool.folder} has only {free / 2**20:.0f} MiB free; min_free is {least / 2**20:.0f}"
-    seen = context.journal.folder_seen(folder)
+    seen = context.journal.is_known_folder(folder)
     mount = context.journal.folder_mount(folder)
     lane = f"out:{rule.name}"
     away = await context.executor.run(
@@ -72,6 +72,4 @@ async def why_unusable(context: "StepContext", rule: Rule, folder: Path) -> str 
 async def record_folder(context: "StepContext", rule: Rule, folder: Path) -> None:
     """The folder could be used: from now on it is only waited for, on the mount that it lies on."""
     if context.journal.folder_mount(folder) is None:
-        context.journal.remember_folder(
-            folder, await context.executor.run(f"out:{rule.name}", canonical_mount_of, folder)
-        )
+        context.journal.save_folder(folder, await context.executor.run(f"out:{rule.name}", canonical_mount_of, folder))

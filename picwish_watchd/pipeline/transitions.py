@@ -4,7 +4,7 @@ import structlog
 
 from picwish_watchd.config.schema import Charging, OnFailure
 from picwish_watchd.job import ErrorCode, Job, OriginalStatus, Problem, State
-from picwish_watchd.journal.writer import Charge
+from picwish_watchd.journal.writer import ChargeState
 from picwish_watchd.picwish import TaskFailed
 from picwish_watchd.pipeline.context import PRICES, StepContext
 from picwish_watchd.wording import pluralize
@@ -15,7 +15,7 @@ _log = structlog.get_logger()
 _ORIGINAL_BY_ERROR = {ErrorCode.SOURCE_MISSING: OriginalStatus.GONE, ErrorCode.SOURCE_CHANGED: OriginalStatus.REPLACED}
 
 
-def mark_failed(context: StepContext, job: Job, problem: Problem, *, charge: Charge | None = None) -> Job:
+def mark_failed(context: StepContext, job: Job, problem: Problem, *, charge: ChargeState | None = None) -> Job:
     """Ends a job as `failed`; its original is moved if the rule says so."""
     return _end_job(context, job, State.FAILED, problem, charge)
 
@@ -31,10 +31,10 @@ def mark_in_doubt(context: StepContext, job: Job, code: ErrorCode, message: str,
     at-most-once holds it until a person says `retry`; at-least-once queues it again, up to `max_attempts`.
     ``paid``: the credits are known to be spent; otherwise they are counted as in doubt.
     """
-    charge = Charge.SPENT if paid else Charge.DOUBTFUL
+    charge = ChargeState.SPENT if paid else ChargeState.DOUBTFUL
     if context.config.charging is Charging.AT_LEAST_ONCE and job.attempts < context.config.max_attempts:
         _log.warning("job.doubt_queued_again", job=job.id, rule=job.rule, path=job.source, reason=message)
-        moved = context.journal.move(
+        moved = context.journal.transition(
             job,
             State.QUEUED,
             f"{message}; queued again, as charging: at-least-once asks",
@@ -53,7 +53,7 @@ def mark_in_doubt(context: StepContext, job: Job, code: ErrorCode, message: str,
     message = f"{message}. `picwish-watchd retry {job.id}` {again}"
     problem = Problem(code, message)
     _log.error("job.held", job=job.id, rule=job.rule, path=job.source, code=code, reason=message, credits=price)
-    return context.journal.move(job, State.HELD, message, charge=charge, problem=problem, not_before=None)
+    return context.journal.transition(job, State.HELD, message, charge=charge, problem=problem, not_before=None)
 
 
 def handle_task_failure(context: StepContext, job: Job, outcome: TaskFailed) -> Job:
@@ -65,18 +65,18 @@ def handle_task_failure(context: StepContext, job: Job, outcome: TaskFailed) -> 
     answer = outcome.task_info.to_json()
     if not outcome.is_retryable:
         context.journal.update(job, answer=answer)
-        return mark_failed(context, job, outcome.problem, charge=Charge.RELEASED)
+        return mark_failed(context, job, outcome.problem, charge=ChargeState.RELEASED)
     if job.attempts >= context.config.max_attempts:
         context.journal.update(job, answer=answer)
         text = f"PicWish failed at it {pluralize(job.attempts, 'time')}; the last time it said: {message}"
-        return mark_failed(context, job, Problem(ErrorCode.ATTEMPTS_EXHAUSTED, text), charge=Charge.RELEASED)
+        return mark_failed(context, job, Problem(ErrorCode.ATTEMPTS_EXHAUSTED, text), charge=ChargeState.RELEASED)
     pause = context.backoff_delay(job.attempts - 1)
     _log.warning("task.failed", job=job.id, rule=job.rule, path=job.source, reason=message, again_in=pause)
-    moved = context.journal.move(
+    moved = context.journal.transition(
         job,
         State.QUEUED,
         f"{message} Tried again in {pause:.0f} s (try {job.attempts + 1} of {context.config.max_attempts}).",
-        charge=Charge.RELEASED,
+        charge=ChargeState.RELEASED,
         answer=answer,
         not_before=context.clock.now() + pause,
     )
@@ -84,10 +84,10 @@ def handle_task_failure(context: StepContext, job: Job, outcome: TaskFailed) -> 
     return moved
 
 
-def _end_job(context: StepContext, job: Job, state: State, problem: Problem, charge: Charge | None) -> Job:
+def _end_job(context: StepContext, job: Job, state: State, problem: Problem, charge: ChargeState | None) -> Job:
     _log.warning(f"job.{state}", job=job.id, rule=job.rule, path=job.source, code=problem.code, reason=problem.message)
     staying = OriginalStatus.WAITING if context.rule_of(job).on_failure is OnFailure.MOVE else OriginalStatus.PRESENT
-    moved = context.journal.move(
+    moved = context.journal.transition(
         job,
         state,
         problem.message,

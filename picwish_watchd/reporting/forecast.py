@@ -4,8 +4,8 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
-from picwish_watchd.config.summary import Outline
-from picwish_watchd.journal.status_reader import Overview, Waiting
+from picwish_watchd.config.summary import ConfigSummary
+from picwish_watchd.journal.status_reader import BacklogItem, StatusReader
 from picwish_watchd.pricing import PRICES
 from picwish_watchd.scheduling.credit_budget import CreditBudget
 from picwish_watchd.scheduling.duration_model import DurationModel, max_useful_pending
@@ -106,8 +106,8 @@ def predict(work: Work, pace: Pace, waits_for: Sequence[str] = (), *, collecting
 
 
 def survey(
-    outline: Outline,
-    journal: Overview,
+    outline: ConfigSummary,
+    journal: StatusReader,
     now: float,
     *,
     counts: Counts,
@@ -120,7 +120,7 @@ def survey(
     ``counts``: as the journal tells them. ``rate``: requests a second at present. ``stopped``: why nothing is sent;
     ``collecting``: whether results are brought home all the same, as where only a budget is reached.
     """
-    floods = journal.floods()
+    floods = journal.flood_counts()
     queued = {rule: counts.get(rule.name, {}).get(State.QUEUED, 0) - floods.get(rule.name, 0) for rule in outline.rules}
     running = sum(states.get(state, 0) for states in counts.values() for state in _AT_PICWISH)
     waits = [stopped] if stopped and (any(queued.values()) or (running and not collecting)) else []
@@ -142,7 +142,7 @@ def survey(
     return going._replace(waits_for=going.waits_for + besides)
 
 
-def delays(journal: Overview, now: float, counts: Counts) -> list[str]:
+def delays(journal: StatusReader, now: float, counts: Counts) -> list[str]:
     """What keeps the images of a rule, or its results, where they are; as `survey` tells it beside other things."""
     oldest = _oldest(journal, (rule for rule, states in counts.items() if states.get(State.QUEUED)))
     return [*_put_off(oldest, now), *_undelivered(journal, now, counts)]
@@ -164,20 +164,20 @@ def _round(number: float) -> int:
     return int(round(number / step) * step)
 
 
-def _oldest(journal: Overview, rules: Iterable[str]) -> dict[str, list[Waiting]]:
+def _oldest(journal: StatusReader, rules: Iterable[str]) -> dict[str, list[BacklogItem]]:
     """The oldest queued images of each rule that has some."""
-    found = {rule: journal.first(State.QUEUED, rule, _LOOKED_AT) for rule in rules}
+    found = {rule: journal.list_backlog(State.QUEUED, rule, _LOOKED_AT) for rule in rules}
     return {rule: jobs for rule, jobs in found.items() if jobs}
 
 
-def _put_off(oldest: Mapping[str, list[Waiting]], now: float) -> list[str]:
+def _put_off(oldest: Mapping[str, list[BacklogItem]], now: float) -> list[str]:
     return [f"{rule}: {jobs[0].note}" for rule, jobs in oldest.items() if all(_waits(job, now) for job in jobs)]
 
 
-def _lately(journal: Overview, oldest: Sequence[Waiting]) -> float:
+def _lately(journal: StatusReader, oldest: Sequence[BacklogItem]) -> float:
     """Seconds an image, of the last ones; 0 where not all of them were sent while another one waited for its turn."""
     waits_since = min((job.created_at for job in oldest if job.note is None and job.not_before is None), default=None)
-    sent = journal.submissions(_LATELY)
+    sent = journal.recent_submission_times(_LATELY)
     if waits_since is None or len(sent) < _LATELY or sent[-1] < waits_since:
         return 0.0
     pauses = sorted(max(0.0, later - earlier) for later, earlier in pairwise(sent))
@@ -185,10 +185,10 @@ def _lately(journal: Overview, oldest: Sequence[Waiting]) -> float:
     return sum(going) / len(going) if going else 0.0
 
 
-def _pace(outline: Outline, journal: Overview, rate: float, lately: float, busy: Collection[int]) -> Pace:
+def _pace(outline: ConfigSummary, journal: StatusReader, rate: float, lately: float, busy: Collection[int]) -> Pace:
     """``busy``: the types that have images; the others have their say only in how many tasks there may be at once."""
     laws = {
-        model: DurationModel(journal.task_seconds(model, _LEARNT_FROM))
+        model: DurationModel(journal.recent_task_durations(model, _LEARNT_FROM))
         for model in {rule.type for rule in outline.rules}
     }
     at_once = outline.max_pending or max_useful_pending(outline.qps, max(law.p99 for law in laws.values()))
@@ -202,28 +202,28 @@ def _pace(outline: Outline, journal: Overview, rate: float, lately: float, busy:
     )
 
 
-def _waits(job: Waiting, now: float) -> bool:
+def _waits(job: BacklogItem, now: float) -> bool:
     return job.note is not None and (job.not_before or 0.0) + _TRYING > now
 
 
-def _short(outline: Outline, journal: Overview, now: float, credits: int) -> list[str]:
+def _short(outline: ConfigSummary, journal: StatusReader, now: float, credits: int) -> list[str]:
     left = [most for most in CreditBudget(outline, now).remaining(journal) if most is not None]
     if not credits or not left or credits <= min(left):
         return []
     return [f"the budget has {pluralize(min(left), 'credit')} left; what goes beyond waits until it is renewed"]
 
 
-def _undelivered(journal: Overview, now: float, counts: Counts) -> Iterator[str]:
+def _undelivered(journal: StatusReader, now: float, counts: Counts) -> Iterator[str]:
     """What is paid and cannot be put into its outbox: where one result waits, all of the rule do."""
     for rule, states in counts.items():
         number = states.get(State.DELIVERING, 0)
-        oldest = journal.first(State.DELIVERING, rule, _LOOKED_AT) if number else []
+        oldest = journal.list_backlog(State.DELIVERING, rule, _LOOKED_AT) if number else []
         for one in [job for job in oldest if _waits(job, now)][:1]:
             what = f"{pluralize(number, 'result')} {'waits' if number == 1 else 'wait'} to be delivered"
             yield f"{rule}: {what}: {one.note}"
 
 
-def _held_floods(outline: Outline, floods: Mapping[str, int]) -> Iterator[str]:
+def _held_floods(outline: ConfigSummary, floods: Mapping[str, int]) -> Iterator[str]:
     """What waits for `approve`."""
     for rule in outline.rules:
         if rule.name in floods:

@@ -177,7 +177,7 @@ def _of_rule(ask: _Ask) -> Ahead:
         follow_symlinks=rule.follow_symlinks,
         forbidden=map(os.fspath, forbidden_link_targets(config, rule)),
     )
-    walker.load_known(journal.known(rule.name))
+    walker.load_known(journal.known_files(rule.name))
     found = walker.scan(full=True)
     if isinstance(found, InboxUnavailable):
         ahead.away = found.reason
@@ -190,10 +190,10 @@ def _of_rule(ask: _Ask) -> Ahead:
 
 def _flood(ask: _Ask, new: int) -> int:
     """How many images `budget.burst` holds, or would hold if ``new`` ones were taken in now."""
-    burst, held = ask.config.budget.burst, ask.journal.floods().get(ask.rule.name, 0)
+    burst, held = ask.config.budget.burst, ask.journal.flood_counts().get(ask.rule.name, 0)
     if burst is None:
         return held
-    arrived = ask.journal.arrived_since(ask.rule.name, ask.now - burst.per, burst.images)
+    arrived = ask.journal.count_arrivals(ask.rule.name, ask.now - burst.per, burst.images)
     return held + min(new, max(0, arrived + new - burst.images))
 
 
@@ -245,7 +245,7 @@ def _look(ask: _Ask, ahead: Ahead, path: Path) -> bool:
             ahead.unreadable += 1
             return False
     [new] = mark_own_results([build_new_job(rule, path, stamp_of(found), verdict)], journal)
-    if is_unchanged(journal.last_of(path), new, ask.config.rules):
+    if is_unchanged(journal.find_latest_job(path), new, ask.config.rules):
         return False
     if new.problem is not None:
         ahead.rejected += 1

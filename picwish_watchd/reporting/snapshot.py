@@ -45,8 +45,8 @@ class Scene:
     @classmethod
     def of(cls, config: Config, journal: JournalReader, now: float, asked: Path) -> Self:
         """The scene as it is now, around the path that is ``asked`` for."""
-        pid = DaemonLock(config.journal).owner()
-        told = json.loads(journal.report() or "{}")
+        pid = DaemonLock(config.journal).owner_pid()
+        told = json.loads(journal.daemon_report() or "{}")
         folders = find_unresponsive_paths(
             [asked, *(folder for rule in config.rules for folder in rule.folders().values())]
         )
@@ -102,7 +102,7 @@ class Scene:
         burst = self.config.budget.burst
         if burst is None:
             return None
-        if self.journal.arrived_since(rule.name, self.now - burst.per, burst.images) < burst.images:
+        if self.journal.count_arrivals(rule.name, self.now - burst.per, burst.images) < burst.images:
             return None
         images = pluralize(burst.images, "image")
         held = f"{images} of {rule.name} came within {burst.per:g} s: budget.burst holds the rest"
@@ -113,7 +113,7 @@ class Scene:
         outbox = rule.outbox
         if not self.answers(outbox) or os.path.isdir(outbox):
             away = self.absence(outbox)
-        elif self.journal.folder_seen(outbox):
+        elif self.journal.is_known_folder(outbox):
             away = "it was there before and is away; mount it, or make it again if it is gone for good"
         else:
             away = None if os.path.isdir(outbox.parent) else f"{printable_path(outbox.parent)} is not there"
@@ -124,7 +124,7 @@ class Scene:
 
     def _put_off(self, rule: Rule, job_id: int) -> str | None:
         """What the oldest queued images of the rule, other than this job, all tell to wait for: so do the others."""
-        oldest = self.journal.first(State.QUEUED, rule.name, _LOOKED_AT, but_for=job_id)
+        oldest = self.journal.list_backlog(State.QUEUED, rule.name, _LOOKED_AT, but_for=job_id)
         notes = {job.note if (job.not_before or 0) > self.now else None for job in oldest}
         return notes.pop() if len(oldest) > 1 and len(notes) == 1 else None
 

@@ -11,17 +11,17 @@ from picwish_watchd.wording import render_approval_wait, render_spent
 
 def headline(context: StepContext, *, gate: Gate, desks: Inboxes) -> str:
     """The jobs on their way, the credits of today (local time), and all that is wrong; parted by "; "."""
-    totals = context.journal.totals((*UNFINISHED, State.HELD))
+    totals = context.journal.counts_by_state((*UNFINISHED, State.HELD))
     moving = [f"{totals[state]} {state}" for state in UNFINISHED if totals[state]]
     parts = [", ".join(moving) or "idle", _spent(context)]
     if gate.why_not_submitting is not None:
         parts.append(f"blocked: {gate.why_not_submitting.message}")
     parts += [f"inbox of {desk.rule.name} away: {desk.unavailable}" for desk in desks.list_active() if desk.unavailable]
-    parts += delays(context.journal, context.clock.now(), context.journal.counts())
+    parts += delays(context.journal, context.clock.now(), context.journal.counts_by_rule())
     prices = {rule.name: PRICES[rule.type] for rule in context.config.rules}
     parts += [
         render_approval_wait(images, prices[rule], rule)
-        for rule, images in context.journal.floods().items()
+        for rule, images in context.journal.flood_counts().items()
         if rule in prices
     ]
     if totals[State.HELD]:

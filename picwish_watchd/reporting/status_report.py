@@ -58,7 +58,7 @@ class Report:
 
     def _is_behind(self) -> bool:
         with suppress(JournalTemporaryError):
-            return self._context.journal.last_event() != self._told_event
+            return self._context.journal.last_event_id() != self._told_event
         return False
 
     def _slowed(self) -> tuple[float, float] | None:
@@ -68,8 +68,8 @@ class Report:
 
     def _text(self) -> str:
         context, journal, blocked = self._context, self._context.journal, self._gate.why_not_submitting
-        now, stock = context.clock.now(), context.journal.stock()
-        self._told_at, self._told_event = context.clock.monotonic(), stock.event
+        now, stock = context.clock.now(), context.journal.job_counts()
+        self._told_at, self._told_event = context.clock.monotonic(), stock.last_event_id
         self._told_rate = self._slowed()
         return json.dumps(
             {
@@ -78,7 +78,7 @@ class Report:
                 "started_at": self._started,
                 "refused": self.refused or None,
                 "slowed": self._told_rate,
-                "config": summary.told(context.config),
+                "config": summary.summary_to_json(context.config),
                 "blocked": None if blocked is None else {"code": blocked.code, "message": blocked.message},
                 "rules": {
                     desk.rule.name: {
@@ -88,7 +88,7 @@ class Report:
                     }
                     for desk in self._desks.list_active()
                 },
-                "stock": stock.told(),
+                "stock": stock.to_json(),
                 "credits": [(moment, journal.credits_since(moment)) for moment in (day_start(now), month_start(now))],
             }
         )

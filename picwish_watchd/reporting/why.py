@@ -71,7 +71,7 @@ def why(config: Config, journal: JournalReader, path: Path, now: float) -> Why:
         return _unanswered(scene, path)
     place = _place_of(config, path)
     names = tuple(dict.fromkeys([path, *([place.path] if place else []), _real(path)]))
-    jobs = next((jobs for each in names if (jobs := journal.all_of(each))), [])
+    jobs = next((jobs for each in names if (jobs := journal.jobs_of_source(each))), [])
     if place is not None and place.what == "inbox":
         return _in_inbox(scene, place, path, jobs)
     if jobs:
@@ -85,7 +85,7 @@ def why(config: Config, journal: JournalReader, path: Path, now: float) -> Why:
 def _unanswered(scene: Scene, path: Path) -> Why:
     """Nothing can be looked at: what the journal knows, and by what letters the path begins."""
     place = _below(scene.config, path, {})
-    jobs = scene.journal.all_of(path)
+    jobs = scene.journal.jobs_of_source(path)
     reason = (
         f"{NOT_RESPONDING}; the other rules go on"
         if place is None
@@ -180,10 +180,10 @@ def _fate(scene: Scene, job: Job) -> str:
 
 def _of_output(journal: JournalReader, path: Path, name: Path) -> Why | None:
     """A result of ours, or its sidecar."""
-    job = journal.owner_of_output(name)
+    job = journal.find_output_owner(name)
     if job is None:
         stem = name.with_name(name.name.removesuffix(".json")) if name.name.endswith(".json") else None
-        job = journal.owner_of_output(stem) if stem is not None and stem.name else None
+        job = journal.find_output_owner(stem) if stem is not None and stem.name else None
         if job is None:
             return None
         return Why(
@@ -206,7 +206,7 @@ def _of_moved(journal: JournalReader, path: Path, name: Path) -> Why | None:
         if not name.name.endswith(ending) or name.name == ending:
             continue
         moved = name.with_name(name.name.removesuffix(ending)) if ending else name
-        job = journal.last_told(f"the original was moved to {moved}")
+        job = journal.find_job_by_message(f"the original was moved to {moved}")
         if job is None:
             continue
         what = "it tells, for scripts, why that job ended so: " if ending else ""

@@ -3,19 +3,19 @@
 from typing import TYPE_CHECKING
 
 from picwish_watchd.clock import day_start, month_start
-from picwish_watchd.journal.status_reader import Overview
+from picwish_watchd.journal.status_reader import StatusReader
 from picwish_watchd.wording import pluralize
 
 # `status` knows a budget from the outline, and does without the schema
 if TYPE_CHECKING:
     from picwish_watchd.config.schema import Budget
-    from picwish_watchd.config.summary import Outline
+    from picwish_watchd.config.summary import ConfigSummary
 
 
 class CreditBudget:
     """A budget at a moment (Unix seconds). Pending and doubtful submissions count as spent, on the day of sending."""
 
-    def __init__(self, budget: "Budget | Outline", now: float) -> None:
+    def __init__(self, budget: "Budget | ConfigSummary", now: float) -> None:
         self.budget = budget
         self.now = now
 
@@ -23,7 +23,7 @@ class CreditBudget:
         """Each limit as (from this moment on, credits at most)."""
         return [(moment, most) for moment, most in self._period_limits() if most is not None]
 
-    def remaining(self, journal: Overview) -> tuple[int | None, int | None]:
+    def remaining(self, journal: StatusReader) -> tuple[int | None, int | None]:
         """Credits that may still be spent (today, this month); None where there is no limit."""
         day, month = (
             None if most is None else max(0, most - journal.credits_since(moment))
@@ -31,7 +31,7 @@ class CreditBudget:
         )
         return day, month
 
-    def why_exceeded(self, journal: Overview, price: int) -> str | None:
+    def why_exceeded(self, journal: StatusReader, price: int) -> str | None:
         """Why ``price`` credits cannot be spent now, or None."""
         for (moment, most), name in zip(self.limits(), self._limit_names(), strict=True):
             spent = journal.credits_since(moment)

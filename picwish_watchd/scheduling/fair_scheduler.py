@@ -64,5 +64,5 @@ class FairScheduler:
             or self._clock.monotonic() - self._last_served_at(rule) < _STARVATION_SECONDS
         ):
             return False
-        oldest = self._journal.ready(rule.name, self._clock.now())
+        oldest = self._journal.next_ready_job(rule.name, self._clock.now())
         return oldest is not None and self._clock.now() - oldest.created_at >= _STARVATION_SECONDS

@@ -122,7 +122,7 @@ async def test_the_status_shows_queue_credits_and_all_troubles(
         assert told[2].startswith("blocked: the budget of 12 credits a day is reached")
         assert "inbox of late away: " in service_manager.last_status
         job = daemon.context.journal.jobs(states=[State.QUEUED])[0]
-        daemon.context.journal.move(job, State.HELD, "why", problem=Problem(ErrorCode.OUTPUT_FAILED, "why"))
+        daemon.context.journal.transition(job, State.HELD, "why", problem=Problem(ErrorCode.OUTPUT_FAILED, "why"))
         await wait_until(lambda: "1 held: see `picwish-watchd jobs --state held`" in service_manager.last_status)
 
 

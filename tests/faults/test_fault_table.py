@@ -325,10 +325,10 @@ async def _post_once(harness: Harness) -> Job:
     journal = Journal.open_for_writing(config.journal, Clock())
     spool.ensure_folder()
     for rule in config.rules:
-        journal.remember_rule(rule.name, rule.to_json())
+        journal.save_rule_settings(rule.name, rule.to_json())
     stamp = Stamp(found.st_ino, found.st_size, found.st_mtime_ns)
     new = NewJob("scans", source, Path("a.jpg"), stamp, sha256=harness.dropped[source], format="jpeg")
-    job_id = journal.add([new])[0]
+    job_id = journal.add_jobs([new])[0]
     patience = RequestTimeouts(create_silence=0.25, sync_create_silence=0.25)
     async with PicwishClient(base_url=config.api.base_url, key=KEY, timeout=0.25, patience=patience) as client:
         context = StepContext(config=config, journal=journal, spool=spool, clock=Clock(), client=client)

@@ -351,7 +351,7 @@ async def test_a_foreign_reader_makes_the_wal_grow_only_while_it_reads(damaged_h
     process = await start_with_done_images(damaged_harness, 1)
     wal = companion_file(damaged_harness, "-wal")
     with await foreign_transaction(damaged_harness, "BEGIN", 60.0) as program:
-        beside = Journal.open_beside(damaged_harness.journal, Clock())
+        beside = Journal.open_existing(damaged_harness.journal, Clock())
         for _ in range(200):
             beside.publish_report("x" * 120_000)
         damaged_harness.drop_file("beside.jpg", seed=50)

@@ -109,7 +109,7 @@ class ProgramRun:
         self.client = PicwishClient(base_url=config.api.base_url, key=KEY, timeout=5)
         self.context = StepContext(config=config, journal=self.journal, spool=spool, clock=clock, client=self.client)
         self.rule = config.rules[0]
-        self.journal.remember_rule(self.rule.name, self.rule.to_json())
+        self.journal.save_rule_settings(self.rule.name, self.rule.to_json())
         self.pacer = pacer = RateLimiter(config.api.qps, clock)
         self.pacing = asyncio.get_running_loop().create_task(pacer.run())
         self.gate = Gate(self.context, pacer=pacer)
@@ -260,12 +260,12 @@ class PipelineMachine(RuleBasedStateMachine):
     def the_ledger_knows_every_credit(self) -> None:
         if not hasattr(self, "life"):
             return
-        rows = list(self.life.journal.spending())
+        rows = list(self.life.journal.iter_spending())
         assert all(row.credits > 0 for row in rows)
         known = sum(row.credits for row in rows)
         spent = sum(job.credits for job in self.jobs())
         doubtful = sum(job.credits_in_doubt for job in self.jobs())
-        assert doubtful == sum(row.credits for row in rows if row.doubtful)
+        assert doubtful == sum(row.credits for row in rows if row.is_in_doubt)
         assert 0 <= spent <= self.sim.credits_used <= known
 
     @invariant()
@@ -343,7 +343,7 @@ class PipelineMachine(RuleBasedStateMachine):
         assert not self.has_jobs(State.SUBMITTING, State.FETCHING)
 
     async def _take_in(self) -> None:
-        known = dict(self.life.journal.known(self.life.rule.name))
+        known = dict(self.life.journal.known_files(self.life.rule.name))
         files = {path.name: stamp_of(path.stat()) for path in self.house.inbox.iterdir()}
         self.life.intake.record_sightings(
             [FileSeen(name, stamp) for name, stamp in files.items() if known.get(name) != stamp]
@@ -369,13 +369,13 @@ class PipelineMachine(RuleBasedStateMachine):
 
     async def _deliver(self) -> None:
         self.clock.advance(20)
-        job = self.life.journal.ready(self.life.rule.name, self.clock.now(), state=State.DELIVERING)
+        job = self.life.journal.next_ready_job(self.life.rule.name, self.clock.now(), state=State.DELIVERING)
         if job is not None:
             await self.life.deliver.deliver(job)
 
     async def _dispose(self) -> None:
         self.clock.advance(100)
-        job = self.life.journal.next_original(self.life.rule.name, self.clock.now())
+        job = self.life.journal.next_waiting_original(self.life.rule.name, self.clock.now())
         if job is not None:
             await self.life.dispose.dispose(job)
 

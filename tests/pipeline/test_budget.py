@@ -165,13 +165,13 @@ def test_the_monthly_budget_counts_earlier_days(tmp_path: Path) -> None:
     noon = month_start(FakeClock().now()) + 12 * 3600
     later, budget = noon + 5 * 86400, Budget(per_day=14, per_month=14)
     journal = Journal.open_for_writing(tmp_path / "journal.db", FakeClock(noon))
-    journal.move(add_job(journal), State.SUBMITTING, "intent", reserve=5, submitted_at=noon)
+    journal.transition(add_job(journal), State.SUBMITTING, "intent", reserve=5, submitted_at=noon)
     purse = CreditBudget(budget, later)
     assert purse.remaining(journal) == (14, 9)
     assert purse.why_exceeded(journal, 9) is None
     assert "14 credits a month" in (purse.why_exceeded(journal, 10) or "")
     with pytest.raises(BudgetReachedError):
-        journal.move(
+        journal.transition(
             add_job(journal, "b.jpg"), State.SUBMITTING, "intent", reserve=10, caps=purse.limits(), submitted_at=later
         )
     journal.close()

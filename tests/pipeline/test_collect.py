@@ -303,7 +303,7 @@ async def test_learnt_task_durations_agree_with_observed_ones(harness: Harness, 
         harness.drop_file(f"{number}.jpg", seed=number)
     assert await harness.run_once() == 0
     reader = JournalReader.open(harness.journal)
-    learnt = reader.task_seconds(0, 10)
+    learnt = reader.recent_task_durations(0, 10)
     reader.close()
     assert len(learnt) == 3
     longest = max((job.completed_at or 0.0) - job.created_at for job in harness.jobs())

@@ -60,7 +60,7 @@ def queue_image(
     verdict = validate_file(path, context.config.api, rule, final=False)
     assert isinstance(verdict, ValidImage)
     new = build_new_job(rule, path, verdict.stamp, verdict)
-    job = context.journal.get(context.journal.add([new])[0])
+    job = context.journal.get(context.journal.add_jobs([new])[0])
     assert job is not None
     return job
 
@@ -82,7 +82,7 @@ async def test_a_downscaled_copy_is_kept_for_retries_and_removed_at_the_end(
     assert first is not None
     assert second == first
     assert spooled_downscales(context) == made, "it was not made again"
-    context.journal.move(job, State.SUBMITTING, "sending", reserve=5)
+    context.journal.transition(job, State.SUBMITTING, "sending", reserve=5)
     prepare.release_cached(job.id)
     assert spooled_downscales(context) == {}
 

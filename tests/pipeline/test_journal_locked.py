@@ -24,7 +24,7 @@ def lock_journal(harness: Harness) -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _short_timeouts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(locks, "PATIENCE", 0.05)
+    monkeypatch.setattr(locks, "LOCK_TIMEOUT", 0.05)
 
 
 async def test_a_reload_requested_during_startup_happens_once_it_serves(harness: Harness) -> None:
@@ -112,7 +112,7 @@ async def test_status_shows_what_happened_while_the_journal_was_locked(
 async def test_a_journal_outage_is_logged_once_and_so_is_its_end(
     harness: Harness, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    tries, locked_within = list[int](), locks._locked_within
+    tries, locked_within = list[int](), locks._try_lock
 
     def counted(fd: int, seconds: float) -> bool:
         tries.append(fd)
@@ -123,13 +123,13 @@ async def test_a_journal_outage_is_logged_once_and_so_is_its_end(
     await wait_until(lambda: '"watching": true' in harness.daemon_report())
     told = ""
     for number in range(2):
-        monkeypatch.setattr(locks, "_locked_within", counted)
+        monkeypatch.setattr(locks, "_try_lock", counted)
         with lock_journal(harness):
             del tries[:]
             for name in range(3):
                 harness.drop_file(f"{number}-{name}.jpg", seed=3 * number + name)
                 await wait_until(lambda: len(tries) > 2 * (name + 1))  # noqa: B023 - awaited here
-        monkeypatch.setattr(locks, "_locked_within", locked_within)
+        monkeypatch.setattr(locks, "_try_lock", locked_within)
         told += capsys.readouterr().out
         await wait_until(lambda: len(harness.jobs(State.DONE)) == 3 * (number + 1))  # noqa: B023 - awaited here
 

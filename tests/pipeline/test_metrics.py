@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from picwish_watchd.cli.main import main
-from picwish_watchd.config.loader import load
+from picwish_watchd.config.loader import load_config
 from picwish_watchd.config.model import Config
 from picwish_watchd.daemon import daemon
 from picwish_watchd.daemon.daemon import Daemon
@@ -46,7 +46,7 @@ class MonitoredDaemon:
         self.house.top_level["http"] = {"listen": f"127.0.0.1:{port or self.port}", **http}
 
     def _load(self) -> tuple[Config, str]:
-        return load(self.house.write_config(), {}), KEY
+        return load_config(self.house.write_config(), {}), KEY
 
     async def get(self, path: str, *, port: int = 0, **headers: str) -> HttpReply:
         return await asyncio.to_thread(get, port or self.port, path, **headers)

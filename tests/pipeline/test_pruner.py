@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from picwish_watchd.config.loader import load
+from picwish_watchd.config.loader import load_config
 from picwish_watchd.daemon.pruner import Housekeeping
 from picwish_watchd.job import State
 from picwish_watchd.journal.writer import Journal
@@ -30,7 +30,7 @@ async def context(tmp_path: Path) -> AsyncIterator[StepContext]:
     clock = FakeClock()
     file = tmp_path / "watchd.yaml"
     file.write_text("journal: state/journal.db\nrules: [{name: scans, inbox: in, outbox: out}]\n")
-    config = load(file, {})
+    config = load_config(file, {})
     journal = Journal.open_for_writing(config.journal, clock)
     add_done_job(journal)
     clock.advance(401 * DAY)
@@ -85,7 +85,7 @@ async def test_pruning_resumes_as_soon_as_no_image_is_in_flight(context: StepCon
     job = add_job_in_state(context.journal, State.PENDING, "busy.jpg")
     async with running_pruner(context):
         await context.clock.sleep(600)
-        context.journal.move(job, State.FAILED, "it ended")
+        context.journal.transition(job, State.FAILED, "it ended")
         await context.clock.sleep(11)
         assert is_pruned(context)
 

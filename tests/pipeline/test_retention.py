@@ -54,7 +54,7 @@ def count_history_lines(harness: Harness) -> int:
 def read_spending(harness: Harness) -> list[tuple[int, int, str]]:
     reader = JournalReader.open(harness.journal)
     try:
-        return [(one.job, one.credits, one.state) for one in reader.spending()]
+        return [(one.job, one.credits, one.state) for one in reader.iter_spending()]
     finally:
         reader.close()
 

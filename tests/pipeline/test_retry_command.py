@@ -28,7 +28,7 @@ def test_copies_that_go_on_do_not_hide_a_named_job_with_nothing_to_retry(tmp_pat
     journal = Journal.open_for_writing(tmp_path / "journal.db", Clock())
     first, done = add_job_in_state(journal, State.HELD), add_job_in_state(journal, State.DONE, "b.jpg")
     problem = Problem(ErrorCode.DUPLICATE_OF_HELD, "a copy")
-    journal.move(add_job(journal), State.HELD, "held with its first", problem=problem)
+    journal.transition(add_job(journal), State.HELD, "held with its first", problem=problem)
     journal.close()
     answer = run_retry(tmp_path, str(first.id), str(done.id))
     assert answer.returncode == 1

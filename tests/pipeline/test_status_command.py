@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from picwish_watchd.cli.main import main
-from picwish_watchd.cli.progress import Progress, cancelled
-from picwish_watchd.config.loader import load
+from picwish_watchd.cli.progress import ProgressReporter, cancel_and_wait
+from picwish_watchd.config.loader import load_config
 from picwish_watchd.config.model import Config
 from picwish_watchd.daemon.daemon import Daemon
 from picwish_watchd.errors import ConfigError
@@ -20,7 +20,7 @@ from tests.support.harness import KEY, Harness, wait_until
 
 _RUN_PROGRAM = """import sys
 from picwish_watchd.cli import main
-from picwish_watchd.cli.progress import Progress, cancelled
+from picwish_watchd.cli.progress import ProgressReporter, cancel_and_wait
 code = main(sys.argv[1:])
 print("pydantic" in sys.modules, file=sys.stderr)
 sys.exit(code)"""
@@ -62,7 +62,7 @@ async def test_status_follows_an_accepted_reload_and_no_refused_one(
     def read_again() -> tuple[Config, str]:
         if not allowed:
             raise ConfigError("no API key")
-        return load(file, {}), KEY
+        return load_config(file, {}), KEY
 
     daemon = Daemon(harness.load_config(), KEY, reload=read_again)
     file = harness.root / "watchd.yaml"
@@ -86,7 +86,7 @@ async def test_a_journal_changed_by_reload_is_not_taken_for_the_running_one(
 ) -> None:
     file = harness.root / "watchd.yaml"
     harness.rule = {"exclude": [f"journal: {harness.journal}"]}
-    daemon = Daemon(harness.load_config(), KEY, reload=lambda: (load(file, {}), KEY))
+    daemon = Daemon(harness.load_config(), KEY, reload=lambda: (load_config(file, {}), KEY))
     running = asyncio.create_task(daemon.run())
     await wait_until(lambda: '"watching": true' in harness.daemon_report())
     text = file.read_text().replace("journal: state/journal.db", "journal: state/new.db")
@@ -108,9 +108,9 @@ async def test_an_unfinished_run_ends_with_what_it_waits_for(harness: Harness, c
     harness.drop_file("a.jpg")
     lines = io.StringIO()
     daemon = Daemon(harness.load_config(), KEY)
-    following = asyncio.create_task(Progress(lines).follow(daemon))
+    following = asyncio.create_task(ProgressReporter(lines).follow(daemon))
     assert await daemon.run(once=True) == 1
-    await cancelled(following)
+    await cancel_and_wait(following)
     reason = {"key": "PicWish does not accept the API key", "outbox": "scans: "}[case]
     last = lines.getvalue().splitlines()[-1]
     assert last.startswith(f"0 of 1: 1 queued; at most 5 credits; no end can be told, it waits: {reason}")

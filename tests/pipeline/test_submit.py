@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from picwish_watchd.cli.commands.status import standing
+from picwish_watchd.cli.commands.status import build_status
 from picwish_watchd.clock import Clock
-from picwish_watchd.config.summary import Outline
+from picwish_watchd.config.summary import ConfigSummary
 from picwish_watchd.daemon.daemon import Daemon
 from picwish_watchd.fs.safe_open import stamp_of
 from picwish_watchd.images.inspect import ValidImage
@@ -56,7 +56,7 @@ async def context(harness: Harness) -> AsyncIterator[StepContext]:
     spool = Spool(spool_folder(config.journal))
     spool.ensure_folder()
     for rule in config.rules:
-        journal.remember_rule(rule.name, rule.to_json())
+        journal.save_rule_settings(rule.name, rule.to_json())
     async with PicwishClient(base_url=config.api.base_url, key=KEY, timeout=5) as client:
         yield StepContext(config=config, journal=journal, spool=spool, clock=Clock(), client=client)
     journal.close()
@@ -71,7 +71,7 @@ def submit_next(context: StepContext) -> tuple[Submit, Gate, RateLimiter]:
 
 def queue_job(context: StepContext, rule: str, name: str) -> int:
     new = NewJob(rule, Path("/in") / rule / name, Path(name), Stamp(1, 1, 1), sha256=f"{rule} {name}", format="jpeg")
-    return context.journal.add([new])[0]
+    return context.journal.add_jobs([new])[0]
 
 
 async def test_higher_priority_goes_first_and_equals_take_turns(harness: Harness) -> None:
@@ -89,7 +89,7 @@ async def test_higher_priority_goes_first_and_equals_take_turns(harness: Harness
         order = []
         while (job := submit.choose_job()) is not None:
             order.append(job.rule)
-            journal.move(job, State.SUBMITTING, "intent")
+            journal.transition(job, State.SUBMITTING, "intent")
         journal.close()
     assert order[:3] == ["b"] * 3
     assert sorted(order[3:5]) == sorted(order[5:7]) == sorted(order[7:9]) == ["c", "scans"]
@@ -114,7 +114,7 @@ async def test_a_rule_of_a_lower_priority_gets_a_turn_each_ten_minutes(harness: 
             job = submit.choose_job()
             assert job is not None
             order.append(job.rule)
-            journal.move(job, State.FAILED, "it is over", problem=Problem(ErrorCode.TASK_FAILED, "for the test"))
+            journal.transition(job, State.FAILED, "it is over", problem=Problem(ErrorCode.TASK_FAILED, "for the test"))
             await clock.sleep(60)
         first = turns.ordered_rules()[0]
         turns.record_turn(first)
@@ -140,7 +140,7 @@ async def test_each_rule_buys_as_many_images_as_the_plan_predicted(
     foretold = means(context.config, context.journal, [Ahead("scans", images=8), Ahead("hd", images=8)], now)
     while (job := submit.choose_job()) is not None:
         price = {"scans": 5, "hd": 4}[job.rule]
-        context.journal.move(job, State.SUBMITTING, "intent", reserve=price)
+        context.journal.transition(job, State.SUBMITTING, "intent", reserve=price)
     assert len(context.journal.jobs(states=[State.QUEUED])) == foretold.waiting
 
 
@@ -152,7 +152,7 @@ async def test_a_closed_gate_or_too_many_pending_tasks_submit_nothing(context: S
     gate.clear_reasons(CloseReason.API_DOWN)
     job = submit.choose_job()
     assert job is not None
-    context.journal.move(job, State.SUBMITTING, "intent")
+    context.journal.transition(job, State.SUBMITTING, "intent")
     queue_job(context, "scans", "b.jpg")
     context.config = type(context.config)(
         **{
@@ -171,7 +171,7 @@ async def test_an_image_waiting_for_its_permit_is_not_sent_once_the_gate_closes(
     path, rule = harness.drop_file("a.jpg"), context.config.rules[0]
     verdict = validate_file(path, context.config.api, rule, final=True)
     assert isinstance(verdict, ValidImage)
-    context.journal.add([build_new_job(rule, path, verdict.stamp, verdict)])
+    context.journal.add_jobs([build_new_job(rule, path, verdict.stamp, verdict)])
     submit, gate, pacer = submit_next(context)
     job = submit.choose_job()
     assert job is not None
@@ -197,8 +197,8 @@ async def test_no_image_is_prepared_while_a_paid_result_is_urgent(context: StepC
     queue_job(context, "scans", "a.jpg")
     job = submit.choose_job()
     assert job is not None
-    job = context.journal.move(job, State.SUBMITTING, "intent", submitted_at=context.clock.now() - 100)
-    context.journal.move(job, State.PENDING, "taken", task_id="of an earlier run")
+    job = context.journal.transition(job, State.SUBMITTING, "intent", submitted_at=context.clock.now() - 100)
+    context.journal.transition(job, State.PENDING, "taken", task_id="of an earlier run")
     queue_job(context, "scans", "b.jpg")
     collect.adopt_running_tasks()
     assert submit.choose_job() is None
@@ -215,7 +215,7 @@ async def test_few_images_are_sent_while_picwish_does_not_answer(harness: Harnes
     journal = Journal.open_for_writing(config.journal, Clock())
     spool = Spool(spool_folder(config.journal))
     spool.ensure_folder()
-    journal.add(
+    journal.add_jobs(
         [
             NewJob("scans", name, Path(name.name), stamp_of(name.stat()), sha256=harness.dropped[name], format="jpeg")
             for name in names
@@ -426,7 +426,7 @@ async def test_status_shows_the_lowered_rate_and_remaining_work_after_a_429(harn
     running = asyncio.create_task(daemon.run())
     await wait_until(lambda: harness.count_creates() == 2 and '"slowed": [' in harness.daemon_report())
     reader = JournalReader.open(harness.journal)
-    facts = standing(Outline.of(config), reader, Clock())
+    facts = build_status(ConfigSummary.from_config(config), reader, Clock())
     reader.close()
     rate, ahead = facts["rate"], facts["forecast"]
     assert isinstance(rate, dict)

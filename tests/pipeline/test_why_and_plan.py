@@ -18,7 +18,7 @@ from picwish_watchd.fs.mounts import Mount
 from picwish_watchd.fs.safe_open import stamp_of
 from picwish_watchd.job import ErrorCode, NewJob, Problem, State
 from picwish_watchd.journal.reader import JournalReader
-from picwish_watchd.journal.writer import Charge, Journal
+from picwish_watchd.journal.writer import ChargeState, Journal
 from picwish_watchd.reporting.plan import Ahead, means, plan
 from picwish_watchd.simulator import Fault, NeverEnd
 from tests.support.harness import KEY, Harness, wait_until
@@ -118,11 +118,11 @@ async def test_every_copy_of_a_held_image_is_held_and_costs_nothing(
         stamp_of(path.lstat()),
         sha256=harness.dropped[path],
     )
-    job = journal.get(journal.add([new])[0])
+    job = journal.get(journal.add_jobs([new])[0])
     assert job is not None
-    job = journal.move(job, State.SUBMITTING, "sending", reserve=5)
+    job = journal.transition(job, State.SUBMITTING, "sending", reserve=5)
     problem = Problem(ErrorCode.SUBMIT_OUTCOME_UNKNOWN, "its answer never came whole")
-    journal.move(job, State.HELD, "held", charge=Charge.DOUBTFUL, problem=problem)
+    journal.transition(job, State.HELD, "held", charge=ChargeState.DOUBTFUL, problem=problem)
     journal.close()
     for number in range(3):
         harness.drop_file(f"copy{number}.jpg", seed=1)
@@ -253,7 +253,7 @@ async def test_plan_does_not_count_an_inbox_on_another_mount(
 ) -> None:
     harness.drop_file("a.jpg")
     journal = Journal.open_for_writing(harness.journal, Clock())
-    journal.remember_folder(harness.inbox, Mount("/gone", "nfs4"))
+    journal.save_folder(harness.inbox, Mount("/gone", "nfs4"))
     journal.close()
     code, told = run_command(harness, capsys, "plan")
     assert (code, get_plan_row(told, "images")) == (1, (0,))
@@ -283,7 +283,7 @@ async def test_plan_reads_no_file_that_is_known(harness: Harness) -> None:
         path.write_bytes(data[:99])
         text = Problem(ErrorCode.TRUNCATED, "cut")
         jobs.append(NewJob("scans", path, Path(path.name), stamp_of(path.lstat()), problem=text))
-    journal.add(jobs)
+    journal.add_jobs(jobs)
     began = time.monotonic()
     [ahead] = plan(harness.load_config(), journal, time.time())
     print(f"plan of 1,000 known files: {time.monotonic() - began:.2f} s")

@@ -18,7 +18,7 @@ from picwish_watchd.fs.mounts import Mount
 from picwish_watchd.fs.safe_open import stamp_of
 from picwish_watchd.job import ErrorCode, Job, NewJob, OriginalStatus, Problem, Result, State
 from picwish_watchd.journal.locks import DaemonLock
-from picwish_watchd.journal.writer import Charge, Journal
+from picwish_watchd.journal.writer import ChargeState, Journal
 from tests.support.harness import Harness
 from tests.support.sample_images import make_image
 
@@ -74,15 +74,15 @@ def queue_job(harness: Harness, journal: Journal, name: str, *, seed: int = 0, f
         height=24,
         flood=flood,
     )
-    job = journal.get(journal.add([new])[0])
+    job = journal.get(journal.add_jobs([new])[0])
     assert job is not None
     return job
 
 
 def hold_job(journal: Journal, job: Job, *, task: str | None = None) -> Job:
-    job = journal.move(job, State.SUBMITTING, "sending", reserve=5, submitted_at=1.0)
+    job = journal.transition(job, State.SUBMITTING, "sending", reserve=5, submitted_at=1.0)
     problem = Problem(ErrorCode.SUBMIT_OUTCOME_UNKNOWN, "its answer never came whole")
-    return journal.move(job, State.HELD, "held", charge=Charge.DOUBTFUL, problem=problem, task_id=task)
+    return journal.transition(job, State.HELD, "held", charge=ChargeState.DOUBTFUL, problem=problem, task_id=task)
 
 
 @contextmanager
@@ -164,7 +164,7 @@ async def test_a_queued_job_tells_of_trouble_with_its_outbox_without_making_it(
     with open_journal(harness) as journal:
         job = queue_job(harness, journal, "a.jpg")
         if case in ("away", "moved"):
-            journal.remember_folder(harness.outbox, Mount("/gone", "nfs4"))
+            journal.save_folder(harness.outbox, Mount("/gone", "nfs4"))
     if case == "moved":
         harness.outbox.mkdir()
     if case == "no parent":
@@ -195,7 +195,7 @@ async def test_what_blocks_a_whole_rule_is_shown_for_each_of_its_images(
             late = queue_job(harness, journal, "late.jpg", seed=9)
             assert why_command.run_json(late.source)["reason"] == "it is queued and waits for its turn"
             assert "wait" not in why_command.run_json(new)["reason"]
-            journal.put_off("scans", State.QUEUED, text, Clock().now() + 30)
+            journal.postpone_jobs("scans", State.QUEUED, text, Clock().now() + 30)
             told = [why_command.run_json(path) for path in (first[0].source, new)]
             # as one of those that are too many to be told each
             journal.update(late, note=None, not_before=None)
@@ -206,8 +206,8 @@ async def test_what_blocks_a_whole_rule_is_shown_for_each_of_its_images(
 
 
 def make_pending(journal: Journal, job: Job) -> Job:
-    job = journal.move(job, State.SUBMITTING, "sending", reserve=5, submitted_at=1.0)
-    return journal.move(job, State.PENDING, "taken", task_id="t-1")
+    job = journal.transition(job, State.SUBMITTING, "sending", reserve=5, submitted_at=1.0)
+    return journal.transition(job, State.PENDING, "taken", task_id="t-1")
 
 
 async def test_no_end_time_is_shown_for_a_task_nobody_polls(harness: Harness, why_command: WhyCommand) -> None:
@@ -233,8 +233,8 @@ async def test_no_end_time_is_shown_for_a_task_nobody_polls(harness: Harness, wh
 async def test_a_waiting_delivery_shows_what_it_waits_for(harness: Harness, why_command: WhyCommand) -> None:
     with open_journal(harness) as journal:
         job = queue_job(harness, journal, "a.jpg")
-        job = journal.move(job, State.DELIVERING, "copied", result=Result("jpeg", 1, 1, 1, "0" * 64))
-        journal.put_off("scans", State.DELIVERING, "there is no room in the outbox", Clock().now() + 60)
+        job = journal.transition(job, State.DELIVERING, "copied", result=Result("jpeg", 1, 1, 1, "0" * 64))
+        journal.postpone_jobs("scans", State.DELIVERING, "there is no room in the outbox", Clock().now() + 60)
     with publish_daemon_report(harness):
         told = why_command.run_json(job.source)
     assert "its result is paid and kept, and goes to the outbox: there is no room in the outbox" in told["reason"]
@@ -250,9 +250,9 @@ async def test_a_job_that_ended_badly_tells_what_retry_would_do_and_cost(
         asked_for = hold_job(journal, queue_job(harness, journal, "task.jpg", seed=1), task="t1")
         copy = queue_job(harness, journal, "copy.jpg")
         text = "the same picture as job 1, which is held; it goes on with that one"
-        journal.move(copy, State.HELD, text, problem=Problem(ErrorCode.DUPLICATE_OF_HELD, text))
+        journal.transition(copy, State.HELD, text, problem=Problem(ErrorCode.DUPLICATE_OF_HELD, text))
         bad = queue_job(harness, journal, "bad.jpg", seed=2)
-        bad = journal.move(bad, State.REJECTED, "bad", problem=Problem(ErrorCode.CORRUPT, "bad.jpg is corrupt"))
+        bad = journal.transition(bad, State.REJECTED, "bad", problem=Problem(ErrorCode.CORRUPT, "bad.jpg is corrupt"))
         spooled = hold_job(journal, queue_job(harness, journal, "spooled.jpg", seed=3))
         journal.update(spooled, result=Result("jpeg", 1, 1, 1, "0" * 64))
     spool = harness.journal.with_name("journal.db.spool")
@@ -446,7 +446,7 @@ async def test_a_file_without_a_job_tells_its_price_and_when_it_is_taken(
         harness.top_level = {"budget": {"burst": {"images": 1, "per": "10m"}}}
         with open_journal(harness) as journal:
             sending = queue_job(harness, journal, "first.jpg", seed=4)
-            journal.move(sending, State.SUBMITTING, "sending", reserve=5, submitted_at=1.0)
+            journal.transition(sending, State.SUBMITTING, "sending", reserve=5, submitted_at=1.0)
         assert "approve scans" in why_command.run_json(path)["advice"]
     harness.top_level = {}
     assert "it was being sent when the daemon ended" in why_command.run_json(sending.source)["reason"]
@@ -463,7 +463,7 @@ async def test_a_file_without_a_job_tells_its_price_and_when_it_is_taken(
 async def test_an_inbox_on_a_mount_that_is_away_is_said_to_be(harness: Harness, why_command: WhyCommand) -> None:
     path = harness.drop_file("a.jpg")
     with open_journal(harness) as journal:
-        journal.remember_folder(harness.inbox, Mount("/gone", "nfs4"))
+        journal.save_folder(harness.inbox, Mount("/gone", "nfs4"))
         job = queue_job(harness, journal, "b.jpg", seed=1)
     told = why_command.run_json(path)
     assert "is away: it lies on the" in told["reason"]

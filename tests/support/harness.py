@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 from PIL import Image
 
-from picwish_watchd.config.loader import load
+from picwish_watchd.config.loader import load_config
 from picwish_watchd.config.model import Config
 from picwish_watchd.daemon.daemon import Daemon
 from picwish_watchd.job import Job, State
@@ -74,7 +74,7 @@ class Harness:
         return file
 
     def load_config(self) -> Config:
-        return load(self.write_config(), {})
+        return load_config(self.write_config(), {})
 
     def drop_file(
         self, name: str, data: bytes | None = None, *, kind: str = "jpeg", seed: int = 0, inbox: str = "inbox"
@@ -120,7 +120,7 @@ class Harness:
             return ""
         reader = JournalReader.open(self.journal)
         try:
-            return reader.report() or ""
+            return reader.daemon_report() or ""
         finally:
             reader.close()
 
@@ -139,7 +139,7 @@ class Harness:
             return
         reader = JournalReader.open(self.journal)
         try:
-            reader.verify()
+            reader.check_integrity()
             jobs = reader.jobs()
         finally:
             reader.close()

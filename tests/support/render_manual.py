@@ -7,7 +7,7 @@ from argparse_manpage.manpage import Manpage  # type: ignore[import-untyped]
 
 import picwish_watchd.cli
 from picwish_watchd import __version__
-from picwish_watchd.cli.arguments import parser
+from picwish_watchd.cli.arguments import build_parser
 
 TEXTS = Path(picwish_watchd.cli.__file__).parent / "texts"
 SHELLS = ("bash", "zsh", "fish")
@@ -42,8 +42,8 @@ Configuration and key are read again; a faulty configuration changes nothing.
 
 def render_texts() -> dict[str, str]:
     """The texts by their file names, from the command line's definition."""
-    page = str(Manpage(parser(), _data=dict(_MANPAGE_DATA))).replace(".SH COMMENTS", ".SH EXIT STATUS")
-    completions = {f"completion.{shell}": shtab.complete(parser(), shell) for shell in SHELLS}
+    page = str(Manpage(build_parser(), _data=dict(_MANPAGE_DATA))).replace(".SH COMMENTS", ".SH EXIT STATUS")
+    completions = {f"completion.{shell}": shtab.complete(build_parser(), shell) for shell in SHELLS}
     return {"picwish-watchd.1": page.rstrip() + _EXTRA_SECTIONS, **completions}
 
 

@@ -38,10 +38,10 @@ class TaskTracking:
         new = NewJob(rule, Path("/in") / name, Path(name), Stamp(1, 1, 1), sha256=f"{rule} {name}", format="jpeg")
         outcome = await create_task(self._context.client, self._house.root, witness=CreateHooks(), image=data)
         assert isinstance(outcome, Accepted)
-        job = journal.get(journal.add([new])[0])
+        job = journal.get(journal.add_jobs([new])[0])
         assert job is not None
-        job = journal.move(job, State.SUBMITTING, "intent", reserve=5, submitted_at=self.clock.now())
-        return journal.move(job, State.PENDING, "taken", task_id=outcome.task_id)
+        job = journal.transition(job, State.SUBMITTING, "intent", reserve=5, submitted_at=self.clock.now())
+        return journal.transition(job, State.PENDING, "taken", task_id=outcome.task_id)
 
     async def query_next(self) -> bool:
         """One query and what follows from it, if a task is due."""
@@ -73,7 +73,7 @@ async def track_tasks(harness: Harness) -> AsyncIterator[TaskTracking]:
     spool = Spool(spool_folder(config.journal))
     spool.ensure_folder()
     for rule in config.rules:
-        journal.remember_rule(rule.name, rule.to_json())
+        journal.save_rule_settings(rule.name, rule.to_json())
     async with PicwishClient(base_url=config.api.base_url, key=KEY, timeout=5) as client:
         context = StepContext(config=config, journal=journal, spool=spool, clock=clock, client=client)
         found = TaskTracking(harness, context, clock)

@@ -2,7 +2,7 @@
 
 import argparse
 
-from picwish_watchd.cli.loading import configuration
+from picwish_watchd.cli.loading import resolve_config
 from picwish_watchd.clock import Clock
 from picwish_watchd.errors import UsageError
 from picwish_watchd.journal.writer import Journal
@@ -12,13 +12,13 @@ from picwish_watchd.wording import pluralize
 
 def run(args: argparse.Namespace) -> int:
     """Releases what was found so far; later floods are held anew."""
-    config = configuration(args)
+    config = resolve_config(args)
     rule = next((rule for rule in config.rules if rule.name == args.rule), None)
     if rule is None:
         names = ", ".join(rule.name for rule in config.rules)
         raise UsageError(f"there is no rule {args.rule!r} in {config.path}", hint=f"there are {names}")
     folders = list(rule.folders().values())
-    journal = Journal.open_beside(config.journal, Clock())
+    journal = Journal.open_existing(config.journal, Clock())
     try:
         images = journal.approve(rule.name, folders)
     finally:

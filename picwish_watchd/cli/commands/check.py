@@ -8,131 +8,131 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from picwish_watchd.cli.loading import configuration, missing
-from picwish_watchd.config.api_key import read_key
+from picwish_watchd.cli.loading import is_missing, resolve_config
+from picwish_watchd.config.api_key import read_api_key
 from picwish_watchd.config.model import Config
 from picwish_watchd.config.notifiers import Command, Notifier, Webhook
 from picwish_watchd.config.schema import OnFailure, OnSuccess, Rule
 from picwish_watchd.errors import ConfigError, JournalError
 from picwish_watchd.fs import hang_guard
 from picwish_watchd.fs.mounts import mount_of
-from picwish_watchd.journal.integrity import refuse_gone, refuse_network
+from picwish_watchd.journal.integrity import check_local_filesystem, check_not_deleted
 from picwish_watchd.journal.locks import DaemonLock
 from picwish_watchd.journal.reader import JournalReader
 from picwish_watchd.wording import pluralize, printable_path
 
 
 @dataclass(frozen=True, slots=True)
-class _Finding:
+class _CheckResult:
     """One thing that was looked at. ``code`` is 0 where it is well, else the exit code that it asks for."""
 
     code: int
-    what: str
+    message: str
     hint: str | None = None
 
 
 def run(args: argparse.Namespace) -> int:
     """Prints a line for each thing looked at; the gravest decides the exit code: 78, 74, 1 or 0."""
-    config = configuration(args)
-    findings = [_Finding(0, f"configuration {config.path}: {pluralize(len(config.rules), 'rule')}")]
-    findings += [_Finding(0, f"warning: {warning}") for warning in config.warnings]
-    findings.append(_key(config))
-    findings += _http(config)
-    findings += _journal(config)
+    config = resolve_config(args)
+    findings = [_CheckResult(0, f"configuration {config.path}: {pluralize(len(config.rules), 'rule')}")]
+    findings += [_CheckResult(0, f"warning: {warning}") for warning in config.warnings]
+    findings.append(_check_key(config))
+    findings += _check_http(config)
+    findings += _check_journal(config)
     for rule in config.rules:
-        findings.append(_answer(f"inbox of {rule.name}", rule.inbox, partial(_inbox, rule)))
-        findings.append(_answered(f"outbox of {rule.name}", rule.outbox, config.min_free))
+        findings.append(_check_with_timeout(f"inbox of {rule.name}", rule.inbox, partial(_check_inbox, rule)))
+        findings.append(_check_target_with_timeout(f"outbox of {rule.name}", rule.outbox, config.min_free))
         findings += [
-            _answered(f"{name} of {rule.name}", folder, 0)
+            _check_target_with_timeout(f"{name} of {rule.name}", folder, 0)
             for name, folder in (("archive", rule.archive), ("failed", rule.failed))
             if folder is not None
         ]
-    findings += [_notifier(number, notifier) for number, notifier in enumerate(config.notify, 1)]
+    findings += [_check_notifier(number, notifier) for number, notifier in enumerate(config.notify, 1)]
     for finding in findings:
-        print(f"{'FAIL' if finding.code else 'ok  '}  {printable_path(finding.what)}")
+        print(f"{'FAIL' if finding.code else 'ok  '}  {printable_path(finding.message)}")
         if finding.code and finding.hint:
             print(f"      {printable_path(finding.hint)}")
     return max(finding.code for finding in findings)
 
 
-def _key(config: Config) -> _Finding:
+def _check_key(config: Config) -> _CheckResult:
     try:
-        read_key(config, os.environ)
+        read_api_key(config, os.environ)
     except ConfigError as error:
-        return _Finding(error.exit_code, f"API key: {error.message}", error.hint)
-    return _Finding(0, "API key: there is one (PicWish was not asked whether it is good)")
+        return _CheckResult(error.exit_code, f"API key: {error.message}", error.hint)
+    return _CheckResult(0, "API key: there is one (PicWish was not asked whether it is good)")
 
 
-def _http(config: Config) -> Iterator[_Finding]:
+def _check_http(config: Config) -> Iterator[_CheckResult]:
     http = config.http
     if http is None:
         return
-    if http.token is not None:
+    if http.token_secret is not None:
         try:
-            http.token.word()
-            yield _Finding(0, f"token of http: there is one in {http.token_file}")
+            http.token_secret.read_secret()
+            yield _CheckResult(0, f"token of http: there is one in {http.token_file}")
         except ConfigError as error:
-            yield _Finding(error.exit_code, f"token of http: {error.message}", error.hint)
+            yield _CheckResult(error.exit_code, f"token of http: {error.message}", error.hint)
     # else it has the address
-    if DaemonLock(config.journal).owner() is None:
+    if DaemonLock(config.journal).owner_pid() is None:
         from picwish_watchd.metrics.http_server import try_address
 
         try:
             try_address(http.listen)
-            yield _Finding(0, f"address of http: {http.listen} can be listened on")
+            yield _CheckResult(0, f"address of http: {http.listen} can be listened on")
         except ConfigError as error:
-            yield _Finding(1, error.message, error.hint)
+            yield _CheckResult(1, error.message, error.hint)
 
 
-def _notifier(number: int, notifier: Notifier) -> _Finding:
+def _check_notifier(number: int, notifier: Notifier) -> _CheckResult:
     """What can be said without sending anything."""
     what = f"notifier {number}, {notifier.label}"
     if isinstance(notifier, Command) and shutil.which(notifier.run[0]) is None:
         hint = "correct its path, or chmod +x it"
-        return _Finding(1, f"{what}: {notifier.run[0]} is no program that can be run", hint)
+        return _CheckResult(1, f"{what}: {notifier.run[0]} is no program that can be run", hint)
     try:
-        for file in notifier.private:
+        for file in notifier.secret_files:
             file.read()
         if isinstance(notifier, Webhook):
             notifier.read_url()
     except ConfigError as error:
-        return _Finding(1, f"{what}: {error.message}", error.hint)
-    return _Finding(0, f"{what}: `picwish-watchd notify test --to {number}` sends a test")
+        return _CheckResult(1, f"{what}: {error.message}", error.hint)
+    return _CheckResult(0, f"{what}: `picwish-watchd notify test --to {number}` sends a test")
 
 
-def _journal(config: Config) -> Iterator[_Finding]:
+def _check_journal(config: Config) -> Iterator[_CheckResult]:
     path = config.journal
     try:
-        refuse_network(path)
-        if not missing(path):
+        check_local_filesystem(path)
+        if not is_missing(path):
             reader = JournalReader.open(path)
-            reader.verify()
+            reader.check_integrity()
             reader.close()
-            pid = DaemonLock(path).owner()
+            pid = DaemonLock(path).owner_pid()
             running = f", used by the daemon with pid {pid}" if pid is not None else ""
-            yield _Finding(0, f"journal {path}: sound{running}")
+            yield _CheckResult(0, f"journal {path}: sound{running}")
         else:
-            refuse_gone(path)
-            yield _Finding(0, f"journal {path}: none yet; the first `run` makes it")
+            check_not_deleted(path)
+            yield _CheckResult(0, f"journal {path}: none yet; the first `run` makes it")
     except JournalError as error:
-        yield _Finding(error.exit_code, f"journal: {error.message}", error.hint)
-    yield _target("folder of the journal", path.parent, config.min_free)
+        yield _CheckResult(error.exit_code, f"journal: {error.message}", error.hint)
+    yield _check_target("folder of the journal", path.parent, config.min_free)
 
 
-def _answered(what: str, path: Path, least: int) -> _Finding:
-    return _answer(what, path, partial(_target, what, path, least))
+def _check_target_with_timeout(what: str, path: Path, least: int) -> _CheckResult:
+    return _check_with_timeout(what, path, partial(_check_target, what, path, least))
 
 
-def _answer(what: str, path: Path, look: Callable[[], _Finding]) -> _Finding:
+def _check_with_timeout(what: str, path: Path, look: Callable[[], _CheckResult]) -> _CheckResult:
     """What is found there; a mount that hangs would keep us waiting as long as it likes, and one may be broken."""
 
-    def ask() -> _Finding:
+    def ask() -> _CheckResult:
         try:
             return look()
         except OSError as error:
-            return _Finding(1, f"{what}: {path}: {error.strerror or error}", "look after the mount that it lies on")
+            return _CheckResult(1, f"{what}: {path}: {error.strerror or error}", "look after the mount that it lies on")
 
-    silent = _Finding(
+    silent = _CheckResult(
         1,
         f"{what}: {path}: no answer within {hang_guard.HANG_TIMEOUT:g} s",
         "look after the server that it is mounted from",
@@ -140,36 +140,36 @@ def _answer(what: str, path: Path, look: Callable[[], _Finding]) -> _Finding:
     return hang_guard.call_with_timeout(ask) or silent
 
 
-def _inbox(rule: Rule) -> _Finding:
+def _check_inbox(rule: Rule) -> _CheckResult:
     path = rule.inbox
     moves = rule.on_success is not OnSuccess.KEEP or rule.on_failure is not OnFailure.KEEP
     try:
         os.scandir(path).close()
     except OSError as error:
-        return _Finding(
+        return _CheckResult(
             1, f"inbox of {rule.name}: {path}: {error.strerror}", "make the folder, or mount what it lies on"
         )
     if moves and not os.access(path, os.W_OK | os.X_OK):
         what = f"inbox of {rule.name}: {path}: not writable for this user, and originals are to be moved or deleted"
-        return _Finding(1, what, f"give this user the right to write to {path}")
+        return _CheckResult(1, what, f"give this user the right to write to {path}")
     mount = mount_of(path)
     kind = f" on {mount.kind}" if mount is not None else ""
     walked = "; walked only, for the kernel does not see what others do there" if mount and mount.is_network else ""
-    return _Finding(0, f"inbox of {rule.name}: {path}{kind}{walked}")
+    return _CheckResult(0, f"inbox of {rule.name}: {path}{kind}{walked}")
 
 
-def _target(what: str, path: Path, least: int) -> _Finding:
+def _check_target(what: str, path: Path, least: int) -> _CheckResult:
     """A folder that is written to: it is there, or can be made because its parent is."""
     there = path if os.path.exists(path) else path.parent
     if not os.path.isdir(there):
-        return _Finding(1, f"{what}: {path}: {there} is no folder", "make it, or mount what it lies on")
+        return _CheckResult(1, f"{what}: {path}: {there} is no folder", "make it, or mount what it lies on")
     if not os.access(there, os.W_OK | os.X_OK):
-        return _Finding(
+        return _CheckResult(
             1, f"{what}: {path}: not writable for this user", f"give this user the right to write to {there}"
         )
     free = shutil.disk_usage(there).free
     if free < least:
         found = f"{what}: {path}: only {free // 2**20} MiB free"
-        return _Finding(1, found, f"make room there; min_free is {least // 2**20} MiB")
+        return _CheckResult(1, found, f"make room there; min_free is {least // 2**20} MiB")
     made = "" if there == path else "; it will be made"
-    return _Finding(0, f"{what}: {path}, {free / 2**30:.1f} GiB free{made}")
+    return _CheckResult(0, f"{what}: {path}, {free / 2**30:.1f} GiB free{made}")

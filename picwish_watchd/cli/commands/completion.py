@@ -3,10 +3,10 @@
 import argparse
 import sys
 
-from picwish_watchd.cli.commands.manual import text
+from picwish_watchd.cli.commands.manual import read_shipped_text
 
 
 def run(args: argparse.Namespace) -> int:
     """Prints it, as the shell takes it."""
-    sys.stdout.write(text(f"completion.{args.shell}"))
+    sys.stdout.write(read_shipped_text(f"completion.{args.shell}"))
     return 0

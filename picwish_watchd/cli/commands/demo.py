@@ -7,15 +7,15 @@ import tempfile
 from pathlib import Path
 
 from picwish_watchd import log
-from picwish_watchd.cli.progress import Progress, cancelled
+from picwish_watchd.cli.progress import ProgressReporter, cancel_and_wait
 from picwish_watchd.cli.table import print_table
-from picwish_watchd.config.loader import load
+from picwish_watchd.config.loader import load_config
 from picwish_watchd.daemon.daemon import Daemon
 from picwish_watchd.job import Job
 from picwish_watchd.simulator import Settings, Simulator
 from picwish_watchd.simulator.samples import draw_samples
 
-_CONFIG = """\
+_DEMO_CONFIG = """\
 # The configuration of the demo. With a PicWish key and another base_url it would spend real credits.
 api:
   base_url: {url}
@@ -40,27 +40,27 @@ def run(_args: argparse.Namespace) -> int:
         file=sys.stderr,
         flush=True,
     )
-    return asyncio.run(_round_trip(folder))
+    return asyncio.run(_run_round_trip(folder))
 
 
-async def _round_trip(folder: Path) -> int:
+async def _run_round_trip(folder: Path) -> int:
     async with Simulator(Settings(processing=(1.2, 0.3))) as simulator:
         file = folder / "picwish-watchd.yaml"
-        file.write_text(_CONFIG.format(url=simulator.url))
-        config = load(file, {})
-        progress = Progress(sys.stderr)
+        file.write_text(_DEMO_CONFIG.format(url=simulator.url))
+        config = load_config(file, {})
+        progress = ProgressReporter(sys.stderr)
         log.setup("warning", "auto", progress.stream)
         daemon = Daemon(config, "demo-key")
         following = asyncio.create_task(progress.follow(daemon))
         try:
             code = await daemon.run(once=True)
         finally:
-            await cancelled(following)
-    _show(daemon.finished, folder)
+            await cancel_and_wait(following)
+    _print_results(daemon.finished, folder)
     return code
 
 
-def _show(jobs: list[Job], folder: Path) -> None:
+def _print_results(jobs: list[Job], folder: Path) -> None:
     rows = []
     for job in jobs:
         assert job.result is not None

@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 
-from picwish_watchd.cli.loading import journal_alone
+from picwish_watchd.cli.loading import open_journal_view
 from picwish_watchd.errors import UsageError
 from picwish_watchd.job_json import job_to_dict
 from picwish_watchd.journal.reader import JournalReader
@@ -18,11 +18,11 @@ from picwish_watchd.wording import iso_utc, printable_path
 Row = dict[str, object]
 
 #: A cell that begins like this is a formula to spreadsheets (owasp.org/www-community/attacks/CSV_Injection).
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_FORMULA_PREFIXES = ("=", "+", "-", "@", "\t", "\r")
 #: Or behind a semicolon, at which spreadsheets split where the comma is the decimal mark, whatever is in quotes.
-_FORMULA_BEHIND = re.compile(r';(?=["\s]*[-=+@])')
+_FORMULA_AFTER_SEMICOLON = re.compile(r';(?=["\s]*[-=+@])')
 #: What `jobs --json` nests is a column for each part in CSV; PicWish's answer stays out of it.
-_NESTED = {
+_NESTED_COLUMNS = {
     "sent": ("format", "width", "height", "size"),
     "error": ("code", "message"),
     "result": ("format", "width", "height", "size", "sha256"),
@@ -31,15 +31,15 @@ _NESTED = {
 
 def run(args: argparse.Namespace) -> int:
     """Writes them, oldest first."""
-    since, until = _day(args.since), _day(args.until)
+    since, until = _parse_day(args.since), _parse_day(args.until)
     if since is not None and until is not None and until < since:
         raise UsageError(
             f"--until {args.until} lies before --since {args.since}", hint="both days are included; swap them"
         )
-    reader = journal_alone(args, JournalReader)
+    reader = open_journal_view(args, JournalReader)
     begin = 0.0 if since is None else time.mktime(since)
     end = float("inf") if until is None else time.mktime(_day_after(until))
-    rows = (_spending if args.what == "spend" else _jobs)(reader, args.rule, begin, end)
+    rows = (_iter_spending_rows if args.what == "spend" else _iter_job_rows)(reader, args.rule, begin, end)
     if args.json:
         for row in rows:
             print(json.dumps(row))
@@ -48,14 +48,14 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _jobs(reader: JournalReader, rule: str | None, begin: float, end: float) -> Iterator[Row]:
-    for job in reader.all_jobs(rule):
+def _iter_job_rows(reader: JournalReader, rule: str | None, begin: float, end: float) -> Iterator[Row]:
+    for job in reader.iter_jobs(rule):
         if begin <= job.created_at < end:
             yield job_to_dict(job)
 
 
-def _spending(reader: JournalReader, rule: str | None, begin: float, end: float) -> Iterator[Row]:
-    for one in reader.spending():
+def _iter_spending_rows(reader: JournalReader, rule: str | None, begin: float, end: float) -> Iterator[Row]:
+    for one in reader.iter_spending():
         if begin <= one.at < end and rule in (None, one.rule):
             yield {
                 "at": iso_utc(one.at),
@@ -115,20 +115,20 @@ def _write_csv(rows: Iterator[Row], columns: tuple[str, ...]) -> None:
     writer = csv.writer(sys.stdout)
     writer.writerow(columns)
     for row in rows:
-        flat = _flat(row)
-        writer.writerow([_cell(flat[column]) for column in columns])
+        flat = _flatten_row(row)
+        writer.writerow([_sanitize_cell(flat[column]) for column in columns])
 
 
-def _flat(row: Row) -> Row:
+def _flatten_row(row: Row) -> Row:
     flat = dict(row)
-    for name, parts in _NESTED.items():
+    for name, parts in _NESTED_COLUMNS.items():
         whole = flat.pop(name, None)
         for part in parts:
             flat[f"{name}_{part}"] = whole[part] if isinstance(whole, Mapping) else None
     return flat
 
 
-def _cell(value: object) -> object:
+def _sanitize_cell(value: object) -> object:
     """Text as a spreadsheet may have it: nothing in it is run, and a name's odd characters are escaped as in `jobs`.
 
     An apostrophe is put before what would be a formula; JSON has the text as it is.
@@ -138,11 +138,11 @@ def _cell(value: object) -> object:
     # a million rows: escaping looks at every character
     text = value if value.isprintable() else printable_path(value)
     if ";" in text:
-        text = _FORMULA_BEHIND.sub(";'", text)
-    return f"'{text}" if text.startswith(_FORMULA) else text
+        text = _FORMULA_AFTER_SEMICOLON.sub(";'", text)
+    return f"'{text}" if text.startswith(_FORMULA_PREFIXES) else text
 
 
-def _day(text: str | None) -> time.struct_time | None:
+def _parse_day(text: str | None) -> time.struct_time | None:
     """The local midnight with which a day begins, as `time.mktime` takes it."""
     if text is None:
         return None

@@ -3,7 +3,7 @@
 import argparse
 import json
 
-from picwish_watchd.cli.loading import journal_alone
+from picwish_watchd.cli.loading import open_journal_view
 from picwish_watchd.cli.table import print_table
 from picwish_watchd.job import State
 from picwish_watchd.job_json import job_to_dict
@@ -13,7 +13,7 @@ from picwish_watchd.wording import iso_utc
 
 def run(args: argparse.Namespace) -> int:
     """Lists them."""
-    reader = journal_alone(args, JournalReader)
+    reader = open_journal_view(args, JournalReader)
     jobs = reader.jobs(states=[State(args.state)] if args.state else [], rule=args.rule)
     if args.json:
         for job in jobs:

@@ -6,7 +6,7 @@ import os
 import sys
 
 from picwish_watchd import log
-from picwish_watchd.cli.loading import configuration
+from picwish_watchd.cli.loading import resolve_config
 from picwish_watchd.clock import Clock
 from picwish_watchd.config.notifiers import Notifier
 from picwish_watchd.errors import UsageError, WatchdError
@@ -18,7 +18,7 @@ from picwish_watchd.wording import printable_path
 
 def run(args: argparse.Namespace) -> int:
     """Sends a test through each, or the one that is named; a line for each, and 1 if one did not go."""
-    config = configuration(args)
+    config = resolve_config(args)
     # what libraries log would stand between the lines
     log.setup("error", "console", sys.stderr)
     if not config.notify:
@@ -31,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"there is no notifier {args.to}", hint=f"they are counted from 1 to {len(config.notify)}")
     chosen = {n: each for n, each in enumerate(config.notify, 1) if args.to in (None, n)}
     lanes = KeyedExecutor()
-    outcomes = asyncio.run(_try(lanes, chosen))
+    outcomes = asyncio.run(_send_tests(lanes, chosen))
     for number, outcome in outcomes.items():
         label = printable_path(chosen[number].label)
         print(f"sent  {number} {label}" if isinstance(outcome, Sent) else f"FAIL  {number} {label}: {outcome.reason}")
@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     return code
 
 
-async def _try(lanes: KeyedExecutor, chosen: dict[int, Notifier]) -> dict[int, Outcome]:
+async def _send_tests(lanes: KeyedExecutor, chosen: dict[int, Notifier]) -> dict[int, Outcome]:
     now = Clock().now()
     tries = [attempt(lanes, notifier, trial(now, number)) for number, notifier in chosen.items()]
     return dict(zip(chosen, await asyncio.gather(*tries), strict=True))

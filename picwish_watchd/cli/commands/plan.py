@@ -4,7 +4,7 @@ import argparse
 import json
 import sys
 
-from picwish_watchd.cli.loading import journal
+from picwish_watchd.cli.loading import open_config_and_journal
 from picwish_watchd.cli.table import print_table
 from picwish_watchd.clock import Clock
 from picwish_watchd.config.model import Config
@@ -12,19 +12,19 @@ from picwish_watchd.config.schema import Charging
 from picwish_watchd.reporting.plan import Ahead, Means, means, plan
 from picwish_watchd.wording import pluralize, printable_path
 
-_SHOWN = ("rule", "images", "copies", "rejected", "credits")
-_MORE = ("not_whole", "unreadable", "held", "skipped", "flood", "under_way", "away")
+_MAIN_COLUMNS = ("rule", "images", "copies", "rejected", "credits")
+_EXTRA_COLUMNS = ("not_whole", "unreadable", "held", "skipped", "flood", "under_way", "away")
 
 
 def run(args: argparse.Namespace) -> int:
     """Tells it; 1 if an inbox could not be looked at. Submits nothing, and writes nothing down."""
-    config, reader = journal(args)
+    config, reader = open_config_and_journal(args)
     now = Clock().now()
     rules = plan(config, reader, now)
     found = means(config, reader, rules, now)
     images, credits = sum(rule.images for rule in rules), sum(rule.credits for rule in rules)
     if args.json:
-        rows = [{key: getattr(rule, key) for key in (*_SHOWN, *_MORE)} for rule in rules]
+        rows = [{key: getattr(rule, key) for key in (*_MAIN_COLUMNS, *_EXTRA_COLUMNS)} for rule in rules]
         facts = {
             "left_today": found.left_today,
             "left_this_month": found.left_this_month,
@@ -33,8 +33,10 @@ def run(args: argparse.Namespace) -> int:
         }
         print(json.dumps({"rules": rows, "images": images, "credits": credits, **facts}))
     else:
-        _tell(rules)
-        print(f"\n{pluralize(images, 'image')} would cost {pluralize(credits, 'credit')}{_limits(config, found)}")
+        _print_plan(rules)
+        print(
+            f"\n{pluralize(images, 'image')} would cost {pluralize(credits, 'credit')}{_describe_budget(config, found)}"
+        )
         for rule in rules:
             if rule.flood:
                 approve = f"`picwish-watchd approve {rule.rule}`"
@@ -49,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
     return 1 if any(rule.away is not None for rule in rules) else 0
 
 
-def _limits(config: Config, found: Means) -> str:
+def _describe_budget(config: Config, found: Means) -> str:
     """What the budget leaves, and what would wait for how long."""
     limits = (
         (found.left_today, config.budget.per_day, "today"),
@@ -72,16 +74,16 @@ def _limits(config: Config, found: Means) -> str:
     return f"; the budget leaves {left}: {pluralize(found.waiting, 'image')} would wait, the last {until}"
 
 
-def _tell(rules: list[Ahead]) -> None:
+def _print_plan(rules: list[Ahead]) -> None:
     headings = ("RULE", "IMAGES", "COPIES", "REJECTED", "NOT WHOLE", "CREDITS", "BESIDES")
     rows = [
-        (rule.rule, rule.images, rule.copies, rule.rejected, rule.not_whole, rule.credits, _besides(rule))
+        (rule.rule, rule.images, rule.copies, rule.rejected, rule.not_whole, rule.credits, _describe_extras(rule))
         for rule in rules
     ]
     print_table(headings, rows, right=headings[1:6])
 
 
-def _besides(rule: Ahead) -> str:
+def _describe_extras(rule: Ahead) -> str:
     facts = (
         (rule.under_way, "submitted"),
         (rule.held, "held"),

@@ -3,7 +3,7 @@
 import argparse
 from collections import Counter
 
-from picwish_watchd.cli.loading import configuration
+from picwish_watchd.cli.loading import resolve_config
 from picwish_watchd.clock import Clock
 from picwish_watchd.errors import UsageError, WatchdError
 from picwish_watchd.job import Job, State
@@ -13,7 +13,7 @@ from picwish_watchd.pipeline.retry import RetryAction, RetryResult, retry_jobs
 from picwish_watchd.pricing import PRICES
 from picwish_watchd.wording import pluralize
 
-_WORDS = {
+_ACTION_TEXTS = {
     RetryAction.DELIVER: "delivered from the spool, at no cost",
     RetryAction.QUERY: "asked for at PicWish first, and paid again only if gone",
     RetryAction.SUBMIT: "submitted again",
@@ -28,15 +28,15 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("name jobs by their ID, or all of one --state", hint="picwish-watchd retry 12 13")
     if args.rule and not args.state:
         raise UsageError("--rule goes with --state", hint="picwish-watchd retry --state held --rule scans")
-    config = configuration(args)
-    journal = Journal.open_beside(config.journal, Clock())
+    config = resolve_config(args)
+    journal = Journal.open_existing(config.journal, Clock())
     try:
-        jobs = _chosen(journal, args)
+        jobs = _select_jobs(journal, args)
         prices = {rule.name: PRICES[rule.type] for rule in config.rules}
         retried = retry_jobs(journal, Spool(spool_folder(config.journal)), jobs, prices)
     finally:
         journal.close()
-    _tell(retried)
+    _print_results(retried)
     left = sorted({job.id for job in jobs} - {one.job.id for one in retried})
     if args.id and left:
         raise WatchdError(
@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _chosen(journal: Journal, args: argparse.Namespace) -> list[Job]:
+def _select_jobs(journal: Journal, args: argparse.Namespace) -> list[Job]:
     if args.state:
         return journal.jobs(states=[State(args.state)], rule=args.rule, oldest_first=True)
     found = {number: journal.get(number) for number in dict.fromkeys(args.id)}
@@ -58,9 +58,9 @@ def _chosen(journal: Journal, args: argparse.Namespace) -> list[Job]:
     return [job for job in found.values() if job is not None]
 
 
-def _tell(retried: list[RetryResult]) -> None:
+def _print_results(retried: list[RetryResult]) -> None:
     for way, number in Counter(one.action for one in retried).items():
-        print(f"{number} {_WORDS[way]}")
+        print(f"{number} {_ACTION_TEXTS[way]}")
     credits = sum(one.credits for one in retried)
     jobs = f"{pluralize(len(retried), 'job')} {'goes' if len(retried) == 1 else 'go'} on"
     print(f"{jobs}, for {pluralize(credits, 'credit')} at most")

@@ -9,30 +9,30 @@ import sys
 import structlog
 
 from picwish_watchd import log
-from picwish_watchd.cli.loading import configuration_and_key
-from picwish_watchd.cli.progress import Progress, cancelled
+from picwish_watchd.cli.loading import resolve_config_and_key
+from picwish_watchd.cli.progress import ProgressReporter, cancel_and_wait
 from picwish_watchd.config.model import Config
 from picwish_watchd.daemon.daemon import Daemon
 
 
 def run(args: argparse.Namespace) -> int:
     """Runs until stopped, or with ``--once`` until all is done; answers the exit code."""
-    config, key = configuration_and_key(args)
-    progress = Progress(sys.stderr) if args.once else None
+    config, key = resolve_config_and_key(args)
+    progress = ProgressReporter(sys.stderr) if args.once else None
     stream = sys.stderr if progress is None else progress.stream
     log.setup(config.log.level, config.log.format, stream)
     for warning in config.warnings:
         structlog.get_logger().warning("config.warning", reason=warning)
 
     def reload() -> tuple[Config, str]:
-        fresh, fresh_key = configuration_and_key(args)
+        fresh, fresh_key = resolve_config_and_key(args)
         log.setup(fresh.log.level, fresh.log.format, stream)
         return fresh, fresh_key
 
     daemon = Daemon(config, key, reload=reload)
     # what was imported stays: no need to look through it again and again
     gc.freeze()
-    code = _ended(daemon, progress)
+    code = _run_to_end(daemon, progress)
     if daemon.hanging:
         # a thread waits for a dead mount in the kernel, and the interpreter would wait for it
         log.drain()
@@ -41,13 +41,13 @@ def run(args: argparse.Namespace) -> int:
     return code
 
 
-def _ended(daemon: Daemon, progress: Progress | None) -> int:
+def _run_to_end(daemon: Daemon, progress: ProgressReporter | None) -> int:
     """Runs it to its end; its exit code."""
     code: int | None = None
 
     async def serve() -> None:
         nonlocal code
-        code = await _serve(daemon, progress)
+        code = await _run_daemon(daemon, progress)
 
     try:
         asyncio.run(serve())
@@ -59,11 +59,11 @@ def _ended(daemon: Daemon, progress: Progress | None) -> int:
     return code
 
 
-async def _serve(daemon: Daemon, progress: Progress | None) -> int:
+async def _run_daemon(daemon: Daemon, progress: ProgressReporter | None) -> int:
     if progress is None:
         return await daemon.run()
     following = asyncio.create_task(progress.follow(daemon))
     try:
         return await daemon.run(once=True)
     finally:
-        await cancelled(following)
+        await cancel_and_wait(following)

@@ -11,52 +11,57 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-from picwish_watchd.cli.loading import configuration
-from picwish_watchd.cli.systemd_unit import Unit, is_ours, signed, unit_for
+from picwish_watchd.cli.loading import resolve_config
+from picwish_watchd.cli.systemd_unit import SystemdUnit, build_unit, is_own_unit, sign_unit
 from picwish_watchd.config.model import Config
 from picwish_watchd.config.notifiers import Command
 from picwish_watchd.errors import UsageError
 from picwish_watchd.fs.hang_guard import call_with_timeout
 from picwish_watchd.wording import printable_path
 
-_UNITS = Path("/etc/systemd/system")
+_UNIT_FOLDER = Path("/etc/systemd/system")
 # systemd takes 255 in all
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}", re.ASCII)
+_SERVICE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}", re.ASCII)
 # What useradd(8) accepts.
-_ACCOUNT = re.compile(r"[a-z_][a-z0-9_-]*", re.ASCII)
+_ACCOUNT_NAME = re.compile(r"[a-z_][a-z0-9_-]*", re.ASCII)
 
 
 def run(args: argparse.Namespace) -> int:
     """Does what ``args.action`` says; with ``--dry-run`` only tells it."""
     args.name = args.name.removesuffix(".service")
-    if not _NAME.fullmatch(args.name):
+    if not _SERVICE_NAME.fullmatch(args.name):
         hint = "use letters, digits, '_', '.' and '-', at most 200, none of the last two in front"
         raise UsageError(f"{args.name!a} is no name of a service", hint=hint)
     if args.action == "uninstall":
         return _uninstall(args)
-    config = configuration(args)
-    unit = _unit(args, config)
+    config = resolve_config(args)
+    unit = _unit_from_args(args, config)
     if args.action == "show":
-        print(signed(unit), end="")
+        print(sign_unit(unit), end="")
         return 0
     return _install(args, config, unit)
 
 
-def _unit(args: argparse.Namespace, config: Config) -> Unit:
+def _unit_from_args(args: argparse.Namespace, config: Config) -> SystemdUnit:
     group = args.group or args.user
     for account in (args.user, group):
-        if not _ACCOUNT.fullmatch(account):
+        if not _ACCOUNT_NAME.fullmatch(account):
             raise UsageError(f"{account!a} is no name of a user or group", hint="the default is picwish")
-    seen = [Path(sys.prefix), Path(sys.base_prefix), *_programs(config), *(file.path for file in config.private())]
-    return unit_for(config, _program(), user=args.user, group=group, seen=seen)
+    seen = [
+        Path(sys.prefix),
+        Path(sys.base_prefix),
+        *_notifier_programs(config),
+        *(file.path for file in config.secret_files()),
+    ]
+    return build_unit(config, _own_program(), user=args.user, group=group, seen=seen)
 
 
-def _programs(config: Config) -> list[Path]:
+def _notifier_programs(config: Config) -> list[Path]:
     """What `notify:` runs, where it is named by its path."""
     return [Path(each.run[0]) for each in config.notify if isinstance(each, Command) and "/" in each.run[0]]
 
 
-def _program() -> list[Path | str]:
+def _own_program() -> list[Path | str]:
     """What runs this very installation: the script beside this interpreter, or the interpreter with the package."""
     script = Path(sys.executable).with_name("picwish-watchd")
     if os.access(script, os.X_OK):
@@ -64,15 +69,15 @@ def _program() -> list[Path | str]:
     return [Path(sys.executable), "-m", "picwish_watchd"]
 
 
-def _install(args: argparse.Namespace, config: Config, unit: Unit) -> int:
-    file = _file(args)
-    again = _refuse_foreign(file)
+def _install(args: argparse.Namespace, config: Config, unit: SystemdUnit) -> int:
+    file = _unit_file(args)
+    again = _has_own_unit(file)
     if args.dry_run:
         print(f"would write {printable_path(file)}:", file=sys.stderr)
-        print(signed(unit), end="")
+        print(sign_unit(unit), end="")
     else:
-        _refuse_elsewhere(args, "install")
-        _write(file, signed(unit))
+        _check_can_write(args, "install")
+        _write_unit(file, sign_unit(unit))
         print(f"wrote {printable_path(file)}")
     print(f"  runs    {printable_path(unit.program)} run --config {printable_path(unit.config)}", file=sys.stderr)
     print(f"  as      user {unit.user}, group {unit.group}", file=sys.stderr)
@@ -83,42 +88,42 @@ def _install(args: argparse.Namespace, config: Config, unit: Unit) -> int:
             f"  key     {printable_path(unit.key_file)}: systemd hands it over, so root alone needs to read it",
             file=sys.stderr,
         )
-    for note in _notes(config, unit):
+    for note in _collect_notes(config, unit):
         print(f"note: {printable_path(note)}", file=sys.stderr)
     print("next:", file=sys.stderr)
-    for line in _next(args, unit, again=again):
+    for line in _next_commands(args, unit, again=again):
         print(f"  {printable_path(line)}", file=sys.stderr)
     return 0
 
 
 def _uninstall(args: argparse.Namespace) -> int:
-    file = _file(args)
+    file = _unit_file(args)
     if not os.path.lexists(file):
         raise UsageError(f"there is no {file}", hint="name it with --name and --unit-dir")
-    _refuse_foreign(file)
+    _has_own_unit(file)
     if os.path.lexists(file.parent / "multi-user.target.wants" / file.name):
         raise UsageError(f"{args.name} is still enabled", hint=f"first: systemctl disable --now {args.name}")
     if args.dry_run:
         print(f"would remove {printable_path(file)}")
         return 0
-    _refuse_elsewhere(args, "uninstall")
+    _check_can_write(args, "uninstall")
     os.unlink(file)
     print(f"removed {printable_path(file)}; configuration, key, journal and folders stay")
     print(f"next:\n  systemctl stop {args.name}   # should it still run\n  systemctl daemon-reload", file=sys.stderr)
     return 0
 
 
-def _file(args: argparse.Namespace) -> Path:
-    folder: Path = args.unit_dir or _UNITS
+def _unit_file(args: argparse.Namespace) -> Path:
+    folder: Path = args.unit_dir or _UNIT_FOLDER
     return folder.absolute() / f"{args.name}.service"
 
 
-def _refuse_foreign(file: Path) -> bool:
+def _has_own_unit(file: Path) -> bool:
     """Whether there is a unit of ours; one that somebody else wrote or changed is never touched."""
     if not os.path.lexists(file):
         return False
     try:
-        ours = not file.is_symlink() and file.is_file() and is_ours(file.read_text("utf-8", "replace"))
+        ours = not file.is_symlink() and file.is_file() and is_own_unit(file.read_text("utf-8", "replace"))
     except OSError as error:
         raise UsageError(f"{file} cannot be read: {error.strerror}") from None
     if not ours:
@@ -129,7 +134,7 @@ def _refuse_foreign(file: Path) -> bool:
     return True
 
 
-def _refuse_elsewhere(args: argparse.Namespace, action: str) -> None:
+def _check_can_write(args: argparse.Namespace, action: str) -> None:
     """Units are written by root, where systemd runs, or wherever ``--unit-dir`` says (an image of a system, say)."""
     if args.unit_dir is None and not os.path.isdir("/run/systemd/system"):
         raise UsageError(
@@ -137,9 +142,9 @@ def _refuse_elsewhere(args: argparse.Namespace, action: str) -> None:
             hint="let what starts services here run `picwish-watchd run`, in the foreground, and start it again when "
             "it ends with another exit code than 0, 74 or 78; `service show` prints the unit for another machine",
         )
-    folder = args.unit_dir or _UNITS
+    folder = args.unit_dir or _UNIT_FOLDER
     if not os.access(folder, os.W_OK | os.X_OK):
-        program = shlex.join(str(word) for word in _program())
+        program = shlex.join(str(word) for word in _own_program())
         reason = "there is no such folder" if not os.path.isdir(folder) else "that takes root"
         raise UsageError(
             f"{folder} cannot be written to: {reason}",
@@ -147,7 +152,7 @@ def _refuse_elsewhere(args: argparse.Namespace, action: str) -> None:
         )
 
 
-def _write(file: Path, text: str) -> None:
+def _write_unit(file: Path, text: str) -> None:
     part = file.with_name(f".{file.name}.part")
     try:
         part.write_text(text, "utf-8")
@@ -158,7 +163,7 @@ def _write(file: Path, text: str) -> None:
         raise UsageError(f"{file} cannot be written: {error.strerror}") from None
 
 
-def _notes(config: Config, unit: Unit) -> Iterator[str]:
+def _collect_notes(config: Config, unit: SystemdUnit) -> Iterator[str]:
     """What will keep the service from working as it should, as far as that can be seen now."""
     if config.api.key is not None:
         yield f"the key stands in {config.path} itself; better in a file of its own, named by api.key_file"
@@ -171,19 +176,19 @@ def _notes(config: Config, unit: Unit) -> Iterator[str]:
         elif not there:
             yield f"{folder} is not there yet: unless it is a mount, it must be before the service starts"
     assert config.path is not None
-    for path in (Path(sys.base_prefix), Path(_program()[0]), config.path, *_programs(config)):
-        closed = _closed(path, unit)
+    for path in (Path(sys.base_prefix), Path(_own_program()[0]), config.path, *_notifier_programs(config)):
+        closed = _find_inaccessible(path, unit)
         if closed is not None:
             yield f"the user {unit.user} cannot reach {path}: {closed} is closed to others"
-    for file in config.private():
-        if _closed(file.path, unit) is not None:
+    for file in config.secret_files():
+        if _find_inaccessible(file.path, unit) is not None:
             yield (
                 f"the user {unit.user} cannot read {file.path} ({file.key}): chgrp {unit.group} it and chmod 0640 it, "
                 f"or let systemd hand it over, by `systemctl edit`: LoadCredential={file.path.name}:{file.path}"
             )
 
 
-def _closed(path: Path, unit: Unit) -> Path | None:
+def _find_inaccessible(path: Path, unit: SystemdUnit) -> Path | None:
     """The first folder on the way to ``path``, or itself, that the unit's user may not use; None: the way is open."""
     try:
         user: int | None = pwd.getpwnam(unit.user).pw_uid
@@ -202,10 +207,10 @@ def _closed(path: Path, unit: Unit) -> Path | None:
     return None
 
 
-def _next(args: argparse.Namespace, unit: Unit, *, again: bool) -> Iterator[str]:
-    if not _known(grp.getgrnam, unit.group) and unit.group != unit.user:
+def _next_commands(args: argparse.Namespace, unit: SystemdUnit, *, again: bool) -> Iterator[str]:
+    if not _is_known_account(grp.getgrnam, unit.group) and unit.group != unit.user:
         yield f"groupadd --system {unit.group}"
-    if not _known(pwd.getpwnam, unit.user):
+    if not _is_known_account(pwd.getpwnam, unit.user):
         group = "--user-group" if unit.group == unit.user else f"--gid {unit.group}"
         yield f"useradd --system {group} --no-create-home --shell /usr/sbin/nologin {unit.user}"
     yield "systemctl daemon-reload"
@@ -213,7 +218,7 @@ def _next(args: argparse.Namespace, unit: Unit, *, again: bool) -> Iterator[str]
     yield f"systemctl status {args.name}"
 
 
-def _known(look_up: Callable[[str], object], name: str) -> bool:
+def _is_known_account(look_up: Callable[[str], object], name: str) -> bool:
     try:
         look_up(name)
     except KeyError:

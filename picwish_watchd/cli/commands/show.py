@@ -4,7 +4,7 @@ import argparse
 import json
 import math
 
-from picwish_watchd.cli.loading import journal_alone
+from picwish_watchd.cli.loading import open_journal_view
 from picwish_watchd.cli.table import print_table
 from picwish_watchd.errors import WatchdError
 from picwish_watchd.job import Job, JobEvent, State
@@ -14,14 +14,14 @@ from picwish_watchd.journal.reader import JournalReader
 
 def run(args: argparse.Namespace) -> int:
     """Shows it; 1 if there is no such job."""
-    reader = journal_alone(args, JournalReader)
+    reader = open_journal_view(args, JournalReader)
     job = reader.get(args.id)
     if job is None:
         raise WatchdError(f"there is no job {args.id}", hint="`picwish-watchd jobs` lists them")
     events = reader.history(job.id)
     history = [event_to_dict(event) for event in events]
     facts = job_to_dict(job)
-    pruned = _pruned(job, events)
+    pruned = _is_history_pruned(job, events)
     if args.json:
         print(json.dumps({**facts, "history": history, "history_removed": pruned}))
         return 0
@@ -29,7 +29,7 @@ def run(args: argparse.Namespace) -> int:
     print_table(
         ("FACT", "VALUE"),
         [
-            *((name, _plain(value)) for name, value in facts.items() if value is not None and name != "answer"),
+            *((name, _flatten_value(value)) for name, value in facts.items() if value is not None and name != "answer"),
             *([("error", job.problem.message)] if error and job.problem else []),
         ],
     )
@@ -40,11 +40,11 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _pruned(job: Job, events: list[JobEvent]) -> bool:
+def _is_history_pruned(job: Job, events: list[JobEvent]) -> bool:
     """Whether the beginning of the history is gone: that is `queued`, or an end at the moment of the finding."""
     began = min(job.created_at + 1, job.submitted_at or math.inf)
     return not events or (events[0].state is not State.QUEUED and events[0].at > began)
 
 
-def _plain(value: object) -> object:
+def _flatten_value(value: object) -> object:
     return ", ".join(f"{key} {what}" for key, what in value.items()) if isinstance(value, dict) else value

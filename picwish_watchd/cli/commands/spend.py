@@ -6,23 +6,23 @@ import sys
 import time
 from collections import Counter
 
-from picwish_watchd.cli.loading import journal_alone
+from picwish_watchd.cli.loading import open_journal_view
 from picwish_watchd.cli.table import print_table
-from picwish_watchd.journal.status_reader import Overview, Spent
+from picwish_watchd.journal.status_reader import SpendingBucket, StatusReader
 from picwish_watchd.wording import pluralize
 
 # characters of the longest bar
-_BAR = 40
+_BAR_WIDTH = 40
 
 
 def run(args: argparse.Namespace) -> int:
     """Tells it; doubtful credits count as used, and are told beside them."""
-    reader = journal_alone(args, Overview)
+    reader = open_journal_view(args, StatusReader)
     used: Counter[str] = Counter()
     doubt: Counter[str] = Counter()
     images: Counter[str] = Counter()
-    for one in reader.spent():
-        key = _key(one, args.by)
+    for one in reader.spending_buckets():
+        key = _group_key(one, args.by)
         used[key] += one.credits
         images[key] += one.images
         doubt[key] += one.in_doubt
@@ -37,14 +37,17 @@ def run(args: argparse.Namespace) -> int:
     bars = sys.stdout.isatty()
     print_table(
         (args.by.upper(), "IMAGES", "CREDITS", "IN DOUBT", *([""] if bars else [])),
-        [(*row.values(), *(["█" * round(_BAR * used[str(row[args.by])] / most)] if bars else [])) for row in rows],
+        [
+            (*row.values(), *(["█" * round(_BAR_WIDTH * used[str(row[args.by])] / most)] if bars else []))
+            for row in rows
+        ],
         right=("IMAGES", "CREDITS", "IN DOUBT"),
     )
     print(f"\n{pluralize(used.total(), 'credit')} for {pluralize(images.total(), 'image')}")
     return 0
 
 
-def _key(one: Spent, by: str) -> str:
+def _group_key(one: SpendingBucket, by: str) -> str:
     if by == "rule":
         return one.rule
     return time.strftime("%Y-%m-%d" if by == "day" else "%Y-%m", time.localtime(one.at))

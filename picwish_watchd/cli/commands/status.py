@@ -5,13 +5,13 @@ import json
 from collections import Counter
 
 from picwish_watchd import __version__
-from picwish_watchd.cli.loading import outlined, report_of
+from picwish_watchd.cli.loading import open_summary_and_status, read_daemon_report
 from picwish_watchd.cli.table import print_table
 from picwish_watchd.clock import Clock, day_start, month_start
-from picwish_watchd.config.summary import Outline, RuleOutline
-from picwish_watchd.journal.job_counts import Stock
+from picwish_watchd.config.summary import ConfigSummary, RuleSummary
+from picwish_watchd.journal.job_counts import JobCounts
 from picwish_watchd.journal.locks import DaemonLock
-from picwish_watchd.journal.status_reader import Overview
+from picwish_watchd.journal.status_reader import StatusReader
 from picwish_watchd.pricing import PRICES
 from picwish_watchd.reporting.forecast import survey
 from picwish_watchd.scheduling.rate import recovered_rate
@@ -21,28 +21,28 @@ from picwish_watchd.wording import describe_orphaned_jobs, iso_utc, render_appro
 
 def run(args: argparse.Namespace) -> int:
     """Tells it."""
-    outline, reader = outlined(args)
-    facts = standing(outline, reader, Clock())
+    outline, reader = open_summary_and_status(args)
+    facts = build_status(outline, reader, Clock())
     if args.json:
         print(json.dumps(facts))
         return 0
-    _tell(facts)
+    _print_status(facts)
     return 0
 
 
-def standing(outline: Outline, reader: Overview, clock: Clock) -> dict[str, object]:
+def build_status(outline: ConfigSummary, reader: StatusReader, clock: Clock) -> dict[str, object]:
     """All of it as plain values, as `status --json` prints them."""
-    pid = DaemonLock(reader.path).owner()
-    told = report_of(pid, reader)
+    pid = DaemonLock(reader.path).owner_pid()
+    told = read_daemon_report(pid, reader)
     if told.get("version") == __version__ and "stock" in told:
-        reader.believe(Stock.recalled(told["stock"]), dict(told["credits"]))
-    counts = reader.counts()
+        reader.adopt_counts(JobCounts.from_json(told["stock"]), dict(told["credits"]))
+    counts = reader.counts_by_rule()
     totals: Counter[str] = Counter()
     for states in counts.values():
         totals.update({str(state): number for state, number in states.items()})
-    floods = reader.floods()
+    floods = reader.flood_counts()
     now, blocked = clock.now(), told.get("blocked")
-    rate = _rate(outline, told.get("slowed"), now)
+    rate = _current_rate(outline, told.get("slowed"), now)
     stopped = "the daemon does not run" if pid is None else blocked and blocked["message"]
     collecting = pid is not None and (not blocked or blocked["code"] == "budget")
     ahead = survey(outline, reader, now, counts=counts, rate=rate, stopped=stopped, collecting=collecting)
@@ -60,7 +60,7 @@ def standing(outline: Outline, reader: Overview, clock: Clock) -> dict[str, obje
                 "observer": watched.get(rule.name, {}).get("observer"),
                 "reason": watched.get(rule.name, {}).get("reason"),
                 "jobs": {str(state): number for state, number in counts.get(rule.name, {}).items()},
-                "blocked": _flood(rule, floods.get(rule.name, 0)),
+                "blocked": _describe_flood(rule, floods.get(rule.name, 0)),
             }
             for rule in outline.rules
         ],
@@ -73,7 +73,11 @@ def standing(outline: Outline, reader: Overview, clock: Clock) -> dict[str, obje
         "blocked": blocked,
         "refused": told.get("refused"),
         "left_behind": describe_orphaned_jobs([rule.name for rule in outline.rules], counts),
-        "rate": {"now": round(rate, 2), "qps": outline.qps, "reason": _slowed(outline, told.get("slowed"), rate)},
+        "rate": {
+            "now": round(rate, 2),
+            "qps": outline.qps,
+            "reason": _describe_throttling(outline, told.get("slowed"), rate),
+        },
         "forecast": {
             **ahead._asdict(),
             "end": iso_utc(now + ahead.seconds) if ahead.images and ahead.seconds is not None else None,
@@ -82,12 +86,12 @@ def standing(outline: Outline, reader: Overview, clock: Clock) -> dict[str, obje
     }
 
 
-def _rate(outline: Outline, slowed: tuple[float, float] | None, now: float) -> float:
+def _current_rate(outline: ConfigSummary, slowed: tuple[float, float] | None, now: float) -> float:
     """Requests a second that the daemon allows itself at this moment."""
     return outline.qps if slowed is None else recovered_rate(outline.qps, slowed[0], now - slowed[1])
 
 
-def _slowed(outline: Outline, slowed: tuple[float, float] | None, rate: float) -> str | None:
+def _describe_throttling(outline: ConfigSummary, slowed: tuple[float, float] | None, rate: float) -> str | None:
     if slowed is None or rate >= outline.qps:
         return None
     return (
@@ -96,13 +100,13 @@ def _slowed(outline: Outline, slowed: tuple[float, float] | None, rate: float) -
     )
 
 
-def _flood(rule: RuleOutline, images: int) -> dict[str, str] | None:
+def _describe_flood(rule: RuleSummary, images: int) -> dict[str, str] | None:
     if not images:
         return None
     return {"code": "burst", "message": render_approval_wait(images, PRICES[rule.type], rule.name)}
 
 
-def _tell(facts: dict[str, object]) -> None:
+def _print_status(facts: dict[str, object]) -> None:
     print(f"running    pid {facts['pid']}, version {facts['version']}" if facts["running"] else "running    no")
     spent = facts["credits"]
     assert isinstance(spent, dict)

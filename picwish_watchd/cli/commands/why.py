@@ -6,7 +6,7 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from picwish_watchd.cli.loading import journal
+from picwish_watchd.cli.loading import open_config_and_journal
 from picwish_watchd.clock import Clock
 from picwish_watchd.errors import UsageError
 from picwish_watchd.reporting.why import why
@@ -15,8 +15,8 @@ from picwish_watchd.wording import printable_path
 
 def run(args: argparse.Namespace) -> int:
     """Tells it; 1 if the path lies under no inbox or does not exist, and no job knows it."""
-    config, reader = journal(args)
-    found = why(config, reader, _asked(args.path), Clock().now())
+    config, reader = open_config_and_journal(args)
+    found = why(config, reader, _resolve_path(args.path), Clock().now())
     if not os.path.lexists(config.journal):
         found = replace(found, reason=f"{found.reason} (there is no journal yet: nothing has run)")
     job = found.job
@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
     return 0 if found.known else 1
 
 
-def _asked(path: Path) -> Path:
+def _resolve_path(path: Path) -> Path:
     """The path that is meant: absolute, and "..", where it stands, as the system understands it behind a link."""
     if not path.is_absolute():
         try:

@@ -17,7 +17,7 @@ def send(services: Apprise, notice: Notice) -> Outcome:
         apprise: Any = importlib.import_module("apprise")
     except ImportError:
         return Failed("apprise cannot be imported; install it again, or take it out of notify:", again=False)
-    urls = services.urls.lines()
+    urls = services.urls_secret.read_lines()
     room = apprise.Apprise()
     for number, url in urls:
         if not room.add(url):

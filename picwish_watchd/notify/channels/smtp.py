@@ -10,11 +10,11 @@ from email.policy import SMTP
 from email.utils import format_datetime
 from typing import Any
 
-from picwish_watchd.config.notifiers import Email, Security
+from picwish_watchd.config.notifiers import Email, SmtpSecurity
 from picwish_watchd.notify.channels.deadline import Deadline
 from picwish_watchd.notify.message import Failed, Notice, Outcome, Sent, host, tame, worded
 
-_PORTS = {Security.STARTTLS: 587, Security.TLS: 465, Security.NONE: 25}
+_PORTS = {SmtpSecurity.STARTTLS: 587, SmtpSecurity.TLS: 465, SmtpSecurity.NONE: 25}
 # bytes that a server may say in one conversation
 _MOST = 2**18
 
@@ -30,8 +30,8 @@ class _BabblingError(OSError):
 def send(mail: Email, notice: Notice) -> Outcome:
     """Hands the message to the server. Raises `ConfigError` for a password file that cannot be used."""
     password = None
-    if mail.password is not None:
-        password = mail.password.read().rstrip("\r\n")
+    if mail.password_secret is not None:
+        password = mail.password_secret.read().rstrip("\r\n")
         if not password.isascii() or not (mail.user or "").isascii():
             reason = "user or password has characters outside ASCII, on which mail servers do not agree"
             return Failed(reason, again=False)
@@ -80,7 +80,7 @@ def _converse(
     except OSError as error:
         raise _AwayError(worded(error)) from None
     try:
-        if mail.security is Security.STARTTLS:
+        if mail.security is SmtpSecurity.STARTTLS:
             server.starttls(context=ssl.create_default_context())
         if mail.user is not None and password is not None:
             server.login(mail.user, password)
@@ -120,7 +120,7 @@ def _message(mail: Email, notice: Notice) -> EmailMessage:
 
 def _connect(mail: Email, deadline: Deadline) -> smtplib.SMTP:
     port = mail.port or _PORTS[mail.security]
-    if mail.security is Security.TLS:
+    if mail.security is SmtpSecurity.TLS:
         context = ssl.create_default_context()
         return _OverTls(mail.server, port, timeout=mail.timeout, context=context, deadline=deadline)
     return _Plain(mail.server, port, timeout=mail.timeout, deadline=deadline)

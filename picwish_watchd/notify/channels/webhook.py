@@ -66,11 +66,11 @@ def _judged(host: str | None, code: int) -> Outcome:
 
 
 def _headers(webhook: Webhook) -> dict[str, str]:
-    file, found = webhook.headers, {}
+    file, found = webhook.headers_secret, {}
     if file is not None:
-        for number, line in file.lines():
+        for number, line in file.read_lines():
             match = _HEADER.fullmatch(line)
             if match is None:
-                raise ConfigError(f"line {number} of {file.what} {file.path} is no header: Name: value")
+                raise ConfigError(f"line {number} of {file.description} {file.path} is no header: Name: value")
             found[match[1]] = register_secret(match[2])
     return found

@@ -15,7 +15,7 @@ import pytest
 
 from picwish_watchd.cli.main import main
 from picwish_watchd.job import ErrorCode, Problem, State
-from picwish_watchd.journal.writer import Charge, Journal
+from picwish_watchd.journal.writer import ChargeState, Journal
 from tests.support.fake_clock import FakeClock
 from tests.unit.journal.job_factory import add_job
 from tests.unit.journal.test_prune import DAY, add_done_job
@@ -32,12 +32,12 @@ def config(tmp_path: Path) -> Path:
     clock.advance(DAY)
     add_done_job(journal, os.fsdecode(b"caf\xe9\n.jpg"), rule="other")
     clock.advance(DAY)
-    job = journal.move(add_job(journal, "c.jpg"), State.SUBMITTING, "sending", reserve=4)
+    job = journal.transition(add_job(journal, "c.jpg"), State.SUBMITTING, "sending", reserve=4)
     problem = Problem(ErrorCode.SUBMIT_OUTCOME_UNKNOWN, '=HYPERLINK("http://evil"), "quoted"')
-    journal.move(job, State.HELD, "nobody knows", charge=Charge.DOUBTFUL, problem=problem)
-    job = journal.move(add_job(journal, "d.jpg"), State.SUBMITTING, "sending", reserve=5)
-    journal.move(job, State.FAILED, "400", charge=Charge.RELEASED, problem=problem)
-    journal.move(add_job(journal, "e.jpg"), State.SUBMITTING, "sending", reserve=5)
+    journal.transition(job, State.HELD, "nobody knows", charge=ChargeState.DOUBTFUL, problem=problem)
+    job = journal.transition(add_job(journal, "d.jpg"), State.SUBMITTING, "sending", reserve=5)
+    journal.transition(job, State.FAILED, "400", charge=ChargeState.RELEASED, problem=problem)
+    journal.transition(add_job(journal, "e.jpg"), State.SUBMITTING, "sending", reserve=5)
     journal.close()
     file = tmp_path / "watchd.yaml"
     file.write_text("journal: journal.db\nrules: [{name: scans, inbox: in, outbox: out}]\n")
@@ -148,7 +148,7 @@ def test_what_is_no_day_or_no_time_is_told(
 
 
 def test_a_reader_that_has_enough_is_no_error(config: Path, tmp_path: Path) -> None:
-    journal = Journal.open_beside(tmp_path / "journal.db", FakeClock())
+    journal = Journal.open_existing(tmp_path / "journal.db", FakeClock())
     for number in range(600):
         add_job(journal, f"{number}.jpg")
     journal.close()

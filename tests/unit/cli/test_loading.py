@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 
 from picwish_watchd import __version__
-from picwish_watchd.cli.loading import outlined
+from picwish_watchd.cli.loading import open_summary_and_status
 from picwish_watchd.cli.main import main
 from picwish_watchd.clock import Clock
-from picwish_watchd.config.fingerprint import glance
-from picwish_watchd.config.loader import load
-from picwish_watchd.config.summary import Outline, recalled, told
+from picwish_watchd.config.fingerprint import read_fingerprint
+from picwish_watchd.config.loader import load_config
+from picwish_watchd.config.summary import ConfigSummary, summary_from_json, summary_to_json
 from picwish_watchd.errors import ConfigError, JournalError
 from picwish_watchd.journal.locks import DaemonLock
 from picwish_watchd.journal.writer import Journal
@@ -45,7 +45,7 @@ class StatusHarness:
     def set_loaded_config(self, text: str) -> None:
         """The daemon read this."""
         self.file.write_text(text)
-        outline = told(load(self.file, {}))
+        outline = summary_to_json(load_config(self.file, {}))
         assert outline is not None
         self.report = {"pid": os.getpid(), "version": __version__, "config": {**outline, "qps": _DAEMON_QPS}}
         self.publish_report()
@@ -53,8 +53,8 @@ class StatusHarness:
     def publish_report(self, **changed: Any) -> None:
         self.journal.publish_report(json.dumps({**self.report, **changed}))
 
-    def load_summary(self, file: Path | None = None) -> Outline:
-        outline, reader = outlined(argparse.Namespace(config=file or self.file))
+    def load_summary(self, file: Path | None = None) -> ConfigSummary:
+        outline, reader = open_summary_and_status(argparse.Namespace(config=file or self.file))
         reader.close()
         return outline
 
@@ -125,17 +125,17 @@ def test_the_published_summary_is_that_of_the_configuration(tmp_path: Path) -> N
         "rules:\n  - {name: a, inbox: 'Müller ☃', outbox: out, type: 1}\n"
         "  - {name: b, inbox: b, outbox: out, sync: 1}\n"
     )
-    config, seen = load(file, {}), glance(file)
+    config, seen = load_config(file, {}), read_fingerprint(file)
     assert seen is not None
-    assert config.journal in seen.journals
-    assert recalled(json.loads(json.dumps(told(config))), seen) == Outline.of(config)
+    assert config.journal in seen.journal_candidates
+    assert summary_from_json(json.loads(json.dumps(summary_to_json(config))), seen) == ConfigSummary.from_config(config)
 
 
 @pytest.mark.parametrize("inbox", ["~/in", '"${NAS}/in"', '"\\x7e/in"', '"\\x24{NAS}/in"'])
 def test_a_file_that_says_something_else_elsewhere_is_not_told(tmp_path: Path, inbox: str) -> None:
     file = tmp_path / "watchd.yaml"
     file.write_text(f"rules:\n  - {{name: a, inbox: {inbox}, outbox: out}}\n")
-    assert told(load(file, {"HOME": "/home/ada", "NAS": "/srv/nas"})) is None
+    assert summary_to_json(load_config(file, {"HOME": "/home/ada", "NAS": "/srv/nas"})) is None
 
 
 @pytest.mark.parametrize(
@@ -187,7 +187,7 @@ def test_a_guess_that_can_be_no_journal_does_no_harm(status_harness: StatusHarne
 def test_a_faulty_file_is_refused_beside_a_daemon_in_the_same_words(status_harness: StatusHarness, text: str) -> None:
     status_harness.file.write_text(text)
     with pytest.raises(ConfigError) as loaded:
-        load(status_harness.file, {})
+        load_config(status_harness.file, {})
     with pytest.raises(ConfigError) as outlined_:
         status_harness.load_summary()
     assert outlined_.value.message == loaded.value.message
@@ -195,9 +195,9 @@ def test_a_faulty_file_is_refused_beside_a_daemon_in_the_same_words(status_harne
 
 def test_the_root_folder_is_never_guessed_as_journal(tmp_path: Path) -> None:
     (tmp_path / "watchd.yaml").write_text("journal: /\n")
-    seen = glance(tmp_path / "watchd.yaml")
+    seen = read_fingerprint(tmp_path / "watchd.yaml")
     assert seen is not None
-    assert seen.journals == ()
+    assert seen.journal_candidates == ()
 
 
 def test_a_file_that_cannot_be_read_is_refused_as_ever(status_harness: StatusHarness) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from picwish_watchd.cli.arguments import COMMANDS, parser
+from picwish_watchd.cli.arguments import COMMANDS, build_parser
 from picwish_watchd.cli.main import main
 from tests.support.render_manual import SHELLS, render_texts
 
@@ -15,7 +15,7 @@ from tests.support.render_manual import SHELLS, render_texts
 def list_command_line_words() -> Iterator[str]:
     """Every command, every long option, every choice."""
     yield from COMMANDS
-    for action in parser()._actions:
+    for action in build_parser()._actions:
         if isinstance(action, argparse._SubParsersAction):
             for sub in action.choices.values():
                 for option in sub._actions:

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from picwish_watchd.cli.main import main
-from picwish_watchd.cli.systemd_unit import is_ours, quoted
+from picwish_watchd.cli.systemd_unit import is_own_unit, quote_path
 from picwish_watchd.errors import UsageError
 from tests.support.systemd_units import check_unit
 
@@ -144,7 +144,7 @@ def test_install_repeats_itself_and_uninstall_removes_it(tmp_path: Path, capsys:
     for _ in range(2):
         assert str(unit) in run_service(capsys, "install", "-c", str(config), *place)
         assert unit.read_text() == shown
-    assert is_ours(shown)
+    assert is_own_unit(shown)
     assert str(unit) in run_service(capsys, "uninstall", *place)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["watchd.yaml"]
 
@@ -238,4 +238,4 @@ def test_without_the_right_it_names_the_command_with_sudo(tmp_path: Path) -> Non
 @pytest.mark.parametrize("path", ["/srv/a\nExecStart=/bin/sh", "/srv/\udcff"])
 def test_no_path_can_smuggle_a_line_into_a_unit(path: str) -> None:
     with pytest.raises(UsageError):
-        quoted(path)
+        quote_path(path)

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from picwish_watchd.cli.arguments import COMMANDS, parser
+from picwish_watchd.cli.arguments import COMMANDS, build_parser
 from picwish_watchd.cli.main import main
 
 _DAEMON_LIBRARIES = ("asyncio", "httpx", "PIL", "watchdog", "structlog", "pydantic")
@@ -41,7 +41,7 @@ def test_a_single_command_parser_has_the_help_of_the_full_parser(
     command: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     told = []
-    for made in (parser(), parser(command)):
+    for made in (build_parser(), build_parser(command)):
         with pytest.raises(SystemExit):
             made.parse_args([command, "--help"])
         told.append(capsys.readouterr())
@@ -55,7 +55,7 @@ def test_the_overall_help_does_not_depend_on_which_parser_was_built(
     words: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     told = []
-    for judge in (parser().parse_args, main):
+    for judge in (build_parser().parse_args, main):
         with pytest.raises(SystemExit) as ended:
             judge(words)
         told.append((ended.value.code, capsys.readouterr()))

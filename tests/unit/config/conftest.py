@@ -5,30 +5,30 @@ from pathlib import Path
 
 import pytest
 
-from picwish_watchd.config.loader import load
+from picwish_watchd.config.loader import load_config
 from picwish_watchd.config.model import Config
 from picwish_watchd.errors import ConfigError
 
 
 @pytest.fixture
-def load_config(tmp_path: Path) -> Callable[..., Config]:
+def load_text(tmp_path: Path) -> Callable[..., Config]:
     """Loads text as a configuration file in `tmp_path`."""
 
-    def load_text(text: str, environ: Mapping[str, str] | None = None) -> Config:
+    def load(text: str, environ: Mapping[str, str] | None = None) -> Config:
         file = tmp_path / "config.yaml"
         file.write_text(text, encoding="utf-8")
-        return load(file, environ or {})
+        return load_config(file, environ or {})
 
-    return load_text
+    return load
 
 
 @pytest.fixture
-def config_errors(load_config: Callable[..., Config], tmp_path: Path) -> Callable[..., list[str]]:
+def config_errors(load_text: Callable[..., Config], tmp_path: Path) -> Callable[..., list[str]]:
     """The faults of a configuration, one string each, without the file's name: ``LINE: KEY: found ...``."""
 
     def faults_of(text: str, environ: Mapping[str, str] | None = None) -> list[str]:
         with pytest.raises(ConfigError) as caught:
-            load_config(text, environ)
+            load_text(text, environ)
         assert caught.value.exit_code == 78
         return [line.removeprefix(f"{tmp_path}/config.yaml:") for line in caught.value.message.splitlines()]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from picwish_watchd.config.api_key import read_key
+from picwish_watchd.config.api_key import read_api_key
 from picwish_watchd.config.model import Config
 from picwish_watchd.errors import ConfigError
 
@@ -22,35 +22,33 @@ def key_file(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def config_with_key_file(load_config: Callable[..., Config]) -> Config:
-    return load_config("api: {key_file: api.key}\n" + RULES)
+def config_with_key_file(load_text: Callable[..., Config]) -> Config:
+    return load_text("api: {key_file: api.key}\n" + RULES)
 
 
 def read_key_error(config: Config, environ: dict[str, str] | None = None) -> str:
     with pytest.raises(ConfigError) as caught:
-        read_key(config, environ or {})
+        read_api_key(config, environ or {})
     assert caught.value.hint
     return f"{caught.value.message} | {caught.value.hint}"
 
 
-def test_the_first_source_that_is_there_wins(
-    load_config: Callable[..., Config], key_file: Path, tmp_path: Path
-) -> None:
-    everything = load_config("api: {key_file: api.key, key: inline}\n" + RULES)
+def test_the_first_source_that_is_there_wins(load_text: Callable[..., Config], key_file: Path, tmp_path: Path) -> None:
+    everything = load_text("api: {key_file: api.key, key: inline}\n" + RULES)
     credentials = tmp_path / "credentials"
     credentials.mkdir()
     (credentials / "picwish_api_key").write_text("from-credential")
     (credentials / "picwish_api_key").chmod(0o400)
     environ = {"CREDENTIALS_DIRECTORY": str(credentials), "PICWISH_API_KEY": "from-environment"}
-    assert read_key(everything, environ) == "from-credential"
+    assert read_api_key(everything, environ) == "from-credential"
     (credentials / "picwish_api_key").unlink()
-    assert read_key(everything, environ) == "from-environment"
-    assert read_key(everything, {}) == "from-file"
-    assert read_key(load_config("api: {key: inline}\n" + RULES), {}) == "inline"
+    assert read_api_key(everything, environ) == "from-environment"
+    assert read_api_key(everything, {}) == "from-file"
+    assert read_api_key(load_text("api: {key: inline}\n" + RULES), {}) == "inline"
 
 
-def test_without_any_key_the_ways_to_give_one_are_told(load_config: Callable[..., Config]) -> None:
-    told = read_key_error(load_config(RULES))
+def test_without_any_key_the_ways_to_give_one_are_told(load_text: Callable[..., Config]) -> None:
+    told = read_key_error(load_text(RULES))
     for way in ("no API key", "credential picwish_api_key", "PICWISH_API_KEY", "api.key_file"):
         assert way in told
 
@@ -58,13 +56,13 @@ def test_without_any_key_the_ways_to_give_one_are_told(load_config: Callable[...
 @pytest.mark.parametrize(("content", "key"), [("k3y", "k3y"), ("k3y\n", "k3y"), ("k3y\r\n\n", "k3y"), ("!~", "!~")])
 def test_a_final_line_break_is_dropped(config_with_key_file: Config, key_file: Path, content: str, key: str) -> None:
     key_file.write_text(content)
-    assert read_key(config_with_key_file, {}) == key
+    assert read_api_key(config_with_key_file, {}) == key
 
 
 @pytest.mark.parametrize("mode", [0o600, 0o640, 0o400, 0o660])
 def test_a_key_file_for_owner_and_group_is_fine(config_with_key_file: Config, key_file: Path, mode: int) -> None:
     key_file.chmod(mode)
-    assert read_key(config_with_key_file, {}) == "from-file"
+    assert read_api_key(config_with_key_file, {}) == "from-file"
 
 
 @pytest.mark.parametrize("mode", [0o644, 0o604, 0o777])
@@ -105,7 +103,7 @@ def test_a_variable_that_is_no_header_value_is_refused(config_with_key_file: Con
 def test_a_credentials_folder_without_our_credential_is_passed_over(
     config_with_key_file: Config, key_file: Path, tmp_path: Path
 ) -> None:
-    assert read_key(config_with_key_file, {"CREDENTIALS_DIRECTORY": str(tmp_path)}) == "from-file"
+    assert read_api_key(config_with_key_file, {"CREDENTIALS_DIRECTORY": str(tmp_path)}) == "from-file"
 
 
 def test_a_missing_key_file_is_told(config_with_key_file: Config, tmp_path: Path) -> None:
@@ -116,23 +114,23 @@ def test_a_missing_key_file_is_told(config_with_key_file: Config, tmp_path: Path
 
 def test_a_key_file_that_is_too_large_is_refused(config_with_key_file: Config, key_file: Path) -> None:
     key_file.write_text("k" * 4096)
-    assert read_key(config_with_key_file, {}) == "k" * 4096
+    assert read_api_key(config_with_key_file, {}) == "k" * 4096
     key_file.write_text("k" * 4097)
     assert "is larger than 4096 bytes" in read_key_error(config_with_key_file)
 
 
 def test_pipes_folders_and_devices_are_refused_without_blocking(
-    load_config: Callable[..., Config], tmp_path: Path
+    load_text: Callable[..., Config], tmp_path: Path
 ) -> None:
     os.mkfifo(tmp_path / "pipe", 0o600)
     (tmp_path / "folder").mkdir()
     for path in (tmp_path / "pipe", tmp_path / "folder", Path("/dev/null")):
         assert f"the key file {path} is not a regular file" in read_key_error(
-            load_config(f"api: {{key_file: {path}}}\n{RULES}")
+            load_text(f"api: {{key_file: {path}}}\n{RULES}")
         )
 
 
-def test_a_key_file_whose_reading_fails_is_told(load_config: Callable[..., Config]) -> None:
+def test_a_key_file_whose_reading_fails_is_told(load_text: Callable[..., Config]) -> None:
     # A regular file to fstat, and an I/O error to read: address 0 of our own memory.
-    told = read_key_error(load_config(f"api: {{key_file: /proc/self/mem}}\n{RULES}"))
+    told = read_key_error(load_text(f"api: {{key_file: /proc/self/mem}}\n{RULES}"))
     assert "the key file /proc/self/mem cannot be read: Input/output error" in told

@@ -90,8 +90,8 @@ def test_circles_of_rules_are_refused(config_errors: Callable[..., list[str]]) -
         "journal: /o/j.db\n" + rules_yaml("/a /o"),
     ],
 )
-def test_folders_that_only_share_or_look_alike_are_fine(load_config: Callable[..., Config], text: str) -> None:
-    assert load_config(text).rules
+def test_folders_that_only_share_or_look_alike_are_fine(load_text: Callable[..., Config], text: str) -> None:
+    assert load_text(text).rules
 
 
 def test_two_rules_have_two_names(config_errors: Callable[..., list[str]]) -> None:
@@ -134,26 +134,26 @@ def test_folders_that_are_one_by_a_mount_are_detected(
         assert "rules[0].outbox" in fault
 
 
-def test_folders_beside_each_other_on_one_mount_are_fine(load_config: Callable[..., Config], tmp_path: Path) -> None:
+def test_folders_beside_each_other_on_one_mount_are_fine(load_text: Callable[..., Config], tmp_path: Path) -> None:
     for name in ("disk/a", "disk/ab"):
         (tmp_path / name).mkdir(parents=True)
     with temporary_mount(tmp_path / "name", tmp_path / "disk" / "a"):
-        assert load_config(rules_yaml("name /o", "disk/ab /o"))
+        assert load_text(rules_yaml("name /o", "disk/ab /o"))
 
 
 def test_share_folders_with_equal_inodes_are_told_apart(
-    load_config: Callable[..., Config], config_errors: Callable[..., list[str]], tmp_path: Path
+    load_text: Callable[..., Config], config_errors: Callable[..., list[str]], tmp_path: Path
 ) -> None:
     """As virtiofs and 9p do where the host shares a folder with several disks in it."""
     with mount_share(tmp_path, "fold") as share, ExitStack() as disks:
         for name in ("scans", "photos"):
             disks.enter_context(temporary_mount(tmp_path / "share-backing" / name))
         assert os.path.samefile(share / "scans", share / "photos")
-        assert load_config(rules_yaml("share/scans /o", "share/photos /o"))
+        assert load_text(rules_yaml("share/scans /o", "share/photos /o"))
         (fault,) = config_errors(rules_yaml("share/scans /o", "share/SCANS /o"))
         assert "share/SCANS, which is the inbox of rule" in fault
 
 
 @pytest.mark.parametrize("host", ["localhost:8080", "127.0.0.1", "127.1.2.3:1", "[::1]:80"])
-def test_http_to_this_machine_is_fine_and_does_not_warn(load_config: Callable[..., Config], host: str) -> None:
-    assert load_config(f"api: {{base_url: 'http://{host}'}}\n" + rules_yaml("/a /o")).warnings == ()
+def test_http_to_this_machine_is_fine_and_does_not_warn(load_text: Callable[..., Config], host: str) -> None:
+    assert load_text(f"api: {{base_url: 'http://{host}'}}\n" + rules_yaml("/a /o")).warnings == ()

@@ -3,14 +3,14 @@
 from pathlib import Path
 
 from picwish_watchd.config.fields import Section
-from picwish_watchd.config.loader import load
+from picwish_watchd.config.loader import load_config
 from picwish_watchd.config.schema import Api, General, Log, Rule
 
 EXAMPLE = Path(__file__).parents[3] / "config.example.yaml"
 
 
 def test_the_example_loads_as_it_stands_and_shows_the_defaults() -> None:
-    config = load(EXAMPLE, {})
+    config = load_config(EXAMPLE, {})
     (rule,) = config.rules
     assert config.warnings == ()
     assert config.api == Api(key_file=Path("/etc/picwish-watchd/api.key"))

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from picwish_watchd.config.fields import Section
-from picwish_watchd.config.loader import load
+from picwish_watchd.config.loader import load_config
 from picwish_watchd.config.model import Config
 from picwish_watchd.config.schema import (
     Api,
@@ -21,7 +21,7 @@ from picwish_watchd.config.schema import (
     Log,
     LogFormat,
     LogLevel,
-    Observer,
+    ObserverKind,
     OnFailure,
     OnSuccess,
     Rule,
@@ -78,8 +78,8 @@ log: {level: debug, format: json}
 """
 
 
-def test_three_keys_of_one_rule_are_enough(load_config: Callable[..., Config], tmp_path: Path) -> None:
-    assert load_config(MINIMAL) == Config(
+def test_three_keys_of_one_rule_are_enough(load_text: Callable[..., Config], tmp_path: Path) -> None:
+    assert load_text(MINIMAL) == Config(
         api=Api(),
         journal=Path("/var/lib/picwish-watchd/journal.db"),
         charging=Charging.AT_MOST_ONCE,
@@ -95,8 +95,8 @@ def test_three_keys_of_one_rule_are_enough(load_config: Callable[..., Config], t
     )
 
 
-def test_every_key_reaches_its_field(load_config: Callable[..., Config], tmp_path: Path) -> None:
-    config = load_config(EVERY_KEY, {"NAS": "/srv/nas", "HOME": "/home/ada", "KEY": "s3cret"})
+def test_every_key_reaches_its_field(load_text: Callable[..., Config], tmp_path: Path) -> None:
+    config = load_text(EVERY_KEY, {"NAS": "/srv/nas", "HOME": "/home/ada", "KEY": "s3cret"})
     assert config.api == Api(
         base_url="http://nas.local:8080/picwish",
         key_file=tmp_path / "api.key",
@@ -128,7 +128,7 @@ def test_every_key_reaches_its_field(load_config: Callable[..., Config], tmp_pat
         exclude=("x*",),
         settle=0.0,
         settle_timeout=60.0,
-        observer=Observer.POLLING,
+        observer=ObserverKind.POLLING,
         rescan_interval=5.0,
         follow_symlinks=True,
         filename="{name}/{stem}.{ext}",
@@ -142,32 +142,32 @@ def test_every_key_reaches_its_field(load_config: Callable[..., Config], tmp_pat
     )
 
 
-def test_the_inline_key_never_shows(load_config: Callable[..., Config]) -> None:
-    config = load_config("api: {key: s3cret}\n" + MINIMAL)
+def test_the_inline_key_never_shows(load_text: Callable[..., Config]) -> None:
+    config = load_text("api: {key: s3cret}\n" + MINIMAL)
     assert "s3cret" not in repr(config) + str(config) + str(config.warnings)
 
 
-def test_an_inline_key_and_plain_http_warn(load_config: Callable[..., Config], tmp_path: Path) -> None:
-    config = load_config("api:\n  key: s3cret\n  base_url: http://nas\n  allow_insecure: true\n" + MINIMAL)
+def test_an_inline_key_and_plain_http_warn(load_text: Callable[..., Config], tmp_path: Path) -> None:
+    config = load_text("api:\n  key: s3cret\n  base_url: http://nas\n  allow_insecure: true\n" + MINIMAL)
     assert [warning.removeprefix(f"{tmp_path}/config.yaml:")[:13] for warning in config.warnings] == [
         "2: api.key: t",
         "3: api.base_u",
     ]
 
 
-def test_a_configuration_is_frozen(load_config: Callable[..., Config]) -> None:
-    config = load_config(MINIMAL)
+def test_a_configuration_is_frozen(load_text: Callable[..., Config]) -> None:
+    config = load_text(MINIMAL)
     with pytest.raises(ValueError, match="frozen"):
         config.rules[0].name = "other"  # type: ignore[misc]  # the point of the test
-    assert hash(config) == hash(load_config(MINIMAL))
+    assert hash(config) == hash(load_text(MINIMAL))
 
 
-def test_sections_whose_keys_are_all_commented_out_are_as_good_as_none(load_config: Callable[..., Config]) -> None:
-    assert load_config("api:\nlog:\ndefaults:\n" + MINIMAL) == load_config(MINIMAL)
+def test_sections_whose_keys_are_all_commented_out_are_as_good_as_none(load_text: Callable[..., Config]) -> None:
+    assert load_text("api:\nlog:\ndefaults:\n" + MINIMAL) == load_text(MINIMAL)
 
 
-def test_defaults_hold_for_all_rules_and_rules_win(load_config: Callable[..., Config], tmp_path: Path) -> None:
-    config = load_config(
+def test_defaults_hold_for_all_rules_and_rules_win(load_text: Callable[..., Config], tmp_path: Path) -> None:
+    config = load_text(
         "defaults: {settle: 9s, outbox: out}\nrules:\n- {name: a, inbox: a}\n- {name: b, inbox: b, settle: 1s}\n"
     )
     assert [(rule.settle, rule.outbox) for rule in config.rules] == [(9.0, tmp_path / "out"), (1.0, tmp_path / "out")]
@@ -414,7 +414,7 @@ def test_a_wrong_value_causes_no_follow_up_error(
 
 def test_errors_of_the_file_itself_come_through(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"missing\.yaml: cannot be read: No such file"):
-        load(tmp_path / "missing.yaml", {})
+        load_config(tmp_path / "missing.yaml", {})
 
 
 def test_a_remembered_rule_reads_back_to_itself() -> None:
@@ -500,7 +500,7 @@ def test_any_value_of_any_key_is_accepted_or_refused_in_our_own_words(tmp_path: 
     file = tmp_path / "c.yaml"
     file.write_text(text)
     try:
-        load(file, {})
+        load_config(file, {})
     except ConfigError as error:
         for line in error.message.splitlines():
             assert re.search(r"c\.yaml:\d+: (.+: found .+[;?] allowed: .+|column \d+: is not YAML: .+)", line), line
@@ -521,7 +521,7 @@ def test_no_mangled_file_raises_anything_but_a_config_error(tmp_path: Path, data
     file = tmp_path / "c.yaml"
     file.write_bytes(content)
     with contextlib.suppress(ConfigError):
-        load(file, {"NAS": "/nas", "HOME": "/h", "KEY": "k"})
+        load_config(file, {"NAS": "/nas", "HOME": "/h", "KEY": "k"})
 
 
 @pytest.mark.untraced
@@ -531,4 +531,4 @@ def test_no_junk_raises_anything_but_a_config_error(tmp_path: Path, content: byt
     file = tmp_path / "c.yaml"
     file.write_bytes(content)
     with pytest.raises(ConfigError):
-        load(file, {})
+        load_config(file, {})

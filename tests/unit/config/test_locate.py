@@ -5,14 +5,14 @@ from pathlib import Path
 import pytest
 
 from picwish_watchd.config import locate
-from picwish_watchd.config.locate import find
+from picwish_watchd.config.locate import find_config_file
 from picwish_watchd.errors import ConfigError
 
 
 @pytest.fixture
 def search_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """Every place that is looked at, in order, all of them there."""
-    monkeypatch.setattr(locate, "SYSTEM_WIDE", tmp_path / "etc" / "picwish-watchd" / "config.yaml")
+    monkeypatch.setattr(locate, "SYSTEM_CONFIG", tmp_path / "etc" / "picwish-watchd" / "config.yaml")
     files = [
         tmp_path / "explicit.yaml",
         tmp_path / "environ.yaml",
@@ -29,19 +29,19 @@ def search_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 def test_the_places_are_tried_in_the_promised_order(search_paths: list[Path], tmp_path: Path) -> None:
     explicit, named, local, own, system = search_paths
     environ = {"PICWISH_WATCHD_CONFIG": str(named), "XDG_CONFIG_HOME": str(tmp_path / "xdg")}
-    assert find(explicit, environ, local.parent) == explicit
-    assert find(None, environ, local.parent) == named
+    assert find_config_file(explicit, environ, local.parent) == explicit
+    assert find_config_file(None, environ, local.parent) == named
     environ["PICWISH_WATCHD_CONFIG"] = ""
-    assert find(None, environ, local.parent) == local
+    assert find_config_file(None, environ, local.parent) == local
     local.unlink()
-    assert find(None, environ, local.parent) == own
+    assert find_config_file(None, environ, local.parent) == own
     own.unlink()
-    assert find(None, environ, local.parent) == system
+    assert find_config_file(None, environ, local.parent) == system
 
 
 def test_a_named_file_is_taken_even_if_it_is_missing_and_made_absolute(tmp_path: Path) -> None:
-    assert find(Path("sub/../c.yaml"), {}, tmp_path) == tmp_path / "c.yaml"
-    assert find(None, {"PICWISH_WATCHD_CONFIG": "c.yaml"}, tmp_path) == tmp_path / "c.yaml"
+    assert find_config_file(Path("sub/../c.yaml"), {}, tmp_path) == tmp_path / "c.yaml"
+    assert find_config_file(None, {"PICWISH_WATCHD_CONFIG": "c.yaml"}, tmp_path) == tmp_path / "c.yaml"
 
 
 @pytest.mark.parametrize("xdg", [{}, {"XDG_CONFIG_HOME": ""}, {"XDG_CONFIG_HOME": "relative"}])
@@ -51,21 +51,21 @@ def test_without_a_usable_xdg_variable_dot_config_is_searched(
     own = tmp_path / "home" / ".config" / "picwish-watchd" / "config.yaml"
     own.parent.mkdir(parents=True)
     own.touch()
-    assert find(None, {"HOME": str(tmp_path / "home"), **xdg}, tmp_path) == own
+    assert find_config_file(None, {"HOME": str(tmp_path / "home"), **xdg}, tmp_path) == own
 
 
 def test_a_dangling_link_is_found_and_not_passed_over(search_paths: list[Path], tmp_path: Path) -> None:
     (tmp_path / "picwish-watchd.yaml").symlink_to("gone.yaml")
-    assert find(None, {}, tmp_path) == tmp_path / "picwish-watchd.yaml"
+    assert find_config_file(None, {}, tmp_path) == tmp_path / "picwish-watchd.yaml"
 
 
 def test_a_missing_configuration_names_every_searched_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(locate, "SYSTEM_WIDE", tmp_path / "etc.yaml")
+    monkeypatch.setattr(locate, "SYSTEM_CONFIG", tmp_path / "etc.yaml")
     with pytest.raises(ConfigError) as caught:
-        find(None, {"HOME": "/home/ada"}, tmp_path)
+        find_config_file(None, {"HOME": "/home/ada"}, tmp_path)
     assert caught.value.message == (
         "no configuration file; looked for -c FILE, $PICWISH_WATCHD_CONFIG, "
         f"{tmp_path}/picwish-watchd.yaml, /home/ada/.config/picwish-watchd/config.yaml, {tmp_path}/etc.yaml"
     )
     with pytest.raises(ConfigError):
-        find(None, {}, tmp_path)
+        find_config_file(None, {}, tmp_path)

@@ -7,32 +7,32 @@ from pathlib import Path
 import pytest
 
 from picwish_watchd.config.model import Config
-from picwish_watchd.config.notifiers import Command, Email, Event, Security, Webhook
+from picwish_watchd.config.notifiers import Command, Email, NotificationEvent, SmtpSecurity, Webhook
 from picwish_watchd.errors import ConfigError
 from picwish_watchd.redaction import redact
 
 RULES = "rules:\n- {name: scans, inbox: /in, outbox: /out}\n"
 
 
-def test_each_kind_is_read_with_its_defaults(load_config: Callable[..., Config], tmp_path: Path) -> None:
+def test_each_kind_is_read_with_its_defaults(load_text: Callable[..., Config], tmp_path: Path) -> None:
     text = (
         "notify:\n- {to: webhook, url: 'https://hooks.example.org/${TOKEN}?a=b'}\n"
         "- {to: command, run: [./tell, --urgent], events: [held], digest_at: 7:05}\n"
         "- {to: email, server: smtp.example.org, sender: a@example.org, recipients: [b@example.org]}\n"
     )
-    hook, command, mail = load_config(text + RULES, {"TOKEN": "s3cret"}).notify
+    hook, command, mail = load_text(text + RULES, {"TOKEN": "s3cret"}).notify
     assert isinstance(hook, Webhook)
     assert isinstance(command, Command)
     assert isinstance(mail, Email)
     assert hook.read_url() == "https://hooks.example.org/s3cret?a=b"
     assert "s3cret" not in repr(hook) + str(hook) + hook.label
-    assert (hook.events, hook.at_most, hook.digest_at) == (tuple(Event), 20, "08:00")
+    assert (hook.events, hook.at_most, hook.digest_at) == (tuple(NotificationEvent), 20, "08:00")
     assert (command.run, command.events, command.digest_at) == (
         (f"{tmp_path}/tell", "--urgent"),
-        (Event.HELD,),
+        (NotificationEvent.HELD,),
         "07:05",
     )
-    assert (mail.security, mail.port) == (Security.STARTTLS, None)
+    assert (mail.security, mail.port) == (SmtpSecurity.STARTTLS, None)
 
 
 @pytest.mark.parametrize(
@@ -70,9 +70,9 @@ def test_what_is_wrong_is_told_at_its_line_without_secrets(
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "'::1'"])
-def test_this_machine_may_get_a_password_as_it_is(load_config: Callable[..., Config], host: str) -> None:
+def test_this_machine_may_get_a_password_as_it_is(load_text: Callable[..., Config], host: str) -> None:
     entry = f"{{to: email, server: {host}, sender: a@b, recipients: [a@b], user: u, password_file: p, security: none}}"
-    assert len(load_config(f"notify:\n- {entry}\n{RULES}").notify) == 1
+    assert len(load_text(f"notify:\n- {entry}\n{RULES}").notify) == 1
 
 
 @pytest.mark.parametrize("text", ["notify: {to: webhook, url: 's3cret'}\n", "notify: s3cret\n"])
@@ -103,11 +103,11 @@ def test_without_apprise_it_is_told_how_to_install_it(
     ],
 )
 def test_a_url_of_a_file_is_judged_as_one_of_the_configuration(
-    load_config: Callable[..., Config], tmp_path: Path, content: str, told: str | None
+    load_text: Callable[..., Config], tmp_path: Path, content: str, told: str | None
 ) -> None:
     (tmp_path / "hook.url").write_text(content)
     (tmp_path / "hook.url").chmod(0o600)
-    [hook] = load_config(f"notify:\n- {{to: webhook, url_file: hook.url}}\n{RULES}").notify
+    [hook] = load_text(f"notify:\n- {{to: webhook, url_file: hook.url}}\n{RULES}").notify
     assert isinstance(hook, Webhook)
     assert hook.label == "webhook hook.url"
     if told is None:

@@ -5,16 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from picwish_watchd.cli.main import complain
-from picwish_watchd.config.secret_files import PrivateFile
+from picwish_watchd.cli.main import print_error
+from picwish_watchd.config.secret_files import SecretFile
 from picwish_watchd.errors import ConfigError
 from picwish_watchd.redaction import redact, register_secret
 
 
-def make_secret_file(path: Path, text: str, mode: int = 0o600) -> PrivateFile:
+def make_secret_file(path: Path, text: str, mode: int = 0o600) -> SecretFile:
     path.write_text(text)
     path.chmod(mode)
-    return PrivateFile(path, "password_file", "the password file", "put the password alone into it")
+    return SecretFile(path, "password_file", "the password file", "put the password alone into it")
 
 
 @pytest.mark.parametrize("fate", ["missing", "a folder", "a pipe", "open to others", "large"])
@@ -38,15 +38,15 @@ def test_what_is_no_private_file_is_refused_with_what_to_do(tmp_path: Path, fate
 
 def test_what_was_read_is_hidden_whole_and_in_the_midst_of_others(tmp_path: Path) -> None:
     file = make_secret_file(tmp_path / "p", "hunter2\nhunter2-longer\n# note\n\nab\n")
-    assert file.lines({}) == [(1, "hunter2"), (2, "hunter2-longer"), (5, "ab")]
+    assert file.read_lines({}) == [(1, "hunter2"), (2, "hunter2-longer"), (5, "ab")]
     assert redact("535 hunter2-longer or hunter2 is wrong, about") == "535 *** or *** is wrong, about"
 
 
 def test_a_secret_is_a_single_word(tmp_path: Path) -> None:
-    assert make_secret_file(tmp_path / "p", "s3cret\r\n").word({}) == "s3cret"
+    assert make_secret_file(tmp_path / "p", "s3cret\r\n").read_secret({}) == "s3cret"
     for text in ("two words", "", "pässword", "\ufeffs3cret"):
         with pytest.raises(ConfigError):
-            make_secret_file(tmp_path / "p", text).word({})
+            make_secret_file(tmp_path / "p", text).read_secret({})
 
 
 def test_a_systemd_credential_of_the_files_name_is_read_instead(tmp_path: Path) -> None:
@@ -70,5 +70,5 @@ def test_secrets_stay_redacted_and_short_words_do_not() -> None:
 
 def test_no_error_that_is_told_quotes_a_secret(capsys: pytest.CaptureFixture[str]) -> None:
     register_secret("s3cret-key")
-    assert complain(ConfigError("it said s3cret-key", hint="look for s3cret-key")) == 78
+    assert print_error(ConfigError("it said s3cret-key", hint="look for s3cret-key")) == 78
     assert "s3cret" not in capsys.readouterr().err

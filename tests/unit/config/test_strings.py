@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from picwish_watchd.config import strings
-from picwish_watchd.config.strings import Home
-from picwish_watchd.config.units import RefusedError
+from picwish_watchd.config.strings import ResolveContext
+from picwish_watchd.config.units import InvalidValueError
 
-HOME = Home(Path("/etc/pw"), {"HOME": "/home/ada", "NAS": "/srv/nas", "EMPTY": "", "REL": "in"})
+HOME = ResolveContext(Path("/etc/pw"), {"HOME": "/home/ada", "NAS": "/srv/nas", "EMPTY": "", "REL": "in"})
 
 
 @pytest.mark.parametrize(
@@ -31,12 +31,12 @@ HOME = Home(Path("/etc/pw"), {"HOME": "/home/ada", "NAS": "/srv/nas", "EMPTY": "
     ],
 )
 def test_paths_are_absolute_expanded_and_relative_to_the_file(written: object, path: str) -> None:
-    assert strings.path(written, HOME) == Path(path)
+    assert strings.parse_path(written, HOME) == Path(path)
 
 
 def test_the_home_of_a_user_is_looked_up() -> None:
     me = pwd.getpwuid(os.getuid())
-    assert strings.path(f"~{me.pw_name}/in", HOME) == Path(me.pw_dir, "in")
+    assert strings.parse_path(f"~{me.pw_name}/in", HOME) == Path(me.pw_dir, "in")
 
 
 @pytest.mark.parametrize(
@@ -58,22 +58,22 @@ def test_the_home_of_a_user_is_looked_up() -> None:
     ],
 )
 def test_a_path_that_leads_nowhere_certain_is_refused(written: object, allowed: str) -> None:
-    with pytest.raises(RefusedError) as caught:
-        strings.path(written, HOME)
+    with pytest.raises(InvalidValueError) as caught:
+        strings.parse_path(written, HOME)
     assert allowed in caught.value.allowed
 
 
 def test_a_tilde_without_a_home_is_refused() -> None:
-    with pytest.raises(RefusedError, match="HOME is not set"):
-        strings.path("~/in", Home(Path("/"), {}))
+    with pytest.raises(InvalidValueError, match="HOME is not set"):
+        strings.parse_path("~/in", ResolveContext(Path("/"), {}))
 
 
 def test_without_a_file_paths_are_absolute_and_taken_literally() -> None:
-    assert strings.path("/srv/${NAS}", None) == Path("/srv/${NAS}")
-    assert strings.path(Path("/a/b"), None) == Path("/a/b")
+    assert strings.parse_path("/srv/${NAS}", None) == Path("/srv/${NAS}")
+    assert strings.parse_path(Path("/a/b"), None) == Path("/a/b")
     for written in ("in", "~", "", None, 5):
-        with pytest.raises(RefusedError, match="an absolute path"):
-            strings.path(written, None)
+        with pytest.raises(InvalidValueError, match="an absolute path"):
+            strings.parse_path(written, None)
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_without_a_file_paths_are_absolute_and_taken_literally() -> None:
     ],
 )
 def test_a_base_url_has_a_host_and_no_final_slash(written: str, url: str) -> None:
-    assert strings.base_url(written, HOME) == url
+    assert strings.parse_base_url(written, HOME) == url
 
 
 @pytest.mark.parametrize(
@@ -107,16 +107,16 @@ def test_a_base_url_has_a_host_and_no_final_slash(written: str, url: str) -> Non
     ],
 )
 def test_what_is_no_base_url_is_refused(written: object) -> None:
-    with pytest.raises(RefusedError):
-        strings.base_url(written, HOME)
+    with pytest.raises(InvalidValueError):
+        strings.parse_base_url(written, HOME)
 
 
 @pytest.mark.parametrize(
     "written", ["https://u:secret@host", "https://u@host", "https://@host", "https://h?secret", "https://h#x"]
 )
 def test_secrets_in_a_base_url_are_refused_and_not_quoted(written: str) -> None:
-    with pytest.raises(RefusedError) as caught:
-        strings.base_url(written, HOME)
+    with pytest.raises(InvalidValueError) as caught:
+        strings.parse_base_url(written, HOME)
     assert caught.value.found is not None
     assert "secret" not in caught.value.found + caught.value.allowed
 
@@ -125,7 +125,7 @@ def test_secrets_in_a_base_url_are_refused_and_not_quoted(written: str) -> None:
     "url", ["http://localhost:8080", "http://127.0.0.1", "http://127.9.8.7", "http://[::1]", "https://host"]
 )
 def test_https_and_this_machine_are_safe(url: str) -> None:
-    assert not strings.is_plain_http_to_elsewhere(url)
+    assert not strings.is_insecure_url(url)
 
 
 @pytest.mark.parametrize(
@@ -133,14 +133,14 @@ def test_https_and_this_machine_are_safe(url: str) -> None:
     ["http://host", "HTTP://host", "http://10.0.0.1", "http://[::2]", "http://localhost.evil", "http://127.0.0.1.evil"],
 )
 def test_http_to_another_host_is_seen(url: str) -> None:
-    assert strings.is_plain_http_to_elsewhere(url)
+    assert strings.is_insecure_url(url)
 
 
 @pytest.mark.parametrize("written", ["", "a b", "a/b", "ä", ".", "a\n", None, 2024, True])
 def test_a_rule_name_is_letters_digits_underscore_and_hyphen(written: object) -> None:
-    assert strings.name("Scans_2-x") == "Scans_2-x"
-    with pytest.raises(RefusedError):
-        strings.name(written)
+    assert strings.parse_rule_name("Scans_2-x") == "Scans_2-x"
+    with pytest.raises(InvalidValueError):
+        strings.parse_rule_name(written)
 
 
 @pytest.mark.parametrize(
@@ -148,7 +148,7 @@ def test_a_rule_name_is_letters_digits_underscore_and_hyphen(written: object) ->
     ["{stem}.{ext}", "{date}/{rule}/{name}", "{job_id}", "{{{stem}}}", "x-{task_id}", ".{stem}", "...{stem}"],
 )
 def test_templates_that_tell_results_apart_are_taken(template: str) -> None:
-    assert strings.filename(template) == template
+    assert strings.parse_filename_template(template) == template
 
 
 @pytest.mark.parametrize(
@@ -179,22 +179,22 @@ def test_templates_that_tell_results_apart_are_taken(template: str) -> None:
     ],
 )
 def test_templates_that_leave_the_outbox_or_make_no_sense_are_refused(template: object, allowed: str) -> None:
-    with pytest.raises(RefusedError) as caught:
-        strings.filename(template)
+    with pytest.raises(InvalidValueError) as caught:
+        strings.parse_filename_template(template)
     assert allowed in caught.value.allowed
 
 
 def test_a_misspelt_field_is_recognised() -> None:
-    with pytest.raises(RefusedError) as caught:
-        strings.filename("{stm}.jpg")
-    assert caught.value.meant == "{stem}"
+    with pytest.raises(InvalidValueError) as caught:
+        strings.parse_filename_template("{stm}.jpg")
+    assert caught.value.suggestion == "{stem}"
 
 
 @given(st.text(alphabet="{}/.:!stemx"))
 def test_an_accepted_template_formats_and_stays_below_the_outbox(template: str) -> None:
     try:
-        strings.filename(template)
-    except RefusedError:
+        strings.parse_filename_template(template)
+    except InvalidValueError:
         return
-    name = template.format_map(dict.fromkeys(strings.FIELDS, "x"))
+    name = template.format_map(dict.fromkeys(strings.FILENAME_FIELDS, "x"))
     assert os.path.normpath(os.path.join("/out", name)) == f"/out/{name}"

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from picwish_watchd.config import units
 from picwish_watchd.config.schema import IfExists
-from picwish_watchd.config.units import RefusedError
+from picwish_watchd.config.units import InvalidValueError
 
 
 @pytest.mark.parametrize(
@@ -25,7 +25,7 @@ from picwish_watchd.config.units import RefusedError
     ],
 )
 def test_a_duration_is_a_number_of_seconds_or_a_number_with_a_unit(written: object, seconds: float) -> None:
-    assert units.duration(written) == seconds
+    assert units.parse_duration(written) == seconds
 
 
 @pytest.mark.parametrize(
@@ -54,18 +54,18 @@ def test_a_duration_is_a_number_of_seconds_or_a_number_with_a_unit(written: obje
     ],
 )
 def test_what_is_no_duration_is_refused(written: object) -> None:
-    with pytest.raises(RefusedError, match="a duration"):
-        units.duration(written)
+    with pytest.raises(InvalidValueError, match="a duration"):
+        units.parse_duration(written)
 
 
 def test_a_duration_of_zero_is_taken_only_where_it_makes_sense() -> None:
-    assert units.duration(0, zero=True) == 0
+    assert units.parse_duration(0, zero=True) == 0
 
 
 @pytest.mark.untraced
 @given(st.integers(1, 10_000_000))
 def test_a_spelt_duration_reads_back_to_itself(seconds: int) -> None:
-    assert units.duration(units.spell_duration(seconds)) == pytest.approx(seconds, rel=1e-5)
+    assert units.parse_duration(units.format_duration(seconds)) == pytest.approx(seconds, rel=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -83,95 +83,95 @@ def test_a_spelt_duration_reads_back_to_itself(seconds: int) -> None:
     ],
 )
 def test_a_size_is_bytes_in_powers_of_ten_or_of_two(written: object, count: int) -> None:
-    assert units.size(written) == count
+    assert units.parse_size(written) == count
 
 
 @pytest.mark.parametrize(
     "written", ["30", "30mb", "30 Mb", "0MB", "0.1B", 0, -1, 1.5, True, None, "1e3B", "999999999999GB"]
 )
 def test_what_is_no_size_is_refused(written: object) -> None:
-    with pytest.raises(RefusedError, match="a size such as 30MB, 30MiB"):
-        units.size(written)
+    with pytest.raises(InvalidValueError, match="a size such as 30MB, 30MiB"):
+        units.parse_size(written)
 
 
 @pytest.mark.parametrize(
     ("written", "bits"), [("0644", 0o644), ("640", 0o640), ("0o600", 0o600), ("000", 0), ("0777", 0o777)]
 )
 def test_a_mode_in_text_is_octal(written: str, bits: int) -> None:
-    assert units.mode(written) == bits
+    assert units.parse_octal_mode(written) == bits
 
 
 @pytest.mark.parametrize("written", [644, 420, "0899", "1644", "64", "rw-r--r--", "0x1ff", None, True])
 def test_a_mode_that_could_be_misread_is_refused(written: object) -> None:
-    with pytest.raises(RefusedError, match='in quotes, such as "0644"'):
-        units.mode(written)
+    with pytest.raises(InvalidValueError, match='in quotes, such as "0644"'):
+        units.parse_octal_mode(written)
 
 
 @pytest.mark.parametrize("written", [True, 1.0, "1", None, 10**18 + 1, -(10**18) - 1])
 def test_what_is_no_whole_number_is_refused(written: object) -> None:
-    with pytest.raises(RefusedError, match="a whole number"):
-        units.whole(written)
+    with pytest.raises(InvalidValueError, match="a whole number"):
+        units.parse_whole_number(written)
 
 
 def test_whole_numbers_have_a_least_one_where_that_makes_sense() -> None:
-    assert units.whole(-5) == -5
-    assert units.whole(1, least=1) == 1
-    with pytest.raises(RefusedError, match="at least 1"):
-        units.whole(0, least=1)
+    assert units.parse_whole_number(-5) == -5
+    assert units.parse_whole_number(1, least=1) == 1
+    with pytest.raises(InvalidValueError, match="at least 1"):
+        units.parse_whole_number(0, least=1)
 
 
 @pytest.mark.parametrize("written", [0, -1, 1000.5, math.nan, math.inf, "2", True, None, 10**400])
 def test_a_rate_is_above_zero_and_at_most_a_thousand(written: object) -> None:
-    assert units.rate(1000) == 1000
-    with pytest.raises(RefusedError, match="above 0, at most 1000"):
-        units.rate(written)
+    assert units.parse_rate(1000) == 1000
+    with pytest.raises(InvalidValueError, match="above 0, at most 1000"):
+        units.parse_rate(written)
 
 
 def test_max_pending_is_auto_or_at_least_one() -> None:
-    assert units.auto_or_whole("auto") is None
-    assert units.auto_or_whole(1) == 1
+    assert units.parse_auto_or_whole("auto") is None
+    assert units.parse_auto_or_whole(1) == 1
     for written in (0, "many", 1.5, True):
-        with pytest.raises(RefusedError, match="auto, or a whole number of at least 1"):
-            units.auto_or_whole(written)
+        with pytest.raises(InvalidValueError, match="auto, or a whole number of at least 1"):
+            units.parse_auto_or_whole(written)
 
 
 @pytest.mark.parametrize("written", [2, -1, "0", True, False, None, 0.0])
 def test_only_the_listed_numbers_are_a_choice(written: object) -> None:
-    assert units.choice(1, (0, 1)) == 1
-    with pytest.raises(RefusedError, match=r"^0 or 1$"):
-        units.choice(written, (0, 1))
+    assert units.parse_choice(1, (0, 1)) == 1
+    with pytest.raises(InvalidValueError, match=r"^0 or 1$"):
+        units.parse_choice(written, (0, 1))
 
 
 @pytest.mark.parametrize("written", [0, 1, "true", None, []])
 def test_a_flag_is_true_or_false_and_nothing_else(written: object) -> None:
-    assert units.flag(True) is True
-    with pytest.raises(RefusedError, match=r"^true or false$"):
-        units.flag(written)
+    assert units.parse_flag(True) is True
+    with pytest.raises(InvalidValueError, match=r"^true or false$"):
+        units.parse_flag(written)
 
 
 @pytest.mark.parametrize(
     ("written", "meant"), [("renam", "rename"), ("Rename", "rename"), ("zzz", None), (False, None)]
 )
 def test_a_wrong_word_is_answered_with_the_words_and_the_likely_one(written: object, meant: str | None) -> None:
-    assert units.word("skip", IfExists) is IfExists.SKIP
-    with pytest.raises(RefusedError, match=r"^rename, overwrite, skip$") as caught:
-        units.word(written, IfExists)
-    assert caught.value.meant == meant
+    assert units.parse_enum("skip", IfExists) is IfExists.SKIP
+    with pytest.raises(InvalidValueError, match=r"^rename, overwrite, skip$") as caught:
+        units.parse_enum(written, IfExists)
+    assert caught.value.suggestion == meant
 
 
 @pytest.mark.parametrize(
     ("written", "seconds"), [("400d", 400 * 86400.0), ("32d", 32 * 86400.0), (2764800, 32 * 86400.0)]
 )
 def test_histories_are_kept_for_a_duration_of_at_least_a_month_and_a_day(written: object, seconds: float) -> None:
-    assert units.keep(written) == seconds
+    assert units.parse_retention(written) == seconds
 
 
 @pytest.mark.parametrize("written", ["forever", None])
 def test_histories_may_be_kept_for_ever(written: object) -> None:
-    assert units.keep(written) is None
+    assert units.parse_retention(written) is None
 
 
 @pytest.mark.parametrize("written", ["31d", "767h", 0, -1, "never", "for ever", True, [], "4000d", math.inf])
 def test_histories_cannot_be_kept_shorter_or_for_no_time_at_all(written: object) -> None:
-    with pytest.raises(RefusedError, match="forever, or a duration such as 400d; at least 32d, at most 3650d"):
-        units.keep(written)
+    with pytest.raises(InvalidValueError, match="forever, or a duration such as 400d; at least 32d, at most 3650d"):
+        units.parse_retention(written)

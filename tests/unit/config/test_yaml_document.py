@@ -15,26 +15,26 @@ from picwish_watchd.errors import ConfigError
 @pytest.fixture(params=["CSafeLoader", "SafeLoader"])
 def parse(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Callable[..., yaml_document.Document]:
+) -> Callable[..., yaml_document.YamlDocument]:
     """Reads text or bytes, with libyaml and without."""
     monkeypatch.setattr(yaml_document, "_LOADER", getattr(yaml, request.param))
 
-    def parse(text: str | bytes) -> yaml_document.Document:
+    def parse(text: str | bytes) -> yaml_document.YamlDocument:
         file = tmp_path / "c.yaml"
         file.write_bytes(text.encode() if isinstance(text, str) else text)
-        return yaml_document.read(file)
+        return yaml_document.read_yaml(file)
 
     return parse
 
 
-def yaml_error(parse: Callable[..., yaml_document.Document], text: str | bytes) -> str:
+def yaml_error(parse: Callable[..., yaml_document.YamlDocument], text: str | bytes) -> str:
     with pytest.raises(ConfigError) as caught:
         parse(text)
     assert "\n" not in caught.value.message
     return caught.value.message.rsplit("/", 1)[1]
 
 
-def test_every_value_knows_its_line_and_spelling(parse: Callable[..., yaml_document.Document]) -> None:
+def test_every_value_knows_its_line_and_spelling(parse: Callable[..., yaml_document.YamlDocument]) -> None:
     document = parse("api:\n  qps: 2\nrules:\n- name: a\n  settle:\n    5m\n- name: b\n")
     assert document.data == {"api": {"qps": 2}, "rules": [{"name": "a", "settle": "5m"}, {"name": "b"}]}
     assert [
@@ -44,7 +44,7 @@ def test_every_value_knows_its_line_and_spelling(parse: Callable[..., yaml_docum
 
 
 def test_a_key_that_is_not_there_has_the_line_of_what_is_around_it(
-    parse: Callable[..., yaml_document.Document],
+    parse: Callable[..., yaml_document.YamlDocument],
 ) -> None:
     document = parse("\n\nrules:\n  - name: a\n")
     assert document.line(("rules", 0, "outbox")) == 4
@@ -86,7 +86,7 @@ def test_a_key_that_is_not_there_has_the_line_of_what_is_around_it(
     ],
 )
 def test_only_what_is_written_in_decimal_is_a_number(
-    parse: Callable[..., yaml_document.Document], written: str, value: Any, spelling: str
+    parse: Callable[..., yaml_document.YamlDocument], written: str, value: Any, spelling: str
 ) -> None:
     document = parse(f"a: {written}\n")
     assert document.data == {"a": value}
@@ -95,11 +95,11 @@ def test_only_what_is_written_in_decimal_is_a_number(
     assert document.faults == ()
 
 
-def test_keys_are_text_however_yaml_reads_them(parse: Callable[..., yaml_document.Document]) -> None:
+def test_keys_are_text_however_yaml_reads_them(parse: Callable[..., yaml_document.YamlDocument]) -> None:
     assert parse("on: 1\n5: 2\n~: 3\n[a]: 4\n").data == {"on": 1, "5": 2, "~": 3, "a list": 4}
 
 
-def test_a_key_that_stands_twice_is_told_with_both_lines(parse: Callable[..., yaml_document.Document]) -> None:
+def test_a_key_that_stands_twice_is_told_with_both_lines(parse: Callable[..., yaml_document.YamlDocument]) -> None:
     (fault,) = parse("api:\n  qps: 1\n  timeout: 5\n  qps: 2\n").faults
     assert (
         f"{fault.line}: {fault}" == "4: api.qps: found a second time (the first is on line 2); allowed: each key once"
@@ -110,13 +110,13 @@ def test_a_key_that_stands_twice_is_told_with_both_lines(parse: Callable[..., ya
     "written", ["!foo bar", "!!python/object:os.system x", "!!binary aGk=", "!!set {a, b}", "!x [1]"]
 )
 def test_tags_are_refused_and_nothing_is_made_of_them(
-    parse: Callable[..., yaml_document.Document], written: str
+    parse: Callable[..., yaml_document.YamlDocument], written: str
 ) -> None:
     (fault,) = parse(f"a: 1\nb: {written}\n").faults
     assert (fault.line, fault.key, fault.allowed) == (2, "b", "values without tags")
 
 
-def test_anchors_and_merge_keys_work_and_keep_their_lines(parse: Callable[..., yaml_document.Document]) -> None:
+def test_anchors_and_merge_keys_work_and_keep_their_lines(parse: Callable[..., yaml_document.YamlDocument]) -> None:
     document = parse(
         "base: &base {settle: 5s, type: 1}\nmore: &more\n  sync: 1\n  type: 0\n"
         "rules:\n- <<: *base\n  type: 0\n- <<: [*more, *base]\n- *base\n"
@@ -131,7 +131,7 @@ def test_anchors_and_merge_keys_work_and_keep_their_lines(parse: Callable[..., y
 
 
 @pytest.mark.parametrize("merged", ["5", "[5]"])
-def test_only_mappings_can_be_merged(parse: Callable[..., yaml_document.Document], merged: str) -> None:
+def test_only_mappings_can_be_merged(parse: Callable[..., yaml_document.YamlDocument], merged: str) -> None:
     (fault,) = parse(f"a:\n  <<: {merged}\n").faults
     assert (fault.line, fault.key, fault.found) == (2, "a.<<", "5")
 
@@ -146,14 +146,14 @@ def test_only_mappings_can_be_merged(parse: Callable[..., yaml_document.Document
         + "".join(f"{n}: &{n} {{<<: [{','.join(['*' + m] * 30)}]}}\n" for m, n in zip("abcd", "bcde", strict=True)),
     ],
 )
-def test_aliases_cannot_multiply_without_end(parse: Callable[..., yaml_document.Document], text: str) -> None:
+def test_aliases_cannot_multiply_without_end(parse: Callable[..., yaml_document.YamlDocument], text: str) -> None:
     assert "has more than 100000 values once its aliases are followed" in yaml_error(parse, text)
 
 
 @pytest.mark.parametrize(
     "text", ["a: &a [*a]\n", "a: &a {b: *a}\n", "a: &a {<<: *a}\n", "a: " + "[" * 500 + "]" * 500, "[" * 50000]
 )
-def test_circles_and_deep_nests_are_refused(parse: Callable[..., yaml_document.Document], text: str) -> None:
+def test_circles_and_deep_nests_are_refused(parse: Callable[..., yaml_document.YamlDocument], text: str) -> None:
     assert "is nested deeper than 20 levels" in yaml_error(parse, text)
 
 
@@ -177,16 +177,16 @@ def test_circles_and_deep_nests_are_refused(parse: Callable[..., yaml_document.D
     ],
 )
 def test_what_is_no_configuration_is_told_in_a_sentence(
-    parse: Callable[..., yaml_document.Document], text: str | bytes, told: str
+    parse: Callable[..., yaml_document.YamlDocument], text: str | bytes, told: str
 ) -> None:
     assert yaml_error(parse, text).startswith(told)
 
 
-def test_a_tab_is_named_as_the_culprit(parse: Callable[..., yaml_document.Document]) -> None:
+def test_a_tab_is_named_as_the_culprit(parse: Callable[..., yaml_document.YamlDocument]) -> None:
     assert yaml_error(parse, "a:\n\tb: 1\n").endswith("; indent with spaces, not with tabs")
 
 
-def test_a_byte_order_mark_is_no_fault(parse: Callable[..., yaml_document.Document]) -> None:
+def test_a_byte_order_mark_is_no_fault(parse: Callable[..., yaml_document.YamlDocument]) -> None:
     assert parse(b"\xef\xbb\xbfa: 1\r\n").data == {"a": 1}
 
 
@@ -202,4 +202,4 @@ def test_unreadable_files_are_reported_without_blocking(tmp_path: Path) -> None:
     }
     for file, reason in told.items():
         with pytest.raises(ConfigError, match=reason):
-            yaml_document.read(file)
+            yaml_document.read_yaml(file)

@@ -136,7 +136,7 @@ def test_it_answers_what_a_thread_would_answer(tmp_path: Path, validator: Valida
 def test_long_batches_are_answered_in_parts(
     tmp_path: Path, validator: ValidationProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    install_sitecustomize(tmp_path, monkeypatch, IMPORT_PROCESS + "inspector._SLICE = 0")
+    install_sitecustomize(tmp_path, monkeypatch, IMPORT_PROCESS + "validation_process._BATCH_SECONDS = 0")
     rest, parts = [whole_image_question(tmp_path)] * 5, list[int]()
     while rest:
         parts.append(len(validator.validate_batch(rest)))
@@ -178,7 +178,7 @@ def test_an_endless_decoder_is_killed(
     tmp_path: Path, validator: ValidationProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     code = "from PIL import ImageFile\ndef load(self):\n    while True: pass\nImageFile.ImageFile.load = load\n"
-    code += IMPORT_PROCESS + "inspector._COMPUTING = 1\n"
+    code += IMPORT_PROCESS + "validation_process._MAX_CPU_SECONDS = 1\n"
     install_sitecustomize(tmp_path, monkeypatch, code)
     assert isinstance(validator.validate_final(cut_image_question(tmp_path)), Rejected)
 
@@ -296,7 +296,9 @@ def test_a_process_of_another_version_is_not_asked(
 ) -> None:
     """The package was updated below the daemon, which runs on."""
     other = "import picwish_watchd\npicwish_watchd.__version__ = 'another'\n"
-    install_sitecustomize(tmp_path, monkeypatch, other + IMPORT_PROCESS + "inspector._asked = lambda one, two: None")
+    install_sitecustomize(
+        tmp_path, monkeypatch, other + IMPORT_PROCESS + "validation_process._unpack_request = lambda one, two: None"
+    )
     assert isinstance(validator.validate_final(unfinished_image_question(tmp_path)), ValidImage)
     assert not validation_pids()
 
@@ -325,18 +327,19 @@ def test_without_a_process_the_thread_validates_itself(
     [
         "raise SystemExit(1)",
         "print('hello')",
-        IMPORT_PROCESS + "inspector._packed = lambda answer: 'nonsense'",
-        IMPORT_PROCESS + "inspector._packed = lambda answer: ['Popen', 'sh']",
-        IMPORT_PROCESS + "inspector._packed = lambda answer: ['Stamp', 1]",
-        IMPORT_PROCESS + "inspector._packed = lambda answer: ['Problem', 'corrupt', 'x']",
-        IMPORT_PROCESS + "inspector.answers_to = lambda asked: []",
-        IMPORT_PROCESS + "all = inspector.answers_to\ninspector.answers_to = lambda asked: all(asked * 2)",
-        IMPORT_PROCESS + "inspector._line = lambda value: b'[\\n'",
-        IMPORT_PROCESS + "inspector._line = lambda value: b'[' * 100_000 + b'\\n'",
-        IMPORT_PROCESS + "inspector._line = lambda value: b' ' * 2**22 + b'[[\"Gone\"]]\\n'",
-        IMPORT_PROCESS + "inspector._packed = lambda answer: ['Stamp', 2**64, 0, 0]",
-        IMPORT_PROCESS + "inspector._packed = lambda answer: ['Unreadable', '\\ud800']",
-        IMPORT_PROCESS + "inspector._packed = lambda answer: ['NotWhole', {}, ['Stamp', 0, 0, 0]]",
+        IMPORT_PROCESS + "validation_process._pack = lambda answer: 'nonsense'",
+        IMPORT_PROCESS + "validation_process._pack = lambda answer: ['Popen', 'sh']",
+        IMPORT_PROCESS + "validation_process._pack = lambda answer: ['Stamp', 1]",
+        IMPORT_PROCESS + "validation_process._pack = lambda answer: ['Problem', 'corrupt', 'x']",
+        IMPORT_PROCESS + "validation_process.validate_requests = lambda asked: []",
+        IMPORT_PROCESS
+        + "all = validation_process.validate_requests\nvalidation_process.validate_requests = lambda asked: all(asked * 2)",
+        IMPORT_PROCESS + "validation_process._encode_line = lambda value: b'[\\n'",
+        IMPORT_PROCESS + "validation_process._encode_line = lambda value: b'[' * 100_000 + b'\\n'",
+        IMPORT_PROCESS + "validation_process._encode_line = lambda value: b' ' * 2**22 + b'[[\"Missing\"]]\\n'",
+        IMPORT_PROCESS + "validation_process._pack = lambda answer: ['Stamp', 2**64, 0, 0]",
+        IMPORT_PROCESS + "validation_process._pack = lambda answer: ['Unreadable', '\\ud800']",
+        IMPORT_PROCESS + "validation_process._pack = lambda answer: ['Incomplete', {}, ['Stamp', 0, 0, 0]]",
     ],
 )
 def test_a_process_with_garbled_output_is_not_believed(
@@ -363,8 +366,9 @@ def test_the_process_knows_no_secrets_and_ends_when_idle(
 
 def test_the_process_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
     code = (
-        "import sys, time\nfrom pathlib import Path\nfrom tests.unit.images.test_inspector import whole, Inspector\n"
-        "inspector = Inspector()\ninspector.judge([whole(Path(sys.argv[1]))])\n"
+        "import sys, time\nfrom pathlib import Path\n"
+        "from tests.unit.images.test_validation_process import whole_image_question, ValidationProcess\n"
+        "ValidationProcess().validate_batch([whole_image_question(Path(sys.argv[1]))])\n"
         "print('asked', flush=True)\ntime.sleep(60)"
     )
     maker = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE)

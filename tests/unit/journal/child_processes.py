@@ -20,8 +20,8 @@ from picwish_watchd.job import State
 from picwish_watchd.journal import integrity, schema, writer
 from picwish_watchd.journal.locks import DaemonLock, WriteLock
 from picwish_watchd.journal.reader import JournalReader
-from picwish_watchd.journal.vacuum import vacuum
-from picwish_watchd.journal.writer import Charge, Journal
+from picwish_watchd.journal.vacuum import vacuum_journal
+from picwish_watchd.journal.writer import ChargeState, Journal
 from tests.support import fork_server
 from tests.unit.journal.job_factory import add_job, get_job, new_job
 
@@ -56,7 +56,7 @@ def hold_daemon_lock(path: str) -> None:
 
 
 def hold_write_lock(path: str) -> None:
-    with WriteLock(Path(path)).held():
+    with WriteLock(Path(path)).hold():
         _hold_until_eof()
 
 
@@ -109,10 +109,10 @@ def write(path: str) -> None:
 def vacuum_with_little_room(path: str) -> None:
     """What `vacuum` finds where the journal fits, and not two more of it."""
     journal = Journal.open_for_writing(Path(path), Clock())
-    journal.add([new_job(f"{number}.jpg") for number in range(1000)])
+    journal.add_jobs([new_job(f"{number}.jpg") for number in range(1000)])
     journal.close()
     try:
-        vacuum(Path(path), Clock())
+        vacuum_journal(Path(path), Clock())
     except WatchdError as error:
         print(error.exit_code, error.message)
     print(len(JournalReader.open(Path(path)).jobs()), "jobs")
@@ -121,18 +121,18 @@ def vacuum_with_little_room(path: str) -> None:
 def fill_and_free(path: str) -> None:
     """A disk runs full under an open journal, and is emptied again."""
     journal = Journal.open_for_writing(Path(path), Clock())
-    job = journal.move(add_job(journal), State.SUBMITTING, "sending", reserve=5)
+    job = journal.transition(add_job(journal), State.SUBMITTING, "sending", reserve=5)
     ballast = _fill_disk(Path(path).parent)
     for attempt in count():
         try:
-            journal.add([new_job(f"{attempt}-{number}.jpg") for number in range(500)])
+            journal.add_jobs([new_job(f"{attempt}-{number}.jpg") for number in range(500)])
         except WatchdError as error:
             print(error.exit_code, error.message)
             break
     print(len(journal.jobs()) % 500, get_job(journal, job.id).state)
     ballast.unlink()
-    journal.move(get_job(journal, job.id), State.PENDING, "took it")
-    journal.verify()
+    journal.transition(get_job(journal, job.id), State.PENDING, "took it")
+    journal.check_integrity()
     print(get_job(journal, job.id).state, journal.credits_since(0))
     journal.close()
 
@@ -172,8 +172,8 @@ def crash_in_moves(base: str) -> None:
         journal = Journal.open_for_writing(path, Clock())
         job = add_job(journal)
         arm_crash_point()
-        job = journal.move(job, State.SUBMITTING, "sending", reserve=5)
-        journal.move(job, State.HELD, "in doubt", charge=Charge.DOUBTFUL)
+        job = journal.transition(job, State.SUBMITTING, "sending", reserve=5)
+        journal.transition(job, State.HELD, "in doubt", charge=ChargeState.DOUBTFUL)
 
     _crash_everywhere(Path(base), act)
 
@@ -183,7 +183,7 @@ def crash_in_creation(base: str) -> None:
 
     def act(path: Path) -> None:
         arm_crash_point()
-        Journal.open_for_writing(path, Clock()).add([new_job(name) for name in "abc"])
+        Journal.open_for_writing(path, Clock()).add_jobs([new_job(name) for name in "abc"])
 
     _crash_everywhere(Path(base), act)
 

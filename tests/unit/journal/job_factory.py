@@ -26,7 +26,7 @@ def new_job(name: str = "a.jpg", rule: str = "scans", **facts: Any) -> NewJob:
 
 def add_job(journal: Journal, name: str = "a.jpg", rule: str = "scans", **facts: Any) -> Job:
     """The job of a new picture."""
-    [job_id] = journal.add([new_job(name, rule, **facts)])
+    [job_id] = journal.add_jobs([new_job(name, rule, **facts)])
     return get_job(journal, job_id)
 
 
@@ -52,5 +52,5 @@ def add_job_in_state(journal: Journal, state: State, name: str = "a.jpg", rule: 
     """A job that went to ``state`` by legal moves."""
     job = add_job(journal, name, rule)
     for step in path_to_state(state):
-        job = journal.move(job, step, f"on the way to {state}")
+        job = journal.transition(job, step, f"on the way to {state}")
     return job

@@ -7,7 +7,7 @@ import pytest
 
 from picwish_watchd.job import State
 from picwish_watchd.journal.reader import JournalReader
-from picwish_watchd.journal.writer import Charge, Journal
+from picwish_watchd.journal.writer import ChargeState, Journal
 from tests.support.fake_clock import FakeClock
 from tests.unit.journal import child_processes
 from tests.unit.journal.job_factory import add_job, get_job, new_job
@@ -21,20 +21,20 @@ def test_a_move_that_fails_half_way_changes_nothing(journal: Journal, table: str
     history = journal.history(job.id)
     journal._connection.execute(FAILING_TRIGGER.format(table))
     with pytest.raises(sqlite3.IntegrityError):
-        journal.move(job, State.SUBMITTING, "sending", reserve=5)
+        journal.transition(job, State.SUBMITTING, "sending", reserve=5)
     assert get_job(journal, job.id) == job
     assert journal.history(job.id) == history
     assert journal.credits_since(0) == 0
     journal._connection.execute("DROP TRIGGER no")
-    assert journal.move(job, State.SUBMITTING, "sending", reserve=5).state is State.SUBMITTING
+    assert journal.transition(job, State.SUBMITTING, "sending", reserve=5).state is State.SUBMITTING
 
 
 def test_of_many_jobs_all_are_added_or_none(journal: Journal) -> None:
     bad = new_job("c.jpg", sha256=b"not a text")
     with pytest.raises(sqlite3.IntegrityError):
-        journal.add([new_job("a.jpg"), new_job("b.jpg"), bad])
+        journal.add_jobs([new_job("a.jpg"), new_job("b.jpg"), bad])
     assert journal.jobs() == []
-    assert journal.last_event() == 0
+    assert journal.last_event_id() == 0
 
 
 def test_a_kill_at_any_statement_keeps_state_history_and_ledger_consistent(
@@ -53,7 +53,7 @@ def test_a_kill_at_any_statement_keeps_state_history_and_ledger_consistent(
         }[job.state]
         assert len(journal.history(job.id)) == 1 + moves
         assert (journal.credits_since(0), job.credits_in_doubt) == (counted, doubtful)
-        journal.verify()
+        journal.check_integrity()
         journal.close()
         seen.append(moves)
     assert seen == sorted(seen)
@@ -73,8 +73,8 @@ def test_a_kill_during_creation_leaves_no_half_made_journal(journal_path: Path, 
         left.append(made.exists())
         journal = Journal.open_for_writing(made, clock)
         assert len(journal.jobs()) in {0, 3}
-        assert len(journal.jobs()) == journal.last_event()
-        journal.move(add_job(journal), State.HELD, "it works", charge=Charge.DOUBTFUL)
+        assert len(journal.jobs()) == journal.last_event_id()
+        journal.transition(add_job(journal), State.HELD, "it works", charge=ChargeState.DOUBTFUL)
         journal.close()
         assert not made.with_name("journal.db.new").exists()
     assert left == sorted(left)

@@ -36,17 +36,17 @@ def test_a_second_daemon_is_told_the_pid_of_the_first(journal_path: Path, state_
 
 def test_the_owner_is_known_while_it_runs_and_no_longer_than_that(journal_path: Path, state_folder: Path) -> None:
     lock = DaemonLock(journal_path)
-    assert lock.owner() is None
+    assert lock.owner_pid() is None
     assert list(state_folder.iterdir()) == []
     with child_processes.child_holding("hold_daemon_lock", journal_path) as child:
-        assert lock.owner() == child.pid
+        assert lock.owner_pid() == child.pid
         with pytest.raises(JournalBusyError, match=f"pid {child.pid}") as caught:
             lock.acquire()
         assert caught.value.exit_code == 75
         child.kill()
-    assert lock.owner() is None
+    assert lock.owner_pid() is None
     lock.acquire()
-    assert lock.owner() == os.getpid()
+    assert lock.owner_pid() == os.getpid()
     lock.release()
 
 
@@ -54,7 +54,7 @@ def test_an_owner_without_a_pid_is_detected_as_unknown(journal_path: Path, state
     lock = DaemonLock(journal_path)
     with lock.path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        assert lock.owner() == 0
+        assert lock.owner_pid() == 0
         with pytest.raises(JournalBusyError, match="pid unknown"):
             lock.acquire()
 
@@ -89,15 +89,15 @@ def test_writers_of_several_processes_take_turns_and_lose_nothing(journal: Journ
             add_job(journal, f"{number}.jpg")
         for each in running:
             each.result()
-    assert sorted(sum(states.values()) for states in journal.counts().values()) == [30, 30, 30, 30]
-    journal.verify()
+    assert sorted(sum(states.values()) for states in journal.counts_by_rule().values()) == [30, 30, 30, 30]
+    journal.check_integrity()
 
 
 def test_a_writer_gives_up_on_a_process_that_keeps_the_lock(
     journal: Journal, journal_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = add_job(journal)
-    monkeypatch.setattr(locks, "PATIENCE", 0.05)
+    monkeypatch.setattr(locks, "LOCK_TIMEOUT", 0.05)
     with child_processes.child_holding("hold_write_lock", journal_path):
         with pytest.raises(JournalError, match="another process has kept the journal locked") as caught:
             journal.update(job, note="never")

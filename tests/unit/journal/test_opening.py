@@ -14,9 +14,9 @@ from picwish_watchd.errors import JournalError
 from picwish_watchd.fs import mounts
 from picwish_watchd.job import ErrorCode, Problem, State
 from picwish_watchd.journal import connection, integrity, schema
-from picwish_watchd.journal.connection import prepare_folder
-from picwish_watchd.journal.integrity import refuse_network
-from picwish_watchd.journal.locks import witnessed
+from picwish_watchd.journal.connection import ensure_journal_folder
+from picwish_watchd.journal.integrity import check_local_filesystem
+from picwish_watchd.journal.locks import last_durable_event
 from picwish_watchd.journal.reader import JournalReader
 from picwish_watchd.journal.writer import Journal
 from tests.support.fake_clock import FakeClock
@@ -55,7 +55,7 @@ def test_a_journal_is_made_and_found_again(journal_path: Path, clock: FakeClock)
 
 
 def test_commits_are_synced_so_that_a_power_cut_loses_none(journal: Journal, journal_path: Path) -> None:
-    journal.move(add_job(journal), State.SUBMITTING, "sending it", reserve=5)
+    journal.transition(add_job(journal), State.SUBMITTING, "sending it", reserve=5)
     with closing(sqlite3.connect(journal_path)) as other:
         assert other.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     assert journal._connection.execute("PRAGMA synchronous").fetchone()[0] == 2
@@ -63,7 +63,7 @@ def test_commits_are_synced_so_that_a_power_cut_loses_none(journal: Journal, jou
 
 def test_a_power_cut_may_lose_queued_jobs_and_the_journal_still_opens(journal_path: Path, clock: FakeClock) -> None:
     journal = Journal.open_for_writing(journal_path, clock)
-    sent = journal.move(add_job(journal, "sent.jpg"), State.SUBMITTING, "sending it", reserve=5)
+    sent = journal.transition(add_job(journal, "sent.jpg"), State.SUBMITTING, "sending it", reserve=5)
     left = journal_path.with_name("left.db")
     shutil.copyfile(journal_path, left)
     shutil.copyfile(f"{journal_path}-wal", f"{left}-wal")
@@ -83,9 +83,9 @@ def test_a_job_added_as_finished_is_synced_before_its_file_moves(
     journal_path: Path, clock: FakeClock, end: dict[str, Any]
 ) -> None:
     journal = Journal.open_for_writing(journal_path, clock)
-    before = integrity.last_event(journal._connection)
+    before = integrity.last_event_id(journal._connection)
     add_job(journal, **end)
-    assert witnessed(journal_path) == integrity.last_event(journal._connection) > before
+    assert last_durable_event(journal_path) == integrity.last_event_id(journal._connection) > before
     journal.close()
 
 
@@ -93,7 +93,7 @@ def test_a_folder_whose_parent_is_missing_is_not_made(tmp_path: Path, clock: Fak
     with pytest.raises(JournalError, match="cannot be made: No such file") as caught:
         Journal.open_for_writing(tmp_path / "no" / "state" / "journal.db", clock)
     assert caught.value.hint
-    prepare_folder(tmp_path / "journal.db")
+    ensure_journal_folder(tmp_path / "journal.db")
 
 
 def test_a_reader_makes_no_journal(journal_path: Path) -> None:
@@ -181,7 +181,13 @@ def test_damaged_pages_are_told_as_damage_by_every_read(journal_path: Path, cloc
     found = JournalReader.open(journal_path)
     damage_pages(journal_path)
     anew = partial(JournalReader.open, journal_path)
-    for read in (found.jobs, found.counts, found.verify, lambda: list(found.known("scans")), anew):
+    for read in (
+        found.jobs,
+        found.counts_by_rule,
+        found.check_integrity,
+        lambda: list(found.known_files("scans")),
+        anew,
+    ):
         with pytest.raises(JournalError, match="the journal is damaged") as caught:
             read()
         assert caught.value.hint is not None
@@ -237,7 +243,7 @@ def test_a_journal_on_a_network_file_system_is_refused_before_anything_is_made(
         Journal.open_for_writing(journal_path, clock)
     assert not journal_path.parent.exists()
     table.write_text("1 0 8:1 / / rw - ext4 /dev/sda rw\n", "utf-8")
-    refuse_network(journal_path)
+    check_local_filesystem(journal_path)
 
 
 MIGRATION = "ALTER TABLE job ADD COLUMN colour TEXT;\nUPDATE job SET colour = 'grey';\n"
@@ -310,7 +316,7 @@ def test_a_journal_that_lost_its_last_events_is_refused(journal_path: Path, cloc
     older = journal_path.read_bytes()
     journal = Journal.open_for_writing(journal_path, clock)
     job = journal.jobs()[0]
-    journal.move(job, State.SUBMITTING, "sending it", reserve=5)
+    journal.transition(job, State.SUBMITTING, "sending it", reserve=5)
     journal.close()
     newer = journal_path.read_bytes()
     journal_path.write_bytes(older)
@@ -334,7 +340,7 @@ def test_a_lost_journal_is_created_anew_only_after_its_lock_file_is_removed(
 ) -> None:
     create_journal(journal_path, clock, 3)
     journal = Journal.open_for_writing(journal_path, clock)
-    journal.move(journal.jobs()[0], State.SUBMITTING, "sending it", reserve=5)
+    journal.transition(journal.jobs()[0], State.SUBMITTING, "sending it", reserve=5)
     journal.close()
     journal_path.rename(journal_path.with_name("old.db"))
     for _ in range(2):
@@ -352,7 +358,7 @@ def test_a_foreign_reader_after_a_kill_does_no_harm(journal_path: Path, clock: F
     """sqlite3 folds the -wal into the file and removes it when it is the last one out."""
     create_journal(journal_path, clock, 1)
     journal = Journal.open_for_writing(journal_path, clock)
-    journal.move(journal.jobs()[0], State.SUBMITTING, "sending it", reserve=5)
+    journal.transition(journal.jobs()[0], State.SUBMITTING, "sending it", reserve=5)
     killed = journal_path.with_name("killed")
     killed.mkdir()
     for name in ("journal.db", "journal.db-wal", "journal.db-shm", "journal.db.write"):

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from picwish_watchd.job import ErrorCode as Code
 from picwish_watchd.job import Job, OriginalStatus, Problem, Result, State
-from picwish_watchd.journal.prune import SLICE
+from picwish_watchd.journal.prune import PRUNE_BATCH_SIZE
 from picwish_watchd.journal.reader import JournalReader
-from picwish_watchd.journal.writer import Charge, Journal
+from picwish_watchd.journal.writer import ChargeState, Journal
 from tests.support.fake_clock import FakeClock
 from tests.unit.journal.job_factory import add_job, get_job
 
@@ -26,20 +26,20 @@ RESULT = Result(format="jpeg", width=2, height=2, size=9, sha256="f" * 64)
 
 def add_done_job(journal: Journal, name: str = "a.jpg", **facts: Any) -> Job:
     """A picture that was paid for and delivered."""
-    job = journal.move(add_job(journal, name, **facts), State.SUBMITTING, "sending", reserve=5)
-    job = journal.move(job, State.PENDING, "took it", task_id=f"task-{job.id}", answer='{"status": 200}')
-    job = journal.move(job, State.FETCHING, "succeeded", charge=Charge.SPENT)
-    job = journal.move(job, State.DELIVERING, "in the spool", result=RESULT, output=Path("/outbox") / name)
-    return journal.move(job, State.DONE, "it stands there", completed_at=journal._clock.now())
+    job = journal.transition(add_job(journal, name, **facts), State.SUBMITTING, "sending", reserve=5)
+    job = journal.transition(job, State.PENDING, "took it", task_id=f"task-{job.id}", answer='{"status": 200}')
+    job = journal.transition(job, State.FETCHING, "succeeded", charge=ChargeState.SPENT)
+    job = journal.transition(job, State.DELIVERING, "in the spool", result=RESULT, output=Path("/outbox") / name)
+    return journal.transition(job, State.DONE, "it stands there", completed_at=journal._clock.now())
 
 
 def prune_all(journal: Journal, before: float) -> int:
     """All slices one after the other; the number of lines that went."""
     upto, removed = 0, 0
     while True:
-        piece = journal.prune(before, upto)
-        upto, removed = piece.upto, removed + piece.removed
-        if piece.last:
+        piece = journal.prune_batch(before, upto)
+        upto, removed = piece.last_event_id, removed + piece.removed_count
+        if piece.is_last:
             return removed
 
 
@@ -49,7 +49,7 @@ def test_of_an_old_job_only_the_way_to_its_end_is_forgotten(journal: Journal, cl
     assert prune_all(journal, clock.now() - 399 * DAY) == 5
     assert get_job(journal, job.id) == replace(job, answer=None)
     assert [event.state for event in journal.history(job.id)] == ["done"]
-    assert [(row.credits, row.state) for row in journal.spending()] == [(5, "spent")]
+    assert [(row.credits, row.state) for row in journal.iter_spending()] == [(5, "spent")]
 
 
 def test_what_is_younger_stays_whole(journal: Journal, clock: FakeClock) -> None:
@@ -64,15 +64,15 @@ def test_what_is_younger_stays_whole(journal: Journal, clock: FakeClock) -> None
 
 @pytest.mark.parametrize("state", [state for state in State if state not in ("done", "rejected", "failed")])
 def test_what_is_on_its_way_or_waits_for_a_person_stays_whole(journal: Journal, clock: FakeClock, state: State) -> None:
-    job = journal.move(add_job(journal), State.SUBMITTING, "sending", reserve=5)
+    job = journal.transition(add_job(journal), State.SUBMITTING, "sending", reserve=5)
     if state is State.QUEUED:
-        job = journal.move(job, State.QUEUED, "429", charge=Charge.RELEASED)
+        job = journal.transition(job, State.QUEUED, "429", charge=ChargeState.RELEASED)
     for step in (State.PENDING, State.FETCHING, State.DELIVERING):
         if state in (State.HELD, State.SUBMITTING, State.QUEUED) or job.state is state:
             break
-        job = journal.move(job, step, "on", answer="{}")
+        job = journal.transition(job, step, "on", answer="{}")
     if state is State.HELD:
-        job = journal.move(job, State.HELD, "in doubt", charge=Charge.DOUBTFUL, completed_at=clock.now())
+        job = journal.transition(job, State.HELD, "in doubt", charge=ChargeState.DOUBTFUL, completed_at=clock.now())
     lines = journal.history(job.id)
     clock.advance(1000 * DAY)
     assert prune_all(journal, clock.now()) == 0
@@ -94,7 +94,7 @@ def test_an_original_that_was_moved_is_found_by_its_new_place_for_ever(journal: 
     job = journal.update(job, "something that came later", note=None)
     clock.advance(1000 * DAY)
     prune_all(journal, clock.now())
-    found = journal.last_told("the original was moved to /archive/a.jpg")
+    found = journal.find_job_by_message("the original was moved to /archive/a.jpg")
     assert found is not None
     assert found.id == job.id
 
@@ -103,36 +103,36 @@ def test_the_newest_event_is_never_pruned_so_loss_is_still_detected(
     journal: Journal, journal_path: Path, clock: FakeClock
 ) -> None:
     add_done_job(journal)
-    last = journal.last_event()
+    last = journal.last_event_id()
     clock.advance(1000 * DAY)
     prune_all(journal, clock.now())
-    assert journal.last_event() == last
+    assert journal.last_event_id() == last
     JournalReader.open(journal_path).close()
     add_job(journal, "next.jpg")
-    assert journal.last_event() == last + 1
+    assert journal.last_event_id() == last + 1
 
 
 def test_a_failed_job_can_be_retried_after_its_history_has_gone(journal: Journal, clock: FakeClock) -> None:
-    job = journal.move(add_job(journal), State.SUBMITTING, "sending", reserve=5)
+    job = journal.transition(add_job(journal), State.SUBMITTING, "sending", reserve=5)
     problem = Problem(Code.TASK_FAILED, "PicWish could not do it")
-    journal.move(job, State.FAILED, "no", charge=Charge.RELEASED, problem=problem, completed_at=clock.now())
+    journal.transition(job, State.FAILED, "no", charge=ChargeState.RELEASED, problem=problem, completed_at=clock.now())
     clock.advance(1000 * DAY)
     assert prune_all(journal, clock.now()) == 2
-    again = journal.move(get_job(journal, job.id), State.QUEUED, "retry", problem=None, completed_at=None)
+    again = journal.transition(get_job(journal, job.id), State.QUEUED, "retry", problem=None, completed_at=None)
     clock.advance(1000 * DAY)
     assert prune_all(journal, clock.now()) == 0, "it is on its way again"
     assert [event.state for event in journal.history(again.id)] == ["failed", "queued"]
 
 
 def test_pruning_works_in_small_slices_that_reach_everything(journal: Journal, clock: FakeClock) -> None:
-    held = journal.move(add_job(journal, "held.jpg"), State.HELD, "waits for a person")
+    held = journal.transition(add_job(journal, "held.jpg"), State.HELD, "waits for a person")
     jobs = [add_done_job(journal, f"{number}.jpg") for number in range(100)]
     clock.advance(1000 * DAY)
-    pieces = [journal.prune(clock.now())]
-    while not pieces[-1].last:
-        pieces.append(journal.prune(clock.now(), pieces[-1].upto))
-    assert all(piece.removed <= SLICE for piece in pieces)
-    assert sum(piece.removed for piece in pieces) == 500
+    pieces = [journal.prune_batch(clock.now())]
+    while not pieces[-1].is_last:
+        pieces.append(journal.prune_batch(clock.now(), pieces[-1].last_event_id))
+    assert all(piece.removed_count <= PRUNE_BATCH_SIZE for piece in pieces)
+    assert sum(piece.removed_count for piece in pieces) == 500
     assert all(len(journal.history(job.id)) == 1 for job in jobs)
     assert len(journal.history(held.id)) == 2
     assert prune_all(journal, clock.now()) == 0
@@ -170,10 +170,10 @@ def test_pruning_changes_no_answer_that_a_purchase_depends_on(acts: list[tuple[A
             if act[0] == "time":
                 clock.advance(act[1] * DAY)
             elif act[0] == "prune":
-                before, newest = query_everything(journal), journal.last_event()
+                before, newest = query_everything(journal), journal.last_event_id()
                 prune_all(journal, clock.now() - act[1] * DAY)
                 assert query_everything(journal) == before
-                assert journal.last_event() == newest
+                assert journal.last_event_id() == newest
             else:
                 add_ended_job(journal, clock, *act)
         before = query_everything(journal)
@@ -200,14 +200,14 @@ def add_ended_job(journal: Journal, clock: FakeClock, act: str, name: str, conte
     elif act == "done":
         add_done_job(journal, name, sha256=sha)
     else:
-        job = journal.move(add_job(journal, name, sha256=sha), State.SUBMITTING, "sending", reserve=5)
+        job = journal.transition(add_job(journal, name, sha256=sha), State.SUBMITTING, "sending", reserve=5)
         if act == "copy":
-            job = journal.move(job, State.QUEUED, "429", charge=Charge.RELEASED)
-            journal.move(job, State.DONE, "from the first one's result", completed_at=clock.now())
+            job = journal.transition(job, State.QUEUED, "429", charge=ChargeState.RELEASED)
+            journal.transition(job, State.DONE, "from the first one's result", completed_at=clock.now())
         else:
-            charge, to = (Charge.DOUBTFUL, State.HELD) if act == "held" else (Charge.RELEASED, State.FAILED)
+            charge, to = (ChargeState.DOUBTFUL, State.HELD) if act == "held" else (ChargeState.RELEASED, State.FAILED)
             problem = Problem(Code.SUBMIT_OUTCOME_UNKNOWN, "nobody knows")
-            journal.move(job, to, "it ended", charge=charge, problem=problem, completed_at=clock.now())
+            journal.transition(job, to, "it ended", charge=charge, problem=problem, completed_at=clock.now())
 
 
 def query_everything(journal: Journal) -> list[object]:
@@ -222,16 +222,16 @@ def query_everything(journal: Journal) -> list[object]:
     jobs = [replace(job, answer=None) for job in journal.jobs()]
     return [
         jobs,
-        list(journal.known("scans")),
-        list(journal.spending()),
+        list(journal.known_files("scans")),
+        list(journal.iter_spending()),
         [journal.credits_since(moment) for moment in (0.0, journal._clock.now() - 31 * DAY)],
-        [ids(journal.contents(each * 64, "scans", 0)) for each in "xyz"],
-        [ids(journal.twins(job, 0)) for job in jobs],
-        ids(journal.makers_of(RESULT.sha256)),
-        journal.outputs_of([RESULT.sha256]),
-        [bare(journal.owner_of_output(Path("/outbox") / job.relative)) for job in jobs],
-        [bare(journal.owner_of_task(job.task_id or "")) for job in jobs],
-        [bare(journal.last_of(job.source)) for job in jobs],
-        journal.counts(),
+        [ids(journal.find_jobs_by_content(each * 64, "scans", 0)) for each in "xyz"],
+        [ids(journal.find_duplicates(job, 0)) for job in jobs],
+        ids(journal.find_jobs_by_result(RESULT.sha256)),
+        journal.result_outputs([RESULT.sha256]),
+        [bare(journal.find_output_owner(Path("/outbox") / job.relative)) for job in jobs],
+        [bare(journal.find_task_owner(job.task_id or "")) for job in jobs],
+        [bare(journal.find_latest_job(job.source)) for job in jobs],
+        journal.counts_by_rule(),
         [journal.history(job.id)[-1] for job in jobs],
     ]

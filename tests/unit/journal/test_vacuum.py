@@ -8,7 +8,7 @@ import pytest
 from picwish_watchd.errors import JournalBusyError, JournalError
 from picwish_watchd.job import State
 from picwish_watchd.journal.reader import JournalReader
-from picwish_watchd.journal.vacuum import vacuum
+from picwish_watchd.journal.vacuum import vacuum_journal
 from picwish_watchd.journal.writer import Journal
 from tests.support.fake_clock import FakeClock
 from tests.unit.journal import child_processes
@@ -32,11 +32,11 @@ def test_the_file_gets_smaller_and_says_the_same(journal_path: Path, clock: Fake
     journal = Journal.open_for_writing(journal_path, clock)
     told = query_everything(journal)
     journal.close()
-    before, after = vacuum(journal_path, clock)
+    before, after = vacuum_journal(journal_path, clock)
     assert after < 0.85 * before
     assert (os.path.getsize(journal_path), os.listdir(journal_path.parent).count("journal.db-wal")) == (after, 0)
     journal = Journal.open_for_writing(journal_path, clock)
-    journal.verify()
+    journal.check_integrity()
     assert query_everything(journal) == told
     journal.close()
 
@@ -44,9 +44,9 @@ def test_the_file_gets_smaller_and_says_the_same(journal_path: Path, clock: Fake
 def test_a_concurrent_reader_does_not_prevent_a_vacuum(journal_path: Path, clock: FakeClock) -> None:
     fill_with_free_pages(journal_path, clock)
     reader = JournalReader.open(journal_path)
-    jobs = reader.all_jobs()
+    jobs = reader.iter_jobs()
     first = next(jobs)
-    vacuum(journal_path, clock)
+    vacuum_journal(journal_path, clock)
     assert [first.id, *(job.id for job in jobs)] == list(range(1, 201))
     reader.close()
 
@@ -57,7 +57,7 @@ def test_a_vacuum_is_refused_while_a_daemon_runs(journal_path: Path, clock: Fake
         child_processes.child_holding("hold_daemon_lock", journal_path),
         pytest.raises(JournalBusyError, match="is running"),
     ):
-        vacuum(journal_path, clock)
+        vacuum_journal(journal_path, clock)
 
 
 @pytest.mark.parametrize("state", [State.SUBMITTING, State.PENDING, State.FETCHING, State.DELIVERING])
@@ -66,20 +66,20 @@ def test_a_vacuum_is_refused_while_an_image_is_in_flight(journal_path: Path, clo
     add_job_in_state(journal, state)
     journal.close()
     with pytest.raises(JournalBusyError, match="1 image is on the way to or from PicWish; the journal was not touched"):
-        vacuum(journal_path, clock)
+        vacuum_journal(journal_path, clock)
 
 
 def test_queued_images_do_not_prevent_a_vacuum(journal_path: Path, clock: FakeClock) -> None:
     journal = Journal.open_for_writing(journal_path, clock)
-    journal.add([new_job()])
+    journal.add_jobs([new_job()])
     add_job_in_state(journal, State.HELD, "b.jpg")
     journal.close()
-    vacuum(journal_path, clock)
+    vacuum_journal(journal_path, clock)
 
 
 def test_where_there_is_no_journal_none_is_made(journal_path: Path, clock: FakeClock) -> None:
     with pytest.raises(JournalError, match="there is no journal"):
-        vacuum(journal_path, clock)
+        vacuum_journal(journal_path, clock)
     assert not journal_path.parent.exists()
 
 

@@ -23,7 +23,7 @@ RESULT = Result("png", 4096, 2048, 99_999, "cd" * 32)
 @pytest.mark.parametrize(("here", "there"), LEGAL)
 def test_a_legal_move_is_made_and_written_into_the_history(journal: Journal, here: State, there: State) -> None:
     job = add_job_in_state(journal, here)
-    moved = journal.move(job, there, "for a reason")
+    moved = journal.transition(job, there, "for a reason")
     assert moved.state is there
     assert get_job(journal, job.id) == moved
     assert journal.history(job.id)[-1].state is there
@@ -35,7 +35,7 @@ def test_an_illegal_move_is_refused_and_changes_nothing(journal: Journal, here: 
     job = add_job_in_state(journal, here)
     before = journal.history(job.id)
     with pytest.raises(ValueError, match=f"{here} -> {there} is not a legal move"):
-        journal.move(job, there, "never")
+        journal.transition(job, there, "never")
     assert get_job(journal, job.id) == job
     assert journal.history(job.id) == before
 
@@ -43,10 +43,10 @@ def test_an_illegal_move_is_refused_and_changes_nothing(journal: Journal, here: 
 @pytest.mark.parametrize(("here", "there"), LEGAL)
 def test_a_move_from_a_state_that_was_left_meanwhile_is_refused(journal: Journal, here: State, there: State) -> None:
     seen = add_job_in_state(journal, here)
-    elsewhere = journal.move(seen, there, "first")
+    elsewhere = journal.transition(seen, there, "first")
     history = journal.history(seen.id)
     with pytest.raises(StaleJobError, match=f"job {seen.id} is no longer {here}"):
-        journal.move(seen, there, "second", reserve=5)
+        journal.transition(seen, there, "second", reserve=5)
     assert get_job(journal, seen.id) == elsewhere
     assert journal.history(seen.id) == history
     assert journal.credits_since(0) == 0
@@ -73,7 +73,7 @@ def test_a_file_at_fault_begins_and_ends_as_rejected(journal: Journal, clock: Fa
 
 def test_many_jobs_are_added_in_the_order_given(journal: Journal) -> None:
     names = [f"{number}.jpg" for number in range(50)]
-    ids = journal.add([new_job(name) for name in names])
+    ids = journal.add_jobs([new_job(name) for name in names])
     assert [get_job(journal, job_id).relative.name for job_id in ids] == names
     assert ids == sorted(ids)
 
@@ -81,7 +81,7 @@ def test_many_jobs_are_added_in_the_order_given(journal: Journal) -> None:
 def test_a_move_changes_facts_with_the_state(journal: Journal, clock: FakeClock) -> None:
     job = add_job_in_state(journal, State.FETCHING)
     clock.advance(3)
-    job = journal.move(
+    job = journal.transition(
         job,
         State.DELIVERING,
         "kept",
@@ -106,7 +106,7 @@ def test_a_move_changes_facts_with_the_state(journal: Journal, clock: FakeClock)
     assert (job.not_before, job.submitted_at, job.completed_at, job.problem) == (7.5, 6.5, 8.5, PROBLEM)
     assert (job.type, job.return_type, job.sync) == (1, 2, 1)
     assert journal.history(job.id)[-1].at == clock.now()
-    cleared = journal.move(job, State.DONE, "clear", result=None, output=None, note=None, problem=None)
+    cleared = journal.transition(job, State.DONE, "clear", result=None, output=None, note=None, problem=None)
     assert (cleared.result, cleared.output, cleared.note, cleared.problem) == (None, None, None, None)
     assert cleared.answer == '{"state": 1}'
 
@@ -125,7 +125,7 @@ def test_an_update_keeps_the_state_and_is_history_only_with_a_message(journal: J
 
 def test_an_update_of_a_job_that_moved_on_is_refused(journal: Journal) -> None:
     seen = add_job_in_state(journal, State.PENDING)
-    journal.move(seen, State.FETCHING, "done there")
+    journal.transition(seen, State.FETCHING, "done there")
     with pytest.raises(StaleJobError):
         journal.update(seen, "too late", note="too late")
     assert get_job(journal, seen.id).note is None
@@ -133,23 +133,23 @@ def test_an_update_of_a_job_that_moved_on_is_refused(journal: Journal) -> None:
 
 def test_a_touched_file_gets_a_new_stamp_in_any_state(journal: Journal) -> None:
     job = add_job_in_state(journal, State.DONE)
-    journal.restamp(job, Stamp(1, 2, 3))
+    journal.update_stamp(job, Stamp(1, 2, 3))
     assert get_job(journal, job.id).stamp == Stamp(1, 2, 3)
     assert get_job(journal, job.id).state is State.DONE
 
 
 def test_the_settings_of_a_rule_outlive_it(journal: Journal) -> None:
-    assert journal.settings_of("scans") is None
-    journal.remember_rule("scans", '{"type": 0}')
-    journal.remember_rule("scans", '{"type": 1}')
-    assert journal.settings_of("scans") == '{"type": 1}'
+    assert journal.rule_settings("scans") is None
+    journal.save_rule_settings("scans", '{"type": 0}')
+    journal.save_rule_settings("scans", '{"type": 1}')
+    assert journal.rule_settings("scans") == '{"type": 1}'
 
 
 def test_the_last_report_replaces_the_one_before(journal: Journal) -> None:
-    assert journal.report() is None
+    assert journal.daemon_report() is None
     journal.publish_report("one")
     journal.publish_report("two")
-    assert journal.report() == "two"
+    assert journal.daemon_report() == "two"
 
 
 def test_postponing_a_rule_keeps_a_longer_pause_unless_a_clock_jumped(journal: Journal, clock: FakeClock) -> None:
@@ -157,32 +157,32 @@ def test_postponing_a_rule_keeps_a_longer_pause_unless_a_clock_jumped(journal: J
     for name, pause in pauses.items():
         job = add_job(journal, name)
         journal.update(job, not_before=None if pause is None else clock.now() + pause)
-    journal.put_off("scans", State.QUEUED, "the outbox is away", clock.now() + 30)
+    journal.postpone_jobs("scans", State.QUEUED, "the outbox is away", clock.now() + 30)
     left = [round((job.not_before or 0) - clock.now()) for job in journal.jobs(oldest_first=True)]
     assert left == [30, 250, 30, 30]
-    assert journal.ready("scans", clock.now()) is None
+    assert journal.next_ready_job("scans", clock.now()) is None
 
 
 def test_a_rule_that_is_put_off_waits_as_a_whole_also_what_comes_later(journal: Journal, clock: FakeClock) -> None:
-    journal.add([new_job(f"{number}.jpg") for number in range(writer._TOLD + 2)])
+    journal.add_jobs([new_job(f"{number}.jpg") for number in range(writer._MAX_NOTED_JOBS + 2)])
     other = add_job(journal, "c.jpg", rule="other")
-    journal.put_off("scans", State.QUEUED, "the outbox is away", clock.now() + 30)
+    journal.postpone_jobs("scans", State.QUEUED, "the outbox is away", clock.now() + 30)
     add_job(journal, "later.jpg")
     held = add_job(journal, "flood.jpg", flood=True)
-    assert journal.ready("scans", clock.now() + 29) is None
-    assert journal.rules_with(State.QUEUED, clock.now() + 29) == ["other"]
-    assert journal.ready("other", clock.now()) == other
-    assert journal.waiting_in_vain(State.QUEUED) == writer._TOLD + 3, "but for what a flood holds"
+    assert journal.next_ready_job("scans", clock.now() + 29) is None
+    assert journal.rules_with_ready_jobs(State.QUEUED, clock.now() + 29) == ["other"]
+    assert journal.next_ready_job("other", clock.now()) == other
+    assert journal.count_blocked(State.QUEUED) == writer._MAX_NOTED_JOBS + 3, "but for what a flood holds"
     assert get_job(journal, held.id).note is None
-    first = journal.ready("scans", clock.now() + 31)
+    first = journal.next_ready_job("scans", clock.now() + 31)
     assert first is not None
     assert (first.id, first.note) == (1, "the outbox is away")
 
 
 def test_a_clock_that_was_ahead_postpones_no_rule_for_long(journal: Journal, clock: FakeClock) -> None:
     add_job(journal)
-    journal.put_off("scans", State.QUEUED, "the outbox is away", clock.now() + 10_000)
-    assert journal.ready("scans", clock.now()) is not None
+    journal.postpone_jobs("scans", State.QUEUED, "the outbox is away", clock.now() + 10_000)
+    assert journal.next_ready_job("scans", clock.now()) is not None
 
 
 def test_a_payment_is_synced_even_after_unsynced_writes(journal: Journal) -> None:
@@ -199,10 +199,10 @@ def test_a_payment_is_synced_even_after_unsynced_writes(journal: Journal) -> Non
     with suppress(sqlite3.DatabaseError):
         add_job(journal, "b.jpg")
     with suppress(sqlite3.DatabaseError):
-        journal.move(job, State.SUBMITTING, "sending")
+        journal.transition(job, State.SUBMITTING, "sending")
     if get_job(journal, job.id).state is State.QUEUED:
         assert refused, "a payment that could not be synced was not made"
-        journal.move(job, State.SUBMITTING, "sending")
+        journal.transition(job, State.SUBMITTING, "sending")
     assert journal._connection.execute("PRAGMA synchronous").fetchone()[0] == 2
 
 
@@ -212,23 +212,23 @@ def test_jobs_of_a_content_in_flight_wait_whether_earlier_or_later(
 ) -> None:
     failed = add_job_in_state(journal, State.FAILED)
     copy = add_job(journal)
-    assert journal.ready("scans", clock.now()) == copy
-    journal.move(failed, State.QUEUED, "retry")
-    assert journal.ready("scans", clock.now(), [copy.id]) is None, "it is on its way to the first byte"
+    assert journal.next_ready_job("scans", clock.now()) == copy
+    journal.transition(failed, State.QUEUED, "retry")
+    assert journal.next_ready_job("scans", clock.now(), [copy.id]) is None, "it is on its way to the first byte"
     for step in path_to_state(state):
-        copy = journal.move(copy, step, "on its way")
-        assert journal.ready("scans", clock.now()) is None
-    journal.move(copy, State.HELD, "a person decides")
-    assert journal.ready("scans", clock.now()) == get_job(journal, failed.id)
+        copy = journal.transition(copy, step, "on its way")
+        assert journal.next_ready_job("scans", clock.now()) is None
+    journal.transition(copy, State.HELD, "a person decides")
+    assert journal.next_ready_job("scans", clock.now()) == get_job(journal, failed.id)
 
 
 def test_postponed_jobs_go_on_after_one_success_or_when_pauses_end(journal: Journal, clock: FakeClock) -> None:
-    journal.add([new_job(f"{number}.jpg") for number in range(writer._TOLD + 2)])
-    untold = writer._TOLD + 1
-    for end in (journal.end_pauses, lambda: journal.move(get_job(journal, 1), State.SUBMITTING, "sending")):
-        journal.put_off("scans", State.QUEUED, "the outbox is away", clock.now() + 30)
-        assert journal.ready("scans", clock.now()) is None
+    journal.add_jobs([new_job(f"{number}.jpg") for number in range(writer._MAX_NOTED_JOBS + 2)])
+    untold = writer._MAX_NOTED_JOBS + 1
+    for end in (journal.end_pauses, lambda: journal.transition(get_job(journal, 1), State.SUBMITTING, "sending")):
+        journal.postpone_jobs("scans", State.QUEUED, "the outbox is away", clock.now() + 30)
+        assert journal.next_ready_job("scans", clock.now()) is None
         end()
-        ready = journal.ready("scans", clock.now())
+        ready = journal.next_ready_job("scans", clock.now())
         assert ready is not None
         assert ready.id == untold

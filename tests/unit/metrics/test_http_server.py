@@ -18,13 +18,13 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from picwish_watchd.clock import Clock
-from picwish_watchd.config.loader import load
+from picwish_watchd.config.loader import load_config
 from picwish_watchd.config.model import Config
-from picwish_watchd.config.strings import Address
+from picwish_watchd.config.strings import ListenAddress
 from picwish_watchd.counters import Counters
 from picwish_watchd.errors import ConfigError
 from picwish_watchd.job import State
-from picwish_watchd.journal.writer import Charge, Journal
+from picwish_watchd.journal.writer import ChargeState, Journal
 from picwish_watchd.metrics.http_server import Server
 from picwish_watchd.metrics.loop_state import Live, Watch
 from picwish_watchd.metrics.probes import Survey
@@ -33,7 +33,7 @@ from tests.support.http_client import HttpReply, get
 from tests.unit.journal.job_factory import add_job, add_job_in_state
 
 TOKEN = "s3cret-token"
-LOOPBACK = Address("127.0.0.1", 0)
+LOOPBACK = ListenAddress("127.0.0.1", 0)
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def config(tmp_path: Path) -> Config:
         "journal: state/journal.db\nbudget: {per_day: 10}\nmin_free: 1\n"
         "rules:\n- {name: scans, inbox: in, outbox: out}\n- {name: plates, inbox: in2, outbox: out2}\n"
     )
-    return load(file, {})
+    return load_config(file, {})
 
 
 @pytest.fixture
@@ -53,8 +53,8 @@ def journal(config: Config) -> Iterator[Journal]:
     for state in State:
         add_job_in_state(journal, state, f"{state}.jpg")
     job = add_job(journal, "paid.jpg", "plates")
-    job = journal.move(job, State.SUBMITTING, "sending", reserve=5)
-    journal.move(job, State.HELD, "nobody knows", charge=Charge.DOUBTFUL)
+    job = journal.transition(job, State.SUBMITTING, "sending", reserve=5)
+    journal.transition(job, State.HELD, "nobody knows", charge=ChargeState.DOUBTFUL)
     Path(f"{config.journal}.spool").mkdir()
     yield journal
     journal.close()
@@ -112,7 +112,7 @@ def test_metrics_follow_a_journal_change_at_once(server: Server, journal: Journa
     assert get_page(server, "/metrics").samples["picwish_watchd_jobs", "plates", "queued"] == 0
     job = add_job(journal, "b.jpg", "plates")
     assert get_page(server, "/metrics").samples["picwish_watchd_jobs", "plates", "queued"] == 1
-    journal.move(job, State.SUBMITTING, "sending", reserve=4)
+    journal.transition(job, State.SUBMITTING, "sending", reserve=4)
     assert get_page(server, "/metrics").samples["picwish_watchd_reserved_credits",] == 4
 
 
@@ -212,11 +212,11 @@ def test_garbage_is_answered_or_dropped_and_nothing_else_happens(
 
 def test_ipv6_loopback_is_served(status_probe: Survey) -> None:
     try:
-        server = Server(Address("::1", 0), status_probe, None)
+        server = Server(ListenAddress("::1", 0), status_probe, None)
     except ConfigError:
         pytest.skip("this machine has no IPv6")
     try:
-        assert server.bound.loopback
+        assert server.bound.is_loopback
         with socket.create_connection(("::1", server.bound.port), timeout=10) as sock:
             sock.sendall(b"GET /healthz HTTP/1.1\r\n\r\n")
             assert sock.recv(15) == b"HTTP/1.0 200 OK"
@@ -226,7 +226,7 @@ def test_ipv6_loopback_is_served(status_probe: Survey) -> None:
 
 def test_an_address_that_cannot_be_had_is_told_with_what_to_do(status_probe: Survey) -> None:
     with pytest.raises(ConfigError, match=r"192\.0\.2\.1:9107 cannot be listened on") as caught:
-        Server(Address("192.0.2.1", 9107), status_probe, None)
+        Server(ListenAddress("192.0.2.1", 9107), status_probe, None)
     assert caught.value.hint is not None
     assert "no such address, or not yet" in caught.value.hint
 
@@ -299,7 +299,7 @@ def test_health_reports_every_reason(server: Server, status_probe: Survey, confi
     )
     add_job(journal, "flood.jpg", "plates", flood=True)
     job = add_job(journal, "dear.jpg", "plates")
-    journal.move(job, State.SUBMITTING, "sending", reserve=5)
+    journal.transition(job, State.SUBMITTING, "sending", reserve=5)
     config.rules[0].outbox.mkdir()
     assert reason_codes(get_page(server, "/healthz")) == [
         ("stuck", None),

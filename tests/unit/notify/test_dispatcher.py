@@ -44,13 +44,13 @@ class DispatcherHarness:
             NewJob(rule.name, rule.inbox / name, Path(name), Stamp(n, 1, 1), sha256=name, problem=problem)
             for n, name in enumerate(names)
         ]
-        return [job for job in map(self.journal.get, self.journal.add(new)) if job is not None]
+        return [job for job in map(self.journal.get, self.journal.add_jobs(new)) if job is not None]
 
     def hold_jobs(
         self, *names: str, code: ErrorCode = ErrorCode.SUBMIT_OUTCOME_UNKNOWN, message: str = "in doubt"
     ) -> None:
         for job in self.add_jobs(*names):
-            self.journal.move(job, State.HELD, message, problem=Problem(code, message))
+            self.journal.transition(job, State.HELD, message, problem=Problem(code, message))
 
     async def run_check(self, after: float = 0.0, *, at_once: bool = False) -> None:
         self.clock.advance(after)
@@ -242,7 +242,7 @@ async def test_the_budget_is_told_at_80_and_at_100_per_cent_and_anew_tomorrow(
 
         async def spend(images: int) -> None:
             for job in scene.add_jobs(*(f"{time.monotonic_ns()}-{n}" for n in range(images))):
-                scene.journal.move(job, State.SUBMITTING, "sending", reserve=5)
+                scene.journal.transition(job, State.SUBMITTING, "sending", reserve=5)
             await scene.run_check(after=11)
 
         await spend(15)
@@ -281,7 +281,7 @@ async def test_the_digest_comes_once_a_day_and_only_if_there_is_something_to_tel
             )
             scene.hold_jobs("a.jpg")
             [job] = scene.add_jobs("b.jpg")
-            scene.journal.move(job, State.SUBMITTING, "sending", reserve=5)
+            scene.journal.transition(job, State.SUBMITTING, "sending", reserve=5)
             await scene.run_check(after=23 * 3600)
             await scene.run_check(after=60)
             await scene.wait_until_idle()
@@ -432,7 +432,7 @@ async def test_after_a_restart_an_alert_clears_only_when_proved(
         await scene.wait_until_idle()
         assert len(webhook_receiver.requests) == 1, "a gate that nobody has tried is no proof"
         [job] = scene.add_jobs("a.jpg")
-        scene.journal.move(job, State.DELIVERING, "its result is here")
+        scene.journal.transition(job, State.DELIVERING, "its result is here")
         await scene.run_check()
         await scene.run_check(after=61)
         await scene.wait_until_idle()

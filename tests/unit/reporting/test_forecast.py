@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 import yaml
 
-from picwish_watchd.config.loader import load
+from picwish_watchd.config.loader import load_config
 from picwish_watchd.config.model import Config
-from picwish_watchd.config.summary import Outline
+from picwish_watchd.config.summary import ConfigSummary
 from picwish_watchd.job import NewJob, Stamp, State
-from picwish_watchd.journal.writer import Charge, Journal
+from picwish_watchd.journal.writer import ChargeState, Journal
 from picwish_watchd.reporting.forecast import Forecast, Pace, Work, lasting, predict, survey
 from tests.support.fake_clock import FakeClock
 
@@ -69,11 +69,11 @@ class ForecastHarness:
         ]
         file = self.folder / "watchd.yaml"
         file.write_text(yaml.safe_dump({"journal": "state/journal.db", "rules": rules, **top}))
-        return load(file, {})
+        return load_config(file, {})
 
     def queue_images(self, rule: str, number: int, *, flood: bool = False) -> None:
         stamp = Stamp(1, 1, 1)
-        self.journal.add(
+        self.journal.add_jobs(
             [
                 NewJob(rule, Path(f"/in/{each}"), Path(str(each)), stamp, sha256=f"{rule}{each}", flood=flood)
                 for each in range(number)
@@ -82,10 +82,10 @@ class ForecastHarness:
 
     def make_forecast(self, stopped: str | None = None, *, collecting: bool = True, **top: Any) -> Forecast:
         return survey(
-            Outline.of(self.config(**top)),
+            ConfigSummary.from_config(self.config(**top)),
             self.journal,
             self.clock.now(),
-            counts=self.journal.counts(),
+            counts=self.journal.counts_by_rule(),
             rate=2.0,
             stopped=stopped,
             collecting=collecting,
@@ -138,7 +138,7 @@ def test_a_flood_is_no_part_of_the_promise(forecast_harness: ForecastHarness) ->
 
 def test_a_rule_whose_outbox_is_away_is_told_instead_of_a_time(forecast_harness: ForecastHarness) -> None:
     forecast_harness.queue_images("hd", 30)
-    forecast_harness.journal.put_off("hd", State.QUEUED, "the outbox is away", forecast_harness.clock.now() + 30)
+    forecast_harness.journal.postpone_jobs("hd", State.QUEUED, "the outbox is away", forecast_harness.clock.now() + 30)
     ahead = forecast_harness.make_forecast()
     assert (ahead.seconds, ahead.waits_for) == (None, ("hd: the outbox is away",))
     forecast_harness.clock.advance(30.5)
@@ -150,7 +150,7 @@ def test_a_rule_whose_outbox_is_away_is_told_instead_of_a_time(forecast_harness:
 def test_an_outbox_that_is_away_is_told_beside_a_flood(forecast_harness: ForecastHarness) -> None:
     forecast_harness.queue_images("hd", 5)
     forecast_harness.queue_images("hd", 20, flood=True)
-    forecast_harness.journal.put_off("hd", State.QUEUED, "the outbox is away", forecast_harness.clock.now() + 30)
+    forecast_harness.journal.postpone_jobs("hd", State.QUEUED, "the outbox is away", forecast_harness.clock.now() + 30)
     ahead = forecast_harness.make_forecast()
     flood = "20 images (80 credits) wait for `picwish-watchd approve hd`"
     assert (ahead.seconds, ahead.waits_for) == (None, ("hd: the outbox is away", flood))
@@ -164,7 +164,9 @@ def test_results_that_cannot_be_delivered_are_told_and_stop_no_other_image(forec
     last = forecast_harness.journal.jobs(limit=1)[0]
     forecast_harness.journal.update(last, note="the outbox is away", not_before=forecast_harness.clock.now() + 30)
     assert forecast_harness.make_forecast().text() == "hd: 3 results wait to be delivered: the outbox is away"
-    forecast_harness.journal.put_off("hd", State.DELIVERING, "the outbox is away", forecast_harness.clock.now() + 30)
+    forecast_harness.journal.postpone_jobs(
+        "hd", State.DELIVERING, "the outbox is away", forecast_harness.clock.now() + 30
+    )
     assert forecast_harness.make_forecast().text() == "hd: 3 results wait to be delivered: the outbox is away"
     forecast_harness.queue_images("ultra", 1)
     ahead = forecast_harness.make_forecast()
@@ -196,9 +198,9 @@ def submit_images(books: ForecastHarness, number: int, every: float, *, to: Stat
     """So many of the queued images leave, one every so many seconds."""
     for job in books.journal.jobs(states=[State.QUEUED], limit=number, oldest_first=True):
         books.clock.advance(every)
-        job = books.journal.move(job, State.SUBMITTING, "sent", reserve=4, submitted_at=books.clock.now())
+        job = books.journal.transition(job, State.SUBMITTING, "sent", reserve=4, submitted_at=books.clock.now())
         if to is not State.SUBMITTING:
-            books.journal.move(job, to, "its result is here")
+            books.journal.transition(job, to, "its result is here")
 
 
 def test_a_slow_connection_is_not_promised_faster(forecast_harness: ForecastHarness) -> None:
@@ -230,10 +232,12 @@ def test_images_that_arrive_one_by_one_do_not_count_as_pace(forecast_harness: Fo
 def test_the_durations_of_an_unused_type_slow_no_other_rule(forecast_harness: ForecastHarness) -> None:
     forecast_harness.queue_images("hd", 10)
     for job in forecast_harness.journal.jobs(oldest_first=True):
-        job = forecast_harness.journal.move(job, State.SUBMITTING, "sent", reserve=4, type=1)
-        job = forecast_harness.journal.move(job, State.PENDING, "taken", task_id=f"t{job.id}")
-        job = forecast_harness.journal.move(job, State.FETCHING, "done", charge=Charge.SPENT, task_seconds=80.0)
-        forecast_harness.journal.move(job, State.DELIVERING, "here")
+        job = forecast_harness.journal.transition(job, State.SUBMITTING, "sent", reserve=4, type=1)
+        job = forecast_harness.journal.transition(job, State.PENDING, "taken", task_id=f"t{job.id}")
+        job = forecast_harness.journal.transition(
+            job, State.FETCHING, "done", charge=ChargeState.SPENT, task_seconds=80.0
+        )
+        forecast_harness.journal.transition(job, State.DELIVERING, "here")
     forecast_harness.queue_images("ultra", 50)
     alone = forecast_harness.make_forecast(api={"max_pending": 8})
     assert alone.per_hour == pytest.approx(3600, rel=0.05), "8 at a time, of 8 s"
