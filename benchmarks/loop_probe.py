@@ -1,10 +1,12 @@
 """Run the daemon with a probe in its event loop.
 
-``python -m benchmarks.loop_probe run -c CONFIG`` serves until SIGTERM. Its log goes to standard error as ever; at its end it prints one line of JSON with the gaps between beats, in seconds:
-the longest, and all over 50 ms; the most CPU that the loop's own thread took in one of its turns; synced commits.
-A turn is all that the loop does before it looks for news again; between two beats there may be three. A gap is how
-long the loop was kept from turning, by work of its own thread, a disk that syncs, another thread that holds the
-interpreter, or by the machine.
+``python -m benchmarks.loop_probe run -c CONFIG`` serves until SIGTERM. Its log goes to standard error. At its end it
+prints one line of JSON: the longest gap between beats and all gaps over 50 ms, in seconds; the most CPU time that the
+loop's own thread used in one turn; the number of synced commits.
+
+A turn is what the loop does before it looks for news again. Up to three turns may pass between two beats. A gap is the
+time for which the loop could not turn: because of its own work, a disk that syncs, another thread that holds the
+interpreter, or the machine.
 """
 
 import argparse

@@ -9,8 +9,8 @@ from picwish_watchd.errors import ConfigError
 API_KEY_VARIABLE = "PICWISH_API_KEY"
 
 _KEY_SOURCES_HINT = (
-    f"give it as the systemd credential {API_KEY_CREDENTIAL} (LoadCredential=), in the environment as {API_KEY_VARIABLE}, "
-    "or in a file named by api.key_file that others cannot read"
+    f"give it as the systemd credential {API_KEY_CREDENTIAL} (LoadCredential=), "
+    f"in the environment as {API_KEY_VARIABLE}, or in a file named by api.key_file that others cannot read"
 )
 
 

@@ -34,7 +34,8 @@ def list_unsuccessful_jobs(journal: JournalReader, after: int, limit: int) -> li
     rows = journal.fetch_rows(
         "SELECT event.id, event.job, job.rule, job.relative, event.state, job.error_code, event.message"
         " FROM event JOIN job ON job.id = event.job"
-        f" WHERE event.id > ? AND event.state IN ('held', 'failed', 'rejected') AND {_IS_STATE_CHANGE} ORDER BY event.id LIMIT ?",
+        " WHERE event.id > ? AND event.state IN ('held', 'failed', 'rejected')"
+        f" AND {_IS_STATE_CHANGE} ORDER BY event.id LIMIT ?",
         (after, limit),
     )
     return [
@@ -47,7 +48,8 @@ def count_ended_since(journal: JournalReader, after: int) -> Counter[State]:
     """Number of jobs that came to each end after line ``after`` of the history."""
     rows = journal.fetch_rows(
         "SELECT event.state, count(DISTINCT event.job) FROM event"
-        f" WHERE event.id > ? AND event.state IN ('done', 'held', 'failed', 'rejected') AND {_IS_STATE_CHANGE} GROUP BY 1",
+        " WHERE event.id > ? AND event.state IN ('done', 'held', 'failed', 'rejected')"
+        f" AND {_IS_STATE_CHANGE} GROUP BY 1",
         (after,),
     )
     return Counter({State(row[0]): row[1] for row in rows})

@@ -94,7 +94,8 @@ class JournalReader(StatusReader):
         skip = ",".join(map(str, leaving_out))
         waits = NO_DUPLICATE_AHEAD.format(skip) if state is State.QUEUED else ""
         rows = self.fetch_rows(
-            f"{SELECT_JOB} WHERE state = ? AND rule = ? AND {_PAUSE_IS_OVER} AND id NOT IN ({skip}) {waits} ORDER BY id LIMIT 1",
+            f"{SELECT_JOB} WHERE state = ? AND rule = ? AND {_PAUSE_IS_OVER}"
+            f" AND id NOT IN ({skip}) {waits} ORDER BY id LIMIT 1",
             (state, rule, now),
         )
         return job_from_row(rows[0]) if rows else None

@@ -1,6 +1,8 @@
 """Publishing under a kernel that refuses: in a process whose system calls fail as told (seccomp(2)).
 
-    python -m tests.support.seccomp_publish     (JSON lines on stdin: `Order`; a line on stdout for each: what came of it)
+    python -m tests.support.seccomp_publish
+
+It reads JSON lines (`PublishOrder`) from standard input and prints a line with the outcome of each.
 
 The filter is the kernel's own; each order is carried out by a fork, for a filter can never be taken off again.
 """

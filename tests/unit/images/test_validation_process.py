@@ -333,7 +333,8 @@ def test_without_a_process_the_thread_validates_itself(
         IMPORT_PROCESS + "validation_process._pack = lambda answer: ['Problem', 'corrupt', 'x']",
         IMPORT_PROCESS + "validation_process.validate_requests = lambda asked: []",
         IMPORT_PROCESS
-        + "all = validation_process.validate_requests\nvalidation_process.validate_requests = lambda asked: all(asked * 2)",
+        + "all = validation_process.validate_requests\n"
+        + "validation_process.validate_requests = lambda asked: all(asked * 2)",
         IMPORT_PROCESS + "validation_process._encode_line = lambda value: b'[\\n'",
         IMPORT_PROCESS + "validation_process._encode_line = lambda value: b'[' * 100_000 + b'\\n'",
         IMPORT_PROCESS + "validation_process._encode_line = lambda value: b' ' * 2**22 + b'[[\"Missing\"]]\\n'",
