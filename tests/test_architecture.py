@@ -41,7 +41,7 @@ LIBRARY_HOMES = {
     "httpcore": ("picwish",),
     "watchdog": ("inbox/watcher.py",),
     "yaml": ("config",),
-    "pydantic": ("config",),
+    "pydantic": ("config", "notify/state_file.py"),
     "PIL": ("images/inspect.py", "images/downscale_process.py", "simulator"),
     "h11": ("simulator",),
     "prometheus_client": ("metrics",),

@@ -224,7 +224,7 @@ class Herald:
     def _remember(self) -> None:
         """What an earlier run left; without it, what happens from now on is news."""
         self._began = self._context.journal.last_event_id()
-        kept = state_file.load(self._path) or Memory(event=self._began)
+        kept = state_file.load(self._path) or Memory.starting_at(self._began)
         # an older journal may have been put back
         kept.event = min(kept.event, self._began)
         self._memory, self._seen = kept, kept.event

@@ -24,6 +24,9 @@ _URL = re.compile(r"[a-z][a-z0-9+.-]*://\S+", re.IGNORECASE)
 class Notice:
     """What is told. Texts hold no control characters but, in ``text``, line breaks."""
 
+    # for the state file: a notice with a key that this version does not know is no notice
+    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
+
     #: the same each time that it is sent: for who must not act on it twice
     id: str
     #: one of `Event`, or "test", or "summary" of several

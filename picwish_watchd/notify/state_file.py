@@ -2,16 +2,21 @@
 
 import json
 import os
-from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, is_dataclass
+from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Self
+
+from pydantic import ConfigDict, TypeAdapter
 
 from picwish_watchd.notify.message import Notice
 
 #: jobs of a group that are told by name
 SOME = 5
+
+# A file with a key that this version does not know is read as if there were none.
+_NO_OTHER_KEYS = ConfigDict(extra="forbid")
 
 # bytes; a hundred waiting messages for each of ten notifiers take less than 2 MB
 _LARGEST = 16 * 2**20
@@ -20,6 +25,8 @@ _LARGEST = 16 * 2**20
 @dataclass(slots=True)
 class Group:
     """Jobs that ended alike since the last message about their kind. Times are Unix seconds."""
+
+    __pydantic_config__ = _NO_OTHER_KEYS
 
     since: float
     #: line of history
@@ -34,6 +41,8 @@ class Group:
 class Episode:
     """A trouble, from its first sight to its last."""
 
+    __pydantic_config__ = _NO_OTHER_KEYS
+
     since: float
     told: bool = False
     #: since when it is not seen any more
@@ -46,6 +55,8 @@ class Episode:
 @dataclass(slots=True)
 class Digested:
     """The last daily digest of one time of day."""
+
+    __pydantic_config__ = _NO_OTHER_KEYS
 
     #: local date
     day: str
@@ -64,20 +75,25 @@ class Waiting:
 
 @dataclass(slots=True)
 class Memory:
-    """All of it."""
+    """What is kept over a restart. A file that lacks one of these keys is not read."""
 
     #: the history is told, or gathered, up to this line
     event: int
     #: by "held/submit_outcome_unknown"
-    groups: dict[str, Group] = field(default_factory=dict)
+    groups: dict[str, Group]
     #: what was told when, within the last hour
-    told: dict[str, float] = field(default_factory=dict)
-    open: dict[str, Episode] = field(default_factory=dict)
+    told: dict[str, float]
+    open: dict[str, Episode]
     #: "day", "month" -> the threshold that was told last
-    spent: dict[str, str] = field(default_factory=dict)
+    spent: dict[str, str]
     #: by time of day
-    digests: dict[str, Digested] = field(default_factory=dict)
-    waiting: list[Waiting] = field(default_factory=list)
+    digests: dict[str, Digested]
+    waiting: list[Waiting]
+
+    @classmethod
+    def starting_at(cls, event: int) -> Self:
+        """Return an empty state that begins after line ``event`` of the history."""
+        return cls(event, groups={}, told={}, open={}, spent={}, digests={}, waiting=[])
 
 
 def place_of(journal: Path) -> Path:
@@ -90,36 +106,16 @@ def load(path: Path) -> Memory | None:
     try:
         # O_NONBLOCK: a pipe that stands there must keep nobody waiting
         with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-            kept = json.loads(file.read(_LARGEST) or b"")
-        memory = Memory(
-            event=int(kept["event"]),
-            groups={key: Group(**group) for key, group in kept["groups"].items()},
-            told={key: float(at) for key, at in kept["told"].items()},
-            open={key: Episode(**episode) for key, episode in kept["open"].items()},
-            spent={key: str(mark) for key, mark in kept["spent"].items()},
-            digests={key: Digested(**digested) for key, digested in kept["digests"].items()},
-            waiting=[Waiting(Notice(**each["notice"]), list(each["to"])) for each in kept["waiting"]],
-        )
-        return memory if _fits(memory, Memory) else None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            content = file.read(_LARGEST)
+        return _adapter().validate_json(content, strict=True)
+    # ValidationError is a ValueError
+    except (OSError, ValueError):
         return None
 
 
-def _fits(value: object, kind: Any) -> bool:
-    """Whether it is, all the way down, what the fields say: else every run would stumble over it anew."""
-    parts = get_args(kind)
-    if kind is object:
-        return True
-    if isinstance(kind, type) and is_dataclass(kind):
-        hints = get_type_hints(kind)
-        return isinstance(value, kind) and all(_fits(getattr(value, name), each) for name, each in hints.items())
-    if isinstance(value, Mapping):
-        return len(parts) == 2 and all(_fits(name, parts[0]) and _fits(each, parts[1]) for name, each in value.items())
-    if isinstance(value, list):
-        return len(parts) == 1 and all(_fits(each, parts[0]) for each in value)
-    if isinstance(value, int) and not isinstance(value, bool):
-        return bool({int, float} & {kind, *parts})
-    return type(value) in (parts or (kind,))
+@cache
+def _adapter() -> TypeAdapter[Memory]:
+    return TypeAdapter(Memory)
 
 
 def dumped(memory: Memory) -> bytes:
