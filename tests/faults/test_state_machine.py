@@ -186,13 +186,13 @@ class PipelineMachine(RuleBasedStateMachine):
         self.names[name] = hashlib.sha256(data).hexdigest()
         self.run_step(self._take_in, fate)
 
-    @precondition(lambda self: self.any(State.QUEUED))
+    @precondition(lambda self: self.has_jobs(State.QUEUED))
     @rule(outcome=st.sampled_from(["accepted"] * 9 + list(CREATE_FAULTS)), fate=st.sampled_from(CRASH_POINTS))
     def submit_next(self, outcome: str, fate: int) -> None:
         self.add_fault("create", CREATE_FAULTS[outcome])
         self.run_step(self._submit, fate)
 
-    @precondition(lambda self: self.any(State.PENDING))
+    @precondition(lambda self: self.has_jobs(State.PENDING))
     @rule(
         query=st.sampled_from(["well"] * 6 + list(QUERY_FAULTS)),
         download=st.sampled_from(["well"] * 6 + list(DOWNLOAD_FAULTS)),
@@ -206,17 +206,17 @@ class PipelineMachine(RuleBasedStateMachine):
         self.add_fault("download", DOWNLOAD_FAULTS[download])
         self.run_step(self._query, fate)
 
-    @precondition(lambda self: self.any(State.DELIVERING))
+    @precondition(lambda self: self.has_jobs(State.DELIVERING))
     @rule(fate=st.sampled_from(CRASH_POINTS))
     def deliver_next(self, fate: int) -> None:
         self.run_step(self._deliver, fate)
 
-    @precondition(lambda self: self.life.journal.originals_waiting() > 0)
+    @precondition(lambda self: self.life.journal.count_waiting_originals() > 0)
     @rule(fate=st.sampled_from(CRASH_POINTS))
     def dispose_next(self, fate: int) -> None:
         self.run_step(self._dispose, fate)
 
-    @precondition(lambda self: self.any(State.PENDING))
+    @precondition(lambda self: self.has_jobs(State.PENDING))
     @rule()
     def let_results_expire(self) -> None:
         """PicWish forgets results."""
@@ -227,7 +227,7 @@ class PipelineMachine(RuleBasedStateMachine):
         self.runner.run(self.sim.wait_until_rendered())
         self.service.advance(seconds)
 
-    @precondition(lambda self: self.away.exists() or (self.outbox.exists() and self.any(State.DELIVERING)))
+    @precondition(lambda self: self.away.exists() or (self.outbox.exists() and self.has_jobs(State.DELIVERING)))
     @rule()
     def mount_or_unmount(self) -> None:
         here, there = (self.outbox, self.outbox_is_away) if self.outbox.exists() else (self.outbox_is_away, self.outbox)
@@ -238,7 +238,7 @@ class PipelineMachine(RuleBasedStateMachine):
         self.runner.run(self.life.crash())
         self.current_run()
 
-    @precondition(lambda self: self.any(*UNSUCCESSFUL))
+    @precondition(lambda self: self.has_jobs(*UNSUCCESSFUL))
     @rule(index=st.integers(0, 9))
     def retry_job(self, index: int) -> None:
         jobs = self.jobs(*UNSUCCESSFUL)

@@ -142,7 +142,7 @@ async def test_an_original_unmounted_before_its_move_does_not_count_as_gone(
         return move_original(*args, **kwargs)
 
     with monkeypatch.context() as race:
-        race.setattr("picwish_watchd.pipeline.dispose.move", too_late)
+        race.setattr("picwish_watchd.pipeline.dispose.move_original", too_late)
         await harness.run_once()
     assert harness.job("a.jpg").original is OriginalStatus.WAITING
     assert "is away" in (harness.job("a.jpg").note or "")

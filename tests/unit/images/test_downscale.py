@@ -227,11 +227,11 @@ def test_an_undecodable_image_is_refused(tmp_path: Path) -> None:
 _FIT_PROGRAM = """
 import sys
 from pathlib import Path
-from picwish_watchd.images.downscale import Order, fit
-from picwish_watchd.images.inspect import Limits
+from picwish_watchd.images.downscale import DownscaleRequest, downscale_image
+from picwish_watchd.images.inspect import ImageLimits
 folder = Path(sys.argv[1])
-order = Order(folder / "a.png", "0" * 64, 1, 1, 1, Limits(10**6, 60))
-fit(order, copy=folder / "1.source.part", target=folder / "1.fitted.part", give_up=lambda: False)
+order = DownscaleRequest(folder / "a.png", "0" * 64, 1, 1, 1, ImageLimits(10**6, 60))
+downscale_image(order, copy=folder / "1.source.part", target=folder / "1.fitted.part", give_up=lambda: False)
 """
 
 

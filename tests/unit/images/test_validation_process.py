@@ -14,6 +14,7 @@ import pytest
 
 from picwish_watchd.fs.safe_open import stamp_of
 from picwish_watchd.fs.verdicts import Incomplete, Missing, Rejected
+from picwish_watchd.images import validation_process
 from picwish_watchd.images.inspect import ImageLimits, ValidImage
 from picwish_watchd.images.validate import ValidationRequest
 from picwish_watchd.images.validation_process import ValidationProcess, validate_requests
@@ -211,7 +212,7 @@ def test_a_frozen_process_is_replaced_and_blames_no_file(
 ) -> None:
     question = unfinished_image_question(tmp_path)
     assert isinstance(validator.validate_final(question), ValidImage)
-    monkeypatch.setattr(validator, "_SILENCE_TIMEOUT", 0.05)
+    monkeypatch.setattr(validation_process, "_SILENCE_TIMEOUT", 0.05)
     for _ in range(2):
         frozen = only_validation_pid()
         os.kill(frozen, signal.SIGSTOP)

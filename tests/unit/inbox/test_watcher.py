@@ -39,10 +39,10 @@ class WatcherProbe:
         usual: dict[str, Any] = {
             "rule": "scans",
             "path": path,
-            "names": NameFilter(["*.jpg"], []),
+            "name_filter": NameFilter(["*.jpg"], []),
             "recursive": True,
             "follow_symlinks": False,
-            "native": True,
+            "use_events": True,
             "rescan_interval": NEVER,
         }
         self.watcher = Watcher(Inbox(**{**usual, **settings}), known, self._report)
@@ -234,7 +234,7 @@ def test_an_observer_whose_thread_has_died_is_replaced_at_the_next_walk(inbox: P
 def test_a_hint_triggers_a_full_walk_at_once(inbox: Path, start_watcher: Start) -> None:
     for name in ("a.jpg", "b.jpg"):
         (inbox / name).write_bytes(b"picture")
-    watched = start_watcher(native=False)
+    watched = start_watcher(use_events=False)
     watched.wait_for_files("a.jpg", "b.jpg")
     watched.wait_for_walk()
     for name in ("a.jpg", "b.jpg"):
@@ -252,7 +252,7 @@ def test_a_hint_triggers_a_full_walk_at_once(inbox: Path, start_watcher: Start) 
 
 def test_a_forgotten_file_is_reported_anew(inbox: Path, start_watcher: Start) -> None:
     (inbox / "a.jpg").touch()
-    watched = start_watcher(native=False)
+    watched = start_watcher(use_events=False)
     watched.wait_for_files("a.jpg")
     watched.wait_for_walk()
     watched.watcher.forget_file("a.jpg")
@@ -262,7 +262,7 @@ def test_a_forgotten_file_is_reported_anew(inbox: Path, start_watcher: Start) ->
 
 def test_too_many_hints_trigger_a_full_walk(inbox: Path, start_watcher: Start) -> None:
     (inbox / "a.jpg").touch()
-    watched = start_watcher(native=False)
+    watched = start_watcher(use_events=False)
     watched.wait_for_files("a.jpg")
     watched.wait_for_walk()
     watched.gate.clear()
@@ -298,7 +298,7 @@ def test_a_flood_pauses_the_observer_and_loses_no_change(inbox: Path, start_watc
 
 def test_lost_inotify_events_trigger_a_full_walk(inbox: Path, start_watcher: Start) -> None:
     (inbox / "a.jpg").touch()
-    watched = start_watcher(native=False)
+    watched = start_watcher(use_events=False)
     watched.wait_for_files("a.jpg")
     watched.wait_for_walk()
     (inbox / "a.jpg").write_bytes(b"changed in place")
@@ -322,7 +322,7 @@ def test_a_network_folder_is_polled_and_not_observed(
     table = tmp_path / "mountinfo"
     table.write_text(f"1 0 8:1 / / rw - ext4 a rw\n2 1 0:5 / {tmp_path} rw - nfs4 b rw\n", "utf-8")
     monkeypatch.setattr(mounts, "MOUNTINFO", table)
-    watched = start_watcher(native=None, rescan_interval=0.05)
+    watched = start_watcher(use_events=None, rescan_interval=0.05)
     watched.wait_for_walk()
     (inbox / "a.jpg").touch()
     watched.wait_for_files("a.jpg")
@@ -335,7 +335,7 @@ def test_a_network_folder_is_polled_and_not_observed(
 def test_many_files_come_in_batches(inbox: Path, start_watcher: Start) -> None:
     for number in range(1201):
         (inbox / f"{number}.jpg").touch()
-    watched = start_watcher(native=False)
+    watched = start_watcher(use_events=False)
     sizes = []
     while not isinstance(news := watched.reports.get(timeout=DEADLINE), ScanReport):
         sizes.append(len(news))

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.untraced
 
 DATA = b"result" * 40_000
 DIGEST = sha256(DATA).hexdigest()
-AWAY, ROOM, REFUSED, DONE = "OutboxAway", "NoRoom", "Refused", "Published"
+AWAY, ROOM, REFUSED, DONE = "FolderUnavailable", "NoSpace", "NameRefused", "Published"
 #: What an error means where there is no other way.
 OUTCOME_BY_ERRNO = {errno.EIO: AWAY, errno.ENOSPC: ROOM, errno.EDQUOT: ROOM, errno.EINVAL: REFUSED, errno.ENOSYS: AWAY}
 NO_RENAMEAT2 = {"renameat2": errno.ENOSYS}
@@ -77,7 +77,7 @@ def describe_mismatch(case: RefusalCase, folder: Path, answer: str, *, taken: bo
     if parts and "unlinkat" not in faults:
         return f"litter: {parts}"
     if not replace and taken and "mkdirat" not in faults:
-        allowed = {"Taken"} if expected == DONE else {"Taken", expected}
+        allowed = {"NameTaken"} if expected == DONE else {"NameTaken", expected}
         return None if content == b"older" and answer in allowed else "clobbered, or a wrong answer"
     if content != (DATA if expected == DONE else b"older" if replace else None):
         return f"wrong content: {content[:9] if content else content!r}"
@@ -117,9 +117,9 @@ def test_an_existing_result_counts_only_once_its_name_is_synced(tmp_path: Path) 
     there = tmp_path / "a.jpg"
     there.write_bytes(DATA)
     script = (
-        "import errno, sys; from pathlib import Path; from tests.support.seccomp_publish import refuse\n"
-        "from picwish_watchd.outbox.publish import stands_durably\n"
-        "refuse({'fsync': errno.EIO}); print(type(stands_durably(Path(sys.argv[1]), sys.argv[2])).__name__)"
+        "import errno, sys; from pathlib import Path; from tests.support.seccomp_publish import install_filter\n"
+        "from picwish_watchd.outbox.publish import ensure_durable\n"
+        "install_filter({'fsync': errno.EIO}); print(type(ensure_durable(Path(sys.argv[1]), sys.argv[2])).__name__)"
     )
     command = (sys.executable, "-c", script, there, DIGEST)
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
