@@ -89,7 +89,7 @@ def _count_commits(noticed: LoopStats) -> None:
 def main() -> None:
     """Runs the daemon of the configuration that is named on the command line."""
     config, key = resolve_config_and_key(argparse.Namespace(config=Path(sys.argv[3])))
-    log.setup(config.log.level, config.log.format, sys.stderr)
+    log.configure_logging(config.log.level, config.log.format, sys.stderr)
     # as the command does
     gc.freeze()
     noticed = LoopStats()

@@ -50,7 +50,7 @@ class ProgressReporter:
         # what was foretold a moment ago has come
         if ended == everything:
             ahead = None
-        full = f"{text}; {ahead.outlook()}" if ahead is not None and ahead.outlook() else text
+        full = f"{text}; {ahead.render_outlook()}" if ahead is not None and ahead.render_outlook() else text
         news = text, ahead.waits_for if ahead is not None else ()
         if self._bar is not None:
             self._bar.update(ended, everything, full)

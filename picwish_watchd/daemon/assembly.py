@@ -5,11 +5,11 @@ from picwish_watchd.counters import Counters
 from picwish_watchd.picwish import PicwishClient
 
 
-def _address(config: Config) -> tuple[object, ...]:
+def connection_settings(config: Config) -> tuple[object, ...]:
     return config.api.base_url, config.api.timeout, config.api.allow_insecure
 
 
-def _client(config: Config, key: str, tally: Counters) -> PicwishClient:
+def build_client(config: Config, key: str, tally: Counters) -> PicwishClient:
     api = config.api
     return PicwishClient(
         base_url=api.base_url,

@@ -9,19 +9,19 @@ from picwish_watchd.pipeline.context import StepContext
 _log = structlog.get_logger()
 
 # seconds after the start: READY never takes as long
-_SETTLE_IN = 60.0
+_START_DELAY = 60.0
 _DAY = 86_400.0
 # seconds between looks whether it is quiet
-_LOOK = 10.0
+_BUSY_CHECK_INTERVAL = 10.0
 # seconds that a quiet moment is waited for; a house that is never quiet is tidied, too
-_PATIENCE = 3600.0
+_MAX_BUSY_WAIT = 3600.0
 # a slice is followed by a pause that lasts so many times as long
-_BREATH = 20.0
+_PAUSE_FACTOR = 20.0
 
-_BUSY = (State.SUBMITTING, State.PENDING, State.FETCHING, State.DELIVERING)
+_BUSY_STATES = (State.SUBMITTING, State.PENDING, State.FETCHING, State.DELIVERING)
 
 
-class Housekeeping:
+class JournalPruner:
     """Keeps the journal small. What was paid, and by what an image is recognised, is never forgotten."""
 
     def __init__(self, context: StepContext) -> None:
@@ -30,12 +30,12 @@ class Housekeeping:
     async def run(self) -> None:
         """Serves until cancelled."""
         clock = self._context.clock
-        await clock.sleep(_SETTLE_IN)
+        await clock.sleep(_START_DELAY)
         while True:
-            await self.tidy()
+            await self.prune()
             await clock.sleep(_DAY)
 
-    async def tidy(self, *, at_most: float | None = None) -> None:
+    async def prune(self, *, at_most: float | None = None) -> None:
         """Forgets all that is old; with ``at_most``, what can be forgotten in so many seconds, and at once."""
         keep = self._context.config.keep
         if keep is None:
@@ -44,8 +44,8 @@ class Housekeeping:
         before, began = clock.now() - keep, clock.monotonic()
         upto, removed = 0, 0
         while at_most is None or clock.monotonic() < began + at_most:
-            if at_most is None and clock.monotonic() < began + _PATIENCE and self._busy():
-                await clock.sleep(_LOOK)
+            if at_most is None and clock.monotonic() < began + _MAX_BUSY_WAIT and self._is_busy():
+                await clock.sleep(_BUSY_CHECK_INTERVAL)
                 continue
             started = clock.monotonic()
             try:
@@ -56,9 +56,9 @@ class Housekeeping:
             upto, removed = piece.last_event_id, removed + piece.removed_count
             if piece.is_last:
                 break
-            await clock.sleep(0 if at_most else _BREATH * (clock.monotonic() - started))
+            await clock.sleep(0 if at_most else _PAUSE_FACTOR * (clock.monotonic() - started))
         if removed:
             _log.info("journal.pruned", lines=removed)
 
-    def _busy(self) -> bool:
-        return self._context.journal.counts_by_state(_BUSY).total() > 0
+    def _is_busy(self) -> bool:
+        return self._context.journal.counts_by_state(_BUSY_STATES).total() > 0

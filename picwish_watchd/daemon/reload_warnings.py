@@ -8,13 +8,13 @@ from picwish_watchd.pipeline.context import StepContext
 _log = structlog.get_logger()
 
 
-_HANGS = (
+_HANG_REASON = (
     "an earlier folder of it does not answer: until that does, or picwish-watchd is started again, its images wait. "
     "A restart loses nothing"
 )
 
 
-def tell_of_what_hangs(context: StepContext, before: Config) -> None:
+def warn_stuck_folders(context: StepContext, before: Config) -> None:
     """A line in the log for each rule whose folders are others than ``before``, while an earlier one does not answer.
 
     What waits there may still write once it answers: nothing of it may be begun a second time beside it.
@@ -23,4 +23,4 @@ def tell_of_what_hangs(context: StepContext, before: Config) -> None:
     for rule in context.config.rules:
         stuck = any(context.executor.is_stuck(f"{way}:{rule.name}") for way in ("out", "read"))
         if stuck and folders.get(rule.name, rule.folders()) != rule.folders():
-            _log.warning("config.needs_restart", key="rules", rule=rule.name, reason=_HANGS)
+            _log.warning("config.needs_restart", key="rules", rule=rule.name, reason=_HANG_REASON)

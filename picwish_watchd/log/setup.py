@@ -20,7 +20,7 @@ from picwish_watchd.log.stream import LogStream
 from picwish_watchd.redaction import redact
 
 #: Quieter than the rest: httpx logs URLs, which can be secret; Pillow and watchdog log each chunk and each event.
-_LEAST = {
+_MIN_LEVELS = {
     "httpx": logging.WARNING,
     "httpcore": logging.WARNING,
     "PIL": logging.INFO,
@@ -34,16 +34,16 @@ _LEAST = {
 
 
 #: sd-daemon(3): a line that begins with <N> has that syslog priority in the journal.
-_PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
+_SYSLOG_PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
 
 
 _ENCODER = json.JSONEncoder(ensure_ascii=False)
 
 
-_FIRST = ("timestamp", "level", "event")
+_LEADING_KEYS = ("timestamp", "level", "event")
 
 
-def setup(level: str, format: str, stream: TextIO) -> None:
+def configure_logging(level: str, format: str, stream: TextIO) -> None:
     """Sends all logging to ``stream`` from now on; a second call replaces the first.
 
     ``level`` is debug, info, warning or error. ``format`` is console, json, or auto: console if ``stream`` is a
@@ -56,15 +56,15 @@ def setup(level: str, format: str, stream: TextIO) -> None:
     console = format == "console" or (format == "auto" and terminal)
     begin: list[Processor] = [structlog.processors.add_log_level, structlog.processors.TimeStamper(fmt="iso", utc=True)]
     end: list[Processor] = [
-        _exception_as_field,
-        partial(_clean, _Cleaner(_is_unicode(stream))),
-        _console(terminal) if console else partial(_json, _is_journal(stream)),
+        _convert_exception,
+        partial(_sanitize_event, _ValueSanitizer(_is_unicode(stream))),
+        _build_console_renderer(terminal) if console else partial(_render_json, _is_journal(stream)),
     ]
     root = logging.getLogger()
-    before = [handler for handler in root.handlers if isinstance(handler, _Lines)]
-    same = [handler.stream for handler in before if handler.stream.beneath is stream]
-    lines = _Lines(same[0] if same else LogStream(stream, _lost))
-    lines.addFilter(_with_readable_message)
+    before = [handler for handler in root.handlers if isinstance(handler, _LineHandler)]
+    same = [handler.stream for handler in before if handler.stream.target is stream]
+    lines = _LineHandler(same[0] if same else LogStream(stream, _warn_lost_lines))
+    lines.addFilter(_repair_message)
     lines.setFormatter(
         ProcessorFormatter(
             foreign_pre_chain=[_add_logger_name, *begin], processors=[ProcessorFormatter.remove_processors_meta, *end]
@@ -74,7 +74,7 @@ def setup(level: str, format: str, stream: TextIO) -> None:
     # Our own events do not make the detour through logging's records: it would be half of what a file costs.
     structlog.configure(
         processors=[structlog.contextvars.merge_contextvars, *begin, *end],
-        logger_factory=lambda *_names: _Own(lines.stream),
+        logger_factory=lambda *_names: _EventLogger(lines.stream),
     )
     set_level(level)
 
@@ -83,26 +83,26 @@ def set_level(level: str) -> None:
     """The least important events that are logged from now on: debug, info, warning or error."""
     least = logging.getLevelNamesMapping()[level.upper()]
     logging.getLogger().setLevel(least)
-    for name, floor in _LEAST.items():
+    for name, floor in _MIN_LEVELS.items():
         logging.getLogger(name).setLevel(max(floor, least))
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(least))
 
 
-def drain() -> None:
+def drain_logs() -> None:
     """Waits, but not for long, until all lines have left."""
     for handler in logging.getLogger().handlers:
-        if isinstance(handler, _Lines):
+        if isinstance(handler, _LineHandler):
             handler.stream.drain()
 
 
-class _Lines(logging.StreamHandler[LogStream]):
+class _LineHandler(logging.StreamHandler[LogStream]):
     """Writes lines; what fails in writing one is nobody's business here."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  # logging.Handler names it so
         """Nothing: the log is the last to tell of trouble, and a closed terminal must not end the daemon."""
 
 
-class _Own:
+class _EventLogger:
     """Where structlog puts the finished line of one of our own events."""
 
     def __init__(self, stream: LogStream) -> None:
@@ -113,11 +113,11 @@ class _Own:
         self._stream.write(line + "\n")
 
 
-def _lost(lines: int) -> None:
+def _warn_lost_lines(lines: int) -> None:
     structlog.get_logger().warning("log.lost", lines=lines, reason="nobody read the log")
 
 
-def _with_readable_message(record: logging.LogRecord) -> bool:
+def _repair_message(record: logging.LogRecord) -> bool:
     """A filter that mends a library's message whose arguments do not fit; without it the event would be lost."""
     try:
         record.getMessage()
@@ -131,7 +131,7 @@ def _add_logger_name(_logger: WrappedLogger, _method: str, event: EventDict) -> 
     return event
 
 
-def _exception_as_field(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+def _convert_exception(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     info = event.pop("exc_info", None)
     if info is True:
         info = sys.exc_info()
@@ -144,51 +144,54 @@ def _exception_as_field(_logger: WrappedLogger, _method: str, event: EventDict) 
 
 
 @dataclass(frozen=True, slots=True)
-class _Cleaner:
+class _ValueSanitizer:
     """Turns values into what JSON knows, without secrets and without what would control a terminal."""
 
     #: the stream takes characters outside ASCII
-    unicode: bool
+    allows_unicode: bool
 
-    def value(self, value: object) -> Any:
+    def sanitize_value(self, value: object) -> Any:
         # most are
         if isinstance(value, str | PurePath):
-            return self.text(str(value))
+            return self.sanitize_text(str(value))
         if value is None or isinstance(value, bool | int):
             return value
         if isinstance(value, float):
             return value if math.isfinite(value) else str(value)
         if isinstance(value, Mapping):
-            return {self.text(str(key)): self.value(item) for key, item in value.items()}
+            return {self.sanitize_text(str(key)): self.sanitize_value(item) for key, item in value.items()}
         if isinstance(value, list | tuple | set | frozenset):
-            return [self.value(item) for item in value]
-        return self.text(_describe(value) if isinstance(value, BaseException) else str(value))
+            return [self.sanitize_value(item) for item in value]
+        return self.sanitize_text(_describe_exception(value) if isinstance(value, BaseException) else str(value))
 
-    def text(self, text: str) -> str:
+    def sanitize_text(self, text: str) -> str:
         text = redact(text)
-        if text.isprintable() and (self.unicode or text.isascii()):
+        if text.isprintable() and (self.allows_unicode or text.isascii()):
             return text
-        return "".join(map(self._character, text))
+        return "".join(map(self._escape_character, text))
 
-    def _character(self, character: str) -> str:
-        if character.isprintable() and (self.unicode or character.isascii()):
+    def _escape_character(self, character: str) -> str:
+        if character.isprintable() and (self.allows_unicode or character.isascii()):
             return character
         return character.encode("unicode_escape").decode()
 
 
-def _clean(cleaner: _Cleaner, _logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    return {key: cleaner.value(event[key]) for key in (*_FIRST, *(key for key in event if key not in _FIRST))}
+def _sanitize_event(cleaner: _ValueSanitizer, _logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    return {
+        key: cleaner.sanitize_value(event[key])
+        for key in (*_LEADING_KEYS, *(key for key in event if key not in _LEADING_KEYS))
+    }
 
 
-def _describe(error: BaseException) -> str:
+def _describe_exception(error: BaseException) -> str:
     """``ValueError: what it says``; a group is the list of what it holds."""
     if isinstance(error, BaseExceptionGroup):
-        return f"{error.message}: {'; '.join(map(_describe, error.exceptions))}"
+        return f"{error.message}: {'; '.join(map(_describe_exception, error.exceptions))}"
     message = str(error)
     return f"{type(error).__name__}: {message}" if message else type(error).__name__
 
 
-def _console(terminal: bool) -> structlog.dev.ConsoleRenderer:
+def _build_console_renderer(terminal: bool) -> structlog.dev.ConsoleRenderer:
     return structlog.dev.ConsoleRenderer(
         # no-color.org
         colors=terminal and not os.environ.get("NO_COLOR"),
@@ -197,9 +200,9 @@ def _console(terminal: bool) -> structlog.dev.ConsoleRenderer:
     )
 
 
-def _json(journal: bool, _logger: WrappedLogger, _method: str, event: EventDict) -> str:
+def _render_json(journal: bool, _logger: WrappedLogger, _method: str, event: EventDict) -> str:
     line = _ENCODER.encode(event)
-    return f"<{_PRIORITIES.get(event['level'], 5)}>{line}" if journal else line
+    return f"<{_SYSLOG_PRIORITIES.get(event['level'], 5)}>{line}" if journal else line
 
 
 def _is_terminal(stream: TextIO) -> bool:

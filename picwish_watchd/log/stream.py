@@ -11,10 +11,10 @@ from contextlib import suppress
 from typing import TextIO
 
 # that wait; some 2 MB
-_LINES_MAX = 10_000
+_MAX_QUEUED_LINES = 10_000
 # seconds that the end of the process waits for lines to leave
-_PATIENCE = 2.0
-_GATHER = (
+_DRAIN_TIMEOUT = 2.0
+_BATCH_DELAY = (
     # seconds in which more lines may come: in a flood, waking the thread for each costs as much as the line
     0.005
 )
@@ -29,17 +29,17 @@ class LogStream:
 
     def __init__(self, beneath: TextIO, lost: Callable[[int], None]) -> None:
         """``lost`` is told how many lines were lost, once there is room again."""
-        self.beneath = beneath
-        self._lost = lost
+        self.target = beneath
+        self._on_lost = lost
         self._lines: deque[str] = deque()
-        self._missing = 0
+        self._lost_count = 0
         self._changed = threading.Condition()
         # the thread holds lines that it has not got rid of yet
         self._writing = False
         # the thread waits to be woken
         self._asleep = False
         self._thread: threading.Thread | None = None
-        if _is_systems(beneath):
+        if _has_file_descriptor(beneath):
             thread = threading.Thread(target=self._run, name="log", daemon=True)
             # the system grants no more threads: then lines are waited for
             with suppress(RuntimeError):
@@ -50,11 +50,11 @@ class LogStream:
     def write(self, line: str) -> None:
         """One line, with its end."""
         if self._thread is None:
-            self._put(line)
+            self._write_directly(line)
             return
         with self._changed:
-            if len(self._lines) >= _LINES_MAX:
-                self._missing += 1
+            if len(self._lines) >= _MAX_QUEUED_LINES:
+                self._lost_count += 1
                 return
             self._lines.append(line)
             # else it is on its way already
@@ -64,7 +64,7 @@ class LogStream:
     def flush(self) -> None:
         """Nothing: lines leave as soon as they can."""
 
-    def drain(self, patience: float = _PATIENCE) -> None:
+    def drain(self, patience: float = _DRAIN_TIMEOUT) -> None:
         """Waits until all lines have left, at most ``patience`` seconds."""
         until = time.monotonic() + patience
         with self._changed:
@@ -82,24 +82,24 @@ class LogStream:
                     self._asleep = False
                 text, self._writing = "".join(self._lines), True
                 self._lines.clear()
-                missing, self._missing = self._missing, 0
-            self._put_patiently(text)
+                missing, self._lost_count = self._lost_count, 0
+            self._write_blocking(text)
             if missing:
-                self._lost(missing)
-            time.sleep(_GATHER)
+                self._on_lost(missing)
+            time.sleep(_BATCH_DELAY)
 
-    def _put(self, text: str) -> None:
+    def _write_directly(self, text: str) -> None:
         # closed or broken: nobody to tell
         with suppress(OSError, ValueError):
-            self.beneath.write(text)
-            self.beneath.flush()
+            self.target.write(text)
+            self.target.flush()
 
-    def _put_patiently(self, text: str) -> None:
+    def _write_blocking(self, text: str) -> None:
         # Not through the stream: a thread that waits in there keeps its lock, and the interpreter could not end.
-        encoding = getattr(self.beneath, "encoding", None) or "utf-8"
+        encoding = getattr(self.target, "encoding", None) or "utf-8"
         left = memoryview(text.encode(encoding, "backslashreplace"))
         with suppress(OSError, ValueError):
-            fd = self.beneath.fileno()
+            fd = self.target.fileno()
             while left:
                 try:
                     left = left[os.write(fd, left) :]
@@ -108,7 +108,7 @@ class LogStream:
                     select.select([], [fd], [])
 
 
-def _is_systems(stream: TextIO) -> bool:
+def _has_file_descriptor(stream: TextIO) -> bool:
     try:
         stream.fileno()
     except (OSError, ValueError, AttributeError):

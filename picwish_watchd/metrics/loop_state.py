@@ -11,41 +11,41 @@ from picwish_watchd.pipeline.inboxes import Inboxes
 
 
 @dataclass(frozen=True, slots=True)
-class Watch:
+class InboxState:
     """The inbox of a rule."""
 
     rule: str
-    watching: bool
+    is_watching: bool
     #: why it cannot be walked
-    away: str | None
+    unavailable: str | None
     #: its thread is
-    alive: bool
+    is_alive: bool
 
 
 @dataclass(frozen=True, slots=True)
-class Live:
+class LoopState:
     """The daemon at a moment."""
 
     #: monotonic seconds
-    at: float
+    captured_at: float
     config: Config
     #: the one that is open, whatever the configuration says since
     journal: Path
     stopping: bool
     #: why nothing is submitted
-    blocked: GateClosure | None
-    watches: tuple[Watch, ...]
+    gate_closure: GateClosure | None
+    inboxes: tuple[InboxState, ...]
     #: loops that should have turned long ago
-    late: tuple[str, ...] = ()
+    overdue_loops: tuple[str, ...] = ()
 
 
-def look(context: StepContext, gate: Gate, desks: Inboxes, late: Iterable[str]) -> Live:
+def capture_loop_state(context: StepContext, gate: Gate, desks: Inboxes, late: Iterable[str]) -> LoopState:
     """The daemon now; to be called in the event loop."""
     watches = tuple(
-        Watch(desk.rule.name, desk.is_watching, desk.unavailable, desk.watcher.is_alive())
+        InboxState(desk.rule.name, desk.is_watching, desk.unavailable, desk.watcher.is_alive())
         for desk in desks.list_active()
     )
     now = context.clock.monotonic()
-    return Live(
+    return LoopState(
         now, context.config, context.journal.path, context.stopping, gate.why_not_submitting, watches, tuple(late)
     )

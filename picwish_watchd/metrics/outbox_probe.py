@@ -11,67 +11,69 @@ from picwish_watchd.fs.mounts import Mount
 from picwish_watchd.outbox.availability import ensure_usable
 
 # seconds for all folders together
-_PATIENCE = 1.0
+_PROBE_TIMEOUT = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class KnownOutbox:
     """An outbox, as the journal remembers it."""
 
     folder: Path
-    mode: int
+    file_mode: int
     #: it was written to before
-    seen: bool
+    is_known: bool
     #: the mount that it was last accepted on
-    home: Mount | None
+    mount: Mount | None
     #: bytes
     min_free: int
 
 
-class Outboxes:
+class OutboxProbe:
     """Looks at outboxes in a thread each. A mount that hangs keeps one thread, however often somebody asks."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._under_way: dict[Path, _Look] = {}
+        self._running_probes: dict[Path, _ProbeThread] = {}
 
-    def trouble(self, places: Mapping[Path, Place]) -> dict[Path, str]:
+    def find_unusable(self, places: Mapping[Path, KnownOutbox]) -> dict[Path, str]:
         """Why folders cannot be used now, by folder; the others are well. Answers within a second or so."""
-        looks = {folder: self._look(place) for folder, place in places.items()}
-        until = time.monotonic() + _PATIENCE
+        looks = {folder: self._start_probe(place) for folder, place in places.items()}
+        until = time.monotonic() + _PROBE_TIMEOUT
         found = {}
         for folder, look in looks.items():
             look.join(max(0.0, until - time.monotonic()))
-            told = "it does not answer; look after the server that it is mounted from" if look.is_alive() else look.told
+            told = (
+                "it does not answer; look after the server that it is mounted from" if look.is_alive() else look.reason
+            )
             if told is not None:
                 found[folder] = told
         return found
 
-    def _look(self, place: Place) -> "_Look":
+    def _start_probe(self, place: KnownOutbox) -> "_ProbeThread":
         with self._lock:
-            look = self._under_way.get(place.folder)
+            look = self._running_probes.get(place.folder)
             if look is None or not look.is_alive():
-                look = self._under_way[place.folder] = _Look(place)
+                look = self._running_probes[place.folder] = _ProbeThread(place)
                 look.start()
             return look
 
 
-class _Look(threading.Thread):
-    def __init__(self, place: Place) -> None:
+class _ProbeThread(threading.Thread):
+    def __init__(self, place: KnownOutbox) -> None:
         super().__init__(name=f"look-{place.folder}", daemon=True)
-        self.told: str | None = None
-        self._place = place
+        self.reason: str | None = None
+        self._outbox = place
 
     def run(self) -> None:
         try:
-            self.told = _trouble(self._place)
+            self.reason = _why_unusable(self._outbox)
         except OSError as error:
-            self.told = error.strerror or str(error)
+            self.reason = error.strerror or str(error)
 
 
-def _trouble(place: Place) -> str | None:
+def _why_unusable(place: KnownOutbox) -> str | None:
     folder = place.folder
-    if not place.seen and not os.path.isdir(folder):
+    if not place.is_known and not os.path.isdir(folder):
         return None if os.path.isdir(folder.parent) else f"{folder.parent} is not there"
-    found = ensure_usable(folder, place.mode, seen=True, mount=place.home, min_free=place.min_free)
+    found = ensure_usable(folder, place.file_mode, seen=True, mount=place.mount, min_free=place.min_free)
     return None if found is None else found.reason

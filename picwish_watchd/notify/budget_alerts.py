@@ -6,14 +6,16 @@ from picwish_watchd.clock import day_start, month_start
 from picwish_watchd.config.notifiers import NotificationEvent
 from picwish_watchd.config.schema import Budget
 from picwish_watchd.journal.reader import JournalReader
-from picwish_watchd.notify.message import Notice
-from picwish_watchd.notify.state_file import Memory
+from picwish_watchd.notify.message import Message
+from picwish_watchd.notify.state_file import NotifyState
 
 # per cent
-_NEARLY = 80
+_WARN_PERCENT = 80
 
 
-def crossed(memory: Memory, journal: JournalReader, budget: Budget, cheapest: int, now: float) -> Iterator[Notice]:
+def update_budget_alerts(
+    memory: NotifyState, journal: JournalReader, budget: Budget, cheapest: int, now: float
+) -> Iterator[Message]:
     """What is to be told of the day's and the month's budget, each threshold once; ``cheapest``: what an image costs.
 
     A budget of 0 is a decision, and no news.
@@ -27,16 +29,16 @@ def crossed(memory: Memory, journal: JournalReader, budget: Budget, cheapest: in
             memory.spent.pop(span, None)
             continue
         spent = journal.credits_since(start)
-        reached = 100 if most - spent < cheapest else _NEARLY if spent * 100 >= most * _NEARLY else 0
+        reached = 100 if most - spent < cheapest else _WARN_PERCENT if spent * 100 >= most * _WARN_PERCENT else 0
         here, _, before = memory.spent.get(span, "").rpartition("/")
         period = f"{start:.0f}/{most}"
         if reached <= (int(before) if here == period else 0):
             continue
         memory.spent[span] = f"{period}/{reached}"
-        yield _told(span, most, spent, reached, turn, now)
+        yield _build_budget_message(span, most, spent, reached, turn, now)
 
 
-def _told(span: str, most: int, spent: int, reached: int, turn: str, now: float) -> Notice:
+def _build_budget_message(span: str, most: int, spent: int, reached: int, turn: str, now: float) -> Message:
     limit = f"the budget of {most:,} credits a {span}"
     text = f"{spent:,} of {most:,} credits are spent or reserved."
     if reached == 100:
@@ -51,4 +53,4 @@ def _told(span: str, most: int, spent: int, reached: int, turn: str, now: float)
     text += "\n`picwish-watchd spend` shows where they went."
     facts = {"span": span, "spent": spent, "limit": most, "percent": reached}
     subject = subject[0].upper() + subject[1:]
-    return Notice(f"budget-{span}-{now:.0f}-{reached}", NotificationEvent.BUDGET, now, subject, text, facts)
+    return Message(f"budget-{span}-{now:.0f}-{reached}", NotificationEvent.BUDGET, now, subject, text, facts)

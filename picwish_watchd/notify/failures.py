@@ -5,63 +5,63 @@ from collections.abc import Iterator, Sequence
 from picwish_watchd.config.notifiers import NotificationEvent
 from picwish_watchd.job import State
 from picwish_watchd.journal.ended_jobs import UnsuccessfulJob
-from picwish_watchd.notify.message import Notice, tame
-from picwish_watchd.notify.state_file import SOME, Group, Memory
+from picwish_watchd.notify.message import Message, sanitize_message
+from picwish_watchd.notify.state_file import MAX_LISTED_JOBS, FailureGroup, NotifyState
 from picwish_watchd.wording import printable_path
 
 #: seconds from the first image to the message
-GATHER = 60.0
+GATHER_DELAY = 60.0
 #: seconds in which the same trouble is not told again
-QUIET = 3600.0
+REPEAT_INTERVAL = 3600.0
 
-_SAID = {
+_STATE_TEXTS = {
     State.HELD: ("is held", "are held", "Going on could cost credits twice, or a person has to look."),
     State.FAILED: ("failed", "failed", "PicWish could not do it, or it was given up."),
     State.REJECTED: ("is refused", "are refused", "The file is at fault; nothing was sent and nothing was paid."),
 }
-_KINDS = {
+_EVENT_BY_STATE = {
     State.HELD: NotificationEvent.HELD,
     State.FAILED: NotificationEvent.FAILED,
     State.REJECTED: NotificationEvent.REJECTED,
 }
 
 
-def gather(memory: Memory, found: Sequence[UnsuccessfulJob], now: float) -> None:
+def group_failures(memory: NotifyState, found: Sequence[UnsuccessfulJob], now: float) -> None:
     """Puts them to their like."""
     for each in found:
         key = f"{each.state}/{each.code}"
-        group = memory.groups.setdefault(key, Group(since=now, first=each.event, last=each.event))
+        group = memory.groups.setdefault(key, FailureGroup(since=now, first=each.event, last=each.event))
         group.count += 1
         group.last = each.event
-        if len(group.some) < SOME:
+        if len(group.some) < MAX_LISTED_JOBS:
             told = {
                 "job": each.job,
                 "rule": each.rule,
                 "file": printable_path(each.relative),
-                "message": tame(each.message),
+                "message": sanitize_message(each.message),
             }
             group.some.append(told)
         memory.event = max(memory.event, each.event)
 
 
-def due(memory: Memory, now: float, *, at_once: bool = False) -> Iterator[Notice]:
+def pop_due_messages(memory: NotifyState, now: float, *, at_once: bool = False) -> Iterator[Message]:
     """What is to be told now, and is then taken for told; ``at_once``: do not wait for more of it."""
-    for state in _SAID:
+    for state in _STATE_TEXTS:
         ripe = {
             key: group
             for key, group in memory.groups.items()
-            if key.startswith(f"{state}/") and now - memory.told.get(key, -QUIET) >= QUIET
+            if key.startswith(f"{state}/") and now - memory.told.get(key, -REPEAT_INTERVAL) >= REPEAT_INTERVAL
         }
-        if not any(at_once or not 0 <= now - group.since < GATHER for group in ripe.values()):
+        if not any(at_once or not 0 <= now - group.since < GATHER_DELAY for group in ripe.values()):
             continue
         for key in ripe:
             del memory.groups[key]
             memory.told[key] = now
-        yield _told(state, {key.partition("/")[2]: group for key, group in ripe.items()}, now)
+        yield _build_failure_message(state, {key.partition("/")[2]: group for key, group in ripe.items()}, now)
 
 
-def _told(state: State, groups: dict[str, Group], now: float) -> Notice:
-    one_does, many_do, why = _SAID[state]
+def _build_failure_message(state: State, groups: dict[str, FailureGroup], now: float) -> Message:
+    one_does, many_do, why = _STATE_TEXTS[state]
     number = sum(group.count for group in groups.values())
     some = [dict(each, code=code) for code, group in groups.items() for each in group.some]
     first = some[0]
@@ -74,14 +74,14 @@ def _told(state: State, groups: dict[str, Group], now: float) -> Notice:
         ]
         if group.count > len(group.some):
             lines.append(f"- and {group.count - len(group.some):,} more")
-    lines += ["", *_ways_on(state, str(first["job"]), alone=number == 1)]
+    lines += ["", *_list_next_steps(state, str(first["job"]), alone=number == 1)]
     codes = {code: group.count for code, group in groups.items()}
     span = f"{min(group.first for group in groups.values())}-{max(group.last for group in groups.values())}"
     facts = {"count": number, "codes": codes, "jobs": some}
-    return Notice(f"{state}-{span}", _KINDS[state], now, subject, "\n".join(lines), facts)
+    return Message(f"{state}-{span}", _EVENT_BY_STATE[state], now, subject, "\n".join(lines), facts)
 
 
-def _ways_on(state: State, job: str, *, alone: bool) -> list[str]:
+def _list_next_steps(state: State, job: str, *, alone: bool) -> list[str]:
     """What a person can do."""
     ways = [f"`picwish-watchd show {job}` tells all about {'it' if alone else 'the first of them'}."]
     if not alone:

@@ -12,16 +12,16 @@ from picwish_watchd.config.notifiers import NotificationEvent
 from picwish_watchd.redaction import redact
 from picwish_watchd.wording import iso_utc, printable_path
 
-TEST = "test"
-SUMMARY = "summary"
+TEST_EVENT = "test"
+SUMMARY_EVENT = "summary"
 
 # characters of a message from elsewhere
-_LONGEST = 300
-_URL = re.compile(r"[a-z][a-z0-9+.-]*://\S+", re.IGNORECASE)
+_MAX_TEXT_LENGTH = 300
+_URL_PATTERN = re.compile(r"[a-z][a-z0-9+.-]*://\S+", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
-class Notice:
+class Message:
     """What is told. Texts hold no control characters but, in ``text``, line breaks."""
 
     # for the state file: a notice with a key that this version does not know is no notice
@@ -41,14 +41,14 @@ class Notice:
     #: it tells that something is well again
     over: bool = False
 
-    def payload(self) -> dict[str, object]:
+    def build_payload(self) -> dict[str, object]:
         """What a webhook and a command get."""
         return {
             "id": self.id,
             "event": self.event,
             "over": self.over,
             "at": iso_utc(self.at),
-            "host": host(),
+            "host": host_name(),
             "version": __version__,
             "subject": self.subject,
             "text": self.text,
@@ -57,47 +57,47 @@ class Notice:
 
     def to_json(self) -> bytes:
         """The payload as one line of ASCII."""
-        return json.dumps(self.payload()).encode("ascii")
+        return json.dumps(self.build_payload()).encode("ascii")
 
 
 @dataclass(frozen=True, slots=True)
-class Sent:
+class MessageSent:
     """The other side took it."""
 
 
 @dataclass(frozen=True, slots=True)
-class Failed:
+class SendFailed:
     """It did not go; ``reason`` holds no secret. ``again``: another try may go better.
 
     ``unheard``: the other side did not take it, for sure; else too many tries might tell a person the same too often.
     """
 
     reason: str
-    again: bool
-    unheard: bool = False
+    is_retryable: bool
+    not_accepted: bool = False
 
 
-Outcome = Sent | Failed
+SendOutcome = MessageSent | SendFailed
 
 
 @cache
-def host() -> str:
+def host_name() -> str:
     """This machine's name, for a person who looks after several."""
     return printable_path(socket.gethostname()) or "localhost"
 
 
-def tame(text: str) -> str:
+def sanitize_message(text: str) -> str:
     """A sentence that came from elsewhere: one printable line, not too long, no secret, no address of a result."""
-    text = printable_path(_URL.sub("(an address)", " ".join(redact(text).split())))
-    return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
+    text = printable_path(_URL_PATTERN.sub("(an address)", " ".join(redact(text).split())))
+    return text if len(text) <= _MAX_TEXT_LENGTH else text[: _MAX_TEXT_LENGTH - 1] + "…"
 
 
-def worded(error: Exception) -> str:
+def describe_exception(error: Exception) -> str:
     """What an error says, without numbers that mean nothing to a person."""
     return re.sub(r"^\[Errno -?\d+\] ", "", str(error)) or type(error).__name__
 
 
-def lasted(seconds: float) -> str:
+def format_elapsed(seconds: float) -> str:
     """A duration as people say it: "2 h 10 min"."""
     minutes = int(max(0.0, seconds) / 60 + 0.5)
     if minutes < 1:
@@ -108,13 +108,13 @@ def lasted(seconds: float) -> str:
     return " ".join(f"{number} {unit}" for number, unit in parts if number)
 
 
-def trial(now: float, number: int) -> Notice:
+def build_test_message(now: float, number: int) -> Message:
     """What `notify test` sends."""
-    return Notice(
+    return Message(
         id=f"test-{now:.0f}-{number}",
-        event=TEST,
+        event=TEST_EVENT,
         at=now,
         subject="a test of notifications",
-        text=f"This is a test. If you can read it, picwish-watchd on {host()} can reach you here.\n"
+        text=f"This is a test. If you can read it, picwish-watchd on {host_name()} can reach you here.\n"
         f"It tells of: {', '.join(NotificationEvent)}.",
     )

@@ -10,20 +10,20 @@ from typing import Self
 
 from pydantic import ConfigDict, TypeAdapter
 
-from picwish_watchd.notify.message import Notice
+from picwish_watchd.notify.message import Message
 
 #: jobs of a group that are told by name
-SOME = 5
+MAX_LISTED_JOBS = 5
 
 # A file with a key that this version does not know is read as if there were none.
 _NO_OTHER_KEYS = ConfigDict(extra="forbid")
 
 # bytes; a hundred waiting messages for each of ten notifiers take less than 2 MB
-_LARGEST = 16 * 2**20
+_MAX_FILE_SIZE = 16 * 2**20
 
 
 @dataclass(slots=True)
-class Group:
+class FailureGroup:
     """Jobs that ended alike since the last message about their kind. Times are Unix seconds."""
 
     __pydantic_config__ = _NO_OTHER_KEYS
@@ -38,7 +38,7 @@ class Group:
 
 
 @dataclass(slots=True)
-class Episode:
+class AlertState:
     """A trouble, from its first sight to its last."""
 
     __pydantic_config__ = _NO_OTHER_KEYS
@@ -53,7 +53,7 @@ class Episode:
 
 
 @dataclass(slots=True)
-class Digested:
+class DigestState:
     """The last daily digest of one time of day."""
 
     __pydantic_config__ = _NO_OTHER_KEYS
@@ -66,29 +66,29 @@ class Digested:
 
 
 @dataclass(slots=True)
-class Waiting:
+class QueuedMessage:
     """A message, and whom it has not reached yet (`picwish_watchd.notify.channels.send.mark`)."""
 
-    notice: Notice
+    notice: Message
     to: list[str]
 
 
 @dataclass(slots=True)
-class Memory:
+class NotifyState:
     """What is kept over a restart. A file that lacks one of these keys is not read."""
 
     #: the history is told, or gathered, up to this line
     event: int
     #: by "held/submit_outcome_unknown"
-    groups: dict[str, Group]
+    groups: dict[str, FailureGroup]
     #: what was told when, within the last hour
     told: dict[str, float]
-    open: dict[str, Episode]
+    open: dict[str, AlertState]
     #: "day", "month" -> the threshold that was told last
     spent: dict[str, str]
     #: by time of day
-    digests: dict[str, Digested]
-    waiting: list[Waiting]
+    digests: dict[str, DigestState]
+    waiting: list[QueuedMessage]
 
     @classmethod
     def starting_at(cls, event: int) -> Self:
@@ -96,17 +96,17 @@ class Memory:
         return cls(event, groups={}, told={}, open={}, spent={}, digests={}, waiting=[])
 
 
-def place_of(journal: Path) -> Path:
+def state_path(journal: Path) -> Path:
     """Where it is kept."""
     return journal.with_name(journal.name + ".notify")
 
 
-def load(path: Path) -> Memory | None:
+def load_state(path: Path) -> NotifyState | None:
     """What was kept; None if there is nothing, or nothing that can be read."""
     try:
         # O_NONBLOCK: a pipe that stands there must keep nobody waiting
         with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-            content = file.read(_LARGEST)
+            content = file.read(_MAX_FILE_SIZE)
         return _adapter().validate_json(content, strict=True)
     # ValidationError is a ValueError
     except (OSError, ValueError):
@@ -114,16 +114,16 @@ def load(path: Path) -> Memory | None:
 
 
 @cache
-def _adapter() -> TypeAdapter[Memory]:
-    return TypeAdapter(Memory)
+def _adapter() -> TypeAdapter[NotifyState]:
+    return TypeAdapter(NotifyState)
 
 
-def dumped(memory: Memory) -> bytes:
+def dump_state(memory: NotifyState) -> bytes:
     """What `save` writes."""
     return json.dumps(asdict(memory)).encode("ascii")
 
 
-def save(path: Path, content: bytes) -> None:
+def save_state(path: Path, content: bytes) -> None:
     """Keeps it, whole or not at all, and durably. Raises OSError."""
     fresh = path.with_name(path.name + ".new")
     fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
@@ -139,7 +139,7 @@ def save(path: Path, content: bytes) -> None:
         os.close(folder)
 
 
-def forget(path: Path) -> None:
+def delete_state(path: Path) -> None:
     """Nobody is to be told any more; what happens until somebody is, is no news then."""
     with suppress(OSError):
         os.unlink(path)

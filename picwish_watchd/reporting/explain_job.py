@@ -9,102 +9,102 @@ from picwish_watchd.outbox.spool import Spool, spool_folder
 from picwish_watchd.pipeline.duplicates import find_first_job
 from picwish_watchd.pipeline.retry import RetryAction, retry_plan
 from picwish_watchd.pricing import PRICES
-from picwish_watchd.reporting.snapshot import Scene, Stop
+from picwish_watchd.reporting.snapshot import Blocker, Snapshot
 from picwish_watchd.wording import iso_utc, printable_path
 
-_RUN = "start `picwish-watchd run`"
-_STATUS = "see `picwish-watchd status`"
+_START_ADVICE = "start `picwish-watchd run`"
+_STATUS_ADVICE = "see `picwish-watchd status`"
 
 
-def standing(scene: Scene, job: Job) -> tuple[str, str | None]:
+def explain_job(scene: Snapshot, job: Job) -> tuple[str, str | None]:
     """What the job is, and why; and the advice, None where there is nothing to do."""
     match job.state:
         case State.DONE:
-            return _done(scene, job), None
+            return _explain_done(scene, job), None
         case State.REJECTED | State.FAILED | State.HELD:
             told = job.problem.message if job.problem else "see its history"
-            return f"it is {job.state}: {told}", _way_back(scene, job)
+            return f"it is {job.state}: {told}", _render_retry_advice(scene, job)
         case State.QUEUED:
-            stops = _stops(scene, job)
+            stops = _find_blockers(scene, job)
             if not stops:
                 return "it is queued and waits for its turn", None
             advice = next((stop.advice for stop in stops if stop.advice), None)
             return "it is queued, and waits: " + "; ".join(stop.reason for stop in stops), advice
         case State.DELIVERING:
-            return _delivering(scene, job)
+            return _explain_delivering(scene, job)
     if job.state is State.SUBMITTING and scene.pid is None:
         reason = "it was being sent when the daemon ended, and PicWish may have taken it"
-        return reason, f"{_RUN}: it is held then, or sent again, as `charging` says"
-    reason = f"it is {job.state} at PicWish since {iso_utc(job.submitted_at)}{_note(scene, job)}"
+        return reason, f"{_START_ADVICE}: it is held then, or sent again, as `charging` says"
+    reason = f"it is {job.state} at PicWish since {iso_utc(job.submitted_at)}{_render_note(scene, job)}"
     if scene.pid is None:
-        return f"{reason}; the daemon does not run", f"{_RUN}: PicWish keeps a result for one hour"
-    if scene.closed is not None:
-        return f"{reason}; {scene.closed}", _STATUS
+        return f"{reason}; the daemon does not run", f"{_START_ADVICE}: PicWish keeps a result for one hour"
+    if scene.gate_message is not None:
+        return f"{reason}; {scene.gate_message}", _STATUS_ADVICE
     return reason, None
 
 
-def _delivering(scene: Scene, job: Job) -> tuple[str, str | None]:
-    reason, rule = "its result is paid and kept, and goes to the outbox", scene.rule(job.rule)
-    trouble = job.note or (scene.outbox_away(rule) if rule is not None else None)
+def _explain_delivering(scene: Snapshot, job: Job) -> tuple[str, str | None]:
+    reason, rule = "its result is paid and kept, and goes to the outbox", scene.find_rule(job.rule)
+    trouble = job.note or (scene.why_outbox_unusable(rule) if rule is not None else None)
     if trouble is not None:
-        reason += f": {trouble}{_later(scene, job)}"
+        reason += f": {trouble}{_render_retry_time(scene, job)}"
     if scene.pid is None:
-        return f"{reason}; the daemon does not run", _RUN
+        return f"{reason}; the daemon does not run", _START_ADVICE
     return reason, None if trouble is None else "mend that; it goes on by itself"
 
 
-def _done(scene: Scene, job: Job) -> str:
+def _explain_done(scene: Snapshot, job: Job) -> str:
     if job.output is None:
         return "it is done: no result" + (f" ({job.note})" if job.note else "")
-    gone = ", which does not stand there any more" if _missing(scene, job.output) else ""
+    gone = ", which does not stand there any more" if _is_missing(scene, job.output) else ""
     return f"it is done: {printable_path(job.output)}{gone}" + (f" ({job.note})" if job.note else "")
 
 
-def _missing(scene: Scene, path: Path) -> bool:
-    return scene.answers(path) and not os.path.lexists(path)
+def _is_missing(scene: Snapshot, path: Path) -> bool:
+    return scene.is_responsive(path) and not os.path.lexists(path)
 
 
-def _note(scene: Scene, job: Job) -> str:
-    return (f" ({job.note})" if job.note else "") + _later(scene, job)
+def _render_note(scene: Snapshot, job: Job) -> str:
+    return (f" ({job.note})" if job.note else "") + _render_retry_time(scene, job)
 
 
-def _later(scene: Scene, job: Job) -> str:
+def _render_retry_time(scene: Snapshot, job: Job) -> str:
     return f"; tried again at {iso_utc(job.not_before)}" if (job.not_before or 0) > scene.now else ""
 
 
-def _stops(scene: Scene, job: Job) -> list[Stop]:
+def _find_blockers(scene: Snapshot, job: Job) -> list[Blocker]:
     """All that a queued job waits for, what a person can change first."""
-    rule = scene.rule(job.rule)
+    rule = scene.find_rule(job.rule)
     if rule is None:
-        return [Stop(f"its rule {job.rule} left the configuration", "put the rule back")]
+        return [Blocker(f"its rule {job.rule} left the configuration", "put the rule back")]
     stops = []
     if scene.journal.is_flood(job.id):
         price = PRICES[rule.type]
         approve = f"`picwish-watchd approve {job.rule}` lets all of it go; this one costs {price} credits"
-        stops.append(Stop("it came in a flood that budget.burst holds", approve))
+        stops.append(Blocker("it came in a flood that budget.burst holds", approve))
     if scene.pid is None:
-        stops.append(Stop("the daemon does not run", _RUN))
-    shut = scene.shut(rule, job.id)
+        stops.append(Blocker("the daemon does not run", _START_ADVICE))
+    shut = scene.find_submit_blocker(rule, job.id)
     if shut is not None:
         stops.append(shut)
-    first = find_first_job(scene.journal, job.sha256, rule, job, scene.silent) if job.sha256 else None
+    first = find_first_job(scene.journal, job.sha256, rule, job, scene.unresponsive_paths) if job.sha256 else None
     if first is not None and not (first.state is State.HELD and job.pay_again):
-        stops.append(Stop(f"it is a copy: it gets the result of job {first.id}, which is {first.state}"))
+        stops.append(Blocker(f"it is a copy: it gets the result of job {first.id}, which is {first.state}"))
     if (job.not_before or 0) > scene.now:
         why = f"{job.note}; " if job.note and shut is None else ""
-        stops.append(Stop(f"{why}tried again at {iso_utc(job.not_before)}"))
+        stops.append(Blocker(f"{why}tried again at {iso_utc(job.not_before)}"))
     return stops
 
 
-def _way_back(scene: Scene, job: Job) -> str:
+def _render_retry_advice(scene: Snapshot, job: Job) -> str:
     """What `retry` would do with a job that ended badly, and what that may cost."""
     retry, show = f"`picwish-watchd retry {job.id}`", f"`picwish-watchd show {job.id}` tells its history"
-    rule = scene.rule(job.rule)
+    rule = scene.find_rule(job.rule)
     price = PRICES[rule.type if rule is not None else job.type]
     if job.problem is not None and job.problem.code is ErrorCode.DUPLICATE_OF_HELD:
         first = None
         if rule is not None and job.sha256:
-            first = find_first_job(scene.journal, job.sha256, rule, job, scene.silent)
+            first = find_first_job(scene.journal, job.sha256, rule, job, scene.unresponsive_paths)
         if first is not None and first.state is State.HELD:
             why = f"`picwish-watchd why {printable_path(first.source)}`"
             return f"retry its first, job {first.id}: {why} tells how; {show}"
@@ -112,7 +112,7 @@ def _way_back(scene: Scene, job: Job) -> str:
     # the spool is the daemon's, and may be shut to who asks
     with suppress(OSError):
         way = retry_plan(job, Spool(spool_folder(scene.config.journal)))
-    missing = "put the file back first; " if _missing(scene, job.source) else ""
+    missing = "put the file back first; " if _is_missing(scene, job.source) else ""
     match way:
         case RetryAction.DELIVER:
             return f"{retry} delivers what was paid for, at no cost; {show}"

@@ -30,11 +30,11 @@ from picwish_watchd.pricing import PRICES
 from picwish_watchd.scheduling.credit_budget import CreditBudget
 
 # days: nobody plans further
-_FAR = 3660
+_MAX_PLAN_DAYS = 3660
 
 
 @dataclass(slots=True)
-class Ahead:
+class RulePlan:
     """What lies ahead of one rule, in numbers of files; queued jobs count."""
 
     rule: str
@@ -61,11 +61,11 @@ class Ahead:
     #: why the inbox could not be looked at
     away: str | None = None
     #: SHA-256 of what was counted; whether it is held
-    contents: dict[str, bool] = field(default_factory=dict)
+    counted_contents: dict[str, bool] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
-class Means:
+class BudgetPlan:
     """What the budget lets happen to a plan. None where there is no limit."""
 
     #: credits
@@ -79,7 +79,7 @@ class Means:
 
 
 @dataclass(slots=True)
-class _Queue:
+class _PurchaseQueue:
     """Images of one rule that are to be bought."""
 
     priority: int
@@ -89,7 +89,7 @@ class _Queue:
 
 
 @dataclass(frozen=True, slots=True)
-class _Ask:
+class _PlanRequest:
     """What is asked, of one rule."""
 
     config: Config
@@ -97,33 +97,35 @@ class _Ask:
     rule: Rule
     now: float
     #: folders that do not answer
-    silent: frozenset[Path]
+    unresponsive_paths: frozenset[Path]
 
 
-def plan(config: Config, journal: JournalReader, now: float) -> list[Ahead]:
+def build_plan(config: Config, journal: JournalReader, now: float) -> list[RulePlan]:
     """One for each rule of the configuration. ``now`` is Unix seconds.
 
     Files whose stamp the journal knows are not read.
     """
     hanging = find_unresponsive_paths(folder for rule in config.rules for folder in rule.folders().values())
-    return [_of_rule(_Ask(config, journal, rule, now, hanging)) for rule in config.rules]
+    return [_plan_rule(_PlanRequest(config, journal, rule, now, hanging)) for rule in config.rules]
 
 
-def means(config: Config, journal: JournalReader, rules: Sequence[Ahead], now: float) -> Means:
+def plan_budget(config: Config, journal: JournalReader, rules: Sequence[RulePlan], now: float) -> BudgetPlan:
     """What of the plan can be bought today, and when the rest: of the highest priority first, of equal ones in turn."""
     budget = config.budget
     today, month = CreditBudget(budget, now).remaining(journal)
     limits = [each for each in (today, month) if each is not None]
     if not limits:
-        return Means(None, None)
+        return BudgetPlan(None, None)
     ranks = {rule.name: (rule.priority, PRICES[rule.type]) for rule in config.rules}
-    queues = [_Queue(*ranks[ahead.rule], ahead.images) for ahead in rules]
-    bought = _buy(queues, min(limits))
+    queues = [_PurchaseQueue(*ranks[ahead.rule], ahead.images) for ahead in rules]
+    bought = _take_affordable(queues, min(limits))
     spent = bought if month is None or budget.per_month is None else budget.per_month - month + bought
-    return Means(today, month, sum(queue.images for queue in queues), _last_day(budget, spent, queues, now))
+    return BudgetPlan(
+        today, month, sum(queue.images for queue in queues), _last_purchase_day(budget, spent, queues, now)
+    )
 
 
-def _buy(queues: list[_Queue], most: int) -> int:
+def _take_affordable(queues: list[_PurchaseQueue], most: int) -> int:
     """Takes out what ``most`` credits buy, as `Submit` would choose; answers what it costs."""
     left = most
     for priority in sorted({queue.priority for queue in queues}, reverse=True):
@@ -136,27 +138,27 @@ def _buy(queues: list[_Queue], most: int) -> int:
     return most - left
 
 
-def _last_day(budget: Budget, spent: int, waiting: list[_Queue], now: float) -> date | None:
+def _last_purchase_day(budget: Budget, spent: int, waiting: list[_PurchaseQueue], now: float) -> date | None:
     """The day on which the last of these is paid, if from tomorrow on the whole budget goes to them.
 
     ``spent`` are the credits of this month up to and with today. What waits is used up.
     """
     day, last = datetime.fromtimestamp(now).astimezone().date(), None
-    for _ in range(_FAR):
+    for _ in range(_MAX_PLAN_DAYS):
         if not any(queue.images for queue in waiting):
             return last
         before, day = day, day + timedelta(days=1)
         last = day
         spent = spent if day.month == before.month else 0
         month = None if budget.per_month is None else budget.per_month - spent
-        spent += _buy(waiting, min(each for each in (budget.per_day, month) if each is not None))
+        spent += _take_affordable(waiting, min(each for each in (budget.per_day, month) if each is not None))
     return None
 
 
-def _of_rule(ask: _Ask) -> Ahead:
+def _plan_rule(ask: _PlanRequest) -> RulePlan:
     config, journal, rule = ask.config, ask.journal, ask.rule
-    ahead = Ahead(rule.name)
-    hangs = NOT_RESPONDING if rule.inbox in ask.silent else None
+    ahead = RulePlan(rule.name)
+    hangs = NOT_RESPONDING if rule.inbox in ask.unresponsive_paths else None
     ahead.away = hangs or why_unavailable(rule.inbox, journal.folder_mount(rule.inbox))
     if ahead.away is not None:
         ahead.away = f"the inbox {rule.inbox} is away: {ahead.away}".replace("approve RULE", f"approve {rule.name}")
@@ -165,9 +167,9 @@ def _of_rule(ask: _Ask) -> Ahead:
             ahead.held += 1
         elif job.state is not State.QUEUED:
             ahead.under_way += 1
-            ahead.contents[job.sha256 or ""] = False
+            ahead.counted_contents[job.sha256 or ""] = False
         else:
-            _queued(ask, ahead, job)
+            _count_queued_job(ask, ahead, job)
     if ahead.away is not None:
         return ahead
     walker = Scanner(
@@ -182,13 +184,13 @@ def _of_rule(ask: _Ask) -> Ahead:
     if isinstance(found, InboxUnavailable):
         ahead.away = found.reason
         return ahead
-    new = sum(_look(ask, ahead, rule.inbox / sighting.relative) for sighting in found)
+    new = sum(_count_file(ask, ahead, rule.inbox / sighting.relative) for sighting in found)
     ahead.unreadable += len(walker.unreadable_folders)
-    ahead.flood = _flood(ask, new)
+    ahead.flood = _count_flood(ask, new)
     return ahead
 
 
-def _flood(ask: _Ask, new: int) -> int:
+def _count_flood(ask: _PlanRequest, new: int) -> int:
     """How many images `budget.burst` holds, or would hold if ``new`` ones were taken in now."""
     burst, held = ask.config.budget.burst, ask.journal.flood_counts().get(ask.rule.name, 0)
     if burst is None:
@@ -197,7 +199,7 @@ def _flood(ask: _Ask, new: int) -> int:
     return held + min(new, max(0, arrived + new - burst.images))
 
 
-def _queued(ask: _Ask, ahead: Ahead, job: Job) -> None:
+def _count_queued_job(ask: _PlanRequest, ahead: RulePlan, job: Job) -> None:
     """A queued job: to be paid for unless its file is not any more what it was when it was taken in."""
     rule, sha256 = ask.rule, job.sha256
     if ahead.away is None:
@@ -214,20 +216,20 @@ def _queued(ask: _Ask, ahead: Ahead, job: Job) -> None:
                 ahead.rejected += sha256 is None
                 return
             sha256 = judged
-    if _skipped(ask, job):
+    if _is_skipped(ask, job):
         ahead.skipped += 1
     else:
-        _count(ask, ahead, sha256, job)
+        _count_image(ask, ahead, sha256, job)
 
 
-def _skipped(ask: _Ask, job: Job) -> bool:
-    if ask.rule.if_exists is not IfExists.SKIP or ask.rule.outbox in ask.silent:
+def _is_skipped(ask: _PlanRequest, job: Job) -> bool:
+    if ask.rule.if_exists is not IfExists.SKIP or ask.rule.outbox in ask.unresponsive_paths:
         return False
     new = NewJob(job.rule, job.source, job.relative, job.stamp, width=job.width, height=job.height, type=job.type)
     return find_existing_for_candidate(ask.rule, new, ask.now, job.id) is not None
 
 
-def _look(ask: _Ask, ahead: Ahead, path: Path) -> bool:
+def _count_file(ask: _PlanRequest, ahead: RulePlan, path: Path) -> bool:
     """Counts one file of the walk; whether it is an image that intake would let in."""
     journal, rule = ask.journal, ask.rule
     found = stat_file(path, follow_symlinks=rule.follow_symlinks)
@@ -253,33 +255,33 @@ def _look(ask: _Ask, ahead: Ahead, path: Path) -> bool:
     if new.result_of is not None:
         ahead.copies += 1
         return False
-    looks = rule.outbox not in ask.silent and _is_first(ask, ahead, new)
+    looks = rule.outbox not in ask.unresponsive_paths and _is_first_of_content(ask, ahead, new)
     if looks and find_existing_for_candidate(rule, new, ask.now) is not None:
         ahead.skipped += 1
     else:
-        _count(ask, ahead, new.sha256, None)
+        _count_image(ask, ahead, new.sha256, None)
     return True
 
 
-def _is_first(ask: _Ask, ahead: Ahead, new: NewJob) -> bool:
+def _is_first_of_content(ask: _PlanRequest, ahead: RulePlan, new: NewJob) -> bool:
     """Whether no earlier job of this content is asked before `if_exists`."""
-    if new.sha256 is None or new.sha256 in ahead.contents:
+    if new.sha256 is None or new.sha256 in ahead.counted_contents:
         return new.sha256 is None
-    return find_first_job(ask.journal, new.sha256, ask.rule, None, ask.silent) is None
+    return find_first_job(ask.journal, new.sha256, ask.rule, None, ask.unresponsive_paths) is None
 
 
-def _count(ask: _Ask, ahead: Ahead, sha256: str | None, job: Job | None) -> None:
+def _count_image(ask: _PlanRequest, ahead: RulePlan, sha256: str | None, job: Job | None) -> None:
     """One image, of a queued job or not yet one: paid for, a copy, or held with its first."""
     if sha256 is not None:
-        if sha256 not in ahead.contents:
-            first = find_first_job(ask.journal, sha256, ask.rule, job, ask.silent)
+        if sha256 not in ahead.counted_contents:
+            first = find_first_job(ask.journal, sha256, ask.rule, job, ask.unresponsive_paths)
             held = first is not None and first.state is State.HELD and not (job and job.pay_again)
-            ahead.contents[sha256] = held
+            ahead.counted_contents[sha256] = held
             if first is None or (first.state is State.HELD and not held):
                 ahead.images += 1
                 ahead.credits += PRICES[ask.rule.type]
                 return
-        if ahead.contents[sha256]:
+        if ahead.counted_contents[sha256]:
             ahead.held += 1
         else:
             ahead.copies += 1

@@ -19,11 +19,11 @@ from picwish_watchd.scheduling.credit_budget import CreditBudget
 from picwish_watchd.wording import pluralize, printable_path
 
 # queued images of a rule: one alone may wait for something of its own
-_LOOKED_AT = 20
+_BACKLOG_SAMPLE = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Stop:
+class Blocker:
     """Something that an image waits for, and what to do about it (None: it goes on by itself)."""
 
     reason: str
@@ -31,19 +31,19 @@ class Stop:
 
 
 @dataclass(frozen=True, slots=True)
-class Scene:
+class Snapshot:
     """``now`` is Unix seconds; ``pid`` that of the running daemon, None without one, ``told`` what it last reported."""
 
     config: Config
     journal: JournalReader
     now: float
     pid: int | None
-    told: dict[str, Any]
+    daemon_report: dict[str, Any]
     #: paths that do not answer, as on a mount that hangs: whoever asks them hangs as well
-    silent: frozenset[Path]
+    unresponsive_paths: frozenset[Path]
 
     @classmethod
-    def of(cls, config: Config, journal: JournalReader, now: float, asked: Path) -> Self:
+    def capture(cls, config: Config, journal: JournalReader, now: float, asked: Path) -> Self:
         """The scene as it is now, around the path that is ``asked`` for."""
         pid = DaemonLock(config.journal).owner_pid()
         told = json.loads(journal.daemon_report() or "{}")
@@ -52,52 +52,58 @@ class Scene:
         )
         return cls(config, journal, now, pid, told if told.get("pid") == pid else {}, folders)
 
-    def answers(self, path: Path) -> bool:
+    def is_responsive(self, path: Path) -> bool:
         """Whether it may be asked what lies at ``path``."""
-        return not is_inside_any(path, self.silent)
+        return not is_inside_any(path, self.unresponsive_paths)
 
-    def rule(self, name: str) -> Rule | None:
+    def find_rule(self, name: str) -> Rule | None:
         """The rule of that name, if the configuration still has it."""
         return next((rule for rule in self.config.rules if rule.name == name), None)
 
-    def absence(self, folder: Path) -> str | None:
+    def why_unavailable(self, folder: Path) -> str | None:
         """Why the folder, where it was last, is not to be had now."""
-        return why_unavailable(folder, self.journal.folder_mount(folder)) if self.answers(folder) else NOT_RESPONDING
+        return (
+            why_unavailable(folder, self.journal.folder_mount(folder)) if self.is_responsive(folder) else NOT_RESPONDING
+        )
 
-    def watching(self, rule: Rule) -> Stop | None:
+    def find_watch_blocker(self, rule: Rule) -> Blocker | None:
         """Why nobody looks into the rule's inbox now."""
         if self.pid is None:
-            return Stop("the daemon does not run", "start `picwish-watchd run`")
+            return Blocker("the daemon does not run", "start `picwish-watchd run`")
         # it has just started
-        if not self.told:
+        if not self.daemon_report:
             return None
-        seen = self.told.get("rules", {}).get(rule.name)
+        seen = self.daemon_report.get("rules", {}).get(rule.name)
         if seen is None:
-            return Stop(
+            return Blocker(
                 f"the running daemon does not know rule {rule.name} yet", "reload it: `systemctl reload picwish-watchd`"
             )
         if not seen.get("watching") and seen.get("reason"):
-            return Stop(f"the daemon cannot look into the inbox: {seen['reason']}", "mend that; it goes on by itself")
+            return Blocker(
+                f"the daemon cannot look into the inbox: {seen['reason']}", "mend that; it goes on by itself"
+            )
         return None
 
-    def shut(self, rule: Rule, job_id: int = 0) -> Stop | None:
+    def find_submit_blocker(self, rule: Rule, job_id: int = 0) -> Blocker | None:
         """Why nothing of the rule, or this job of it, is bought now: the gate, the budget, the outbox, the spool."""
-        blocked = self.told.get("blocked")
+        blocked = self.daemon_report.get("blocked")
         short = CreditBudget(self.config.budget, self.now).why_exceeded(self.journal, PRICES[rule.type])
         if blocked and (blocked.get("code") != "budget" or short is None):
-            return Stop(f"nothing is submitted: {blocked['message']}", "see `picwish-watchd status`")
+            return Blocker(f"nothing is submitted: {blocked['message']}", "see `picwish-watchd status`")
         if short is not None:
-            return Stop(short, "raise the budget, or wait")
-        trouble = self.outbox_away(rule) or self._no_room(rule) or self._put_off(rule, job_id)
-        return None if trouble is None else Stop(trouble, "mend that; it goes on by itself")
+            return Blocker(short, "raise the budget, or wait")
+        trouble = (
+            self.why_outbox_unusable(rule) or self._describe_low_space(rule) or self._find_common_delay(rule, job_id)
+        )
+        return None if trouble is None else Blocker(trouble, "mend that; it goes on by itself")
 
     @property
-    def closed(self) -> str | None:
+    def gate_message(self) -> str | None:
         """Why the gate is closed: then results do not come either. A budget that is reached closes none."""
-        blocked = self.told.get("blocked")
+        blocked = self.daemon_report.get("blocked")
         return str(blocked["message"]) if blocked and blocked.get("code") != "budget" else None
 
-    def flood(self, rule: Rule) -> Stop | None:
+    def find_flood_blocker(self, rule: Rule) -> Blocker | None:
         """Whether one more new image of the rule would wait for a person."""
         burst = self.config.budget.burst
         if burst is None:
@@ -106,13 +112,13 @@ class Scene:
             return None
         images = pluralize(burst.images, "image")
         held = f"{images} of {rule.name} came within {burst.per:g} s: budget.burst holds the rest"
-        return Stop(held, f"`picwish-watchd approve {rule.name}` once it is queued lets it go")
+        return Blocker(held, f"`picwish-watchd approve {rule.name}` once it is queued lets it go")
 
-    def outbox_away(self, rule: Rule) -> str | None:
+    def why_outbox_unusable(self, rule: Rule) -> str | None:
         """Why nothing can be put into the rule's outbox; nothing is made by looking."""
         outbox = rule.outbox
-        if not self.answers(outbox) or os.path.isdir(outbox):
-            away = self.absence(outbox)
+        if not self.is_responsive(outbox) or os.path.isdir(outbox):
+            away = self.why_unavailable(outbox)
         elif self.journal.is_known_folder(outbox):
             away = "it was there before and is away; mount it, or make it again if it is gone for good"
         else:
@@ -122,16 +128,16 @@ class Scene:
         away = away.replace("approve RULE", f"approve {rule.name}")
         return f"the outbox {printable_path(outbox)} cannot be used: {away}"
 
-    def _put_off(self, rule: Rule, job_id: int) -> str | None:
+    def _find_common_delay(self, rule: Rule, job_id: int) -> str | None:
         """What the oldest queued images of the rule, other than this job, all tell to wait for: so do the others."""
-        oldest = self.journal.list_backlog(State.QUEUED, rule.name, _LOOKED_AT, but_for=job_id)
+        oldest = self.journal.list_backlog(State.QUEUED, rule.name, _BACKLOG_SAMPLE, but_for=job_id)
         notes = {job.note if (job.not_before or 0) > self.now else None for job in oldest}
         return notes.pop() if len(oldest) > 1 and len(notes) == 1 else None
 
-    def _no_room(self, rule: Rule) -> str | None:
+    def _describe_low_space(self, rule: Rule) -> str | None:
         least = self.config.min_free
         for folder, what in ((rule.outbox, "outbox"), (spool_folder(self.config.journal), "spool")):
-            if not self.answers(folder):
+            if not self.is_responsive(folder):
                 continue
             try:
                 found = os.statvfs(folder)

@@ -15,69 +15,69 @@ from picwish_watchd.pipeline.inboxes import Inboxes
 from picwish_watchd.scheduling.rate_limiter import RateLimiter
 
 # seconds until the journal is tried again that did not take it
-_AGAIN = 10.0
+_RETRY_DELAY = 10.0
 # seconds from one report to the next that only has newer figures
-_COUNTED = 10.0
+_REFRESH_INTERVAL = 10.0
 
 
-class Report:
+class ReportPublisher:
     """The daemon's word on itself, as long as it serves."""
 
     def __init__(self, context: StepContext, gate: Gate, desks: Inboxes, pacer: RateLimiter) -> None:
-        self._context, self._gate, self._desks, self._pacer = context, gate, desks, pacer
-        self._started = context.clock.now()
+        self._context, self._gate, self._inboxes, self._rate_limiter = context, gate, desks, pacer
+        self._started_at = context.clock.now()
         # when a report that the journal did not take is to be repeated (monotonic)
-        self._again = math.inf
+        self._retry_at = math.inf
         # monotonic
-        self._told_at = -math.inf
+        self._published_at = -math.inf
         # the last line of history that is counted in it
-        self._told_event = 0
-        self._told_rate: tuple[float, float] | None = None
+        self._published_event = 0
+        self._published_rate: tuple[float, float] | None = None
         #: why the last reload changed nothing
-        self.refused = ""
+        self.reload_error = ""
 
-    def tell(self, *, synced: bool = True) -> None:
+    def publish(self, *, synced: bool = True) -> None:
         """Writes it down; not ``synced``: without the disk's word for it, as it is soon written again.
 
         A journal that is full or locked may keep the event loop for seconds: it is tried again in `look`, some later.
         """
         try:
-            self._context.journal.publish_report(self._text(), synced=synced)
+            self._context.journal.publish_report(self._render(), synced=synced)
         except JournalTemporaryError:
-            self._again = self._context.clock.monotonic() + _AGAIN
+            self._retry_at = self._context.clock.monotonic() + _RETRY_DELAY
         else:
-            self._again = math.inf
+            self._retry_at = math.inf
 
-    def look(self) -> None:
+    def refresh(self) -> None:
         """To be called once a second: tells it again where that failed, or where something has changed by itself."""
         now = self._context.clock.monotonic()
-        if now > self._again or self._slowed() != self._told_rate:
-            self.tell()
-        elif self._again == math.inf and now - self._told_at >= _COUNTED and self._is_behind():
-            self.tell(synced=False)
+        if now > self._retry_at or self._last_throttle() != self._published_rate:
+            self.publish()
+        elif self._retry_at == math.inf and now - self._published_at >= _REFRESH_INTERVAL and self._is_behind():
+            self.publish(synced=False)
 
     def _is_behind(self) -> bool:
         with suppress(JournalTemporaryError):
-            return self._context.journal.last_event_id() != self._told_event
+            return self._context.journal.last_event_id() != self._published_event
         return False
 
-    def _slowed(self) -> tuple[float, float] | None:
+    def _last_throttle(self) -> tuple[float, float] | None:
         """The rate after the last 429, and when that was (Unix seconds); None once it has crept back."""
-        lowered = self._pacer.last_throttle
+        lowered = self._rate_limiter.last_throttle
         return None if lowered is None else (lowered[0], round(self._context.clock.now() - lowered[1], 1))
 
-    def _text(self) -> str:
+    def _render(self) -> str:
         context, journal, blocked = self._context, self._context.journal, self._gate.why_not_submitting
         now, stock = context.clock.now(), context.journal.job_counts()
-        self._told_at, self._told_event = context.clock.monotonic(), stock.last_event_id
-        self._told_rate = self._slowed()
+        self._published_at, self._published_event = context.clock.monotonic(), stock.last_event_id
+        self._published_rate = self._last_throttle()
         return json.dumps(
             {
                 "pid": os.getpid(),
                 "version": __version__,
-                "started_at": self._started,
-                "refused": self.refused or None,
-                "slowed": self._told_rate,
+                "started_at": self._started_at,
+                "refused": self.reload_error or None,
+                "slowed": self._published_rate,
                 "config": summary.summary_to_json(context.config),
                 "blocked": None if blocked is None else {"code": blocked.code, "message": blocked.message},
                 "rules": {
@@ -86,7 +86,7 @@ class Report:
                         "reason": desk.unavailable,
                         "observer": desk.observer,
                     }
-                    for desk in self._desks.list_active()
+                    for desk in self._inboxes.list_active()
                 },
                 "stock": stock.to_json(),
                 "credits": [(moment, journal.credits_since(moment)) for moment in (day_start(now), month_start(now))],

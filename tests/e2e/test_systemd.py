@@ -155,7 +155,7 @@ async def test_a_daemon_with_dead_watchers_exits_to_be_restarted(harness: Harnes
     daemon = Daemon(harness.load_config(), KEY)
     running = asyncio.create_task(daemon.run())
     await wait_until(lambda: harness.daemon_report().count('"watching": true') == 1)
-    for desk in daemon.desks.list_active():
+    for desk in daemon.inboxes.list_active():
         desk.watcher.stop()
     with pytest.raises(RuntimeError, match="has died"):
         await running

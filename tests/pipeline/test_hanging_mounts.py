@@ -26,7 +26,7 @@ def _short_timeouts(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same waits, of tenths of a second."""
     for room, name in ((hang_guard, "HANG_TIMEOUT"), (keyed_executor, "STUCK_TIMEOUT"), (inboxes, "_OVERDUE_SECONDS")):
         monkeypatch.setattr(room, name, 0.2)
-    monkeypatch.setattr(daemon_room, "_READY_PATIENCE", 0.2)
+    monkeypatch.setattr(daemon_room, "READY_TIMEOUT", 0.2)
 
 
 @pytest.mark.parametrize("gate", ["open", "on trial"])
@@ -66,7 +66,7 @@ async def test_a_hanging_mount_blocks_only_its_own_rules_and_no_watchdog(
         async with asyncio.timeout(5):
             await running
         assert {b"READY=1", b"WATCHDOG=1"} <= heard
-        assert daemon.hanging
+        assert daemon.has_stuck_threads
     assert harness.job("a.jpg").state is State.DONE
     assert harness.count_creates() == 1
     assert {job.state for job in harness.jobs()} == {State.DONE, State.QUEUED}
@@ -79,7 +79,7 @@ async def test_a_rule_can_be_moved_off_a_hanging_inbox(harness: Harness) -> None
     running = asyncio.create_task(daemon.run())
     await wait_until(lambda: '"watching": true' in harness.daemon_report())
     harness.drop_file("a.jpg", inbox="nas/in")
-    await wait_until(lambda: daemon.desks.settling_count)
+    await wait_until(lambda: daemon.inboxes.settling_count)
     with hanging_mount(harness.root / "nas"):
         await wait_until(lambda: daemon.context.executor.has_running)
         harness.rule = {"settle": "50ms"}
@@ -126,7 +126,7 @@ async def test_files_on_a_hanging_mount_are_logged_once_and_judged_later(
     running = asyncio.create_task(daemon.run())
     await wait_until(lambda: '"watching": true' in harness.daemon_report())
     harness.drop_file("a.jpg", inbox="nas/in")
-    await wait_until(lambda: daemon.desks.settling_count)
+    await wait_until(lambda: daemon.inboxes.settling_count)
     told: list[str] = []
 
     def said(what: str) -> bool:

@@ -28,8 +28,8 @@ from tests.support.mounts import hanging_mount
 @pytest.fixture(autouse=True)
 def _short_intervals(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same waits, of hundredths of a second."""
-    monkeypatch.setattr("picwish_watchd.metrics.http_server._TURN", 0.01)
-    monkeypatch.setattr(daemon, "_LOOK", 0.05)
+    monkeypatch.setattr("picwish_watchd.metrics.http_server._POLL_INTERVAL", 0.01)
+    monkeypatch.setattr(daemon, "_MONITOR_INTERVAL", 0.05)
 
 
 class MonitoredDaemon:
@@ -71,7 +71,7 @@ async def run_monitored_daemon(harness: Harness, **http: Any) -> AsyncIterator[M
     it = MonitoredDaemon(harness, http)
     running = asyncio.create_task(it.daemon.run())
     try:
-        await wait_until(lambda: running.done() or (hasattr(it.daemon, "desks") and it.daemon.desks.has_scanned_all))
+        await wait_until(lambda: running.done() or (hasattr(it.daemon, "desks") and it.daemon.inboxes.has_scanned_all))
         yield it
     finally:
         it.daemon.stop()
@@ -164,7 +164,7 @@ async def test_health_reports_a_closed_gate_with_its_code(harness: Harness) -> N
 async def test_a_hanging_outbox_blocks_one_thread_however_often_it_is_probed(
     harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for room, name in ((outbox_probe, "_PATIENCE"), (hang_guard, "HANG_TIMEOUT")):
+    for room, name in ((outbox_probe, "_PROBE_TIMEOUT"), (hang_guard, "HANG_TIMEOUT")):
         monkeypatch.setattr(room, name, 0.1)
     (harness.root / "nas").mkdir()
     (harness.root / "well").mkdir()
@@ -179,7 +179,7 @@ async def test_a_hanging_outbox_blocks_one_thread_however_often_it_is_probed(
 async def test_a_taken_port_blocks_no_images_and_is_served_once_free(
     harness: Harness, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("picwish_watchd.metrics.exporter._AGAIN", 0.02)
+    monkeypatch.setattr("picwish_watchd.metrics.exporter._RETRY_DELAY", 0.02)
     harness.drop_file("a.jpg")
     port = free_port()
     with socket.create_server(("127.0.0.1", port)) as other:
@@ -197,7 +197,7 @@ async def test_a_taken_port_blocks_no_images_and_is_served_once_free(
 async def test_a_token_file_missing_at_a_reload_is_waited_for(
     harness: Harness, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("picwish_watchd.metrics.exporter._AGAIN", 0.02)
+    monkeypatch.setattr("picwish_watchd.metrics.exporter._RETRY_DELAY", 0.02)
     async with run_monitored_daemon(harness) as it:
         del harness.top_level["http"]
         it.daemon.reload()

@@ -15,7 +15,7 @@ import structlog
 from picwish_watchd.cli.main import main
 from picwish_watchd.daemon.daemon import Daemon
 from picwish_watchd.job import State
-from picwish_watchd.notify.state_file import place_of
+from picwish_watchd.notify.state_file import state_path
 from picwish_watchd.simulator import Fault, Reset
 from tests.support.fake_receivers import MailServer, WebhookReceiver, write_program
 from tests.support.harness import KEY, DaemonProcess, Harness, wait_until
@@ -32,10 +32,10 @@ def webhook_config(hook: WebhookReceiver, **more: Any) -> dict[str, Any]:
 @pytest.fixture
 def fast_polling(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is looked at once a second or once a minute is looked at all the time."""
-    monkeypatch.setattr("picwish_watchd.notify.dispatcher._LOOK", 0.05)
-    monkeypatch.setattr("picwish_watchd.notify.alert_lifecycle.PATIENCE", 0.1)
-    monkeypatch.setattr("picwish_watchd.notify.alerts._LOOK", 0.1)
-    monkeypatch.setattr("picwish_watchd.notify.alerts._COUNT", 0.1)
+    monkeypatch.setattr("picwish_watchd.notify.dispatcher._CHECK_INTERVAL", 0.05)
+    monkeypatch.setattr("picwish_watchd.notify.alert_lifecycle.ALERT_DEBOUNCE", 0.1)
+    monkeypatch.setattr("picwish_watchd.notify.alerts._OUTBOX_CHECK_INTERVAL", 0.1)
+    monkeypatch.setattr("picwish_watchd.notify.alerts._FLOOD_COUNT_INTERVAL", 0.1)
 
 
 async def test_a_run_notifies_of_held_and_rejected_images_before_it_ends(harness: Harness, tmp_path: Path) -> None:
@@ -57,7 +57,7 @@ async def test_a_run_notifies_of_held_and_rejected_images_before_it_ends(harness
     assert mailed.message["Bcc"] is None
     assert "`picwish-watchd retry 1`" in mailed.message.get_content()
     assert (tmp_path / "told").read_text() == "notes.jpg is refused\n"
-    waiting = json.loads(place_of(harness.journal).read_text())["waiting"]
+    waiting = json.loads(state_path(harness.journal).read_text())["waiting"]
     assert waiting == []
 
 
@@ -77,7 +77,7 @@ async def test_a_failing_notifier_delays_no_image(harness: Harness, tmp_path: Pa
         assert await harness.run_once() == 1
         assert time.monotonic() - began < 6
     assert len(harness.jobs(State.DONE)) == 4
-    [waiting] = json.loads(place_of(harness.journal).read_text())["waiting"]
+    [waiting] = json.loads(state_path(harness.journal).read_text())["waiting"]
     assert waiting["notice"]["subject"] == "notes.jpg is refused", "it is told by the next run"
 
 
@@ -93,7 +93,7 @@ async def test_a_stop_does_not_wait_long_for_a_message(harness: Harness) -> None
         await wait_until(lambda: hook.request_headers)
         process.child.send_signal(signal.SIGTERM)
         assert await process.wait_for_exit(4) == 0
-    assert json.loads(place_of(harness.journal).read_text())["waiting"]
+    assert json.loads(state_path(harness.journal).read_text())["waiting"]
     assert "Traceback" not in process.errors.read_text()
     assert "very-secret" not in process.errors.read_text()
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from picwish_watchd.config.loader import load_config
-from picwish_watchd.daemon.pruner import Housekeeping
+from picwish_watchd.daemon.pruner import JournalPruner
 from picwish_watchd.job import State
 from picwish_watchd.journal.writer import Journal
 from picwish_watchd.outbox.spool import Spool
@@ -42,7 +42,7 @@ async def context(tmp_path: Path) -> AsyncIterator[StepContext]:
 @asynccontextmanager
 async def running_pruner(context: StepContext) -> AsyncIterator[None]:
     """Its loop runs, behind the clock's other sleepers."""
-    running = asyncio.create_task(Housekeeping(context).run())
+    running = asyncio.create_task(JournalPruner(context).run())
     try:
         yield
     finally:

@@ -27,7 +27,7 @@ from picwish_watchd.pipeline.collect import Collect
 from picwish_watchd.pipeline.context import StepContext
 from picwish_watchd.pipeline.gate import CloseReason, Gate
 from picwish_watchd.pipeline.submit import Submit
-from picwish_watchd.reporting.plan import Ahead, means
+from picwish_watchd.reporting.plan import RulePlan, plan_budget
 from picwish_watchd.runtime.memory_budget import MemoryBudget
 from picwish_watchd.scheduling.fair_scheduler import FairScheduler
 from picwish_watchd.scheduling.rate_limiter import RateLimiter
@@ -137,7 +137,9 @@ async def test_each_rule_buys_as_many_images_as_the_plan_predicted(
         for number in range(8):
             queue_job(context, rule, f"{number}.jpg")
     now = context.clock.now()
-    foretold = means(context.config, context.journal, [Ahead("scans", images=8), Ahead("hd", images=8)], now)
+    foretold = plan_budget(
+        context.config, context.journal, [RulePlan("scans", images=8), RulePlan("hd", images=8)], now
+    )
     while (job := submit.choose_job()) is not None:
         price = {"scans": 5, "hd": 4}[job.rule]
         context.journal.transition(job, State.SUBMITTING, "intent", reserve=price)

@@ -19,7 +19,7 @@ from picwish_watchd.fs.safe_open import stamp_of
 from picwish_watchd.job import ErrorCode, NewJob, Problem, State
 from picwish_watchd.journal.reader import JournalReader
 from picwish_watchd.journal.writer import ChargeState, Journal
-from picwish_watchd.reporting.plan import Ahead, means, plan
+from picwish_watchd.reporting.plan import RulePlan, build_plan, plan_budget
 from picwish_watchd.simulator import Fault, NeverEnd
 from tests.support.harness import KEY, Harness, wait_until
 from tests.support.sample_images import make_image
@@ -198,7 +198,7 @@ async def test_the_last_day_of_a_plan_respects_both_budget_limits(
     harness.top_level = {"budget": {"per_day": per_day, "per_month": per_month}}
     config = harness.load_config()
     assert isinstance(config.budget, Budget)
-    found = means(config, JournalReader.empty(harness.journal), [Ahead("scans", images=images)], now)
+    found = plan_budget(config, JournalReader.empty(harness.journal), [RulePlan("scans", images=images)], now)
     assert (found.waiting, found.until) == (waiting, last and date.fromisoformat(last))
 
 
@@ -224,8 +224,8 @@ async def test_a_plan_shares_the_budget_between_rules_as_it_is_spent(
     now = datetime(2030, 1, 28, 12).astimezone().timestamp()
     harness.top_level, harness.rule = {"budget": {"per_day": per_day}}, {"priority": priority}
     harness.more_rules = [{"name": "hd", "inbox": "hd", "type": 1}]
-    ahead = [Ahead("scans", images=4), Ahead("hd", images=4)]
-    found = means(harness.load_config(), JournalReader.empty(harness.journal), ahead, now)
+    ahead = [RulePlan("scans", images=4), RulePlan("hd", images=4)]
+    found = plan_budget(harness.load_config(), JournalReader.empty(harness.journal), ahead, now)
     assert (found.waiting, found.until) == (waiting, last and date.fromisoformat(last))
 
 
@@ -285,7 +285,7 @@ async def test_plan_reads_no_file_that_is_known(harness: Harness) -> None:
         jobs.append(NewJob("scans", path, Path(path.name), stamp_of(path.lstat()), problem=text))
     journal.add_jobs(jobs)
     began = time.monotonic()
-    [ahead] = plan(harness.load_config(), journal, time.time())
+    [ahead] = build_plan(harness.load_config(), journal, time.time())
     print(f"plan of 1,000 known files: {time.monotonic() - began:.2f} s")
     assert (ahead.images, ahead.rejected, ahead.not_whole) == (0, 0, 0)
     journal.close()

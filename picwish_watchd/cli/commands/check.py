@@ -75,10 +75,10 @@ def _check_http(config: Config) -> Iterator[_CheckResult]:
             yield _CheckResult(error.exit_code, f"token of http: {error.message}", error.hint)
     # else it has the address
     if DaemonLock(config.journal).owner_pid() is None:
-        from picwish_watchd.metrics.http_server import try_address
+        from picwish_watchd.metrics.http_server import check_listen_address
 
         try:
-            try_address(http.listen)
+            check_listen_address(http.listen)
             yield _CheckResult(0, f"address of http: {http.listen} can be listened on")
         except ConfigError as error:
             yield _CheckResult(1, error.message, error.hint)

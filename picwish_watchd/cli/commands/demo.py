@@ -49,14 +49,14 @@ async def _run_round_trip(folder: Path) -> int:
         file.write_text(_DEMO_CONFIG.format(url=simulator.url))
         config = load_config(file, {})
         progress = ProgressReporter(sys.stderr)
-        log.setup("warning", "auto", progress.stream)
+        log.configure_logging("warning", "auto", progress.stream)
         daemon = Daemon(config, "demo-key")
         following = asyncio.create_task(progress.follow(daemon))
         try:
             code = await daemon.run(once=True)
         finally:
             await cancel_and_wait(following)
-    _print_results(daemon.finished, folder)
+    _print_results(daemon.finished_jobs, folder)
     return code
 
 

@@ -9,7 +9,7 @@ from picwish_watchd.cli.table import print_table
 from picwish_watchd.clock import Clock
 from picwish_watchd.config.model import Config
 from picwish_watchd.config.schema import Charging
-from picwish_watchd.reporting.plan import Ahead, Means, means, plan
+from picwish_watchd.reporting.plan import BudgetPlan, RulePlan, build_plan, plan_budget
 from picwish_watchd.wording import pluralize, printable_path
 
 _MAIN_COLUMNS = ("rule", "images", "copies", "rejected", "credits")
@@ -20,8 +20,8 @@ def run(args: argparse.Namespace) -> int:
     """Tells it; 1 if an inbox could not be looked at. Submits nothing, and writes nothing down."""
     config, reader = open_config_and_journal(args)
     now = Clock().now()
-    rules = plan(config, reader, now)
-    found = means(config, reader, rules, now)
+    rules = build_plan(config, reader, now)
+    found = plan_budget(config, reader, rules, now)
     images, credits = sum(rule.images for rule in rules), sum(rule.credits for rule in rules)
     if args.json:
         rows = [{key: getattr(rule, key) for key in (*_MAIN_COLUMNS, *_EXTRA_COLUMNS)} for rule in rules]
@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
     return 1 if any(rule.away is not None for rule in rules) else 0
 
 
-def _describe_budget(config: Config, found: Means) -> str:
+def _describe_budget(config: Config, found: BudgetPlan) -> str:
     """What the budget leaves, and what would wait for how long."""
     limits = (
         (found.left_today, config.budget.per_day, "today"),
@@ -74,7 +74,7 @@ def _describe_budget(config: Config, found: Means) -> str:
     return f"; the budget leaves {left}: {pluralize(found.waiting, 'image')} would wait, the last {until}"
 
 
-def _print_plan(rules: list[Ahead]) -> None:
+def _print_plan(rules: list[RulePlan]) -> None:
     headings = ("RULE", "IMAGES", "COPIES", "REJECTED", "NOT WHOLE", "CREDITS", "BESIDES")
     rows = [
         (rule.rule, rule.images, rule.copies, rule.rejected, rule.not_whole, rule.credits, _describe_extras(rule))
@@ -83,7 +83,7 @@ def _print_plan(rules: list[Ahead]) -> None:
     print_table(headings, rows, right=headings[1:6])
 
 
-def _describe_extras(rule: Ahead) -> str:
+def _describe_extras(rule: RulePlan) -> str:
     facts = (
         (rule.under_way, "submitted"),
         (rule.held, "held"),

@@ -20,22 +20,22 @@ def run(args: argparse.Namespace) -> int:
     config, key = resolve_config_and_key(args)
     progress = ProgressReporter(sys.stderr) if args.once else None
     stream = sys.stderr if progress is None else progress.stream
-    log.setup(config.log.level, config.log.format, stream)
+    log.configure_logging(config.log.level, config.log.format, stream)
     for warning in config.warnings:
         structlog.get_logger().warning("config.warning", reason=warning)
 
     def reload() -> tuple[Config, str]:
         fresh, fresh_key = resolve_config_and_key(args)
-        log.setup(fresh.log.level, fresh.log.format, stream)
+        log.configure_logging(fresh.log.level, fresh.log.format, stream)
         return fresh, fresh_key
 
     daemon = Daemon(config, key, reload=reload)
     # what was imported stays: no need to look through it again and again
     gc.freeze()
     code = _run_to_end(daemon, progress)
-    if daemon.hanging:
+    if daemon.has_stuck_threads:
         # a thread waits for a dead mount in the kernel, and the interpreter would wait for it
-        log.drain()
+        log.drain_logs()
         sys.stdout.flush()
         os._exit(code)
     return code

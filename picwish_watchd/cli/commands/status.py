@@ -13,7 +13,7 @@ from picwish_watchd.journal.job_counts import JobCounts
 from picwish_watchd.journal.locks import DaemonLock
 from picwish_watchd.journal.status_reader import StatusReader
 from picwish_watchd.pricing import PRICES
-from picwish_watchd.reporting.forecast import survey
+from picwish_watchd.reporting.forecast import build_forecast
 from picwish_watchd.scheduling.rate import recovered_rate
 from picwish_watchd.state import State
 from picwish_watchd.wording import describe_orphaned_jobs, iso_utc, render_approval_wait, render_spent
@@ -45,7 +45,7 @@ def build_status(outline: ConfigSummary, reader: StatusReader, clock: Clock) -> 
     rate = _current_rate(outline, told.get("slowed"), now)
     stopped = "the daemon does not run" if pid is None else blocked and blocked["message"]
     collecting = pid is not None and (not blocked or blocked["code"] == "budget")
-    ahead = survey(outline, reader, now, counts=counts, rate=rate, stopped=stopped, collecting=collecting)
+    ahead = build_forecast(outline, reader, now, counts=counts, rate=rate, stopped=stopped, collecting=collecting)
     watched = told.get("rules", {})
     return {
         "running": pid is not None,
@@ -81,7 +81,7 @@ def build_status(outline: ConfigSummary, reader: StatusReader, clock: Clock) -> 
         "forecast": {
             **ahead._asdict(),
             "end": iso_utc(now + ahead.seconds) if ahead.images and ahead.seconds is not None else None,
-            "text": ahead.text(),
+            "text": ahead.render(),
         },
     }
 

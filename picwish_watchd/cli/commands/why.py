@@ -9,14 +9,14 @@ from pathlib import Path
 from picwish_watchd.cli.loading import open_config_and_journal
 from picwish_watchd.clock import Clock
 from picwish_watchd.errors import UsageError
-from picwish_watchd.reporting.why import why
+from picwish_watchd.reporting.why import explain_path
 from picwish_watchd.wording import printable_path
 
 
 def run(args: argparse.Namespace) -> int:
     """Tells it; 1 if the path lies under no inbox or does not exist, and no job knows it."""
     config, reader = open_config_and_journal(args)
-    found = why(config, reader, _resolve_path(args.path), Clock().now())
+    found = explain_path(config, reader, _resolve_path(args.path), Clock().now())
     if not os.path.lexists(config.journal):
         found = replace(found, reason=f"{found.reason} (there is no journal yet: nothing has run)")
     job = found.job
@@ -29,12 +29,12 @@ def run(args: argparse.Namespace) -> int:
         "advice": found.advice,
     }
     if args.json:
-        print(json.dumps({**facts, "earlier": found.earlier}))
+        print(json.dumps({**facts, "earlier": found.earlier_job_ids}))
     else:
-        for name, value in {**facts, "earlier": ", ".join(map(str, found.earlier)) or None}.items():
+        for name, value in {**facts, "earlier": ", ".join(map(str, found.earlier_job_ids)) or None}.items():
             if value is not None:
                 print(f"{name:<8} {printable_path(str(value))}")
-    return 0 if found.known else 1
+    return 0 if found.is_known else 1
 
 
 def _resolve_path(path: Path) -> Path:

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from contextlib import suppress
 
 from picwish_watchd.config.notifiers import Command
-from picwish_watchd.notify.message import Failed, Notice, Outcome, Sent
+from picwish_watchd.notify.message import Message, MessageSent, SendFailed, SendOutcome
 
 #: All that is handed on of our own environment: what else stands there may be a key.
-_KEPT = (
+_ENV_ALLOWLIST = (
     "PATH",
     "HOME",
     "USER",
@@ -32,13 +32,13 @@ _KEPT = (
     "no_proxy",
 )
 # seconds in which a killed process must be gone
-_GRACE = 5.0
+_KILL_TIMEOUT = 5.0
 
 # who would outlive a daemon that does not wait for them
-_running: set[subprocess.Popen[bytes]] = set()
+_running_children: set[subprocess.Popen[bytes]] = set()
 
 
-def send(command: Command, notice: Notice) -> Outcome:
+def run_notify_command(command: Command, notice: Message) -> SendOutcome:
     """Runs it in a process group of its own, which is killed after `timeout`; what it prints is not read.
 
     The payload is on its standard input, as JSON; the environment has PICWISH_NOTICE_ID, _EVENT, _OVER and _SUBJECT.
@@ -49,38 +49,40 @@ def send(command: Command, notice: Notice) -> Outcome:
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            env=_environment(os.environ, notice),
+            env=_build_environment(os.environ, notice),
             start_new_session=True,
         )
     except OSError as error:
         reason = f"{command.run[0]} cannot be run: {error.strerror or error}"
-        return Failed(reason, again=not isinstance(error, FileNotFoundError | PermissionError))
-    _running.add(child)
+        return SendFailed(reason, is_retryable=not isinstance(error, FileNotFoundError | PermissionError))
+    _running_children.add(child)
     try:
         child.communicate(notice.to_json() + b"\n", timeout=command.timeout)
     except subprocess.TimeoutExpired:
-        _kill(child)
-        return Failed(f"{command.run[0]} did not end within {command.timeout:g} s, and was killed", again=True)
+        _kill_group(child)
+        return SendFailed(
+            f"{command.run[0]} did not end within {command.timeout:g} s, and was killed", is_retryable=True
+        )
     finally:
-        _running.discard(child)
+        _running_children.discard(child)
     code = child.returncode
     if code == 0:
-        return Sent()
+        return MessageSent()
     ended = f"was killed by signal {-code}" if code < 0 else f"ended with {code}"
-    return Failed(f"{command.run[0]} {ended}", again=True)
+    return SendFailed(f"{command.run[0]} {ended}", is_retryable=True)
 
 
-def end_all() -> None:
+def kill_running_commands() -> None:
     """Kills those that are under way, at the daemon's end: nobody would be left to do it after `timeout`."""
-    for child in list(_running):
+    for child in list(_running_children):
         # it has just ended by itself
         with suppress(OSError):
             if child.poll() is None:
                 os.killpg(child.pid, signal.SIGKILL)
 
 
-def _environment(ours: Mapping[str, str], notice: Notice) -> dict[str, str]:
-    kept = {name: value for name, value in ours.items() if name in _KEPT or name.startswith("LC_")}
+def _build_environment(ours: Mapping[str, str], notice: Message) -> dict[str, str]:
+    kept = {name: value for name, value in ours.items() if name in _ENV_ALLOWLIST or name.startswith("LC_")}
     return {
         **kept,
         "PICWISH_NOTICE_ID": notice.id,
@@ -90,12 +92,12 @@ def _environment(ours: Mapping[str, str], notice: Notice) -> dict[str, str]:
     }
 
 
-def _kill(child: subprocess.Popen[bytes]) -> None:
+def _kill_group(child: subprocess.Popen[bytes]) -> None:
     # it has just ended by itself
     with suppress(OSError):
         os.killpg(child.pid, signal.SIGKILL)
     with suppress(subprocess.TimeoutExpired):
-        child.wait(_GRACE)
+        child.wait(_KILL_TIMEOUT)
     if child.stdin is not None:
         with suppress(OSError):
             child.stdin.close()

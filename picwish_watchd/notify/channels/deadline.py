@@ -8,7 +8,7 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
 
-GRACE = (
+DEADLINE_GRACE = (
     #: seconds beyond a notifier's `timeout` for a message as a whole; less than `courier` waits for its thread
     10.0
 )
@@ -21,11 +21,11 @@ class Deadline:
     """
 
     def __init__(self, timeout: float) -> None:
-        self.seconds = timeout + GRACE
-        self.passed = False
+        self.seconds = timeout + DEADLINE_GRACE
+        self.has_passed = False
         self._lock = threading.Lock()
-        self._watched: list[socket.socket] = []
-        self._timer = threading.Timer(self.seconds, self._cut)
+        self._connections: list[socket.socket] = []
+        self._timer = threading.Timer(self.seconds, self._cut_connections)
         self._timer.daemon = True
 
     def __enter__(self) -> Self:
@@ -37,31 +37,31 @@ class Deadline:
     ) -> None:
         self._timer.cancel()
         with self._lock:
-            for each in self._watched:
+            for each in self._connections:
                 each.close()
-            self._watched.clear()
+            self._connections.clear()
 
-    def watch(self, connection: socket.socket) -> None:
+    def watch_connection(self, connection: socket.socket) -> None:
         """From now on, whatever TLS is laid over it: by a descriptor of our own, which nobody takes away or closes."""
         with self._lock:
-            self._watched.append(socket.socket(fileno=os.dup(connection.fileno())))
-        if self.passed:
-            self._cut()
+            self._connections.append(socket.socket(fileno=os.dup(connection.fileno())))
+        if self.has_passed:
+            self._cut_connections()
 
-    def trace(self, event: str, info: Mapping[str, Any]) -> None:
+    def on_httpcore_event(self, event: str, info: Mapping[str, Any]) -> None:
         """The same for httpcore (encode.io/httpcore/extensions/#trace)."""
         if event.endswith("connect_tcp.complete"):
-            self.watch(info["return_value"].get_extra_info("socket"))
+            self.watch_connection(info["return_value"].get_extra_info("socket"))
 
     @property
-    def reason(self) -> str:
+    def failure_reason(self) -> str:
         """What is told of who did not meet it, behind its name."""
         return f"was not done after {self.seconds:g} s, and was left"
 
-    def _cut(self) -> None:
-        self.passed = True
+    def _cut_connections(self) -> None:
+        self.has_passed = True
         with self._lock:
-            for each in self._watched:
+            for each in self._connections:
                 # the other side was quicker
                 with suppress(OSError):
                     each.shutdown(socket.SHUT_RDWR)

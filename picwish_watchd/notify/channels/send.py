@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from picwish_watchd.config.notifiers import Apprise, Command, Email, Notifier, Webhook
 from picwish_watchd.errors import ConfigError
 from picwish_watchd.notify.channels import apprise, command, smtp, webhook
-from picwish_watchd.notify.message import Failed, Notice, Outcome
+from picwish_watchd.notify.message import Message, SendFailed, SendOutcome
 from picwish_watchd.runtime.keyed_executor import KeyedExecutor
 
 # seconds beyond its own timeout after which a try is given up, whatever its thread does
-_HANGS = 15.0
+_HANG_GRACE = 15.0
 
 
-def mark(notifier: Notifier) -> str:
+def notifier_id(notifier: Notifier) -> str:
     """By what a notifier is recognised after a restart or a reload; tells nothing about it."""
     match notifier:
         case Webhook():
@@ -31,44 +31,44 @@ def mark(notifier: Notifier) -> str:
     return hashlib.sha256("\0".join((notifier.to, *facts)).encode()).hexdigest()[:16]
 
 
-def marks(notify: Sequence[Notifier]) -> dict[str, Notifier]:
+def assign_notifier_ids(notify: Sequence[Notifier]) -> dict[str, Notifier]:
     """Each with a mark of its own, also where two lead to the same place."""
     found: dict[str, Notifier] = {}
     for notifier in notify:
-        place = mark(notifier)
+        place = notifier_id(notifier)
         number = sum(known.startswith(place) for known in found)
         found[f"{place}-{number}" if number else place] = notifier
     return found
 
 
-def send(notifier: Notifier, notice: Notice) -> Outcome:
+def send_message(notifier: Notifier, notice: Message) -> SendOutcome:
     """One try, in a thread; blocks for about the notifier's `timeout`."""
     try:
         match notifier:
             case Webhook():
-                return webhook.send(notifier, notice)
+                return webhook.post_webhook(notifier, notice)
             case Command():
-                return command.send(notifier, notice)
+                return command.run_notify_command(notifier, notice)
             case Email():
-                return smtp.send(notifier, notice)
+                return smtp.send_mail(notifier, notice)
             case Apprise():
-                return apprise.send(notifier, notice)
+                return apprise.send_apprise(notifier, notice)
     except ConfigError as error:
-        return Failed(error.message, again=False)
+        return SendFailed(error.message, is_retryable=False)
     raise AssertionError(notifier)
 
 
-async def attempt(lanes: KeyedExecutor, notifier: Notifier, notice: Notice) -> Outcome:
+async def send_with_timeout(lanes: KeyedExecutor, notifier: Notifier, notice: Message) -> SendOutcome:
     """One try that ends in time, also where its thread hangs, and whatever goes wrong in it."""
-    call = asyncio.ensure_future(lanes.run(f"notify:{mark(notifier)}", send, notifier, notice))
+    call = asyncio.ensure_future(lanes.run(f"notify:{notifier_id(notifier)}", send_message, notifier, notice))
     try:
-        await asyncio.wait([call], timeout=notifier.timeout + _HANGS)
+        await asyncio.wait([call], timeout=notifier.timeout + _HANG_GRACE)
         if not call.done():
-            return Failed(f"it hangs: no answer for {notifier.timeout + _HANGS:g} s", again=True)
+            return SendFailed(f"it hangs: no answer for {notifier.timeout + _HANG_GRACE:g} s", is_retryable=True)
         error = call.exception()
         # nobody foresaw it, and its words may be secret
         if error is not None:
-            return Failed(f"an unexpected error, which is a bug: {type(error).__name__}", again=False)
+            return SendFailed(f"an unexpected error, which is a bug: {type(error).__name__}", is_retryable=False)
         return call.result()
     finally:
         call.cancel()

@@ -9,32 +9,39 @@ import httpx
 from picwish_watchd.config.notifiers import Webhook
 from picwish_watchd.errors import ConfigError
 from picwish_watchd.notify.channels.deadline import Deadline
-from picwish_watchd.notify.message import Failed, Notice, Outcome, Sent, tame, worded
+from picwish_watchd.notify.message import (
+    Message,
+    MessageSent,
+    SendFailed,
+    SendOutcome,
+    describe_exception,
+    sanitize_message,
+)
 from picwish_watchd.redaction import register_secret
 
-_AGAIN = frozenset({408, 425, 429})
-_UNHEARD = frozenset({425, 429, 503})
-_HEADER = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([\x20-\x7e]*)")
+_RETRYABLE_CODES = frozenset({408, 425, 429})
+_NOT_ACCEPTED_CODES = frozenset({425, 429, 503})
+_HEADER_PATTERN = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([\x20-\x7e]*)")
 
 
-def send(webhook: Webhook, notice: Notice) -> Outcome:
+def post_webhook(webhook: Webhook, notice: Message) -> SendOutcome:
     """Posts it and reads no more of the answer than its status. Redirects are not followed: headers may be secret.
 
     Proxies are taken from the environment (HTTPS_PROXY, NO_PROXY), as a company's network may ask. Raises `ConfigError`
     for a file of headers, or of the URL, that cannot be used.
     """
-    url, headers = webhook.read_url(), _headers(webhook)
+    url, headers = webhook.read_url(), _read_headers(webhook)
     host = urlsplit(url).hostname
     with Deadline(webhook.timeout) as deadline:
-        outcome = _posted(webhook, url, headers, notice, deadline)
-    if deadline.passed and isinstance(outcome, Failed):
-        return Failed(f"{host} {deadline.reason}", again=True)
+        outcome = _post(webhook, url, headers, notice, deadline)
+    if deadline.has_passed and isinstance(outcome, SendFailed):
+        return SendFailed(f"{host} {deadline.failure_reason}", is_retryable=True)
     return outcome
 
 
-def _posted(webhook: Webhook, url: str, more: Mapping[str, str], notice: Notice, deadline: Deadline) -> Outcome:
+def _post(webhook: Webhook, url: str, more: Mapping[str, str], notice: Message, deadline: Deadline) -> SendOutcome:
     headers = {"Content-Type": "application/json", "User-Agent": "picwish-watchd", **more}
-    watched = {"trace": deadline.trace}
+    watched = {"trace": deadline.on_httpcore_event}
     host = urlsplit(url).hostname
     # without TLS nothing is to be verified, and reading certificates takes a while
     verify = url.startswith("https:")
@@ -43,33 +50,43 @@ def _posted(webhook: Webhook, url: str, more: Mapping[str, str], notice: Notice,
             httpx.Client(timeout=webhook.timeout, follow_redirects=False, verify=verify) as client,
             client.stream("POST", url, content=notice.to_json(), headers=headers, extensions=watched) as answer,
         ):
-            return _judged(host, answer.status_code)
+            return _classify_status(host, answer.status_code)
     except (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError) as error:
-        return Failed(f"{host} cannot be reached: {tame(worded(error))}", again=True, unheard=True)
+        return SendFailed(
+            f"{host} cannot be reached: {sanitize_message(describe_exception(error))}",
+            is_retryable=True,
+            not_accepted=True,
+        )
     except httpx.TimeoutException:
-        return Failed(f"{host} did not answer within {webhook.timeout:g} s", again=True)
+        return SendFailed(f"{host} did not answer within {webhook.timeout:g} s", is_retryable=True)
     except httpx.InvalidURL:
-        return Failed("its url is none", again=False)
+        return SendFailed("its url is none", is_retryable=False)
     except UnicodeError:
         # what looks names up cannot spell it
-        return Failed(f"{host} is no name that a host can have", again=False)
+        return SendFailed(f"{host} is no name that a host can have", is_retryable=False)
     except (httpx.HTTPError, OSError) as error:
-        return Failed(f"{host} broke off: {tame(worded(error))}", again=True)
+        return SendFailed(f"{host} broke off: {sanitize_message(describe_exception(error))}", is_retryable=True)
 
 
-def _judged(host: str | None, code: int) -> Outcome:
+def _classify_status(host: str | None, code: int) -> SendOutcome:
     if 200 <= code < 300:
-        return Sent()
+        return MessageSent()
     if 300 <= code < 400:
-        return Failed(f"{host} answers with a redirect ({code}), which is not followed: correct url", again=False)
-    return Failed(f"{host} answers {code}", again=code >= 500 or code in _AGAIN, unheard=code in _UNHEARD)
+        return SendFailed(
+            f"{host} answers with a redirect ({code}), which is not followed: correct url", is_retryable=False
+        )
+    return SendFailed(
+        f"{host} answers {code}",
+        is_retryable=code >= 500 or code in _RETRYABLE_CODES,
+        not_accepted=code in _NOT_ACCEPTED_CODES,
+    )
 
 
-def _headers(webhook: Webhook) -> dict[str, str]:
+def _read_headers(webhook: Webhook) -> dict[str, str]:
     file, found = webhook.headers_secret, {}
     if file is not None:
         for number, line in file.read_lines():
-            match = _HEADER.fullmatch(line)
+            match = _HEADER_PATTERN.fullmatch(line)
             if match is None:
                 raise ConfigError(f"line {number} of {file.description} {file.path} is no header: Name: value")
             found[match[1]] = register_secret(match[2])

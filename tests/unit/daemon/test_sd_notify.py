@@ -34,16 +34,16 @@ def received_messages(channel: socket.socket) -> list[str]:
 def test_each_word_goes_out_as_systemd_reads_it(notify_socket: tuple[socket.socket, str]) -> None:
     channel, address = notify_socket
     manager = ServiceManager({"NOTIFY_SOCKET": address})
-    manager.ready()
-    manager.alive()
-    manager.status("3 queued")
-    manager.stopping()
+    manager.notify_ready()
+    manager.ping_watchdog()
+    manager.send_status("3 queued")
+    manager.notify_stopping()
     assert received_messages(channel) == ["READY=1", "WATCHDOG=1", "STATUS=3 queued", "STOPPING=1"]
 
 
 def test_reloading_says_when_by_the_monotonic_clock(notify_socket: tuple[socket.socket, str]) -> None:
     channel, address = notify_socket
-    ServiceManager({"NOTIFY_SOCKET": address}).reloading()
+    ServiceManager({"NOTIFY_SOCKET": address}).notify_reloading()
     [message] = received_messages(channel)
     word, _, microseconds = message.partition("\nMONOTONIC_USEC=")
     assert word == "RELOADING=1"
@@ -54,7 +54,7 @@ def test_a_status_is_sent_only_when_it_has_changed(notify_socket: tuple[socket.s
     channel, address = notify_socket
     manager = ServiceManager({"NOTIFY_SOCKET": address})
     for text in ("idle", "idle", "1 queued", "idle"):
-        manager.status(text)
+        manager.send_status(text)
     assert received_messages(channel) == ["STATUS=idle", "STATUS=1 queued", "STATUS=idle"]
 
 
@@ -62,21 +62,21 @@ def test_a_listener_that_reads_nothing_blocks_nobody(notify_socket: tuple[socket
     channel, address = notify_socket
     manager = ServiceManager({"NOTIFY_SOCKET": address})
     for _ in range(1000):
-        manager.alive()
+        manager.ping_watchdog()
     assert 0 < len(received_messages(channel)) < 1000
 
 
 @pytest.mark.parametrize("address", ["", "/nowhere/notify", "@picwish-nobody", "vsock:2:1234", "relative"])
 def test_where_nobody_listens_nothing_happens(address: str) -> None:
     manager = ServiceManager({"NOTIFY_SOCKET": address})
-    manager.ready()
-    manager.status("idle")
+    manager.notify_ready()
+    manager.send_status("idle")
 
 
 def test_without_systemd_there_is_no_socket_and_no_watchdog() -> None:
     manager = ServiceManager({})
-    manager.ready()
-    assert manager.watchdog is None
+    manager.notify_ready()
+    assert manager.watchdog_seconds is None
 
 
 @pytest.mark.parametrize(
@@ -92,23 +92,23 @@ def test_without_systemd_there_is_no_socket_and_no_watchdog() -> None:
 def test_the_watchdog_is_fed_only_where_it_waits_for_this_process(
     environ: dict[str, str], seconds: float | None
 ) -> None:
-    assert ServiceManager(environ).watchdog == seconds
+    assert ServiceManager(environ).watchdog_seconds == seconds
 
 
 def test_a_path_that_is_no_socket_is_passed_over(tmp_path: Path) -> None:
     file = tmp_path / "notify"
     file.write_text("mine", "utf-8")
-    ServiceManager({"NOTIFY_SOCKET": str(file)}).ready()
+    ServiceManager({"NOTIFY_SOCKET": str(file)}).notify_ready()
     assert file.read_text("utf-8") == "mine"
 
 
 def test_a_line_break_in_a_status_is_no_other_word(notify_socket: tuple[socket.socket, str]) -> None:
     channel, address = notify_socket
-    ServiceManager({"NOTIFY_SOCKET": address}).status("PicWish says: no\nMAINPID=1\udcff")
+    ServiceManager({"NOTIFY_SOCKET": address}).send_status("PicWish says: no\nMAINPID=1\udcff")
     assert received_messages(channel) == ["STATUS=PicWish says: no MAINPID=1 "]
 
 
 def test_a_long_start_or_stop_asks_for_its_time(notify_socket: tuple[socket.socket, str]) -> None:
     channel, address = notify_socket
-    ServiceManager({"NOTIFY_SOCKET": address}).extend(45.5)
+    ServiceManager({"NOTIFY_SOCKET": address}).extend_timeout(45.5)
     assert received_messages(channel) == ["EXTEND_TIMEOUT_USEC=45500000"]

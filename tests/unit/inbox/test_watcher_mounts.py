@@ -95,7 +95,7 @@ def test_an_inbox_on_another_mount_is_walked_on_request_without_spinning(nas: Pa
 def test_a_remounted_inbox_is_observed_again(nas: Path) -> None:
     """A tmpfs has the same device and inode as the one before it, as a disk has: only the kernel's watch is gone."""
     mount(nas)
-    watched = MountWatcherProbe(nas, use_events=True)
+    watched = MountWatcherProbe(nas, native=True)
     try:
         assert watched.walk() == ([], None)
         unmount(nas)

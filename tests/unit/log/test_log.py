@@ -38,7 +38,7 @@ def setup_json_log(level: str = "info", *secrets: str) -> io.StringIO:
     stream = io.StringIO()
     for secret in secrets:
         register_secret(secret)
-    log.setup(level, "json", stream)
+    log.configure_logging(level, "json", stream)
     return stream
 
 
@@ -112,7 +112,7 @@ HOSTILE_NAME = "a\x1b[31mred\x1b[0m\nlevel=critical\r\x9b2J\x7f\u2028\u202egpj\u
 @pytest.mark.parametrize("format", ["json", "console"])
 def test_a_hostile_file_name_stays_on_its_line_and_controls_no_terminal(format: str) -> None:
     stream = io.StringIO()
-    log.setup("info", format, stream)
+    log.configure_logging("info", format, stream)
     structlog.get_logger().info(
         "found",
         path=Path(HOSTILE_NAME),
@@ -212,7 +212,7 @@ def test_a_broken_or_closed_stream_does_not_reach_the_program(capfd: pytest.Capt
     closed.close()
     for stream in (_BrokenStream(), closed):
         for format in ("auto", "json", "console"):
-            log.setup("info", format, stream)
+            log.configure_logging("info", format, stream)
             structlog.get_logger().info("a")
             logging.getLogger("library").warning("b")
     assert capfd.readouterr() == ("", "")
@@ -222,7 +222,7 @@ def test_a_stream_that_knows_only_ascii_gets_ascii() -> None:
     raw = io.BytesIO()
     stream = io.TextIOWrapper(raw, encoding="ascii")
     for format in ("json", "console"):
-        log.setup("info", format, stream)
+        log.configure_logging("info", format, stream)
         structlog.get_logger().info("a", path="Müller")
     assert raw.getvalue().count(b"M\\\\xfcller") == 1
     assert raw.getvalue().count(b"ller") == 2
@@ -235,7 +235,7 @@ def test_auto_is_console_on_a_terminal_and_json_elsewhere(monkeypatch: pytest.Mo
     monkeypatch.setenv("NO_COLOR", "1")
     assert "\x1b[" not in log_to_terminal("auto")
     stream = io.StringIO()
-    log.setup("info", "auto", stream)
+    log.configure_logging("info", "auto", stream)
     structlog.get_logger().info("job.done")
     assert read_events(stream)[0]["event"] == "job.done"
 
@@ -243,7 +243,7 @@ def test_auto_is_console_on_a_terminal_and_json_elsewhere(monkeypatch: pytest.Mo
 def log_to_terminal(format: str) -> str:
     master, slave = pty.openpty()
     with open(slave, "w", encoding="utf-8") as terminal:
-        log.setup("info", format, terminal)
+        log.configure_logging("info", format, terminal)
         structlog.get_logger().info("job.done", job=1)
         shown = os.read(master, 4096).decode()
     os.close(master)
@@ -253,7 +253,7 @@ def log_to_terminal(format: str) -> str:
 
 def test_console_without_a_terminal_is_plain() -> None:
     stream = io.StringIO()
-    log.setup("info", "console", stream)
+    log.configure_logging("info", "console", stream)
     structlog.get_logger().info("job.done", path="/in/a b.jpg")
     assert "\x1b" not in stream.getvalue()
     assert "[info     ] job.done" in stream.getvalue()
@@ -265,12 +265,12 @@ def test_lines_to_the_journal_of_systemd_carry_their_priority(tmp_path: Path, mo
     with open(file, "w", encoding="utf-8") as stream:
         status = os.fstat(stream.fileno())
         monkeypatch.setenv("JOURNAL_STREAM", f"{status.st_dev}:{status.st_ino}")
-        log.setup("debug", "auto", stream)
+        log.configure_logging("debug", "auto", stream)
         logger = structlog.get_logger()
         for level in ("debug", "info", "warning", "error", "critical"):
             getattr(logger, level)("a")
         logging.getLogger("library").log(25, "b")
-        log.drain()
+        log.drain_logs()
     assert [line[:4] for line in file.read_text().splitlines()] == ["<7>{", "<6>{", "<4>{", "<3>{", "<2>{", "<5>{"]
 
 
@@ -278,15 +278,15 @@ def test_a_stream_that_is_not_the_journal_gets_no_priority(tmp_path: Path, monke
     monkeypatch.setenv("JOURNAL_STREAM", "1:1")
     file = tmp_path / "log"
     with open(file, "w", encoding="utf-8") as stream:
-        log.setup("info", "auto", stream)
+        log.configure_logging("info", "auto", stream)
         structlog.get_logger().info("a")
-        log.drain()
+        log.drain_logs()
     assert file.read_text().startswith("{")
 
 
 def test_a_wrong_level_is_a_bug_and_raises() -> None:
     with pytest.raises(KeyError):
-        log.setup("loud", "json", sys.stderr)
+        log.configure_logging("loud", "json", sys.stderr)
 
 
 @pytest.mark.parametrize("blocking", [True, False])
@@ -296,7 +296,7 @@ def test_a_stalled_reader_blocks_nothing_and_gets_the_number_of_lost_lines(block
     # more than are kept, are on their way, and a pipe holds
     lines = 24_000
     with os.fdopen(writing, "w") as stream:
-        log.setup("info", "json", stream)
+        log.configure_logging("info", "json", stream)
         logger = structlog.get_logger()
         for number in range(lines):
             logger.info("found", number=number)
@@ -314,19 +314,19 @@ def test_a_stalled_reader_blocks_nothing_and_gets_the_number_of_lost_lines(block
 
 def test_a_log_file_on_a_stalled_disk_blocks_nothing(tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk") as disk, open(disk / "log", "w", encoding="utf-8") as stream:
-        log.setup("info", "json", stream)
+        log.configure_logging("info", "json", stream)
         with frozen_disk(disk) as waited:
             structlog.get_logger().info("found")
             assert not waited.is_set()
-        log.drain()
+        log.drain_logs()
         assert json.loads((disk / "log").read_text())["event"] == "found"
 
 
 def test_draining_waits_for_the_lines_that_are_on_their_way() -> None:
     reading, writing = os.pipe()
     with os.fdopen(writing, "w") as stream, os.fdopen(reading, "rb", buffering=0) as reader:
-        log.setup("info", "json", stream)
+        log.configure_logging("info", "json", stream)
         structlog.get_logger().info("found")
-        log.drain()
+        log.drain_logs()
         os.set_blocking(reading, False)
         assert b"found" in (reader.read() or b"")

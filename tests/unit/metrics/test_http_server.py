@@ -25,9 +25,9 @@ from picwish_watchd.counters import Counters
 from picwish_watchd.errors import ConfigError
 from picwish_watchd.job import State
 from picwish_watchd.journal.writer import ChargeState, Journal
-from picwish_watchd.metrics.http_server import Server
-from picwish_watchd.metrics.loop_state import Live, Watch
-from picwish_watchd.metrics.probes import Survey
+from picwish_watchd.metrics.http_server import MetricsServer
+from picwish_watchd.metrics.loop_state import InboxState, LoopState
+from picwish_watchd.metrics.probes import StatusProbe
 from picwish_watchd.pipeline.gate import CloseReason, GateClosure
 from tests.support.http_client import HttpReply, get
 from tests.unit.journal.job_factory import add_job, add_job_in_state
@@ -62,31 +62,33 @@ def journal(config: Config) -> Iterator[Journal]:
 
 @pytest.fixture(autouse=True)
 def _fast_shutdown(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("picwish_watchd.metrics.http_server._TURN", 0.01)
+    monkeypatch.setattr("picwish_watchd.metrics.http_server._POLL_INTERVAL", 0.01)
 
 
 @pytest.fixture
-def status_probe(config: Config, journal: Journal) -> Survey:
+def status_probe(config: Config, journal: Journal) -> StatusProbe:
     return make_probe(config)
 
 
-def make_probe(config: Config) -> Survey:
+def make_probe(config: Config) -> StatusProbe:
     """As if the event loop had just told that all is well."""
-    survey = Survey(Clock(), Counters())
-    watches = tuple(Watch(rule.name, watching=True, away=None, alive=True) for rule in config.rules)
-    survey.live = Live(time.monotonic(), config, config.journal, stopping=False, blocked=None, watches=watches)
+    survey = StatusProbe(Clock(), Counters())
+    watches = tuple(InboxState(rule.name, is_watching=True, unavailable=None, is_alive=True) for rule in config.rules)
+    survey.loop_state = LoopState(
+        time.monotonic(), config, config.journal, stopping=False, gate_closure=None, inboxes=watches
+    )
     return survey
 
 
 @pytest.fixture
-def server(status_probe: Survey) -> Iterator[Server]:
-    server = Server(LOOPBACK, status_probe, None)
+def server(status_probe: StatusProbe) -> Iterator[MetricsServer]:
+    server = MetricsServer(LOOPBACK, status_probe, None)
     yield server
     server.close()
 
 
-def get_page(server: Server, path: str, method: str = "GET", **headers: str) -> HttpReply:
-    return get(server.bound.port, path, method=method, **headers)
+def get_page(server: MetricsServer, path: str, method: str = "GET", **headers: str) -> HttpReply:
+    return get(server.bound_address.port, path, method=method, **headers)
 
 
 def reason_codes(told: HttpReply) -> list[tuple[str, str | None]]:
@@ -94,7 +96,7 @@ def reason_codes(told: HttpReply) -> list[tuple[str, str | None]]:
     return [(reason["code"], reason.get("rule")) for reason in told.json["reasons"]]
 
 
-def test_metrics_tell_what_the_journal_says(server: Server, config: Config) -> None:
+def test_metrics_tell_what_the_journal_says(server: MetricsServer, config: Config) -> None:
     Path(f"{config.journal}.spool", "7.result").write_bytes(bytes(1000))
     samples = get_page(server, "/metrics").samples
     assert {state: samples["picwish_watchd_jobs", "scans", state] for state in State} == dict.fromkeys(State, 1)
@@ -108,7 +110,7 @@ def test_metrics_tell_what_the_journal_says(server: Server, config: Config) -> N
     assert (samples["picwish_watchd_spool_files",], samples["picwish_watchd_spool_bytes",]) == (1, 1000)
 
 
-def test_metrics_follow_a_journal_change_at_once(server: Server, journal: Journal) -> None:
+def test_metrics_follow_a_journal_change_at_once(server: MetricsServer, journal: Journal) -> None:
     assert get_page(server, "/metrics").samples["picwish_watchd_jobs", "plates", "queued"] == 0
     job = add_job(journal, "b.jpg", "plates")
     assert get_page(server, "/metrics").samples["picwish_watchd_jobs", "plates", "queued"] == 1
@@ -116,7 +118,7 @@ def test_metrics_follow_a_journal_change_at_once(server: Server, journal: Journa
     assert get_page(server, "/metrics").samples["picwish_watchd_reserved_credits",] == 4
 
 
-def test_openmetrics_is_spoken_too_and_no_label_is_a_path(server: Server) -> None:
+def test_openmetrics_is_spoken_too_and_no_label_is_a_path(server: MetricsServer) -> None:
     told = get_page(server, "/metrics", Accept="application/openmetrics-text; version=1.0.0")
     families = list(text_string_to_metric_families(told.body))  # type: ignore[no-untyped-call]
     labels = {pair for family in families for sample in family.samples for pair in sample.labels.items()}
@@ -126,14 +128,16 @@ def test_openmetrics_is_spoken_too_and_no_label_is_a_path(server: Server) -> Non
     assert all(family.name.startswith("picwish_watchd_") for family in families)
 
 
-def test_each_query_of_the_dashboard_names_a_metric_that_exists(server: Server, status_probe: Survey) -> None:
-    assert status_probe.live is not None
+def test_each_query_of_the_dashboard_names_a_metric_that_exists(
+    server: MetricsServer, status_probe: StatusProbe
+) -> None:
+    assert status_probe.loop_state is not None
     tally = Counters()
     tally.count_request("create", "200")
     tally.observe_scan("scans", 0.1)
-    full = Survey(Clock(), tally)
-    full.live = status_probe.live
-    busy = Server(LOOPBACK, full, None)
+    full = StatusProbe(Clock(), tally)
+    full.loop_state = status_probe.loop_state
+    busy = MetricsServer(LOOPBACK, full, None)
     try:
         there = {name for name, *_ in get_page(busy, "/metrics").samples}
     finally:
@@ -148,7 +152,7 @@ def test_each_query_of_the_dashboard_names_a_metric_that_exists(server: Server, 
 
 @pytest.mark.parametrize("version", ["abc", "1.x", "", "1..0", "-1"])
 def test_a_version_of_openmetrics_that_there_is_not_is_answered_all_the_same(
-    server: Server, capsys: pytest.CaptureFixture[str], version: str
+    server: MetricsServer, capsys: pytest.CaptureFixture[str], version: str
 ) -> None:
     told = get_page(server, "/metrics", Accept=f"application/openmetrics-text; version={version}, */*")
     assert told.status == 200
@@ -156,7 +160,7 @@ def test_a_version_of_openmetrics_that_there_is_not_is_answered_all_the_same(
     assert "http.failed" not in capsys.readouterr().out
 
 
-def test_malformed_requests_get_a_short_answer(server: Server) -> None:
+def test_malformed_requests_get_a_short_answer(server: MetricsServer) -> None:
     head = get_page(server, "/metrics", "HEAD")
     assert (head.status, head.body) == (200, "")
     assert int(head.headers["Content-Length"]) > 1000
@@ -168,8 +172,8 @@ def test_malformed_requests_get_a_short_answer(server: Server) -> None:
         assert (told.status, told.headers["Allow"]) == (405, "GET, HEAD")
 
 
-def test_with_a_token_every_request_must_bear_it(status_probe: Survey) -> None:
-    server = Server(LOOPBACK, status_probe, TOKEN)
+def test_with_a_token_every_request_must_bear_it(status_probe: StatusProbe) -> None:
+    server = MetricsServer(LOOPBACK, status_probe, TOKEN)
     try:
         for given in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": TOKEN}, {"Authorization": "Bearer ü"}):
             for path in ("/metrics", "/healthz", "/nothing"):
@@ -177,7 +181,7 @@ def test_with_a_token_every_request_must_bear_it(status_probe: Survey) -> None:
                 assert told.status == 401
                 assert told.headers["WWW-Authenticate"].startswith("Bearer")
         assert get_page(server, "/metrics", Authorization=f"Bearer {TOKEN}").status == 200
-        server.admit("another")
+        server.replace_token("another")
         assert get_page(server, "/metrics", Authorization=f"Bearer {TOKEN}").status == 401
         assert get_page(server, "/metrics", Authorization="bearer another").status == 200
     finally:
@@ -198,10 +202,10 @@ GARBAGE = (
 
 
 def test_garbage_is_answered_or_dropped_and_nothing_else_happens(
-    server: Server, capfd: pytest.CaptureFixture[str]
+    server: MetricsServer, capfd: pytest.CaptureFixture[str]
 ) -> None:
     for garbage in GARBAGE:
-        with socket.create_connection(("127.0.0.1", server.bound.port), timeout=10) as sock, suppress(OSError):
+        with socket.create_connection(("127.0.0.1", server.bound_address.port), timeout=10) as sock, suppress(OSError):
             sock.sendall(garbage)
             sock.shutdown(socket.SHUT_WR)
             while sock.recv(65536):
@@ -210,29 +214,29 @@ def test_garbage_is_answered_or_dropped_and_nothing_else_happens(
     assert "Traceback" not in capfd.readouterr().err
 
 
-def test_ipv6_loopback_is_served(status_probe: Survey) -> None:
+def test_ipv6_loopback_is_served(status_probe: StatusProbe) -> None:
     try:
-        server = Server(ListenAddress("::1", 0), status_probe, None)
+        server = MetricsServer(ListenAddress("::1", 0), status_probe, None)
     except ConfigError:
         pytest.skip("this machine has no IPv6")
     try:
-        assert server.bound.is_loopback
-        with socket.create_connection(("::1", server.bound.port), timeout=10) as sock:
+        assert server.bound_address.is_loopback
+        with socket.create_connection(("::1", server.bound_address.port), timeout=10) as sock:
             sock.sendall(b"GET /healthz HTTP/1.1\r\n\r\n")
             assert sock.recv(15) == b"HTTP/1.0 200 OK"
     finally:
         server.close()
 
 
-def test_an_address_that_cannot_be_had_is_told_with_what_to_do(status_probe: Survey) -> None:
+def test_an_address_that_cannot_be_had_is_told_with_what_to_do(status_probe: StatusProbe) -> None:
     with pytest.raises(ConfigError, match=r"192\.0\.2\.1:9107 cannot be listened on") as caught:
-        Server(ListenAddress("192.0.2.1", 9107), status_probe, None)
+        MetricsServer(ListenAddress("192.0.2.1", 9107), status_probe, None)
     assert caught.value.hint is not None
     assert "no such address, or not yet" in caught.value.hint
 
 
-def test_clients_that_say_nothing_keep_nobody_out(server: Server) -> None:
-    idle = [socket.create_connection(("127.0.0.1", server.bound.port)) for _ in range(30)]
+def test_clients_that_say_nothing_keep_nobody_out(server: MetricsServer) -> None:
+    idle = [socket.create_connection(("127.0.0.1", server.bound_address.port)) for _ in range(30)]
     try:
         for sock in idle:
             sock.sendall(b"GET /metr")
@@ -244,14 +248,14 @@ def test_clients_that_say_nothing_keep_nobody_out(server: Server) -> None:
             sock.close()
 
 
-def test_a_connection_is_cut_when_its_time_is_over(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("picwish_watchd.metrics.http_server._DEADLINE", 0.1)
-    with socket.create_connection(("127.0.0.1", server.bound.port), timeout=10) as sock:
+def test_a_connection_is_cut_when_its_time_is_over(server: MetricsServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("picwish_watchd.metrics.http_server._CONNECTION_TIMEOUT", 0.1)
+    with socket.create_connection(("127.0.0.1", server.bound_address.port), timeout=10) as sock:
         sock.sendall(b"GET /metrics HTTP/1.1\r\n")
         assert sock.recv(1) == b""
 
 
-def test_a_journal_that_others_lock_is_read_all_the_same(server: Server, config: Config) -> None:
+def test_a_journal_that_others_lock_is_read_all_the_same(server: MetricsServer, config: Config) -> None:
     other = sqlite3.connect(config.journal, isolation_level=None)
     with open(f"{config.journal}.write", "rb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -272,7 +276,7 @@ def test_without_a_journal_the_other_metrics_are_served(config: Config, fate: st
         config.journal.unlink()
     else:
         config.journal.write_bytes(bytes(5000))
-    server = Server(LOOPBACK, make_probe(config), None)
+    server = MetricsServer(LOOPBACK, make_probe(config), None)
     try:
         samples = get_page(server, "/metrics").samples
         assert samples["picwish_watchd_journal_up",] == 0
@@ -283,17 +287,19 @@ def test_without_a_journal_the_other_metrics_are_served(config: Config, fate: st
         server.close()
 
 
-def test_health_reports_every_reason(server: Server, status_probe: Survey, config: Config, journal: Journal) -> None:
+def test_health_reports_every_reason(
+    server: MetricsServer, status_probe: StatusProbe, config: Config, journal: Journal
+) -> None:
     assert get_page(server, "/healthz").status == 200
-    live = status_probe.live
+    live = status_probe.loop_state
     assert live is not None
-    status_probe.live = replace(
+    status_probe.loop_state = replace(
         live,
-        at=time.monotonic() - 60,
-        blocked=GateClosure(CloseReason.API_DOWN, "PicWish does not answer"),
-        watches=(
-            Watch("scans", watching=False, away="it is not there", alive=True),
-            Watch("plates", watching=False, away=None, alive=False),
+        captured_at=time.monotonic() - 60,
+        gate_closure=GateClosure(CloseReason.API_DOWN, "PicWish does not answer"),
+        inboxes=(
+            InboxState("scans", is_watching=False, unavailable="it is not there", is_alive=True),
+            InboxState("plates", is_watching=False, unavailable=None, is_alive=False),
         ),
         config=replace(config, min_free=10**18),
     )
@@ -312,15 +318,15 @@ def test_health_reports_every_reason(server: Server, status_probe: Survey, confi
         ("outbox_away", "scans"),
         ("burst", "plates"),
     ]
-    status_probe.live = None
+    status_probe.loop_state = None
     assert reason_codes(get_page(server, "/healthz")) == [("starting", None)]
 
 
-def test_a_port_that_is_taken_is_told_with_what_to_do(server: Server, status_probe: Survey) -> None:
+def test_a_port_that_is_taken_is_told_with_what_to_do(server: MetricsServer, status_probe: StatusProbe) -> None:
     with pytest.raises(ConfigError) as caught:
-        Server(server.bound, status_probe, None)
+        MetricsServer(server.bound_address, status_probe, None)
     assert caught.value.exit_code == 78
-    assert str(server.bound) in caught.value.message
+    assert str(server.bound_address) in caught.value.message
     assert caught.value.hint
 
 

@@ -14,12 +14,12 @@ import pytest
 
 from picwish_watchd.config.notifiers import Apprise, Command, Email, Webhook
 from picwish_watchd.notify.channels import deadline
-from picwish_watchd.notify.channels.command import end_all
-from picwish_watchd.notify.channels.send import send
-from picwish_watchd.notify.message import Failed, Notice, Outcome, Sent
+from picwish_watchd.notify.channels.command import kill_running_commands
+from picwish_watchd.notify.channels.send import send_message
+from picwish_watchd.notify.message import Message, MessageSent, SendFailed, SendOutcome
 from tests.support.fake_receivers import DripServer, MailServer, WebhookReceiver, write_program
 
-NOTICE = Notice(
+NOTICE = Message(
     id="held-7-9",
     event="held",
     at=1_800_000_000.0,
@@ -48,25 +48,25 @@ def write_secret(path: Path, text: str) -> Path:
     return path
 
 
-def failure_reason(outcome: Outcome) -> str:
-    assert isinstance(outcome, Failed), outcome
+def failure_reason(outcome: SendOutcome) -> str:
+    assert isinstance(outcome, SendFailed), outcome
     return outcome.reason
 
 
-def may_retry(outcome: Outcome) -> bool:
-    assert isinstance(outcome, Failed), outcome
-    return outcome.again
+def may_retry(outcome: SendOutcome) -> bool:
+    assert isinstance(outcome, SendFailed), outcome
+    return outcome.is_retryable
 
 
-def is_surely_undelivered(outcome: Outcome) -> bool:
-    assert isinstance(outcome, Failed), outcome
-    return outcome.unheard
+def is_surely_undelivered(outcome: SendOutcome) -> bool:
+    assert isinstance(outcome, SendFailed), outcome
+    return outcome.not_accepted
 
 
 def test_a_webhook_gets_the_whole_notice_as_json(tmp_path: Path) -> None:
     headers = write_secret(tmp_path / "headers", "# for the gateway\nAuthorization: Bearer abc\nX-Room:  7\n")
     with WebhookReceiver() as heard:
-        assert send(webhook_channel(heard.url, headers_file=headers), NOTICE) == Sent()
+        assert send_message(webhook_channel(heard.url, headers_file=headers), NOTICE) == MessageSent()
     [body] = heard.requests
     assert (body["id"], body["event"], body["over"], body["count"]) == ("held-7-9", "held", False, 1)
     assert (body["subject"], body["text"], body["at"]) == (NOTICE.subject, NOTICE.text, "2027-01-15T08:00:00.000Z")
@@ -78,7 +78,7 @@ def test_a_webhook_gets_the_whole_notice_as_json(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("code", "tried_again"), [(500, True), (429, True), (400, False), (404, False), (302, False)])
 def test_what_a_webhook_answers_decides_whether_it_is_tried_again(code: int, tried_again: bool) -> None:
     with WebhookReceiver(code, headers={"Location": "/elsewhere"}) as heard:
-        outcome = send(webhook_channel(heard.url), NOTICE)
+        outcome = send_message(webhook_channel(heard.url), NOTICE)
     assert str(code) in failure_reason(outcome)
     assert may_retry(outcome) is tried_again
     assert len(heard.requests) == 1, "a redirect is not followed"
@@ -86,8 +86,8 @@ def test_what_a_webhook_answers_decides_whether_it_is_tried_again(code: int, tri
 
 def test_a_webhook_that_cannot_be_reached_is_told_without_its_secret_path(tmp_path: Path) -> None:
     with WebhookReceiver(pause=1.0) as heard:
-        slow = send(webhook_channel(heard.url, timeout=0.2), NOTICE)
-    gone = send(webhook_channel(heard.url), NOTICE)
+        slow = send_message(webhook_channel(heard.url, timeout=0.2), NOTICE)
+    gone = send_message(webhook_channel(heard.url), NOTICE)
     assert [is_surely_undelivered(outcome) for outcome in (slow, gone)] == [False, True]
     for outcome in (slow, gone):
         assert may_retry(outcome)
@@ -99,7 +99,7 @@ def test_a_webhook_that_cannot_be_reached_is_told_without_its_secret_path(tmp_pa
 @pytest.mark.parametrize("text", ["Authorization Bearer abc-secret", "X-A: b\x01-secret", "Na me: secret"])
 def test_a_line_that_is_no_header_is_told_by_its_number_and_not_quoted(tmp_path: Path, text: str) -> None:
     told = failure_reason(
-        send(webhook_channel("http://127.0.0.1:9", headers_file=write_secret(tmp_path / "h", text)), NOTICE)
+        send_message(webhook_channel("http://127.0.0.1:9", headers_file=write_secret(tmp_path / "h", text)), NOTICE)
     )
     assert "line 1 of the headers file" in told
     assert "secret" not in told
@@ -109,14 +109,17 @@ def test_a_file_of_secrets_that_others_can_read_is_refused_everywhere(tmp_path: 
     file = write_secret(tmp_path / "file", "X: y")
     file.chmod(0o644)
     with MailServer() as post:
-        by_mail = send(email_channel(post, user="ada", password_file=file), NOTICE)
-    for outcome in (send(webhook_channel("http://127.0.0.1:9", headers_file=file), NOTICE), by_mail):
+        by_mail = send_message(email_channel(post, user="ada", password_file=file), NOTICE)
+    for outcome in (send_message(webhook_channel("http://127.0.0.1:9", headers_file=file), NOTICE), by_mail):
         assert "can be read by others (mode 0644)" in failure_reason(outcome)
 
 
 def test_a_mail_is_a_plain_one_whose_subject_is_one_line() -> None:
     with MailServer() as post:
-        assert send(email_channel(post, recipients=["ada@studio.example", "bob@studio.example"]), NOTICE) == Sent()
+        assert (
+            send_message(email_channel(post, recipients=["ada@studio.example", "bob@studio.example"]), NOTICE)
+            == MessageSent()
+        )
     [taken] = post.mails
     assert taken.message["Subject"] == f"[picwish-watchd {socket.gethostname()}] {NOTICE.subject}"
     assert taken.message["To"] == "ada@studio.example, bob@studio.example"
@@ -131,9 +134,9 @@ def test_a_mail_logs_in_with_the_password_of_its_file(tmp_path: Path) -> None:
     with MailServer() as post:
         login = email_channel(post, user="ada", password_file=password)
         write_secret(password, "pass word \r\n")
-        assert send(login, NOTICE) == Sent()
+        assert send_message(login, NOTICE) == MessageSent()
         write_secret(password, "pässword")
-        assert "outside ASCII" in failure_reason(send(login, NOTICE))
+        assert "outside ASCII" in failure_reason(send_message(login, NOTICE))
     assert post.logins == ["\0ada\0pass word "]
 
 
@@ -153,7 +156,7 @@ def test_what_a_mail_server_says_is_told_and_decides_whether_it_is_tried_again(
     replies: dict[str, bytes], told: str, tried_again: bool
 ) -> None:
     with MailServer(replies) as post:
-        outcome = send(email_channel(post), NOTICE)
+        outcome = send_message(email_channel(post), NOTICE)
     assert told in failure_reason(outcome)
     assert failure_reason(outcome).isprintable()
     assert may_retry(outcome) is tried_again
@@ -161,20 +164,20 @@ def test_what_a_mail_server_says_is_told_and_decides_whether_it_is_tried_again(
 
 def test_a_failed_quit_does_not_send_the_mail_twice() -> None:
     with MailServer({"QUIT": b"500 what\r\n"}) as post:
-        assert send(email_channel(post), NOTICE) == Sent()
+        assert send_message(email_channel(post), NOTICE) == MessageSent()
     assert len(post.mails) == 1
 
 
 def test_an_endlessly_talking_mail_server_is_abandoned() -> None:
     with MailServer({"GREETING": b"220-and then\r\n" * 40_000}) as post:
-        told = failure_reason(send(email_channel(post), NOTICE))
+        told = failure_reason(send_message(email_channel(post), NOTICE))
     assert "says more than any mail server has to say" in told
 
 
 def test_a_mail_server_that_says_nothing_is_left_after_the_timeout() -> None:
     with MailServer({"GREETING": b""}) as post:
-        outcome = send(email_channel(post, timeout=0.2), NOTICE)
-    gone = send(email_channel(post), NOTICE)
+        outcome = send_message(email_channel(post, timeout=0.2), NOTICE)
+    gone = send_message(email_channel(post), NOTICE)
     assert may_retry(outcome)
     assert (is_surely_undelivered(outcome), is_surely_undelivered(gone)) == (True, True)
     assert "127.0.0.1 cannot be reached: Connection refused" in failure_reason(gone)
@@ -182,7 +185,9 @@ def test_a_mail_server_that_says_nothing_is_left_after_the_timeout() -> None:
 
 def test_a_wrong_password_is_told_without_it(tmp_path: Path) -> None:
     with MailServer({"AUTH": b"535 hunter2 is wrong\r\n"}) as post:
-        outcome = send(email_channel(post, user="ada", password_file=write_secret(tmp_path / "p", "hunter2\n")), NOTICE)
+        outcome = send_message(
+            email_channel(post, user="ada", password_file=write_secret(tmp_path / "p", "hunter2\n")), NOTICE
+        )
     assert "refuses user or password (535)" in failure_reason(outcome)
     assert "hunter2" not in failure_reason(outcome)
 
@@ -195,9 +200,9 @@ def test_starttls_comes_before_the_password_and_the_mail(
     file = write_secret(tmp_path / "p", "hunter2\n")
     with MailServer(tls=tls) as post:
         safe = email_channel(post, security="starttls", user="ada", password_file=file)
-        assert "certificate of 127.0.0.1 cannot be trusted" in failure_reason(send(safe, NOTICE))
+        assert "certificate of 127.0.0.1 cannot be trusted" in failure_reason(send_message(safe, NOTICE))
         monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
-        assert send(safe, NOTICE) == Sent()
+        assert send_message(safe, NOTICE) == MessageSent()
     assert post.logins == ["\0ada\0hunter2"]
     assert [taken.encrypted for taken in post.mails] == [True]
 
@@ -207,7 +212,7 @@ def test_a_server_without_starttls_gets_neither_password_nor_mail(tmp_path: Path
         safe = email_channel(
             post, security="starttls", user="ada", password_file=write_secret(tmp_path / "p", "hunter2")
         )
-        assert "STARTTLS" in failure_reason(send(safe, NOTICE))
+        assert "STARTTLS" in failure_reason(send_message(safe, NOTICE))
     assert (post.logins, post.mails) == ([], [])
 
 
@@ -221,7 +226,7 @@ def test_a_command_hears_json_and_a_few_facts_and_no_secret(tmp_path: Path, monk
         " 'group': os.getpgid(0) == os.getpid()}\n"
         "open(FOLDER + '/heard', 'w').write(json.dumps(told))",
     )
-    assert send(command_channel(tell, "--urgent", "$HOME; echo *"), NOTICE) == Sent()
+    assert send_message(command_channel(tell, "--urgent", "$HOME; echo *"), NOTICE) == MessageSent()
     heard = json.loads((tmp_path / "heard").read_text())
     assert heard["args"] == ["--urgent", "$HOME; echo *"]
     assert heard["group"] is True
@@ -244,7 +249,7 @@ def test_a_command_that_hangs_is_killed_with_all_that_it_started(tmp_path: Path)
         "while True: os.write(1, b'noise' * 10000) if child else time.sleep(60)",
     )
     began = time.monotonic()
-    outcome = send(command_channel(tell, timeout=0.5), NOTICE)
+    outcome = send_message(command_channel(tell, timeout=0.5), NOTICE)
     assert time.monotonic() - began < 4
     assert "did not end within 0.5 s, and was killed" in failure_reason(outcome)
     child = int((tmp_path / "child").read_text())
@@ -258,12 +263,12 @@ def test_a_command_that_hangs_is_killed_with_all_that_it_started(tmp_path: Path)
 def test_no_command_outlives_the_daemon_that_would_have_to_end_it(tmp_path: Path) -> None:
     tell = write_program(tmp_path, "open(FOLDER + '/pid', 'w').write(str(os.getpid()))\ntime.sleep(60)")
     with ThreadPoolExecutor(1) as thread:
-        telling = thread.submit(send, command_channel(tell, timeout=60), NOTICE)
+        telling = thread.submit(send_message, command_channel(tell, timeout=60), NOTICE)
         for _ in range(500):
             if (tmp_path / "pid").exists() and (tmp_path / "pid").read_text():
                 break
             time.sleep(0.02)
-        end_all()
+        kill_running_commands()
         assert "was killed by signal 9" in failure_reason(telling.result(10))
     assert not is_alive(int((tmp_path / "pid").read_text()))
 
@@ -286,11 +291,11 @@ def is_alive(pid: int) -> bool:
 def test_a_channel_that_drips_forever_is_abandoned_in_time(
     way: str, begin: bytes, piece: bytes, pause: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(deadline, "GRACE", 0.1)
+    monkeypatch.setattr(deadline, "DEADLINE_GRACE", 0.1)
     with ThreadPoolExecutor(1) as thread, DripServer(begin, piece, pause) as drip:
         url = f"http://127.0.0.1:{drip.port}/very-secret"
         slow = email_channel(drip, timeout=0.3) if way == "mail" else webhook_channel(url, timeout=0.3)
-        outcome = thread.submit(send, slow, NOTICE).result(5)
+        outcome = thread.submit(send_message, slow, NOTICE).result(5)
     assert failure_reason(outcome) == "127.0.0.1 was not done after 0.4 s, and was left"
     assert (may_retry(outcome), is_surely_undelivered(outcome)) == (True, False)
 
@@ -301,29 +306,33 @@ def test_a_name_that_no_host_can_have_is_told_in_words(host: str) -> None:
         {"to": "email", "server": host, "sender": "watchd@studio.example", "recipients": ["ada@studio.example"]}
     )
     for outcome in (
-        send(webhook_channel(f"http://{host}/very-secret", allow_insecure=True), NOTICE),
-        send(by_mail, NOTICE),
+        send_message(webhook_channel(f"http://{host}/very-secret", allow_insecure=True), NOTICE),
+        send_message(by_mail, NOTICE),
     ):
         assert failure_reason(outcome) == f"{host} is no name that a host can have"
         assert not may_retry(outcome)
 
 
 def test_what_goes_wrong_with_a_command_is_told(tmp_path: Path) -> None:
-    assert "ended with 3" in failure_reason(send(command_channel(write_program(tmp_path, "sys.exit(3)")), NOTICE))
-    assert "was killed by signal 9" in failure_reason(
-        send(command_channel(write_program(tmp_path, "os.kill(os.getpid(), 9)")), NOTICE)
+    assert "ended with 3" in failure_reason(
+        send_message(command_channel(write_program(tmp_path, "sys.exit(3)")), NOTICE)
     )
-    missing = send(command_channel(tmp_path / "nothing"), NOTICE)
+    assert "was killed by signal 9" in failure_reason(
+        send_message(command_channel(write_program(tmp_path, "os.kill(os.getpid(), 9)")), NOTICE)
+    )
+    missing = send_message(command_channel(tmp_path / "nothing"), NOTICE)
     assert "nothing cannot be run: No such file" in failure_reason(missing)
     assert not may_retry(missing)
     os.chmod(write_program(tmp_path, ""), 0o644)
-    assert "cannot be run: Permission denied" in failure_reason(send(command_channel(tmp_path / "tell"), NOTICE))
+    assert "cannot be run: Permission denied" in failure_reason(
+        send_message(command_channel(tmp_path / "tell"), NOTICE)
+    )
 
 
 def test_an_apprise_that_is_gone_since_the_start_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "apprise", None)
     services = Apprise.model_validate({"to": "apprise", "urls_file": tmp_path / "urls"})
-    assert "apprise cannot be imported" in failure_reason(send(services, NOTICE))
+    assert "apprise cannot be imported" in failure_reason(send_message(services, NOTICE))
 
 
 # those of apprise and of what it imports
@@ -333,9 +342,9 @@ def test_apprise_gets_title_and_text(tmp_path: Path) -> None:
     with WebhookReceiver() as heard:
         urls = write_secret(tmp_path / "urls", f"json://127.0.0.1:{heard.port}/secret\n")
         services = Apprise.model_validate({"to": "apprise", "urls_file": urls})
-        assert send(services, NOTICE) == Sent()
+        assert send_message(services, NOTICE) == MessageSent()
         write_secret(urls, "nonsense://secret")
-        assert "line 1 of" in failure_reason(send(services, NOTICE))
+        assert "line 1 of" in failure_reason(send_message(services, NOTICE))
         write_secret(urls, "json://127.0.0.1:9/secret")
-        assert "secret" not in failure_reason(send(services, NOTICE))
+        assert "secret" not in failure_reason(send_message(services, NOTICE))
     assert heard.requests[0]["message"] == NOTICE.text

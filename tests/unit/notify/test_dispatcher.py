@@ -15,8 +15,8 @@ from structlog.testing import capture_logs
 from picwish_watchd.config.model import Config
 from picwish_watchd.job import ErrorCode, Job, NewJob, Problem, Stamp, State
 from picwish_watchd.journal.writer import Journal
-from picwish_watchd.notify.dispatcher import Herald
-from picwish_watchd.notify.state_file import place_of
+from picwish_watchd.notify.dispatcher import NotificationDispatcher
+from picwish_watchd.notify.state_file import state_path
 from picwish_watchd.outbox.spool import Spool
 from picwish_watchd.picwish import PicwishClient
 from picwish_watchd.pipeline.context import StepContext
@@ -36,7 +36,7 @@ class DispatcherHarness:
         self.journal = context.journal
         self.gate = Gate(context, pacer=RateLimiter(2, clock))
         self.desks = Inboxes(context, changed=lambda: None)
-        self.herald = Herald(context, self.gate, self.desks)
+        self.herald = NotificationDispatcher(context, self.gate, self.desks)
 
     def add_jobs(self, *names: str, problem: Problem | None = None) -> list[Job]:
         rule = self.context.config.rules[0]
@@ -54,14 +54,14 @@ class DispatcherHarness:
 
     async def run_check(self, after: float = 0.0, *, at_once: bool = False) -> None:
         self.clock.advance(after)
-        self.herald.look(at_once=at_once)
+        self.herald.dispatch_messages(at_once=at_once)
         for _ in range(5):
             # what it asked for may answer
             await asyncio.sleep(0)
 
     async def wait_until_idle(self) -> None:
         """Until all that was told has arrived, or is tried again later."""
-        await wait_until(lambda: self.herald.resting)
+        await wait_until(lambda: self.herald.is_idle)
 
 
 def configure_notifiers(harness: Harness, *notify: dict[str, Any]) -> Config:
@@ -340,14 +340,14 @@ async def test_a_digest_that_was_missed_is_made_up_for_once_and_tells_of_all_day
 async def test_a_flood_of_images_that_end_badly_is_one_message_and_holds_nobody_up(
     harness: Harness, webhook_receiver: WebhookReceiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("picwish_watchd.notify.dispatcher._AT_ONCE", 200)
+    monkeypatch.setattr("picwish_watchd.notify.dispatcher._BATCH_SIZE", 200)
     problem = Problem(ErrorCode.TRUNCATED, "it ends too early")
     async with running_dispatcher(harness, configure_notifiers(harness, webhook_config(webhook_receiver))) as scene:
         scene.add_jobs(*(f"{n}.jpg" for n in range(1_000)), problem=problem)
         for _ in range(5):
-            before = scene.herald._seen
+            before = scene.herald._last_seen_event
             await scene.run_check(after=1)
-            assert scene.herald._seen - before <= 200, "the rest in the next look"
+            assert scene.herald._last_seen_event - before <= 200, "the rest in the next look"
         await scene.run_check(after=60)
         await scene.wait_until_idle()
         scene.add_jobs(*(f"{n}.png" for n in range(500)), problem=problem)
@@ -446,7 +446,7 @@ async def test_an_unsent_message_is_sent_by_the_next_run_with_the_same_id(harnes
             scene.hold_jobs("a.jpg")
             await scene.run_check(at_once=True)
             await wait_until(lambda: slow.request_headers)
-        kept = json.loads(place_of(config.journal).read_text())["waiting"]
+        kept = json.loads(state_path(config.journal).read_text())["waiting"]
         assert [each["notice"]["subject"] for each in kept] == ["a.jpg is held"]
         slow.release.set()
         async with running_dispatcher(harness, config, clock) as scene:
@@ -468,13 +468,13 @@ async def test_a_message_that_never_goes_is_dropped_with_one_line_in_the_log(
     failed = [line for line in logs if line["event"].startswith("notify.") and line["log_level"] != "debug"]
     assert [line["event"] for line in failed] == ["notify.failed"]
     assert "very-secret" not in str(logs)
-    assert json.loads(place_of(harness.load_config().journal).read_text())["waiting"] == []
+    assert json.loads(state_path(harness.load_config().journal).read_text())["waiting"] == []
 
 
 async def test_a_hanging_channel_delays_no_other_and_has_a_bounded_queue(
     harness: Harness, webhook_receiver: WebhookReceiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("picwish_watchd.notify.channel_worker.MOST_WAITING", 10)
+    monkeypatch.setattr("picwish_watchd.notify.channel_worker.MAX_QUEUED_MESSAGES", 10)
     with WebhookReceiver(pause=60) as slow, capture_logs() as logs:
         many = {"at_most": 1000, "events": ["held"]}
         both = configure_notifiers(
@@ -512,7 +512,7 @@ async def test_a_reload_changes_channels_and_keeps_messages_of_those_that_stay(
             )
             scene.context.config = configure_notifiers(harness)
             await scene.run_check()
-            assert not place_of(harness.load_config().journal).exists()
+            assert not state_path(harness.load_config().journal).exists()
             scene.hold_jobs("c.jpg")
             scene.context.config = configure_notifiers(harness, webhook_config(webhook_receiver))
             await scene.run_check(at_once=True)
@@ -524,8 +524,8 @@ async def test_without_notifiers_nothing_is_kept_and_nothing_looked_at(harness: 
     async with running_dispatcher(harness, configure_notifiers(harness)) as scene:
         scene.hold_jobs("a.jpg")
         await scene.run_check(at_once=True)
-        assert scene.herald.resting
-        assert not place_of(harness.load_config().journal).exists()
+        assert scene.herald.is_idle
+        assert not state_path(harness.load_config().journal).exists()
 
 
 def state_file_text(**more: object) -> str:
@@ -557,7 +557,7 @@ async def test_a_file_that_cannot_be_read_begins_anew(
     harness: Harness, webhook_receiver: WebhookReceiver, content: str
 ) -> None:
     config = configure_notifiers(harness, webhook_config(webhook_receiver))
-    place = place_of(config.journal)
+    place = state_path(config.journal)
     place.parent.mkdir()
     place.write_text(content)
     async with running_dispatcher(harness, config) as scene:
@@ -573,7 +573,7 @@ async def test_a_pipe_as_state_file_blocks_nothing(
     harness: Harness, webhook_receiver: WebhookReceiver, suffix: str
 ) -> None:
     config = configure_notifiers(harness, webhook_config(webhook_receiver))
-    place = place_of(config.journal)
+    place = state_path(config.journal)
     place.parent.mkdir()
     os.mkfifo(f"{place}{suffix}")
     async with running_dispatcher(harness, config) as scene:
@@ -585,7 +585,7 @@ async def test_a_pipe_as_state_file_blocks_nothing(
 
 async def test_a_file_that_cannot_be_kept_costs_no_message(harness: Harness, webhook_receiver: WebhookReceiver) -> None:
     config = configure_notifiers(harness, webhook_config(webhook_receiver))
-    place = place_of(config.journal)
+    place = state_path(config.journal)
     with capture_logs() as logs:
         async with running_dispatcher(harness, config) as scene:
             place.unlink(missing_ok=True)
@@ -604,7 +604,7 @@ async def test_an_older_journal_that_was_put_back_is_told_of_from_where_it_is(
     config = configure_notifiers(harness, webhook_config(webhook_receiver))
     async with running_dispatcher(harness, config):
         pass
-    place = place_of(config.journal)
+    place = state_path(config.journal)
     kept = json.loads(place.read_text())
     place.write_text(json.dumps({**kept, "event": 10**6}))
     async with running_dispatcher(harness, config) as scene:

@@ -31,10 +31,10 @@ STATE: dict[str, Any] = {
 }
 
 
-def load(tmp_path: Path, content: bytes) -> state_file.Memory | None:
+def load(tmp_path: Path, content: bytes) -> state_file.NotifyState | None:
     path = tmp_path / "journal.db.notify"
     path.write_bytes(content)
-    return state_file.load(path)
+    return state_file.load_state(path)
 
 
 def encode(**other: object) -> bytes:
@@ -52,8 +52,8 @@ def without(mapping: dict[str, Any], key: str) -> dict[str, Any]:
 def test_a_state_is_read_back_as_it_was_saved(tmp_path: Path) -> None:
     state = load(tmp_path, encode())
     assert state is not None
-    assert json.loads(state_file.dumped(state)) == STATE
-    assert load(tmp_path, state_file.dumped(state)) == state
+    assert json.loads(state_file.dump_state(state)) == STATE
+    assert load(tmp_path, state_file.dump_state(state)) == state
 
 
 def test_optional_keys_of_an_entry_may_be_missing(tmp_path: Path) -> None:
@@ -122,5 +122,5 @@ def test_a_damaged_or_foreign_state_counts_as_none(tmp_path: Path, content: byte
 
 
 def test_a_missing_file_and_a_folder_count_as_none(tmp_path: Path) -> None:
-    assert state_file.load(tmp_path / "nothing") is None
-    assert state_file.load(tmp_path) is None
+    assert state_file.load_state(tmp_path / "nothing") is None
+    assert state_file.load_state(tmp_path) is None

@@ -12,46 +12,53 @@ from picwish_watchd.config.model import Config
 from picwish_watchd.config.summary import ConfigSummary
 from picwish_watchd.job import NewJob, Stamp, State
 from picwish_watchd.journal.writer import ChargeState, Journal
-from picwish_watchd.reporting.forecast import Forecast, Pace, Work, lasting, predict, survey
+from picwish_watchd.reporting.forecast import (
+    Forecast,
+    RemainingWork,
+    Throughput,
+    build_forecast,
+    format_remaining,
+    predict,
+)
 from tests.support.fake_clock import FakeClock
 
-USUAL_PACE = Pace(rate=2.0, typical=8.0, longest=12.0, at_once=32)
+USUAL_PACE = Throughput(rate=2.0, median_seconds=8.0, p90_seconds=12.0, max_pending=32)
 
 
 def test_a_backlog_takes_two_requests_an_image() -> None:
-    found = predict(Work(polled=120, awaited=0, running=0, credits=600), USUAL_PACE)
+    found = predict(RemainingWork(queued_async=120, queued_sync=0, running=0, credits=600), USUAL_PACE)
     assert found.seconds == pytest.approx(123)
     assert found.per_hour == pytest.approx(3512, rel=0.01)
     assert (found.images, found.credits) == (120, 600)
 
 
 def test_sync_takes_one_and_the_wait_for_the_last_one() -> None:
-    found = predict(Work(polled=0, awaited=120, running=0, credits=600), USUAL_PACE)
+    found = predict(RemainingWork(queued_async=0, queued_sync=120, running=0, credits=600), USUAL_PACE)
     assert found.seconds == pytest.approx(61.5 + 12)
     assert found.per_hour == pytest.approx(7024, rel=0.01)
 
 
 def test_a_lone_image_takes_as_long_as_picwish_needs() -> None:
-    assert predict(Work(1, 0, 0, 5), USUAL_PACE).seconds == pytest.approx(12.5, abs=0.1)
-    assert predict(Work(0, 0, 1, 0), USUAL_PACE).seconds == 12
+    assert predict(RemainingWork(1, 0, 0, 5), USUAL_PACE).seconds == pytest.approx(12.5, abs=0.1)
+    assert predict(RemainingWork(0, 0, 1, 0), USUAL_PACE).seconds == 12
 
 
 def test_a_lowered_rate_and_too_few_tasks_at_once_take_longer() -> None:
-    work = Work(100, 0, 0, 500)
+    work = RemainingWork(100, 0, 0, 500)
     assert predict(work, USUAL_PACE._replace(rate=0.5)).seconds == pytest.approx(410)
-    assert predict(work, USUAL_PACE._replace(at_once=4)).per_hour == 1800
+    assert predict(work, USUAL_PACE._replace(max_pending=4)).per_hour == 1800
 
 
 def test_blocked_images_get_no_promise_but_pending_ones_do() -> None:
-    assert predict(Work(1, 0, 5, 5), USUAL_PACE, ["the key is refused"]).seconds is None
-    assert predict(Work(0, 0, 5, 0), USUAL_PACE, ["the key is refused"]).seconds is not None
+    assert predict(RemainingWork(1, 0, 5, 5), USUAL_PACE, ["the key is refused"]).seconds is None
+    assert predict(RemainingWork(0, 0, 5, 0), USUAL_PACE, ["the key is refused"]).seconds is not None
 
 
 @pytest.mark.parametrize(
     ("seconds", "words"), [(0, "10 s"), (44, "40 s"), (100, "2 min"), (7100, "118 min"), (12_000, "3 h 20 min")]
 )
 def test_times_are_told_as_exactly_as_they_are_known(seconds: float, words: str) -> None:
-    assert lasting(seconds) == words
+    assert format_remaining(seconds) == words
 
 
 class ForecastHarness:
@@ -81,7 +88,7 @@ class ForecastHarness:
         )
 
     def make_forecast(self, stopped: str | None = None, *, collecting: bool = True, **top: Any) -> Forecast:
-        return survey(
+        return build_forecast(
             ConfigSummary.from_config(self.config(**top)),
             self.journal,
             self.clock.now(),
@@ -105,17 +112,17 @@ def test_each_rule_counts_as_it_is_sent_and_priced(forecast_harness: ForecastHar
     ahead = forecast_harness.make_forecast()
     assert (ahead.images, ahead.credits, ahead.waits_for) == (200, 900, ())
     assert ahead.seconds == pytest.approx(300 * 0.5125)
-    assert ahead.text() == "200 images, 4,700 an hour: done in about 3 min, at most 900 credits"
+    assert ahead.render() == "200 images, 4,700 an hour: done in about 3 min, at most 900 credits"
 
 
 def test_an_empty_journal_has_nothing_to_say(forecast_harness: ForecastHarness) -> None:
-    assert forecast_harness.make_forecast().text() == ""
-    assert forecast_harness.make_forecast("the daemon does not run").text() == ""
+    assert forecast_harness.make_forecast().render() == ""
+    assert forecast_harness.make_forecast("the daemon does not run").render() == ""
 
 
 def test_a_closed_gate_is_told_instead_of_a_time(forecast_harness: ForecastHarness) -> None:
     forecast_harness.queue_images("hd", 1)
-    text = forecast_harness.make_forecast("the key is refused").text()
+    text = forecast_harness.make_forecast("the key is refused").render()
     assert text == "1 image, at most 4 credits; no end can be told, it waits: the key is refused"
 
 
@@ -159,15 +166,15 @@ def test_an_outbox_that_is_away_is_told_beside_a_flood(forecast_harness: Forecas
 def test_results_that_cannot_be_delivered_are_told_and_stop_no_other_image(forecast_harness: ForecastHarness) -> None:
     forecast_harness.queue_images("hd", 3)
     submit_images(forecast_harness, 3, 1, to=State.DELIVERING)
-    assert forecast_harness.make_forecast().text() == ""
+    assert forecast_harness.make_forecast().render() == ""
     # which was here before the others
     last = forecast_harness.journal.jobs(limit=1)[0]
     forecast_harness.journal.update(last, note="the outbox is away", not_before=forecast_harness.clock.now() + 30)
-    assert forecast_harness.make_forecast().text() == "hd: 3 results wait to be delivered: the outbox is away"
+    assert forecast_harness.make_forecast().render() == "hd: 3 results wait to be delivered: the outbox is away"
     forecast_harness.journal.postpone_jobs(
         "hd", State.DELIVERING, "the outbox is away", forecast_harness.clock.now() + 30
     )
-    assert forecast_harness.make_forecast().text() == "hd: 3 results wait to be delivered: the outbox is away"
+    assert forecast_harness.make_forecast().render() == "hd: 3 results wait to be delivered: the outbox is away"
     forecast_harness.queue_images("ultra", 1)
     ahead = forecast_harness.make_forecast()
     assert ahead.seconds is not None
@@ -180,7 +187,7 @@ def test_pending_tasks_get_no_promise_while_nothing_is_collected(forecast_harnes
     assert forecast_harness.make_forecast("the budget is reached").seconds is not None
     ahead = forecast_harness.make_forecast("the daemon does not run", collecting=False)
     assert ahead.seconds is None
-    assert ahead.text() == "2 images, no end can be told, it waits: the daemon does not run"
+    assert ahead.render() == "2 images, no end can be told, it waits: the daemon does not run"
 
 
 def test_a_rule_that_left_the_configuration_is_no_part_of_it(forecast_harness: ForecastHarness) -> None:
