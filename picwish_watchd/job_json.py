@@ -1,19 +1,14 @@
 """A job as scripts read it: the object that `jobs --json`, `show --json` and the sidecars give."""
 
 import json
-from typing import TYPE_CHECKING
+from dataclasses import asdict
 
+from picwish_watchd.job import Job, JobEvent
 from picwish_watchd.wording import iso_utc
 
-# `status` takes its words from here, and describes no job
-if TYPE_CHECKING:
-    from picwish_watchd.job import Job, JobEvent
 
-
-def job_to_dict(job: "Job") -> dict[str, object]:
+def job_to_dict(job: Job) -> dict[str, object]:
     """All facts of a job with plain values; times ISO 8601 UTC, paths absolute, names of users' scripts."""
-    from dataclasses import asdict
-
     answer = json.loads(job.answer) if job.answer else None
     return {
         "id": job.id,
@@ -47,11 +42,11 @@ def job_to_dict(job: "Job") -> dict[str, object]:
     }
 
 
-def event_to_dict(event: "JobEvent") -> dict[str, object]:
+def event_to_dict(event: JobEvent) -> dict[str, object]:
     """One line of a job's history."""
     return {"at": iso_utc(event.at), "state": event.state, "message": event.message}
 
 
-def render_sidecar(job: "Job") -> str:
+def render_sidecar(job: Job) -> str:
     """What stands in NAME.EXT.json and NAME.EXT.error.json: the job, and in it PicWish's answer without the image."""
     return json.dumps(job_to_dict(job), indent=2) + "\n"

@@ -1,19 +1,9 @@
 """Write numbers, times and names as people read them."""
 
 from collections.abc import Collection, Mapping
-from typing import TYPE_CHECKING
+from pathlib import PurePath
 
 from picwish_watchd.state import State
-
-# `status` takes its words from here, and describes no job
-if TYPE_CHECKING:
-    pass
-
-from pathlib import PurePath
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
 
 
 def iso_utc(seconds: float | None) -> str | None:

@@ -5,11 +5,9 @@ from collections import Counter
 from contextlib import suppress
 from typing import TYPE_CHECKING, TextIO
 
+from picwish_watchd.daemon.daemon import Daemon
 from picwish_watchd.job import UNSUCCESSFUL, State
-
-if TYPE_CHECKING:
-    from picwish_watchd.daemon.daemon import Daemon
-    from picwish_watchd.reporting.forecast import Forecast
+from picwish_watchd.reporting.forecast import Forecast
 
 # seconds
 _REFRESH_INTERVAL = 0.2
@@ -29,7 +27,7 @@ class ProgressReporter:
             self._bar = _ProgressBar()
             self.stream = self._bar.stream
 
-    async def follow(self, daemon: "Daemon") -> None:
+    async def follow(self, daemon: Daemon) -> None:
         """Shows the daemon's progress until cancelled, and how it ended."""
         try:
             while True:
@@ -40,7 +38,7 @@ class ProgressReporter:
             if self._bar is not None:
                 self._bar.close()
 
-    def _render(self, totals: Counter[State], settling: int, ahead: "Forecast | None") -> None:
+    def _render(self, totals: Counter[State], settling: int, ahead: Forecast | None) -> None:
         ended = totals[State.DONE] + sum(totals[state] for state in UNSUCCESSFUL)
         everything = totals.total() + settling
         words = [f"{totals[state]} {state}" for state in State if totals[state]]

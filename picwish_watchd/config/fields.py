@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from pydantic import (
     BaseModel,
@@ -13,10 +13,6 @@ from pydantic import (
 )
 
 from picwish_watchd.config import strings, units
-
-if TYPE_CHECKING:
-    # it stands on this file
-    pass
 
 
 def validate_with(read: Callable[..., object], **limits: Any) -> PlainValidator:

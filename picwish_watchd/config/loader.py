@@ -15,11 +15,12 @@ from picwish_watchd.config.cross_checks import (
     find_secret_name_clashes,
     insecure_settings,
 )
-from picwish_watchd.config.error_messages import ConfigFault, KeyPath, explain_schema_error, format_key_path
+from picwish_watchd.config.error_messages import ConfigFault, KeyPath, format_key_path
 from picwish_watchd.config.fields import Section
 from picwish_watchd.config.model import Config
 from picwish_watchd.config.notifiers import NOTIFIER_PLACEHOLDERS, NOTIFIER_TYPES, Notifier
 from picwish_watchd.config.schema import Api, Budget, Burst, General, Http, Log, Rule
+from picwish_watchd.config.schema_errors import explain_schema_error
 from picwish_watchd.config.strings import ResolveContext, is_insecure_url
 from picwish_watchd.config.units import InvalidValueError, closest_match
 from picwish_watchd.config.yaml_document import YamlDocument, read_yaml

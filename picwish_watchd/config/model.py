@@ -2,14 +2,11 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from picwish_watchd.config.secret_files import SecretFile
-
-if TYPE_CHECKING:
-    # it stands on this file
-    from picwish_watchd.config.notifiers import Notifier
+from picwish_watchd.config.notifiers import Notifier
 from picwish_watchd.config.schema import Api, Budget, Charging, Http, Log, Rule
+from picwish_watchd.config.secret_files import SecretFile
+from picwish_watchd.config.summary import ConfigSummary, RuleSummary
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +32,7 @@ class Config:
     warnings: tuple[str, ...]
     http: Http | None = None
     #: whom the daemon tells of trouble
-    notify: "tuple[Notifier, ...]" = ()
+    notify: tuple[Notifier, ...] = ()
     #: `digest_of` that file's bytes; None where they do not say all: ``~`` and ``${VAR}`` come from outside.
     digest: str | None = field(default=None, compare=False)
 
@@ -43,3 +40,24 @@ class Config:
         """The files of secrets that it names, besides that of the API key."""
         token = None if self.http is None else self.http.token_secret
         return [*([token] if token else []), *(file for notifier in self.notify for file in notifier.secret_files)]
+
+    def summary(self) -> ConfigSummary:
+        """Return the few values that `status` needs."""
+        return ConfigSummary(
+            rules=tuple(RuleSummary(rule.name, str(rule.inbox), rule.type, rule.sync) for rule in self.rules),
+            qps=self.api.qps,
+            max_pending=self.api.max_pending,
+            per_day=self.budget.per_day,
+            per_month=self.budget.per_month,
+        )
+
+    def summary_to_json(self) -> dict[str, object] | None:
+        """Return the summary, with the file's path and digest, as JSON values for `summary_from_json`.
+
+        None where the file alone does not decide the values, because it uses ``~`` or ``${VAR}``.
+        """
+        if self.digest is None:
+            return None
+        summary = self.summary()
+        rules = [rule._asdict() for rule in summary.rules]
+        return {"file": str(self.path), "digest": self.digest, **summary._asdict(), "rules": rules}

@@ -4,7 +4,7 @@ import json
 import os
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Self
+from typing import Annotated, Self
 
 from pydantic import (
     AfterValidator,
@@ -33,10 +33,6 @@ from picwish_watchd.config.fields import (
 from picwish_watchd.config.locate import DEFAULT_JOURNAL
 from picwish_watchd.config.secret_files import SecretFile
 from picwish_watchd.errors import ConfigError
-
-if TYPE_CHECKING:
-    # it stands on this file
-    pass
 
 _IMAGE_PATTERNS = ("*.jpg", "*.jpeg", "*.bmp", "*.png", "*.webp", "*.tif", "*.tiff")
 

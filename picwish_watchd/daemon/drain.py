@@ -4,7 +4,6 @@ from collections import Counter
 
 import structlog
 
-from picwish_watchd.config.summary import ConfigSummary
 from picwish_watchd.job import UNSUCCESSFUL, Job, State
 from picwish_watchd.journal.reader import count_waiting_duplicates
 from picwish_watchd.pipeline.context import StepContext
@@ -71,7 +70,7 @@ class Drain:
         if self._forecast is None or afresh:
             self._forecast_at, self._forecast_closure = now, blocked
             self._forecast = build_forecast(
-                ConfigSummary.from_config(context.config),
+                context.config.summary(),
                 context.journal,
                 context.clock.now(),
                 counts=context.journal.counts_by_rule(),

@@ -141,7 +141,7 @@ class Scanner:
 
     def _iter_changed(
         self,
-        entries: "os._ScandirIterator[str]",
+        entries: Iterator[os.DirEntry[str]],
         prefix: str,
         hinted: Collection[str],
         seen: list[str],
@@ -347,7 +347,7 @@ def _open_folder(path: str) -> int:
 
 
 @contextmanager
-def _scandir_closing(folder: int) -> "Iterator[os._ScandirIterator[str]]":
+def _scandir_closing(folder: int) -> Iterator[Iterator[os.DirEntry[str]]]:
     """What lies in an open folder, which is closed in the end. So the kernel follows no path for each of its files."""
     try:
         with os.scandir(folder) as entries:

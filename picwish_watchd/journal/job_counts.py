@@ -5,18 +5,16 @@ have a later one: a matter of the changes since, not of the number of jobs. The 
 event loop; and it tells its count in its report, so that `status` need not count either.
 """
 
+import sqlite3
 from collections import Counter
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from picwish_watchd.journal.queries import COUNT_JOBS
 from picwish_watchd.state import State
 
-if TYPE_CHECKING:
-    import sqlite3
-
 #: a statement and its values -> its rows
-FetchRows = Callable[..., "list[sqlite3.Row]"]
+FetchRows = Callable[..., list[sqlite3.Row]]
 
 # lines of history; with more, to count all is as quick
 _MAX_CHANGES = 4000

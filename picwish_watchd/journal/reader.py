@@ -6,9 +6,9 @@ import sqlite3
 from collections.abc import Container, Iterator, Sequence
 from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from picwish_watchd.errors import JournalError
+from picwish_watchd.fs.mounts import Mount
 from picwish_watchd.job import Job, JobEvent, Stamp, State
 from picwish_watchd.journal.queries import (
     NO_DUPLICATE_AHEAD,
@@ -30,9 +30,6 @@ from picwish_watchd.journal.rows import (
 )
 from picwish_watchd.journal.sqlite_errors import RESTORE_HINT, sqlite_errors_as_journal_errors
 from picwish_watchd.journal.status_reader import StatusReader
-
-if TYPE_CHECKING:
-    from picwish_watchd.fs.mounts import Mount
 
 # rows that are read at once where there may be a million
 _PAGE_SIZE = 500
@@ -312,7 +309,7 @@ class JournalReader(StatusReader):
         """Whether the folder was there before and was written to."""
         return bool(self.fetch_rows("SELECT 1 FROM folder WHERE path = ?", (os.fsencode(folder),)))
 
-    def folder_mount(self, folder: Path) -> "Mount | None":
+    def folder_mount(self, folder: Path) -> Mount | None:
         """The mount that the folder was last accepted on; None if that is not known yet."""
         rows = self.fetch_rows("SELECT mount_point, mount_kind FROM folder WHERE path = ?", (os.fsencode(folder),))
         return mount_from_row(rows[0]) if rows else None

@@ -5,8 +5,9 @@ import os
 import sqlite3
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict
+from typing import TypedDict
 
+from picwish_watchd.fs.mounts import Mount
 from picwish_watchd.job import (
     ErrorCode,
     Job,
@@ -20,9 +21,6 @@ from picwish_watchd.job import (
     Stamp,
     State,
 )
-
-if TYPE_CHECKING:
-    from picwish_watchd.fs.mounts import Mount
 
 #: 63 bits end in 2262, but ext4 keeps times up to 2446: what is below this, in 1896, stands for a time after 2262.
 _MIN_MTIME_NS = -(2**61)
@@ -218,11 +216,8 @@ def decode_path(raw: bytes) -> Path:
     return Path(os.fsdecode(raw))
 
 
-def mount_from_row(row: sqlite3.Row) -> "Mount | None":
+def mount_from_row(row: sqlite3.Row) -> Mount | None:
     """The mount that a folder was accepted on, as its row tells; None where it does not."""
-    # here: who only counts jobs needs none of it
-    from picwish_watchd.fs.mounts import Mount
-
     return None if row["mount_point"] is None else Mount(os.fsdecode(row["mount_point"]), str(row["mount_kind"]))
 
 

@@ -5,15 +5,9 @@ import os
 import stat
 from collections.abc import Collection
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from picwish_watchd.fs.atomic_write import FolderUnavailable, NameRefused, NoSpace, ensure_root
 from picwish_watchd.fs.mounts import Mount, detect_mount_change
-
-# `why` and `plan` ask where folders lie, and do without what only the daemon has
-if TYPE_CHECKING:
-    pass
-
 
 NOT_RESPONDING = "it does not answer; look after the server that it is mounted from"
 

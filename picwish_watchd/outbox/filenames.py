@@ -4,13 +4,10 @@ import os
 import re
 import string
 import zlib
+from datetime import datetime
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING
 
 from picwish_watchd.images.formats import Format
-
-if TYPE_CHECKING:
-    from datetime import datetime
 
 # bytes of one component (limits.h: NAME_MAX; the same on ext4, XFS, btrfs, and nearly everywhere)
 NAME_MAX = 255
@@ -36,7 +33,7 @@ def render_output_name(
     job_id: int,
     width: int,
     height: int,
-    now: "datetime",
+    now: datetime,
 ) -> PurePath:
     """The name of a result below its outbox, the source's subfolder included.
 

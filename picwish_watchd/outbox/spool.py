@@ -6,14 +6,9 @@ import re
 from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from picwish_watchd.fs.atomic_write import sync_folder
 from picwish_watchd.fs.safe_open import OpenFile, open_file
-
-if TYPE_CHECKING:
-    pass
-
 
 _RESULT_NAME = re.compile(r"([0-9]+)\.result")
 _OWN_NAME = re.compile(r"[0-9]+\.(result|[A-Za-z0-9_-]+\.part)")

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from picwish_watchd.config.model import Config
 from picwish_watchd.config.schema import Api, OnFailure, Oversize, Rule
@@ -20,10 +19,6 @@ from picwish_watchd.images.validate import Verdict
 from picwish_watchd.job import UNFINISHED, ErrorCode, Job, NewJob, OriginalStatus, SourceKind, Stamp, State
 from picwish_watchd.journal.reader import JournalReader
 from picwish_watchd.outbox.spool import spool_folder
-
-if TYPE_CHECKING:
-    from picwish_watchd.config.model import Config
-    from picwish_watchd.config.schema import Rule
 
 
 def validate_file(path: Path, api: Api, rule: Rule, *, final: bool) -> Verdict:

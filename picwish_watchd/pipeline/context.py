@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from picwish_watchd.clock import Clock
 from picwish_watchd.config.model import Config
@@ -12,15 +11,12 @@ from picwish_watchd.images.validation_process import ValidationProcess
 from picwish_watchd.job import Job
 from picwish_watchd.journal.writer import Journal
 from picwish_watchd.outbox.spool import Spool
+from picwish_watchd.picwish import PicwishClient
 from picwish_watchd.pipeline.journal_outage import JournalOutage
 from picwish_watchd.pricing import PRICES as PRICES
 from picwish_watchd.runtime.heartbeat import Heartbeat
 from picwish_watchd.runtime.keyed_executor import KeyedExecutor
 from picwish_watchd.runtime.wakeup import Wakeup
-
-# commands that only look need no HTTP
-if TYPE_CHECKING:
-    from picwish_watchd.picwish import PicwishClient
 
 # seconds
 _IDLE_TIMEOUT = 5.0
@@ -46,7 +42,7 @@ class StepContext:
     spool: Spool
     clock: Clock
     #: replaced when the configuration is read again
-    client: "PicwishClient"
+    client: PicwishClient
     executor: KeyedExecutor = field(default_factory=KeyedExecutor)
     validator: ValidationProcess = field(default_factory=ValidationProcess)
     wakeups: Wakeups = field(default_factory=Wakeups)

@@ -6,16 +6,12 @@ on the wrong disk, and the next mount would hide what was put into it.
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from picwish_watchd.config.schema import Rule
 from picwish_watchd.fs.mounts import Mount, canonical_mount_of
 from picwish_watchd.outbox.availability import ensure_usable, why_unavailable
 from picwish_watchd.outbox.publish import remove_stale_parts
-
-# `why` and `plan` ask where folders lie, and do without what only the daemon has
-if TYPE_CHECKING:
-    from picwish_watchd.pipeline.context import StepContext
+from picwish_watchd.pipeline.context import StepContext
 
 # seconds until a folder is swept again that could not be swept to its end
 _SWEEP_INTERVAL = 300.0
@@ -24,7 +20,7 @@ _SWEEP_INTERVAL = 300.0
 class Sweeper:
     """Removes what a crash left of copies, once for each folder: when it is there, and until that has gone well."""
 
-    def __init__(self, context: "StepContext") -> None:
+    def __init__(self, context: StepContext) -> None:
         self._context = context
         # Monotonic seconds; math.inf once the folder is swept.
         self._due_at: dict[Path, float] = {}
@@ -48,7 +44,7 @@ def _sweep_folder(folder: Path, mount: Mount | None) -> bool | None:
     return None if why_unavailable(folder, mount) is not None else remove_stale_parts(folder)
 
 
-async def why_unusable(context: "StepContext", rule: Rule, folder: Path) -> str | None:
+async def why_unusable(context: StepContext, rule: Rule, folder: Path) -> str | None:
     """Why nothing can be kept in ``folder``, or in the spool, now; or None.
 
     The first time, the folder is made if its parent is there. Both must have `min_free`.
@@ -69,7 +65,7 @@ async def why_unusable(context: "StepContext", rule: Rule, folder: Path) -> str 
     return f"{folder} cannot be used: {away.reason}"
 
 
-async def record_folder(context: "StepContext", rule: Rule, folder: Path) -> None:
+async def record_folder(context: StepContext, rule: Rule, folder: Path) -> None:
     """The folder could be used: from now on it is only waited for, on the mount that it lies on."""
     if context.journal.folder_mount(folder) is None:
         context.journal.save_folder(folder, await context.executor.run(f"out:{rule.name}", canonical_mount_of, folder))

@@ -7,7 +7,6 @@ from contextlib import suppress
 
 from picwish_watchd import __version__
 from picwish_watchd.clock import day_start, month_start
-from picwish_watchd.config import summary
 from picwish_watchd.errors import JournalTemporaryError
 from picwish_watchd.pipeline.context import StepContext
 from picwish_watchd.pipeline.gate import Gate
@@ -78,7 +77,7 @@ class ReportPublisher:
                 "started_at": self._started_at,
                 "refused": self.reload_error or None,
                 "slowed": self._published_rate,
-                "config": summary.summary_to_json(context.config),
+                "config": context.config.summary_to_json(),
                 "blocked": None if blocked is None else {"code": blocked.code, "message": blocked.message},
                 "rules": {
                     desk.rule.name: {

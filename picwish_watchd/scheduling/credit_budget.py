@@ -1,21 +1,31 @@
 """The budget: how much may still be spent today and this month. Exact, for the price is known before."""
 
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from picwish_watchd.clock import day_start, month_start
 from picwish_watchd.journal.status_reader import StatusReader
 from picwish_watchd.wording import pluralize
 
-# `status` knows a budget from the outline, and does without the schema
-if TYPE_CHECKING:
-    from picwish_watchd.config.schema import Budget
-    from picwish_watchd.config.summary import ConfigSummary
+
+class CreditLimits(Protocol):
+    """Credits that may be spent, by local day and month; None: no limit.
+
+    The section `budget` of the configuration is one, and so is the configuration's summary, which `status` has.
+    """
+
+    @property
+    def per_day(self) -> int | None:
+        """Credits a day."""
+
+    @property
+    def per_month(self) -> int | None:
+        """Credits a month."""
 
 
 class CreditBudget:
     """A budget at a moment (Unix seconds). Pending and doubtful submissions count as spent, on the day of sending."""
 
-    def __init__(self, budget: "Budget | ConfigSummary", now: float) -> None:
+    def __init__(self, budget: CreditLimits, now: float) -> None:
         self.budget = budget
         self.now = now
 

@@ -13,7 +13,6 @@ import pytest
 
 from picwish_watchd.cli.commands.status import build_status
 from picwish_watchd.clock import Clock
-from picwish_watchd.config.summary import ConfigSummary
 from picwish_watchd.daemon.daemon import Daemon
 from picwish_watchd.fs.safe_open import stamp_of
 from picwish_watchd.images.inspect import ValidImage
@@ -428,7 +427,7 @@ async def test_status_shows_the_lowered_rate_and_remaining_work_after_a_429(harn
     running = asyncio.create_task(daemon.run())
     await wait_until(lambda: harness.count_creates() == 2 and '"slowed": [' in harness.daemon_report())
     reader = JournalReader.open(harness.journal)
-    facts = build_status(ConfigSummary.from_config(config), reader, Clock())
+    facts = build_status(config.summary(), reader, Clock())
     reader.close()
     rate, ahead = facts["rate"], facts["forecast"]
     assert isinstance(rate, dict)

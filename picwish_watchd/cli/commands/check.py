@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from picwish_watchd.cli.loading import is_missing, resolve_config
+from picwish_watchd.cli.journal_views import is_missing
+from picwish_watchd.cli.loading import resolve_config
 from picwish_watchd.config.api_key import read_api_key
 from picwish_watchd.config.model import Config
 from picwish_watchd.config.notifiers import Command, Notifier, Webhook

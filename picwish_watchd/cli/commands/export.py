@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 
-from picwish_watchd.cli.loading import open_journal_view
+from picwish_watchd.cli.journal_views import open_journal_view
 from picwish_watchd.errors import UsageError
 from picwish_watchd.job_json import job_to_dict
 from picwish_watchd.journal.reader import JournalReader

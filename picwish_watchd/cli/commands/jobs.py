@@ -3,7 +3,7 @@
 import argparse
 import json
 
-from picwish_watchd.cli.loading import open_journal_view
+from picwish_watchd.cli.journal_views import open_journal_view
 from picwish_watchd.cli.table import print_table
 from picwish_watchd.job import State
 from picwish_watchd.job_json import job_to_dict

@@ -4,7 +4,7 @@ import argparse
 import json
 import math
 
-from picwish_watchd.cli.loading import open_journal_view
+from picwish_watchd.cli.journal_views import open_journal_view
 from picwish_watchd.cli.table import print_table
 from picwish_watchd.errors import WatchdError
 from picwish_watchd.job import Job, JobEvent, State

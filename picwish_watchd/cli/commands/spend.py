@@ -6,7 +6,7 @@ import sys
 import time
 from collections import Counter
 
-from picwish_watchd.cli.loading import open_journal_view
+from picwish_watchd.cli.journal_views import open_journal_view
 from picwish_watchd.cli.table import print_table
 from picwish_watchd.journal.status_reader import SpendingBucket, StatusReader
 from picwish_watchd.wording import pluralize

@@ -5,7 +5,7 @@ import json
 from collections import Counter
 
 from picwish_watchd import __version__
-from picwish_watchd.cli.loading import open_summary_and_status, read_daemon_report
+from picwish_watchd.cli.journal_views import open_summary_and_status, read_daemon_report
 from picwish_watchd.cli.table import print_table
 from picwish_watchd.clock import Clock, day_start, month_start
 from picwish_watchd.config.summary import ConfigSummary, RuleSummary

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 
 from picwish_watchd import __version__
-from picwish_watchd.cli.loading import open_summary_and_status
+from picwish_watchd.cli.journal_views import open_summary_and_status
 from picwish_watchd.cli.main import main
 from picwish_watchd.clock import Clock
 from picwish_watchd.config.fingerprint import read_fingerprint
 from picwish_watchd.config.loader import load_config
-from picwish_watchd.config.summary import ConfigSummary, summary_from_json, summary_to_json
+from picwish_watchd.config.summary import ConfigSummary, summary_from_json
 from picwish_watchd.errors import ConfigError, JournalError
 from picwish_watchd.journal.locks import DaemonLock
 from picwish_watchd.journal.writer import Journal
@@ -45,7 +45,7 @@ class StatusHarness:
     def set_loaded_config(self, text: str) -> None:
         """The daemon read this."""
         self.file.write_text(text)
-        outline = summary_to_json(load_config(self.file, {}))
+        outline = load_config(self.file, {}).summary_to_json()
         assert outline is not None
         self.report = {"pid": os.getpid(), "version": __version__, "config": {**outline, "qps": _DAEMON_QPS}}
         self.publish_report()
@@ -128,14 +128,14 @@ def test_the_published_summary_is_that_of_the_configuration(tmp_path: Path) -> N
     config, seen = load_config(file, {}), read_fingerprint(file)
     assert seen is not None
     assert config.journal in seen.journal_candidates
-    assert summary_from_json(json.loads(json.dumps(summary_to_json(config))), seen) == ConfigSummary.from_config(config)
+    assert summary_from_json(json.loads(json.dumps(config.summary_to_json())), seen) == config.summary()
 
 
 @pytest.mark.parametrize("inbox", ["~/in", '"${NAS}/in"', '"\\x7e/in"', '"\\x24{NAS}/in"'])
 def test_a_file_that_says_something_else_elsewhere_is_not_told(tmp_path: Path, inbox: str) -> None:
     file = tmp_path / "watchd.yaml"
     file.write_text(f"rules:\n  - {{name: a, inbox: {inbox}, outbox: out}}\n")
-    assert summary_to_json(load_config(file, {"HOME": "/home/ada", "NAS": "/srv/nas"})) is None
+    assert load_config(file, {"HOME": "/home/ada", "NAS": "/srv/nas"}).summary_to_json() is None
 
 
 @pytest.mark.parametrize(

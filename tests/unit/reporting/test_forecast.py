@@ -9,7 +9,6 @@ import yaml
 
 from picwish_watchd.config.loader import load_config
 from picwish_watchd.config.model import Config
-from picwish_watchd.config.summary import ConfigSummary
 from picwish_watchd.job import NewJob, Stamp, State
 from picwish_watchd.journal.writer import ChargeState, Journal
 from picwish_watchd.reporting.forecast import (
@@ -89,7 +88,7 @@ class ForecastHarness:
 
     def make_forecast(self, stopped: str | None = None, *, collecting: bool = True, **top: Any) -> Forecast:
         return build_forecast(
-            ConfigSummary.from_config(self.config(**top)),
+            self.config(**top).summary(),
             self.journal,
             self.clock.now(),
             counts=self.journal.counts_by_rule(),
