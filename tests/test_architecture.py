@@ -1,42 +1,50 @@
-"""The floors of the house: who may know whom, and how large a room may grow."""
+"""The structure of the package: which module may import which, and where a library belongs."""
 
 import ast
+import importlib
+import inspect
+from collections.abc import Iterator, Mapping
 from functools import cache
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
 
 import picwish_watchd
 
-# they read the package, and run nothing of it
+# The tests read the package and run nothing of it.
 pytestmark = pytest.mark.untraced
 
 PACKAGE = Path(picwish_watchd.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 
-#: Lower floors come first; rooms on one floor do not know each other.
+#: Packages and modules from the lowest layer to the highest. A layer may import lower layers only, so packages of one
+#: layer do not know each other.
 LAYERS = (
+    # Words, numbers and secrets, without input or output.
     {"clock", "errors", "redaction", "counters", "pricing", "state", "job", "wording", "job_json"},
+    # POSIX primitives, threads and logging, without the domain.
     {"fs", "runtime", "log"},
+    # One concern each: the configuration, the journal, the API client, images, new files.
     {"config", "journal", "picwish", "images", "inbox"},
+    # Publishing results; deciding whose request is next and what may be spent.
     {"outbox", "scheduling"},
+    # The steps of one image.
     {"pipeline"},
-    # they observe the pipeline; the pipeline does not know them
+    # They observe the pipeline, which does not know them.
     {"metrics", "notify", "reporting"},
     {"daemon"},
     {"simulator"},
     {"cli"},
 )
-#: Rooms of the ground floor build on each other in this order.
+#: Modules of the lowest layer build on each other in this order.
 GROUND_MODULES = ("clock", "errors", "redaction", "counters", "pricing", "state", "job", "wording", "job_json")
-#: The one room, or files, in which a library is known.
+#: A library, and the folders and files that may import it.
 LIBRARY_HOMES = {
     "sqlite3": ("journal",),
-    "httpx": (
-        "picwish",
-        "notify/channels/webhook.py",
-        # a webhook is no call of the API: nothing of picwish is about it
-    ),
+    # A webhook is not a call of the API, and knows nothing of picwish.
+    "httpx": ("picwish", "notify/channels/webhook.py"),
     "smtplib": ("notify/channels/smtp.py",),
     "httpcore": ("picwish",),
     "watchdog": ("inbox/watcher.py",),
@@ -51,8 +59,22 @@ LIBRARY_HOMES = {
 FORBIDDEN_NAMES = {"utils", "helpers", "common", "base", "manager", "misc"}
 
 
-def package_of(module: str) -> str:
-    """ "picwish_watchd.outbox.spool" -> "files"; the package itself is "" ."""
+def relative_name(path: Path) -> str:
+    """Return a file's path below the package, as it is shown in test names and messages."""
+    return str(path.relative_to(PACKAGE))
+
+
+def module_name(path: Path) -> str:
+    """Return the dotted name under which a file of the package is imported."""
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_name(path): path for path in FILES}
+
+
+def top_level_name(module: str) -> str:
+    """Return the package or module below ``picwish_watchd`` that a module belongs to; "" for the package itself."""
     return [*module.split("."), ""][1]
 
 
@@ -61,34 +83,49 @@ def parse_file(path: Path) -> ast.Module:
     return ast.parse(path.read_text())
 
 
-def list_imports(path: Path) -> list[str]:
-    """All modules that a file imports, wherever in it."""
-    found: list[str] = []
-    for node in ast.walk(parse_file(path)):
+def list_imports(tree: ast.Module) -> list[str]:
+    """Return the names of all modules that a file imports, also within functions and under TYPE_CHECKING."""
+    imports: list[str] = []
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            found += [alias.name for alias in node.names]
+            imports += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:
-            found.append(node.module)
-            if node.module == "picwish_watchd":
-                found += [f"picwish_watchd.{alias.name}" for alias in node.names if alias.name != "__version__"]
-    return found
+            full_names = [f"{node.module}.{alias.name}" for alias in node.names]
+            imports += [name if name in MODULES else node.module for name in full_names]
+    return imports
 
 
-def layer_of(room: str) -> int:
-    return next(number for number, rooms in enumerate(LAYERS) if room in rooms)
+def layer_of(name: str) -> int:
+    return next(number for number, layer in enumerate(LAYERS) if name in layer)
 
 
-def package_of_file(path: Path) -> str:
-    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+def find_cycle(trees: Mapping[str, ast.Module]) -> list[str]:
+    """Return modules of which each imports the next and the last is the first, or nothing if there is no such circle.
+
+    An import of a module counts for that module alone, not for the packages around it.
+    """
+    graph = {name: trees.keys() & set(list_imports(tree)) - {name} for name, tree in trees.items()}
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        # Each module of the error is imported by the next one.
+        cycle: list[str] = error.args[1]
+        return cycle[::-1]
+    return []
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def parse_package() -> dict[str, ast.Module]:
+    return {name: parse_file(path) for name, path in MODULES.items()}
+
+
+@pytest.mark.parametrize("path", FILES, ids=relative_name)
 def test_imports_point_downward(path: Path) -> None:
-    here = package_of_file(path)
-    if here in ("__init__", "__main__"):
+    here = top_level_name(module_name(path))
+    if here in ("", "__main__"):
         return
-    for module in list_imports(path):
-        if not module.startswith("picwish_watchd.") or (there := package_of(module)) == here:
+    for module in list_imports(parse_file(path)):
+        there = top_level_name(module)
+        if not module.startswith("picwish_watchd.") or there == here:
             continue
         if layer_of(here) == layer_of(there) == 0:
             assert GROUND_MODULES.index(there) < GROUND_MODULES.index(here), f"{path} imports {module}"
@@ -96,15 +133,70 @@ def test_imports_point_downward(path: Path) -> None:
             assert layer_of(there) < layer_of(here), f"{path} imports {module}"
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_no_import_closes_a_circle() -> None:
+    assert find_cycle(parse_package()) == []
+
+
+@pytest.mark.parametrize(
+    ("module", "statement", "other"),
+    [
+        (
+            "picwish_watchd.config.fields",
+            "if TYPE_CHECKING:\n    from picwish_watchd.config.schema import Rule",
+            "picwish_watchd.config.schema",
+        ),
+        (
+            "picwish_watchd.journal.reader",
+            "def f():\n    from picwish_watchd.journal import writer",
+            "picwish_watchd.journal.writer",
+        ),
+        ("picwish_watchd.state", "import picwish_watchd.job", "picwish_watchd.job"),
+    ],
+    ids=["under TYPE_CHECKING", "in a function", "at the top"],
+)
+def test_a_planted_circle_is_found(module: str, statement: str, other: str) -> None:
+    trees = parse_package()
+    trees[module] = ast.parse(f"{ast.unparse(trees[module])}\n{statement}\n")
+    cycle = find_cycle(trees)
+    assert cycle[0] == cycle[-1]
+    assert {module, other} <= set(cycle)
+
+
+@pytest.mark.parametrize("path", FILES, ids=relative_name)
 def test_a_library_is_imported_in_its_home_only(path: Path) -> None:
-    place = str(path.relative_to(PACKAGE))
-    for module in list_imports(path):
+    for module in list_imports(parse_file(path)):
         homes = LIBRARY_HOMES.get(module.split(".")[0])
-        assert homes is None or place.startswith(homes), f"{place} imports {module}"
+        assert homes is None or relative_name(path).startswith(homes), f"{path} imports {module}"
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def list_public_objects(module: str) -> Iterator[tuple[str, object]]:
+    """Yield the public classes and functions that a module defines, and the functions of these classes."""
+    for name, value in vars(importlib.import_module(module)).items():
+        if name.startswith("_") or getattr(value, "__module__", None) != module:
+            continue
+        if inspect.isfunction(value) or inspect.isclass(value):
+            yield name, value
+        if inspect.isclass(value):
+            for method_name, attribute in vars(value).items():
+                method = (
+                    attribute.fget if isinstance(attribute, property) else getattr(attribute, "__func__", attribute)
+                )
+                if inspect.isfunction(method):
+                    yield f"{name}.{method_name}", method
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if path.name != "__main__.py"], ids=relative_name)
+def test_type_hints_of_public_names_can_be_resolved(path: Path) -> None:
+    unresolved = []
+    for name, value in list_public_objects(module_name(path)):
+        try:
+            get_type_hints(value)
+        except (NameError, AttributeError) as error:
+            unresolved.append(f"{name}: {error}")
+    assert unresolved == []
+
+
+@pytest.mark.parametrize("path", FILES, ids=relative_name)
 def test_packages_stay_small(path: Path) -> None:
     text = path.read_text()
     assert text.count("\n") <= 400, f"{path} is too long"
@@ -118,21 +210,21 @@ def test_no_module_has_a_meaningless_name() -> None:
 
 
 def test_broad_except_is_used_in_two_places_only() -> None:
-    """A bug is caught at one job's border and at the CLI's top, and nowhere else."""
-    blind = set()
+    """A bug is caught where one job's work ends and in the command line's main function, and nowhere else."""
+    broad = set()
     for path in FILES:
         for node in ast.walk(parse_file(path)):
             if isinstance(node, ast.ExceptHandler) and isinstance(node.type, ast.Name) and node.type.id == "Exception":
-                blind.add(str(path.relative_to(PACKAGE)))
-    assert blind == {"pipeline/error_boundary.py", "cli/main.py"}
+                broad.add(relative_name(path))
+    assert broad == {"pipeline/error_boundary.py", "cli/main.py"}
 
 
 def test_every_public_name_has_a_docstring() -> None:
-    silent = []
+    undocumented = []
     for path in FILES:
         for node in parse_file(path).body:
             if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
                 continue
             if not node.name.startswith("_") and ast.get_docstring(node) is None:
-                silent.append(f"{path.relative_to(PACKAGE)}: {node.name}")
-    assert silent == []
+                undocumented.append(f"{relative_name(path)}: {node.name}")
+    assert undocumented == []
