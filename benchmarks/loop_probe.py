@@ -18,10 +18,10 @@ import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from picwish_watchd import log
 from picwish_watchd.cli.loading import resolve_config_and_key
 from picwish_watchd.daemon.daemon import Daemon
 from picwish_watchd.journal.locks import WriteLock
+from picwish_watchd.log import setup as log
 
 # seconds
 _TICK = 0.005

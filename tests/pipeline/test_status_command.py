@@ -19,8 +19,7 @@ from picwish_watchd.errors import ConfigError
 from tests.support.harness import KEY, Harness, wait_until
 
 _RUN_PROGRAM = """import sys
-from picwish_watchd.cli import main
-from picwish_watchd.cli.progress import ProgressReporter, cancel_and_wait
+from picwish_watchd.cli.main import main
 code = main(sys.argv[1:])
 print("pydantic" in sys.modules, file=sys.stderr)
 sys.exit(code)"""

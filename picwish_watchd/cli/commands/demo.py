@@ -6,12 +6,12 @@ import sys
 import tempfile
 from pathlib import Path
 
-from picwish_watchd import log
 from picwish_watchd.cli.progress import ProgressReporter, cancel_and_wait
 from picwish_watchd.cli.table import print_table
 from picwish_watchd.config.loader import load_config
 from picwish_watchd.daemon.daemon import Daemon
 from picwish_watchd.job import Job
+from picwish_watchd.log.setup import configure_logging
 from picwish_watchd.simulator import Settings, Simulator
 from picwish_watchd.simulator.samples import draw_samples
 
@@ -49,7 +49,7 @@ async def _run_round_trip(folder: Path) -> int:
         file.write_text(_DEMO_CONFIG.format(url=simulator.url))
         config = load_config(file, {})
         progress = ProgressReporter(sys.stderr)
-        log.configure_logging("warning", "auto", progress.stream)
+        configure_logging("warning", "auto", progress.stream)
         daemon = Daemon(config, "demo-key")
         following = asyncio.create_task(progress.follow(daemon))
         try:

@@ -5,11 +5,11 @@ import asyncio
 import os
 import sys
 
-from picwish_watchd import log
 from picwish_watchd.cli.loading import resolve_config
 from picwish_watchd.clock import Clock
 from picwish_watchd.config.notifiers import Notifier
 from picwish_watchd.errors import UsageError, WatchdError
+from picwish_watchd.log.setup import configure_logging
 from picwish_watchd.notify.channels.send import send_with_timeout
 from picwish_watchd.notify.message import MessageSent, SendOutcome, build_test_message
 from picwish_watchd.runtime.keyed_executor import KeyedExecutor
@@ -20,7 +20,7 @@ def run(args: argparse.Namespace) -> int:
     """Sends a test through each, or the one that is named; a line for each, and 1 if one did not go."""
     config = resolve_config(args)
     # what libraries log would stand between the lines
-    log.configure_logging("error", "console", sys.stderr)
+    configure_logging("error", "console", sys.stderr)
     if not config.notify:
         raise WatchdError(
             f"nobody is to be told: {config.path} has no notify:",

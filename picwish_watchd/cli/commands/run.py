@@ -8,11 +8,11 @@ import sys
 
 import structlog
 
-from picwish_watchd import log
 from picwish_watchd.cli.loading import resolve_config_and_key
 from picwish_watchd.cli.progress import ProgressReporter, cancel_and_wait
 from picwish_watchd.config.model import Config
 from picwish_watchd.daemon.daemon import Daemon
+from picwish_watchd.log.setup import configure_logging, drain_logs
 
 
 def run(args: argparse.Namespace) -> int:
@@ -20,13 +20,13 @@ def run(args: argparse.Namespace) -> int:
     config, key = resolve_config_and_key(args)
     progress = ProgressReporter(sys.stderr) if args.once else None
     stream = sys.stderr if progress is None else progress.stream
-    log.configure_logging(config.log.level, config.log.format, stream)
+    configure_logging(config.log.level, config.log.format, stream)
     for warning in config.warnings:
         structlog.get_logger().warning("config.warning", reason=warning)
 
     def reload() -> tuple[Config, str]:
         fresh, fresh_key = resolve_config_and_key(args)
-        log.configure_logging(fresh.log.level, fresh.log.format, stream)
+        configure_logging(fresh.log.level, fresh.log.format, stream)
         return fresh, fresh_key
 
     daemon = Daemon(config, key, reload=reload)
@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
     code = _run_to_end(daemon, progress)
     if daemon.has_stuck_threads:
         # a thread waits for a dead mount in the kernel, and the interpreter would wait for it
-        log.drain_logs()
+        drain_logs()
         sys.stdout.flush()
         os._exit(code)
     return code

@@ -10,24 +10,24 @@
 
 _shtab_picwish_watchd_commands() {
   local _commands=(
-    approve:'Let a flood go that budget.burst holds; accept a rule'"'"'s folders where they lie now.'
-    check:'Read the configuration and try folders, journal, key and disk; submit nothing.'
-    completion:'Print what makes a shell complete our commands and options.'
-    demo:'Make a complete round trip on this machine, with no key and no configuration.'
+    approve:'Release images that budget.burst holds; accept a rule'"'"'s folders on their present mounts.'
+    check:'Test configuration, folders, journal, key and disk; submit nothing.'
+    completion:'Print a script that makes a shell complete commands and options.'
+    demo:'Make a complete round trip on this machine, without key or configuration.'
     export:'Write jobs or credits as CSV or JSON lines, for accounting.'
     jobs:'List the jobs, newest first.'
     manual:'Print the manual page, for man(1).'
-    notify:'Send a test message to those whom notify: names.'
-    plan:'Tell what the inboxes hold that is not done and what it would cost; submit nothing.'
-    retry:'Let jobs that ended badly go on; what must be paid again is paid again.'
-    run:'Watch the inboxes and enhance what is new, until stopped.'
-    service:'Write the systemd unit of this installation and configuration, show it, or remove it.'
+    notify:'Send a test message through the notifiers of the configuration.'
+    plan:'Count the unfinished images in the inboxes and what they cost; submit nothing.'
+    retry:'Continue jobs that ended badly; only what must be paid again is paid again.'
+    run:'Watch the inboxes and enhance new images until stopped.'
+    service:'Write, show or remove the systemd unit of this installation and configuration.'
     show:'Show one job with its whole history.'
     simulate:'Run the simulator alone: a stand-in for PicWish on this machine.'
     spend:'Show the credits used, by day, month or rule.'
-    status:'Show whether the daemon runs, jobs, credits, and what is wrong.'
-    vacuum:'Give the room that old histories left in the journal back to the disk; not while the daemon runs.'
-    why:'Tell what became of a file and why: its rule, its job, what it waits for, what to do.'
+    status:'Show whether the daemon runs, jobs, credits and problems.'
+    vacuum:'Shrink the journal'"'"'s file after old histories were removed; the daemon must not run.'
+    why:'Explain what happened to a file: its rule, its job, what it waits for, what to do.'
   )
   _describe 'picwish-watchd commands' _commands
 }
@@ -43,7 +43,7 @@ _shtab_picwish_watchd_defaults_added=0
 _shtab_picwish_watchd_approve_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   {-c,--config}"[the configuration file]:FILE:"
-  ":the rule\'s name:"
+  ":the name of the rule:"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -60,7 +60,7 @@ _shtab_picwish_watchd_check_defaults_added=0
 _shtab_picwish_watchd_completion_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   {-c,--config}"[the configuration file]:FILE:"
-  ":the shell to print it for:(bash zsh fish)"
+  ":the shell that will read it:(bash zsh fish)"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -77,12 +77,12 @@ _shtab_picwish_watchd_demo_defaults_added=0
 _shtab_picwish_watchd_export_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   {-c,--config}"[the configuration file]:FILE:"
-  "--csv[RFC 4180, with a header\; text like a formula gets an apostrophe]"
+  "--csv[CSV as RFC 4180 defines it, with a header\; text that looks like a formula gets an apostrophe]"
   "--json[one JSON object a line]"
   "--what[default\: jobs]:what:(jobs spend)"
-  "--since[the first day, such as 2026-01-01\: when found, or when submitted]:DATE:"
-  "--until[the last day\; days are local, and counted whole]:DATE:"
-  "--rule[only those of this rule]:NAME:"
+  "--since[the first day, such as 2026-01-01\: when a job was found, or for spend when it was submitted]:DATE:"
+  "--until[the last day, included\; days are in local time]:DATE:"
+  "--rule[only rows of this rule]:NAME:"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -91,9 +91,9 @@ _shtab_picwish_watchd_export_defaults_added=0
 _shtab_picwish_watchd_jobs_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   {-c,--config}"[the configuration file]:FILE:"
-  "--state[queued, submitting, pending, fetching, delivering, done, rejected, failed, held]:STATE:(queued submitting pending fetching delivering done rejected failed held)"
-  "--rule[only the jobs of this rule]:NAME:"
-  "--json[one JSON object a line, for scripts]"
+  "--state[only jobs in this state\: queued, submitting, pending, fetching, delivering, done, rejected, failed, held]:STATE:(queued submitting pending fetching delivering done rejected failed held)"
+  "--rule[only jobs of this rule]:NAME:"
+  "--json[print one JSON object a line, for scripts]"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -110,7 +110,7 @@ _shtab_picwish_watchd_manual_defaults_added=0
 _shtab_picwish_watchd_notify_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   {-c,--config}"[the configuration file]:FILE:"
-  "--to[only through the N-th one of the configuration]:N:"
+  "--to[only through the N-th notifier of the configuration]:N:"
   ":send a message through each notifier:(test)"
 )
 
@@ -120,7 +120,7 @@ _shtab_picwish_watchd_notify_defaults_added=0
 _shtab_picwish_watchd_plan_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   {-c,--config}"[the configuration file]:FILE:"
-  "--json[for scripts]"
+  "--json[print one JSON object, for scripts]"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -130,7 +130,7 @@ _shtab_picwish_watchd_retry_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   {-c,--config}"[the configuration file]:FILE:"
   "--state[all jobs in this state instead]:state:(failed held rejected)"
-  "--rule[with --state\: only those of this rule]:NAME:"
+  "--rule[with --state\: only jobs of this rule]:NAME:"
   "(*)::the numbers that \`jobs\` shows:"
 )
 
@@ -140,7 +140,7 @@ _shtab_picwish_watchd_retry_defaults_added=0
 _shtab_picwish_watchd_run_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   {-c,--config}"[the configuration file]:FILE:"
-  "--once[bring everything that lies in the inboxes to its end, then exit]"
+  "--once[process everything in the inboxes, then exit]"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -149,11 +149,11 @@ _shtab_picwish_watchd_run_defaults_added=0
 _shtab_picwish_watchd_service_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   {-c,--config}"[the configuration file]:FILE:"
-  "--user[who the service runs as (default\: picwish)]:NAME:"
-  "--group[the group that owns your shared folders (default\: the user\'s)]:NAME:"
+  "--user[the service\'s user (default\: picwish)]:NAME:"
+  "--group[the group of your shared folders (default\: the user\'s)]:NAME:"
   "--name[the service (default\: picwish-watchd)]:NAME:"
-  "--unit-dir[where units stand (default\: \/etc\/systemd\/system)]:DIR:"
-  "--dry-run[tell what would be done and written\; do nothing]"
+  "--unit-dir[folder of units (default\: \/etc\/systemd\/system)]:DIR:"
+  "--dry-run[show what would be done and written\; change nothing]"
   ":action:(install uninstall show)"
 )
 
@@ -163,7 +163,7 @@ _shtab_picwish_watchd_service_defaults_added=0
 _shtab_picwish_watchd_show_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   {-c,--config}"[the configuration file]:FILE:"
-  "--json[for scripts]"
+  "--json[print one JSON object, for scripts]"
   ":the number that \`jobs\` shows:"
 )
 
@@ -173,7 +173,7 @@ _shtab_picwish_watchd_show_defaults_added=0
 _shtab_picwish_watchd_simulate_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   {-c,--config}"[the configuration file]:FILE:"
-  "--port[the port to listen on (default\: any free one)]:N:"
+  "--port[the port to listen on (default\: a free one)]:N:"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -183,7 +183,7 @@ _shtab_picwish_watchd_spend_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   {-c,--config}"[the configuration file]:FILE:"
   "--by[default\: day]:by:(day month rule)"
-  "--json[for scripts]"
+  "--json[print one JSON object, for scripts]"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -192,7 +192,7 @@ _shtab_picwish_watchd_spend_defaults_added=0
 _shtab_picwish_watchd_status_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   {-c,--config}"[the configuration file]:FILE:"
-  "--json[for scripts]"
+  "--json[print one JSON object, for scripts]"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -209,8 +209,8 @@ _shtab_picwish_watchd_vacuum_defaults_added=0
 _shtab_picwish_watchd_why_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   {-c,--config}"[the configuration file]:FILE:"
-  "--json[for scripts]"
-  ":a file or folder, whether it is (still) there or not\; -- goes before one that begins with -:"
+  "--json[print one JSON object, for scripts]"
+  ":a file or folder, which need not exist any more\; put -- before a path that begins with -:"
 )
 
 # guard to ensure default positional specs are added only once per session

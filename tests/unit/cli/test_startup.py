@@ -14,7 +14,7 @@ _LOOP_LIBRARIES = ("asyncio", "httpx", "h11", "watchdog", "structlog", "rich")
 
 @pytest.mark.parametrize("command", ["status", "jobs", "show", "spend"])
 def test_a_read_only_command_loads_no_daemon_libraries(command: str) -> None:
-    look = f"import sys, picwish_watchd.cli, picwish_watchd.cli.commands.{command}; print(*sys.modules)"
+    look = f"import sys, picwish_watchd.cli.main, picwish_watchd.cli.commands.{command}; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True).stdout.split()
     assert f"picwish_watchd.cli.commands.{command}" in loaded
     assert [library for library in _DAEMON_LIBRARIES if library in loaded] == []
@@ -24,7 +24,7 @@ def test_a_read_only_command_loads_no_daemon_libraries(command: str) -> None:
 @pytest.mark.untraced
 def test_status_loads_neither_yaml_nor_what_makes_dataclasses() -> None:
     """Each takes a quarter of the time that `status` has beside a daemon."""
-    look = "import sys, picwish_watchd.cli, picwish_watchd.cli.commands.status; print(*sys.modules)"
+    look = "import sys, picwish_watchd.cli.main, picwish_watchd.cli.commands.status; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True).stdout.split()
     assert [library for library in ("yaml", "dataclasses", "inspect", "statistics") if library in loaded] == []
 

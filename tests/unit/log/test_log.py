@@ -15,7 +15,7 @@ import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
-from picwish_watchd import log
+from picwish_watchd.log import setup as log
 from picwish_watchd.redaction import register_secret
 from tests.support.mounts import frozen_disk, small_disk
 
