@@ -227,10 +227,10 @@ class PipelineMachine(RuleBasedStateMachine):
         self.runner.run(self.sim.wait_until_rendered())
         self.service.advance(seconds)
 
-    @precondition(lambda self: self.away.exists() or (self.outbox.exists() and self.has_jobs(State.DELIVERING)))
+    @precondition(lambda self: self.away_outbox.exists() or (self.outbox.exists() and self.has_jobs(State.DELIVERING)))
     @rule()
     def mount_or_unmount(self) -> None:
-        here, there = (self.outbox, self.outbox_is_away) if self.outbox.exists() else (self.outbox_is_away, self.outbox)
+        here, there = (self.outbox, self.away_outbox) if self.outbox.exists() else (self.away_outbox, self.outbox)
         here.rename(there)
 
     @rule()
@@ -288,7 +288,7 @@ class PipelineMachine(RuleBasedStateMachine):
     @invariant()
     def nothing_partial_bears_a_final_name(self) -> None:
         results = {job.result.sha256 for job in self.jobs() if job.result is not None}
-        for folder in (self.outbox, self.outbox_is_away):
+        for folder in (self.outbox, self.away_outbox):
             for path in folder.rglob("*.jpg"):
                 if not path.name.startswith("."):
                     assert hashlib.sha256(path.read_bytes()).hexdigest() in results
@@ -296,7 +296,7 @@ class PipelineMachine(RuleBasedStateMachine):
                         image.load()
         for job in self.jobs(State.DONE):
             assert job.output is not None
-            assert job.output.exists() or (self.outbox_is_away / job.output.name).exists()
+            assert job.output.exists() or (self.away_outbox / job.output.name).exists()
 
     # The program's hands
 
@@ -305,7 +305,7 @@ class PipelineMachine(RuleBasedStateMachine):
         return self.house.outbox
 
     @property
-    def outbox_is_away(self) -> Path:
+    def away_outbox(self) -> Path:
         return self.house.root / "away"
 
     def jobs(self, *states: State) -> list[Job]:
@@ -381,7 +381,7 @@ class PipelineMachine(RuleBasedStateMachine):
 
     def finish_and_check(self) -> None:
         """At last, after some more deaths, everything ends, and the laws hold."""
-        if self.outbox_is_away.exists():
+        if self.away_outbox.exists():
             self.mount_or_unmount()
         self.run_step(self._take_in)
         for left in reversed(range(60)):

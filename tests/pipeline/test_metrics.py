@@ -71,7 +71,9 @@ async def run_monitored_daemon(harness: Harness, **http: Any) -> AsyncIterator[M
     it = MonitoredDaemon(harness, http)
     running = asyncio.create_task(it.daemon.run())
     try:
-        await wait_until(lambda: running.done() or (hasattr(it.daemon, "desks") and it.daemon.inboxes.has_scanned_all))
+        await wait_until(
+            lambda: running.done() or (hasattr(it.daemon, "inboxes") and it.daemon.inboxes.has_scanned_all)
+        )
         yield it
     finally:
         it.daemon.stop()

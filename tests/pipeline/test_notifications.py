@@ -155,7 +155,7 @@ async def test_a_waiting_flood_is_notified_with_its_cost(harness: Harness, fast_
 async def test_a_bug_in_notifications_ends_them_and_not_the_work(
     harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("picwish_watchd.notify.dispatcher.view_of", lambda *_: 1 / 0)
+    monkeypatch.setattr("picwish_watchd.notify.dispatcher.collect_alerts", lambda *_: 1 / 0)
     harness.drop_file("a.jpg")
     with WebhookReceiver() as hook:
         run_notify(harness, webhook_config(hook))
