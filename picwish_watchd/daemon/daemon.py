@@ -195,7 +195,12 @@ class Daemon:
         context = self.context
         collect = Collect(context, gate=self.gate, pacer=self._rate_limiter)
         submit = Submit(
-            context, gate=self.gate, pacer=self._rate_limiter, budget=MemoryBudget(_UPLOAD_MEMORY), collect=collect
+            context,
+            gate=self.gate,
+            rate_limiter=self._rate_limiter,
+            memory_budget=MemoryBudget(_UPLOAD_MEMORY),
+            tracker=collect,
+            handle_result=collect.handle_task_success,
         )
         async with asyncio.TaskGroup() as group:
             steps = [Deliver(context).run(), collect.run(), submit.run(), Dispose(context).run()]

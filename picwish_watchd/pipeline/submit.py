@@ -1,72 +1,47 @@
 """From `queued` to `pending`: the only step that spends money.
 
-The intent is in the journal, durable, at the last instant: after the connection to PicWish stands and before the first
-byte leaves. What fails before that cost nothing and never left `queued`; what fails after it is judged by what is
-provable, and everything else is doubt.
+The intent is written to the journal, durable, at the last instant: after the connection to PicWish is open and before
+the first byte is sent. A failure before that costs nothing, and the job stays `queued`. After it, the outcome is what
+can be proved, and everything else is doubt.
 
-There is no ``sync: auto``. It would send by ``sync: 1`` in a backlog, for one request an image instead of two: twice
-the pace at most. But such a POST is open for as long as PicWish works: QPS x 8 s = 17 at a time, and killed in the
-middle of a backlog the daemon left 15 images in doubt, where ``sync: 0`` left none (it has its task_id in a fraction
-of a second, and may ask again after any break). A gateway that ends silent connections after 60 s would make doubt of
-every image of a slow spell. That is never paying twice against hours: a person may choose so, by ``sync: 1``, and
-nothing else.
+There is no ``sync: auto``. In a backlog it would send with ``sync: 1``, which needs one request for an image in place
+of two: at most twice the pace. But such a POST stays open for as long as PicWish works, QPS x 8 s = 17 at a time. A
+daemon that was killed in the middle of a backlog left 15 images in doubt; with ``sync: 0`` it left none, because it has
+its task_id in a fraction of a second and can query again after any interruption. A gateway that closes silent
+connections after 60 s would put every image of a slow spell in doubt. Never paying twice goes before a few hours, so
+only a person chooses ``sync: 1``.
 """
 
 import asyncio
 from functools import partial
 from pathlib import Path
-from typing import assert_never
-
-import structlog
 
 from picwish_watchd.config.schema import Rule
-from picwish_watchd.errors import JournalTemporaryError
-from picwish_watchd.job import ErrorCode, Job, SentImage, SourceKind, State
-from picwish_watchd.journal.writer import BudgetReachedError, ChargeState
-from picwish_watchd.picwish import (
-    Accepted,
-    CreateOutcome,
-    CreateRequest,
-    Finished,
-    InDoubt,
-    NotAccepted,
-    NotSent,
-    Refused,
-    TaskFailed,
-    Unauthorized,
-)
-from picwish_watchd.pipeline.collect import Collect
-from picwish_watchd.pipeline.context import PRICES, StepContext
+from picwish_watchd.job import Job, SentImage, SourceKind, State
+from picwish_watchd.journal.writer import BudgetReachedError
+from picwish_watchd.picwish import CreateOutcome, CreateRequest
+from picwish_watchd.pipeline.context import StepContext
 from picwish_watchd.pipeline.error_boundary import job_error_boundary
-from picwish_watchd.pipeline.gate import CloseReason, Gate
+from picwish_watchd.pipeline.gate import Gate
 from picwish_watchd.pipeline.prepare import Prepare
-from picwish_watchd.pipeline.transitions import handle_task_failure, mark_failed, mark_in_doubt
+from picwish_watchd.pipeline.submit_outcomes import ResultHandler, SubmitOutcomes, TrackedTasks
+from picwish_watchd.pricing import PRICES
 from picwish_watchd.runtime.memory_budget import MemoryBudget, MemoryLease
 from picwish_watchd.scheduling.credit_budget import CreditBudget
 from picwish_watchd.scheduling.fair_scheduler import FairScheduler
 from picwish_watchd.scheduling.rate_limiter import Permit, RateLimiter, RequestKind
 
-_log = structlog.get_logger()
-
-# seconds that a connection may wait for its slot: a server may close an idle one
+# Seconds that a connection may wait for its permit: a server may close an idle one.
 _PERMIT_TIMEOUT = 5.0
-# seconds; no Retry-After keeps a job back for longer
-_RETRY_AFTER_MAX = 300.0
-# seconds; the pacer slows down as well
-_BUSY_DELAY_MAX = 10.0
-# credits that an image on its way to the first byte may cost
+# Credits that an image on its way to the first byte may cost.
 _MAX_PRICE = max(PRICES.values())
-_PREPARED_SECONDS = (
-    # seconds of requests that are kept ready: to prepare one takes time, and a connection cannot wait for long
-    0.2
-)
-_UNANSWERED_SECONDS = (
-    # seconds of requests that may be without an answer: should it never come, so many are in doubt
-    5.0
-)
-# POSTs that may be so at any rate
+# Seconds of requests that are kept ready: to prepare one takes time, and a connection cannot wait for long.
+_PREPARED_SECONDS = 0.2
+# Seconds of requests that may be without an answer. If no answer ever comes, this many images are in doubt.
+_UNANSWERED_SECONDS = 5.0
+# POSTs that may be without an answer at any rate.
 _MIN_UNANSWERED = 4
-# seconds between looks at the journal when no bell rings
+# Seconds between looks at the journal when no wake-up comes.
 _IDLE_SECONDS = 1.0
 
 
@@ -75,27 +50,37 @@ class _SubmitDeferredError(Exception):
 
 
 class Submit:
-    """Takes queued jobs in the order of `Turns`, and submits them."""
+    """The step that submits queued jobs in the order of `FairScheduler`."""
 
     def __init__(
-        self, context: StepContext, *, gate: Gate, pacer: RateLimiter, budget: MemoryBudget, collect: Collect
+        self,
+        context: StepContext,
+        *,
+        gate: Gate,
+        rate_limiter: RateLimiter,
+        memory_budget: MemoryBudget,
+        tracker: TrackedTasks,
+        handle_result: ResultHandler,
     ) -> None:
         self._context = context
         self._gate = gate
-        self._rate_limiter = pacer
-        self._memory_budget = budget
-        self._collect = collect
+        self._rate_limiter = rate_limiter
+        self._memory_budget = memory_budget
+        self._tracker = tracker
+        self._outcomes = SubmitOutcomes(
+            context, gate=gate, rate_limiter=rate_limiter, tracker=tracker, handle_result=handle_result
+        )
         self._prepare = Prepare(context)
-        # job -> rule; on their way to the first byte, `queued` in the journal
+        # Job id -> rule, of jobs on their way to the first byte; they are `queued` in the journal.
         self._preparing: dict[int, str] = {}
-        # of these, jobs of which a smaller image is made first
+        # Those of them that are being downscaled.
         self._downscaling: set[int] = set()
-        # jobs; of `sync: 0`, where an answer comes soon
+        # Job ids of POSTs with `sync: 0`, whose answer is due soon.
         self._unanswered: set[int] = set()
         self._scheduler = FairScheduler(context.journal, context.clock, lambda: context.config.rules)
 
     async def run(self) -> None:
-        """Submits until the daemon stops; then returns when every POST that had begun has its outcome."""
+        """Submit until the daemon stops, then return when every POST that was begun has its outcome."""
         async with asyncio.TaskGroup() as group:
             while not self._context.stopping:
                 self._context.heartbeat.beat("submit")
@@ -110,64 +95,74 @@ class Submit:
                 group.create_task(job_error_boundary(self._context, job.id, self.submit(job)))
 
     def choose_job(self) -> Job | None:
-        """The job whose turn it is, or None while none may be prepared."""
-        context = self._context
-        hanging = {rule for rule in self._preparing.values() if self._is_stuck(rule)}
-        for stuck in (job for job, rule in self._preparing.items() if rule in hanging):
-            # another one may try whether the gate may open
-            self._gate.end_attempt(stuck)
+        """Return the job whose turn it is, or None while none may be prepared."""
+        stuck_rules = {rule for rule in self._preparing.values() if self._is_stuck(rule)}
+        for job_id in (job_id for job_id, rule in self._preparing.items() if rule in stuck_rules):
+            # Another job may be the trial that opens the gate.
+            self._gate.end_attempt(job_id)
         if not self._gate.can_submit() or self._rate_limiter.seconds_until_permit > _PERMIT_TIMEOUT / 2:
             return None
-        shrinking = sum(self._preparing[job] not in hanging for job in self._downscaling)
-        going = sum(rule not in hanging for rule in self._preparing.values())
-        if going - shrinking >= max(2, min(16, round(context.config.api.qps * _PREPARED_SECONDS))):
+        downscaling = sum(self._preparing[job_id] not in stuck_rules for job_id in self._downscaling)
+        if not self._has_room(sum(rule not in stuck_rules for rule in self._preparing.values()), downscaling):
             return None
-        if len(self._unanswered) + going >= max(_MIN_UNANSWERED, round(context.config.api.qps * _UNANSWERED_SECONDS)):
-            # PicWish may have gone silent
-            return None
-        if self._collect.has_expiring_tasks():
-            # it would get no slot, and its connection would wait for one in vain
-            return None
-        if context.journal.count_at_picwish() + going >= self._collect.pending_limit():
-            return None
+        return self._choose_affordable(stuck_rules, downscaling=downscaling > 0)
+
+    def _has_room(self, preparing: int, downscaling: int) -> bool:
+        """Return whether one more job may be prepared beside these, of which ``downscaling`` are being downscaled."""
+        context = self._context
+        qps = context.config.api.qps
+        if preparing - downscaling >= max(2, min(16, round(qps * _PREPARED_SECONDS))):
+            return False
+        if len(self._unanswered) + preparing >= max(_MIN_UNANSWERED, round(qps * _UNANSWERED_SECONDS)):
+            # PicWish may have gone silent.
+            return False
+        if self._tracker.has_expiring_tasks():
+            # The job would get no permit, and its connection would wait in vain.
+            return False
+        return context.journal.count_at_picwish() + preparing < self._tracker.pending_limit()
+
+    def _choose_affordable(self, stuck_rules: set[str], *, downscaling: bool) -> Job | None:
+        """Return the first job by the scheduler's order that the budget allows, and record its rule's turn."""
+        context = self._context
         shortage = None
-        purse = CreditBudget(context.config.budget, context.clock.now())
+        credit_budget = CreditBudget(context.config.budget, context.clock.now())
         for rule in self._scheduler.ordered_rules():
             job = context.journal.next_ready_job(rule.name, context.clock.now(), tuple(self._preparing))
-            if job is None or rule.name in hanging:
+            if job is None or rule.name in stuck_rules:
                 continue
-            if shrinking and self._prepare.needs_downscale(job, rule):
-                # its turn comes when the one before it is made: others are not to wait for that
+            if downscaling and self._prepare.needs_downscale(job, rule):
+                # It waits until the one before it is downscaled, and the other rules do not wait with it.
                 continue
-            short = purse.why_exceeded(context.journal, PRICES[rule.type] + _MAX_PRICE * len(self._preparing))
-            if short is None:
+            price = PRICES[rule.type] + _MAX_PRICE * len(self._preparing)
+            exceeded = credit_budget.why_exceeded(context.journal, price)
+            if exceeded is None:
                 self._gate.update_budget(None)
                 self._scheduler.record_turn(rule)
                 return job
-            shortage = None if self._preparing else short
+            shortage = None if self._preparing else exceeded
         self._gate.update_budget(shortage)
         return None
 
     def _is_stuck(self, rule: str) -> bool:
-        """Whether a folder of the rule does not answer: its images then take no other rule's turn."""
-        return any(self._context.executor.is_stuck(f"{way}:{rule}") for way in ("out", "read"))
+        """Return whether a folder of the rule does not respond: its images then take no other rule's turn."""
+        return any(self._context.executor.is_stuck(f"{key}:{rule}") for key in ("out", "read"))
 
     async def submit(self, job: Job) -> None:
-        """One job's way to PicWish and the answer's way into the journal."""
+        """Send one job to PicWish and record the outcome in the journal."""
         try:
             sink = self._context.spool.new_part_path(job.id, "create")
             outcome = await self._send(job, sink)
             if outcome is not None:
-                await self._record_outcome(job.id, outcome, sink)
+                await self._outcomes.record(job.id, outcome, sink)
         finally:
-            # whatever ended it: a trial that is never over would keep the gate closed for ever
+            # However it ended: a trial that is never over would keep the gate closed for ever.
             self._finish_preparing(job.id)
             self._gate.end_attempt(job.id)
             self._prepare.release_cached(job.id)
             self._context.wakeups.submit.notify()
 
     async def _send(self, job: Job, sink: Path) -> CreateOutcome | None:
-        """The last looks and the POST; None where nothing was sent."""
+        """Prepare the job and post it; return None where nothing was sent."""
         lease = self._memory_budget.new_lease()
         try:
             rule = self._context.rule_of(job)
@@ -186,46 +181,48 @@ class Submit:
             self._finish_preparing(job.id)
 
     async def _post(self, job: Job, rule: Rule, sink: Path, lease: MemoryLease) -> CreateOutcome | None:
-        """Reads the image and posts it; None where the file itself is at fault."""
+        """Read the image and post it; return None where the file itself is at fault."""
 
-        slot: Permit | None = None
+        permit: Permit | None = None
 
         async def ready() -> None:
-            nonlocal slot
-            slot = slot or await self._acquire_permit(rule)
+            nonlocal permit
+            permit = permit or await self._acquire_permit(rule)
 
         async def started() -> None:
-            assert slot is not None
-            self._write_intent(job, rule, sent, slot)
+            assert permit is not None
+            self._write_intent(job, rule, sent, permit)
 
-        asked = await self._build_request(job, rule)
-        if asked is None:
+        built = await self._build_request(job, rule)
+        if built is None:
             return None
-        request, sent = asked
-        del asked
+        request, sent = built
+        del built
         posting = self._context.client.create(request, sink=sink, started=started, sent=lease.release, ready=ready)
-        # or this frame would keep the image in memory until PicWish answers
+        # Otherwise this frame would keep the image in memory until PicWish answers.
         del request
         try:
             return await posting
         finally:
-            if slot is not None:
-                slot.release()
+            if permit is not None:
+                permit.release()
 
     async def _build_request(self, job: Job, rule: Rule) -> tuple[CreateRequest, SentImage | None] | None:
-        make = partial(CreateRequest, type=rule.type, return_type=rule.return_type, sync=rule.sync)
+        """Return the request, and the size of its image if that was downscaled; None where the file is at fault."""
+        new_request = partial(CreateRequest, type=rule.type, return_type=rule.return_type, sync=rule.sync)
         if job.kind is SourceKind.LINK:
-            return make(image_url=job.url), None
+            return new_request(image_url=job.url), None
         upload = await self._prepare.read_upload(job, rule)
         if job.id in self._downscaling:
             self._downscaling.discard(job.id)
-            # the next one may be made smaller meanwhile
+            # The next one may be downscaled meanwhile.
             self._context.wakeups.submit.notify()
         if upload is None:
             return None
-        kind = upload.format
+        image_format = upload.format
         image = memoryview(upload.data)
-        return make(image=image, filename=f"image.{kind.extension}", content_type=kind.mime), upload.sent
+        filename = f"image.{image_format.extension}"
+        return new_request(image=image, filename=filename, content_type=image_format.mime), upload.sent
 
     async def _acquire_permit(self, rule: Rule) -> Permit:
         try:
@@ -234,40 +231,43 @@ class Submit:
         except TimeoutError:
             raise _SubmitDeferredError from None
 
-    def _write_intent(self, job: Job, rule: Rule, sent: SentImage | None, slot: Permit) -> None:
-        """The last instant before the first byte: writes the intent."""
+    def _write_intent(self, job: Job, rule: Rule, sent: SentImage | None, permit: Permit) -> None:
+        """Write the intent to the journal, at the last instant before the first byte."""
         context = self._context
         try:
             if not self._gate.is_admitted(job.id) or context.stopping:
                 raise _SubmitDeferredError
-            self._move_to_submitting(job, rule, CreditBudget(context.config.budget, context.clock.now()).limits(), sent)
-            slot.mark_sent()
+            limits = CreditBudget(context.config.budget, context.clock.now()).limits()
+            self._move_to_submitting(job, rule, limits, sent)
+            permit.mark_sent()
         except BudgetReachedError:
             raise _SubmitDeferredError from None
         finally:
-            slot.release()
+            permit.release()
         if not rule.sync:
             self._unanswered.add(job.id)
         self._finish_preparing(job.id)
 
     def _finish_preparing(self, job_id: int) -> None:
-        """Another one may be prepared in its place."""
+        """Let another job be prepared in place of this one."""
         self._downscaling.discard(job_id)
         self._preparing.pop(job_id, None)
         self._context.wakeups.submit.notify()
 
-    def _move_to_submitting(self, job: Job, rule: Rule, caps: list[tuple[float, int]], sent: SentImage | None) -> None:
+    def _move_to_submitting(
+        self, job: Job, rule: Rule, limits: list[tuple[float, int]], sent: SentImage | None
+    ) -> None:
         context = self._context
         message = "sending its URL" if job.url else f"sending {job.stamp.size} bytes to PicWish"
         if sent is not None:
-            message = f"sending {sent.size} bytes to PicWish: made smaller, to {sent.width} x {sent.height}"
+            message = f"sending {sent.size} bytes to PicWish: downscaled to {sent.width} x {sent.height}"
         context.journal.transition(
             job,
             State.SUBMITTING,
             message,
             sent=sent,
             reserve=PRICES[rule.type],
-            caps=caps,
+            caps=limits,
             type=rule.type,
             return_type=rule.return_type,
             sync=rule.sync,
@@ -276,102 +276,6 @@ class Submit:
             problem=None,
             note=None,
         )
-
-    async def _record_outcome(self, job_id: int, outcome: CreateOutcome, sink: Path) -> None:
-        """Settles the outcome, and keeps trying while the journal's disk is full or another program locks it."""
-        context = self._context
-        while True:
-            try:
-                await self._handle_outcome(job_id, outcome, sink)
-                return
-            except JournalTemporaryError as error:
-                job = context.journal.get(job_id)
-                if job is None or job.state is not State.SUBMITTING:
-                    raise
-                context.journal_outage.report(error, job=job_id)
-                await context.clock.sleep(_IDLE_SECONDS)
-
-    async def _handle_outcome(self, job_id: int, outcome: CreateOutcome, sink: Path) -> None:
-        """The outcome of a POST goes into the journal before anything else happens."""
-        context = self._context
-        job = context.journal.get(job_id)
-        assert job is not None
-        match outcome:
-            case Accepted(task_id=str(task_id)) | Finished(task_id=str(task_id)) if self._belongs_to_other_job(
-                job, task_id
-            ):
-                self._mark_in_doubt(job, f"PicWish gave it the task {task_id}, which is another picture's")
-            case Accepted(task_id=task_id, task_info=answer):
-                self._collect.track_new_task(self._move_to_pending(job, task_id, answer.to_json()))
-            case Finished(task_id=task_id, task_info=answer, image_url=image, spooled_bytes=spooled):
-                job = self._move_to_pending(job, task_id, answer.to_json())
-                await self._collect.handle_task_success(job, answer, image, sink if spooled is not None else None)
-            case TaskFailed():
-                handle_task_failure(context, context.journal.update(job, attempts=job.attempts + 1), outcome)
-            case Refused(problem=problem):
-                mark_failed(context, job, problem, charge=ChargeState.RELEASED)
-            case NotSent(reason=reason):
-                self._defer_unsent(job, f"PicWish could not be reached: {reason}")
-            case NotAccepted(reason=reason, retry_after=retry_after, rate_limited=True):
-                self._rate_limiter.throttle(retry_after)
-                pause = min(context.backoff_delay(job.refusals), _BUSY_DELAY_MAX)
-                self._requeue(job, f"PicWish asked for fewer requests: {reason}", pause=pause)
-            case NotAccepted(reason=reason, retry_after=retry_after):
-                self._gate.close(CloseReason.API_DOWN, reason, trial=True, rest=retry_after)
-                pause = max(context.backoff_delay(job.refusals), min(retry_after or 0.0, _RETRY_AFTER_MAX))
-                self._requeue(job, f"not accepted: {reason}", pause=pause)
-            case Unauthorized(message=message):
-                self._gate.close(CloseReason.UNAUTHORIZED, message, trial=True)
-                self._requeue(job, message, pause=context.backoff_delay(job.refusals) if job.refusals else 0.0)
-            case InDoubt(reason=reason):
-                self._mark_in_doubt(
-                    job, f"PicWish may have taken this image, but its answer never came whole: {reason}"
-                )
-                self._gate.close(CloseReason.API_DOWN, reason, trial=True)
-            case _:
-                assert_never(outcome)
-
-    def _belongs_to_other_job(self, job: Job, task_id: str) -> bool:
-        owner = self._context.journal.find_task_owner(task_id)
-        return owner is not None and owner.id != job.id
-
-    def _mark_in_doubt(self, job: Job, message: str) -> None:
-        job = self._context.journal.update(job, attempts=job.attempts + 1)
-        mark_in_doubt(self._context, job, ErrorCode.SUBMIT_OUTCOME_UNKNOWN, message)
-
-    def _move_to_pending(self, job: Job, task_id: str | None, answer: str) -> Job:
-        # in the log first: should the journal fail at this very moment, a person can still find the task
-        _log.info("task.accepted", job=job.id, rule=job.rule, path=job.source, task=task_id)
-        self._gate.clear_reasons(CloseReason.API_DOWN, CloseReason.UNAUTHORIZED)
-        return self._context.journal.transition(
-            job,
-            State.PENDING,
-            f"PicWish took it as task {task_id}" if task_id else "PicWish took it",
-            task_id=task_id,
-            answer=answer,
-            attempts=job.attempts + 1,
-            refusals=0,
-            not_before=None,
-        )
-
-    def _requeue(self, job: Job, message: str, *, pause: float) -> None:
-        """Provably not accepted: queued again, at no cost."""
-        _log.warning("submit.not_accepted", job=job.id, rule=job.rule, path=job.source, reason=message)
-        self._context.journal.transition(
-            job,
-            State.QUEUED,
-            message,
-            charge=ChargeState.RELEASED,
-            refusals=job.refusals + 1,
-            not_before=self._context.clock.now() + pause,
-        )
-
-    def _defer_unsent(self, job: Job, message: str) -> None:
-        """Nothing left this machine: the job never left `queued`; the gate closes until PicWish answers a probe."""
-        context = self._context
-        self._gate.close(CloseReason.API_DOWN, message)
-        pause = context.backoff_delay(job.refusals)
-        context.journal.update(job, refusals=job.refusals + 1, not_before=context.clock.now() + pause)
 
     def _wait_timeout(self) -> float:
         usual = self._context.wait_timeout(_IDLE_SECONDS)

@@ -21,8 +21,6 @@ from picwish_watchd.picwish import PicwishClient, RequestTimeouts
 from picwish_watchd.pipeline.collect import Collect
 from picwish_watchd.pipeline.context import StepContext
 from picwish_watchd.pipeline.gate import Gate
-from picwish_watchd.pipeline.submit import Submit
-from picwish_watchd.runtime.memory_budget import MemoryBudget
 from picwish_watchd.scheduling.rate_limiter import RateLimiter
 from picwish_watchd.simulator import (
     HTML_PAGE,
@@ -42,6 +40,7 @@ from picwish_watchd.simulator.faults import Action, Stage
 from picwish_watchd.simulator.ledger import Operation
 from tests.support.harness import FAST_SETTINGS, KEY, Harness
 from tests.support.sample_images import draw_image, encode_image, make_image
+from tests.support.submit_step import make_submit
 
 pytestmark = pytest.mark.untraced
 
@@ -335,7 +334,7 @@ async def _post_once(harness: Harness) -> Job:
         pacer = RateLimiter(config.api.qps, context.clock)
         gate = Gate(context, pacer=pacer)
         collect = Collect(context, gate=gate, pacer=pacer)
-        submit = Submit(context, gate=gate, pacer=pacer, budget=MemoryBudget(10**6), collect=collect)
+        submit = make_submit(context, gate, pacer, collect)
         granting = asyncio.create_task(pacer.run())
         job = submit.choose_job()
         assert job is not None

@@ -39,14 +39,13 @@ from picwish_watchd.pipeline.gate import Gate
 from picwish_watchd.pipeline.intake import Intake
 from picwish_watchd.pipeline.recover import recover
 from picwish_watchd.pipeline.retry import RetryAction, retry_jobs
-from picwish_watchd.pipeline.submit import Submit
-from picwish_watchd.runtime.memory_budget import MemoryBudget
 from picwish_watchd.scheduling.rate_limiter import RateLimiter, RequestKind
 from picwish_watchd.simulator import CutResponse, EndIn, Fault, Reply, Reset, Settings, Simulator, TruncateBody
 from picwish_watchd.simulator.faults import Action
 from tests.support.fake_clock import FakeClock
 from tests.support.harness import KEY, Harness
 from tests.support.sample_images import make_image
+from tests.support.submit_step import make_submit
 
 pytestmark = pytest.mark.untraced
 
@@ -114,8 +113,7 @@ class ProgramRun:
         self.pacing = asyncio.get_running_loop().create_task(pacer.run())
         self.gate = Gate(self.context, pacer=pacer)
         self.collect = Collect(self.context, gate=self.gate, pacer=pacer)
-        budget = MemoryBudget(10**6)
-        self.submit = Submit(self.context, gate=self.gate, pacer=pacer, budget=budget, collect=self.collect)
+        self.submit = make_submit(self.context, self.gate, pacer, self.collect)
         self.intake = Intake(self.context, self.rule)
         self.deliver = Deliver(self.context)
         self.dispose = Dispose(self.context)

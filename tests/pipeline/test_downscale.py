@@ -21,11 +21,10 @@ from picwish_watchd.pipeline.collect import Collect
 from picwish_watchd.pipeline.context import StepContext
 from picwish_watchd.pipeline.gate import Gate
 from picwish_watchd.pipeline.prepare import Prepare
-from picwish_watchd.pipeline.submit import Submit
-from picwish_watchd.runtime.memory_budget import MemoryBudget
 from picwish_watchd.scheduling.rate_limiter import RateLimiter
 from tests.support.harness import KEY, Harness, wait_until
 from tests.support.sample_images import make_image
+from tests.support.submit_step import make_submit
 
 SMALL = {"max_side": 200}
 
@@ -130,7 +129,7 @@ async def test_downscaling_one_image_does_not_block_another_rule(harness: Harnes
     pacer = RateLimiter(10, context.clock)
     gate = Gate(context, pacer=pacer)
     collect = Collect(context, gate=gate, pacer=pacer)
-    submit = Submit(context, gate=gate, pacer=pacer, budget=MemoryBudget(64 * 2**20), collect=collect)
+    submit = make_submit(context, gate, pacer, collect, memory_bytes=64 * 2**20)
     done = threading.Event()
     context.executor.submit("fit", done.wait)
     pacing, submitting = asyncio.create_task(pacer.run()), asyncio.create_task(submit.run())

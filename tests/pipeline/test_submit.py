@@ -27,7 +27,6 @@ from picwish_watchd.pipeline.context import StepContext
 from picwish_watchd.pipeline.gate import CloseReason, Gate
 from picwish_watchd.pipeline.submit import Submit
 from picwish_watchd.reporting.plan import RulePlan, plan_budget
-from picwish_watchd.runtime.memory_budget import MemoryBudget
 from picwish_watchd.scheduling.fair_scheduler import FairScheduler
 from picwish_watchd.scheduling.rate_limiter import RateLimiter
 from picwish_watchd.simulator import (
@@ -45,6 +44,7 @@ from picwish_watchd.simulator import (
 from picwish_watchd.simulator.faults import Action
 from tests.support.fake_clock import FakeClock
 from tests.support.harness import KEY, DaemonProcess, Harness, wait_until
+from tests.support.submit_step import make_submit
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def submit_next(context: StepContext) -> tuple[Submit, Gate, RateLimiter]:
     pacer = RateLimiter(context.config.api.qps, context.clock)
     gate = Gate(context, pacer=pacer)
     collect = Collect(context, gate=gate, pacer=pacer)
-    return Submit(context, gate=gate, pacer=pacer, budget=MemoryBudget(10**6), collect=collect), gate, pacer
+    return make_submit(context, gate, pacer, collect), gate, pacer
 
 
 def queue_job(context: StepContext, rule: str, name: str) -> int:
@@ -194,7 +194,7 @@ async def test_no_image_is_prepared_while_a_paid_result_is_urgent(context: StepC
     pacer = RateLimiter(context.config.api.qps, context.clock)
     gate = Gate(context, pacer=pacer)
     collect = Collect(context, gate=gate, pacer=pacer)
-    submit = Submit(context, gate=gate, pacer=pacer, budget=MemoryBudget(10**6), collect=collect)
+    submit = make_submit(context, gate, pacer, collect)
     queue_job(context, "scans", "a.jpg")
     job = submit.choose_job()
     assert job is not None
@@ -228,7 +228,7 @@ async def test_few_images_are_sent_while_picwish_does_not_answer(harness: Harnes
         pacer = RateLimiter(500, context.clock)
         gate = Gate(context, pacer=pacer)
         collect = Collect(context, gate=gate, pacer=pacer)
-        submit = Submit(context, gate=gate, pacer=pacer, budget=MemoryBudget(10**6), collect=collect)
+        submit = make_submit(context, gate, pacer, collect)
         tasks = [asyncio.create_task(pacer.run()), asyncio.create_task(submit.run())]
         await wait_until(lambda: harness.count_creates() == sent)
         await asyncio.sleep(0.3)
