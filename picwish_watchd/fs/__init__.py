@@ -1,9 +1,9 @@
-"""POSIX primitives: open files safely, write them atomically, know mounts, survive paths that hang.
+"""POSIX primitives: open files safely, write them atomically, find their mounts, and bound the wait for a hung path.
 
 * ``safe_open`` reads a file without following links or opening devices.
-* ``atomic_write`` makes a file appear under its final name complete or not at all.
-* ``mounts`` knows which mount a path is on; ``hang_guard`` asks a path within a time limit.
-* ``verdicts`` are the answers that a look at a file can have.
+* ``atomic_write`` makes a file appear under its final name complete or not at all; ``durability`` syncs.
+* ``mounts`` finds the mount that a path is on; ``hang_guard`` calls into a path with a time limit.
+* ``verdicts`` are the possible outcomes of looking at a file.
 
 Everything here is synchronous and is meant for worker threads.
 """

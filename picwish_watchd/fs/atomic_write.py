@@ -1,7 +1,7 @@
-"""The door for names: putting a finished file under its name, complete or not at all, and over nobody else's.
+"""Put a finished file under its name: complete or not at all, and never over a file of somebody else.
 
 Folders below a root are reached through file descriptors, never through a symbolic link (openat(2): O_NOFOLLOW), so
-that nothing is written outside of it. Everything here raises OSError; `verdict` says what one means.
+that nothing is written outside the root. Everything here raises OSError; `classify_write_error` says what it means.
 """
 
 import ctypes
@@ -14,7 +14,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
-from picwish_watchd.fs.mounts import Mount, detect_fd_mount_change
+from picwish_watchd.fs.durability import sync_folder
+from picwish_watchd.fs.mounts import AcceptedMount
 
 _FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _NEW_FILE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -31,14 +32,14 @@ class FolderUnavailable:
 
 @dataclass(frozen=True, slots=True)
 class NoSpace:
-    """The disk, or somebody's quota, is full: wait."""
+    """The disk or a quota is full: wait."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class NameRefused:
-    """The folder is there and will not take this name; waiting does not help."""
+    """The folder can be written to, but not under this name; waiting does not help."""
 
     reason: str
 
@@ -47,10 +48,10 @@ _NO_SPACE_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT})
 _NAME_REFUSED_ERRNOS = frozenset(
     {
         errno.ENAMETOOLONG,
-        # characters that the file system cannot store, as on vfat and SMB
+        # The file system cannot store a character of the name, as on vfat and SMB.
         errno.EINVAL,
         errno.EILSEQ,
-        # a file or a link where a subfolder should be
+        # A file or a link is where a subfolder should be.
         errno.ENOTDIR,
         errno.ELOOP,
         errno.EISDIR,
@@ -60,7 +61,7 @@ _NAME_REFUSED_ERRNOS = frozenset(
 
 
 def classify_write_error(error: OSError) -> FolderUnavailable | NoSpace | NameRefused:
-    """What an error on the way into a folder means. Total: what is in neither table may pass, so it is waited for."""
+    """Return what an error while writing into a folder means. An unknown error may pass, so it means "wait"."""
     reason = error.strerror or str(error)
     if error.errno in _NO_SPACE_ERRNOS:
         return NoSpace(reason)
@@ -70,10 +71,10 @@ def classify_write_error(error: OSError) -> FolderUnavailable | NoSpace | NameRe
 
 
 def ensure_root(root: Path, mode: int) -> FolderUnavailable | NoSpace | None:
-    """Makes an outbox, archive or failed folder if its parent exists; None once it is there.
+    """Create an outbox, archive or failed folder unless it exists; return None once it does.
 
-    Never makes the parent: under a mount point that is away that would write to the wrong disk. ``mode`` is that of the
-    files; the folder gets x wherever they have r.
+    The parent must exist and is never created: below an unmounted mount point that would write to the wrong disk.
+    ``mode`` is that of the files; the folder gets x wherever they have r.
     """
     try:
         if root.is_dir():
@@ -84,13 +85,16 @@ def ensure_root(root: Path, mode: int) -> FolderUnavailable | NoSpace | None:
         finally:
             os.close(parent)
     except OSError as error:
-        found = classify_write_error(error)
-        return found if isinstance(found, NoSpace) else FolderUnavailable(f"{root}: {found.reason}")
+        problem = classify_write_error(error)
+        return problem if isinstance(problem, NoSpace) else FolderUnavailable(f"{root}: {problem.reason}")
     return None
 
 
 def find_obstacle(root: Path, folder: PurePath) -> Path | None:
-    """What stands where ``folder`` below ``root``, or one above it, should be, and is none; a link counts as none."""
+    """Return the first path from ``root`` down to ``folder`` below it that exists and is not a folder, or None.
+
+    A symbolic link counts as an obstacle.
+    """
     path = root
     for part in folder.parts:
         path = path / part
@@ -98,25 +102,25 @@ def find_obstacle(root: Path, folder: PurePath) -> Path | None:
             if not stat.S_ISDIR(os.lstat(path).st_mode):
                 return path
         except OSError:
-            # not there yet, or told when it is to be made
+            # It does not exist yet. Any other error is reported when the folder is created.
             return None
     return None
 
 
 @contextmanager
-def open_folder(root: Path, parts: Sequence[str], mode: int, *, home: Mount | None = None) -> Iterator[int]:
-    """A descriptor of the folder ``parts`` below ``root``; what is missing below the root is made, and durable.
+def open_folder(root: Path, parts: Sequence[str], mode: int, *, accepted: AcceptedMount | None = None) -> Iterator[int]:
+    """Yield a descriptor of the folder ``parts`` below ``root``; missing subfolders are created durably.
 
-    The root itself must be there (else FileNotFoundError), and what was opened must lie on ``home``, the mount that it
-    was last accepted on (else OSError): a look at the path beforehand says nothing about what is opened after it.
+    The root itself must exist, else FileNotFoundError. It must be on the ``accepted`` mount, else OSError. That is
+    checked on the open descriptor, because another mount may take the path between a check of it and its opening.
     """
     try:
         folder = os.open(root, _FOLDER_FLAGS)
     except NotADirectoryError as error:
         raise FileNotFoundError(errno.ENOENT, "is not a folder", str(root)) from error
     try:
-        if (elsewhere := detect_fd_mount_change(folder, home)) is not None:
-            raise OSError(errno.ENODEV, elsewhere, str(root))
+        if accepted is not None and (reason := accepted.why_open_folder_elsewhere(folder)) is not None:
+            raise OSError(errno.ENODEV, reason, str(root))
         for part in parts:
             below = _open_or_make_folder(folder, part, mode)
             os.close(folder)
@@ -129,10 +133,10 @@ def open_folder(root: Path, parts: Sequence[str], mode: int, *, home: Mount | No
 def write_part(
     folder: int, blocks: Iterable[bytes], *, tag: str, mode: int, mtime_ns: int | None = None
 ) -> tuple[str, str]:
-    """Writes a new file ``.picwish-TAG-OURS-RANDOM.part`` and syncs it: its name, and the SHA-256 of what was written.
+    """Write and sync a new file ``.picwish-TAG-PROCESS-RANDOM.part``; return its name and the SHA-256 of its bytes.
 
-    Random, because two daemons may share an outbox. Leaves nothing behind if it raises. ``mode`` is not subject
-    to umask; ``mtime_ns`` is the time of change that it gets.
+    The random part keeps two daemons apart that share an outbox. Nothing is left behind on an error. ``mode`` is not
+    subject to umask; ``mtime_ns`` is the modification time to set.
     """
     name = f"{PART_PREFIX}{tag}-{_process_tag()}-{os.urandom(4).hex()}{PART_SUFFIX}"
     digest = hashlib.sha256()
@@ -155,25 +159,25 @@ def write_part(
 
 
 def is_own_part(name: str) -> bool:
-    """Whether a part of this name was made by this process: it may just be written, by another thread."""
+    """Return whether this process made the part of that name: another thread may be writing it."""
     return f"-{_process_tag()}-" in name
 
 
 def _process_tag() -> str:
-    """A word of this process alone: its number comes again after a restart, the rest in a fork."""
+    """Return a word that only this process uses: its number may come again after a restart, the token in a fork."""
     return f"{_PROCESS_TOKEN}{os.getpid():x}"
 
 
 def discard_part(folder: int, name: str) -> None:
-    """Removes a part if it is still there; a folder that has gone read-only keeps it until the next start."""
+    """Remove a part if it still exists. In a folder that has become read-only it stays until the next start."""
     with suppress(OSError):
         os.unlink(name, dir_fd=folder)
 
 
 def rename_durably(source: int, name: str, target: int, final: str, *, replace: bool = False) -> bool:
-    """Renames ``name`` in folder ``source`` to ``final`` in folder ``target`` and makes that durable.
+    """Rename ``name`` in folder ``source`` to ``final`` in folder ``target`` and sync ``target``.
 
-    False if ``final`` is taken: by anything, or with ``replace`` by anything but a file.
+    Return False if ``final`` is taken: by anything, or with ``replace`` by anything but a regular file.
     """
     if replace:
         try:
@@ -190,20 +194,20 @@ def rename_durably(source: int, name: str, target: int, final: str, *, replace: 
         except UnlinkFailedError:
             if source != target:
                 raise
-            # a part beside its final name: swept at the next start
+            # The part beside the final name is removed at the next start.
     sync_folder(target)
     return True
 
 
 class UnlinkFailedError(OSError):
-    """The final name stands, and the old one could not be removed: no other way is to be tried."""
+    """The final name exists, but the old one could not be removed: no other method may be tried."""
 
 
 RenameMethod = Callable[[int, str, int, str], None]
 
 
 def rename_by_renameat2(source: int, name: str, target: int, final: str) -> None:
-    """renameat2(2) with RENAME_NOREPLACE: one step, but unknown to NFS and some FUSE file systems (EINVAL)."""
+    """Rename in one step by renameat2(2) with RENAME_NOREPLACE; NFS and some FUSE file systems answer EINVAL."""
     if _renameat2 is None:
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
     if _renameat2(source, os.fsencode(name), target, os.fsencode(final), _RENAME_NOREPLACE) != 0:
@@ -212,13 +216,17 @@ def rename_by_renameat2(source: int, name: str, target: int, final: str) -> None
 
 
 def rename_by_link(source: int, name: str, target: int, final: str) -> None:
-    """link(2) and unlink(2). An NFS server's lost answer may make a link that was made look taken (open(2), O_EXCL)."""
+    """Rename by link(2) and unlink(2).
+
+    If the answer of an NFS server is lost, a link that was made looks taken (open(2), O_EXCL). So a taken name is
+    compared with ours.
+    """
     try:
         os.link(name, final, src_dir_fd=source, dst_dir_fd=target, follow_symlinks=False)
     except FileExistsError:
         ours = os.stat(name, dir_fd=source, follow_symlinks=False)
-        there = os.stat(final, dir_fd=target, follow_symlinks=False)
-        if not os.path.samestat(ours, there):
+        existing = os.stat(final, dir_fd=target, follow_symlinks=False)
+        if not os.path.samestat(ours, existing):
             raise
     try:
         os.unlink(name, dir_fd=source)
@@ -227,9 +235,9 @@ def rename_by_link(source: int, name: str, target: int, final: str) -> None:
 
 
 def rename_by_placeholder(source: int, name: str, target: int, final: str) -> None:
-    """An empty file made with O_EXCL, then rename(2) over it: for file systems without links, such as vfat over FUSE.
+    """Create an empty file with O_EXCL and rename(2) over it: for file systems without links, as vfat over FUSE.
 
-    A crash between the two leaves the empty file; it counts as taken from then on.
+    A crash between the two leaves the empty file; from then on the name counts as taken.
     """
     os.close(os.open(final, _NEW_FILE_FLAGS, 0o600, dir_fd=target))
     try:
@@ -244,29 +252,20 @@ _UNSUPPORTED_ERRNOS = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, e
 
 
 def rename_noreplace(
-    source: int, name: str, target: int, final: str, ways: Sequence[RenameMethod] = _RENAME_METHODS
+    source: int, name: str, target: int, final: str, methods: Sequence[RenameMethod] = _RENAME_METHODS
 ) -> None:
-    """Renames by the first way that the file system knows; FileExistsError if ``final`` is taken."""
-    for way in ways[:-1]:
+    """Rename by the first method that the file system supports; raise FileExistsError if ``final`` is taken."""
+    for method in methods[:-1]:
         try:
-            return way(source, name, target, final)
+            return method(source, name, target, final)
         except OSError as error:
             if error.errno not in _UNSUPPORTED_ERRNOS or isinstance(error, UnlinkFailedError):
                 raise
-    return ways[-1](source, name, target, final)
-
-
-def sync_folder(folder: int) -> None:
-    """fsync(2) of a folder; file systems that know no such thing answer EINVAL, and then there is nothing to do."""
-    try:
-        os.fsync(folder)
-    except OSError as error:
-        if error.errno != errno.EINVAL:
-            raise
+    return methods[-1](source, name, target, final)
 
 
 def folder_mode(mode: int) -> int:
-    """The mode of a folder for files of ``mode``: x wherever they have r, and always all rights for ourselves."""
+    """Return the mode of a folder for files of ``mode``: x wherever they have r, and all rights for the owner."""
     return mode | (mode & 0o444) >> 2 | 0o700
 
 
@@ -278,7 +277,7 @@ def _open_or_make_folder(folder: int, part: str, mode: int) -> int:
 
 
 def _make_folder(parent: int, name: str, mode: int) -> int:
-    """Makes a folder and answers its descriptor; the parent's setgid bit, which it inherits, is kept."""
+    """Create a folder and return its descriptor; it keeps the setgid bit that it inherits from its parent."""
     try:
         os.mkdir(name, 0o700, dir_fd=parent)
     except FileExistsError:
@@ -295,7 +294,7 @@ def _make_folder(parent: int, name: str, mode: int) -> int:
 
 
 def _set_mode(fd: int, mode: int) -> None:
-    """chmod(2), where the file system knows modes; SMB and vfat have those of their mount options."""
+    """Set the mode by fchmod(2) where the file system has modes; on SMB and vfat the mount options give them."""
     try:
         os.fchmod(fd, mode)
     except OSError as error:

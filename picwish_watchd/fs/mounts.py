@@ -1,4 +1,4 @@
-"""Which file system a path lies on, read from ``/proc/self/mountinfo`` (proc(5))."""
+"""Read which file system a path is on from ``/proc/self/mountinfo`` (proc(5)), and notice when that changes."""
 
 import os
 import re
@@ -7,15 +7,12 @@ from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
-
-T = TypeVar("T")
 
 MOUNTINFO = Path("/proc/self/mountinfo")
 FDINFO = Path("/proc/self/fdinfo")
 
-#: Kinds whose changes the kernel does not see when another machine makes them, and on which SQLite's WAL is not
-#: safe (sqlite.org/wal.html: "WAL does not work over a network filesystem"). FUSE kinds are judged by prefix.
+#: Kinds of file systems that another machine may change without this kernel seeing it, and on which SQLite's WAL is
+#: not safe (sqlite.org/wal.html: "WAL does not work over a network filesystem"). FUSE kinds are recognised by prefix.
 NETWORK_KINDS = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "virtiofs"})
 _LOCAL_FUSE = frozenset({"fuse.fuse-overlayfs", "fuse.overlayfs", "fuseblk"})
 _OCTAL_ESCAPE = re.compile(r"\\([0-7]{3})")
@@ -24,28 +21,63 @@ _MOUNT_ID = re.compile(r"^mnt_id:\s*(\d+)$", re.MULTILINE)
 
 @dataclass(frozen=True, slots=True)
 class Mount:
-    """One line of mountinfo: where it hangs and of what kind it is ("ext4", "nfs4", "fuse.sshfs")."""
+    """One line of mountinfo: the mount point and the kind of file system ("ext4", "nfs4", "fuse.sshfs").
+
+    Two mounts are equal if both of these are: the other fields differ after each restart.
+    """
 
     point: str
     kind: str
-    #: major:minor; another one after each restart for NFS and the like
+    #: "major:minor"
     device: str = field(default="", compare=False)
-    root: str = field(
-        default="/",
-        compare=False,
-        #: the folder of that file system, or of NFS's server, that hangs here
-    )
-    #: the kernel's own, for as long as it hangs there
+    #: The folder of that file system, or of the NFS server, that is mounted here.
+    root: str = field(default="/", compare=False)
+    #: The kernel's number of this mount, valid until it is unmounted.
     mount_id: int = field(default=0, compare=False)
 
     @property
     def is_network(self) -> bool:
-        """Whether another machine may change what lies there."""
+        """Whether another machine may change files on it without this kernel seeing it."""
         return self.kind in NETWORK_KINDS or (self.kind.startswith("fuse") and self.kind not in _LOCAL_FUSE)
 
 
+@dataclass(frozen=True, slots=True)
+class MountChanged:
+    """A folder is on another mount than before. ``now`` is None while its mount is being unmounted."""
+
+    now: Mount | None
+    before: Mount
+
+    def describe(self, rule: str) -> str:
+        """Return what has changed and what to do about it; ``rule`` is the rule that the folder belongs to."""
+        if self.now is None:
+            return f"the {self.before.kind} mounted at {self.before.point}, which it is on, is being unmounted"
+        return (
+            f"it is on the {self.now.kind} mounted at {self.now.point}, and was on the {self.before.kind} mounted at "
+            f"{self.before.point} before; mount that again, or accept this one with `picwish-watchd approve {rule}`"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class AcceptedMount:
+    """The mount that a folder of ``rule`` was last accepted on; ``mount`` is None while none is recorded."""
+
+    rule: str
+    mount: Mount | None
+
+    def why_elsewhere(self, path: Path) -> str | None:
+        """Return why ``path`` is not on this mount, in words; None if it is, or if that is not known."""
+        change = detect_mount_change(path, self.mount)
+        return None if change is None else change.describe(self.rule)
+
+    def why_open_folder_elsewhere(self, folder: int) -> str | None:
+        """Return why the open ``folder`` (a descriptor) is not on this mount; see `detect_fd_mount_change`."""
+        change = detect_fd_mount_change(folder, self.mount)
+        return None if change is None else change.describe(self.rule)
+
+
 class MountWatcher:
-    """What was mounted or unmounted, told by poll(2) on the kernel's table (proc(5): POLLPRI and POLLERR)."""
+    """Report mounts and unmounts, by poll(2) on the kernel's table (proc(5): POLLPRI and POLLERR)."""
 
     def __init__(self) -> None:
         self._snapshot: set[tuple[object, ...]] = set()
@@ -56,13 +88,13 @@ class MountWatcher:
             self._poll.register(self._fd, select.POLLPRI | select.POLLERR)
             self._snapshot = _snapshot_mounts()
         except OSError:
-            # no /proc, or none that can be polled: the walks notice in time
+            # There is no /proc, or it cannot be polled. The periodic scans notice changes in time.
             self.close()
 
     def poll_changed_points(self) -> frozenset[str]:
-        """Where something was mounted or unmounted since this was last asked, or made. Never blocks.
+        """Return where something was mounted or unmounted since the last call, or since construction. Never blocks.
 
-        What came and went in between, as container engines do by the minute, is no change.
+        A mount that came and went in between is not reported: container engines do that every minute.
         """
         if not self._poll.poll(0):
             return frozenset()
@@ -70,26 +102,26 @@ class MountWatcher:
         return frozenset(str(point) for point, *_ in before ^ self._snapshot)
 
     def close(self) -> None:
-        """Lets go of the table."""
+        """Close the kernel's table. May be called twice."""
         fd, self._fd = self._fd, None
         if fd is not None:
             os.close(fd)
 
 
 def is_path_affected(points: Iterable[str], path: str) -> bool:
-    """Whether one of these mount points is ``path``, or lies above or below it."""
+    """Return whether one of these mount points is ``path``, or is above or below it."""
     folder = path.rstrip("/") + "/"
     return any(folder.startswith(each) or each.startswith(folder) for each in (p.rstrip("/") + "/" for p in points))
 
 
 def has_overlap(one: str, other: str) -> bool:
-    """Whether two paths (or `locations`) are one, or one lies in the other."""
+    """Return whether two paths (or `device_locations`) are equal, or one is inside the other."""
     longer, shorter = sorted((one.rstrip("/") + "/", other.rstrip("/") + "/"), key=len, reverse=True)
     return longer.startswith(shorter)
 
 
 def read_mounts() -> list[Mount]:
-    """All mounts of this process, in the kernel's order; empty where /proc is not to be had."""
+    """Return all mounts of this process in the kernel's order; an empty list where /proc cannot be read."""
     try:
         lines = MOUNTINFO.read_text("utf-8", "surrogateescape").split("\n")
     except OSError:
@@ -98,15 +130,15 @@ def read_mounts() -> list[Mount]:
 
 
 def mount_of(path: Path) -> Mount | None:
-    """The mount that ``path`` lies on (it need not exist); of several at one point, the uppermost."""
+    """Return the mount that ``path`` is on (it need not exist); of several at one point, the uppermost."""
     return _find_mount(read_mounts(), os.path.realpath(path))
 
 
 def canonical_mount_of(path: Path) -> Mount | None:
-    """The mount by which ``path`` is known again: `mount_of`, but one bound onto itself counts as not bound.
+    """Return the mount by which ``path`` is recognised later: `mount_of`, without folders bound onto themselves.
 
-    systemd binds each entry of `ReadWritePaths=` onto itself in the service's own namespace: without this, a start by
-    hand after one by systemd would find every folder on another mount.
+    systemd binds each entry of `ReadWritePaths=` onto itself in the service's own namespace. If those counted, a start
+    by hand after one by systemd would find every folder on another mount.
     """
     table = read_mounts()
     return _skip_self_binds(_find_mount(table, os.path.realpath(path)), table)
@@ -125,9 +157,10 @@ def _skip_self_binds(mount: Mount | None, table: list[Mount]) -> Mount | None:
 
 
 def device_locations(real: Iterable[str]) -> dict[str, str]:
-    """Where paths lie in their file systems: one place for all paths that mounts bind to it. Asks no mount, only /proc.
+    """Return the location of each path in its file system: equal for all paths that bind mounts give one folder.
 
-    ``real`` are paths without symbolic links; of two locations, one lies in the other if it begins with it and "/".
+    ``real`` are paths without symbolic links. Only /proc is read, so no mount can hang here. One location is inside
+    another if it begins with that one and "/".
     """
     table = read_mounts()
     return {path: _device_location(path, table) for path in real}
@@ -141,19 +174,22 @@ def _device_location(real: str, table: list[Mount]) -> str:
     return f"device {mount.device}:{within}"
 
 
-def detect_mount_change(path: Path, before: Mount | None) -> str | None:
-    """Why ``path`` does not lie where it did ``before``, in words; None if it does, or if either is not known."""
-    if before is not None:
-        # stat(2) does not let autofs mount what it has put away, open(2) does
-        with suppress(OSError):
-            os.close(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
-    return None if before is None else _compare_mounts(canonical_mount_of(path), before)
+def detect_mount_change(path: Path, before: Mount | None) -> MountChanged | None:
+    """Return the change if ``path`` is not on the mount ``before``; None if it is, or if either is not known."""
+    if before is None:
+        return None
+    # stat(2) does not make autofs mount again what it has unmounted when idle; open(2) does.
+    with suppress(OSError):
+        os.close(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+    return _compare_mounts(canonical_mount_of(path), before)
 
 
-def detect_fd_mount_change(folder: int, before: Mount | None) -> str | None:
-    """The same for a folder that is open (its descriptor): what goes through that lands there, whatever comes or goes.
+def detect_fd_mount_change(folder: int, before: Mount | None) -> MountChanged | None:
+    """Return the change if the open ``folder`` (a descriptor) is not on the mount ``before``.
 
-    None also where the kernel does not tell (``mnt_id`` in /proc/self/fdinfo, proc(5)); then `moved` is all there is.
+    Files made through the descriptor land on that mount, even if another is mounted over the path afterwards. None
+    also where the kernel does not give the number (``mnt_id`` in /proc/self/fdinfo, proc(5)); then only
+    `detect_mount_change` can be relied on.
     """
     number = None if before is None else _mount_id_of(folder)
     table = [] if number is None else read_mounts()
@@ -161,25 +197,20 @@ def detect_fd_mount_change(folder: int, before: Mount | None) -> str | None:
         return None
     mount = next((each for each in table if each.mount_id == number), None)
     if mount is None:
-        return f"the {before.kind} mounted at {before.point}, which it lies on, is being unmounted"
+        return MountChanged(None, before)
     return _compare_mounts(_skip_self_binds(mount, table), before)
 
 
-def _compare_mounts(now: Mount | None, before: Mount) -> str | None:
-    if now is None or now == before:
-        return None
-    return (
-        f"it lies on the {now.kind} mounted at {now.point}, and before on the {before.kind} mounted at {before.point}; "
-        "mount that again, or accept this one with `picwish-watchd approve RULE`"
-    )
+def _compare_mounts(now: Mount | None, before: Mount) -> MountChanged | None:
+    return None if now is None or now == before else MountChanged(now, before)
 
 
 def _mount_id_of(fd: int) -> int | None:
     try:
-        told = _MOUNT_ID.search((FDINFO / str(fd)).read_text("ascii"))
+        match = _MOUNT_ID.search((FDINFO / str(fd)).read_text("ascii"))
     except (OSError, ValueError):
         return None
-    return int(told[1]) if told else None
+    return int(match[1]) if match else None
 
 
 def _snapshot_mounts() -> set[tuple[object, ...]]:
@@ -202,7 +233,7 @@ def _parse_mountinfo_line(line: str) -> Mount | None:
         return None
     kind, source = (*right.split(" "), "")[:2]
     root = _unescape_octal(fields[3])
-    # says "/" of each folder of a server, though they may share one device
+    # For NFS the kernel gives "/" as the root of each exported folder, though several may share one device.
     if kind in ("nfs", "nfs4"):
         root = os.path.normpath("/" + _unescape_octal(source).partition(":/")[2])
     return Mount(_unescape_octal(fields[4]), kind, fields[2], root, int(fields[0]))

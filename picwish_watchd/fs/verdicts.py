@@ -1,4 +1,4 @@
-"""What may come of looking at a file in an inbox, as values; `images.inspect` and `links.inspect_link` answer them."""
+"""Possible outcomes of looking at a file in an inbox, as values."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from picwish_watchd.job import Problem, Stamp
 
 @dataclass(frozen=True, slots=True)
 class Incomplete:
-    """The end of it, or a piece, is not there yet: wait."""
+    """Part of the file is not there yet: wait and look again."""
 
     reason: str
     stamp: Stamp
@@ -15,7 +15,7 @@ class Incomplete:
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """It is at fault as it stands: a job that ends as `rejected`."""
+    """The file cannot be processed as it is: it becomes a job that ends as `rejected`."""
 
     problem: Problem
     stamp: Stamp
@@ -23,16 +23,16 @@ class Rejected:
 
 @dataclass(frozen=True, slots=True)
 class Changed:
-    """It changed, or was replaced, while it was read: back to settling."""
+    """The file was changed or replaced while it was read: wait until it is stable again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Missing:
-    """There is no such file (any more)."""
+    """There is no such file, or not any more."""
 
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
-    """The system does not let us read it; to be tried again."""
+    """The system does not let us read the file: try again later."""
 
     reason: str

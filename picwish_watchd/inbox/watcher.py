@@ -26,7 +26,7 @@ from watchdog.events import (
 from watchdog.observers import Observer
 from watchdog.observers.api import BaseObserver
 
-from picwish_watchd.fs.mounts import Mount, canonical_mount_of, detect_mount_change, mount_of
+from picwish_watchd.fs.mounts import AcceptedMount, Mount, canonical_mount_of, mount_of
 from picwish_watchd.inbox.name_filter import NameFilter
 from picwish_watchd.inbox.scanner import FileSeen, FullScanTimer, InboxUnavailable, Scanner
 from picwish_watchd.job import Stamp
@@ -256,7 +256,8 @@ class Watcher(threading.Thread):
     def _why_unavailable(self) -> str | None:
         # what does not exist, or not answer, is told by the walk itself, in its own words
         there = os.path.exists(self.inbox.path)
-        why = (detect_mount_change(self.inbox.path, self.home) or self.inbox.find_conflict()) if there else None
+        accepted = AcceptedMount(self.inbox.rule, self.home)
+        why = (accepted.why_elsewhere(self.inbox.path) or self.inbox.find_conflict()) if there else None
         return why and f"{self.inbox.path}: {why}"
 
     def _relative_paths(self, touched: Iterable[str]) -> list[str]:

@@ -6,6 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from picwish_watchd.errors import JournalError
+from picwish_watchd.fs.durability import sync_path
 from picwish_watchd.journal.integrity import (
     check_no_lost_events,
     check_not_deleted,
@@ -100,10 +101,10 @@ def ensure_journal_file(path: Path, lock: WriteLock) -> None:
         connection.execute("COMMIT")
     finally:
         connection.close()
-    _sync_path(fresh)
+    sync_path(fresh)
     lock.record_durable_event(0)
     os.rename(fresh, path)
-    _sync_path(path.parent)
+    sync_path(path.parent)
 
 
 def open_write_connection(path: Path, *, verify: bool = True) -> sqlite3.Connection:
@@ -134,7 +135,7 @@ def _migrate_with_backup(connection: sqlite3.Connection, path: Path, version: in
     with suppress(FileNotFoundError):
         os.unlink(backup)
     connection.execute("VACUUM INTO ?", (backup,))
-    _sync_path(backup)
+    sync_path(backup)
     connection.execute("BEGIN IMMEDIATE")
     try:
         migrate(connection, version)
@@ -143,11 +144,3 @@ def _migrate_with_backup(connection: sqlite3.Connection, path: Path, version: in
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
-
-
-def _sync_path(path: str | Path) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

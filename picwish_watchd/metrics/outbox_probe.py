@@ -1,14 +1,13 @@
 """Whether results can be put where they belong. Nothing is made by looking."""
 
-import os
 import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from picwish_watchd.fs.mounts import Mount
-from picwish_watchd.outbox.availability import ensure_usable
+from picwish_watchd.fs.mounts import AcceptedMount
+from picwish_watchd.outbox.availability import describe_hang, find_write_problem
 
 # seconds for all folders together
 _PROBE_TIMEOUT = 1.0
@@ -19,11 +18,10 @@ class KnownOutbox:
     """An outbox, as the journal remembers it."""
 
     folder: Path
-    file_mode: int
     #: it was written to before
     is_known: bool
     #: the mount that it was last accepted on
-    mount: Mount | None
+    accepted: AcceptedMount
     #: bytes
     min_free: int
 
@@ -42,9 +40,7 @@ class OutboxProbe:
         found = {}
         for folder, look in looks.items():
             look.join(max(0.0, until - time.monotonic()))
-            told = (
-                "it does not answer; look after the server that it is mounted from" if look.is_alive() else look.reason
-            )
+            told = describe_hang(_PROBE_TIMEOUT) if look.is_alive() else look.reason
             if told is not None:
                 found[folder] = told
         return found
@@ -71,9 +67,6 @@ class _ProbeThread(threading.Thread):
             self.reason = error.strerror or str(error)
 
 
-def _why_unusable(place: KnownOutbox) -> str | None:
-    folder = place.folder
-    if not place.is_known and not os.path.isdir(folder):
-        return None if os.path.isdir(folder.parent) else f"{folder.parent} is not there"
-    found = ensure_usable(folder, place.file_mode, seen=True, mount=place.mount, min_free=place.min_free)
-    return None if found is None else found.reason
+def _why_unusable(outbox: KnownOutbox) -> str | None:
+    problem = find_write_problem(outbox.folder, outbox.accepted, seen=outbox.is_known, min_free=outbox.min_free)
+    return None if problem is None else problem.reason

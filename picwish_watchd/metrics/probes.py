@@ -6,12 +6,15 @@ from pathlib import Path
 
 from picwish_watchd.clock import Clock, day_start, month_start
 from picwish_watchd.config.model import Config
+from picwish_watchd.config.schema import Rule
 from picwish_watchd.counters import Counters, CounterSnapshot
 from picwish_watchd.errors import JournalError
+from picwish_watchd.fs.mounts import AcceptedMount
 from picwish_watchd.journal.reader import JournalReader
 from picwish_watchd.journal.totals import JournalTotals, TotalsReader
 from picwish_watchd.metrics.loop_state import LoopState
 from picwish_watchd.metrics.outbox_probe import KnownOutbox, OutboxProbe
+from picwish_watchd.outbox.availability import describe_low_space
 from picwish_watchd.outbox.spool import Spool, spool_folder
 from picwish_watchd.pricing import PRICES
 from picwish_watchd.scheduling.credit_budget import CreditBudget
@@ -90,10 +93,7 @@ class StatusProbe:
             try:
                 shortage = self._find_budget_shortage(census, config)
                 floods = census.flood_counts()
-                places = {
-                    rule.outbox: _build_known_outbox(census, rule.outbox, rule.file_mode, config)
-                    for rule in config.rules
-                }
+                places = {rule.outbox: _build_known_outbox(census, rule, config) for rule in config.rules}
             finally:
                 census.close()
         except JournalError as error:
@@ -123,9 +123,9 @@ def _why_spool_unusable(journal: Path, least: int) -> str | None:
         free = Spool(folder).free_space()
     except OSError as error:
         return f"{folder}: {error.strerror or error}"
-    return None if free >= least else f"{folder} has only {free / 2**20:.0f} MiB free; min_free is {least / 2**20:.0f}"
+    return None if free >= least else f"{folder}: {describe_low_space(free, least)}"
 
 
-def _build_known_outbox(journal: JournalReader, folder: Path, mode: int, config: Config) -> KnownOutbox:
-    seen = journal.is_known_folder(folder)
-    return KnownOutbox(folder, mode, seen, journal.folder_mount(folder), config.min_free)
+def _build_known_outbox(journal: JournalReader, rule: Rule, config: Config) -> KnownOutbox:
+    accepted = AcceptedMount(rule.name, journal.folder_mount(rule.outbox))
+    return KnownOutbox(rule.outbox, journal.is_known_folder(rule.outbox), accepted, config.min_free)

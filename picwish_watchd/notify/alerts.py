@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from picwish_watchd.config.notifiers import NotificationEvent
 from picwish_watchd.config.schema import Rule
 from picwish_watchd.notify.message import sanitize_message
-from picwish_watchd.outbox.availability import ensure_usable
+from picwish_watchd.outbox.availability import describe_hang, find_write_problem
 from picwish_watchd.pipeline.context import PRICES, StepContext
 from picwish_watchd.pipeline.gate import CloseReason, Gate
 from picwish_watchd.pipeline.inboxes import Inboxes
@@ -106,10 +106,7 @@ class AlertProbes:
                 error = None if call.cancelled() else call.exception()
                 self._outbox_results[name] = (call.result() if error is None else str(error), now)
             elif now - since > _SILENCE_TIMEOUT:
-                self._outbox_results[name] = (
-                    f"it has not answered for {(now - since) / 60:.0f} min; does its mount hang?",
-                    now,
-                )
+                self._outbox_results[name] = (describe_hang(now - since), now)
         elif name not in self._outbox_results or now - self._outbox_results[name][1] >= _OUTBOX_CHECK_INTERVAL:
             self._running_checks[name] = (asyncio.ensure_future(self._check_outbox(rule)), now)
 
@@ -120,11 +117,10 @@ class AlertProbes:
             return None
         away = await context.executor.run(
             f"out:{rule.name}",
-            ensure_usable,
+            find_write_problem,
             rule.outbox,
-            rule.file_mode,
+            context.accepted_mount(rule.name, rule.outbox),
             seen=True,
-            mount=context.journal.folder_mount(rule.outbox),
             min_free=context.config.min_free,
         )
         return None if away is None else away.reason
@@ -187,7 +183,7 @@ def _iter_flood_alerts(context: StepContext, floods: dict[str, int]) -> Iterator
 
 def _build_folder_alert(kind: str, rule: str, path: str, reason: str) -> Alert:
     subject = f"the {kind} of rule {rule} cannot be used"
-    reason = sanitize_message(reason).replace("approve RULE", f"approve {rule}")
+    reason = sanitize_message(reason)
     lost = (
         "New images in it are not seen until it is back; none is forgotten."
         if kind == "inbox"

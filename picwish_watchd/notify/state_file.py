@@ -10,6 +10,7 @@ from typing import Self
 
 from pydantic import ConfigDict, TypeAdapter
 
+from picwish_watchd.fs.durability import sync_path
 from picwish_watchd.notify.message import Message
 
 #: jobs of a group that are told by name
@@ -132,11 +133,7 @@ def save_state(path: Path, content: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.rename(fresh, path)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    sync_path(path.parent)
 
 
 def delete_state(path: Path) -> None:

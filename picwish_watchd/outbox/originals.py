@@ -17,10 +17,10 @@ from picwish_watchd.fs.atomic_write import (
     discard_part,
     open_folder,
     rename_durably,
-    sync_folder,
     write_part,
 )
-from picwish_watchd.fs.mounts import Mount
+from picwish_watchd.fs.durability import sync_folder
+from picwish_watchd.fs.mounts import AcceptedMount
 from picwish_watchd.fs.safe_open import (
     OpenFile,
     describe_file_type,
@@ -72,7 +72,7 @@ def move_original(
     *,
     mode: int,
     tag: str,
-    home: Mount | None = None,
+    accepted: AcceptedMount | None = None,
 ) -> Moved | Replaced | Missing | DisposalFailed:
     """Moves the original to ``relative`` below ``root``, or to a numbered name beside it if that is taken.
 
@@ -88,7 +88,7 @@ def move_original(
         found = _find_source(source, stamp, sha256)
         if not isinstance(found, _SourceFile):
             return found
-        with _open_parent(source) as inbox, open_folder(root, relative.parts[:-1], mode, home=home) as folder:
+        with _open_parent(source) as inbox, open_folder(root, relative.parts[:-1], mode, accepted=accepted) as folder:
             return _MoveOperation(found, inbox, folder, root, PurePath(relative), tag).run()
     except OSError as error:
         plain = Path(make_portable(relative))
@@ -99,7 +99,7 @@ def move_original(
             and os.path.isdir(root)
             and (missing or isinstance(classify_write_error(error), NameRefused))
         ):
-            return move_original(source, stamp, sha256, root, plain, mode=mode, tag=tag, home=home)
+            return move_original(source, stamp, sha256, root, plain, mode=mode, tag=tag, accepted=accepted)
         if missing:
             return Missing() if not os.path.lexists(source) else DisposalFailed(f"{root} is away")
         return DisposalFailed(error.strerror or str(error))

@@ -20,10 +20,10 @@ from picwish_watchd.fs.atomic_write import (
     is_own_part,
     open_folder,
     rename_durably,
-    sync_folder,
     write_part,
 )
-from picwish_watchd.fs.mounts import Mount
+from picwish_watchd.fs.durability import sync_folder_at
+from picwish_watchd.fs.mounts import AcceptedMount
 from picwish_watchd.fs.safe_open import OpenFile, open_file, sha256_of
 from picwish_watchd.fs.verdicts import Unreadable
 from picwish_watchd.images.formats import Format
@@ -73,7 +73,7 @@ def publish_result(
     replace: bool,
     tag: str,
     sha256: str,
-    home: Mount | None = None,
+    accepted: AcceptedMount | None = None,
 ) -> Published | NameTaken | FolderUnavailable | NoSpace | NameRefused | SpoolDamaged:
     """Copies ``spooled`` to ``name`` below ``outbox``, durably: synced, renamed, the folder synced.
 
@@ -87,7 +87,7 @@ def publish_result(
     try:
         with (
             _open_spooled(spooled) as spool,
-            open_folder(outbox, name.parts[:-1], mode, home=home) as folder,
+            open_folder(outbox, name.parts[:-1], mode, accepted=accepted) as folder,
         ):
             part, found = write_part(folder, _iter_spool_blocks(spool), tag=tag, mode=mode)
             try:
@@ -105,7 +105,7 @@ def publish_result(
 
 
 def write_sidecar(
-    root: Path, name: PurePath, ending: str, text: str, *, mode: int, tag: str, home: Mount | None = None
+    root: Path, name: PurePath, ending: str, text: str, *, mode: int, tag: str, accepted: AcceptedMount | None = None
 ) -> Published | NameTaken | FolderUnavailable | NoSpace | NameRefused:
     """Writes ``text`` as UTF-8 beside ``name`` below ``root``: NAME.EXT + ``ending`` (".json", ".error.json").
 
@@ -114,7 +114,7 @@ def write_sidecar(
     """
     target = sidecar_name(name, ending)
     try:
-        with open_folder(root, target.parts[:-1], mode, home=home) as folder:
+        with open_folder(root, target.parts[:-1], mode, accepted=accepted) as folder:
             part, _ = write_part(folder, [text.encode("utf-8", "backslashreplace")], tag=tag, mode=mode)
             try:
                 if not rename_durably(folder, part, folder, target.name, replace=True):
@@ -169,11 +169,7 @@ def ensure_durable(path: Path, sha256: str) -> bool | FolderUnavailable:
     if found != sha256:
         return False
     try:
-        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            sync_folder(folder)
-        finally:
-            os.close(folder)
+        sync_folder_at(path.parent)
     except OSError as error:
         return FolderUnavailable(error.strerror or str(error))
     return True

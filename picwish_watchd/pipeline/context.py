@@ -2,11 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from picwish_watchd.clock import Clock
 from picwish_watchd.config.model import Config
 from picwish_watchd.config.schema import Rule
 from picwish_watchd.counters import Counters
+from picwish_watchd.fs.mounts import AcceptedMount
 from picwish_watchd.images.validation_process import ValidationProcess
 from picwish_watchd.job import Job
 from picwish_watchd.journal.writer import Journal
@@ -71,6 +73,10 @@ class StepContext:
         settings = self.journal.rule_settings(job.rule)
         assert settings is not None, f"rule {job.rule} was never remembered"
         return Rule.from_json(settings)
+
+    def accepted_mount(self, rule: str, folder: Path) -> AcceptedMount:
+        """Return the mount that ``folder``, one of ``rule``'s, was last accepted on."""
+        return AcceptedMount(rule, self.journal.folder_mount(folder))
 
     def wait_timeout(self, usual: float) -> float:
         """How long (seconds) a step may wait for its bell: longer than ``usual`` while no job is on its way.

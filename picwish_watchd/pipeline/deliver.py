@@ -15,7 +15,7 @@ import structlog
 
 from picwish_watchd.config.schema import IfExists, OnSuccess, Rule
 from picwish_watchd.fs.atomic_write import FolderUnavailable, NameRefused, NoSpace
-from picwish_watchd.fs.mounts import Mount
+from picwish_watchd.fs.mounts import AcceptedMount
 from picwish_watchd.images.formats import Format
 from picwish_watchd.job import ErrorCode, Job, OriginalStatus, Problem, Stamp, State
 from picwish_watchd.job_json import render_sidecar
@@ -150,11 +150,12 @@ class Deliver:
         if not await self._claim_path(job, rule, path):
             return NameTaken()
         context.journal.update(job, output=path)
-        seen, mount = context.journal.is_known_folder(rule.outbox), context.journal.folder_mount(rule.outbox)
+        seen = context.journal.is_known_folder(rule.outbox)
+        accepted = context.accepted_mount(rule.name, rule.outbox)
         examined: Stamp | None = None
         while True:
             outcome = await context.executor.run(
-                f"out:{job.rule}", self._publish_as, job, rule, name, examined, seen=seen, mount=mount
+                f"out:{job.rule}", self._publish_as, job, rule, name, examined, accepted, seen=seen
             )
             if not isinstance(outcome, ExistingFile):
                 return outcome
@@ -168,11 +169,11 @@ class Deliver:
             examined = outcome.stamp
 
     def _publish_as(
-        self, job: Job, rule: Rule, name: PurePath, examined: Stamp | None, *, seen: bool, mount: Mount | None
+        self, job: Job, rule: Rule, name: PurePath, examined: Stamp | None, accepted: AcceptedMount, *, seen: bool
     ) -> Published | NameTaken | ExistingFile | FolderUnavailable | NoSpace | NameRefused | SpoolDamaged:
         """In the outbox's thread."""
         assert job.result is not None
-        away = ensure_usable(rule.outbox, rule.file_mode, seen=seen, mount=mount)
+        away = ensure_usable(rule.outbox, rule.file_mode, accepted, seen=seen)
         if away is not None:
             return away
         replacing = rule.if_exists is IfExists.OVERWRITE
@@ -189,7 +190,7 @@ class Deliver:
             replace=examined is not None,
             tag=str(job.id),
             sha256=job.result.sha256,
-            home=mount,
+            accepted=accepted,
         )
 
     async def _claim_path(self, job: Job, rule: Rule, path: Path) -> bool:
@@ -241,7 +242,7 @@ class Deliver:
 
     async def _write_sidecar(self, job: Job, rule: Rule, path: Path) -> None:
         name = PurePath(path.relative_to(rule.outbox))
-        home = self._context.journal.folder_mount(rule.outbox)
+        accepted = self._context.accepted_mount(rule.name, rule.outbox)
         written = await self._context.executor.run(
             f"out:{job.rule}",
             write_sidecar,
@@ -251,7 +252,7 @@ class Deliver:
             render_sidecar(job),
             mode=rule.file_mode,
             tag=str(job.id),
-            home=home,
+            accepted=accepted,
         )
         if not isinstance(written, Published):
             reason = "something else bears its name" if isinstance(written, NameTaken) else written.reason

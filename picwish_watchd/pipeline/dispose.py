@@ -8,7 +8,7 @@ from typing import assert_never
 import structlog
 
 from picwish_watchd.config.schema import OnSuccess, Rule
-from picwish_watchd.fs.mounts import Mount
+from picwish_watchd.fs.mounts import AcceptedMount
 from picwish_watchd.fs.verdicts import Missing
 from picwish_watchd.job import Job, OriginalStatus, SourceKind, State
 from picwish_watchd.job_json import render_sidecar
@@ -47,6 +47,15 @@ class DisposalBlocked:
     """A folder is away that all such originals of the rule need."""
 
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class _AcceptedFolders:
+    """The mounts that a rule's inbox, and the folder that an original goes to, were last accepted on."""
+
+    inbox: AcceptedMount
+    #: None where the original goes to no folder
+    root: AcceptedMount | None
 
 
 DisposalOutcome = Moved | MovedWithoutSidecar | Deleted | Replaced | Missing | DisposalFailed | DisposalBlocked
@@ -92,7 +101,10 @@ class Dispose:
             self._finish(job, OriginalStatus.PRESENT, "the original stays where it is, as the rule says by now")
             return
         seen = root is not None and context.journal.is_known_folder(root)
-        homes = (context.journal.folder_mount(rule.inbox), context.journal.folder_mount(root) if root else None)
+        accepted = _AcceptedFolders(
+            context.accepted_mount(rule.name, rule.inbox),
+            None if root is None else context.accepted_mount(rule.name, root),
+        )
         if root is not None:
             await self._sweeper.sweep(rule, root)
         newest = context.journal.find_latest_job(job.source)
@@ -102,7 +114,7 @@ class Dispose:
             job,
             rule,
             root,
-            homes,
+            accepted,
             seen=seen,
             last=newest is None or newest.id == job.id,
         )
@@ -156,25 +168,34 @@ def _describe_failure(job: Job, rule: Rule, root: Path | None, reason: str) -> s
 
 
 def _dispose_original(
-    job: Job, rule: Rule, root: Path | None, homes: tuple[Mount | None, Mount | None], *, seen: bool, last: bool
+    job: Job, rule: Rule, root: Path | None, accepted: "_AcceptedFolders", *, seen: bool, last: bool
 ) -> DisposalOutcome:
     """In a thread. Unless it is the ``last`` job of its source, what lies there is a later one's."""
-    if (missing := why_unavailable(rule.inbox, homes[0])) is not None:
+    if (missing := why_unavailable(rule.inbox, accepted.inbox)) is not None:
         return DisposalBlocked(f"the inbox {rule.inbox} is away: {missing}")
     # a link's is that of its address
     sha256 = None if job.kind is SourceKind.LINK else job.sha256
     if job.state is State.DONE and rule.on_success is OnSuccess.DELETE:
-        return _recheck_inbox(delete_original(job.source, job.stamp, sha256) if last else Replaced(), rule, homes[0])
+        return _recheck_inbox(
+            delete_original(job.source, job.stamp, sha256) if last else Replaced(), rule, accepted.inbox
+        )
     # the rule was changed meanwhile
-    if root is None:
+    if root is None or accepted.root is None:
         return DisposalFailed("the rule names no folder to move it to")
-    away = ensure_usable(root, rule.file_mode, seen=seen, mount=homes[1])
+    away = ensure_usable(root, rule.file_mode, accepted.root, seen=seen)
     if away is not None:
         return DisposalBlocked(f"{root}: {away.reason}")
     done: DisposalOutcome = Replaced()
     if last:
         done = move_original(
-            job.source, job.stamp, sha256, root, job.relative, mode=rule.file_mode, tag=str(job.id), home=homes[1]
+            job.source,
+            job.stamp,
+            sha256,
+            root,
+            job.relative,
+            mode=rule.file_mode,
+            tag=str(job.id),
+            accepted=accepted.root,
         )
     if (
         isinstance(done, Missing | Replaced)
@@ -182,12 +203,12 @@ def _dispose_original(
     ):
         done = Moved(path)
     if isinstance(done, Moved) and job.state is not State.DONE:
-        return _write_error_sidecar(job, rule, root, done, homes[1])
-    return _recheck_inbox(done, rule, homes[0])
+        return _write_error_sidecar(job, rule, root, done, accepted.root)
+    return _recheck_inbox(done, rule, accepted.inbox)
 
 
 def _write_error_sidecar(
-    job: Job, rule: Rule, root: Path, moved: Moved, home: Mount | None
+    job: Job, rule: Rule, root: Path, moved: Moved, accepted: AcceptedMount
 ) -> Moved | MovedWithoutSidecar:
     """Writes beside the original what was wrong with it."""
     written = write_sidecar(
@@ -197,7 +218,7 @@ def _write_error_sidecar(
         render_sidecar(job),
         mode=rule.file_mode,
         tag=str(job.id),
-        home=home,
+        accepted=accepted,
     )
     if isinstance(written, Published):
         return moved
@@ -205,8 +226,8 @@ def _write_error_sidecar(
     return MovedWithoutSidecar(moved.path, reason)
 
 
-def _recheck_inbox(outcome: DisposalOutcome, rule: Rule, home: Mount | None) -> DisposalOutcome:
+def _recheck_inbox(outcome: DisposalOutcome, rule: Rule, accepted: AcceptedMount) -> DisposalOutcome:
     """The mount may have gone after it was looked at: then nobody knows yet what became of an original."""
-    if not isinstance(outcome, Missing | Replaced) or (missing := why_unavailable(rule.inbox, home)) is None:
+    if not isinstance(outcome, Missing | Replaced) or (missing := why_unavailable(rule.inbox, accepted)) is None:
         return outcome
     return DisposalBlocked(f"the inbox {rule.inbox} is away: {missing}")

@@ -320,8 +320,8 @@ class Prepare:
         return True
 
     async def _handle_missing_source(self, job: Job, rule: Rule) -> None:
-        home = self._context.journal.folder_mount(rule.inbox)
-        away = await self._context.executor.run(f"read:{rule.name}", why_unavailable, rule.inbox, home)
+        accepted = self._context.accepted_mount(rule.name, rule.inbox)
+        away = await self._context.executor.run(f"read:{rule.name}", why_unavailable, rule.inbox, accepted)
         if away is not None:
             note = f"the inbox {rule.inbox} is away: {away}"
             self._context.journal.postpone_jobs(rule.name, State.QUEUED, note, self._context.clock.now() + _RETRY_DELAY)

@@ -8,8 +8,8 @@ import math
 from pathlib import Path
 
 from picwish_watchd.config.schema import Rule
-from picwish_watchd.fs.mounts import Mount, canonical_mount_of
-from picwish_watchd.outbox.availability import ensure_usable, why_unavailable
+from picwish_watchd.fs.mounts import AcceptedMount, canonical_mount_of
+from picwish_watchd.outbox.availability import describe_low_space, ensure_usable, why_unavailable
 from picwish_watchd.outbox.publish import remove_stale_parts
 from picwish_watchd.pipeline.context import StepContext
 
@@ -31,17 +31,17 @@ class Sweeper:
         if now < self._due_at.get(folder, -math.inf):
             return
         self._due_at[folder] = now + _SWEEP_INTERVAL
-        mount = self._context.journal.folder_mount(folder)
-        swept = await self._context.executor.run(f"out:{rule.name}", _sweep_folder, folder, mount)
+        accepted = self._context.accepted_mount(rule.name, folder)
+        swept = await self._context.executor.run(f"out:{rule.name}", _sweep_folder, folder, accepted)
         if swept is None:
             del self._due_at[folder]
         elif swept:
             self._due_at[folder] = math.inf
 
 
-def _sweep_folder(folder: Path, mount: Mount | None) -> bool | None:
+def _sweep_folder(folder: Path, accepted: AcceptedMount) -> bool | None:
     """In a thread: whether all is swept; None while the folder is away."""
-    return None if why_unavailable(folder, mount) is not None else remove_stale_parts(folder)
+    return None if why_unavailable(folder, accepted) is not None else remove_stale_parts(folder)
 
 
 async def why_unusable(context: StepContext, rule: Rule, folder: Path) -> str | None:
@@ -52,17 +52,20 @@ async def why_unusable(context: StepContext, rule: Rule, folder: Path) -> str | 
     least = context.config.min_free
     free = context.spool.free_space()
     if free < least:
-        return f"the spool {context.spool.folder} has only {free / 2**20:.0f} MiB free; min_free is {least / 2**20:.0f}"
-    seen = context.journal.is_known_folder(folder)
-    mount = context.journal.folder_mount(folder)
-    lane = f"out:{rule.name}"
-    away = await context.executor.run(
-        lane, ensure_usable, folder, rule.file_mode, seen=seen, mount=mount, min_free=least
+        return f"the spool {context.spool.folder} cannot be used: {describe_low_space(free, least)}"
+    problem = await context.executor.run(
+        f"out:{rule.name}",
+        ensure_usable,
+        folder,
+        rule.file_mode,
+        context.accepted_mount(rule.name, folder),
+        seen=context.journal.is_known_folder(folder),
+        min_free=least,
     )
-    if away is None:
+    if problem is None:
         await record_folder(context, rule, folder)
         return None
-    return f"{folder} cannot be used: {away.reason}"
+    return f"{folder} cannot be used: {problem.reason}"
 
 
 async def record_folder(context: StepContext, rule: Rule, folder: Path) -> None:

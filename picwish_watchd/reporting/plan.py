@@ -9,13 +9,14 @@ from pathlib import Path
 from picwish_watchd.config.model import Config
 from picwish_watchd.config.schema import Budget, IfExists, Rule
 from picwish_watchd.fs.hang_guard import find_unresponsive_paths
+from picwish_watchd.fs.mounts import AcceptedMount
 from picwish_watchd.fs.safe_open import stamp_of, stat_file
 from picwish_watchd.fs.verdicts import Changed, Incomplete, Missing, Unreadable
 from picwish_watchd.inbox.name_filter import NameFilter
 from picwish_watchd.inbox.scanner import InboxUnavailable, Scanner
 from picwish_watchd.job import UNFINISHED, Job, NewJob, State
 from picwish_watchd.journal.reader import JournalReader
-from picwish_watchd.outbox.availability import NOT_RESPONDING, why_unavailable
+from picwish_watchd.outbox.availability import describe_hang, why_unavailable
 from picwish_watchd.pipeline.admission import (
     build_new_job,
     forbidden_link_targets,
@@ -158,10 +159,11 @@ def _last_purchase_day(budget: Budget, spent: int, waiting: list[_PurchaseQueue]
 def _plan_rule(ask: _PlanRequest) -> RulePlan:
     config, journal, rule = ask.config, ask.journal, ask.rule
     ahead = RulePlan(rule.name)
-    hangs = NOT_RESPONDING if rule.inbox in ask.unresponsive_paths else None
-    ahead.away = hangs or why_unavailable(rule.inbox, journal.folder_mount(rule.inbox))
-    if ahead.away is not None:
-        ahead.away = f"the inbox {rule.inbox} is away: {ahead.away}".replace("approve RULE", f"approve {rule.name}")
+    if rule.inbox in ask.unresponsive_paths:
+        away: str | None = describe_hang()
+    else:
+        away = why_unavailable(rule.inbox, AcceptedMount(rule.name, journal.folder_mount(rule.inbox)))
+    ahead.away = away and f"the inbox {rule.inbox} is away: {away}"
     for job in journal.jobs(states=(*UNFINISHED, State.HELD), rule=rule.name, oldest_first=True):
         if job.state is State.HELD:
             ahead.held += 1

@@ -1,18 +1,19 @@
 """What is so while somebody asks `why`: the configuration, the journal, the moment, and what the daemon tells."""
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 from picwish_watchd.config.model import Config
 from picwish_watchd.config.schema import Rule
+from picwish_watchd.fs.atomic_write import NoSpace
 from picwish_watchd.fs.hang_guard import find_unresponsive_paths
+from picwish_watchd.fs.mounts import AcceptedMount
 from picwish_watchd.job import State
 from picwish_watchd.journal.locks import DaemonLock
 from picwish_watchd.journal.reader import JournalReader
-from picwish_watchd.outbox.availability import NOT_RESPONDING, is_inside_any, why_unavailable
+from picwish_watchd.outbox.availability import describe_hang, is_inside_any, why_absent, why_full, why_unavailable
 from picwish_watchd.outbox.spool import spool_folder
 from picwish_watchd.pricing import PRICES
 from picwish_watchd.scheduling.credit_budget import CreditBudget
@@ -60,11 +61,11 @@ class Snapshot:
         """The rule of that name, if the configuration still has it."""
         return next((rule for rule in self.config.rules if rule.name == name), None)
 
-    def why_unavailable(self, folder: Path) -> str | None:
-        """Why the folder, where it was last, is not to be had now."""
-        return (
-            why_unavailable(folder, self.journal.folder_mount(folder)) if self.is_responsive(folder) else NOT_RESPONDING
-        )
+    def why_unavailable(self, rule: Rule, folder: Path) -> str | None:
+        """Return why ``folder``, one of ``rule``'s, cannot be used now; None if it is there, where it was last."""
+        if not self.is_responsive(folder):
+            return describe_hang()
+        return why_unavailable(folder, AcceptedMount(rule.name, self.journal.folder_mount(folder)))
 
     def find_watch_blocker(self, rule: Rule) -> Blocker | None:
         """Why nobody looks into the rule's inbox now."""
@@ -117,15 +118,13 @@ class Snapshot:
     def why_outbox_unusable(self, rule: Rule) -> str | None:
         """Why nothing can be put into the rule's outbox; nothing is made by looking."""
         outbox = rule.outbox
-        if not self.is_responsive(outbox) or os.path.isdir(outbox):
-            away = self.why_unavailable(outbox)
-        elif self.journal.is_known_folder(outbox):
-            away = "it was there before and is away; mount it, or make it again if it is gone for good"
+        if self.is_responsive(outbox):
+            accepted = AcceptedMount(rule.name, self.journal.folder_mount(outbox))
+            away = why_absent(outbox, accepted, seen=self.journal.is_known_folder(outbox))
         else:
-            away = None if os.path.isdir(outbox.parent) else f"{printable_path(outbox.parent)} is not there"
+            away = describe_hang()
         if away is None:
             return None
-        away = away.replace("approve RULE", f"approve {rule.name}")
         return f"the outbox {printable_path(outbox)} cannot be used: {away}"
 
     def _find_common_delay(self, rule: Rule, job_id: int) -> str | None:
@@ -137,15 +136,7 @@ class Snapshot:
     def _describe_low_space(self, rule: Rule) -> str | None:
         least = self.config.min_free
         for folder, what in ((rule.outbox, "outbox"), (spool_folder(self.config.journal), "spool")):
-            if not self.is_responsive(folder):
-                continue
-            try:
-                found = os.statvfs(folder)
-            except OSError:
-                # not made yet, or shut to who asks
-                continue
-            free = found.f_bavail * found.f_frsize
-            if free < least:
-                room = f"has only {free / 2**20:.0f} MiB free; min_free is {least / 2**20:.0f}"
-                return f"the {what} {printable_path(folder)} {room}"
+            # A folder that is not made yet, or is closed to the user of this command, is no reason to wait.
+            if self.is_responsive(folder) and isinstance(problem := why_full(folder, least), NoSpace):
+                return f"the {what} {printable_path(folder)} cannot be used: {problem.reason}"
         return None

@@ -17,7 +17,7 @@ from picwish_watchd.fs.safe_open import stamp_of, stat_file
 from picwish_watchd.fs.verdicts import Missing
 from picwish_watchd.job import Job, OriginalStatus, State
 from picwish_watchd.journal.reader import JournalReader
-from picwish_watchd.outbox.availability import NOT_RESPONDING
+from picwish_watchd.outbox.availability import describe_hang
 from picwish_watchd.outbox.spool import spool_folder
 from picwish_watchd.pipeline.duplicates import is_result_intact
 from picwish_watchd.reporting.explain_file import Ignored, explain_file
@@ -87,9 +87,9 @@ def _explain_unresponsive(scene: Snapshot, path: Path) -> PathExplanation:
     place = _find_deepest_folder(scene.config, path, {})
     jobs = scene.journal.jobs_of_source(path)
     reason = (
-        f"{NOT_RESPONDING}; the other rules go on"
+        f"{describe_hang()}; the other rules go on"
         if place is None
-        else f"the {place.folder_kind} {printable_path(place.root)}: {NOT_RESPONDING}"
+        else f"the {place.folder_kind} {printable_path(place.root)}: {describe_hang()}"
     )
     advice = "it goes on by itself once it answers"
     if not jobs:
@@ -125,13 +125,11 @@ def _resolve_parent(path: Path) -> Path:
 
 def _explain_inbox_path(scene: Snapshot, place: _LocatedPath, path: Path, jobs: list[Job]) -> PathExplanation:
     rule = place.rule
-    away = scene.why_unavailable(rule.inbox)
+    away = scene.why_unavailable(rule, rule.inbox)
     if away is None and jobs:
         return _explain_jobs(scene, path, jobs, place)
     if away is not None:
-        reason = f"the inbox {printable_path(rule.inbox)} is away: {away}".replace(
-            "approve RULE", f"approve {rule.name}"
-        )
+        reason = f"the inbox {printable_path(rule.inbox)} is away: {away}"
         advice = "mount it, or make the folder; it is taken up by itself once it is there"
         if not jobs:
             return PathExplanation(path, rule.name, None, reason, advice, is_known=os.path.lexists(path))

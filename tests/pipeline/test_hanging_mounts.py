@@ -186,8 +186,8 @@ def test_check_names_hanging_folders_and_ends(
         assert main(["check", "-c", str(harness.write_config())]) == 1
     told = capsys.readouterr().out
     if not dead:
-        assert f"FAIL  inbox of scans: {harness.root}/nas/in: no answer within 0.2 s\n" in told
-        assert f"FAIL  outbox of scans: {harness.root}/nas/out: no answer within 0.2 s\n" in told
+        assert f"FAIL  inbox of scans: {harness.root}/nas/in: it has not answered for 0.2 s\n" in told
+        assert f"FAIL  outbox of scans: {harness.root}/nas/out: it has not answered for 0.2 s\n" in told
     else:
         assert f"FAIL  inbox of scans: {harness.root}/nas/in: Transport endpoint is not connected\n" in told
     assert "ok    journal" in told
@@ -220,13 +220,13 @@ async def test_why_and_plan_answer_beside_a_hanging_mount(harness: Harness, caps
         code, text = told("why", str(nas / "in" / "b.jpg"))
         assert code == 0
         assert "it is done" in text
-        assert f"the inbox {nas / 'in'}: it does not answer" in text
+        assert f"the inbox {nas / 'in'}: it has not answered for 0.2 s" in text
         code, text = told("why", str(nas / "in" / "never.jpg"))
         assert code == 1
-        assert "it does not answer; look after the server that it is mounted from" in text
+        assert "it has not answered for 0.2 s; check the server that it is mounted from" in text
         assert "it is done" in told("why", str(harness.inbox / "a.jpg"))[1]
         assert (
-            f"the outbox {nas / 'to'} cannot be used: it does not answer"
+            f"the outbox {nas / 'to'} cannot be used: it has not answered for 0.2 s"
             in told("why", str(harness.inbox / "new.jpg"))[1]
         )
         first = harness.job("a.jpg").id
@@ -234,5 +234,5 @@ async def test_why_and_plan_answer_beside_a_hanging_mount(harness: Harness, caps
         code, text = told("plan", "--json")
         assert code == 1
         rows = {row["rule"]: row for row in json.loads(text)["rules"]}
-        assert "it does not answer" in rows["from"]["away"]
+        assert "it has not answered for" in rows["from"]["away"]
         assert (rows["scans"]["images"], rows["scans"]["copies"], rows["well"]["images"]) == (1, 1, 0)

@@ -8,8 +8,11 @@ from typing import Any
 import pytest
 
 from picwish_watchd.cli.main import main
+from picwish_watchd.clock import Clock
 from picwish_watchd.daemon.daemon import Daemon
+from picwish_watchd.fs.mounts import Mount
 from picwish_watchd.job import OriginalStatus, State
+from picwish_watchd.journal.writer import Journal
 from picwish_watchd.outbox.originals import move_original
 from tests.support.harness import KEY, DaemonProcess, Harness, wait_until
 from tests.support.mounts import mount, temporary_mount, unmount
@@ -47,6 +50,38 @@ async def test_approve_accepts_the_current_mount_of_an_outbox(harness: Harness, 
     assert main(["approve", "scans", "-c", str(harness.write_config())]) == 0
     assert await harness.run_once() == 0
     assert (nas / "b.jpg").exists()
+
+
+def remember_on_nfs(harness: Harness, folder: Path) -> None:
+    """Record that ``folder`` was last seen on an NFS mount; in truth it is on the disk of the tests."""
+    journal = Journal.open_for_writing(harness.journal, Clock())
+    journal.save_folder(folder, Mount("/gone", "nfs4"))
+    journal.close()
+
+
+async def test_status_and_log_name_the_rule_of_an_inbox_on_another_mount(
+    harness: Harness, capsys: pytest.CaptureFixture[str]
+) -> None:
+    remember_on_nfs(harness, harness.inbox)
+    process = DaemonProcess(harness).start()
+    await wait_until(lambda: '"watching": false' in harness.daemon_report())
+    assert main(["status", "-c", str(harness.write_config())]) == 0
+    assert "`picwish-watchd approve scans`" in capsys.readouterr().out
+    assert await process.stop() == 0
+    reasons = [line["reason"] for line in process.logged_events() if line["event"] == "inbox.away"]
+    assert len(reasons) == 1
+    assert reasons[0].endswith("or accept this one with `picwish-watchd approve scans`")
+
+
+async def test_a_log_line_names_the_rule_of_an_outbox_on_another_mount(harness: Harness) -> None:
+    remember_on_nfs(harness, harness.outbox)
+    harness.outbox.mkdir()
+    harness.drop_file("a.jpg")
+    process = DaemonProcess(harness).start()
+    await wait_until(lambda: any(line["event"] == "submit.waits" for line in process.logged_events()))
+    assert await process.stop() == 0
+    waits = next(line for line in process.logged_events() if line["event"] == "submit.waits")
+    assert waits["reason"].endswith("or accept this one with `picwish-watchd approve scans`")
 
 
 async def test_a_queued_job_waits_while_the_mount_of_its_inbox_is_away(harness: Harness, nas: Path) -> None:

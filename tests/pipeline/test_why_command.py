@@ -160,7 +160,7 @@ async def test_a_queued_job_tells_all_that_it_waits_for(harness: Harness, why_co
 async def test_a_queued_job_tells_of_trouble_with_its_outbox_without_making_it(
     harness: Harness, why_command: WhyCommand, case: str
 ) -> None:
-    says = {"away": "is away", "moved": "it lies on the", "no parent": "is not there", "full": "min_free is"}[case]
+    says = {"away": "is away", "moved": "it is on the", "no parent": "is not there", "full": "min_free is"}[case]
     with open_journal(harness) as journal:
         job = queue_job(harness, journal, "a.jpg")
         if case in ("away", "moved"):
@@ -466,13 +466,13 @@ async def test_an_inbox_on_a_mount_that_is_away_is_said_to_be(harness: Harness, 
         journal.save_folder(harness.inbox, Mount("/gone", "nfs4"))
         job = queue_job(harness, journal, "b.jpg", seed=1)
     told = why_command.run_json(path)
-    assert "is away: it lies on the" in told["reason"]
+    assert "is away: it is on the" in told["reason"]
     assert "approve scans" in told["reason"]
     assert told["advice"]
     told = why_command.run_json(job.source)
     assert (told["job"], told["state"]) == (job.id, "queued")
     assert "; the inbox" in told["reason"]
-    assert "is away: it lies on the" in told["reason"]
+    assert "is away: it is on the" in told["reason"]
     harness.inbox.rename(harness.root / "hidden")
     told = why_command.run_json(path)
     assert (told["code"], told["rule"]) == (1, "scans")

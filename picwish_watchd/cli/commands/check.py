@@ -15,11 +15,12 @@ from picwish_watchd.config.model import Config
 from picwish_watchd.config.notifiers import Command, Notifier, Webhook
 from picwish_watchd.config.schema import OnFailure, OnSuccess, Rule
 from picwish_watchd.errors import ConfigError, JournalError
-from picwish_watchd.fs import hang_guard
+from picwish_watchd.fs.hang_guard import call_with_timeout
 from picwish_watchd.fs.mounts import mount_of
 from picwish_watchd.journal.integrity import check_local_filesystem, check_not_deleted
 from picwish_watchd.journal.locks import DaemonLock
 from picwish_watchd.journal.reader import JournalReader
+from picwish_watchd.outbox.availability import describe_hang, why_absent, why_not_writable, why_unavailable
 from picwish_watchd.wording import pluralize, printable_path
 
 
@@ -131,46 +132,42 @@ def _check_with_timeout(what: str, path: Path, look: Callable[[], _CheckResult])
         try:
             return look()
         except OSError as error:
-            return _CheckResult(1, f"{what}: {path}: {error.strerror or error}", "look after the mount that it lies on")
+            return _CheckResult(1, f"{what}: {path}: {error.strerror or error}", "check the mount that it is on")
 
-    silent = _CheckResult(
-        1,
-        f"{what}: {path}: no answer within {hang_guard.HANG_TIMEOUT:g} s",
-        "look after the server that it is mounted from",
-    )
-    return hang_guard.call_with_timeout(ask) or silent
+    return call_with_timeout(ask) or _fail_folder(what, path, describe_hang())
+
+
+def _fail_folder(what: str, path: Path, reason: str) -> _CheckResult:
+    """Return a failed check; ``reason`` is one of `outbox.availability`: "what is wrong; what to do about it"."""
+    problem, _, advice = reason.partition("; ")
+    return _CheckResult(1, f"{what}: {path}: {problem}", advice or "check the mount that it is on")
 
 
 def _check_inbox(rule: Rule) -> _CheckResult:
     path = rule.inbox
     moves = rule.on_success is not OnSuccess.KEEP or rule.on_failure is not OnFailure.KEEP
+    what = f"inbox of {rule.name}"
+    if (reason := why_unavailable(path, None)) is not None:
+        return _fail_folder(what, path, reason)
     try:
         os.scandir(path).close()
     except OSError as error:
-        return _CheckResult(
-            1, f"inbox of {rule.name}: {path}: {error.strerror}", "make the folder, or mount what it lies on"
-        )
-    if moves and not os.access(path, os.W_OK | os.X_OK):
-        what = f"inbox of {rule.name}: {path}: not writable for this user, and originals are to be moved or deleted"
-        return _CheckResult(1, what, f"give this user the right to write to {path}")
+        return _fail_folder(what, path, error.strerror or str(error))
+    if moves and (problem := why_not_writable(path)) is not None:
+        return _fail_folder(f"{what}, whose originals are to be moved or deleted", path, problem.reason)
     mount = mount_of(path)
     kind = f" on {mount.kind}" if mount is not None else ""
     walked = "; walked only, for the kernel does not see what others do there" if mount and mount.is_network else ""
-    return _CheckResult(0, f"inbox of {rule.name}: {path}{kind}{walked}")
+    return _CheckResult(0, f"{what}: {path}{kind}{walked}")
 
 
 def _check_target(what: str, path: Path, least: int) -> _CheckResult:
-    """A folder that is written to: it is there, or can be made because its parent is."""
+    """Check a folder that is written to: it exists, or can be made because its parent exists."""
+    if (reason := why_absent(path, None, seen=False)) is not None:
+        return _fail_folder(what, path, reason)
     there = path if os.path.exists(path) else path.parent
-    if not os.path.isdir(there):
-        return _CheckResult(1, f"{what}: {path}: {there} is no folder", "make it, or mount what it lies on")
-    if not os.access(there, os.W_OK | os.X_OK):
-        return _CheckResult(
-            1, f"{what}: {path}: not writable for this user", f"give this user the right to write to {there}"
-        )
+    if (problem := why_not_writable(there, least)) is not None:
+        return _fail_folder(what, there, problem.reason)
     free = shutil.disk_usage(there).free
-    if free < least:
-        found = f"{what}: {path}: only {free // 2**20} MiB free"
-        return _CheckResult(1, found, f"make room there; min_free is {least // 2**20} MiB")
     made = "" if there == path else "; it will be made"
     return _CheckResult(0, f"{what}: {path}, {free / 2**30:.1f} GiB free{made}")

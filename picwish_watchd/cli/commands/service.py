@@ -17,6 +17,7 @@ from picwish_watchd.config.model import Config
 from picwish_watchd.config.notifiers import Command
 from picwish_watchd.errors import UsageError
 from picwish_watchd.fs.hang_guard import call_with_timeout
+from picwish_watchd.outbox.availability import describe_hang
 from picwish_watchd.wording import printable_path
 
 _UNIT_FOLDER = Path("/etc/systemd/system")
@@ -172,7 +173,7 @@ def _collect_notes(config: Config, unit: SystemdUnit) -> Iterator[str]:
     for folder in unit.folders:
         there = call_with_timeout(partial(os.path.isdir, folder))
         if there is None:
-            yield f"{folder} does not answer: look after the server that it is mounted from"
+            yield f"{folder}: {describe_hang()}"
         elif not there:
             yield f"{folder} is not there yet: unless it is a mount, it must be before the service starts"
     assert config.path is not None

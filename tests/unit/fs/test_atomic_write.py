@@ -24,9 +24,9 @@ from picwish_watchd.fs.atomic_write import (
     rename_by_renameat2,
     rename_durably,
     rename_noreplace,
-    sync_folder,
     write_part,
 )
+from picwish_watchd.fs.durability import sync_folder
 from tests.support.race_hooks import fail_next_call, run_before_call
 
 
