@@ -5,7 +5,6 @@ from collections import Counter
 import structlog
 
 from picwish_watchd.job import UNSUCCESSFUL, Job, State
-from picwish_watchd.journal.reader import count_waiting_duplicates
 from picwish_watchd.pipeline.context import StepContext
 from picwish_watchd.pipeline.gate import CloseReason, Gate, GateClosure
 from picwish_watchd.pipeline.inboxes import Inboxes
@@ -141,5 +140,5 @@ class Drain:
         journal = self._context.journal
         waiting = journal.count_blocked(State.QUEUED) + sum(journal.flood_counts().values())
         if waiting < queued and waiting + delivering > 0:
-            waiting += count_waiting_duplicates(journal)
+            waiting += journal.count_waiting_duplicates()
         return waiting == queued

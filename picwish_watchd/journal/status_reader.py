@@ -1,4 +1,4 @@
-"""What the journal tells in numbers and single words: all that `status` needs, which does without whole jobs."""
+"""Read figures and single values of the journal: all that `status` needs, without loading what whole jobs need."""
 
 import sqlite3
 from collections import Counter
@@ -18,29 +18,32 @@ from picwish_watchd.state import UNFINISHED, State
 
 
 class BacklogItem(NamedTuple):
-    """An image on its way, with just what a forecast needs. Times are Unix seconds."""
+    """An unfinished image, with only what a forecast needs. Times are Unix seconds."""
 
     created_at: float
-    #: what it waits for
+    #: What it waits for.
     note: str | None
     not_before: float | None
 
 
 class SpendingBucket(NamedTuple):
-    """What was submitted under one rule in a quarter of an hour, by which all local times differ from UTC."""
+    """The submissions of one rule in a quarter of an hour.
 
-    #: Unix seconds: its beginning
+    All local times differ from UTC by a multiple of that, so that buckets add up to local days.
+    """
+
+    #: Unix seconds of its beginning.
     at: float
     rule: str
     images: int
-    #: that PicWish took or may have taken
+    #: Of submissions that PicWish accepted or may have accepted.
     credits: int
-    #: of those
+    #: The part of `credits` for which it cannot be known whether PicWish charged.
     in_doubt: int
 
 
 class StatusReader:
-    """Read access to figures. `open` gives a reader of its own; `JournalReader` adds the jobs."""
+    """Read access to figures. `open` makes a reader with a connection of its own; `JournalReader` adds the jobs."""
 
     def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
         self.path = path
@@ -49,14 +52,14 @@ class StatusReader:
         self._credit_sums = CreditSums(connection, self.fetch_row)
         self._job_counts: JobCounts | None = None
         self._run_outcomes = RunOutcomes(0)
-        # as of a version of the journal
+        # (version of the journal, images that wait for `approve`, by rule)
         self._flood_cache: tuple[tuple[int, int], dict[str, int]] = ((-1, -1), {})
 
     @classmethod
     def open(cls, path: Path) -> Self:
-        """A read-only view, beside a running daemon or without one.
+        """Open the journal for reading, beside a running daemon or without one.
 
-        Raises `JournalError` if there is no journal, or it is damaged or newer than this program.
+        Raises `JournalError` if there is no journal, or if it is damaged or newer than this program.
         """
         require_journal(path)
         check_wal_present(path)
@@ -65,7 +68,8 @@ class StatusReader:
             try:
                 connection = open_read_connection(path, "mode=ro", witness)
             except sqlite3.OperationalError:
-                # A folder that this user may not write: without a daemon there is no -shm to share.
+                # In a folder that this user may not write, SQLite cannot make the -shm; without a daemon there is none
+                # to share, and nothing changes the file.
                 if DaemonLock(path).owner_pid() is not None:
                     raise
                 connection = open_read_connection(path, "immutable=1")
@@ -73,22 +77,25 @@ class StatusReader:
 
     @classmethod
     def empty(cls, path: Path) -> Self:
-        """What a journal at ``path`` would tell in which nothing has happened yet."""
+        """Return a reader of an empty journal, as one at ``path`` would be before the first start."""
         connection = sqlite3.connect(":memory:", isolation_level=None)
         migrate(connection, 0)
         return cls(connection, path)
 
     def close(self) -> None:
-        """Closes the connection."""
+        """Close the connection."""
         self._connection.close()
 
     def counts_by_rule(self) -> dict[str, dict[State, int]]:
-        """Number of jobs by rule and state."""
+        """Return the number of jobs by rule and state; numbers that are 0 are left out."""
         return self.job_counts().by_rule()
 
     def job_counts(self) -> JobCounts:
-        """The same, and as of when; only what has changed since the last time is counted."""
-        # it may be rolled back: nothing of it is to be remembered
+        """Return the number of jobs by rule and state, and the event up to which it is counted.
+
+        Only what has changed since the last call is counted.
+        """
+        # What an open transaction has done may be rolled back, and must not be cached.
         if self._connection.in_transaction:
             return count_jobs(self.fetch_rows)
         known = self._job_counts
@@ -100,34 +107,35 @@ class StatusReader:
         return self._job_counts
 
     def counts_by_state(self, states: Sequence[State]) -> Counter[State]:
-        """Number of jobs in each of ``states``."""
-        found: Counter[State] = Counter()
+        """Return the number of jobs in each of ``states``."""
+        counts: Counter[State] = Counter()
         for (_, state), number in self.job_counts().jobs.items():
             if state in states:
-                found[state] += number
-        return +found
+                counts[state] += number
+        return +counts
 
-    def adopt_counts(self, stock: JobCounts, credits: Mapping[float, int]) -> None:
-        """Takes over what the daemon counted in this journal: jobs, and credits since some moments, both as of a line
-        of history. What has changed since is counted here.
+    def adopt_counts(self, counts: JobCounts, credits_by_start: Mapping[float, int]) -> None:
+        """Start from what the daemon counted in this journal, so that only what has changed since is counted here.
+
+        ``credits_by_start``: the credits since some moments (Unix seconds), as of the same event as ``counts``.
         """
-        self._job_counts = stock
-        self._credit_sums.adopt_sums(credits, stock.last_event_id)
+        self._job_counts = counts
+        self._credit_sums.adopt_sums(credits_by_start, counts.last_event_id)
 
     def count_unfinished(self) -> int:
-        """Number of jobs that are still on their way."""
+        """Return the number of jobs that are not finished."""
         return self.counts_by_state(UNFINISHED).total()
 
     def count_at_picwish(self) -> int:
-        """Number of tasks that PicWish works on, may work on, or holds the result of."""
+        """Return the number of tasks that PicWish works on, may work on, or holds the result of."""
         return int(self.fetch_row("SELECT count(*) FROM job WHERE state IN ('submitting', 'pending', 'fetching')")[0])
 
     def credits_since(self, moment: float) -> int:
-        """Credits of all submissions from ``moment`` on that PicWish took or may have taken."""
+        """Return the credits of all submissions since ``moment`` that PicWish accepted or may have accepted."""
         return self._credit_sums.credits_since(moment)
 
     def spending_buckets(self) -> list[SpendingBucket]:
-        """All that was ever submitted and that PicWish took or may have taken."""
+        """Return all submissions that PicWish accepted or may have accepted, summed by rule and quarter of an hour."""
         rows = self.fetch_rows(
             "SELECT CAST(at AS INTEGER) / 900 * 900.0, rule, count(*), sum(credits),"
             " sum(iif(state = 'doubtful', credits, 0)) FROM charge WHERE state <> 'released' GROUP BY 1, 2"
@@ -135,40 +143,40 @@ class StatusReader:
         return [SpendingBucket(*row) for row in rows]
 
     def count_arrivals(self, rule: str, moment: float, at_most: int) -> int:
-        """Number of images of ``rule`` that came from ``moment`` on and may go; up to ``at_most`` are counted."""
+        """Return the number of images of ``rule`` added since ``moment`` that no flood holds, at most ``at_most``."""
         sql = "SELECT 1 FROM job WHERE rule = ? AND created_at >= ? AND flood = 0 AND sha256 IS NOT NULL LIMIT ?"
         return len(self.fetch_rows(sql, (rule, moment, at_most)))
 
     def is_flood(self, job_id: int) -> bool:
-        """Whether the job waits for `approve`."""
+        """Return whether the job waits for `approve`."""
         return bool(self.fetch_rows("SELECT 1 FROM job WHERE id = ? AND flood = 1 AND state = 'queued'", (job_id,)))
 
-    def list_backlog(self, state: State, rule: str, limit: int, *, but_for: int = 0) -> list[BacklogItem]:
-        """The first images of ``rule`` in ``state``, without job ``but_for`` and those that a flood holds."""
+    def list_backlog(self, state: State, rule: str, limit: int, *, excluding: int = 0) -> list[BacklogItem]:
+        """Return the oldest images of ``rule`` in ``state``, without job ``excluding`` and those that a flood holds."""
         where = "WHERE state = ? AND rule = ? AND flood = 0 AND id <> ? ORDER BY id LIMIT ?"
-        rows = self.fetch_rows(f"SELECT created_at, note, not_before FROM job {where}", (state, rule, but_for, limit))
+        rows = self.fetch_rows(f"SELECT created_at, note, not_before FROM job {where}", (state, rule, excluding, limit))
         return [BacklogItem(*row) for row in rows]
 
     def recent_submission_times(self, limit: int) -> list[float]:
-        """When the last images were sent that PicWish took or may have taken, newest first (Unix seconds)."""
+        """Return when the last images were sent that PicWish accepted or may have, newest first (Unix seconds)."""
         sql = "SELECT at FROM charge WHERE state <> 'released' ORDER BY id DESC LIMIT ?"
         return [row[0] for row in self.fetch_rows(sql, (limit,))]
 
     def flood_counts(self) -> dict[str, int]:
-        """Number of images that wait for `approve`, by rule; counted anew only where the journal has changed."""
+        """Return the number of images that wait for `approve`, by rule; they are counted again only after a change."""
         version = self._connection.total_changes, self.data_version()
         if version == self._flood_cache[0] and not self._connection.in_transaction:
             return dict(self._flood_cache[1])
-        # + keeps SQLite from going through all that is queued instead (sqlite.org/optoverview.html#uplus)
+        # The + keeps SQLite from going through all queued jobs instead (sqlite.org/optoverview.html#uplus).
         sql = "SELECT rule, count(*) FROM job WHERE flood = 1 AND +state = 'queued' GROUP BY rule"
-        found = {row[0]: row[1] for row in self.fetch_rows(sql)}
-        # it may be rolled back
+        counts = {row[0]: row[1] for row in self.fetch_rows(sql)}
+        # What an open transaction has done may be rolled back, and must not be cached.
         if not self._connection.in_transaction:
-            self._flood_cache = version, found
-        return dict(found)
+            self._flood_cache = version, counts
+        return dict(counts)
 
     def recent_task_durations(self, model: int, limit: int) -> list[float]:
-        """How long PicWish worked on the last ``limit`` tasks of a ``type``, newest first."""
+        """Return how many seconds PicWish worked on each of the last ``limit`` tasks of a ``type``, newest first."""
         rows = self.fetch_rows(
             "SELECT task_seconds FROM job WHERE type = ? AND task_seconds IS NOT NULL ORDER BY id DESC LIMIT ?",
             (model, limit),
@@ -176,39 +184,41 @@ class StatusReader:
         return [row[0] for row in rows]
 
     def last_event_id(self) -> int:
-        """The number of the newest line of history; 0 in an empty journal."""
+        """Return the id of the newest event, or 0 in an empty journal."""
         return int(self.fetch_row("SELECT coalesce(max(id), 0) FROM event")[0])
 
     def counts_since(self, event: int) -> dict[State, int]:
-        """Number of jobs by state, of those that are on their way or have a line of history after ``event``.
+        """Return the number of jobs by state, of those that are unfinished or have an event after ``event``.
 
-        Asked again for the same ``event``, only what came since the last time is looked up.
+        Repeated calls with the same ``event`` look up only what is new.
         """
-        # it may be rolled back: nothing of it is to be remembered
-        within = self._connection.in_transaction
-        since = RunOutcomes(event) if within or self._run_outcomes.event != event else self._run_outcomes
-        if not within:
-            self._run_outcomes = since
-        return self.counts_by_state(UNFINISHED) + since.count_ended(self.last_event_id(), self.fetch_rows)
+        # What an open transaction has done may be rolled back, and must not be cached.
+        in_transaction = self._connection.in_transaction
+        outcomes = RunOutcomes(event) if in_transaction or self._run_outcomes.event != event else self._run_outcomes
+        if not in_transaction:
+            self._run_outcomes = outcomes
+        return self.counts_by_state(UNFINISHED) + outcomes.count_ended(self.last_event_id(), self.fetch_rows)
 
     def rule_settings(self, rule: str) -> str | None:
-        """The last settings of a rule as JSON, also of one that left the configuration."""
+        """Return the last settings of a rule as JSON, also of one that left the configuration; None if unknown."""
         rows = self.fetch_rows("SELECT settings FROM rule WHERE name = ?", (rule,))
         return str(rows[0][0]) if rows else None
 
     def daemon_report(self) -> str | None:
-        """What the daemon last said of itself, as JSON."""
+        """Return the last report of a daemon as JSON, or None if there is none."""
         rows = self.fetch_rows("SELECT text FROM report WHERE id = 1")
         return str(rows[0][0]) if rows else None
 
     def data_version(self) -> int:
-        """Changes when another process has changed the journal (PRAGMA data_version)."""
+        """Return a number that changes when another process has changed the journal (PRAGMA data_version)."""
         return int(self.fetch_row("PRAGMA data_version")[0])
 
     def fetch_rows(self, sql: str, values: Sequence[object] | Mapping[str, object] = ()) -> list[sqlite3.Row]:
+        """Run a query of this package and return its rows. Raises `JournalError` where SQLite fails."""
         with sqlite_errors_as_journal_errors(self.path):
             return self._connection.execute(sql, values).fetchall()
 
     def fetch_row(self, sql: str, values: Sequence[object] = ()) -> sqlite3.Row:
+        """Run a query that has at least one row, and return the first. Raises `JournalError` where SQLite fails."""
         row: sqlite3.Row = self.fetch_rows(sql, values)[0]
         return row

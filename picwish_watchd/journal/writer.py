@@ -1,4 +1,4 @@
-"""Writing the journal: every change of a job is one guarded statement, here, with its event beside it."""
+"""Write the journal: each change of a job is one guarded UPDATE, in one transaction with its event and its credits."""
 
 import os
 import sqlite3
@@ -22,40 +22,45 @@ from picwish_watchd.journal.integrity import (
 from picwish_watchd.journal.locks import WriteLock
 from picwish_watchd.journal.prune import PruneResult, delete_prunable, find_prunable
 from picwish_watchd.journal.queries import JOB_COLUMNS
-from picwish_watchd.journal.reader import PAUSE_MAX, JournalReader
+from picwish_watchd.journal.queue_reader import PAUSE_MAX, QueueReader, original_group
+from picwish_watchd.journal.reader import JournalReader
 from picwish_watchd.journal.rows import JobChanges, changed_columns, escape_surrogates, job_from_row, stamp_columns
 from picwish_watchd.journal.sqlite_errors import sqlite_errors_as_journal_errors
 
-# jobs that tell why their whole rule waits
-_MAX_NOTED_JOBS = 100
+#: Jobs of a postponed group that get the reason as their note. Writing it to all of 50,000 would take too long.
+MAX_NOTED_JOBS = 100
+
+_POSTPONE_SQL = """UPDATE job SET note = :note,
+  not_before = CASE WHEN not_before BETWEEN :until AND :now + :longest THEN not_before ELSE :until END
+  WHERE id IN (SELECT id FROM job WHERE state = :state AND rule = :rule AND flood = 0 ORDER BY id LIMIT :jobs)"""
 
 
 class ChargeState(StrEnum):
     """What became of the credits of one submission."""
 
-    #: submitted, not yet known
+    #: Submitted; the outcome is not known yet.
     RESERVED = "reserved"
-    #: PicWish succeeded
+    #: PicWish succeeded, and charged.
     SPENT = "spent"
-    #: nobody can know
+    #: It cannot be known whether PicWish charged.
     DOUBTFUL = "doubtful"
-    #: refused or failed: not charged ("for each successful call")
+    #: Refused or failed, so not charged (API document: "for each successful call").
     RELEASED = "released"
 
 
 class BudgetReachedError(Exception):
-    """Nothing more may be spent until the day or the month turns."""
+    """The credits would exceed a limit of the budget."""
 
 
 class StaleJobError(RuntimeError):
-    """A job is no longer in the state that the caller saw: a bug, or two writers."""
+    """A job is no longer in the state that the caller read: a bug, or two writers."""
 
 
-class Journal(JournalReader):
+class Journal(QueueReader):
     """The daemon's journal: queue, history and ledger in one SQLite file.
 
-    Not thread-safe: only the event loop's thread may use it. Its commits are synchronous on purpose: nothing can come
-    between a known outcome and its commit. Writers of other processes are kept apart by `WriteLock`.
+    Not thread-safe: only the event loop's thread may use it. Its commits are synchronous on purpose, so that nothing
+    happens between a known outcome and its commit. `WriteLock` keeps writers of other processes apart.
     """
 
     def __init__(self, connection: sqlite3.Connection, path: Path, lock: WriteLock, clock: Clock) -> None:
@@ -63,57 +68,55 @@ class Journal(JournalReader):
         self._lock = lock
         self._clock = clock
         self._inode = os.stat(path).st_ino
-        #: transactions that were committed
+        #: Number of transactions that were committed.
         self.commits = 0
 
     @classmethod
     def open_for_writing(cls, path: Path, clock: Clock) -> Self:
-        """Opens the journal, makes a new one where there is none, and brings an older one up to date.
+        """Open the journal; create it where there is none, and migrate it if it is of an earlier version.
 
         Raises `JournalError` if it is damaged, newer than this program, not ours, or on a network file system.
         """
         check_regular_file(path)
         check_local_filesystem(path)
         ensure_journal_folder(path)
-        lock = WriteLock(path)
-        try:
-            with sqlite_errors_as_journal_errors(path), lock.hold():
-                ensure_journal_file(path, lock)
-                connection = open_write_connection(path)
-            return cls(connection, path, lock, clock)
-        except BaseException:
-            lock.close()
-            raise
+        return cls._open_locked(path, clock, is_daemon=True)
 
     @classmethod
     def open_existing(cls, path: Path, clock: Clock) -> Self:
-        """Opens an existing journal for a short change, beside a running daemon or without one.
+        """Open an existing journal for a short change, beside a running daemon or without one.
 
-        Raises `JournalError` as `open_for_writing` does, and where there is none.
+        Raises `JournalError` as `open_for_writing` does, and if there is no journal.
         """
         JournalReader.open(path).close()
+        return cls._open_locked(path, clock, is_daemon=False)
+
+    @classmethod
+    def _open_locked(cls, path: Path, clock: Clock, *, is_daemon: bool) -> Self:
         lock = WriteLock(path)
         try:
             with sqlite_errors_as_journal_errors(path), lock.hold():
-                connection = open_write_connection(path, verify=False)
+                if is_daemon:
+                    ensure_journal_file(path, lock)
+                connection = open_write_connection(path, verify=is_daemon)
             return cls(connection, path, lock, clock)
         except BaseException:
             lock.close()
             raise
 
     def close(self) -> None:
-        """Closes the journal; the last one out folds the WAL into the file."""
+        """Close the journal. The last process to do so checkpoints the WAL into the file."""
         with self._lock.hold():
             super().close()
         self._lock.close()
 
-    def add_jobs(self, found: Sequence[NewJob]) -> list[int]:
-        """Adds jobs, all in one transaction; answers their ids in the same order.
+    def add_jobs(self, new_jobs: Sequence[NewJob]) -> list[int]:
+        """Add jobs in one transaction, and return their ids in the same order.
 
-        A power cut may take back the last ones that only wait in the queue: the next walk finds them again.
+        A power cut may undo the last ones that only wait in the queue; the next scan finds these files again.
         """
-        with self._transaction(synced=needs_durable_commit(found)) as cursor:
-            return insert_jobs(cursor, found, self._clock.now())
+        with self._transaction(synced=needs_durable_commit(new_jobs)) as cursor:
+            return insert_jobs(cursor, new_jobs, self._clock.now())
 
     def transition(
         self,
@@ -122,24 +125,24 @@ class Journal(JournalReader):
         message: str,
         *,
         reserve: int | None = None,
-        caps: Sequence[tuple[float, int]] = (),
+        limits: Sequence[tuple[float, int]] = (),
         charge: ChargeState | None = None,
         **changes: Unpack[JobChanges],
     ) -> Job:
-        """Moves a job on, with its event and its credits in the same transaction, and answers its new value.
+        """Change the state of a job, with its event and its credits in the same transaction, and return the new job.
 
-        ``reserve`` opens a row of so many credits in the ledger, unless that would exceed one of ``caps``, each (from
-        this moment on, credits at most): then `BudgetReachedError`, and nothing was changed. ``charge`` says what
-        became of the last row. Raises ValueError for a move that is not legal and `StaleJobError` if the job is
-        elsewhere by now.
+        ``reserve`` adds a row of that many credits to the ledger. If that would exceed one of ``limits``, each (start
+        in Unix seconds, credits at most since then), `BudgetReachedError` is raised and nothing changes. ``charge``
+        sets the state of the job's last row in the ledger. Raises ValueError for a transition that is not allowed, and
+        `StaleJobError` if the job is in another state by now.
         """
         if to not in ALLOWED_TRANSITIONS[job.state]:
-            raise ValueError(f"job {job.id}: {job.state} -> {to} is not a legal move")
+            raise ValueError(f"job {job.id}: {job.state} -> {to} is not an allowed transition")
         at = self._clock.now()
         with self._transaction() as cursor:
             self._insert_event(cursor, job.id, to, message)
             if reserve is not None:
-                if any(self.credits_since(moment) + reserve > most for moment, most in caps):
+                if any(self.credits_since(start) + reserve > most for start, most in limits):
                     raise BudgetReachedError
                 cursor.execute(
                     "INSERT INTO charge (job, rule, at, credits, state) VALUES (?, ?, ?, ?, 'reserved')",
@@ -149,44 +152,32 @@ class Journal(JournalReader):
             if charge is not None:
                 self._update_charge(cursor, job, charge)
             moved = self._update_row(cursor, job, {"state": to, **changed_columns(changes)})
-        self._pauses.pop((job.state, job.rule), None)
+        self._postponed_until.pop((job.state, job.rule), None)
         return moved
 
-    def _update_charge(self, cursor: sqlite3.Cursor, job: Job, charge: ChargeState) -> None:
-        before = cursor.execute(
-            "SELECT id, state FROM charge WHERE job = ? ORDER BY id DESC LIMIT 1", (job.id,)
-        ).fetchone()
-        if before is not None:
-            # no other change is one of a sum
-            if ChargeState.RELEASED in (charge, before["state"]):
-                self._credit_sums.invalidate()
-            cursor.execute("UPDATE charge SET state = ? WHERE id = ?", (charge, before["id"]))
-
     def update(self, job: Job, message: str | None = None, **changes: Unpack[JobChanges]) -> Job:
-        """Changes facts of a job that stays in its state; ``message`` makes it part of the history."""
+        """Change facts of a job that keeps its state, and return the new job; ``message`` adds an event."""
         with self._transaction() as cursor:
             if message is not None:
                 self._insert_event(cursor, job.id, job.state, message)
             return self._update_row(cursor, job, changed_columns(changes))
 
     def clear_pauses(self) -> None:
-        """A new start tries everything at once, queued jobs and originals that are still to be moved."""
+        """Remove the stored pauses of queued jobs and waiting originals, so that a new start tries them at once."""
         sql = "UPDATE job SET not_before = NULL WHERE not_before IS NOT NULL"
         with self._transaction() as cursor:
             cursor.execute(f"{sql} AND (state = 'queued' OR original = 'waiting')")
 
     def postpone_jobs(self, rule: str, state: State, note: str, until: float) -> None:
-        """All jobs of ``rule`` in ``state`` wait for the same thing; none is tried before ``until`` (Unix seconds).
+        """Try no job of ``rule`` in ``state`` before ``until`` (Unix seconds), as all wait for the same thing.
 
-        That goes until a job of the rule leaves the state, or `end_pauses`. Only the first of them tell it, and have it
-        as a pause of their own (unless that lasts longer, and was not set by a clock that was ahead): to write it down
-        for each of 50,000 takes too long.
+        That ends when a job of the rule leaves the state, or with `end_pauses`. Only the first `MAX_NOTED_JOBS` of them
+        get ``note`` and a pause of their own, unless theirs is longer already (and was not set by a clock that was
+        ahead).
         """
         with self._transaction() as cursor:
             cursor.execute(
-                "UPDATE job SET note = :note, not_before = CASE WHEN not_before BETWEEN :until AND :now + :longest"
-                " THEN not_before ELSE :until END WHERE id IN (SELECT id FROM job WHERE state = :state AND rule = :rule"
-                " AND flood = 0 ORDER BY id LIMIT :told)",
+                _POSTPONE_SQL,
                 {
                     "note": escape_surrogates(note),
                     "until": until,
@@ -194,17 +185,25 @@ class Journal(JournalReader):
                     "longest": PAUSE_MAX,
                     "state": state,
                     "rule": rule,
-                    "told": _MAX_NOTED_JOBS,
+                    "jobs": MAX_NOTED_JOBS,
                 },
             )
-        self._pauses[state, rule] = until
+        self._postponed_until[state, rule] = until
+
+    def postpone_originals(self, job: Job, until: float) -> None:
+        """Try none of the originals of the rule of ``job`` that go to the same folder before ``until`` (Unix seconds).
+
+        The folder cannot be used. Originals of finished jobs go to one folder, those of failed and rejected jobs to
+        another. `end_pauses` ends it.
+        """
+        self._postponed_until[original_group(job.state), job.rule] = until
 
     def end_pauses(self) -> None:
-        """What `put_off` has put off may be tried at once, but for the jobs that tell of it."""
-        self._pauses = dict.fromkeys(self._pauses, 0.0)
+        """Let postponed groups be tried at once, except for the jobs that have a stored pause of their own."""
+        self._postponed_until = dict.fromkeys(self._postponed_until, 0.0)
 
     def update_stamp(self, job: Job, stamp: Stamp) -> None:
-        """The file of a job was touched, and still holds the same."""
+        """Store the new stamp of a file that was touched and still has the same content."""
         with self._transaction() as cursor:
             cursor.execute(
                 "UPDATE job SET inode = :inode, size = :size, mtime_ns = :mtime_ns WHERE id = :id",
@@ -212,13 +211,16 @@ class Journal(JournalReader):
             )
 
     def save_rule_settings(self, name: str, settings: str) -> None:
-        """Keeps the settings of a rule, for the day when it has left the configuration."""
+        """Store the settings of a rule, for its tasks that outlive it in the configuration."""
         if self.rule_settings(name) != settings:
             with self._transaction() as cursor:
                 cursor.execute("INSERT OR REPLACE INTO rule (name, settings) VALUES (?, ?)", (name, settings))
 
     def approve(self, rule: str, folders: Sequence[Path]) -> int:
-        """Lets a held flood go, and forgets where ``folders`` were; answers how many images go on."""
+        """Release the images of ``rule`` that `budget.burst` holds, and forget the mounts of ``folders``.
+
+        Returns the number of images released.
+        """
         with self._transaction() as cursor:
             for folder in folders:
                 cursor.execute("DELETE FROM folder WHERE path = ?", (os.fsencode(folder),))
@@ -226,7 +228,7 @@ class Journal(JournalReader):
             return cursor.rowcount
 
     def save_folder(self, folder: Path, mount: Mount | None = None) -> None:
-        """The folder was there and could be used, on this mount; a mount that is known already is kept."""
+        """Store that the folder exists and could be used, on ``mount``; a mount that is stored already is kept."""
         point, kind = (None, None) if mount is None else (os.fsencode(mount.point), mount.kind)
         with self._transaction() as cursor:
             cursor.execute(
@@ -236,27 +238,39 @@ class Journal(JournalReader):
             )
 
     def prune_batch(self, before: float, after: int = 0) -> PruneResult:
-        """Forgets, of the next few lines of history after line ``after``, those of jobs that ended ``before`` (Unix
-        seconds). A matter of milliseconds; a crash between two slices is harmless. See `picwish_watchd.journal.prune`.
+        """Delete, of the next few events after event ``after``, those of jobs that ended before ``before``.
+
+        ``before`` is in Unix seconds. A batch takes milliseconds, and a crash between two of them is harmless. See
+        `picwish_watchd.journal.prune` for what is kept.
         """
         with sqlite_errors_as_journal_errors(self.path):
-            found = find_prunable(self._connection, before, after)
-        if found.event_ids:
+            candidates = find_prunable(self._connection, before, after)
+        if candidates.event_ids:
             with self._transaction() as cursor:
-                # `retry` may have come between
-                found = find_prunable(self._connection, before, after)
-                if found.event_ids:
-                    delete_prunable(cursor, found)
-        return PruneResult(found.last_event_id, len(found.event_ids), found.is_last)
+                # Looked up again under the lock, as `retry` may have changed a job since.
+                candidates = find_prunable(self._connection, before, after)
+                if candidates.event_ids:
+                    delete_prunable(cursor, candidates)
+        return PruneResult(candidates.last_event_id, len(candidates.event_ids), candidates.is_last)
 
     def publish_report(self, text: str, *, synced: bool = True) -> None:
-        """What the daemon says of itself, for `status`; not ``synced``: it may be lost in a power cut."""
+        """Store the daemon's report for `status`; a power cut may undo it if not ``synced``."""
         with self._transaction(synced=synced) as cursor:
             cursor.execute("INSERT OR REPLACE INTO report (id, text) VALUES (1, ?)", (text,))
 
+    def _update_charge(self, cursor: sqlite3.Cursor, job: Job, charge: ChargeState) -> None:
+        before = cursor.execute(
+            "SELECT id, state FROM charge WHERE job = ? ORDER BY id DESC LIMIT 1", (job.id,)
+        ).fetchone()
+        if before is not None:
+            # Only a change to or from RELEASED changes a sum.
+            if ChargeState.RELEASED in (charge, before["state"]):
+                self._credit_sums.invalidate()
+            cursor.execute("UPDATE charge SET state = ? WHERE id = ?", (charge, before["id"]))
+
     def _update_row(self, cursor: sqlite3.Cursor, job: Job, columns: dict[str, object]) -> Job:
-        """The guarded statement; to be the last of its transaction, as it answers the job's new value."""
-        # a line of history may be all
+        """Run the guarded UPDATE; it has to be the last statement of its transaction, as it returns the new job."""
+        # Without columns an event is all that the transaction adds.
         names = ", ".join(f"{name} = :{name}" for name in columns) or "id = id"
         values = {**columns, "_id": job.id, "_state": job.state}
         sql = f"UPDATE job SET {names} WHERE id = :_id AND state = :_state RETURNING {JOB_COLUMNS}"
@@ -277,18 +291,18 @@ class Journal(JournalReader):
         with sqlite_errors_as_journal_errors(self.path), self._lock.hold():
             cursor = self._connection.cursor()
             try:
-                # each one says it for itself: none can leave a payment to be committed as it was
+                # Set for each transaction, so that none before can leave a payment to be committed without a sync.
                 cursor.execute(f"PRAGMA synchronous = {'FULL' if synced else 'NORMAL'}")
                 cursor.execute("BEGIN IMMEDIATE")
                 yield cursor
                 last = last_event_id(self._connection)
                 cursor.execute("COMMIT")
                 self.commits += 1
-                # the witness must not outlive what it has seen
+                # An event that a power cut may undo must not be recorded as durable.
                 if synced:
                     self._lock.record_durable_event(last)
             except BaseException:
-                # what was added, and may be undone or not
+                # It is not known whether the transaction's additions were committed or undone.
                 self._credit_sums.invalidate()
                 if self._connection.in_transaction:
                     cursor.execute("ROLLBACK")

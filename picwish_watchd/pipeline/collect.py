@@ -129,7 +129,7 @@ class Collect:
         now = self._now()
         if now < self._refresh_at:
             return
-        for task in self._context.journal.running_tasks(but_for=self._poll_queue):
+        for task in self._context.journal.running_tasks(excluding=self._poll_queue):
             self._adopt_task(task)
         self._refresh_at = now + min(_BACKOFF_MAX, max(_IDLE_SECONDS, _REFRESH_DIVISOR * (self._now() - now)))
 

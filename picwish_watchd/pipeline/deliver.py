@@ -208,7 +208,7 @@ class Deliver:
             owner = journal.find_output_owner(path)
             if owner is not None and not _can_replace(job, owner):
                 return False
-        elif journal.is_output_planned(path, but_for=job.id):
+        elif journal.is_output_planned(path, excluding=job.id):
             return False
         self._claimed_paths[path] = job
         if overwriting or not await self._context.executor.run(f"out:{job.rule}", os.path.lexists, path):

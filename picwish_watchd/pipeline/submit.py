@@ -267,7 +267,7 @@ class Submit:
             message,
             sent=sent,
             reserve=PRICES[rule.type],
-            caps=limits,
+            limits=limits,
             type=rule.type,
             return_type=rule.return_type,
             sync=rule.sync,

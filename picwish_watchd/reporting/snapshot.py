@@ -129,7 +129,7 @@ class Snapshot:
 
     def _find_common_delay(self, rule: Rule, job_id: int) -> str | None:
         """What the oldest queued images of the rule, other than this job, all tell to wait for: so do the others."""
-        oldest = self.journal.list_backlog(State.QUEUED, rule.name, _BACKLOG_SAMPLE, but_for=job_id)
+        oldest = self.journal.list_backlog(State.QUEUED, rule.name, _BACKLOG_SAMPLE, excluding=job_id)
         notes = {job.note if (job.not_before or 0) > self.now else None for job in oldest}
         return notes.pop() if len(oldest) > 1 and len(notes) == 1 else None
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 from picwish_watchd.clock import Clock
 from picwish_watchd.config.schema import Rule
-from picwish_watchd.journal.reader import JournalReader
+from picwish_watchd.journal.queue_reader import QueueReader
 
 _STARVATION_SECONDS = (
     # seconds in which none of a rule's images went although one waited: then one goes before all others
@@ -15,7 +15,7 @@ _STARVATION_SECONDS = (
 class FairScheduler:
     """The order in which rules may send an image."""
 
-    def __init__(self, journal: JournalReader, clock: Clock, rules: Callable[[], Sequence[Rule]]) -> None:
+    def __init__(self, journal: QueueReader, clock: Clock, rules: Callable[[], Sequence[Rule]]) -> None:
         """``rules``: those in force now; a reload may replace them."""
         self._journal, self._clock, self._rules = journal, clock, rules
         self._turn_count = 0

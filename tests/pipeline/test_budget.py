@@ -172,7 +172,7 @@ def test_the_monthly_budget_counts_earlier_days(tmp_path: Path) -> None:
     assert "14 credits a month" in (purse.why_exceeded(journal, 10) or "")
     with pytest.raises(BudgetReachedError):
         journal.transition(
-            add_job(journal, "b.jpg"), State.SUBMITTING, "intent", reserve=10, caps=purse.limits(), submitted_at=later
+            add_job(journal, "b.jpg"), State.SUBMITTING, "intent", reserve=10, limits=purse.limits(), submitted_at=later
         )
     journal.close()
 

@@ -111,7 +111,7 @@ def test_a_sum_follows_other_processes_and_rollbacks(journal: Journal, journal_p
     with pytest.raises(StaleJobError):
         journal.transition(fresh, State.PENDING, "took it", charge=ChargeState.SPENT)
     with pytest.raises(BudgetReachedError):
-        journal.transition(again, State.SUBMITTING, "sending", reserve=5, caps=[(0.0, 4)])
+        journal.transition(again, State.SUBMITTING, "sending", reserve=5, limits=[(0.0, 4)])
     assert journal.credits_since(0) == 0
 
 
@@ -167,7 +167,7 @@ def test_a_limit_counts_what_was_spent_a_moment_ago(journal: Journal) -> None:
     assert journal.credits_since(0) == 0
     submit_job(journal)
     with pytest.raises(BudgetReachedError):
-        journal.transition(add_job(journal, "b.jpg"), State.SUBMITTING, "sending", reserve=5, caps=[(0.0, 9)])
+        journal.transition(add_job(journal, "b.jpg"), State.SUBMITTING, "sending", reserve=5, limits=[(0.0, 9)])
     assert journal.credits_since(0) == 5
 
 

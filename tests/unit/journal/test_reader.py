@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from picwish_watchd.job import UNFINISHED, ErrorCode, OriginalStatus, Problem, SourceKind, Stamp, State
-from picwish_watchd.journal import reader
-from picwish_watchd.journal.reader import JournalReader, count_waiting_duplicates
+from picwish_watchd.journal import queue_reader
+from picwish_watchd.journal.reader import JournalReader
 from picwish_watchd.journal.rows import RunningTask
 from picwish_watchd.journal.writer import Journal
 from tests.support.fake_clock import FakeClock
@@ -140,13 +140,13 @@ def test_running_tasks_come_in_the_order_of_their_submission(journal: Journal) -
         RunningTask(early.id, "scans", 1, 10.0, 0.0),
         RunningTask(late.id, "scans", 0, 20.0, 25.0),
     ]
-    assert journal.running_tasks(but_for={early.id}) == [RunningTask(late.id, "scans", 0, 20.0, 25.0)]
+    assert journal.running_tasks(excluding={early.id}) == [RunningTask(late.id, "scans", 0, 20.0, 25.0)]
 
 
 def test_more_running_tasks_than_are_read_at_once_are_all_told(journal: Journal) -> None:
     ids = [add_job_in_state(journal, State.PENDING, f"{number}.jpg").id for number in range(3)]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(reader, "_PAGE_SIZE", 2)
+        patch.setattr(queue_reader, "PAGE_SIZE", 2)
         assert [task.id for task in journal.running_tasks()] == ids
 
 
@@ -268,11 +268,11 @@ def test_waiting_copies_are_told_apart_from_postponed_jobs(journal: Journal, clo
     add_job_in_state(journal, state)
     copies = [add_job(journal, rule=rule) for rule in ("scans", "scans", "other")]
     add_job(journal, "b.jpg")
-    assert count_waiting_duplicates(journal) == 2
+    assert journal.count_waiting_duplicates() == 2
     journal.update(copies[0], note="it cannot be read", not_before=clock.now() + 30)
-    assert count_waiting_duplicates(journal) == 1
+    assert journal.count_waiting_duplicates() == 1
     journal.postpone_jobs("scans", State.QUEUED, "the outbox is away", clock.now() + 30)
-    assert count_waiting_duplicates(journal) == 0, "all of them are tried in vain"
+    assert journal.count_waiting_duplicates() == 0, "all of them are tried in vain"
 
 
 QUESTIONS: dict[str, Callable[[Journal, float], object]] = {

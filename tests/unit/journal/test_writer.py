@@ -34,7 +34,7 @@ def test_a_legal_move_is_made_and_written_into_the_history(journal: Journal, her
 def test_an_illegal_move_is_refused_and_changes_nothing(journal: Journal, here: State, there: State) -> None:
     job = add_job_in_state(journal, here)
     before = journal.history(job.id)
-    with pytest.raises(ValueError, match=f"{here} -> {there} is not a legal move"):
+    with pytest.raises(ValueError, match=f"{here} -> {there} is not an allowed transition"):
         journal.transition(job, there, "never")
     assert get_job(journal, job.id) == job
     assert journal.history(job.id) == before
@@ -164,7 +164,7 @@ def test_postponing_a_rule_keeps_a_longer_pause_unless_a_clock_jumped(journal: J
 
 
 def test_a_rule_that_is_put_off_waits_as_a_whole_also_what_comes_later(journal: Journal, clock: FakeClock) -> None:
-    journal.add_jobs([new_job(f"{number}.jpg") for number in range(writer._MAX_NOTED_JOBS + 2)])
+    journal.add_jobs([new_job(f"{number}.jpg") for number in range(writer.MAX_NOTED_JOBS + 2)])
     other = add_job(journal, "c.jpg", rule="other")
     journal.postpone_jobs("scans", State.QUEUED, "the outbox is away", clock.now() + 30)
     add_job(journal, "later.jpg")
@@ -172,7 +172,7 @@ def test_a_rule_that_is_put_off_waits_as_a_whole_also_what_comes_later(journal: 
     assert journal.next_ready_job("scans", clock.now() + 29) is None
     assert journal.rules_with_ready_jobs(State.QUEUED, clock.now() + 29) == ["other"]
     assert journal.next_ready_job("other", clock.now()) == other
-    assert journal.count_blocked(State.QUEUED) == writer._MAX_NOTED_JOBS + 3, "but for what a flood holds"
+    assert journal.count_blocked(State.QUEUED) == writer.MAX_NOTED_JOBS + 3, "but for what a flood holds"
     assert get_job(journal, held.id).note is None
     first = journal.next_ready_job("scans", clock.now() + 31)
     assert first is not None
@@ -223,8 +223,8 @@ def test_jobs_of_a_content_in_flight_wait_whether_earlier_or_later(
 
 
 def test_postponed_jobs_go_on_after_one_success_or_when_pauses_end(journal: Journal, clock: FakeClock) -> None:
-    journal.add_jobs([new_job(f"{number}.jpg") for number in range(writer._MAX_NOTED_JOBS + 2)])
-    untold = writer._MAX_NOTED_JOBS + 1
+    journal.add_jobs([new_job(f"{number}.jpg") for number in range(writer.MAX_NOTED_JOBS + 2)])
+    untold = writer.MAX_NOTED_JOBS + 1
     for end in (journal.end_pauses, lambda: journal.transition(get_job(journal, 1), State.SUBMITTING, "sending")):
         journal.postpone_jobs("scans", State.QUEUED, "the outbox is away", clock.now() + 30)
         assert journal.next_ready_job("scans", clock.now()) is None
