@@ -4,6 +4,7 @@ import structlog
 
 from picwish_watchd.config.model import Config
 from picwish_watchd.pipeline.context import StepContext
+from picwish_watchd.runtime.worker_key import WorkerKey
 
 _log = structlog.get_logger()
 
@@ -21,6 +22,6 @@ def warn_stuck_folders(context: StepContext, before: Config) -> None:
     """
     folders = {rule.name: rule.folders() for rule in before.rules}
     for rule in context.config.rules:
-        stuck = any(context.executor.is_stuck(f"{way}:{rule.name}") for way in ("out", "read"))
+        stuck = any(map(context.executor.is_stuck, WorkerKey.used_before_submission(rule.name)))
         if stuck and folders.get(rule.name, rule.folders()) != rule.folders():
             _log.warning("config.needs_restart", key="rules", rule=rule.name, reason=_HANG_REASON)

@@ -11,6 +11,7 @@ from picwish_watchd.outbox.availability import describe_hang, find_write_problem
 from picwish_watchd.pipeline.context import PRICES, StepContext
 from picwish_watchd.pipeline.gate import CloseReason, Gate
 from picwish_watchd.pipeline.inboxes import Inboxes
+from picwish_watchd.runtime.worker_key import WorkerKey
 from picwish_watchd.wording import pluralize, printable_path
 
 # seconds between looks at an outbox
@@ -116,7 +117,7 @@ class AlertProbes:
         if not context.journal.is_known_folder(rule.outbox):
             return None
         away = await context.executor.run(
-            f"out:{rule.name}",
+            WorkerKey.outbox(rule.name),
             find_write_problem,
             rule.outbox,
             context.accepted_mount(rule.name, rule.outbox),

@@ -36,6 +36,7 @@ from picwish_watchd.pipeline.context import StepContext
 from picwish_watchd.pipeline.error_boundary import job_error_boundary
 from picwish_watchd.pipeline.gate import CloseReason, Gate
 from picwish_watchd.pipeline.transitions import handle_task_failure, mark_in_doubt
+from picwish_watchd.runtime.worker_key import WorkerKey
 from picwish_watchd.scheduling.download_slots import DownloadSlots
 from picwish_watchd.scheduling.duration_model import DurationModel, max_useful_pending
 from picwish_watchd.scheduling.poll_queue import PollQueue, TrackedTask
@@ -312,7 +313,7 @@ class Collect:
         """Judges a result and keeps it: synced in the spool, then in the journal. Here the one-hour clock stops."""
         context = self._context
         try:
-            verdict = await context.executor.run("spool", _validate_and_store, context.spool, sink, job.id)
+            verdict = await context.executor.run(WorkerKey.spool(), _validate_and_store, context.spool, sink, job.id)
         except OSError as error:
             self._handle_spool_failure(job, self._get_or_track(job), error.strerror or str(error))
             return

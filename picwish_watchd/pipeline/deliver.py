@@ -37,6 +37,7 @@ from picwish_watchd.pipeline.context import StepContext
 from picwish_watchd.pipeline.error_boundary import job_error_boundary
 from picwish_watchd.pipeline.result_names import numbered_names, result_name
 from picwish_watchd.pipeline.target_folders import Sweeper, record_folder
+from picwish_watchd.runtime.worker_key import WorkerKey
 from picwish_watchd.wording import printable_path
 
 _log = structlog.get_logger()
@@ -94,7 +95,7 @@ class Deliver:
         assert result is not None
         await self._sweeper.sweep(rule, rule.outbox)
         if job.output is not None and job.output.is_relative_to(rule.outbox):
-            stands = await context.executor.run(f"out:{job.rule}", ensure_durable, job.output, result.sha256)
+            stands = await context.executor.run(WorkerKey.outbox(job.rule), ensure_durable, job.output, result.sha256)
             if isinstance(stands, FolderUnavailable):
                 self._postpone_rule(job, f"the outbox {rule.outbox} cannot be used: {stands.reason}")
                 return
@@ -112,7 +113,8 @@ class Deliver:
         """Delivers under the first of the names that is free."""
         if rule.if_exists is not IfExists.OVERWRITE:
             names = chain(
-                (await self._context.executor.run(f"out:{job.rule}", first_free_name, rule.outbox, names),), names
+                (await self._context.executor.run(WorkerKey.outbox(job.rule), first_free_name, rule.outbox, names),),
+                names,
             )
         for name in names:
             match outcome := await self._try_name(job, rule, name):
@@ -155,7 +157,7 @@ class Deliver:
         examined: Stamp | None = None
         while True:
             outcome = await context.executor.run(
-                f"out:{job.rule}", self._publish_as, job, rule, name, examined, accepted, seen=seen
+                WorkerKey.outbox(job.rule), self._publish_as, job, rule, name, examined, accepted, seen=seen
             )
             if not isinstance(outcome, ExistingFile):
                 return outcome
@@ -164,7 +166,7 @@ class Deliver:
                 for other in context.journal.find_jobs_by_result(outcome.sha256)
                 if other.output is not None and not _can_replace(job, other)
             ]
-            if await context.executor.run(f"out:{job.rule}", find_same_file, path, theirs) is not None:
+            if await context.executor.run(WorkerKey.outbox(job.rule), find_same_file, path, theirs) is not None:
                 return NameTaken()
             examined = outcome.stamp
 
@@ -211,7 +213,7 @@ class Deliver:
         elif journal.is_output_planned(path, excluding=job.id):
             return False
         self._claimed_paths[path] = job
-        if overwriting or not await self._context.executor.run(f"out:{job.rule}", os.path.lexists, path):
+        if overwriting or not await self._context.executor.run(WorkerKey.outbox(job.rule), os.path.lexists, path):
             return True
         del self._claimed_paths[path]
         return False
@@ -238,13 +240,13 @@ class Deliver:
         context.wakeups.dispose.notify()
         # a copy of it may go on
         context.wakeups.submit.notify()
-        await context.executor.run("spool", context.spool.remove_result, job.id)
+        await context.executor.run(WorkerKey.spool(), context.spool.remove_result, job.id)
 
     async def _write_sidecar(self, job: Job, rule: Rule, path: Path) -> None:
         name = PurePath(path.relative_to(rule.outbox))
         accepted = self._context.accepted_mount(rule.name, rule.outbox)
         written = await self._context.executor.run(
-            f"out:{job.rule}",
+            WorkerKey.outbox(job.rule),
             write_sidecar,
             rule.outbox,
             name,

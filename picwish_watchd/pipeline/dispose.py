@@ -26,6 +26,7 @@ from picwish_watchd.outbox.publish import NameTaken, Published, write_sidecar
 from picwish_watchd.pipeline.context import StepContext
 from picwish_watchd.pipeline.error_boundary import job_error_boundary
 from picwish_watchd.pipeline.target_folders import Sweeper, record_folder
+from picwish_watchd.runtime.worker_key import WorkerKey
 
 _log = structlog.get_logger()
 
@@ -109,7 +110,7 @@ class Dispose:
             await self._sweeper.sweep(rule, root)
         newest = context.journal.find_latest_job(job.source)
         outcome = await context.executor.run(
-            f"out:{job.rule}",
+            WorkerKey.outbox(job.rule),
             _dispose_original,
             job,
             rule,

@@ -22,6 +22,7 @@ from picwish_watchd.job import Job, NewJob, OriginalStatus, Stamp
 from picwish_watchd.pipeline.admission import build_new_job, image_limits, is_unchanged, mark_own_results
 from picwish_watchd.pipeline.context import StepContext
 from picwish_watchd.runtime.wakeup import Wakeup
+from picwish_watchd.runtime.worker_key import WorkerKey
 
 _log = structlog.get_logger()
 
@@ -49,10 +50,7 @@ class Intake:
         self._settle_tracker = SettleTracker(rule.settle, rule.settle_timeout)
         self._wakeup = Wakeup()
         self._unreadable_files: set[str] = set()
-        self._worker_key = (
-            # not that of an inbox which the rule left, and which may hang
-            f"in:{rule.name}:{rule.inbox}"
-        )
+        self._worker_key = WorkerKey.intake(rule.name, rule.inbox)
 
     @property
     def settling_count(self) -> int:

@@ -28,6 +28,7 @@ from picwish_watchd.pipeline.context import StepContext
 from picwish_watchd.pipeline.result_names import find_existing_result, result_name
 from picwish_watchd.pipeline.target_folders import why_unusable
 from picwish_watchd.pipeline.transitions import mark_rejected
+from picwish_watchd.runtime.worker_key import WorkerKey
 
 _log = structlog.get_logger()
 
@@ -77,7 +78,7 @@ class Prepare:
         """Whether a file or a link stands where the result's subfolder must be: it could not be delivered."""
         kind = Format(job.format) if job.format else Format.JPEG
         folder = result_name(job, rule, kind, job.width or 0, job.height or 0, self._context.clock.now()).parent
-        found = await self._context.executor.run(f"out:{rule.name}", find_obstacle, rule.outbox, folder)
+        found = await self._context.executor.run(WorkerKey.outbox(rule.name), find_obstacle, rule.outbox, folder)
         if found is None:
             return False
         self._postpone(job, f"{found} stands where a folder for results must be; rename or remove it, and it goes on")
@@ -118,7 +119,7 @@ class Prepare:
     async def probe_source(self, job: Job, rule: Rule) -> None:
         """Opens the image and no more: where its mount hangs it shall hang here, before it holds memory."""
         follow = rule.follow_symlinks
-        await self._context.executor.run(f"read:{rule.name}", _probe_open, job.source, follow_symlinks=follow)
+        await self._context.executor.run(WorkerKey.source(rule.name), _probe_open, job.source, follow_symlinks=follow)
 
     async def read_upload(self, job: Job, rule: Rule) -> Upload | None:
         """What is sent: the bytes that were hashed, or what is made of them where they are too many.
@@ -130,7 +131,7 @@ class Prepare:
         if _exceeds_limits(job, limits):
             return await self._load_downscaled(job, rule, limits)
         data = await self._context.executor.run(
-            f"read:{rule.name}",
+            WorkerKey.source(rule.name),
             read_verified,
             job.source,
             job.sha256,
@@ -164,7 +165,9 @@ class Prepare:
                 self._postpone(job, f"{job.source.name} could not be made smaller yet: {reason}; tried again")
                 return None
             case ValidImage(format=kind, width=width, height=height, size=size, sha256=sha256):
-                data = await context.executor.run("fit", read_verified, self._cache_path(job.id), sha256, size)
+                data = await context.executor.run(
+                    WorkerKey.downscale(), read_verified, self._cache_path(job.id), sha256, size
+                )
                 if isinstance(data, bytearray):
                     self._cache_downscaled(job.id, order, made)
                     return Upload(data, kind, SentImage(kind.value, width, height, size))
@@ -185,11 +188,13 @@ class Prepare:
             return context.stopping
 
         missing = await context.executor.run(
-            f"read:{rule.name}", copy_source, order, copy, give_up=give_up, follow_symlinks=rule.follow_symlinks
+            WorkerKey.source(rule.name), copy_source, order, copy, give_up=give_up, follow_symlinks=rule.follow_symlinks
         )
         if missing is not None:
             return missing
-        return await context.executor.run("fit", downscale_image, order, copy=copy, target=target, give_up=give_up)
+        return await context.executor.run(
+            WorkerKey.downscale(), downscale_image, order, copy=copy, target=target, give_up=give_up
+        )
 
     async def _find_cached(self, job: Job, rule: Rule, order: DownscaleRequest) -> ValidImage | None:
         """What was made for an earlier try, if the source lies there as it did."""
@@ -197,7 +202,7 @@ class Prepare:
         if made is None or before != order:
             return None
         found = await self._context.executor.run(
-            f"read:{rule.name}", stat_file, job.source, follow_symlinks=rule.follow_symlinks
+            WorkerKey.source(rule.name), stat_file, job.source, follow_symlinks=rule.follow_symlinks
         )
         if isinstance(found, os.stat_result) and stamp_of(found) == job.stamp:
             # as the newest: it is about to be read
@@ -245,7 +250,7 @@ class Prepare:
         """Judges a file anew that was rejected before and that a person said `retry` for."""
         context = self._context
         verdict = await context.executor.run(
-            f"read:{rule.name}", validate_file, job.source, context.config.api, rule, final=True
+            WorkerKey.source(rule.name), validate_file, job.source, context.config.api, rule, final=True
         )
         match verdict:
             case ValidImage(format=kind, width=width, height=height, sha256=sha256, stamp=stamp):
@@ -280,7 +285,7 @@ class Prepare:
             if twin.output is None or twin.result is None:
                 continue
             stands = await context.executor.run(
-                f"out:{rule.name}", context.spool.copy_from_outbox, twin.output, job.id, twin.result.sha256
+                WorkerKey.outbox(rule.name), context.spool.copy_from_outbox, twin.output, job.id, twin.result.sha256
             )
             if stands:
                 text = f"the same picture as job {twin.id}: delivered from its result, at no cost"
@@ -297,7 +302,9 @@ class Prepare:
         if rule.if_exists is not IfExists.SKIP:
             return False
         context = self._context
-        found = await context.executor.run(f"out:{rule.name}", find_existing_result, rule, job, context.clock.now())
+        found = await context.executor.run(
+            WorkerKey.outbox(rule.name), find_existing_result, rule, job, context.clock.now()
+        )
         if found is None:
             return await self._postpone_if_unusable(rule, afresh=True)
         if isinstance(found, FolderUnavailable):
@@ -321,7 +328,7 @@ class Prepare:
 
     async def _handle_missing_source(self, job: Job, rule: Rule) -> None:
         accepted = self._context.accepted_mount(rule.name, rule.inbox)
-        away = await self._context.executor.run(f"read:{rule.name}", why_unavailable, rule.inbox, accepted)
+        away = await self._context.executor.run(WorkerKey.source(rule.name), why_unavailable, rule.inbox, accepted)
         if away is not None:
             note = f"the inbox {rule.inbox} is away: {away}"
             self._context.journal.postpone_jobs(rule.name, State.QUEUED, note, self._context.clock.now() + _RETRY_DELAY)

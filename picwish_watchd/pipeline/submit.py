@@ -27,6 +27,7 @@ from picwish_watchd.pipeline.prepare import Prepare
 from picwish_watchd.pipeline.submit_outcomes import ResultHandler, SubmitOutcomes, TrackedTasks
 from picwish_watchd.pricing import PRICES
 from picwish_watchd.runtime.memory_budget import MemoryBudget, MemoryLease
+from picwish_watchd.runtime.worker_key import WorkerKey
 from picwish_watchd.scheduling.credit_budget import CreditBudget
 from picwish_watchd.scheduling.fair_scheduler import FairScheduler
 from picwish_watchd.scheduling.rate_limiter import Permit, RateLimiter, RequestKind
@@ -145,7 +146,7 @@ class Submit:
 
     def _is_stuck(self, rule: str) -> bool:
         """Return whether a folder of the rule does not respond: its images then take no other rule's turn."""
-        return any(self._context.executor.is_stuck(f"{key}:{rule}") for key in ("out", "read"))
+        return any(map(self._context.executor.is_stuck, WorkerKey.used_before_submission(rule)))
 
     async def submit(self, job: Job) -> None:
         """Send one job to PicWish and record the outcome in the journal."""

@@ -12,6 +12,7 @@ from picwish_watchd.fs.mounts import AcceptedMount, canonical_mount_of
 from picwish_watchd.outbox.availability import describe_low_space, ensure_usable, why_unavailable
 from picwish_watchd.outbox.publish import remove_stale_parts
 from picwish_watchd.pipeline.context import StepContext
+from picwish_watchd.runtime.worker_key import WorkerKey
 
 # seconds until a folder is swept again that could not be swept to its end
 _SWEEP_INTERVAL = 300.0
@@ -32,7 +33,7 @@ class Sweeper:
             return
         self._due_at[folder] = now + _SWEEP_INTERVAL
         accepted = self._context.accepted_mount(rule.name, folder)
-        swept = await self._context.executor.run(f"out:{rule.name}", _sweep_folder, folder, accepted)
+        swept = await self._context.executor.run(WorkerKey.outbox(rule.name), _sweep_folder, folder, accepted)
         if swept is None:
             del self._due_at[folder]
         elif swept:
@@ -54,7 +55,7 @@ async def why_unusable(context: StepContext, rule: Rule, folder: Path) -> str | 
     if free < least:
         return f"the spool {context.spool.folder} cannot be used: {describe_low_space(free, least)}"
     problem = await context.executor.run(
-        f"out:{rule.name}",
+        WorkerKey.outbox(rule.name),
         ensure_usable,
         folder,
         rule.file_mode,
@@ -71,4 +72,6 @@ async def why_unusable(context: StepContext, rule: Rule, folder: Path) -> str | 
 async def record_folder(context: StepContext, rule: Rule, folder: Path) -> None:
     """The folder could be used: from now on it is only waited for, on the mount that it lies on."""
     if context.journal.folder_mount(folder) is None:
-        context.journal.save_folder(folder, await context.executor.run(f"out:{rule.name}", canonical_mount_of, folder))
+        context.journal.save_folder(
+            folder, await context.executor.run(WorkerKey.outbox(rule.name), canonical_mount_of, folder)
+        )

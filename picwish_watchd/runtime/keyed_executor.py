@@ -13,6 +13,7 @@ from typing import ParamSpec, TypeVar
 import structlog
 
 from picwish_watchd.errors import WatchdError
+from picwish_watchd.runtime.worker_key import WorkerKey
 
 _log = structlog.get_logger()
 
@@ -37,23 +38,25 @@ class KeyedExecutor:
     """
 
     def __init__(self) -> None:
-        self._workers: dict[str, _Worker] = {}
+        self._workers: dict[WorkerKey, _Worker] = {}
         self._running_count = 0
         # lane -> when its call that is under way was begun
-        self._started_at: dict[str, float] = {}
+        self._started_at: dict[WorkerKey, float] = {}
         # calls return in their own threads
         self._lock = threading.Lock()
         # lanes that wait for a thread
-        self._threadless_keys: set[str] = set()
+        self._threadless_keys: set[WorkerKey] = set()
         # when that was last told (monotonic seconds)
         self._logged_at = -math.inf
         self._closed = False
 
-    async def run(self, lane: str, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+    async def run(self, key: WorkerKey, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """What ``function`` answers or raises. Cancelled, a call that has begun still runs to its end."""
-        return await self.submit(lane, function, *args, **kwargs)
+        return await self.submit(key, function, *args, **kwargs)
 
-    def submit(self, lane: str, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> "asyncio.Future[T]":
+    def submit(
+        self, key: WorkerKey, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> "asyncio.Future[T]":
         """The same, under way already: for what is done meanwhile. Raises RuntimeError after `close`."""
         if self._closed:
             raise RuntimeError("nothing is begun after the end")
@@ -62,48 +65,48 @@ class KeyedExecutor:
         def call() -> None:
             if not future.set_running_or_notify_cancel():
                 return
-            self._started_at[lane] = time.monotonic()
+            self._started_at[key] = time.monotonic()
             try:
                 found = function(*args, **kwargs)
             except BaseException as error:  # noqa: BLE001 - none is kept here: whoever waits for it gets it
-                del self._started_at[lane]
+                del self._started_at[key]
                 future.set_exception(error)
             else:
-                del self._started_at[lane]
+                del self._started_at[key]
                 future.set_result(found)
 
         with self._lock:
             self._running_count += 1
         future.add_done_callback(self._on_call_done)
-        if lane not in self._workers:
-            self._workers[lane] = _Worker(lane)
-        self._workers[lane].calls.put((call, future.cancel))
-        if lane not in self._threadless_keys:
-            self._start_worker(lane)
+        if key not in self._workers:
+            self._workers[key] = _Worker(key.name)
+        self._workers[key].calls.put((call, future.cancel))
+        if key not in self._threadless_keys:
+            self._start_worker(key)
         return asyncio.wrap_future(future)
 
-    def _start_worker(self, lane: str) -> None:
+    def _start_worker(self, key: WorkerKey) -> None:
         """Begins its thread, again and again until there is room for it."""
-        self._threadless_keys.discard(lane)
-        if self._closed or self._workers[lane].ensure_started():
+        self._threadless_keys.discard(key)
+        if self._closed or self._workers[key].ensure_started():
             return
-        self._threadless_keys.add(lane)
+        self._threadless_keys.add(key)
         if time.monotonic() - self._logged_at > _LOG_INTERVAL:
             self._logged_at = time.monotonic()
             _log.error("threads.none", reason="the system grants no more threads; what needs one waits", advice=_ADVICE)
-        asyncio.get_running_loop().call_later(_RETRY_DELAY, self._start_worker, lane)
+        asyncio.get_running_loop().call_later(_RETRY_DELAY, self._start_worker, key)
 
     def _on_call_done(self, _future: object) -> None:
         with self._lock:
             self._running_count -= 1
 
-    def is_stuck(self, lane: str) -> bool:
+    def is_stuck(self, key: WorkerKey) -> bool:
         """Whether its call has been under way for longer than `PATIENCE`."""
-        return self.running_seconds(lane) > STUCK_TIMEOUT
+        return self.running_seconds(key) > STUCK_TIMEOUT
 
-    def running_seconds(self, lane: str) -> float:
+    def running_seconds(self, key: WorkerKey) -> float:
         """How long its call has been under way; 0 without one."""
-        began = self._started_at.get(lane)
+        began = self._started_at.get(key)
         return 0.0 if began is None else time.monotonic() - began
 
     @property
@@ -114,8 +117,8 @@ class KeyedExecutor:
     def close(self) -> None:
         """Lets go of all threads without waiting for one that hangs; what has not begun is cancelled."""
         self._closed = True
-        for lane in self._workers.values():
-            lane.close()
+        for worker in self._workers.values():
+            worker.close()
 
 
 def create_loop_executor() -> ThreadPoolExecutor:

@@ -21,6 +21,7 @@ from picwish_watchd.pipeline.collect import Collect
 from picwish_watchd.pipeline.context import StepContext
 from picwish_watchd.pipeline.gate import Gate
 from picwish_watchd.pipeline.prepare import Prepare
+from picwish_watchd.runtime.worker_key import WorkerKey
 from picwish_watchd.scheduling.rate_limiter import RateLimiter
 from tests.support.harness import KEY, Harness, wait_until
 from tests.support.sample_images import make_image
@@ -131,7 +132,7 @@ async def test_downscaling_one_image_does_not_block_another_rule(harness: Harnes
     collect = Collect(context, gate=gate, pacer=pacer)
     submit = make_submit(context, gate, pacer, collect, memory_bytes=64 * 2**20)
     done = threading.Event()
-    context.executor.submit("fit", done.wait)
+    context.executor.submit(WorkerKey.downscale(), done.wait)
     pacing, submitting = asyncio.create_task(pacer.run()), asyncio.create_task(submit.run())
     try:
         await wait_until(lambda: states(small) == {State.PENDING})

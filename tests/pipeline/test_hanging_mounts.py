@@ -17,6 +17,7 @@ from picwish_watchd.job import State
 from picwish_watchd.pipeline import inboxes
 from picwish_watchd.pipeline.gate import CloseReason
 from picwish_watchd.runtime import keyed_executor
+from picwish_watchd.runtime.worker_key import WorkerKey
 from tests.support.harness import KEY, Harness, wait_until
 from tests.support.mounts import hanging_mount
 
@@ -53,7 +54,7 @@ async def test_a_hanging_mount_blocks_only_its_own_rules_and_no_watchdog(
             daemon.gate.close(CloseReason.API_DOWN, "it does not answer", trial=True)
         for number in range(4):
             harness.drop_file(f"{number}.jpg", seed=number, inbox="other")
-        await wait_until(lambda: daemon.context.executor.is_stuck("out:to"))
+        await wait_until(lambda: daemon.context.executor.is_stuck(WorkerKey.outbox("to")))
         harness.drop_file("a.jpg", seed=9)
         await wait_until(lambda: len(harness.jobs(State.DONE)) == 1)
         await wait_until(lambda: "does its mount hang?" in harness.daemon_report())
@@ -103,7 +104,7 @@ async def test_moving_a_rule_off_a_hanging_outbox_needs_a_restart(
     await wait_until(lambda: '"watching": true' in harness.daemon_report())
     with hanging_mount(harness.root / "nas"):
         harness.drop_file("a.jpg")
-        await wait_until(lambda: daemon.context.executor.is_stuck("out:scans"))
+        await wait_until(lambda: daemon.context.executor.is_stuck(WorkerKey.outbox("scans")))
         daemon.reload()
         assert "config.needs_restart" not in capsys.readouterr().out
         harness.rule = {"outbox": "outbox"}

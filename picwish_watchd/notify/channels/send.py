@@ -9,6 +9,7 @@ from picwish_watchd.errors import ConfigError
 from picwish_watchd.notify.channels import apprise, command, smtp, webhook
 from picwish_watchd.notify.message import Message, SendFailed, SendOutcome
 from picwish_watchd.runtime.keyed_executor import KeyedExecutor
+from picwish_watchd.runtime.worker_key import WorkerKey
 
 # seconds beyond its own timeout after which a try is given up, whatever its thread does
 _HANG_GRACE = 15.0
@@ -60,7 +61,7 @@ def send_message(notifier: Notifier, notice: Message) -> SendOutcome:
 
 async def send_with_timeout(lanes: KeyedExecutor, notifier: Notifier, notice: Message) -> SendOutcome:
     """One try that ends in time, also where its thread hangs, and whatever goes wrong in it."""
-    call = asyncio.ensure_future(lanes.run(f"notify:{notifier_id(notifier)}", send_message, notifier, notice))
+    call = asyncio.ensure_future(lanes.run(WorkerKey.notifier(notifier_id(notifier)), send_message, notifier, notice))
     try:
         await asyncio.wait([call], timeout=notifier.timeout + _HANG_GRACE)
         if not call.done():
