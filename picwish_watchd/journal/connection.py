@@ -1,4 +1,4 @@
-"""Opening the journal for reading."""
+"""Open connections to the journal, create it, and migrate one of an earlier version."""
 
 import os
 import sqlite3
@@ -20,24 +20,23 @@ from picwish_watchd.journal.sqlite_errors import RESTORE_HINT
 
 
 def require_journal(path: Path) -> None:
-    """Raises `JournalError` if there is no journal, or none that this user can see."""
+    """Raise `JournalError` if there is no journal, or if this user cannot see it."""
     check_regular_file(path)
     try:
         os.stat(path)
     except (FileNotFoundError, NotADirectoryError):
-        raise JournalError(
-            f"there is no journal at {path}", hint="it is made by the first `picwish-watchd run`"
-        ) from None
+        raise JournalError(f"there is no journal at {path}", hint="the first `picwish-watchd run` creates it") from None
     except OSError as error:
         raise JournalError(
             f"the journal {path} cannot be opened: {error.strerror}",
-            hint="run this as the user that runs picwish-watchd, or let this one into the folder",
+            hint="run this as the user that runs picwish-watchd, or give this user access to the folder",
         ) from error
 
 
 def open_read_connection(path: Path, parameter: str, witness: int = 0) -> sqlite3.Connection:
-    """A connection for reading to a journal that is ours, not newer and not older than ``witness``; ``parameter`` is
-    one of sqlite.org/uri.html. Raises `JournalError`.
+    """Open a connection for reading, with a query parameter of sqlite.org/uri.html such as ``mode=ro``.
+
+    Raises `JournalError` if the journal is not ours, is newer than this program, or lacks event ``witness``.
     """
     connection = _connect_uri(path, parameter)
     try:
@@ -55,35 +54,39 @@ def _connect_uri(path: Path, parameter: str) -> sqlite3.Connection:
     return sqlite3.connect(f"{address}?{parameter}", uri=True, isolation_level=None, timeout=5.0)
 
 
-#: With WAL and FULL a power cut loses no acknowledged commit (sqlite.org/pragma.html#pragma_synchronous).
+#: With WAL and synchronous FULL, a power cut loses no commit that was acknowledged
+#: (sqlite.org/pragma.html#pragma_synchronous).
 _PRAGMAS = (
     "PRAGMA journal_mode = WAL",
     "PRAGMA synchronous = FULL",
     "PRAGMA foreign_keys = ON",
     "PRAGMA journal_size_limit = 16777216",
-    # pages, 16 MiB: a flood folds the same pages into the file again and again
+    # Pages, together 16 MiB: fewer, and a flood would write the same pages to the file again and again.
     "PRAGMA wal_autocheckpoint = 4096",
 )
 
 
 def ensure_journal_folder(path: Path) -> None:
-    """Makes the folder of the journal (mode 0700) if its parent is there; raises `JournalError` if it cannot."""
+    """Create the folder of the journal (mode 0700) if its parent exists. Raises `JournalError` if that fails."""
     try:
         with suppress(FileExistsError):
             os.mkdir(path.parent, 0o700)
     except OSError as error:
         raise JournalError(
-            f"the folder {path.parent} of the journal cannot be made: {error.strerror}",
-            hint="make it, owned by the user that runs picwish-watchd",
+            f"the folder {path.parent} of the journal cannot be created: {error.strerror}",
+            hint="create it, owned by the user that runs picwish-watchd",
         ) from error
 
 
 def ensure_journal_file(path: Path, lock: WriteLock) -> None:
-    """Makes a new journal under another name first, so that one of this name is never half made."""
+    """Create the journal if there is none, under another name first, so that it is never there half made.
+
+    Raises `JournalError` if it is empty, was deleted, or lost its -wal.
+    """
     if path.exists():
         if os.path.getsize(path) == 0:
             raise JournalError(
-                f"the journal {path} is empty: it was cut off",
+                f"the journal {path} is empty (0 bytes): it was cut off",
                 hint="restore it from a backup; only if picwish-watchd never ran here, remove it and "
                 f"{path}.write and start again",
             )
@@ -108,18 +111,23 @@ def ensure_journal_file(path: Path, lock: WriteLock) -> None:
 
 
 def open_write_connection(path: Path, *, verify: bool = True) -> sqlite3.Connection:
+    """Open a connection for writing, and migrate the journal if it is of an earlier version.
+
+    ``verify``: check the file for damage if it was not closed properly. Raises `JournalError` if it is damaged, not
+    ours, newer than this program, lacks committed events, or is on a file system without support for SQLite's WAL.
+    """
     unclean = verify and os.path.exists(f"{path}-wal") and os.path.getsize(f"{path}-wal") > 0
     connection = sqlite3.connect(path, isolation_level=None, timeout=5.0)
     try:
         version = check_version(connection, path)
         for pragma in _PRAGMAS:
-            answer = connection.execute(pragma).fetchone()
-            if pragma.startswith("PRAGMA journal_mode") and answer[0] != "wal":
-                raise JournalError(f"the file system of {path} does not carry SQLite's WAL", hint="use a local disk")
+            row = connection.execute(pragma).fetchone()
+            if pragma.startswith("PRAGMA journal_mode") and row[0] != "wal":
+                raise JournalError(f"the file system of {path} does not support SQLite's WAL", hint="use a local disk")
         if unclean:
-            found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
-            if found != "ok":
-                raise JournalError(f"the journal is damaged: {path} ({found})", hint=RESTORE_HINT)
+            finding = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+            if finding != "ok":
+                raise JournalError(f"the journal is damaged: {path} ({finding})", hint=RESTORE_HINT)
         check_no_lost_events(connection, path, last_durable_event(path))
         if version < VERSION:
             _migrate_with_backup(connection, path, version)

@@ -1,4 +1,4 @@
-"""What became of jobs since a moment, for those who tell people of it: counted where it can be much."""
+"""Find which jobs have ended since an event, for notifications; what can be many is only counted."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -8,29 +8,29 @@ from picwish_watchd.job import State
 from picwish_watchd.journal.reader import JournalReader
 from picwish_watchd.journal.rows import decode_path
 
-#: A line of history with which the job came into its state; a note on a job that stays there is none.
+#: True for an event that changed the state of its job, not for a note on a job that kept its state.
 _IS_STATE_CHANGE = """event.state <> coalesce((SELECT before.state FROM event AS before
   WHERE before.job = event.job AND before.id < event.id ORDER BY before.id DESC LIMIT 1), '')"""
 
 
 @dataclass(frozen=True, slots=True)
 class UnsuccessfulJob:
-    """A job that ended badly."""
+    """An event with which a job was held, failed or rejected."""
 
-    #: the number of the line of history
+    #: Id of the event.
     event: int
     job: int
     rule: str
-    #: below the inbox
+    #: Below the inbox.
     relative: Path
     state: State
-    #: of the error that the job has now; empty if it has none by now
+    #: Error code that the job has now; empty if it has none any more.
     code: str
     message: str
 
 
 def list_unsuccessful_jobs(journal: JournalReader, after: int, limit: int) -> list[UnsuccessfulJob]:
-    """Jobs that ended badly, of the history after line ``after``, oldest first, at most ``limit``."""
+    """Return events after ``after`` with which a job was held, failed or rejected, oldest first, at most ``limit``."""
     rows = journal.fetch_rows(
         "SELECT event.id, event.job, job.rule, job.relative, event.state, job.error_code, event.message"
         " FROM event JOIN job ON job.id = event.job"
@@ -45,7 +45,7 @@ def list_unsuccessful_jobs(journal: JournalReader, after: int, limit: int) -> li
 
 
 def count_ended_since(journal: JournalReader, after: int) -> Counter[State]:
-    """Number of jobs that came to each end after line ``after`` of the history."""
+    """Return the number of jobs that were done, held, failed or rejected after event ``after``, by that state."""
     rows = journal.fetch_rows(
         "SELECT event.state, count(DISTINCT event.job) FROM event"
         " WHERE event.id > ? AND event.state IN ('done', 'held', 'failed', 'rejected')"
@@ -56,5 +56,8 @@ def count_ended_since(journal: JournalReader, after: int) -> Counter[State]:
 
 
 def has_result_since(journal: JournalReader, after: int) -> bool:
-    """Whether a result was brought home after line ``after``: then key, PicWish and the way to results are well."""
+    """Return whether a result was downloaded after event ``after``.
+
+    If so, the API key, PicWish and the download of results work.
+    """
     return bool(journal.fetch_rows("SELECT 1 FROM event WHERE id > ? AND state = 'delivering' LIMIT 1", (after,)))

@@ -1,4 +1,4 @@
-"""What makes a journal one that nobody may go on with: not ours, newer, or shorter than it was."""
+"""Refuse a journal that must not be used: not ours, newer than this program, or with less in it than before."""
 
 import os
 import sqlite3
@@ -19,9 +19,9 @@ _FILE_TYPES = {
 
 
 def check_regular_file(path: Path) -> None:
-    """Raises `JournalError` where something other than a file is in the journal's place, or a link that leads nowhere.
+    """Raise `JournalError` if something else than a file has the journal's name, or a link whose target is missing.
 
-    A new journal would take the place of such a link, though what was paid may stand on a disk that is away.
+    A new journal would replace such a link, although the real one may be on a disk that is not mounted.
     """
     try:
         kind = stat.S_IFMT(os.stat(path).st_mode)
@@ -29,18 +29,18 @@ def check_regular_file(path: Path) -> None:
         if os.path.islink(path):
             raise JournalError(
                 f"the journal {path} is a link to {os.readlink(path)}: {error.strerror}",
-                hint="mount the disk that it leads to; only to begin anew, remove the link",
+                hint="mount the disk that it leads to; to start with an empty journal instead, remove the link",
             ) from error
         return
     if kind != stat.S_IFREG:
         raise JournalError(
-            f"the journal {path} cannot be opened: it is {_FILE_TYPES.get(kind, 'no file')}",
+            f"the journal {path} cannot be opened: it is {_FILE_TYPES.get(kind, 'not a file')}",
             hint="set `journal:` to a file of its own, such as /var/lib/picwish-watchd/journal.db",
         )
 
 
 def check_version(connection: sqlite3.Connection, path: Path) -> int:
-    """The schema's number in the file; raises `JournalError` if the file is not ours or is newer than we are."""
+    """Return the schema version of the file. Raises `JournalError` if it is not ours or is newer than this program."""
     application = connection.execute("PRAGMA application_id").fetchone()[0]
     version = int(connection.execute("PRAGMA user_version").fetchone()[0])
     if application != APPLICATION_ID:
@@ -57,12 +57,12 @@ def check_version(connection: sqlite3.Connection, path: Path) -> int:
 
 
 def last_event_id(connection: sqlite3.Connection) -> int:
-    """The number of the last event; they are never used twice."""
+    """Return the id of the newest event, or 0 without events. Ids are never used twice."""
     return int(connection.execute("SELECT coalesce(max(id), 0) FROM event").fetchone()[0])
 
 
 def check_no_lost_events(connection: sqlite3.Connection, path: Path, witness: int) -> None:
-    """Raises `JournalError` if the file ends before ``witness``, an event that was committed (looked up before)."""
+    """Raise `JournalError` if the journal lacks event ``witness``, which was committed and has to be read before."""
     missing = witness - last_event_id(connection)
     if missing > 0:
         lacks = "1 entry is missing" if missing == 1 else f"{missing} entries are missing"
@@ -75,10 +75,10 @@ def check_no_lost_events(connection: sqlite3.Connection, path: Path, witness: in
 
 
 def check_wal_present(path: Path) -> None:
-    """Raises `JournalError` if the -wal was taken away after an unclean end, and with it what was committed last.
+    """Raise `JournalError` if the -wal was removed after an unclean end, and with it the last commits.
 
-    SQLite deletes the -shm before the -wal (sqlite.org/src/file/src/wal.c, sqlite3WalClose), so that a -shm is never
-    left alone by itself. The -wal is looked for twice, as another process may open or close the journal meanwhile.
+    SQLite deletes the -shm before the -wal (sqlite.org/src/file/src/wal.c, sqlite3WalClose), so it never leaves a -shm
+    alone. The -wal is looked for twice, as another process may open or close the journal meanwhile.
     """
     wal = f"{path}-wal"
     if not os.path.exists(wal) and os.path.exists(f"{path}-shm") and not os.path.exists(wal):
@@ -90,22 +90,22 @@ def check_wal_present(path: Path) -> None:
 
 
 def check_not_deleted(path: Path) -> None:
-    """Raises `JournalError` if there is no journal, and what lies beside its place says that there was one."""
+    """Raise `JournalError` if files beside the missing journal show that there was one."""
     if os.path.exists(f"{path}-wal"):
         raise JournalError(
             f"the journal {path} is gone, but its companion {path}-wal is there",
-            hint="put the journal back beside it; only to begin anew, move the -wal away too",
+            hint="put the journal back beside it; to start with an empty journal instead, move the -wal away too",
         )
     paid = [name for name in _list_folder(f"{path}.spool") if name.endswith(".result")]
     if paid:
         raise JournalError(
-            f"the journal {path} is gone, but {len(paid)} paid results lie in {path}.spool",
-            hint="put the journal back; only to begin anew, move that folder away",
+            f"the journal {path} is gone, but {len(paid)} paid results are in {path}.spool",
+            hint="put the journal back; to start with an empty journal instead, move that folder away",
         )
     if last_durable_event(path):
         raise JournalError(
-            f"the journal {path} is gone: {path}.write says that it was there",
-            hint="put it back, with its -wal. A new one knows of no finished image: only after moving those out of the "
+            f"the journal {path} is gone: {path}.write shows that it existed",
+            hint="put it back, with its -wal. A new one knows no finished image: only after moving those out of the "
             f"inboxes, remove {path}.write and start again",
         )
 
@@ -118,13 +118,13 @@ def _list_folder(folder: str) -> list[str]:
 
 
 def check_local_filesystem(path: Path) -> None:
-    """Raises `JournalError` where SQLite's locks and WAL cannot be trusted (sqlite.org/wal.html)."""
-    # here: who only reads the journal is never refused so
+    """Raise `JournalError` on a network file system, where locks and WAL are not safe (sqlite.org/wal.html)."""
+    # Imported here, as `status`, which does not call this, must not load dataclasses.
     from picwish_watchd.fs.mounts import mount_of
 
     mount = mount_of(path.parent)
     if mount is not None and mount.is_network:
         raise JournalError(
-            f"the journal {path} lies on a network file system ({mount.kind} at {mount.point})",
+            f"the journal {path} is on a network file system ({mount.kind} at {mount.point})",
             hint="set `journal:` to a file on a local disk; SQLite is not safe on network file systems",
         )

@@ -1,8 +1,8 @@
-"""How many jobs stand where, without counting them all each time.
+"""Count jobs by rule and state, without counting all of them each time.
 
-Every change of a job has a line of history. So what was counted as of some line is brought up to date by the jobs that
-have a later one: a matter of the changes since, not of the number of jobs. The daemon needs that each second, on the
-event loop; and it tells its count in its report, so that `status` need not count either.
+Each change of a job adds an event. So counts as of one event are brought up to date by the jobs that have a later one,
+which costs as much as has changed since, not as much as there are jobs. The daemon needs the counts each second, on the
+event loop. It also puts them into its report, so that `status` need not count either.
 """
 
 import sqlite3
@@ -13,13 +13,13 @@ from typing import Any, NamedTuple
 from picwish_watchd.journal.queries import COUNT_JOBS
 from picwish_watchd.state import State
 
-#: a statement and its values -> its rows
+#: Takes a statement and its values, and returns its rows.
 FetchRows = Callable[..., list[sqlite3.Row]]
 
-# lines of history; with more, to count all is as quick
+#: Events. After more of them, counting all jobs is as fast.
 _MAX_CHANGES = 4000
 
-#: A statement sees one moment of the journal, so all is asked in one.
+#: One statement for everything, as a statement sees one state of the journal.
 _CHANGES_SQL = """
 WITH touched (id) AS (SELECT DISTINCT job FROM event NOT INDEXED WHERE id > :event AND job <= :job),
   change (rule, state, n) AS (
@@ -32,52 +32,52 @@ SELECT rule, state, n, (SELECT max(id) FROM event), (SELECT max(id) FROM job) FR
 
 
 class JobCounts(NamedTuple):
-    """Number of jobs by rule and state, as of a line of history."""
+    """Number of jobs by rule and state, as of an event."""
 
-    #: the last line of history
+    #: The last event that is taken into account.
     last_event_id: int
-    #: the last job
+    #: The last job that is counted.
     last_job_id: int
     jobs: Mapping[tuple[str, State], int]
 
     def by_rule(self) -> dict[str, dict[State, int]]:
-        """The numbers that are not 0, rule by rule, with the states in the order of their words."""
-        found: dict[str, dict[State, int]] = {}
+        """Return the numbers that are not 0 by rule, with the states in alphabetical order."""
+        counts: dict[str, dict[State, int]] = {}
         for (rule, state), number in sorted(self.jobs.items(), key=lambda item: (item[0][1], item[0][0])):
             if number:
-                found.setdefault(rule, {})[state] = number
-        return found
+                counts.setdefault(rule, {})[state] = number
+        return counts
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON knows it."""
+        """Return the counts as JSON values, for `from_json`."""
         return {"event": self.last_event_id, "job": self.last_job_id, "jobs": self.by_rule()}
 
     @classmethod
-    def from_json(cls, told: Mapping[str, Any]) -> "JobCounts":
-        """What was told by the same version."""
-        jobs = {(rule, State(state)): n for rule, states in told["jobs"].items() for state, n in states.items()}
-        return cls(told["event"], told["job"], jobs)
+    def from_json(cls, data: Mapping[str, Any]) -> "JobCounts":
+        """Return the counts that `to_json` of the same version wrote."""
+        jobs = {(rule, State(state)): n for rule, states in data["jobs"].items() for state, n in states.items()}
+        return cls(data["event"], data["job"], jobs)
 
 
-def count_jobs(ask: FetchRows) -> JobCounts:
-    """All jobs, one by one."""
-    rows = ask(COUNT_JOBS)
+def count_jobs(fetch_rows: FetchRows) -> JobCounts:
+    """Count all jobs."""
+    rows = fetch_rows(COUNT_JOBS)
     if not rows:
         return JobCounts(0, 0, {})
     return JobCounts(rows[0][3], rows[0][4], {(row[0], State(row[1])): row[2] for row in rows})
 
 
-def update_counts(known: JobCounts, last: int, ask: FetchRows) -> JobCounts:
-    """The stock of now, where line ``last`` is the last one of the history."""
-    if last == known.last_event_id:
+def update_counts(known: JobCounts, last_event_id: int, fetch_rows: FetchRows) -> JobCounts:
+    """Bring ``known`` up to date, where ``last_event_id`` is the newest event of the journal."""
+    if last_event_id == known.last_event_id:
         return known
-    if not 0 < last - known.last_event_id <= _MAX_CHANGES:
-        return count_jobs(ask)
-    rows = ask(_CHANGES_SQL, {"event": known.last_event_id, "job": known.last_job_id})
-    # its earlier lines were pruned meanwhile
+    if not 0 < last_event_id - known.last_event_id <= _MAX_CHANGES:
+        return count_jobs(fetch_rows)
+    rows = fetch_rows(_CHANGES_SQL, {"event": known.last_event_id, "job": known.last_job_id})
+    # A state of NULL: the earlier events of a job were pruned meanwhile.
     if any(row[1] is None for row in rows):
-        return count_jobs(ask)
+        return count_jobs(fetch_rows)
     jobs = Counter(known.jobs)
     for row in rows:
         jobs[row[0], State(row[1])] += row[2]
-    return JobCounts(rows[0][3], rows[0][4], jobs) if rows else count_jobs(ask)
+    return JobCounts(rows[0][3], rows[0][4], jobs) if rows else count_jobs(fetch_rows)

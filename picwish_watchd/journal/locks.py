@@ -1,4 +1,4 @@
-"""The two locks beside the journal, both flock(2): they die with the process that holds them."""
+"""The two lock files beside the journal. Both use flock(2), so that a lock ends with the process that holds it."""
 
 import fcntl
 import os
@@ -9,43 +9,49 @@ from pathlib import Path
 
 from picwish_watchd.errors import JournalBusyError, JournalError, JournalTemporaryError
 
-#: How long a writer waits for another process's transaction, in seconds; ours take milliseconds.
+#: Seconds that a writer waits for another process's transaction; ours take milliseconds.
 LOCK_TIMEOUT = 5.0
 
-#: `DaemonLock.owner` holds the lock for microseconds while it looks: so long, in seconds, a starting daemon waits.
+#: Seconds that a starting daemon waits for the lock, which `DaemonLock.owner_pid` holds for microseconds.
 _START_TIMEOUT = 0.1
 
 
 class DaemonLock:
-    """At most one daemon a journal. The lock file holds the owner's pid and is never removed: a removed lock file
-    could be locked twice, once by its old and once by its new inode."""
+    """Allows one daemon for each journal.
+
+    The lock file holds the owner's pid. It is never removed, as a removed file could be locked twice: once by its old
+    inode and once by its new one.
+    """
 
     def __init__(self, journal: Path) -> None:
         self.path = Path(f"{journal}.lock")
         self._fd: int | None = None
 
     def acquire(self) -> None:
-        """Takes the lock or raises `JournalBusyError` naming the owner's pid."""
+        """Take the lock. Raises `JournalBusyError`, which names the owner's pid, if another process holds it."""
         fd = _open_lock_file(self.path)
         if not _try_lock(fd, _START_TIMEOUT):
             pid = _read_number(fd)
             os.close(fd)
             raise JournalBusyError(
                 f"another picwish-watchd (pid {pid or 'unknown'}) is running on this journal",
-                hint=f"stop that one first, or give this one another journal; the lock is {self.path}",
+                hint=f"stop that one first, or use another journal for this one; the lock file is {self.path}",
             )
         os.ftruncate(fd, 0)
         os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
         self._fd = fd
 
     def release(self) -> None:
-        """Lets go; harmless when not held."""
+        """Release the lock; harmless if it is not held."""
         if self._fd is not None:
             os.close(self._fd)
             self._fd = None
 
     def owner_pid(self) -> int | None:
-        """The pid of the running daemon, or None when no daemon holds the lock. Never blocks, never creates."""
+        """Return the pid of the running daemon, 0 if it is unknown, or None if no daemon holds the lock.
+
+        Never blocks, and creates no file.
+        """
         try:
             fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         except OSError:
@@ -60,14 +66,14 @@ class DaemonLock:
 
 
 class WriteLock:
-    """Serialises the write transactions of all processes, their checkpoints included.
+    """Serialises the write transactions of all processes, with their checkpoints.
 
-    SQLite 3.7.0 to 3.51.2 can corrupt a WAL when one connection commits while another one checkpoints
-    (sqlite.org/wal.html#walresetbug); Debian 12 ships 3.40.1.
+    SQLite 3.7.0 to 3.51.2 can corrupt a WAL if one connection commits while another one checkpoints
+    (sqlite.org/wal.html#walresetbug); Debian 12 has 3.40.1.
 
-    The file also bears witness to the last event that was committed, so that a -wal that went away with its -shm, or
-    an older copy of the journal, is noticed (`witnessed`). It is not synced: after a power cut it may lag behind, which
-    only makes it believe what it finds.
+    The lock file also holds the id of the last event that was committed (`last_durable_event`). So a -wal that was
+    removed with its -shm, or an older copy of the journal, is noticed. The id is not synced: after a power cut it may
+    be too low, and then less is noticed, but nothing is refused wrongly.
     """
 
     def __init__(self, journal: Path) -> None:
@@ -76,11 +82,11 @@ class WriteLock:
 
     @contextmanager
     def hold(self) -> Iterator[None]:
-        """Holds the lock for the block; raises `JournalError` after `PATIENCE` seconds."""
+        """Hold the lock during the ``with`` block. Raises `JournalTemporaryError` after `LOCK_TIMEOUT` seconds."""
         if not _try_lock(self._fd, LOCK_TIMEOUT):
             raise JournalTemporaryError(
                 f"another process has kept the journal locked for {LOCK_TIMEOUT:.0f} s ({self.path})",
-                hint="look for a stopped `picwish-watchd` command and end it",
+                hint="look for a `picwish-watchd` command that was stopped (Ctrl-Z) or hangs, and end it",
             )
         try:
             yield
@@ -88,17 +94,17 @@ class WriteLock:
             fcntl.flock(self._fd, fcntl.LOCK_UN)
 
     def record_durable_event(self, event: int) -> None:
-        """The last event committed; while the lock is held. A full disk is no reason to stop."""
+        """Store the id of the last committed event, while the lock is held; a full disk is ignored."""
         with suppress(OSError):
             os.pwrite(self._fd, f"{event:020d}\n".encode(), 0)
 
     def close(self) -> None:
-        """Closes the lock file."""
+        """Close the lock file."""
         os.close(self._fd)
 
 
 def last_durable_event(journal: Path) -> int:
-    """The last event that is known to have been committed; 0 if nobody knows, or it is not for this user to read."""
+    """Return the id of the last event known to be committed, or 0 if it is unknown or this user may not read it."""
     try:
         fd = os.open(f"{journal}.write", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError:
@@ -110,12 +116,12 @@ def last_durable_event(journal: Path) -> int:
 
 
 def _try_lock(fd: int, seconds: float) -> bool:
-    give_up = time.monotonic() + seconds
+    deadline = time.monotonic() + seconds
     while True:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            if time.monotonic() > give_up:
+            if time.monotonic() > deadline:
                 return False
             time.sleep(0.002)
         else:

@@ -1,18 +1,19 @@
-"""What the journal may forget: how a job that ended long ago came to its end.
+"""Delete the history of jobs that ended long ago.
 
-Only lines of history and PicWish's answer go. The row of each job stays for ever (some 500 bytes with its indexes), and
-with it all by which a file, a copy, a result of ours or a task is recognised; so do the ledger and the newest line of
-each job. So nothing is bought again because something was pruned, and the number of the newest event never falls.
+Only events and PicWish's answer are deleted. The row of each job (some 500 bytes with its indexes) is kept for ever,
+and with it all that identifies a file, a copy, a result of ours or a task. The ledger and the newest event of each job
+are kept too. So no image is paid for again because of pruning, and the highest event id never decreases.
 """
 
 import sqlite3
 from dataclasses import dataclass
 
-#: Lines of history that one slice looks at; it takes some milliseconds with all of them removed.
+#: Events that one batch looks at. Deleting all of them takes some milliseconds.
 PRUNE_BATCH_SIZE = 200
 
-#: A held job waits for a person, an original that waits is still to be moved. `why` finds a moved original by its line.
-#: CROSS JOIN keeps SQLite from going through all jobs of those states instead (sqlite.org/optoverview.html#crossjoin).
+#: Left out are held jobs, which wait for a person, jobs whose original is still to be moved, and the events by which
+#: `why` finds a moved original. CROSS JOIN keeps SQLite from going through all jobs of these states instead
+#: (sqlite.org/optoverview.html#crossjoin).
 _PRUNABLE_EVENTS_SQL = """SELECT event.id, event.job FROM event CROSS JOIN job ON job.id = event.job
   WHERE event.id > :after AND event.id <= :upto
   AND job.state IN ('done', 'rejected', 'failed') AND job.completed_at < :before AND job.original <> 'waiting'
@@ -22,19 +23,19 @@ _PRUNABLE_EVENTS_SQL = """SELECT event.id, event.job FROM event CROSS JOIN job O
 
 @dataclass(frozen=True, slots=True)
 class PruneResult:
-    """What one slice did."""
+    """What one batch did."""
 
-    #: the last line of history that it looked at; the next slice begins after it
+    #: Last event that the batch looked at; the next batch begins after it.
     last_event_id: int
-    #: lines
+    #: Number of events deleted.
     removed_count: int
-    #: whether nothing old follows
+    #: Whether no old event follows.
     is_last: bool
 
 
 @dataclass(frozen=True, slots=True)
 class PruneCandidates:
-    """The lines of history that a slice may remove, by job."""
+    """The events that a batch may delete, and their jobs."""
 
     last_event_id: int
     is_last: bool
@@ -43,24 +44,25 @@ class PruneCandidates:
 
 
 def find_prunable(connection: sqlite3.Connection, before: float, after: int) -> PruneCandidates:
-    """Looks at the next `SLICE` lines after line ``after``, for jobs that ended ``before`` (Unix seconds).
+    """Return what may be deleted of the `PRUNE_BATCH_SIZE` events after event ``after``.
 
-    Lines are written in the order of time, so that the first slice without an old one is the last.
+    That is: the events of jobs that ended before ``before`` (Unix seconds). Events are in order of time, so the first
+    batch without an old event is the last one.
     """
-    seen = connection.execute(
+    batch = connection.execute(
         "SELECT id, at FROM event WHERE id > ? ORDER BY id LIMIT ?", (after, PRUNE_BATCH_SIZE)
     ).fetchall()
-    if all(at >= before for _, at in seen):
+    if all(at >= before for _, at in batch):
         return PruneCandidates(after, is_last=True, event_ids=(), job_ids=frozenset())
-    upto = seen[-1][0]
-    old = connection.execute(_PRUNABLE_EVENTS_SQL, {"after": after, "upto": upto, "before": before}).fetchall()
+    upto = batch[-1][0]
+    rows = connection.execute(_PRUNABLE_EVENTS_SQL, {"after": after, "upto": upto, "before": before}).fetchall()
     return PruneCandidates(
-        upto, len(seen) < PRUNE_BATCH_SIZE, tuple(row[0] for row in old), frozenset(row[1] for row in old)
+        upto, len(batch) < PRUNE_BATCH_SIZE, tuple(row[0] for row in rows), frozenset(row[1] for row in rows)
     )
 
 
-def delete_prunable(cursor: sqlite3.Cursor, found: PruneCandidates) -> None:
-    """Removes them, within the caller's transaction, and what PicWish answered to their jobs."""
-    cursor.execute(f"DELETE FROM event WHERE id IN ({','.join(map(str, found.event_ids))})")
-    jobs = ",".join(map(str, found.job_ids))
+def delete_prunable(cursor: sqlite3.Cursor, candidates: PruneCandidates) -> None:
+    """Delete the events, and PicWish's answers to their jobs, within the caller's transaction."""
+    cursor.execute(f"DELETE FROM event WHERE id IN ({','.join(map(str, candidates.event_ids))})")
+    jobs = ",".join(map(str, candidates.job_ids))
     cursor.execute(f"UPDATE job SET answer = NULL WHERE id IN ({jobs}) AND answer IS NOT NULL")

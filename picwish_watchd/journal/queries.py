@@ -1,8 +1,8 @@
-"""Questions to the journal that are asked in more than one place, or are long."""
+"""Queries that are used in more than one place, or are long."""
 
 from picwish_watchd.state import State
 
-#: What a job is read with; the ledger is summed up in the same breath.
+#: The columns of a job, with the sums of its rows in the ledger.
 JOB_COLUMNS = """*,
   (SELECT coalesce(sum(credits), 0) FROM charge WHERE charge.job = job.id AND charge.state = 'spent') AS credits,
   (SELECT coalesce(sum(credits), 0) FROM charge WHERE charge.job = job.id AND charge.state = 'doubtful')
@@ -14,8 +14,9 @@ SELECT_CHARGE = (
     " FROM charge JOIN job ON job.id = charge.job "
 )
 
-#: One content, one charge: a copy waits for its first, and so does a first that comes back (`retry`) while its copy is
-#: on its way already. What came in a flood waits for a person.
+#: One content, one charge: true for a queued job unless an earlier job of the same content is queued, or another one is
+#: under way (also if that one is later, after a `retry`) or has an id of the list that is filled in. Jobs that came in
+#: a flood wait for a person.
 NO_DUPLICATE_AHEAD = """AND flood = 0 AND NOT EXISTS (SELECT 1 FROM job AS first WHERE first.sha256 = job.sha256
   AND first.rule = job.rule AND first.id < job.id AND first.state = 'queued')
   AND NOT EXISTS (SELECT 1 FROM job AS other WHERE +other.sha256 = job.sha256 AND other.rule = job.rule
@@ -23,8 +24,8 @@ NO_DUPLICATE_AHEAD = """AND flood = 0 AND NOT EXISTS (SELECT 1 FROM job AS first
   AND NOT EXISTS (SELECT 1 FROM job AS other WHERE +other.sha256 = job.sha256 AND other.rule = job.rule
   AND other.id IN ({}))"""
 
-#: Number of jobs by rule and state; last line of history; last job. Each pair is sought in the index and counted by
-#: itself: to group all rows of the index takes more than twice as long (16 ms, not 7, with 100,000 jobs).
+#: Rule, state, number of jobs, last event, last job. Each pair of rule and state is looked up in the index and counted
+#: alone, which takes 7 ms with 100,000 jobs; grouping all rows of the index takes 16 ms.
 COUNT_JOBS = f"""
 WITH RECURSIVE
   known (state) AS (VALUES {", ".join(f"('{state}')" for state in State)}),
@@ -38,13 +39,13 @@ SELECT rule, state, (SELECT count(*) FROM job WHERE job.state = pair.state AND j
   (SELECT max(id) FROM event), (SELECT max(id) FROM job)
 FROM pair WHERE rule IS NOT NULL"""
 
-#: Each rule that has a job in a state, found without a look at all of its jobs.
+#: Each rule that has a job in a state, found without reading all of its jobs.
 RULES_WITH_STATE = """WITH RECURSIVE found (rule) AS (
   SELECT min(rule) FROM job WHERE state = :state
   UNION ALL SELECT (SELECT min(rule) FROM job WHERE state = :state AND rule > found.rule) FROM found
   WHERE found.rule IS NOT NULL) SELECT rule FROM found WHERE rule IS NOT NULL"""
 
-#: Each rule that has an original to dispose of, found in the same way.
+#: Each rule that has an original to move or delete, found without reading all of its jobs.
 RULES_WITH_WAITING_ORIGINALS = """WITH RECURSIVE found (rule) AS (
   SELECT min(rule) FROM job WHERE original = 'waiting'
   UNION ALL SELECT (SELECT min(rule) FROM job WHERE original = 'waiting' AND rule > found.rule) FROM found

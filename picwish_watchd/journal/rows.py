@@ -1,11 +1,11 @@
-"""Between rows of the journal and the values of `picwish_watchd.job`."""
+"""Convert rows of the journal to the values of `picwish_watchd.job`, and back."""
 
 import json
 import os
 import sqlite3
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict
 
 from picwish_watchd.fs.mounts import Mount
 from picwish_watchd.job import (
@@ -22,13 +22,14 @@ from picwish_watchd.job import (
     State,
 )
 
-#: 63 bits end in 2262, but ext4 keeps times up to 2446: what is below this, in 1896, stands for a time after 2262.
+#: A stored time below this (in 1896) is one after 2262, where 63 bits end: ext4 stores times up to 2446, and they are
+#: written as signed numbers.
 _MIN_MTIME_NS = -(2**61)
 
 
 @dataclass(frozen=True, slots=True)
 class RunningTask:
-    """A task at PicWish, with just what the choice of the next query needs. Times are Unix seconds."""
+    """A task at PicWish, with only what the choice of the next poll needs. Times are Unix seconds."""
 
     id: int
     rule: str
@@ -42,28 +43,28 @@ class SpendingRecord:
     """One row of the ledger."""
 
     id: int
-    #: Unix seconds, of the submission
+    #: Unix seconds of the submission.
     at: float
     rule: str
     credits: int
-    #: "reserved" (under way), "spent" or "doubtful"
+    #: "reserved" (under way), "spent" or "doubtful".
     state: str
     job: int
     source: Path
 
     @property
     def is_in_doubt(self) -> bool:
-        """Whether nobody can know if it was charged."""
+        """Whether it cannot be known if PicWish charged."""
         return self.state == "doubtful"
 
 
 class JobChanges(TypedDict, total=False):
-    """What a move may change besides the state."""
+    """The fields of a job that a transition may change besides its state."""
 
     kind: SourceKind
     url: str | None
     stamp: Stamp
-    #: None: the file is judged anew before it is submitted
+    #: None: the file is validated again before it is submitted.
     sha256: str | None
     format: str | None
     width: int | None
@@ -88,62 +89,49 @@ class JobChanges(TypedDict, total=False):
     completed_at: float | None
 
 
+#: Columns whose values are those of the `Job` field of the same name.
+_PLAIN_JOB_COLUMNS = (
+    *("id", "rule", "url", "sha256", "format", "width", "height", "type", "return_type", "sync", "task_id", "attempts"),
+    *("refusals", "credits", "credits_in_doubt", "note", "answer", "not_before"),
+    *("created_at", "submitted_at", "completed_at"),
+)
+
+
 def job_from_row(row: sqlite3.Row) -> Job:
-    """One row of `SELECT_JOB` as a Job."""
-    code = row["error_code"]
-    result = row["result"]
-    output = row["output"]
-    # a journal that no newer daemon has opened yet, as a command reads it, lacks the column
+    """Turn one row of `SELECT_JOB` into a Job."""
+    code, result, output = row["error_code"], row["result"], row["output"]
+    # A command may read a journal of an earlier version, which lacks the column, before a daemon has migrated it.
     sent = row["sent"] if "sent" in row.keys() else None  # noqa: SIM118 - `in row` looks at the values
+    plain: dict[str, Any] = {name: row[name] for name in _PLAIN_JOB_COLUMNS}
     return Job(
-        id=row["id"],
-        rule=row["rule"],
+        **plain,
         state=State(row["state"]),
         source=decode_path(row["source"]),
         relative=decode_path(row["relative"]),
         stamp=stamp_from_row(row),
         kind=SourceKind(row["kind"]),
-        url=row["url"],
-        sha256=row["sha256"],
-        format=row["format"],
-        width=row["width"],
-        height=row["height"],
-        type=row["type"],
-        return_type=row["return_type"],
-        sync=row["sync"],
-        task_id=row["task_id"],
-        attempts=row["attempts"],
-        refusals=row["refusals"],
-        credits=row["credits"],
-        credits_in_doubt=row["credits_in_doubt"],
         paid=bool(row["paid"]),
         problem=None if code is None else Problem(ErrorCode(code), row["error_message"]),
         result=None if result is None else Result(**json.loads(result)),
         output=None if output is None else decode_path(output),
         original=OriginalStatus(row["original"]),
-        note=row["note"],
-        answer=row["answer"],
         pay_again=bool(row["pay_again"]),
-        not_before=row["not_before"],
-        created_at=row["created_at"],
-        submitted_at=row["submitted_at"],
-        completed_at=row["completed_at"],
         sent=None if sent is None else SentImage(**json.loads(sent)),
     )
 
 
 def spending_from_row(row: sqlite3.Row) -> SpendingRecord:
-    """One row of `SELECT_CHARGE`."""
+    """Turn one row of `SELECT_CHARGE` into a SpendingRecord."""
     return SpendingRecord(**{**row, "source": decode_path(row["source"])})
 
 
 def event_from_row(row: sqlite3.Row) -> JobEvent:
-    """One row of the event table."""
+    """Turn one row of the event table into a JobEvent."""
     return JobEvent(at=row["at"], state=State(row["state"]), message=row["message"])
 
 
 def stamp_from_row(row: sqlite3.Row) -> Stamp:
-    """The stamp in a row; inode numbers are unsigned 64 bit, SQLite's integers signed."""
+    """Return the stamp in a row. Inode numbers have 64 bits without a sign, SQLite's integers are signed."""
     mtime_ns = row["mtime_ns"]
     return Stamp(
         inode=row["inode"] % 2**64,
@@ -153,7 +141,7 @@ def stamp_from_row(row: sqlite3.Row) -> Stamp:
 
 
 def new_job_columns(new: NewJob, at: float) -> dict[str, object]:
-    """The columns of a new job found at ``at``."""
+    """Return the columns of a new job that is added at ``at`` (Unix seconds)."""
     problem = new.problem
     state = State.QUEUED
     if problem is not None:
@@ -186,12 +174,12 @@ def new_job_columns(new: NewJob, at: float) -> dict[str, object]:
 
 
 def stamp_columns(stamp: Stamp) -> dict[str, object]:
-    """The three columns of a stamp."""
+    """Return the three columns of a stamp."""
     return {"inode": _to_signed(stamp.inode), "size": stamp.size, "mtime_ns": _to_signed(stamp.mtime_ns)}
 
 
 def changed_columns(changes: JobChanges) -> dict[str, object]:
-    """The columns that ``changes`` sets."""
+    """Return the columns that ``changes`` sets."""
     columns: dict[str, object] = {}
     for name, value in changes.items():
         if name == "problem":
@@ -212,17 +200,17 @@ def changed_columns(changes: JobChanges) -> dict[str, object]:
 
 
 def decode_path(raw: bytes) -> Path:
-    """A path as the file system spells it."""
+    """Turn the bytes of a path, as the file system has them, into a Path."""
     return Path(os.fsdecode(raw))
 
 
 def mount_from_row(row: sqlite3.Row) -> Mount | None:
-    """The mount that a folder was accepted on, as its row tells; None where it does not."""
+    """Return the mount that a folder was accepted on, or None if its row has none."""
     return None if row["mount_point"] is None else Mount(os.fsdecode(row["mount_point"]), str(row["mount_kind"]))
 
 
 def escape_surrogates(text: str) -> str:
-    """The text as UTF-8 can hold it: a message may quote a file name that is not UTF-8, which is escaped there."""
+    """Escape what UTF-8 cannot encode: a message may quote a file name that is not UTF-8."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 

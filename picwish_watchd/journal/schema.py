@@ -1,9 +1,9 @@
-"""The tables of the journal and the numbered steps that lead to them."""
+"""The tables of the journal, and the numbered migrations that make them."""
 
 import sqlite3
 
-#: In the file's header, so that file(1) and we know our own (sqlite.org/pragma.html#pragma_application_id).
-# "PWWD"
+#: "PWWD" in the file's header, by which file(1) and we recognise a journal
+#: (sqlite.org/pragma.html#pragma_application_id).
 APPLICATION_ID = 0x50575744
 
 _V1 = """
@@ -102,26 +102,26 @@ ALTER TABLE folder ADD COLUMN mount_kind TEXT;
 CREATE INDEX job_flood ON job (rule) WHERE flood = 1;
 """
 
-#: Step n leads from user_version n to n + 1.
+#: Migration n leads from user_version n to n + 1.
 MIGRATIONS = (_V1, _V2)
 VERSION = len(MIGRATIONS)
 
-
-#: Only for speed, so that no step of the schema leads to them: made whenever a writer opens a journal that lacks one.
+#: Indexes that only make queries faster. They need no migration: a writer creates missing ones when it opens the
+#: journal.
 INDEXES = {
-    # what comes next, beside any number of images that a flood holds
+    # The next job of a rule, among any number of images that a flood holds.
     "job_next": "job (state, rule, id) WHERE flood = 0",
-    # how many came lately, for `budget.burst`
+    # How many images arrived recently, for `budget.burst`.
     "job_arrival": "job (rule, created_at) WHERE flood = 0 AND sha256 IS NOT NULL",
-    # what was tried and waits, of all that is queued
+    # The queued jobs that were tried and wait.
     "job_paused": "job (state, rule) WHERE not_before IS NOT NULL",
-    # a copy waits for the first of its content that is queued, however many of that content there are
+    # The first queued job of a content, for which its copies wait, among any number of copies.
     "job_same": "job (sha256, rule, id) WHERE state = 'queued'",
 }
 
 
 def add_indexes(connection: sqlite3.Connection) -> None:
-    """Makes what is missing of `INDEXES`, in a transaction of its own; a matter of milliseconds for 10,000 jobs."""
+    """Create the missing ones of `INDEXES` in one transaction, which takes milliseconds with 10,000 jobs."""
     names = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'index'")}
     missing = INDEXES.keys() - names
     if missing:
@@ -132,7 +132,7 @@ def add_indexes(connection: sqlite3.Connection) -> None:
 
 
 def migrate(connection: sqlite3.Connection, version: int) -> None:
-    """Runs the steps from ``version`` on, inside the caller's transaction."""
+    """Run the migrations from ``version`` on, within the caller's transaction."""
     for step in MIGRATIONS[version:]:
         for statement in step.split(";\n"):
             if statement.strip():

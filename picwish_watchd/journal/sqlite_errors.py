@@ -1,4 +1,4 @@
-"""What SQLite's errors mean to a person (sqlite.org/rescode.html); the only place that knows them."""
+"""Turn SQLite's errors into messages for a person (sqlite.org/rescode.html). No other module knows their codes."""
 
 import sqlite3
 from collections.abc import Iterator
@@ -9,19 +9,19 @@ from picwish_watchd.errors import JournalError, JournalTemporaryError
 
 RESTORE_HINT = (
     "nothing was changed; restore the file (with its -wal) from a backup, or move it and its .write away "
-    "to begin anew: a new journal knows of no finished image, so first move finished originals out of the inboxes, "
-    "or they are bought again"
+    "to start with an empty journal: that one knows no finished image, so first move finished originals out of the "
+    "inboxes, or they are paid for again"
 )
 
 _LOCK_ERRORS = ("SQLITE_BUSY", "SQLITE_LOCKED")
-_DISK_FULL = ("the disk of the journal is full", "make room there; nothing is submitted until then")
+_DISK_FULL = ("the disk of the journal is full", "free some space there; nothing is submitted until then")
 
-#: Result code, extended or primary -> what it says, what to do.
+#: Result code, extended or primary -> (message, what to do).
 _MESSAGES: dict[str, tuple[str, str]] = {
     "SQLITE_CORRUPT": ("the journal is damaged", RESTORE_HINT),
-    "SQLITE_NOTADB": ("the journal is damaged or no SQLite file", RESTORE_HINT),
+    "SQLITE_NOTADB": ("the journal is damaged or not an SQLite file", RESTORE_HINT),
     "SQLITE_FULL": _DISK_FULL,
-    # no room for the -shm: how opening meets a full disk
+    # A full disk at opening: there is no space for the -shm.
     "SQLITE_IOERR_SHMSIZE": _DISK_FULL,
     "SQLITE_READONLY": ("the journal is read-only", "make the file and its folder writable for this user"),
     "SQLITE_PERM": ("the journal may not be opened", "make the file and its folder accessible to this user"),
@@ -39,14 +39,18 @@ _MESSAGES: dict[str, tuple[str, str]] = {
     ),
     "SQLITE_IOERR": (
         "the disk of the journal fails",
-        "look at the kernel's log (dmesg) and check the disk before going on",
+        "look at the kernel's log (dmesg) and check the disk before you start again",
     ),
 }
 
 
 @contextmanager
 def sqlite_errors_as_journal_errors(path: Path) -> Iterator[None]:
-    """Turns what sqlite3 raises into a `JournalError` that names the file; bugs in our SQL stay what they are."""
+    """Turn errors of sqlite3 into a `JournalError` that names the file and says what to do.
+
+    It is a `JournalTemporaryError` for a full disk and for locks of other programs. Errors that are bugs in our SQL are
+    raised as they are.
+    """
     try:
         yield
     except (sqlite3.OperationalError, sqlite3.DatabaseError) as error:
@@ -57,6 +61,6 @@ def sqlite_errors_as_journal_errors(path: Path) -> Iterator[None]:
         if meaning is None:
             raise
         what, hint = meaning
-        passing = meaning is _DISK_FULL or name.startswith(_LOCK_ERRORS)
-        kind = JournalTemporaryError if passing else JournalError
+        is_temporary = meaning is _DISK_FULL or name.startswith(_LOCK_ERRORS)
+        kind = JournalTemporaryError if is_temporary else JournalError
         raise kind(f"{what}: {path} ({error})", hint=hint) from error

@@ -1,8 +1,7 @@
-"""Gives room that pruning left in the journal's file back to the disk; only for a person, and without a daemon.
+"""Give the space that pruning left unused in the journal's file back to the disk. Only without a running daemon.
 
-New lines use that room by themselves (sqlite.org/pragma.html#pragma_freelist_count), so that a daemon that is pruned
-each day never needs this. SQLite's VACUUM writes the whole file anew in one transaction, during which nobody else can
-write: a daemon would stand still for it.
+SQLite uses that space for new rows (sqlite.org/pragma.html#pragma_freelist_count), so the daemon, which prunes each
+day, never needs this. VACUUM writes the whole file again in one transaction, during which a daemon could not write.
 """
 
 import os
@@ -18,21 +17,21 @@ from picwish_watchd.journal.locks import LOCK_TIMEOUT, DaemonLock, WriteLock
 from picwish_watchd.journal.sqlite_errors import sqlite_errors_as_journal_errors
 from picwish_watchd.journal.writer import Journal
 
-# bytes
+#: Bytes that have to be free on the disk beyond what is computed.
 _FREE_RESERVE = 2**20
 
 
 def vacuum_journal(path: Path, clock: Clock) -> tuple[int, int]:
-    """Rewrites the journal; answers its size in bytes before and after. A crash in the middle changes nothing.
+    """Rewrite the journal, and return its size in bytes before and after. A crash in the middle changes nothing.
 
-    Raises `JournalError` where there is none or it is unusable, `JournalBusyError` while a daemon runs or an image is
-    on its way (its result lives an hour at PicWish), `JournalTemporaryError` where the disk has no room for it.
+    Raises `JournalError` if there is none or it cannot be used, `JournalBusyError` while a daemon runs or an image is
+    under way (PicWish keeps its result for an hour only), `JournalTemporaryError` if the disk has not enough space.
     """
     require_journal(path)
     lock = DaemonLock(path)
     lock.acquire()
     try:
-        # all that it refuses, and an upgrade, come first
+        # Opening it first checks the journal, and migrates one of an earlier version.
         Journal.open_for_writing(path, clock).close()
         write = WriteLock(path)
         try:
@@ -50,12 +49,12 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 def _rewrite(connection: sqlite3.Connection, path: Path) -> tuple[int, int]:
     states = "'submitting', 'pending', 'fetching', 'delivering'"
-    under_way = connection.execute(f"SELECT count(*) FROM job WHERE state IN ({states})").fetchone()[0]
-    if under_way:
+    count = connection.execute(f"SELECT count(*) FROM job WHERE state IN ({states})").fetchone()[0]
+    if count:
         raise JournalBusyError(
-            f"{under_way} {'image is' if under_way == 1 else 'images are'} on the way to or from PicWish; "
-            "the journal was not touched",
-            hint="let `picwish-watchd run --once` bring them to their end first",
+            f"{count} {'image is' if count == 1 else 'images are'} on the way to or from PicWish; "
+            "the journal was not changed",
+            hint="let `picwish-watchd run --once` finish them first",
         )
     _check_free_space(connection, path)
     connection.execute("PRAGMA synchronous = FULL")
@@ -67,25 +66,28 @@ def _rewrite(connection: sqlite3.Connection, path: Path) -> tuple[int, int]:
 
 
 def _check_free_space(connection: sqlite3.Connection, path: Path) -> None:
-    """The new file is written twice before the old one is given up (sqlite.org/lang_vacuum.html)."""
+    """Raise `JournalTemporaryError` if the disk has not enough space.
+
+    VACUUM writes the new content twice before it frees the old one (sqlite.org/lang_vacuum.html).
+    """
     pages, free, size = (
         int(connection.execute(f"PRAGMA {name}").fetchone()[0])
         for name in ("page_count", "freelist_count", "page_size")
     )
     needed = 2 * (pages - free) * size + _FREE_RESERVE
     disk = os.statvfs(path.parent)
-    there = disk.f_bavail * disk.f_frsize
-    if there < needed:
+    available = disk.f_bavail * disk.f_frsize
+    if available < needed:
         raise JournalTemporaryError(
-            f"{path.parent} has {there // 2**20} MiB free, and {-(-needed // 2**20)} MiB are needed while the journal "
-            "is written anew; it was not touched",
-            hint="make room there, then try again",
+            f"{path.parent} has {available // 2**20} MiB free, and {-(-needed // 2**20)} MiB are needed while the "
+            "journal is rewritten; it was not changed",
+            hint="free some space there, then try again",
         )
 
 
 @contextmanager
 def _use_temp_folder(path: Path) -> Iterator[None]:
-    """Where the room was looked for, and where nobody else may read (sqlite.org/tempfiles.html)."""
+    """Put SQLite's temporary files beside the journal, where the space was checked and no other user can read them."""
     before = os.environ.get("SQLITE_TMPDIR")
     os.environ["SQLITE_TMPDIR"] = os.fspath(path.parent)
     try:

@@ -90,7 +90,7 @@ def test_a_job_added_as_finished_is_synced_before_its_file_moves(
 
 
 def test_a_folder_whose_parent_is_missing_is_not_made(tmp_path: Path, clock: FakeClock) -> None:
-    with pytest.raises(JournalError, match="cannot be made: No such file") as caught:
+    with pytest.raises(JournalError, match="cannot be created: No such file") as caught:
         Journal.open_for_writing(tmp_path / "no" / "state" / "journal.db", clock)
     assert caught.value.hint
     ensure_journal_folder(tmp_path / "journal.db")
@@ -133,7 +133,7 @@ def test_a_file_that_is_no_database_is_refused_and_not_touched(
 ) -> None:
     journal_path.parent.mkdir()
     journal_path.write_bytes(content)
-    assert "the journal is damaged or no SQLite file" in open_error(journal_path, clock)
+    assert "the journal is damaged or not an SQLite file" in open_error(journal_path, clock)
 
 
 def test_a_folder_in_the_journals_place_is_refused(journal_path: Path, clock: FakeClock) -> None:
@@ -145,7 +145,7 @@ def test_a_folder_in_the_journals_place_is_refused(journal_path: Path, clock: Fa
 def test_an_empty_journal_is_not_taken_for_a_new_one(journal_path: Path, clock: FakeClock) -> None:
     journal_path.parent.mkdir()
     journal_path.touch()
-    with pytest.raises(JournalError, match="is empty: it was cut off"):
+    with pytest.raises(JournalError, match=r"is empty \(0 bytes\): it was cut off"):
         Journal.open_for_writing(journal_path, clock)
     assert journal_path.stat().st_size == 0
 
@@ -344,7 +344,7 @@ def test_a_lost_journal_is_created_anew_only_after_its_lock_file_is_removed(
     journal.close()
     journal_path.rename(journal_path.with_name("old.db"))
     for _ in range(2):
-        with pytest.raises(JournalError, match=r"is gone: .* says that it was there"):
+        with pytest.raises(JournalError, match=r"is gone: .* shows that it existed"):
             Journal.open_for_writing(journal_path, clock)
     # a person's word
     journal_path.with_name("journal.db.write").unlink()

@@ -65,7 +65,7 @@ def test_a_vacuum_is_refused_while_an_image_is_in_flight(journal_path: Path, clo
     journal = Journal.open_for_writing(journal_path, clock)
     add_job_in_state(journal, state)
     journal.close()
-    with pytest.raises(JournalBusyError, match="1 image is on the way to or from PicWish; the journal was not touched"):
+    with pytest.raises(JournalBusyError, match="1 image is on the way to or from PicWish; the journal was not changed"):
         vacuum_journal(journal_path, clock)
 
 
@@ -89,5 +89,5 @@ def test_a_vacuum_without_disk_space_is_refused_and_changes_nothing(journal_path
     small = mount_command('mount -t tmpfs -o size=2400k tmpfs "$1"', journal_path.parent)
     refused, after = child_processes.run_child("vacuum_with_little_room", journal_path, before=small).splitlines()
     assert refused.startswith(f"75 {journal_path.parent} has ")
-    assert "MiB are needed while the journal is written anew; it was not touched" in refused
+    assert "MiB are needed while the journal is rewritten; it was not changed" in refused
     assert after == "1000 jobs"

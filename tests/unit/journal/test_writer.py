@@ -60,7 +60,7 @@ def test_a_job_begins_queued_with_all_that_intake_knew(journal: Journal, clock: 
     assert (job.problem, job.result, job.output, job.task_id, job.original) == (None, None, None, None, "present")
     assert (job.created_at, job.completed_at) == (clock.now(), None)
     assert journal.history(job.id) == [
-        JobEvent(clock.now(), State.QUEUED, "found, whole and within the limits"),
+        JobEvent(clock.now(), State.QUEUED, "found, complete and within the limits"),
     ]
 
 
