@@ -1,6 +1,6 @@
-"""Telling people what they should know, by webhook, command, mail or apprise; never at the cost of the work.
+"""Notifications: tell people what they should know, by webhook, command, mail or apprise, without delaying the work.
 
-From the ground up: ``notice`` is one message; ``webhook``, ``command``, ``mail`` and ``services`` send one, each in its
-way; ``courier`` brings messages to one notifier, in a thread of its own; ``memory`` is what outlives a restart;
-``endings``, ``troubles``, ``spent`` and ``digest`` find out what is to be told; ``herald`` puts them together.
+From the ground up: ``message`` is one message. ``channels`` sends one by each kind of channel. ``channel_worker``
+delivers the messages of one notifier. ``state_file`` keeps what must survive a restart. ``failures``, ``alerts``,
+``alert_lifecycle``, ``budget_alerts`` and ``digest`` decide what is reported. ``dispatcher`` puts them together.
 """

@@ -1,4 +1,4 @@
-"""Troubles that last: told once, when they have lasted a while, and once more when they are over."""
+"""Report an alert once when it has lasted a while, and once more when it is over."""
 
 from collections.abc import Iterator
 
@@ -8,59 +8,64 @@ from picwish_watchd.notify.failures import REPEAT_INTERVAL
 from picwish_watchd.notify.message import Message, format_elapsed
 from picwish_watchd.notify.state_file import AlertState, NotifyState
 
-#: seconds that a trouble must last to be told, and be gone to be over: what comes and goes is no news
+#: Seconds for which an alert must hold to be reported, and must be gone to be over.
 ALERT_DEBOUNCE = 60.0
 
 
-def update_alerts(memory: NotifyState, view: AlertView, unproved: set[str], now: float) -> Iterator[Message]:
-    """What is to be told now. ``unproved``: troubles of an earlier run of which nobody knows yet whether they last."""
-    current = {trouble.key: trouble for trouble in view.alerts}
-    for key, trouble in current.items():
-        unproved.discard(key)
-        episode = memory.open.setdefault(key, AlertState(since=now))
-        # the clock may have been set back
-        episode.since = min(episode.since, now)
-        episode.gone, episode.over, episode.event = None, trouble.recovery_text, trouble.event
-        quiet = now - memory.told.get(key, -REPEAT_INTERVAL) < REPEAT_INTERVAL
-        if not episode.told and not quiet and now - episode.since >= ALERT_DEBOUNCE:
-            episode.told = True
-            memory.told[key] = now
-            yield _build_alert_message(trouble, episode, now)
-    for key, episode in list(memory.open.items()):
-        if key in current or (gone := _seconds_cleared(key, episode, view, unproved, now)) is None:
+def update_alerts(state: NotifyState, view: AlertView, unconfirmed: set[str], now: float) -> Iterator[Message]:
+    """Update the alerts in ``state`` from ``view`` and yield the messages that are due at ``now`` (Unix seconds).
+
+    ``unconfirmed`` holds the keys of alerts of an earlier run that this run could not check yet. A key is removed from
+    it when the alert is seen again.
+    """
+    current = {alert.key: alert for alert in view.alerts}
+    for key, alert in current.items():
+        unconfirmed.discard(key)
+        alert_state = state.open.setdefault(key, AlertState(since=now))
+        # The clock may have been set back.
+        alert_state.since = min(alert_state.since, now)
+        alert_state.gone, alert_state.over, alert_state.event = None, alert.recovery_text, alert.event
+        is_repeat = now - state.told.get(key, -REPEAT_INTERVAL) < REPEAT_INTERVAL
+        if not alert_state.told and not is_repeat and now - alert_state.since >= ALERT_DEBOUNCE:
+            alert_state.told = True
+            state.told[key] = now
+            yield _build_alert_message(alert, alert_state, now)
+    for key, alert_state in list(state.open.items()):
+        if key in current or (cleared := _seconds_cleared(key, alert_state, view, unconfirmed, now)) is None:
             continue
-        if gone < ALERT_DEBOUNCE and episode.told:
+        if cleared < ALERT_DEBOUNCE and alert_state.told:
             continue
-        del memory.open[key]
-        if episode.told and episode.over:
-            yield _build_recovery_message(key, episode, now)
+        del state.open[key]
+        if alert_state.told and alert_state.over:
+            yield _build_recovery_message(key, alert_state, now)
 
 
-def _seconds_cleared(key: str, episode: AlertState, view: AlertView, unproved: set[str], now: float) -> float | None:
-    """For how long it has been gone, in seconds; None while it is not known to be."""
+def _seconds_cleared(
+    key: str, alert_state: AlertState, view: AlertView, unconfirmed: set[str], now: float
+) -> float | None:
+    """Return the seconds since the condition of an alert cleared, or None if it may still hold."""
     kind, _, name = key.partition(":")
     if kind != "blocked" and name not in view.rule_names:
-        # its rule left the configuration: no news
-        episode.over = ""
+        # The rule left the configuration: the alert ends without a message.
+        alert_state.over = ""
         return ALERT_DEBOUNCE
-    if key in unproved or key not in view.healthy_keys:
+    if key in unconfirmed or key not in view.healthy_keys:
         return None
-    episode.gone = min(now, episode.gone if episode.gone is not None else now)
-    return now - episode.gone
+    alert_state.gone = min(now, alert_state.gone if alert_state.gone is not None else now)
+    return now - alert_state.gone
 
 
-def _build_alert_message(trouble: Alert, episode: AlertState, now: float) -> Message:
-    subject = trouble.subject[:1].upper() + trouble.subject[1:]
-    since = f"That is so for {format_elapsed(now - episode.since)}."
-    facts = {"trouble": trouble.key, **trouble.facts}
-    return Message(f"{trouble.key}-{episode.since:.0f}", trouble.event, now, subject, f"{trouble.text}\n{since}", facts)
+def _build_alert_message(alert: Alert, alert_state: AlertState, now: float) -> Message:
+    subject = alert.subject[:1].upper() + alert.subject[1:]
+    text = f"{alert.text}\nThis has lasted for {format_elapsed(now - alert_state.since)}."
+    facts = {"trouble": alert.key, **alert.facts}
+    return Message(f"{alert.key}-{alert_state.since:.0f}", alert.event, now, subject, text, facts)
 
 
-def _build_recovery_message(key: str, episode: AlertState, now: float) -> Message:
-    gone = episode.gone if episode.gone is not None else now
-    subject = f"{episode.over}, after {format_elapsed(gone - episode.since)}"
-    facts = {"trouble": key, "seconds": round(gone - episode.since)}
-    text = f"{subject}. It goes on by itself; there is nothing to do."
-    return Message(
-        f"{key}-{episode.since:.0f}-over", NotificationEvent(episode.event), now, subject, text, facts, over=True
-    )
+def _build_recovery_message(key: str, alert_state: AlertState, now: float) -> Message:
+    gone = alert_state.gone if alert_state.gone is not None else now
+    subject = f"{alert_state.over}, after {format_elapsed(gone - alert_state.since)}"
+    facts = {"trouble": key, "seconds": round(gone - alert_state.since)}
+    text = f"{subject}. The work continues automatically; there is nothing to do."
+    event = NotificationEvent(alert_state.event)
+    return Message(f"{key}-{alert_state.since:.0f}-over", event, now, subject, text, facts, over=True)

@@ -1,4 +1,4 @@
-"""The budget at 80 and at 100 %."""
+"""Report when 80 % and 100 % of the budget are used."""
 
 from collections.abc import Iterator
 
@@ -9,48 +9,49 @@ from picwish_watchd.journal.reader import JournalReader
 from picwish_watchd.notify.message import Message
 from picwish_watchd.notify.state_file import NotifyState
 
-# per cent
+# Per cent of the budget at which the first message is sent.
 _WARN_PERCENT = 80
 
 
 def update_budget_alerts(
-    memory: NotifyState, journal: JournalReader, budget: Budget, cheapest: int, now: float
+    state: NotifyState, journal: JournalReader, budget: Budget, cheapest: int, now: float
 ) -> Iterator[Message]:
-    """What is to be told of the day's and the month's budget, each threshold once; ``cheapest``: what an image costs.
+    """Yield the messages on the budgets of the day and the month that are due; each threshold is reported once.
 
-    A budget of 0 is a decision, and no news.
+    ``cheapest`` is the price of the cheapest image in credits: with less than that left, the budget counts as used up.
+    A budget of 0 was set on purpose and is not reported.
     """
     spans = (
         ("day", budget.per_day, day_start(now), "at midnight"),
         ("month", budget.per_month, month_start(now), "on the first of next month"),
     )
-    for span, most, start, turn in spans:
-        if not most:
-            memory.spent.pop(span, None)
+    for span, limit, start, renewal in spans:
+        if not limit:
+            state.spent.pop(span, None)
             continue
         spent = journal.credits_since(start)
-        reached = 100 if most - spent < cheapest else _WARN_PERCENT if spent * 100 >= most * _WARN_PERCENT else 0
-        here, _, before = memory.spent.get(span, "").rpartition("/")
-        period = f"{start:.0f}/{most}"
-        if reached <= (int(before) if here == period else 0):
+        percent = 100 if limit - spent < cheapest else _WARN_PERCENT if spent * 100 >= limit * _WARN_PERCENT else 0
+        reported_period, _, reported_percent = state.spent.get(span, "").rpartition("/")
+        period = f"{start:.0f}/{limit}"
+        if percent <= (int(reported_percent) if reported_period == period else 0):
             continue
-        memory.spent[span] = f"{period}/{reached}"
-        yield _build_budget_message(span, most, spent, reached, turn, now)
+        state.spent[span] = f"{period}/{percent}"
+        yield _build_budget_message(span, limit, spent, percent, renewal, now)
 
 
-def _build_budget_message(span: str, most: int, spent: int, reached: int, turn: str, now: float) -> Message:
-    limit = f"the budget of {most:,} credits a {span}"
-    text = f"{spent:,} of {most:,} credits are spent or reserved."
-    if reached == 100:
-        subject = f"{limit} is used up"
+def _build_budget_message(span: str, limit: int, spent: int, percent: int, renewal: str, now: float) -> Message:
+    name = f"the budget of {limit:,} credits a {span}"
+    text = f"{spent:,} of {limit:,} credits are spent or reserved."
+    if percent == 100:
+        subject = f"{name} is used up"
         text += (
-            f" Nothing more is submitted; new images wait in the queue, and it goes on {turn}.\n"
+            f" Nothing more is submitted; new images wait in the queue and continue {renewal}.\n"
             f"If they should not wait, raise budget.per_{span} in the configuration, then reload the daemon."
         )
     else:
-        subject = f"{reached} % of {limit} are used"
-        text += f" At {most:,} nothing more is submitted; it goes on {turn}."
-    text += "\n`picwish-watchd spend` shows where they went."
-    facts = {"span": span, "spent": spent, "limit": most, "percent": reached}
+        subject = f"{percent} % of {name} are used"
+        text += f" At {limit:,} nothing more is submitted until the budget is renewed {renewal}."
+    text += "\n`picwish-watchd spend` shows where the credits went."
+    facts = {"span": span, "spent": spent, "limit": limit, "percent": percent}
     subject = subject[0].upper() + subject[1:]
-    return Message(f"budget-{span}-{now:.0f}-{reached}", NotificationEvent.BUDGET, now, subject, text, facts)
+    return Message(f"budget-{span}-{now:.0f}-{percent}", NotificationEvent.BUDGET, now, subject, text, facts)

@@ -1,4 +1,4 @@
-"""Bringing messages to one notifier: one after the other, in a thread of its own, with patience that ends."""
+"""Deliver the messages of one notifier: one after another, with retries that end."""
 
 import asyncio
 import hashlib
@@ -17,30 +17,31 @@ from picwish_watchd.wording import pluralize
 
 _log = structlog.get_logger()
 
-#: messages for one notifier
+#: Waiting messages of one notifier; later ones are dropped.
 MAX_QUEUED_MESSAGES = 100
-# seconds between tries of one message: a network may be out for hours
+# Seconds between tries of one message: about four hours in all, because a network may be down for hours.
 _BACKOFF_DELAYS = (5.0, 30.0, 120.0, *[600.0] * 24)
-# tries of a message that may have been heard
+# Tries of a message that the other side may have received.
 _MAX_DOUBTFUL_TRIES = 5
+# Seconds.
 _HOUR = 3600.0
-# messages of a summary that are told by their subjects
+# Messages whose subjects a summary lists.
 _MAX_LISTED = 20
 
 
 class ChannelWorker:
-    """One notifier, and the messages that wait for it. ``done`` is called for each that is sent or given up."""
+    """The queue of one notifier and the loop that sends it. ``on_done`` is called for each message sent or dropped."""
 
     def __init__(
-        self, notifier: Notifier, *, lanes: KeyedExecutor, clock: Clock, done: Callable[[Message], None]
+        self, notifier: Notifier, *, executor: KeyedExecutor, clock: Clock, on_done: Callable[[Message], None]
     ) -> None:
         self.notifier = notifier
-        self._executor = lanes
+        self._executor = executor
         self._clock = clock
-        self._on_done = done
+        self._on_done = on_done
         self._queue: deque[Message] = deque()
         self._wakeup = Wakeup()
-        # of the messages of the last hour, monotonic
+        # Monotonic times of the messages of the last hour.
         self._sent_times: deque[float] = deque()
         self._overflowing = False
         self._idle = asyncio.Event()
@@ -48,36 +49,37 @@ class ChannelWorker:
 
     @property
     def is_idle(self) -> bool:
-        """Whether nothing is under way: there is no message, or one that is tried again later."""
+        """Whether nothing is being sent: the queue is empty, or its messages wait for a later time."""
         return self._idle.is_set()
 
     async def wait_until_idle(self) -> None:
-        """Returns once nothing is under way."""
+        """Wait until `is_idle` holds."""
         await self._idle.wait()
 
-    def enqueue(self, notice: Message) -> None:
-        """Brings it when it is its turn; drops it, with one line in the log, while too many wait."""
+    def enqueue(self, message: Message) -> None:
+        """Queue a message. If 100 wait already, drop it; the first that is dropped is logged."""
         if len(self._queue) >= MAX_QUEUED_MESSAGES:
             if not self._overflowing:
-                self._log_failure(notice, f"{MAX_QUEUED_MESSAGES} messages wait already; what comes now is dropped")
+                reason = f"{MAX_QUEUED_MESSAGES} messages are waiting already; further ones are dropped"
+                self._log_failure(message, reason)
             self._overflowing = True
-            self._on_done(notice)
+            self._on_done(message)
             return
-        self._queue.append(notice)
+        self._queue.append(message)
         self._idle.clear()
         self._wakeup.notify()
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Send the queued messages until cancelled."""
         while True:
             if not self._queue:
                 self._overflowing = False
                 self._idle.set()
                 await self._wakeup.wait(_HOUR)
                 continue
-            if (pause := self._rate_limit_delay()) > 0:
+            if (delay := self._rate_limit_delay()) > 0:
                 self._idle.set()
-                await self._clock.sleep(pause)
+                await self._clock.sleep(delay)
                 if len(self._queue) > 1:
                     await self._send_with_retries(*self._drain_queue())
                     continue
@@ -85,7 +87,7 @@ class ChannelWorker:
             await self._send_with_retries(self._queue.popleft())
 
     def _rate_limit_delay(self) -> float:
-        """Seconds until one more message fits into the hour."""
+        """Return the seconds until `at_most` allows one more message in the hour; 0 if it does now."""
         now = self._clock.monotonic()
         while self._sent_times and now - self._sent_times[0] >= _HOUR:
             self._sent_times.popleft()
@@ -94,54 +96,54 @@ class ChannelWorker:
         return self._sent_times[len(self._sent_times) - self.notifier.at_most] + _HOUR - now
 
     def _drain_queue(self) -> list[Message]:
-        found = list(self._queue)
+        messages = list(self._queue)
         self._queue.clear()
-        return found
+        return messages
 
-    async def _send_with_retries(self, *notices: Message) -> None:
-        """One message, or one for all of several: tried a few times, then dropped with a line in the log."""
-        notice = notices[0] if len(notices) == 1 else summarize_messages(notices, self.notifier.at_most)
+    async def _send_with_retries(self, *messages: Message) -> None:
+        """Send one message, or a summary of several; try a few times, then drop it with a line in the log."""
+        message = messages[0] if len(messages) == 1 else summarize_messages(messages, self.notifier.at_most)
         self._sent_times.append(self._clock.monotonic())
-        for tries, pause in enumerate((*_BACKOFF_DELAYS, None), 1):
+        for tries, delay in enumerate((*_BACKOFF_DELAYS, None), 1):
             self._idle.clear()
-            outcome = await send_with_timeout(self._executor, self.notifier, notice)
+            outcome = await send_with_timeout(self._executor, self.notifier, message)
             if isinstance(outcome, MessageSent):
-                _log.info("notify.sent", to=self.notifier.label, notice=notice.id, subject=notice.subject)
+                _log.info("notify.sent", to=self.notifier.label, notice=message.id, subject=message.subject)
                 break
-            if pause is None or not outcome.is_retryable or (tries >= _MAX_DOUBTFUL_TRIES and not outcome.not_accepted):
-                self._log_failure(notice, outcome.reason)
+            if delay is None or not outcome.is_retryable or (tries >= _MAX_DOUBTFUL_TRIES and not outcome.not_accepted):
+                self._log_failure(message, outcome.reason)
                 break
-            _log.debug("notify.tried", to=self.notifier.label, notice=notice.id, reason=outcome.reason, again_in=pause)
+            _log.debug("notify.tried", to=self.notifier.label, notice=message.id, reason=outcome.reason, again_in=delay)
             self._idle.set()
-            await self._clock.sleep(pause)
-        for each in notices:
+            await self._clock.sleep(delay)
+        for each in messages:
             self._on_done(each)
 
-    def _log_failure(self, notice: Message, reason: str) -> None:
+    def _log_failure(self, message: Message, reason: str) -> None:
         label = self.notifier.label
-        _log.error("notify.failed", to=label, notice=notice.id, subject=notice.subject, reason=reason)
+        _log.error("notify.failed", to=label, notice=message.id, subject=message.subject, reason=reason)
 
 
-def summarize_messages(notices: Sequence[Message], at_most: int) -> Message:
-    """One message for all that had to wait."""
-    ids = hashlib.sha256("\0".join(notice.id for notice in notices).encode()).hexdigest()[:16]
-    kinds = Counter(notice.event for notice in notices)
-    told = [f"- {notice.subject}" for notice in notices[:_MAX_LISTED]]
-    if len(notices) > _MAX_LISTED:
-        told.append(f"- and {len(notices) - _MAX_LISTED} more")
+def summarize_messages(messages: Sequence[Message], at_most: int) -> Message:
+    """Build one message that lists the subjects of all messages that the limit of ``at_most`` an hour held back."""
+    ids = hashlib.sha256("\0".join(message.id for message in messages).encode()).hexdigest()[:16]
+    events = Counter(message.event for message in messages)
+    subjects = [f"- {message.subject}" for message in messages[:_MAX_LISTED]]
+    if len(messages) > _MAX_LISTED:
+        subjects.append(f"- and {len(messages) - _MAX_LISTED} more")
     return Message(
         id=f"summary-{ids}",
         event=SUMMARY_EVENT,
-        at=notices[-1].at,
-        subject=f"{pluralize(len(notices), 'message')} in one",
+        at=messages[-1].at,
+        subject=f"{pluralize(len(messages), 'message')} in one",
         text="\n".join(
             [
-                f"These {len(notices)} messages had to wait, as more than {at_most} an hour are not sent (at_most):",
+                f"These {len(messages)} messages had to wait: at most {at_most} an hour are sent (at_most).",
                 "",
-                *told,
+                *subjects,
                 "",
-                "`picwish-watchd status` shows how things stand.",
+                "`picwish-watchd status` shows the current state.",
             ]
         ),
-        facts={"messages": dict(kinds), "notices": [notice.id for notice in notices]},
+        facts={"messages": dict(events), "notices": [message.id for message in messages]},
     )

@@ -1,4 +1,4 @@
-"""Once a day: what was done, what it cost, what is wrong."""
+"""Report once a day what was done, what it cost and what is wrong."""
 
 import time
 from collections.abc import Collection, Iterator, Sequence
@@ -15,12 +15,12 @@ from picwish_watchd.notify.message import Message
 from picwish_watchd.notify.state_file import DigestState, NotifyState
 from picwish_watchd.wording import pluralize
 
-_STATE_WORDS = {State.DONE: "done", State.FAILED: "failed", State.HELD: "held", State.REJECTED: "refused"}
+_STATE_WORDS = {State.DONE: "done", State.FAILED: "failed", State.HELD: "held", State.REJECTED: "rejected"}
 
 
 @dataclass(frozen=True, slots=True)
 class Digest:
-    """The digest of one time of day; ``empty``: nothing happened and nothing is wrong."""
+    """The digest for one time of day. ``is_empty``: nothing happened and nothing is wrong."""
 
     time_of_day: str
     message: Message
@@ -28,64 +28,65 @@ class Digest:
 
 
 def pop_due_digests(
-    memory: NotifyState,
+    state: NotifyState,
     journal: JournalReader,
     times: Collection[str],
     budget: Budget,
-    troubles: Sequence[Alert],
+    alerts: Sequence[Alert],
     now: float,
 ) -> Iterator[Digest]:
-    """Those whose local time of day has come, once a day; one that was missed is made up for on the same day."""
-    for gone in memory.digests.keys() - set(times):
-        del memory.digests[gone]
+    """Yield the digests of those ``times`` ("08:00", local) that have come, each once a day, and mark them as sent.
+
+    A digest that was missed is made later on the same day and covers the time since the last one. The first digest of
+    a time of day covers the time since its notifier was configured.
+    """
+    for removed in state.digests.keys() - set(times):
+        del state.digests[removed]
     local = time.localtime(now)
     today, clock = time.strftime("%Y-%m-%d", local), time.strftime("%H:%M", local)
     for at in times:
-        last = memory.digests.get(at)
+        last = state.digests.get(at)
         if last is None:
-            # the first one comes the next time that the hour strikes, and tells of what has been since now
             day = today if clock >= at else ""
-            memory.digests[at] = DigestState(day, now, journal.last_event_id())
+            state.digests[at] = DigestState(day, now, journal.last_event_id())
         elif last.day != today and clock >= at:
-            memory.digests[at] = DigestState(today, now, journal.last_event_id())
-            yield _build_digest(journal, at, last, budget, troubles, now)
+            state.digests[at] = DigestState(today, now, journal.last_event_id())
+            yield _build_digest(journal, at, last, budget, alerts, now)
 
 
 def _build_digest(
-    journal: JournalReader, at: str, last: DigestState, budget: Budget, troubles: Sequence[Alert], now: float
+    journal: JournalReader, at: str, last: DigestState, budget: Budget, alerts: Sequence[Alert], now: float
 ) -> Digest:
     ended = count_ended_since(journal, min(last.event, journal.last_event_id()))
     held = journal.counts_by_state((State.HELD,))[State.HELD]
     credits = journal.credits_since(last.at)
     month, today = journal.credits_since(month_start(now)), journal.credits_since(day_start(now))
-    said = [f"{ended[state]:,} {word}" for state, word in _STATE_WORDS.items() if ended[state]]
-    said += [pluralize(credits, "credit")] if credits else []
+    parts = [f"{ended[state]:,} {word}" for state, word in _STATE_WORDS.items() if ended[state]]
+    parts += [pluralize(credits, "credit")] if credits else []
     since = time.strftime("%Y-%m-%d %H:%M", time.localtime(last.at))
-    summary = ", ".join(said) or "nothing new"
+    summary = ", ".join(parts) or "nothing new"
     lines = [
         f"Since {since}: {summary}.",
         f"Credits: {_render_usage(today, budget.per_day)} today, {_render_usage(month, budget.per_month)} this month.",
         "",
     ]
-    wrong = [trouble.subject for trouble in troubles]
+    problems = [alert.subject for alert in alerts]
     if held:
-        wrong.append(
-            f"{pluralize(held, 'image')} {'is' if held == 1 else 'are'} held: `picwish-watchd jobs --state held`"
-        )
-    lines += ["What is wrong:", *(f"- {each}" for each in wrong)] if wrong else ["Nothing is wrong."]
+        is_or_are = "is" if held == 1 else "are"
+        problems.append(f"{pluralize(held, 'image')} {is_or_are} held: `picwish-watchd jobs --state held`")
+    lines += ["Problems:", *(f"- {each}" for each in problems)] if problems else ["There are no problems."]
     facts: dict[str, object] = {
         **{str(state): ended[state] for state in _STATE_WORDS},
         "held_now": held,
         "credits": credits,
         "credits_today": today,
         "credits_month": month,
-        "wrong": wrong,
+        "wrong": problems,
     }
-    subject = f"the day: {summary}" + (f"; {pluralize(len(wrong), 'thing')} wrong" if wrong else "")
-    subject = subject[0].upper() + subject[1:]
-    notice = Message(f"digest-{now:.0f}-{at}", NotificationEvent.DIGEST, now, subject, "\n".join(lines), facts)
-    return Digest(at, notice, is_empty=not (said or wrong))
+    subject = f"Daily digest: {summary}" + (f"; {pluralize(len(problems), 'problem')}" if problems else "")
+    message = Message(f"digest-{now:.0f}-{at}", NotificationEvent.DIGEST, now, subject, "\n".join(lines), facts)
+    return Digest(at, message, is_empty=not (parts or problems))
 
 
-def _render_usage(spent: int, most: int | None) -> str:
-    return f"{spent:,}" if most is None else f"{spent:,} of {most:,}"
+def _render_usage(spent: int, limit: int | None) -> str:
+    return f"{spent:,}" if limit is None else f"{spent:,} of {limit:,}"

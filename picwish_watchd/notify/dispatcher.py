@@ -1,4 +1,4 @@
-"""Finds out what people should be told, and hands it to the couriers; the work never waits for it."""
+"""Find out what people should be told and hand it to the channel workers; the work never waits for it."""
 
 import asyncio
 from contextlib import suppress
@@ -18,107 +18,111 @@ from picwish_watchd.notify.channels.send import assign_notifier_ids
 from picwish_watchd.notify.failures import REPEAT_INTERVAL, group_failures, pop_due_messages
 from picwish_watchd.notify.message import Message
 from picwish_watchd.notify.state_file import NotifyState, QueuedMessage
-from picwish_watchd.pipeline.context import PRICES, StepContext
+from picwish_watchd.pipeline.context import StepContext
 from picwish_watchd.pipeline.gate import Gate
 from picwish_watchd.pipeline.inboxes import Inboxes
+from picwish_watchd.pricing import PRICES
 from picwish_watchd.runtime.wakeup import Wakeup
 
 _log = structlog.get_logger()
 
-# seconds between looks
+# Seconds between checks.
 _CHECK_INTERVAL = 1.0
-# the same while nobody is to be told
+# Seconds between looks at the configuration while it has no notifiers.
 _IDLE_INTERVAL = 60.0
-# seconds between counts of credits
+# Seconds between counts of credits.
 _BUDGET_CHECK_INTERVAL = 10.0
-# images that ended badly in one look; a flood takes several
+# Unsuccessful jobs that one check reads; a flood of them takes several checks.
 _BATCH_SIZE = 1000
 
 
 class NotificationDispatcher:
-    """Looks at the journal, the gate and the folders once a second, while somebody is to be told.
+    """Checks the journal, the gate and the folders once a second while there are notifiers.
 
-    What is told, and to whom not yet, is kept beside the journal before it is sent, so that a restart loses nothing and
-    repeats only what was just being sent, with the same id. A file that cannot be kept costs that, and no more.
+    Messages and their recipients are saved beside the journal before they are sent. So a restart loses nothing and
+    repeats only what was being sent at that moment, with the same id. If the file cannot be written, messages are sent
+    all the same.
     """
 
-    def __init__(self, context: StepContext, gate: Gate, desks: Inboxes) -> None:
+    def __init__(self, context: StepContext, gate: Gate, inboxes: Inboxes) -> None:
         self._context = context
         self._gate = gate
-        self._inboxes = desks
-        self._alert_probes = AlertProbes(context)
+        self._inboxes = inboxes
+        self._alert_probes = AlertProbes(context.journal, context.clock, context.executor)
         self._state_path = state_file.state_path(context.journal.path)
-        # None: nobody is to be told
+        # None while there are no notifiers.
         self._state: NotifyState | None = None
         self._saved_content = b""
         self._workers: dict[str, ChannelWorker] = {}
         self._worker_tasks: dict[str, asyncio.Task[None]] = {}
         self._notifiers: tuple[Notifier, ...] | None = None
-        # the history was looked at up to this line
+        # The last line of the history that was read.
         self._last_seen_event = 0
-        # the last line before this run
+        # The last line of the history before this run.
         self._start_event = 0
+        # Keys of alerts of an earlier run that this run could not check yet.
         self._unconfirmed_alerts: set[str] = set()
-        # when what takes a while to count is counted again (monotonic)
+        # Monotonic time of the next count of credits.
         self._next_budget_check = 0.0
         self._config_changed = Wakeup()
-        # the file could not be written, and that was told
+        # The state file could not be written, and that was logged.
         self._save_failed = False
 
     async def run(self) -> None:
-        """Until cancelled. A fault in here is told in the log and ends the telling, never the work."""
-        looking = asyncio.create_task(self._run_checks())
+        """Run the checks until cancelled. A bug in them is logged and ends the notifications, never the work."""
+        checks = asyncio.create_task(self._run_checks())
         try:
-            await asyncio.wait([looking])
-            _log.error("notify.stopped", error=looking.exception(), reason="nobody is told any more until a restart")
+            await asyncio.wait([checks])
+            _log.error("notify.stopped", error=checks.exception(), reason="no notifications are sent until a restart")
         finally:
-            looking.cancel()
+            checks.cancel()
             self.stop()
 
     def signal_config_change(self) -> None:
-        """The configuration was read again: there may be somebody to tell."""
+        """Check at once: the configuration was read again and may have notifiers now."""
         self._config_changed.notify()
 
     def stop(self) -> None:
-        """Nobody is told any more; what waits is kept for the next run."""
+        """Stop all workers and commands; messages that wait are kept for the next run."""
         command.kill_running_commands()
         self._state = None
         self._alert_probes.close()
-        for mark in list(self._worker_tasks):
-            self._stop_worker(mark)
+        for notifier_id in list(self._worker_tasks):
+            self._stop_worker(notifier_id)
 
-    async def close(self, patience: float, at_once: asyncio.Event) -> None:
-        """A last look; then what is under way has ``patience`` seconds, or less if ``at_once`` is set.
+    async def close(self, grace: float, at_once: asyncio.Event) -> None:
+        """Check a last time, and wait up to ``grace`` seconds for messages in progress; less if ``at_once`` is set.
 
-        What is left is sent by the next run.
+        Messages that are left are sent by the next run.
         """
         if self._state is None:
             return
         last = asyncio.create_task(self._send_last_messages())
         hurried = asyncio.create_task(at_once.wait())
-        await asyncio.wait([last, hurried], timeout=patience, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait([last, hurried], timeout=grace, return_when=asyncio.FIRST_COMPLETED)
         if last.done() and last.exception() is not None:
-            _log.error("notify.stopped", error=last.exception(), reason="the last messages are told by the next run")
+            reason = "the last messages are left for the next run"
+            _log.error("notify.stopped", error=last.exception(), reason=reason)
         for task in (last, hurried):
             task.cancel()
-        # also where nothing is to be told: from here on is news
+        # Save even if nothing waits: the next run reads the history from here on.
         self._saved_content = b""
         self._save_state(self._state)
 
     async def _send_last_messages(self) -> None:
         with suppress(JournalTemporaryError):
             self.dispatch_messages(at_once=True)
-        for courier in list(self._workers.values()):
-            await courier.wait_until_idle()
+        for worker in list(self._workers.values()):
+            await worker.wait_until_idle()
 
     @property
     def is_idle(self) -> bool:
-        """Whether nothing is under way: all is sent, or tried again later."""
-        return all(courier.is_idle for courier in self._workers.values())
+        """Whether no message is being sent: all are delivered, or wait for a later try."""
+        return all(worker.is_idle for worker in self._workers.values())
 
     async def _run_checks(self) -> None:
         while True:
-            # its disk is full, or it is locked: later
+            # The journal's disk is full, or it is locked: try again later.
             with suppress(JournalTemporaryError):
                 self.dispatch_messages()
             if self._state is None:
@@ -127,126 +131,134 @@ class NotificationDispatcher:
                 await self._context.clock.sleep(_CHECK_INTERVAL)
 
     def dispatch_messages(self, *, at_once: bool = False) -> None:
-        """One look; ``at_once``: images that ended badly are told without waiting for more of them."""
-        self._apply_config(self._context.config.notify)
-        kept = self._state
-        if kept is None:
+        """Check once: find what is due, save it and queue it. ``at_once``: do not wait for more failures to group."""
+        self._apply_notifiers(self._context.config.notify)
+        state = self._state
+        if state is None:
             return
         now = self._context.clock.now()
-        view = collect_alerts(self._context, self._gate, self._inboxes, self._alert_probes)
-        told = [
-            (notice, [mark for mark, each in self._workers.items() if notice.event in each.notifier.events])
-            for notice in self._collect_messages(kept, view, now, at_once=at_once)
+        view = collect_alerts(self._context.config, self._gate, self._inboxes, self._alert_probes)
+        addressed = [
+            (message, [key for key, worker in self._workers.items() if message.event in worker.notifier.events])
+            for message in self._collect_messages(state, view, now, at_once=at_once)
         ]
-        told += self._collect_digests(kept, view, now)
-        kept.waiting += [QueuedMessage(notice, list(to)) for notice, to in told if to]
-        self._save_state(kept)
-        for notice, to in told:
-            for mark in to:
-                self._workers[mark].enqueue(notice)
+        addressed += self._collect_digests(state, view, now)
+        state.waiting += [QueuedMessage(message, list(to)) for message, to in addressed if to]
+        self._save_state(state)
+        for message, to in addressed:
+            for notifier_id in to:
+                self._workers[notifier_id].enqueue(message)
 
-    def _collect_messages(self, kept: NotifyState, view: AlertView, now: float, *, at_once: bool) -> list[Message]:
+    def _collect_messages(self, state: NotifyState, view: AlertView, now: float, *, at_once: bool) -> list[Message]:
         journal, config = self._context.journal, self._context.config
         last = journal.last_event_id()
-        news = last > self._last_seen_event
+        has_news = last > self._last_seen_event
         while last > self._last_seen_event:
-            found = list_unsuccessful_jobs(journal, self._last_seen_event, _BATCH_SIZE)
-            self._last_seen_event = last if len(found) < _BATCH_SIZE else found[-1].event
-            group_failures(kept, found, now)
+            jobs = list_unsuccessful_jobs(journal, self._last_seen_event, _BATCH_SIZE)
+            self._last_seen_event = last if len(jobs) < _BATCH_SIZE else jobs[-1].event
+            group_failures(state, jobs, now)
             if not at_once:
-                # the rest of a flood in the next look
+                # The next check reads the rest of a flood.
                 break
-        if news and self._unconfirmed_alerts and has_result_since(journal, self._start_event):
+        if has_news and self._unconfirmed_alerts and has_result_since(journal, self._start_event):
             self._unconfirmed_alerts.clear()
-        kept.told = {key: at for key, at in kept.told.items() if 0 <= now - at < REPEAT_INTERVAL}
-        notices = [
-            *pop_due_messages(kept, now, at_once=at_once),
-            *update_alerts(kept, view, self._unconfirmed_alerts, now),
+        state.told = {key: at for key, at in state.told.items() if 0 <= now - at < REPEAT_INTERVAL}
+        messages = [
+            *pop_due_messages(state, now, at_once=at_once),
+            *update_alerts(state, view, self._unconfirmed_alerts, now),
         ]
         if at_once or self._context.clock.monotonic() >= self._next_budget_check:
             self._next_budget_check = self._context.clock.monotonic() + _BUDGET_CHECK_INTERVAL
             cheapest = min(PRICES[rule.type] for rule in config.rules)
-            notices += budget_alerts.update_budget_alerts(kept, journal, config.budget, cheapest, now)
-        return notices
+            messages += budget_alerts.update_budget_alerts(state, journal, config.budget, cheapest, now)
+        return messages
 
-    def _collect_digests(self, kept: NotifyState, view: AlertView, now: float) -> list[tuple[Message, list[str]]]:
-        listeners = {m: c.notifier for m, c in self._workers.items() if NotificationEvent.DIGEST in c.notifier.events}
-        times = {each.digest_at for each in listeners.values()}
-        made = digest.pop_due_digests(kept, self._context.journal, times, self._context.config.budget, view.alerts, now)
+    def _collect_digests(self, state: NotifyState, view: AlertView, now: float) -> list[tuple[Message, list[str]]]:
+        recipients = {
+            notifier_id: worker.notifier
+            for notifier_id, worker in self._workers.items()
+            if NotificationEvent.DIGEST in worker.notifier.events
+        }
+        times = {notifier.digest_at for notifier in recipients.values()}
+        journal, budget = self._context.journal, self._context.config.budget
         return [
             (
                 each.message,
                 [
-                    m
-                    for m, to in listeners.items()
-                    if to.digest_at == each.time_of_day and (to.digest_always or not each.is_empty)
+                    notifier_id
+                    for notifier_id, notifier in recipients.items()
+                    if notifier.digest_at == each.time_of_day and (notifier.digest_always or not each.is_empty)
                 ],
             )
-            for each in made
+            for each in digest.pop_due_digests(state, journal, times, budget, view.alerts, now)
         ]
 
-    def _on_message_done(self, mark: str, notice: Message) -> None:
-        """Sent, or given up."""
+    def _on_message_done(self, notifier_id: str, message: Message) -> None:
+        """Take a message that was sent or dropped off the list of those that wait for this notifier."""
         if self._state is not None:
             for waiting in self._state.waiting:
-                if waiting.notice.id == notice.id and mark in waiting.to:
-                    waiting.to.remove(mark)
+                if waiting.notice.id == message.id and notifier_id in waiting.to:
+                    waiting.to.remove(notifier_id)
             self._state.waiting = [waiting for waiting in self._state.waiting if waiting.to]
 
-    def _save_state(self, kept: NotifyState) -> None:
-        """Writes it where it has changed; that more history was looked at in vain is no change."""
-        if state_file.dump_state(kept) == self._saved_content:
+    def _save_state(self, state: NotifyState) -> None:
+        """Save the state if it has changed; a higher line of history alone is no change."""
+        if state_file.dump_state(state) == self._saved_content:
             return
-        kept.event = self._last_seen_event
-        content = state_file.dump_state(kept)
+        state.event = self._last_seen_event
+        content = state_file.dump_state(state)
         try:
             state_file.save_state(self._state_path, content)
         except OSError as error:
             if not self._save_failed:
-                reason = f"it cannot be written: {error.strerror or error}; after a restart some may be told again"
+                cause = error.strerror or error
+                reason = f"the file cannot be written: {cause}; after a restart some messages may be sent again"
                 _log.warning("notify.not_kept", path=self._state_path, reason=reason)
             self._save_failed = True
         else:
             self._saved_content, self._save_failed = content, False
 
-    def _apply_config(self, notify: tuple[Notifier, ...]) -> None:
-        """The configuration as it is now; what waits for a notifier that stays is not lost."""
-        if notify == self._notifiers:
+    def _apply_notifiers(self, notifiers: tuple[Notifier, ...]) -> None:
+        """Start and stop workers so that they match the configuration; messages of notifiers that stay are kept."""
+        if notifiers == self._notifiers:
             return
-        self._notifiers = notify
-        if not notify:
+        self._notifiers = notifiers
+        if not notifiers:
             self._state = None
             state_file.delete_state(self._state_path)
         elif self._state is None:
             self._load_state()
-        marked = assign_notifier_ids(notify)
-        for mark in [mark for mark in self._workers if mark not in marked]:
-            self._stop_worker(mark)
-        for mark, notifier in marked.items():
-            if mark in self._workers:
-                self._workers[mark].notifier = notifier
+        by_id = assign_notifier_ids(notifiers)
+        for notifier_id in [notifier_id for notifier_id in self._workers if notifier_id not in by_id]:
+            self._stop_worker(notifier_id)
+        for notifier_id, notifier in by_id.items():
+            if notifier_id in self._workers:
+                self._workers[notifier_id].notifier = notifier
             else:
-                self._start_worker(mark, notifier)
+                self._start_worker(notifier_id, notifier)
 
     def _load_state(self) -> None:
-        """What an earlier run left; without it, what happens from now on is news."""
+        """Load what an earlier run saved; without it, only what happens from now on is reported."""
         self._start_event = self._context.journal.last_event_id()
-        kept = state_file.load_state(self._state_path) or NotifyState.starting_at(self._start_event)
-        # an older journal may have been put back
-        kept.event = min(kept.event, self._start_event)
-        self._state, self._last_seen_event = kept, kept.event
-        self._unconfirmed_alerts = {key for key in kept.open if key.startswith("blocked:")}
+        state = state_file.load_state(self._state_path) or NotifyState.starting_at(self._start_event)
+        # An older journal may have been restored.
+        state.event = min(state.event, self._start_event)
+        self._state, self._last_seen_event = state, state.event
+        self._unconfirmed_alerts = {key for key in state.open if key.startswith("blocked:")}
 
-    def _start_worker(self, mark: str, notifier: Notifier) -> None:
-        courier = ChannelWorker(
-            notifier, lanes=self._context.executor, clock=self._context.clock, done=partial(self._on_message_done, mark)
+    def _start_worker(self, notifier_id: str, notifier: Notifier) -> None:
+        worker = ChannelWorker(
+            notifier,
+            executor=self._context.executor,
+            clock=self._context.clock,
+            on_done=partial(self._on_message_done, notifier_id),
         )
-        self._workers[mark] = courier
-        self._worker_tasks[mark] = asyncio.create_task(courier.run())
+        self._workers[notifier_id] = worker
+        self._worker_tasks[notifier_id] = asyncio.create_task(worker.run())
         for waiting in self._state.waiting if self._state is not None else []:
-            if mark in waiting.to:
-                courier.enqueue(waiting.notice)
+            if notifier_id in waiting.to:
+                worker.enqueue(waiting.notice)
 
-    def _stop_worker(self, mark: str) -> None:
-        self._worker_tasks.pop(mark).cancel()
-        del self._workers[mark]
+    def _stop_worker(self, notifier_id: str) -> None:
+        self._worker_tasks.pop(notifier_id).cancel()
+        del self._workers[notifier_id]

@@ -1,4 +1,4 @@
-"""Images that ended badly: gathered by kind and reason, so that five hundred are one message."""
+"""Group images that ended badly by state and error code, so that five hundred of them become one message."""
 
 from collections.abc import Iterator, Sequence
 
@@ -9,15 +9,16 @@ from picwish_watchd.notify.message import Message, sanitize_message
 from picwish_watchd.notify.state_file import MAX_LISTED_JOBS, FailureGroup, NotifyState
 from picwish_watchd.wording import printable_path
 
-#: seconds from the first image to the message
+#: Seconds from the first image of a group to its message.
 GATHER_DELAY = 60.0
-#: seconds in which the same trouble is not told again
+#: Seconds for which the same problem is not reported again.
 REPEAT_INTERVAL = 3600.0
 
+# State -> words for one image, words for several, explanation.
 _STATE_TEXTS = {
     State.HELD: ("is held", "are held", "Going on could cost credits twice, or a person has to look."),
-    State.FAILED: ("failed", "failed", "PicWish could not do it, or it was given up."),
-    State.REJECTED: ("is refused", "are refused", "The file is at fault; nothing was sent and nothing was paid."),
+    State.FAILED: ("failed", "failed", "PicWish could not process it, or it was given up."),
+    State.REJECTED: ("is rejected", "are rejected", "The file is at fault; nothing was sent and nothing was paid."),
 }
 _EVENT_BY_STATE = {
     State.HELD: NotificationEvent.HELD,
@@ -26,72 +27,75 @@ _EVENT_BY_STATE = {
 }
 
 
-def group_failures(memory: NotifyState, found: Sequence[UnsuccessfulJob], now: float) -> None:
-    """Puts them to their like."""
-    for each in found:
-        key = f"{each.state}/{each.code}"
-        group = memory.groups.setdefault(key, FailureGroup(since=now, first=each.event, last=each.event))
+def group_failures(state: NotifyState, jobs: Sequence[UnsuccessfulJob], now: float) -> None:
+    """Add jobs that ended badly to the groups of ``state``, by job state and error code."""
+    for job in jobs:
+        key = f"{job.state}/{job.code}"
+        group = state.groups.setdefault(key, FailureGroup(since=now, first=job.event, last=job.event))
         group.count += 1
-        group.last = each.event
+        group.last = job.event
         if len(group.some) < MAX_LISTED_JOBS:
-            told = {
-                "job": each.job,
-                "rule": each.rule,
-                "file": printable_path(each.relative),
-                "message": sanitize_message(each.message),
+            listed: dict[str, object] = {
+                "job": job.job,
+                "rule": job.rule,
+                "file": printable_path(job.relative),
+                "message": sanitize_message(job.message),
             }
-            group.some.append(told)
-        memory.event = max(memory.event, each.event)
+            group.some.append(listed)
+        state.event = max(state.event, job.event)
 
 
-def pop_due_messages(memory: NotifyState, now: float, *, at_once: bool = False) -> Iterator[Message]:
-    """What is to be told now, and is then taken for told; ``at_once``: do not wait for more of it."""
-    for state in _STATE_TEXTS:
-        ripe = {
+def pop_due_messages(state: NotifyState, now: float, *, at_once: bool = False) -> Iterator[Message]:
+    """Yield one message for each job state whose groups are due, and take these groups out of ``state``.
+
+    ``at_once``: do not wait until a group is 60 s old.
+    """
+    for job_state in _STATE_TEXTS:
+        due = {
             key: group
-            for key, group in memory.groups.items()
-            if key.startswith(f"{state}/") and now - memory.told.get(key, -REPEAT_INTERVAL) >= REPEAT_INTERVAL
+            for key, group in state.groups.items()
+            if key.startswith(f"{job_state}/") and now - state.told.get(key, -REPEAT_INTERVAL) >= REPEAT_INTERVAL
         }
-        if not any(at_once or not 0 <= now - group.since < GATHER_DELAY for group in ripe.values()):
+        if not any(at_once or not 0 <= now - group.since < GATHER_DELAY for group in due.values()):
             continue
-        for key in ripe:
-            del memory.groups[key]
-            memory.told[key] = now
-        yield _build_failure_message(state, {key.partition("/")[2]: group for key, group in ripe.items()}, now)
+        for key in due:
+            del state.groups[key]
+            state.told[key] = now
+        yield _build_failure_message(job_state, {key.partition("/")[2]: group for key, group in due.items()}, now)
 
 
-def _build_failure_message(state: State, groups: dict[str, FailureGroup], now: float) -> Message:
-    one_does, many_do, why = _STATE_TEXTS[state]
-    number = sum(group.count for group in groups.values())
-    some = [dict(each, code=code) for code, group in groups.items() for each in group.some]
-    first = some[0]
-    subject = f"{first['file']} {one_does}" if number == 1 else f"{number:,} images {many_do}"
-    lines = [f"{subject}. {why}"]
+def _build_failure_message(job_state: State, groups: dict[str, FailureGroup], now: float) -> Message:
+    one_text, many_text, explanation = _STATE_TEXTS[job_state]
+    count = sum(group.count for group in groups.values())
+    listed = [dict(each, code=code) for code, group in groups.items() for each in group.some]
+    first = listed[0]
+    subject = f"{first['file']} {one_text}" if count == 1 else f"{count:,} images {many_text}"
+    lines = [f"{subject}. {explanation}"]
     for code, group in groups.items():
-        lines += ["", (code or "mended by now") + ("" if group.count == 1 else f", {group.count:,} times") + ":"]
+        lines += ["", (code or "fixed meanwhile") + ("" if group.count == 1 else f", {group.count:,} times") + ":"]
         lines += [
             f"- {each['file']} (job {each['job']}, rule {each['rule']}): {each['message']}" for each in group.some
         ]
         if group.count > len(group.some):
             lines.append(f"- and {group.count - len(group.some):,} more")
-    lines += ["", *_list_next_steps(state, str(first["job"]), alone=number == 1)]
+    lines += ["", *_list_next_steps(job_state, str(first["job"]), alone=count == 1)]
     codes = {code: group.count for code, group in groups.items()}
     span = f"{min(group.first for group in groups.values())}-{max(group.last for group in groups.values())}"
-    facts = {"count": number, "codes": codes, "jobs": some}
-    return Message(f"{state}-{span}", _EVENT_BY_STATE[state], now, subject, "\n".join(lines), facts)
+    facts = {"count": count, "codes": codes, "jobs": listed}
+    return Message(f"{job_state}-{span}", _EVENT_BY_STATE[job_state], now, subject, "\n".join(lines), facts)
 
 
-def _list_next_steps(state: State, job: str, *, alone: bool) -> list[str]:
-    """What a person can do."""
-    ways = [f"`picwish-watchd show {job}` tells all about {'it' if alone else 'the first of them'}."]
+def _list_next_steps(job_state: State, job: str, *, alone: bool) -> list[str]:
+    """Return sentences on what a person can do. ``alone``: the message is about this job only."""
+    steps = [f"`picwish-watchd show {job}` shows the details{'' if alone else ' of the first one'}."]
     if not alone:
-        ways.append(f"`picwish-watchd jobs --state {state}` lists them.")
-    retry = f"`picwish-watchd retry {job if alone else f'--state {state}'}`"
-    match state:
+        steps.append(f"`picwish-watchd jobs --state {job_state}` lists them.")
+    retry = f"`picwish-watchd retry {job if alone else f'--state {job_state}'}`"
+    match job_state:
         case State.HELD:
-            ways.append(f"{retry} lets {'it' if alone else 'all of them'} go on, and says what that may cost.")
+            steps.append(f"{retry} continues {'it' if alone else 'all of them'} and says what that may cost.")
         case State.FAILED:
-            ways.append(f"{retry} submits {'it' if alone else 'them'} anew, once the reason is mended.")
+            steps.append(f"{retry} submits {'it' if alone else 'them'} again, once the cause is fixed.")
         case _:
-            ways.append("A file that is mended, or copied again, is looked at again by itself.")
-    return ways
+            steps.append("A file that is repaired, or copied again, is checked again automatically.")
+    return steps

@@ -1,4 +1,4 @@
-"""One message, for a person and for a script."""
+"""One message, for a person and for a script, and what sending it can result in."""
 
 import json
 import re
@@ -15,34 +15,34 @@ from picwish_watchd.wording import iso_utc, printable_path
 TEST_EVENT = "test"
 SUMMARY_EVENT = "summary"
 
-# characters of a message from elsewhere
+# Characters of a sentence that came from elsewhere; longer ones are cut.
 _MAX_TEXT_LENGTH = 300
 _URL_PATTERN = re.compile(r"[a-z][a-z0-9+.-]*://\S+", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """What is told. Texts hold no control characters but, in ``text``, line breaks."""
+    """One notification. Its texts hold no control characters except line breaks in ``text``."""
 
-    # for the state file: a notice with a key that this version does not know is no notice
+    # For the state file: a message with a key that this version does not know is not read.
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
 
-    #: the same each time that it is sent: for who must not act on it twice
+    #: the same at each try, so that a receiver can recognise repetitions
     id: str
-    #: one of `Event`, or "test", or "summary" of several
+    #: a `NotificationEvent`, or "test", or "summary" for several messages in one
     event: str
     #: Unix seconds
     at: float
     #: one line
     subject: str
     text: str
-    #: for scripts; plain values
+    #: details for scripts, as plain values
     facts: Mapping[str, object] = field(default_factory=dict)
-    #: it tells that something is well again
+    #: whether it reports the end of a problem
     over: bool = False
 
     def build_payload(self) -> dict[str, object]:
-        """What a webhook and a command get."""
+        """Return what a webhook and a command receive, as plain values."""
         return {
             "id": self.id,
             "event": self.event,
@@ -56,24 +56,23 @@ class Message:
         }
 
     def to_json(self) -> bytes:
-        """The payload as one line of ASCII."""
+        """Return the payload as one line of ASCII."""
         return json.dumps(self.build_payload()).encode("ascii")
 
 
 @dataclass(frozen=True, slots=True)
 class MessageSent:
-    """The other side took it."""
+    """The other side accepted the message."""
 
 
 @dataclass(frozen=True, slots=True)
 class SendFailed:
-    """It did not go; ``reason`` holds no secret. ``again``: another try may go better.
-
-    ``unheard``: the other side did not take it, for sure; else too many tries might tell a person the same too often.
-    """
+    """The message was not delivered, or it is unknown whether it was. ``reason`` contains no secret."""
 
     reason: str
+    #: another try may succeed
     is_retryable: bool
+    #: the other side surely did not receive it; if not, many tries could repeat the message to a person
     not_accepted: bool = False
 
 
@@ -82,23 +81,23 @@ SendOutcome = MessageSent | SendFailed
 
 @cache
 def host_name() -> str:
-    """This machine's name, for a person who looks after several."""
+    """Return this machine's name in printable form, for people with several machines."""
     return printable_path(socket.gethostname()) or "localhost"
 
 
 def sanitize_message(text: str) -> str:
-    """A sentence that came from elsewhere: one printable line, not too long, no secret, no address of a result."""
+    """Return a sentence from elsewhere as one printable line of at most 300 characters, without secrets and URLs."""
     text = printable_path(_URL_PATTERN.sub("(an address)", " ".join(redact(text).split())))
     return text if len(text) <= _MAX_TEXT_LENGTH else text[: _MAX_TEXT_LENGTH - 1] + "…"
 
 
 def describe_exception(error: Exception) -> str:
-    """What an error says, without numbers that mean nothing to a person."""
+    """Return the message of an error without its errno, which means nothing to a person."""
     return re.sub(r"^\[Errno -?\d+\] ", "", str(error)) or type(error).__name__
 
 
 def format_elapsed(seconds: float) -> str:
-    """A duration as people say it: "2 h 10 min"."""
+    """Return a duration as people write it: "45 s", "2 h 10 min", "3 d 4 h"."""
     minutes = int(max(0.0, seconds) / 60 + 0.5)
     if minutes < 1:
         return f"{max(0.0, seconds):.0f} s"
@@ -109,12 +108,12 @@ def format_elapsed(seconds: float) -> str:
 
 
 def build_test_message(now: float, number: int) -> Message:
-    """What `notify test` sends."""
+    """Build the message that `notify test` sends through the notifier with this number."""
     return Message(
         id=f"test-{now:.0f}-{number}",
         event=TEST_EVENT,
         at=now,
         subject="a test of notifications",
         text=f"This is a test. If you can read it, picwish-watchd on {host_name()} can reach you here.\n"
-        f"It tells of: {', '.join(NotificationEvent)}.",
+        f"It sends messages for these events: {', '.join(NotificationEvent)}.",
     )

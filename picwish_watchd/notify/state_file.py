@@ -1,4 +1,4 @@
-"""What must outlive a restart, that nothing is told twice and nothing forgotten: a small file beside the journal."""
+"""Keep what must survive a restart, so that nothing is reported twice or forgotten: a small file beside the journal."""
 
 import json
 import os
@@ -13,42 +13,43 @@ from pydantic import ConfigDict, TypeAdapter
 from picwish_watchd.fs.durability import sync_path
 from picwish_watchd.notify.message import Message
 
-#: jobs of a group that are told by name
+#: Jobs of a group that its message lists by name.
 MAX_LISTED_JOBS = 5
 
 # A file with a key that this version does not know is read as if there were none.
 _NO_OTHER_KEYS = ConfigDict(extra="forbid")
 
-# bytes; a hundred waiting messages for each of ten notifiers take less than 2 MB
+# Bytes that are read; a hundred waiting messages for each of ten notifiers take less than 2 MB.
 _MAX_FILE_SIZE = 16 * 2**20
 
 
 @dataclass(slots=True)
 class FailureGroup:
-    """Jobs that ended alike since the last message about their kind. Times are Unix seconds."""
+    """Jobs that ended in the same state with the same error code and were not reported yet. Times are Unix seconds."""
 
     __pydantic_config__ = _NO_OTHER_KEYS
 
     since: float
-    #: line of history
+    #: first and last line of history
     first: int
     last: int
     count: int = 0
-    #: job, rule, file, message
+    #: the first jobs: job, rule, file, message
     some: list[dict[str, object]] = field(default_factory=list)
 
 
 @dataclass(slots=True)
 class AlertState:
-    """A trouble, from its first sight to its last."""
+    """An alert from the moment when it is first seen until it is over. Times are Unix seconds."""
 
     __pydantic_config__ = _NO_OTHER_KEYS
 
     since: float
+    #: whether it was reported
     told: bool = False
     #: since when it is not seen any more
     gone: float | None = None
-    #: how its end is told
+    #: subject of the message at its end
     over: str = ""
     event: str = ""
 
@@ -61,14 +62,15 @@ class DigestState:
 
     #: local date
     day: str
+    #: Unix seconds
     at: float
-    #: the last line of history that it told of
+    #: the last line of history that it covered
     event: int
 
 
 @dataclass(slots=True)
 class QueuedMessage:
-    """A message, and whom it has not reached yet (`picwish_watchd.notify.channels.send.mark`)."""
+    """A message, and the ids of the notifiers that it must still reach (`assign_notifier_ids`)."""
 
     notice: Message
     to: list[str]
@@ -76,16 +78,17 @@ class QueuedMessage:
 
 @dataclass(slots=True)
 class NotifyState:
-    """What is kept over a restart. A file that lacks one of these keys is not read."""
+    """Everything in the state file. A file that lacks one of these keys is not read."""
 
-    #: the history is told, or gathered, up to this line
+    #: the history is reported or grouped up to this line
     event: int
-    #: by "held/submit_outcome_unknown"
+    #: by state and error code, such as "held/submit_outcome_unknown"
     groups: dict[str, FailureGroup]
-    #: what was told when, within the last hour
+    #: when each group or alert was reported, within the last hour
     told: dict[str, float]
+    #: alerts by key
     open: dict[str, AlertState]
-    #: "day", "month" -> the threshold that was told last
+    #: "day" or "month" -> period, limit and per cent of the budget that were reported last
     spent: dict[str, str]
     #: by time of day
     digests: dict[str, DigestState]
@@ -98,18 +101,18 @@ class NotifyState:
 
 
 def state_path(journal: Path) -> Path:
-    """Where it is kept."""
+    """Return the path of the state file that belongs to a journal."""
     return journal.with_name(journal.name + ".notify")
 
 
 def load_state(path: Path) -> NotifyState | None:
-    """What was kept; None if there is nothing, or nothing that can be read."""
+    """Read the state file; None if there is none, or none that this version can read."""
     try:
-        # O_NONBLOCK: a pipe that stands there must keep nobody waiting
+        # O_NONBLOCK: a pipe in the file's place must not block the daemon.
         with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
             content = file.read(_MAX_FILE_SIZE)
         return _adapter().validate_json(content, strict=True)
-    # ValidationError is a ValueError
+    # Pydantic's ValidationError is a ValueError.
     except (OSError, ValueError):
         return None
 
@@ -119,13 +122,13 @@ def _adapter() -> TypeAdapter[NotifyState]:
     return TypeAdapter(NotifyState)
 
 
-def dump_state(memory: NotifyState) -> bytes:
-    """What `save` writes."""
-    return json.dumps(asdict(memory)).encode("ascii")
+def dump_state(state: NotifyState) -> bytes:
+    """Return the content of a state file."""
+    return json.dumps(asdict(state)).encode("ascii")
 
 
 def save_state(path: Path, content: bytes) -> None:
-    """Keeps it, whole or not at all, and durably. Raises OSError."""
+    """Write the state file durably, complete or not at all. Raises OSError."""
     fresh = path.with_name(path.name + ".new")
     fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
     with open(fd, "wb") as file:
@@ -137,6 +140,6 @@ def save_state(path: Path, content: bytes) -> None:
 
 
 def delete_state(path: Path) -> None:
-    """Nobody is to be told any more; what happens until somebody is, is no news then."""
+    """Remove the state file: there are no notifiers, and what happens until there are some is not reported."""
     with suppress(OSError):
         os.unlink(path)

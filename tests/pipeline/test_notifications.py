@@ -1,4 +1,4 @@
-"""People are told by the daemon at work, and whatever goes wrong with that does not touch an image."""
+"""The daemon sends notifications while it works, and a failure of them never affects an image."""
 
 import asyncio
 import json
@@ -21,7 +21,7 @@ from tests.support.fake_receivers import MailServer, WebhookReceiver, write_prog
 from tests.support.harness import KEY, DaemonProcess, Harness, wait_until
 
 
-def run_notify(harness: Harness, *entries: dict[str, Any]) -> None:
+def configure_notifiers(harness: Harness, *entries: dict[str, Any]) -> None:
     harness.top_level = {**harness.top_level, "notify": list(entries)}
 
 
@@ -31,7 +31,7 @@ def webhook_config(hook: WebhookReceiver, **more: Any) -> dict[str, Any]:
 
 @pytest.fixture
 def fast_polling(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is looked at once a second or once a minute is looked at all the time."""
+    """Make checks that run once a second or once a minute run all the time."""
     monkeypatch.setattr("picwish_watchd.notify.dispatcher._CHECK_INTERVAL", 0.05)
     monkeypatch.setattr("picwish_watchd.notify.alert_lifecycle.ALERT_DEBOUNCE", 0.1)
     monkeypatch.setattr("picwish_watchd.notify.alerts._OUTBOX_CHECK_INTERVAL", 0.1)
@@ -45,31 +45,33 @@ async def test_a_run_notifies_of_held_and_rejected_images_before_it_ends(harness
     with WebhookReceiver() as hook, MailServer() as post:
         mail = {"to": "email", "server": "127.0.0.1", "port": post.port, "security": "none"}
         mail |= {"sender": "watchd@studio.example", "recipients": ["ada@studio.example"], "events": ["held"]}
-        run_notify(harness, webhook_config(hook), mail, {"to": "command", "run": [str(tell)], "events": ["rejected"]})
+        configure_notifiers(
+            harness, webhook_config(hook), mail, {"to": "command", "run": [str(tell)], "events": ["rejected"]}
+        )
         harness.simulator.script.add(Fault("create", Reset(at="work")))
         harness.drop_file("Müller\nBcc: eve@example.org.jpg", seed=1)
         harness.drop_file("notes.jpg", b"no picture at all" * 50)
         assert await harness.run_once() == 1
         subjects = sorted(hook.subjects())
-        assert subjects == ["Müller\\nBcc: eve@example.org.jpg is held", "notes.jpg is refused"]
+        assert subjects == ["Müller\\nBcc: eve@example.org.jpg is held", "notes.jpg is rejected"]
         [mailed] = post.mails
     assert mailed.message["Subject"].endswith("Müller\\nBcc: eve@example.org.jpg is held")
     assert mailed.message["Bcc"] is None
     assert "`picwish-watchd retry 1`" in mailed.message.get_content()
-    assert (tmp_path / "told").read_text() == "notes.jpg is refused\n"
+    assert (tmp_path / "told").read_text() == "notes.jpg is rejected\n"
     waiting = json.loads(state_path(harness.journal).read_text())["waiting"]
     assert waiting == []
 
 
-@pytest.mark.parametrize("trouble", ["hangs", "is gone", "refuses", "is killed"])
-async def test_a_failing_notifier_delays_no_image(harness: Harness, tmp_path: Path, trouble: str) -> None:
+@pytest.mark.parametrize("failure", ["hangs", "is gone", "refuses", "is killed"])
+async def test_a_failing_notifier_delays_no_image(harness: Harness, tmp_path: Path, failure: str) -> None:
     harness.rule = {"settle_timeout": "100ms"}
-    body = {"hangs": "time.sleep(20)", "is killed": "os.kill(os.getpid(), 9)"}.get(trouble, "")
+    body = {"hangs": "time.sleep(20)", "is killed": "os.kill(os.getpid(), 9)"}.get(failure, "")
     with WebhookReceiver(*[500] * 99) as hook:
-        entry = webhook_config(hook) if trouble == "refuses" else webhook_config(hook) | {"url": "http://127.0.0.1:9/"}
+        entry = webhook_config(hook) if failure == "refuses" else webhook_config(hook) | {"url": "http://127.0.0.1:9/"}
         if body:
             entry = {"to": "command", "run": [str(write_program(tmp_path, body))], "timeout": "300ms"}
-        run_notify(harness, entry)
+        configure_notifiers(harness, entry)
         for number in range(4):
             harness.drop_file(f"{number}.jpg", seed=number)
         harness.drop_file("notes.jpg", b"no picture at all" * 50)
@@ -78,18 +80,18 @@ async def test_a_failing_notifier_delays_no_image(harness: Harness, tmp_path: Pa
         assert time.monotonic() - began < 6
     assert len(harness.jobs(State.DONE)) == 4
     [waiting] = json.loads(state_path(harness.journal).read_text())["waiting"]
-    assert waiting["notice"]["subject"] == "notes.jpg is refused", "it is told by the next run"
+    assert waiting["notice"]["subject"] == "notes.jpg is rejected", "the next run sends it"
 
 
 async def test_a_stop_does_not_wait_long_for_a_message(harness: Harness) -> None:
     harness.rule = {"settle_timeout": "100ms"}
     with WebhookReceiver(pause=30) as hook:
-        run_notify(harness, webhook_config(hook))
+        configure_notifiers(harness, webhook_config(hook))
         harness.drop_file("notes.jpg", b"no picture at all" * 50)
         process = DaemonProcess(harness).start()
         await wait_until(lambda: harness.journal.exists() and harness.jobs(State.REJECTED))
         process.child.send_signal(signal.SIGTERM)
-        # it is told at once, for it might never run again
+        # The daemon sends it before it ends: it may never run again.
         await wait_until(lambda: hook.request_headers)
         process.child.send_signal(signal.SIGTERM)
         assert await process.wait_for_exit(4) == 0
@@ -104,7 +106,7 @@ async def test_a_reload_adds_a_notifier_that_reports_a_missing_inbox(harness: Ha
     running = asyncio.create_task(daemon.run())
     with WebhookReceiver() as hook:
         await wait_until(lambda: "watching" in harness.daemon_report())
-        run_notify(harness, webhook_config(hook))
+        configure_notifiers(harness, webhook_config(hook))
         daemon.reload()
         harness.inbox.rename(harness.root / "elsewhere")
         await wait_until(lambda: len(hook.requests) == 1)
@@ -122,7 +124,7 @@ async def test_a_reload_adds_a_notifier_that_reports_a_missing_inbox(harness: Ha
 async def test_a_missing_outbox_is_notified_though_nothing_is_due(harness: Harness, fast_polling: None) -> None:
     harness.drop_file("a.jpg")
     with WebhookReceiver() as hook:
-        run_notify(harness, webhook_config(hook))
+        configure_notifiers(harness, webhook_config(hook))
         daemon = Daemon(harness.load_config(), KEY)
         running = asyncio.create_task(daemon.run())
         await wait_until(lambda: harness.journal.exists() and harness.jobs(State.DONE))
@@ -142,7 +144,7 @@ async def test_a_waiting_flood_is_notified_with_its_cost(harness: Harness, fast_
     for number in range(4):
         harness.drop_file(f"{number}.jpg", seed=number)
     with WebhookReceiver() as hook:
-        run_notify(harness, webhook_config(hook))
+        configure_notifiers(harness, webhook_config(hook))
         daemon = Daemon(harness.load_config(), KEY)
         running = asyncio.create_task(daemon.run())
         await wait_until(lambda: hook.requests)
@@ -158,14 +160,14 @@ async def test_a_bug_in_notifications_ends_them_and_not_the_work(
     monkeypatch.setattr("picwish_watchd.notify.dispatcher.collect_alerts", lambda *_: 1 / 0)
     harness.drop_file("a.jpg")
     with WebhookReceiver() as hook:
-        run_notify(harness, webhook_config(hook))
+        configure_notifiers(harness, webhook_config(hook))
         assert await harness.run_once() == 0
     assert hook.requests == []
 
 
 @pytest.fixture
 def restore_logging() -> Iterator[None]:
-    """A command sets the log up for its process, which here is everybody's."""
+    """Restore logging, which the command configures for the whole process."""
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
     yield
@@ -182,9 +184,9 @@ def test_notify_test_reports_the_result_of_each_channel(
         entries = f"- {{to: webhook, url: '{hook.url}'}}\n- {{to: command, run: [./nothing]}}\n"
         config.write_text(f"notify:\n{entries}rules:\n- {{name: scans, inbox: in, outbox: out}}\n")
         assert main(["notify", "test", "-c", str(config)]) == 1
-        told = capsys.readouterr().out.splitlines()
-        assert told[0] == "sent  1 webhook 127.0.0.1"
-        assert told[1].startswith(f"FAIL  2 command nothing: {tmp_path}/nothing cannot be run: No such file")
+        lines = capsys.readouterr().out.splitlines()
+        assert lines[0] == "sent  1 webhook 127.0.0.1"
+        assert lines[1].startswith(f"FAIL  2 command nothing: {tmp_path}/nothing cannot be run: No such file")
         assert main(["notify", "test", "--to", "1", "-c", str(config)]) == 0
         assert main(["notify", "test", "--to", "3", "-c", str(config)]) == 2
         assert "from 1 to 2" in capsys.readouterr().err

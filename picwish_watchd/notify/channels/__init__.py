@@ -1,1 +1,1 @@
-"""One file for each kind of notification channel: webhook, command, SMTP, apprise."""
+"""One file for each kind of notification channel: webhook, command, SMTP, apprise. ``send`` chooses among them."""

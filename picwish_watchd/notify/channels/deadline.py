@@ -1,4 +1,4 @@
-"""The end of a conversation: who is never silent and never done would keep its thread for ever."""
+"""Limit the time of a whole conversation with a server; a socket's timeout only limits its silence."""
 
 import os
 import socket
@@ -8,16 +8,16 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
 
-DEADLINE_GRACE = (
-    #: seconds beyond a notifier's `timeout` for a message as a whole; less than `courier` waits for its thread
-    10.0
-)
+#: Seconds that a whole message may take beyond the notifier's `timeout`. Less than `send_with_timeout` adds to it, so
+#: that the connection is cut before the thread is given up.
+DEADLINE_GRACE = 10.0
 
 
 class Deadline:
-    """Cuts the connections that it watches when ``timeout`` seconds and `GRACE` are over; then `passed` is true.
+    """Cuts the connections that it watches once ``timeout`` plus `DEADLINE_GRACE` seconds are over.
 
-    The timeout of a socket is one of silence: one byte now and then, or answers without end, never meet it.
+    `has_passed` is true from then on. A server that sends one byte now and then, or an endless answer, would never
+    reach the timeout of a socket and would occupy its thread for ever.
     """
 
     def __init__(self, timeout: float) -> None:
@@ -42,26 +42,29 @@ class Deadline:
             self._connections.clear()
 
     def watch_connection(self, connection: socket.socket) -> None:
-        """From now on, whatever TLS is laid over it: by a descriptor of our own, which nobody takes away or closes."""
+        """Watch a connection from now on, also under TLS: through a duplicate of its file descriptor.
+
+        Nobody else can close or take over the duplicate.
+        """
         with self._lock:
             self._connections.append(socket.socket(fileno=os.dup(connection.fileno())))
         if self.has_passed:
             self._cut_connections()
 
     def on_httpcore_event(self, event: str, info: Mapping[str, Any]) -> None:
-        """The same for httpcore (encode.io/httpcore/extensions/#trace)."""
+        """Watch each connection that httpcore opens (encode.io/httpcore/extensions/#trace)."""
         if event.endswith("connect_tcp.complete"):
             self.watch_connection(info["return_value"].get_extra_info("socket"))
 
     @property
     def failure_reason(self) -> str:
-        """What is told of who did not meet it, behind its name."""
-        return f"was not done after {self.seconds:g} s, and was left"
+        """Why a server failed to meet the deadline, as the end of a sentence that begins with its name."""
+        return f"did not finish within {self.seconds:g} s and was disconnected"
 
     def _cut_connections(self) -> None:
         self.has_passed = True
         with self._lock:
             for each in self._connections:
-                # the other side was quicker
+                # The other side may have closed it already.
                 with suppress(OSError):
                     each.shutdown(socket.SHUT_RDWR)

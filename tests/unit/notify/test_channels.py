@@ -1,4 +1,4 @@
-"""Each way of telling: what goes out, what is told of a failure, and what is never told."""
+"""Each kind of channel: what it sends, how it reports a failure, and what it keeps secret."""
 
 import json
 import os
@@ -19,7 +19,7 @@ from picwish_watchd.notify.channels.send import send_message
 from picwish_watchd.notify.message import Message, MessageSent, SendFailed, SendOutcome
 from tests.support.fake_receivers import DripServer, MailServer, WebhookReceiver, write_program
 
-NOTICE = Message(
+MESSAGE = Message(
     id="held-7-9",
     event="held",
     at=1_800_000_000.0,
@@ -33,8 +33,8 @@ def webhook_channel(url: str, **more: Any) -> Webhook:
     return Webhook.model_validate({"to": "webhook", "url": url, "timeout": 2, **more})
 
 
-def email_channel(post: MailServer | DripServer, **more: Any) -> Email:
-    usual = {"server": "127.0.0.1", "port": post.port, "security": "none", "sender": "watchd@studio.example"}
+def email_channel(server: MailServer | DripServer, **more: Any) -> Email:
+    usual = {"server": "127.0.0.1", "port": server.port, "security": "none", "sender": "watchd@studio.example"}
     return Email.model_validate({"to": "email", "recipients": ["ada@studio.example"], "timeout": 2, **usual, **more})
 
 
@@ -63,31 +63,31 @@ def is_surely_undelivered(outcome: SendOutcome) -> bool:
     return outcome.not_accepted
 
 
-def test_a_webhook_gets_the_whole_notice_as_json(tmp_path: Path) -> None:
+def test_a_webhook_gets_the_whole_message_as_json(tmp_path: Path) -> None:
     headers = write_secret(tmp_path / "headers", "# for the gateway\nAuthorization: Bearer abc\nX-Room:  7\n")
     with WebhookReceiver() as heard:
-        assert send_message(webhook_channel(heard.url, headers_file=headers), NOTICE) == MessageSent()
+        assert send_message(webhook_channel(heard.url, headers_file=headers), MESSAGE) == MessageSent()
     [body] = heard.requests
     assert (body["id"], body["event"], body["over"], body["count"]) == ("held-7-9", "held", False, 1)
-    assert (body["subject"], body["text"], body["at"]) == (NOTICE.subject, NOTICE.text, "2027-01-15T08:00:00.000Z")
+    assert (body["subject"], body["text"], body["at"]) == (MESSAGE.subject, MESSAGE.text, "2027-01-15T08:00:00.000Z")
     assert body["host"] == socket.gethostname()
     assert (heard.request_headers[0]["authorization"], heard.request_headers[0]["x-room"]) == ("Bearer abc", "7")
     assert heard.request_headers[0]["content-type"] == "application/json"
 
 
 @pytest.mark.parametrize(("code", "tried_again"), [(500, True), (429, True), (400, False), (404, False), (302, False)])
-def test_what_a_webhook_answers_decides_whether_it_is_tried_again(code: int, tried_again: bool) -> None:
+def test_the_status_of_a_webhook_decides_whether_it_is_tried_again(code: int, tried_again: bool) -> None:
     with WebhookReceiver(code, headers={"Location": "/elsewhere"}) as heard:
-        outcome = send_message(webhook_channel(heard.url), NOTICE)
+        outcome = send_message(webhook_channel(heard.url), MESSAGE)
     assert str(code) in failure_reason(outcome)
     assert may_retry(outcome) is tried_again
     assert len(heard.requests) == 1, "a redirect is not followed"
 
 
-def test_a_webhook_that_cannot_be_reached_is_told_without_its_secret_path(tmp_path: Path) -> None:
+def test_an_unreachable_webhook_is_reported_without_its_secret_path(tmp_path: Path) -> None:
     with WebhookReceiver(pause=1.0) as heard:
-        slow = send_message(webhook_channel(heard.url, timeout=0.2), NOTICE)
-    gone = send_message(webhook_channel(heard.url), NOTICE)
+        slow = send_message(webhook_channel(heard.url, timeout=0.2), MESSAGE)
+    gone = send_message(webhook_channel(heard.url), MESSAGE)
     assert [is_surely_undelivered(outcome) for outcome in (slow, gone)] == [False, True]
     for outcome in (slow, gone):
         assert may_retry(outcome)
@@ -97,51 +97,51 @@ def test_a_webhook_that_cannot_be_reached_is_told_without_its_secret_path(tmp_pa
 
 
 @pytest.mark.parametrize("text", ["Authorization Bearer abc-secret", "X-A: b\x01-secret", "Na me: secret"])
-def test_a_line_that_is_no_header_is_told_by_its_number_and_not_quoted(tmp_path: Path, text: str) -> None:
-    told = failure_reason(
-        send_message(webhook_channel("http://127.0.0.1:9", headers_file=write_secret(tmp_path / "h", text)), NOTICE)
+def test_an_invalid_header_is_reported_by_its_line_and_not_quoted(tmp_path: Path, text: str) -> None:
+    reason = failure_reason(
+        send_message(webhook_channel("http://127.0.0.1:9", headers_file=write_secret(tmp_path / "h", text)), MESSAGE)
     )
-    assert "line 1 of the headers file" in told
-    assert "secret" not in told
+    assert "line 1 of the headers file" in reason
+    assert "secret" not in reason
 
 
 def test_a_file_of_secrets_that_others_can_read_is_refused_everywhere(tmp_path: Path) -> None:
     file = write_secret(tmp_path / "file", "X: y")
     file.chmod(0o644)
-    with MailServer() as post:
-        by_mail = send_message(email_channel(post, user="ada", password_file=file), NOTICE)
-    for outcome in (send_message(webhook_channel("http://127.0.0.1:9", headers_file=file), NOTICE), by_mail):
+    with MailServer() as server:
+        by_mail = send_message(email_channel(server, user="ada", password_file=file), MESSAGE)
+    for outcome in (send_message(webhook_channel("http://127.0.0.1:9", headers_file=file), MESSAGE), by_mail):
         assert "can be read by others (mode 0644)" in failure_reason(outcome)
 
 
-def test_a_mail_is_a_plain_one_whose_subject_is_one_line() -> None:
-    with MailServer() as post:
+def test_a_mail_is_plain_text_with_a_subject_of_one_line() -> None:
+    with MailServer() as server:
         assert (
-            send_message(email_channel(post, recipients=["ada@studio.example", "bob@studio.example"]), NOTICE)
+            send_message(email_channel(server, recipients=["ada@studio.example", "bob@studio.example"]), MESSAGE)
             == MessageSent()
         )
-    [taken] = post.mails
-    assert taken.message["Subject"] == f"[picwish-watchd {socket.gethostname()}] {NOTICE.subject}"
+    [taken] = server.mails
+    assert taken.message["Subject"] == f"[picwish-watchd {socket.gethostname()}] {MESSAGE.subject}"
     assert taken.message["To"] == "ada@studio.example, bob@studio.example"
     assert taken.message["Auto-Submitted"] == "auto-generated"
     assert "held-7-9" in taken.message["Message-ID"]
-    assert taken.message.get_content().replace("\r\n", "\n") == NOTICE.text + "\n"
+    assert taken.message.get_content().replace("\r\n", "\n") == MESSAGE.text + "\n"
     assert [each.split(">")[0] for each in taken.recipients] == ["TO:<ada@studio.example", "TO:<bob@studio.example"]
 
 
 def test_a_mail_logs_in_with_the_password_of_its_file(tmp_path: Path) -> None:
     password = tmp_path / "password"
-    with MailServer() as post:
-        login = email_channel(post, user="ada", password_file=password)
+    with MailServer() as server:
+        login = email_channel(server, user="ada", password_file=password)
         write_secret(password, "pass word \r\n")
-        assert send_message(login, NOTICE) == MessageSent()
+        assert send_message(login, MESSAGE) == MessageSent()
         write_secret(password, "pässword")
-        assert "outside ASCII" in failure_reason(send_message(login, NOTICE))
-    assert post.logins == ["\0ada\0pass word "]
+        assert "outside ASCII" in failure_reason(send_message(login, MESSAGE))
+    assert server.logins == ["\0ada\0pass word "]
 
 
 @pytest.mark.parametrize(
-    ("replies", "told", "tried_again"),
+    ("replies", "reason", "tried_again"),
     [
         ({"GREETING": b"554 no mail here\r\n"}, "554 no mail here", False),
         ({"GREETING": b"421 later\r\n"}, "421 later", True),
@@ -152,41 +152,41 @@ def test_a_mail_logs_in_with_the_password_of_its_file(tmp_path: Path) -> None:
         ({"EHLO": b"nonsense without end" * 2000}, "500 Line too long", False),
     ],
 )
-def test_what_a_mail_server_says_is_told_and_decides_whether_it_is_tried_again(
-    replies: dict[str, bytes], told: str, tried_again: bool
+def test_the_reply_of_a_mail_server_is_reported_and_decides_on_a_retry(
+    replies: dict[str, bytes], reason: str, tried_again: bool
 ) -> None:
-    with MailServer(replies) as post:
-        outcome = send_message(email_channel(post), NOTICE)
-    assert told in failure_reason(outcome)
+    with MailServer(replies) as server:
+        outcome = send_message(email_channel(server), MESSAGE)
+    assert reason in failure_reason(outcome)
     assert failure_reason(outcome).isprintable()
     assert may_retry(outcome) is tried_again
 
 
 def test_a_failed_quit_does_not_send_the_mail_twice() -> None:
-    with MailServer({"QUIT": b"500 what\r\n"}) as post:
-        assert send_message(email_channel(post), NOTICE) == MessageSent()
-    assert len(post.mails) == 1
+    with MailServer({"QUIT": b"500 what\r\n"}) as server:
+        assert send_message(email_channel(server), MESSAGE) == MessageSent()
+    assert len(server.mails) == 1
 
 
 def test_an_endlessly_talking_mail_server_is_abandoned() -> None:
-    with MailServer({"GREETING": b"220-and then\r\n" * 40_000}) as post:
-        told = failure_reason(send_message(email_channel(post), NOTICE))
-    assert "says more than any mail server has to say" in told
+    with MailServer({"GREETING": b"220-and then\r\n" * 40_000}) as server:
+        reason = failure_reason(send_message(email_channel(server), MESSAGE))
+    assert "its replies have more than 256 KiB" in reason
 
 
-def test_a_mail_server_that_says_nothing_is_left_after_the_timeout() -> None:
-    with MailServer({"GREETING": b""}) as post:
-        outcome = send_message(email_channel(post, timeout=0.2), NOTICE)
-    gone = send_message(email_channel(post), NOTICE)
+def test_a_silent_mail_server_is_given_up_after_the_timeout() -> None:
+    with MailServer({"GREETING": b""}) as server:
+        outcome = send_message(email_channel(server, timeout=0.2), MESSAGE)
+    gone = send_message(email_channel(server), MESSAGE)
     assert may_retry(outcome)
     assert (is_surely_undelivered(outcome), is_surely_undelivered(gone)) == (True, True)
     assert "127.0.0.1 cannot be reached: Connection refused" in failure_reason(gone)
 
 
-def test_a_wrong_password_is_told_without_it(tmp_path: Path) -> None:
-    with MailServer({"AUTH": b"535 hunter2 is wrong\r\n"}) as post:
+def test_a_refused_password_is_not_quoted(tmp_path: Path) -> None:
+    with MailServer({"AUTH": b"535 hunter2 is wrong\r\n"}) as server:
         outcome = send_message(
-            email_channel(post, user="ada", password_file=write_secret(tmp_path / "p", "hunter2\n")), NOTICE
+            email_channel(server, user="ada", password_file=write_secret(tmp_path / "p", "hunter2\n")), MESSAGE
         )
     assert "refuses user or password (535)" in failure_reason(outcome)
     assert "hunter2" not in failure_reason(outcome)
@@ -198,35 +198,35 @@ def test_starttls_comes_before_the_password_and_the_mail(
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     tls.load_cert_chain(certificate)
     file = write_secret(tmp_path / "p", "hunter2\n")
-    with MailServer(tls=tls) as post:
-        safe = email_channel(post, security="starttls", user="ada", password_file=file)
-        assert "certificate of 127.0.0.1 cannot be trusted" in failure_reason(send_message(safe, NOTICE))
+    with MailServer(tls=tls) as server:
+        safe = email_channel(server, security="starttls", user="ada", password_file=file)
+        assert "certificate of 127.0.0.1 cannot be trusted" in failure_reason(send_message(safe, MESSAGE))
         monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
-        assert send_message(safe, NOTICE) == MessageSent()
-    assert post.logins == ["\0ada\0hunter2"]
-    assert [taken.encrypted for taken in post.mails] == [True]
+        assert send_message(safe, MESSAGE) == MessageSent()
+    assert server.logins == ["\0ada\0hunter2"]
+    assert [taken.encrypted for taken in server.mails] == [True]
 
 
 def test_a_server_without_starttls_gets_neither_password_nor_mail(tmp_path: Path) -> None:
-    with MailServer() as post:
+    with MailServer() as server:
         safe = email_channel(
-            post, security="starttls", user="ada", password_file=write_secret(tmp_path / "p", "hunter2")
+            server, security="starttls", user="ada", password_file=write_secret(tmp_path / "p", "hunter2")
         )
-        assert "STARTTLS" in failure_reason(send_message(safe, NOTICE))
-    assert (post.logins, post.mails) == ([], [])
+        assert "STARTTLS" in failure_reason(send_message(safe, MESSAGE))
+    assert (server.logins, server.mails) == ([], [])
 
 
-def test_a_command_hears_json_and_a_few_facts_and_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_command_gets_json_a_few_variables_and_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("PICWISH_API_KEY", "NOTIFY_SOCKET", "CREDENTIALS_DIRECTORY", "MY_SECRET"):
         monkeypatch.setenv(name, "secret")
     tell = write_program(
         tmp_path,
         "import json\n"
-        "told = {'stdin': json.load(sys.stdin), 'env': dict(os.environ), 'args': sys.argv[1:],"
+        "received = {'stdin': json.load(sys.stdin), 'env': dict(os.environ), 'args': sys.argv[1:],"
         " 'group': os.getpgid(0) == os.getpid()}\n"
-        "open(FOLDER + '/heard', 'w').write(json.dumps(told))",
+        "open(FOLDER + '/heard', 'w').write(json.dumps(received))",
     )
-    assert send_message(command_channel(tell, "--urgent", "$HOME; echo *"), NOTICE) == MessageSent()
+    assert send_message(command_channel(tell, "--urgent", "$HOME; echo *"), MESSAGE) == MessageSent()
     heard = json.loads((tmp_path / "heard").read_text())
     assert heard["args"] == ["--urgent", "$HOME; echo *"]
     assert heard["group"] is True
@@ -236,7 +236,7 @@ def test_a_command_hears_json_and_a_few_facts_and_no_secret(tmp_path: Path, monk
         "PICWISH_NOTICE_ID": "held-7-9",
         "PICWISH_EVENT": "held",
         "PICWISH_OVER": "0",
-        "PICWISH_SUBJECT": NOTICE.subject,
+        "PICWISH_SUBJECT": MESSAGE.subject,
     }
     assert "secret" not in heard["env"].values()
 
@@ -249,9 +249,9 @@ def test_a_command_that_hangs_is_killed_with_all_that_it_started(tmp_path: Path)
         "while True: os.write(1, b'noise' * 10000) if child else time.sleep(60)",
     )
     began = time.monotonic()
-    outcome = send_message(command_channel(tell, timeout=0.5), NOTICE)
+    outcome = send_message(command_channel(tell, timeout=0.5), MESSAGE)
     assert time.monotonic() - began < 4
-    assert "did not end within 0.5 s, and was killed" in failure_reason(outcome)
+    assert "did not end within 0.5 s and was killed" in failure_reason(outcome)
     child = int((tmp_path / "child").read_text())
     for _ in range(100):
         if not is_alive(child):
@@ -260,10 +260,10 @@ def test_a_command_that_hangs_is_killed_with_all_that_it_started(tmp_path: Path)
     assert not is_alive(child)
 
 
-def test_no_command_outlives_the_daemon_that_would_have_to_end_it(tmp_path: Path) -> None:
+def test_no_command_outlives_the_daemon(tmp_path: Path) -> None:
     tell = write_program(tmp_path, "open(FOLDER + '/pid', 'w').write(str(os.getpid()))\ntime.sleep(60)")
     with ThreadPoolExecutor(1) as thread:
-        telling = thread.submit(send_message, command_channel(tell, timeout=60), NOTICE)
+        telling = thread.submit(send_message, command_channel(tell, timeout=60), MESSAGE)
         for _ in range(500):
             if (tmp_path / "pid").exists() and (tmp_path / "pid").read_text():
                 break
@@ -295,44 +295,44 @@ def test_a_channel_that_drips_forever_is_abandoned_in_time(
     with ThreadPoolExecutor(1) as thread, DripServer(begin, piece, pause) as drip:
         url = f"http://127.0.0.1:{drip.port}/very-secret"
         slow = email_channel(drip, timeout=0.3) if way == "mail" else webhook_channel(url, timeout=0.3)
-        outcome = thread.submit(send_message, slow, NOTICE).result(5)
-    assert failure_reason(outcome) == "127.0.0.1 was not done after 0.4 s, and was left"
+        outcome = thread.submit(send_message, slow, MESSAGE).result(5)
+    assert failure_reason(outcome) == "127.0.0.1 did not finish within 0.4 s and was disconnected"
     assert (may_retry(outcome), is_surely_undelivered(outcome)) == (True, False)
 
 
 @pytest.mark.parametrize("host", ["a..b", ".studio.example", "a" * 64 + ".example"])
-def test_a_name_that_no_host_can_have_is_told_in_words(host: str) -> None:
+def test_an_invalid_host_name_is_reported_in_words(host: str) -> None:
     by_mail = Email.model_validate(
         {"to": "email", "server": host, "sender": "watchd@studio.example", "recipients": ["ada@studio.example"]}
     )
     for outcome in (
-        send_message(webhook_channel(f"http://{host}/very-secret", allow_insecure=True), NOTICE),
-        send_message(by_mail, NOTICE),
+        send_message(webhook_channel(f"http://{host}/very-secret", allow_insecure=True), MESSAGE),
+        send_message(by_mail, MESSAGE),
     ):
-        assert failure_reason(outcome) == f"{host} is no name that a host can have"
+        assert failure_reason(outcome) == f"{host} is not a valid host name"
         assert not may_retry(outcome)
 
 
-def test_what_goes_wrong_with_a_command_is_told(tmp_path: Path) -> None:
-    assert "ended with 3" in failure_reason(
-        send_message(command_channel(write_program(tmp_path, "sys.exit(3)")), NOTICE)
+def test_the_failure_of_a_command_is_reported(tmp_path: Path) -> None:
+    assert "ended with exit code 3" in failure_reason(
+        send_message(command_channel(write_program(tmp_path, "sys.exit(3)")), MESSAGE)
     )
     assert "was killed by signal 9" in failure_reason(
-        send_message(command_channel(write_program(tmp_path, "os.kill(os.getpid(), 9)")), NOTICE)
+        send_message(command_channel(write_program(tmp_path, "os.kill(os.getpid(), 9)")), MESSAGE)
     )
-    missing = send_message(command_channel(tmp_path / "nothing"), NOTICE)
+    missing = send_message(command_channel(tmp_path / "nothing"), MESSAGE)
     assert "nothing cannot be run: No such file" in failure_reason(missing)
     assert not may_retry(missing)
     os.chmod(write_program(tmp_path, ""), 0o644)
     assert "cannot be run: Permission denied" in failure_reason(
-        send_message(command_channel(tmp_path / "tell"), NOTICE)
+        send_message(command_channel(tmp_path / "tell"), MESSAGE)
     )
 
 
-def test_an_apprise_that_is_gone_since_the_start_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_apprise_that_was_uninstalled_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "apprise", None)
     services = Apprise.model_validate({"to": "apprise", "urls_file": tmp_path / "urls"})
-    assert "apprise cannot be imported" in failure_reason(send_message(services, NOTICE))
+    assert "apprise cannot be imported" in failure_reason(send_message(services, MESSAGE))
 
 
 # those of apprise and of what it imports
@@ -342,9 +342,9 @@ def test_apprise_gets_title_and_text(tmp_path: Path) -> None:
     with WebhookReceiver() as heard:
         urls = write_secret(tmp_path / "urls", f"json://127.0.0.1:{heard.port}/secret\n")
         services = Apprise.model_validate({"to": "apprise", "urls_file": urls})
-        assert send_message(services, NOTICE) == MessageSent()
+        assert send_message(services, MESSAGE) == MessageSent()
         write_secret(urls, "nonsense://secret")
-        assert "line 1 of" in failure_reason(send_message(services, NOTICE))
+        assert "line 1 of" in failure_reason(send_message(services, MESSAGE))
         write_secret(urls, "json://127.0.0.1:9/secret")
-        assert "secret" not in failure_reason(send_message(services, NOTICE))
-    assert heard.requests[0]["message"] == NOTICE.text
+        assert "secret" not in failure_reason(send_message(services, MESSAGE))
+    assert heard.requests[0]["message"] == MESSAGE.text

@@ -1,4 +1,4 @@
-"""What is told, when, and how often: a real journal, gate and webhook; the clock is given."""
+"""What is reported, when and how often: with a real journal, gate and webhook, and a fake clock."""
 
 import asyncio
 import json
@@ -29,14 +29,14 @@ from tests.support.harness import KEY, Harness, wait_until
 
 
 class DispatcherHarness:
-    """A herald at work on a journal that nothing else happens in."""
+    """A dispatcher with a journal that nothing else uses."""
 
     def __init__(self, context: StepContext, clock: FakeClock) -> None:
         self.context, self.clock = context, clock
         self.journal = context.journal
         self.gate = Gate(context, pacer=RateLimiter(2, clock))
-        self.desks = Inboxes(context, changed=lambda: None)
-        self.herald = NotificationDispatcher(context, self.gate, self.desks)
+        self.inboxes = Inboxes(context, changed=lambda: None)
+        self.dispatcher = NotificationDispatcher(context, self.gate, self.inboxes)
 
     def add_jobs(self, *names: str, problem: Problem | None = None) -> list[Job]:
         rule = self.context.config.rules[0]
@@ -54,14 +54,14 @@ class DispatcherHarness:
 
     async def run_check(self, after: float = 0.0, *, at_once: bool = False) -> None:
         self.clock.advance(after)
-        self.herald.dispatch_messages(at_once=at_once)
+        self.dispatcher.dispatch_messages(at_once=at_once)
         for _ in range(5):
-            # what it asked for may answer
+            # Let the checks that it started run.
             await asyncio.sleep(0)
 
     async def wait_until_idle(self) -> None:
-        """Until all that was told has arrived, or is tried again later."""
-        await wait_until(lambda: self.herald.is_idle)
+        """Wait until every message has arrived or waits for a later try."""
+        await wait_until(lambda: self.dispatcher.is_idle)
 
 
 def configure_notifiers(harness: Harness, *notify: dict[str, Any]) -> Config:
@@ -83,14 +83,14 @@ async def running_dispatcher(
         spool = Spool(harness.root / "spool")
         spool.ensure_folder()
         context = StepContext(config, journal, spool, clock, client)
-        scene = DispatcherHarness(context, clock)
-        await scene.run_check()
+        active = DispatcherHarness(context, clock)
+        await active.run_check()
         try:
-            yield scene
+            yield active
         finally:
             if not crash:
-                await scene.herald.close(0.0, asyncio.Event())
-            scene.herald.stop()
+                await active.dispatcher.close(0.0, asyncio.Event())
+            active.dispatcher.stop()
             await asyncio.sleep(0)
             context.close()
             journal.close()
@@ -105,89 +105,91 @@ def webhook_receiver() -> Iterator[WebhookReceiver]:
 async def test_five_hundred_images_in_a_minute_are_one_message_with_the_first_names(
     harness: Harness, webhook_receiver: WebhookReceiver
 ) -> None:
-    async with running_dispatcher(harness, configure_notifiers(harness, webhook_config(webhook_receiver))) as scene:
+    async with running_dispatcher(harness, configure_notifiers(harness, webhook_config(webhook_receiver))) as active:
         problem = Problem(ErrorCode.TRUNCATED, "it ends too early")
-        scene.add_jobs(*(f"{n}.jpg" for n in range(300)), problem=problem)
-        await scene.run_check(after=30)
-        scene.add_jobs(*(f"{n}.jpg" for n in range(300, 500)), problem=problem)
-        await scene.run_check(after=29)
-        await scene.wait_until_idle()
+        active.add_jobs(*(f"{n}.jpg" for n in range(300)), problem=problem)
+        await active.run_check(after=30)
+        active.add_jobs(*(f"{n}.jpg" for n in range(300, 500)), problem=problem)
+        await active.run_check(after=29)
+        await active.wait_until_idle()
         assert webhook_receiver.requests == []
-        await scene.run_check(after=2)
-        await scene.run_check(after=120)
-        await scene.wait_until_idle()
-    [told] = webhook_receiver.requests
-    assert told["subject"] == "500 images are refused"
-    assert (told["event"], told["count"], told["codes"]) == ("rejected", 500, {"truncated": 500})
-    assert [each["file"] for each in told["jobs"]] == [f"{n}.jpg" for n in range(5)]
-    assert "- 0.jpg (job 1, rule scans): it ends too early" in told["text"]
-    assert "- and 495 more" in told["text"]
-    assert "`picwish-watchd jobs --state rejected`" in told["text"]
+        await active.run_check(after=2)
+        await active.run_check(after=120)
+        await active.wait_until_idle()
+    [message] = webhook_receiver.requests
+    assert message["subject"] == "500 images are rejected"
+    assert (message["event"], message["count"], message["codes"]) == ("rejected", 500, {"truncated": 500})
+    assert [each["file"] for each in message["jobs"]] == [f"{n}.jpg" for n in range(5)]
+    assert "- 0.jpg (job 1, rule scans): it ends too early" in message["text"]
+    assert "- and 495 more" in message["text"]
+    assert "`picwish-watchd jobs --state rejected`" in message["text"]
 
 
-async def test_a_held_image_is_told_with_what_and_where_and_what_to_do(
+async def test_a_message_on_a_held_image_says_what_where_and_what_to_do(
     harness: Harness, webhook_receiver: WebhookReceiver
 ) -> None:
-    async with running_dispatcher(harness, configure_notifiers(harness, webhook_config(webhook_receiver))) as scene:
-        scene.hold_jobs("Été \n\x1b[31m.jpg", message="see https://cdn.example.org/r?sig=secret\nfor it")
-        await scene.run_check()
-        await scene.run_check(after=61)
-        await scene.wait_until_idle()
-    [told] = webhook_receiver.requests
-    assert told["subject"] == "Été \\n\\x1b[31m.jpg is held"
-    assert told["event"] == "held"
+    async with running_dispatcher(harness, configure_notifiers(harness, webhook_config(webhook_receiver))) as active:
+        active.hold_jobs("Été \n\x1b[31m.jpg", message="see https://cdn.example.org/r?sig=secret\nfor it")
+        await active.run_check()
+        await active.run_check(after=61)
+        await active.wait_until_idle()
+    [message] = webhook_receiver.requests
+    assert message["subject"] == "Été \\n\\x1b[31m.jpg is held"
+    assert message["event"] == "held"
     for words in ("submit_outcome_unknown", "see (an address) for it", "`picwish-watchd show 1`", "retry 1`"):
-        assert words in told["text"]
-    assert all(line.isprintable() for line in told["text"].splitlines())
+        assert words in message["text"]
+    assert all(line.isprintable() for line in message["text"].splitlines())
 
 
-async def test_the_same_trouble_within_an_hour_is_told_once_and_a_new_one_at_once(
+async def test_a_problem_is_reported_once_an_hour_and_a_new_one_at_once(
     harness: Harness, webhook_receiver: WebhookReceiver
 ) -> None:
-    async with running_dispatcher(harness, configure_notifiers(harness, webhook_config(webhook_receiver))) as scene:
-        scene.hold_jobs("a.jpg")
-        await scene.run_check()
-        await scene.run_check(after=61)
+    async with running_dispatcher(harness, configure_notifiers(harness, webhook_config(webhook_receiver))) as active:
+        active.hold_jobs("a.jpg")
+        await active.run_check()
+        await active.run_check(after=61)
         for name in ("b.jpg", "c.jpg"):
-            scene.hold_jobs(name)
-            await scene.run_check(after=600)
-        scene.hold_jobs("d.jpg", code=ErrorCode.RESULT_EXPIRED)
-        await scene.run_check()
-        await scene.run_check(after=61)
-        await scene.run_check(after=3600)
-        await scene.run_check(after=3600)
-        await scene.wait_until_idle()
+            active.hold_jobs(name)
+            await active.run_check(after=600)
+        active.hold_jobs("d.jpg", code=ErrorCode.RESULT_EXPIRED)
+        await active.run_check()
+        await active.run_check(after=61)
+        await active.run_check(after=3600)
+        await active.run_check(after=3600)
+        await active.wait_until_idle()
     assert webhook_receiver.subjects() == ["a.jpg is held", "d.jpg is held", "2 images are held"]
 
 
 async def test_a_note_on_an_ended_job_sends_no_notification(
     harness: Harness, webhook_receiver: WebhookReceiver
 ) -> None:
-    async with running_dispatcher(harness, configure_notifiers(harness, webhook_config(webhook_receiver))) as scene:
-        scene.hold_jobs("a.jpg")
-        await scene.run_check()
-        await scene.run_check(after=61)
-        [job] = scene.journal.jobs()
-        scene.journal.update(job, "its original was moved", note="moved")
-        await scene.run_check(after=7200)
-        await scene.run_check(after=7200)
-        await scene.wait_until_idle()
+    async with running_dispatcher(harness, configure_notifiers(harness, webhook_config(webhook_receiver))) as active:
+        active.hold_jobs("a.jpg")
+        await active.run_check()
+        await active.run_check(after=61)
+        [job] = active.journal.jobs()
+        active.journal.update(job, "its original was moved", note="moved")
+        await active.run_check(after=7200)
+        await active.run_check(after=7200)
+        await active.wait_until_idle()
     assert webhook_receiver.subjects() == ["a.jpg is held"]
 
 
-async def test_a_closed_gate_is_told_once_and_its_end_once(harness: Harness, webhook_receiver: WebhookReceiver) -> None:
-    async with running_dispatcher(harness, configure_notifiers(harness, webhook_config(webhook_receiver))) as scene:
-        scene.gate.close(CloseReason.API_DOWN, "not accepted: 503", trial=True)
+async def test_a_closed_gate_is_reported_once_and_its_end_once(
+    harness: Harness, webhook_receiver: WebhookReceiver
+) -> None:
+    async with running_dispatcher(harness, configure_notifiers(harness, webhook_config(webhook_receiver))) as active:
+        active.gate.close(CloseReason.API_DOWN, "not accepted: 503", trial=True)
         for _ in range(10):
-            await scene.run_check(after=60)
+            await active.run_check(after=60)
         # the first reason still holds
-        scene.gate.close(CloseReason.RESULTS_UNREACHABLE, "no download", trial=True)
-        await scene.run_check(after=7200)
-        scene.gate.clear_reasons(CloseReason.API_DOWN)
-        await scene.run_check()
-        await scene.run_check(after=61)
-        await scene.run_check(after=7200)
-        await scene.wait_until_idle()
+        active.gate.close(CloseReason.RESULTS_UNREACHABLE, "no download", trial=True)
+        await active.run_check(after=7200)
+        active.gate.clear_reasons(CloseReason.API_DOWN)
+        await active.run_check()
+        await active.run_check(after=61)
+        await active.run_check(after=7200)
+        await active.wait_until_idle()
     down, results, up = webhook_receiver.accepted_requests()
     assert down["subject"] == "PicWish does not answer; nothing is being sent"
     assert "Not accepted: 503." in down["text"]
@@ -203,56 +205,56 @@ async def test_a_closed_gate_is_told_once_and_its_end_once(harness: Harness, web
 
 
 async def test_a_gate_that_closes_for_a_moment_is_no_news(harness: Harness, webhook_receiver: WebhookReceiver) -> None:
-    async with running_dispatcher(harness, configure_notifiers(harness, webhook_config(webhook_receiver))) as scene:
+    async with running_dispatcher(harness, configure_notifiers(harness, webhook_config(webhook_receiver))) as active:
         for _ in range(20):
-            scene.gate.close(CloseReason.API_DOWN, "reset")
-            await scene.run_check(after=30)
-            scene.gate.clear_reasons(CloseReason.API_DOWN)
-            await scene.run_check(after=30)
-        await scene.wait_until_idle()
+            active.gate.close(CloseReason.API_DOWN, "reset")
+            await active.run_check(after=30)
+            active.gate.clear_reasons(CloseReason.API_DOWN)
+            await active.run_check(after=30)
+        await active.wait_until_idle()
     assert webhook_receiver.requests == []
 
 
 async def test_a_flapping_alert_is_sent_once_an_hour(harness: Harness, webhook_receiver: WebhookReceiver) -> None:
-    async with running_dispatcher(harness, configure_notifiers(harness, webhook_config(webhook_receiver))) as scene:
+    async with running_dispatcher(harness, configure_notifiers(harness, webhook_config(webhook_receiver))) as active:
         # of five minutes each
         for _ in range(11):
-            scene.gate.close(CloseReason.API_DOWN, "reset")
-            await scene.run_check(after=1)
-            await scene.run_check(after=119)
-            scene.gate.clear_reasons(CloseReason.API_DOWN)
-            await scene.run_check(after=1)
-            await scene.run_check(after=179)
-        await scene.wait_until_idle()
+            active.gate.close(CloseReason.API_DOWN, "reset")
+            await active.run_check(after=1)
+            await active.run_check(after=119)
+            active.gate.clear_reasons(CloseReason.API_DOWN)
+            await active.run_check(after=1)
+            await active.run_check(after=179)
+        await active.wait_until_idle()
         assert [each["over"] for each in webhook_receiver.accepted_requests()] == [False, True]
-        scene.gate.close(CloseReason.API_DOWN, "reset")
-        await scene.run_check(after=3600)
-        await scene.run_check(after=61)
-        await scene.wait_until_idle()
+        active.gate.close(CloseReason.API_DOWN, "reset")
+        await active.run_check(after=3600)
+        await active.run_check(after=61)
+        await active.wait_until_idle()
     assert [each["over"] for each in webhook_receiver.accepted_requests()] == [False, True, False]
 
 
-async def test_the_budget_is_told_at_80_and_at_100_per_cent_and_anew_tomorrow(
+async def test_the_budget_is_reported_at_80_and_100_per_cent_and_again_tomorrow(
     harness: Harness, webhook_receiver: WebhookReceiver
 ) -> None:
     harness.top_level = {"budget": {"per_day": 100}}
     async with running_dispatcher(
         harness, configure_notifiers(harness, webhook_config(webhook_receiver, events=["budget"]))
-    ) as scene:
+    ) as active:
 
         async def spend(images: int) -> None:
-            for job in scene.add_jobs(*(f"{time.monotonic_ns()}-{n}" for n in range(images))):
-                scene.journal.transition(job, State.SUBMITTING, "sending", reserve=5)
-            await scene.run_check(after=11)
+            for job in active.add_jobs(*(f"{time.monotonic_ns()}-{n}" for n in range(images))):
+                active.journal.transition(job, State.SUBMITTING, "sending", reserve=5)
+            await active.run_check(after=11)
 
         await spend(15)
         await spend(1)
         await spend(1)
         await spend(3)
         await spend(0)
-        await scene.run_check(after=86400)
+        await active.run_check(after=86400)
         await spend(16)
-        await scene.wait_until_idle()
+        await active.wait_until_idle()
     assert webhook_receiver.subjects() == [
         "80 % of the budget of 100 credits a day are used",
         "The budget of 100 credits a day is used up",
@@ -269,28 +271,28 @@ async def test_the_digest_comes_once_a_day_and_only_if_there_is_something_to_tel
         clock = FakeClock(time.mktime((2027, 3, 1, 12, 0, 0, 0, 0, -1)))
         usual = webhook_config(webhook_receiver, events=["digest"])
         config = configure_notifiers(harness, usual, {**usual, "url": always.url, "digest_always": True})
-        async with running_dispatcher(harness, config, clock) as scene:
+        async with running_dispatcher(harness, config, clock) as active:
             # 07:00
-            await scene.run_check(after=19 * 3600)
-            await scene.run_check(after=3600)
-            await scene.run_check(after=3600)
-            await scene.wait_until_idle()
+            await active.run_check(after=19 * 3600)
+            await active.run_check(after=3600)
+            await active.run_check(after=3600)
+            await active.wait_until_idle()
             assert (webhook_receiver.requests, [each["subject"] for each in always.requests]) == (
                 [],
-                ["The day: nothing new"],
+                ["Daily digest: nothing new"],
             )
-            scene.hold_jobs("a.jpg")
-            [job] = scene.add_jobs("b.jpg")
-            scene.journal.transition(job, State.SUBMITTING, "sending", reserve=5)
-            await scene.run_check(after=23 * 3600)
-            await scene.run_check(after=60)
-            await scene.wait_until_idle()
-    [told] = webhook_receiver.requests
-    assert told["subject"] == "The day: 1 held, 5 credits; 1 thing wrong"
-    assert "Since 2027-03-02 08:00: 1 held, 5 credits." in told["text"]
-    assert "Credits: 0 today, 5 this month." in told["text"]
-    assert "- 1 image is held: `picwish-watchd jobs --state held`" in told["text"]
-    assert (told["held"], told["done"], told["credits"]) == (1, 0, 5)
+            active.hold_jobs("a.jpg")
+            [job] = active.add_jobs("b.jpg")
+            active.journal.transition(job, State.SUBMITTING, "sending", reserve=5)
+            await active.run_check(after=23 * 3600)
+            await active.run_check(after=60)
+            await active.wait_until_idle()
+    [message] = webhook_receiver.requests
+    assert message["subject"] == "Daily digest: 1 held, 5 credits; 1 problem"
+    assert "Since 2027-03-02 08:00: 1 held, 5 credits." in message["text"]
+    assert "Credits: 0 today, 5 this month." in message["text"]
+    assert "- 1 image is held: `picwish-watchd jobs --state held`" in message["text"]
+    assert (message["held"], message["done"], message["credits"]) == (1, 0, 5)
 
 
 @pytest.fixture
@@ -311,13 +313,13 @@ async def test_the_digest_comes_once_on_a_day_that_skips_or_repeats_its_hour(
     config = configure_notifiers(
         harness, webhook_config(webhook_receiver, events=["digest"], digest_at="02:30", digest_always=True, at_most=100)
     )
-    async with running_dispatcher(harness, config, clock) as scene:
-        told = []
+    async with running_dispatcher(harness, config, clock) as active:
+        counts = []
         for _ in range(48):
-            await scene.run_check(after=1800)
-            await scene.wait_until_idle()
-            told.append(len(webhook_receiver.requests))
-    assert told[-1] == 1
+            await active.run_check(after=1800)
+            await active.wait_until_idle()
+            counts.append(len(webhook_receiver.requests))
+    assert counts[-1] == 1
 
 
 async def test_a_digest_that_was_missed_is_made_up_for_once_and_tells_of_all_days(
@@ -325,16 +327,16 @@ async def test_a_digest_that_was_missed_is_made_up_for_once_and_tells_of_all_day
 ) -> None:
     clock = FakeClock(time.mktime((2027, 3, 1, 12, 0, 0, 0, 0, -1)))
     config = configure_notifiers(harness, webhook_config(webhook_receiver, events=["digest"]))
-    async with running_dispatcher(harness, config, clock) as scene:
-        scene.hold_jobs("a.jpg")
-        await scene.run_check(after=60)
+    async with running_dispatcher(harness, config, clock) as active:
+        active.hold_jobs("a.jpg")
+        await active.run_check(after=60)
     clock.advance(4 * 86400)
-    async with running_dispatcher(harness, config, clock) as scene:
+    async with running_dispatcher(harness, config, clock) as active:
         for _ in range(3):
-            await scene.run_check(after=60)
-            await scene.wait_until_idle()
-    [told] = webhook_receiver.requests
-    assert "Since 2027-03-01 12:00: 1 held." in told["text"]
+            await active.run_check(after=60)
+            await active.wait_until_idle()
+    [message] = webhook_receiver.requests
+    assert "Since 2027-03-01 12:00: 1 held." in message["text"]
 
 
 async def test_a_flood_of_images_that_end_badly_is_one_message_and_holds_nobody_up(
@@ -342,20 +344,20 @@ async def test_a_flood_of_images_that_end_badly_is_one_message_and_holds_nobody_
 ) -> None:
     monkeypatch.setattr("picwish_watchd.notify.dispatcher._BATCH_SIZE", 200)
     problem = Problem(ErrorCode.TRUNCATED, "it ends too early")
-    async with running_dispatcher(harness, configure_notifiers(harness, webhook_config(webhook_receiver))) as scene:
-        scene.add_jobs(*(f"{n}.jpg" for n in range(1_000)), problem=problem)
+    async with running_dispatcher(harness, configure_notifiers(harness, webhook_config(webhook_receiver))) as active:
+        active.add_jobs(*(f"{n}.jpg" for n in range(1_000)), problem=problem)
         for _ in range(5):
-            before = scene.herald._last_seen_event
-            await scene.run_check(after=1)
-            assert scene.herald._last_seen_event - before <= 200, "the rest in the next look"
-        await scene.run_check(after=60)
-        await scene.wait_until_idle()
-        scene.add_jobs(*(f"{n}.png" for n in range(500)), problem=problem)
-        await scene.run_check(after=3600, at_once=True)
-        await scene.wait_until_idle()
+            before = active.dispatcher._last_seen_event
+            await active.run_check(after=1)
+            assert active.dispatcher._last_seen_event - before <= 200, "the next check reads the rest"
+        await active.run_check(after=60)
+        await active.wait_until_idle()
+        active.add_jobs(*(f"{n}.png" for n in range(500)), problem=problem)
+        await active.run_check(after=3600, at_once=True)
+        await active.wait_until_idle()
     assert [(each["subject"], each["count"]) for each in webhook_receiver.requests] == [
-        ("1,000 images are refused", 1_000),
-        ("500 images are refused", 500),
+        ("1,000 images are rejected", 1_000),
+        ("500 images are rejected", 500),
     ]
 
 
@@ -365,50 +367,52 @@ async def test_above_the_hourly_limit_the_rest_become_one_message(
     codes = list(ErrorCode)[:6]
     async with running_dispatcher(
         harness, configure_notifiers(harness, webhook_config(webhook_receiver, at_most=3))
-    ) as scene:
+    ) as active:
         for code in codes:
-            scene.hold_jobs(f"{code}.jpg", code=code)
-            await scene.run_check(at_once=True)
-        # the courier's own sleep turns the clock
+            active.hold_jobs(f"{code}.jpg", code=code)
+            await active.run_check(at_once=True)
+        # The worker's sleep moves the fake clock.
         await wait_until(lambda: len(webhook_receiver.requests) == 4)
-        await scene.wait_until_idle()
+        await active.wait_until_idle()
     summary = webhook_receiver.requests[-1]
     assert (summary["event"], summary["subject"]) == ("summary", "3 messages in one")
     assert summary["messages"] == {"held": 3}
     assert [f"- {code}.jpg is held" in summary["text"] for code in codes] == [False] * 3 + [True] * 3
 
 
-async def test_events_that_are_not_asked_for_are_not_told(harness: Harness, webhook_receiver: WebhookReceiver) -> None:
+async def test_events_that_a_notifier_does_not_list_are_not_sent(
+    harness: Harness, webhook_receiver: WebhookReceiver
+) -> None:
     async with running_dispatcher(
         harness, configure_notifiers(harness, webhook_config(webhook_receiver, events=["blocked"]))
-    ) as scene:
-        scene.hold_jobs("a.jpg")
-        await scene.run_check(at_once=True)
-        scene.gate.close(CloseReason.UNAUTHORIZED, "401")
-        await scene.run_check()
-        await scene.run_check(after=61)
-        await scene.wait_until_idle()
+    ) as active:
+        active.hold_jobs("a.jpg")
+        await active.run_check(at_once=True)
+        active.gate.close(CloseReason.UNAUTHORIZED, "401")
+        await active.run_check()
+        await active.run_check(after=61)
+        await active.wait_until_idle()
     assert webhook_receiver.subjects() == ["PicWish refuses the key; nothing is being sent"]
 
 
 async def test_a_restart_repeats_nothing_and_loses_nothing(harness: Harness, webhook_receiver: WebhookReceiver) -> None:
     config = configure_notifiers(harness, webhook_config(webhook_receiver))
     clock = FakeClock()
-    async with running_dispatcher(harness, config, clock) as scene:
-        scene.hold_jobs("a.jpg")
-        await scene.run_check(at_once=True)
-        await scene.wait_until_idle()
-        scene.hold_jobs("b.jpg", code=ErrorCode.RESULT_EXPIRED)
-        await scene.run_check()
+    async with running_dispatcher(harness, config, clock) as active:
+        active.hold_jobs("a.jpg")
+        await active.run_check(at_once=True)
+        await active.wait_until_idle()
+        active.hold_jobs("b.jpg", code=ErrorCode.RESULT_EXPIRED)
+        await active.run_check()
         # nobody has looked yet
-        scene.hold_jobs("c.jpg", code=ErrorCode.TASK_UNKNOWN)
-        scene.gate.close(CloseReason.API_DOWN, "503")
-        await scene.run_check(after=61)
-        await scene.wait_until_idle()
-    async with running_dispatcher(harness, config, clock) as scene:
-        await scene.run_check(after=600)
-        await scene.run_check(after=61)
-        await scene.wait_until_idle()
+        active.hold_jobs("c.jpg", code=ErrorCode.TASK_UNKNOWN)
+        active.gate.close(CloseReason.API_DOWN, "503")
+        await active.run_check(after=61)
+        await active.wait_until_idle()
+    async with running_dispatcher(harness, config, clock) as active:
+        await active.run_check(after=600)
+        await active.run_check(after=61)
+        await active.wait_until_idle()
     assert webhook_receiver.subjects()[0] == "a.jpg is held"
     names = [
         each["file"] for notice in webhook_receiver.requests if notice["event"] == "held" for each in notice["jobs"]
@@ -421,35 +425,35 @@ async def test_after_a_restart_an_alert_clears_only_when_proved(
     harness: Harness, webhook_receiver: WebhookReceiver
 ) -> None:
     config, clock = configure_notifiers(harness, webhook_config(webhook_receiver)), FakeClock()
-    async with running_dispatcher(harness, config, clock) as scene:
-        scene.gate.close(CloseReason.API_DOWN, "503")
-        await scene.run_check()
-        await scene.run_check(after=61)
-        await scene.wait_until_idle()
-    async with running_dispatcher(harness, config, clock) as scene:
-        await scene.run_check(after=300)
-        await scene.run_check(after=300)
-        await scene.wait_until_idle()
+    async with running_dispatcher(harness, config, clock) as active:
+        active.gate.close(CloseReason.API_DOWN, "503")
+        await active.run_check()
+        await active.run_check(after=61)
+        await active.wait_until_idle()
+    async with running_dispatcher(harness, config, clock) as active:
+        await active.run_check(after=300)
+        await active.run_check(after=300)
+        await active.wait_until_idle()
         assert len(webhook_receiver.requests) == 1, "a gate that nobody has tried is no proof"
-        [job] = scene.add_jobs("a.jpg")
-        scene.journal.transition(job, State.DELIVERING, "its result is here")
-        await scene.run_check()
-        await scene.run_check(after=61)
-        await scene.wait_until_idle()
+        [job] = active.add_jobs("a.jpg")
+        active.journal.transition(job, State.DELIVERING, "its result is here")
+        await active.run_check()
+        await active.run_check(after=61)
+        await active.wait_until_idle()
     assert webhook_receiver.subjects()[1].startswith("PicWish answers again, after 11 min")
 
 
 async def test_an_unsent_message_is_sent_by_the_next_run_with_the_same_id(harness: Harness) -> None:
     with WebhookReceiver(pause=60) as slow:
         config, clock = configure_notifiers(harness, webhook_config(slow, timeout=60)), FakeClock()
-        async with running_dispatcher(harness, config, clock, crash=True) as scene:
-            scene.hold_jobs("a.jpg")
-            await scene.run_check(at_once=True)
+        async with running_dispatcher(harness, config, clock, crash=True) as active:
+            active.hold_jobs("a.jpg")
+            await active.run_check(at_once=True)
             await wait_until(lambda: slow.request_headers)
         kept = json.loads(state_path(config.journal).read_text())["waiting"]
         assert [each["notice"]["subject"] for each in kept] == ["a.jpg is held"]
         slow.release.set()
-        async with running_dispatcher(harness, config, clock) as scene:
+        async with running_dispatcher(harness, config, clock) as active:
             await wait_until(lambda: len(slow.accepted_requests()) == 2)
     assert len({each["id"] for each in slow.requests}) == 1
 
@@ -459,12 +463,12 @@ async def test_a_message_that_never_goes_is_dropped_with_one_line_in_the_log(
     harness: Harness, code: int, tries: int
 ) -> None:
     with WebhookReceiver(*[code] * 99) as broken, capture_logs() as logs:
-        async with running_dispatcher(harness, configure_notifiers(harness, webhook_config(broken))) as scene:
-            scene.hold_jobs("a.jpg")
-            await scene.run_check(at_once=True)
+        async with running_dispatcher(harness, configure_notifiers(harness, webhook_config(broken))) as active:
+            active.hold_jobs("a.jpg")
+            await active.run_check(at_once=True)
             await wait_until(lambda: any(line["event"] == "notify.failed" for line in logs))
-            await scene.run_check()
-        assert len(broken.requests) == tries, "what may have been heard is not told again and again"
+            await active.run_check()
+        assert len(broken.requests) == tries, "a message that may have arrived is not repeated again and again"
     failed = [line for line in logs if line["event"].startswith("notify.") and line["log_level"] != "debug"]
     assert [line["event"] for line in failed] == ["notify.failed"]
     assert "very-secret" not in str(logs)
@@ -480,56 +484,58 @@ async def test_a_hanging_channel_delays_no_other_and_has_a_bounded_queue(
         both = configure_notifiers(
             harness, webhook_config(slow, timeout=60, **many), webhook_config(webhook_receiver, **many)
         )
-        async with running_dispatcher(harness, both) as scene:
+        async with running_dispatcher(harness, both) as active:
             for number in range(15):
-                scene.hold_jobs(f"{number}.jpg")
-                await scene.run_check(after=3601, at_once=True)
+                active.hold_jobs(f"{number}.jpg")
+                await active.run_check(after=3601, at_once=True)
             await wait_until(lambda: len(webhook_receiver.requests) == 15)
             assert slow.requests == []
     failed = [line for line in logs if line["event"] == "notify.failed"]
     assert len(failed) == 1
-    assert "10 messages wait already" in failed[0]["reason"]
+    assert "10 messages are waiting already" in failed[0]["reason"]
 
 
 async def test_a_reload_changes_channels_and_keeps_messages_of_those_that_stay(
     harness: Harness, webhook_receiver: WebhookReceiver
 ) -> None:
     with WebhookReceiver() as second:
-        async with running_dispatcher(harness, configure_notifiers(harness, webhook_config(webhook_receiver))) as scene:
-            scene.context.config = configure_notifiers(
+        async with running_dispatcher(
+            harness, configure_notifiers(harness, webhook_config(webhook_receiver))
+        ) as active:
+            active.context.config = configure_notifiers(
                 harness, webhook_config(second), webhook_config(webhook_receiver, events=["held"])
             )
-            scene.hold_jobs("a.jpg")
-            await scene.run_check(at_once=True)
-            await scene.wait_until_idle()
-            scene.context.config = configure_notifiers(harness, webhook_config(second))
-            scene.hold_jobs("b.jpg", code=ErrorCode.TASK_TIMEOUT)
-            await scene.run_check(at_once=True)
-            await scene.wait_until_idle()
+            active.hold_jobs("a.jpg")
+            await active.run_check(at_once=True)
+            await active.wait_until_idle()
+            active.context.config = configure_notifiers(harness, webhook_config(second))
+            active.hold_jobs("b.jpg", code=ErrorCode.TASK_TIMEOUT)
+            await active.run_check(at_once=True)
+            await active.wait_until_idle()
             assert (webhook_receiver.subjects(), second.subjects()) == (
                 ["a.jpg is held"],
                 ["a.jpg is held", "b.jpg is held"],
             )
-            scene.context.config = configure_notifiers(harness)
-            await scene.run_check()
+            active.context.config = configure_notifiers(harness)
+            await active.run_check()
             assert not state_path(harness.load_config().journal).exists()
-            scene.hold_jobs("c.jpg")
-            scene.context.config = configure_notifiers(harness, webhook_config(webhook_receiver))
-            await scene.run_check(at_once=True)
-            await scene.wait_until_idle()
+            active.hold_jobs("c.jpg")
+            active.context.config = configure_notifiers(harness, webhook_config(webhook_receiver))
+            await active.run_check(at_once=True)
+            await active.wait_until_idle()
         assert webhook_receiver.subjects() == ["a.jpg is held"], "what was before is no news"
 
 
-async def test_without_notifiers_nothing_is_kept_and_nothing_looked_at(harness: Harness) -> None:
-    async with running_dispatcher(harness, configure_notifiers(harness)) as scene:
-        scene.hold_jobs("a.jpg")
-        await scene.run_check(at_once=True)
-        assert scene.herald.is_idle
+async def test_without_notifiers_nothing_is_stored_or_checked(harness: Harness) -> None:
+    async with running_dispatcher(harness, configure_notifiers(harness)) as active:
+        active.hold_jobs("a.jpg")
+        await active.run_check(at_once=True)
+        assert active.dispatcher.is_idle
         assert not state_path(harness.load_config().journal).exists()
 
 
 def state_file_text(**more: object) -> str:
-    """What the file would hold if somebody had meddled with it."""
+    """Return the text of a state file with some keys replaced."""
     none: dict[str, object] = {name: {} for name in ("groups", "told", "open", "spent", "digests")}
     return json.dumps({"event": 0, **none, "waiting": [], **more})
 
@@ -560,10 +566,10 @@ async def test_a_file_that_cannot_be_read_begins_anew(
     place = state_path(config.journal)
     place.parent.mkdir()
     place.write_text(content)
-    async with running_dispatcher(harness, config) as scene:
-        scene.hold_jobs("a.jpg")
-        await scene.run_check(at_once=True)
-        await scene.wait_until_idle()
+    async with running_dispatcher(harness, config) as active:
+        active.hold_jobs("a.jpg")
+        await active.run_check(at_once=True)
+        await active.wait_until_idle()
     assert webhook_receiver.subjects() == ["a.jpg is held"]
     assert place.stat().st_mode & 0o777 == 0o600
 
@@ -576,10 +582,10 @@ async def test_a_pipe_as_state_file_blocks_nothing(
     place = state_path(config.journal)
     place.parent.mkdir()
     os.mkfifo(f"{place}{suffix}")
-    async with running_dispatcher(harness, config) as scene:
-        scene.hold_jobs("a.jpg")
-        await scene.run_check(at_once=True)
-        await scene.wait_until_idle()
+    async with running_dispatcher(harness, config) as active:
+        active.hold_jobs("a.jpg")
+        await active.run_check(at_once=True)
+        await active.wait_until_idle()
     assert webhook_receiver.subjects() == ["a.jpg is held"]
 
 
@@ -587,18 +593,18 @@ async def test_a_file_that_cannot_be_kept_costs_no_message(harness: Harness, web
     config = configure_notifiers(harness, webhook_config(webhook_receiver))
     place = state_path(config.journal)
     with capture_logs() as logs:
-        async with running_dispatcher(harness, config) as scene:
+        async with running_dispatcher(harness, config) as active:
             place.unlink(missing_ok=True)
             place.mkdir()
-            scene.hold_jobs("a.jpg")
-            await scene.run_check(at_once=True)
-            await scene.run_check(after=1)
-            await scene.wait_until_idle()
+            active.hold_jobs("a.jpg")
+            await active.run_check(at_once=True)
+            await active.run_check(after=1)
+            await active.wait_until_idle()
     assert webhook_receiver.subjects() == ["a.jpg is held"]
     assert [line["event"] for line in logs if line["log_level"] == "warning"] == ["notify.not_kept"]
 
 
-async def test_an_older_journal_that_was_put_back_is_told_of_from_where_it_is(
+async def test_a_restored_older_journal_is_reported_from_its_last_line(
     harness: Harness, webhook_receiver: WebhookReceiver
 ) -> None:
     config = configure_notifiers(harness, webhook_config(webhook_receiver))
@@ -607,8 +613,8 @@ async def test_an_older_journal_that_was_put_back_is_told_of_from_where_it_is(
     place = state_path(config.journal)
     kept = json.loads(place.read_text())
     place.write_text(json.dumps({**kept, "event": 10**6}))
-    async with running_dispatcher(harness, config) as scene:
-        scene.hold_jobs("a.jpg")
-        await scene.run_check(at_once=True)
-        await scene.wait_until_idle()
+    async with running_dispatcher(harness, config) as active:
+        active.hold_jobs("a.jpg")
+        await active.run_check(at_once=True)
+        await active.wait_until_idle()
     assert webhook_receiver.subjects() == ["a.jpg is held"]

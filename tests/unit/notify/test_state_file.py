@@ -1,4 +1,4 @@
-"""The file of what notifications remember: which content is read back, and which counts as none."""
+"""The state file of the notifications: which content is read, and which counts as none."""
 
 import json
 from pathlib import Path
@@ -9,9 +9,9 @@ import pytest
 from picwish_watchd.notify import state_file
 
 GROUP = {"since": 1.5, "first": 3, "last": 9, "count": 2, "some": [{"job": 1, "rule": "scans", "file": "a.jpg"}]}
-EPISODE = {"since": 2, "told": True, "gone": None, "over": "It is over", "event": "blocked"}
+ALERT_STATE = {"since": 2, "told": True, "gone": None, "over": "It is over", "event": "blocked"}
 DIGESTED = {"day": "2027-03-01", "at": 5.0, "event": 7}
-NOTICE = {
+MESSAGE = {
     "id": "held-3-9",
     "event": "held",
     "at": 5.0,
@@ -24,10 +24,10 @@ STATE: dict[str, Any] = {
     "event": 12,
     "groups": {"held/submit_outcome_unknown": GROUP},
     "told": {"held/x": 4.0, "failed/y": 5},
-    "open": {"blocked:auth": EPISODE},
+    "open": {"blocked:auth": ALERT_STATE},
     "spent": {"day": "80"},
     "digests": {"08:00": DIGESTED},
-    "waiting": [{"notice": NOTICE, "to": ["0123abcd"]}],
+    "waiting": [{"notice": MESSAGE, "to": ["0123abcd"]}],
 }
 
 
@@ -57,7 +57,7 @@ def test_a_state_is_read_back_as_it_was_saved(tmp_path: Path) -> None:
 
 
 def test_optional_keys_of_an_entry_may_be_missing(tmp_path: Path) -> None:
-    notice = without(without(NOTICE, "facts"), "over")
+    notice = without(without(MESSAGE, "facts"), "over")
     state = load(
         tmp_path,
         encode(
@@ -72,7 +72,7 @@ def test_optional_keys_of_an_entry_may_be_missing(tmp_path: Path) -> None:
     assert (state.waiting[0].notice.facts, state.waiting[0].notice.over) == ({}, False)
 
 
-@pytest.mark.parametrize("content", [encode(later=1), encode(waiting=[{"notice": NOTICE, "to": [], "later": 1}])])
+@pytest.mark.parametrize("content", [encode(later=1), encode(waiting=[{"notice": MESSAGE, "to": [], "later": 1}])])
 def test_an_unknown_key_at_the_top_or_of_a_waiting_message_is_ignored(tmp_path: Path, content: bytes) -> None:
     assert load(tmp_path, content) is not None
 
@@ -99,21 +99,24 @@ def test_a_state_without_one_of_its_keys_counts_as_none(tmp_path: Path, key: str
         encode(told={"held/x": None}),
         encode(told={"held/x": "long"}),
         encode(spent=[]),
-        encode(waiting=[{"notice": NOTICE}]),
-        encode(waiting=[{"notice": NOTICE, "to": [1]}]),
-        encode(waiting=[{"notice": NOTICE, "to": 1}]),
+        encode(waiting=[{"notice": MESSAGE}]),
+        encode(waiting=[{"notice": MESSAGE, "to": [1]}]),
+        encode(waiting=[{"notice": MESSAGE, "to": 1}]),
         *(encode(groups={"held/x": {**GROUP, "count": value}}) for value in as_objects("1", 1.5, True, None)),
         *(encode(groups={"held/x": {**GROUP, "some": value}}) for value in as_objects({}, [1], None)),
-        *(encode(open={"blocked:auth": {**EPISODE, "told": value}}) for value in as_objects(1, "yes", None)),
-        *(encode(open={"blocked:auth": {**EPISODE, "gone": value}}) for value in as_objects("1", True, [])),
+        *(encode(open={"blocked:auth": {**ALERT_STATE, "told": value}}) for value in as_objects(1, "yes", None)),
+        *(encode(open={"blocked:auth": {**ALERT_STATE, "gone": value}}) for value in as_objects("1", True, [])),
         *(encode(digests={"08:00": {**DIGESTED, "day": value}}) for value in as_objects(1, None)),
-        *(encode(waiting=[{"notice": {**NOTICE, "facts": value}, "to": []}]) for value in as_objects([], None, 1)),
+        *(encode(waiting=[{"notice": {**MESSAGE, "facts": value}, "to": []}]) for value in as_objects([], None, 1)),
         *(encode(groups={"held/x": entry}) for entry in ({**GROUP, "later": 1}, without(GROUP, "first"))),
-        *(encode(open={"blocked:auth": entry}) for entry in ({**EPISODE, "later": 1}, without(EPISODE, "since"))),
+        *(
+            encode(open={"blocked:auth": entry})
+            for entry in ({**ALERT_STATE, "later": 1}, without(ALERT_STATE, "since"))
+        ),
         *(encode(digests={"08:00": entry}) for entry in ({**DIGESTED, "later": 1}, without(DIGESTED, "day"))),
         *(
             encode(waiting=[{"notice": entry, "to": []}])
-            for entry in ({**NOTICE, "later": 1}, without(NOTICE, "subject"))
+            for entry in ({**MESSAGE, "later": 1}, without(MESSAGE, "subject"))
         ),
     ],
 )
