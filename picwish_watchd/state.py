@@ -1,4 +1,4 @@
-"""The states that a job may be in, and its legal moves: all that many a command needs to know of jobs."""
+"""The states of a job and its legal transitions, apart from `job` so that commands which need no more load quickly."""
 
 from collections.abc import Mapping
 from enum import StrEnum
@@ -6,32 +6,34 @@ from types import MappingProxyType
 
 
 class State(StrEnum):
-    """Where a job stands. The journal keeps these words; users see them."""
+    """The state of a job. The journal stores these words, and users see them."""
 
-    #: settled, whole, within the limits; waits for its turn
+    #: The file is settled, complete and within the limits; the job waits until it may be submitted.
     QUEUED = "queued"
-    #: the intent: from here on PicWish may have received it
+    #: The intent to submit is recorded; from here on PicWish may have received the image.
     SUBMITTING = "submitting"
-    #: PicWish gave a task_id and works on it
+    #: PicWish gave a task_id and works on the task.
     PENDING = "pending"
-    #: PicWish succeeded; the result is being brought into the spool
+    #: PicWish succeeded; the result is being brought into the spool.
     FETCHING = "fetching"
-    #: the result is whole and synced in the spool; it goes to the outbox
+    #: The result is complete and synced in the spool; it is on its way to the outbox.
     DELIVERING = "delivering"
-    #: the result stands in the outbox
+    #: The result is in the outbox.
     DONE = "done"
-    #: never submitted: the file is at fault
+    #: The file itself is at fault; it was never submitted.
     REJECTED = "rejected"
-    #: submitted and refused, or not worth another try
+    #: PicWish refused the image, or another try is not worth it.
     FAILED = "failed"
-    #: going on could cost credits twice: a person decides
+    #: Continuing could cost credits twice, so a person decides.
     HELD = "held"
 
 
 UNFINISHED = (State.QUEUED, State.SUBMITTING, State.PENDING, State.FETCHING, State.DELIVERING)
+#: PicWish may have received the image, works on it, or holds its result; nothing of it is on this machine yet.
+AT_PICWISH = (State.SUBMITTING, State.PENDING, State.FETCHING)
 UNSUCCESSFUL = (State.REJECTED, State.FAILED, State.HELD)
 
-#: from -> to; everything else is a bug. The last three rows are what `retry` may do.
+#: The states that may follow each state; any other transition is a bug. What `retry` may do is in the last three rows.
 ALLOWED_TRANSITIONS: Mapping[State, frozenset[State]] = MappingProxyType(
     {
         State.QUEUED: frozenset(

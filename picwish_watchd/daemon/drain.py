@@ -4,11 +4,12 @@ from collections import Counter
 
 import structlog
 
-from picwish_watchd.job import UNSUCCESSFUL, Job, State
+from picwish_watchd.job import UNSUCCESSFUL, Job
 from picwish_watchd.pipeline.context import StepContext
 from picwish_watchd.pipeline.gate import CloseReason, Gate, GateClosure
 from picwish_watchd.pipeline.inboxes import Inboxes
 from picwish_watchd.reporting.forecast import Forecast, build_forecast
+from picwish_watchd.state import AT_PICWISH, State
 
 _log = structlog.get_logger()
 
@@ -19,8 +20,6 @@ _FORECAST_INTERVAL = 2.0
 _FIRST_FORECAST_INTERVAL = 0.5
 # seconds that a dead API, or a refused key with tasks at PicWish, is waited for
 _GIVE_UP_AFTER = 300.0
-
-_AT_PICWISH = (State.SUBMITTING, State.PENDING, State.FETCHING)
 
 
 class Drain:
@@ -121,7 +120,7 @@ class Drain:
         totals: Counter[State] = Counter()
         for states in self._context.journal.counts_by_rule().values():
             totals.update(states)
-        at_picwish = sum(totals[state] for state in _AT_PICWISH)
+        at_picwish = sum(totals[state] for state in AT_PICWISH)
         if at_picwish:
             return weary
         delivering = totals[State.DELIVERING]

@@ -3,8 +3,8 @@
 import structlog
 
 from picwish_watchd.errors import JournalTemporaryError
-from picwish_watchd.job import State
 from picwish_watchd.pipeline.context import StepContext
+from picwish_watchd.state import AT_PICWISH, State
 
 _log = structlog.get_logger()
 
@@ -18,7 +18,7 @@ _MAX_BUSY_WAIT = 3600.0
 # a slice is followed by a pause that lasts so many times as long
 _PAUSE_FACTOR = 20.0
 
-_BUSY_STATES = (State.SUBMITTING, State.PENDING, State.FETCHING, State.DELIVERING)
+_BUSY_STATES = (*AT_PICWISH, State.DELIVERING)
 
 
 class JournalPruner:

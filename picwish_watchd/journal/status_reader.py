@@ -14,7 +14,10 @@ from picwish_watchd.journal.locks import DaemonLock, last_durable_event
 from picwish_watchd.journal.run_outcomes import RunOutcomes
 from picwish_watchd.journal.schema import migrate
 from picwish_watchd.journal.sqlite_errors import sqlite_errors_as_journal_errors
-from picwish_watchd.state import UNFINISHED, State
+from picwish_watchd.state import AT_PICWISH, UNFINISHED, State
+
+# Words of this program, so they need no parameters, and SQLite can choose the index of states.
+_COUNT_AT_PICWISH = f"""SELECT count(*) FROM job WHERE state IN ({", ".join(f"'{state}'" for state in AT_PICWISH)})"""
 
 
 class BacklogItem(NamedTuple):
@@ -128,7 +131,7 @@ class StatusReader:
 
     def count_at_picwish(self) -> int:
         """Return the number of tasks that PicWish works on, may work on, or holds the result of."""
-        return int(self.fetch_row("SELECT count(*) FROM job WHERE state IN ('submitting', 'pending', 'fetching')")[0])
+        return int(self.fetch_row(_COUNT_AT_PICWISH)[0])
 
     def credits_since(self, moment: float) -> int:
         """Return the credits of all submissions since ``moment`` that PicWish accepted or may have accepted."""

@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from enum import Enum
 
+from picwish_watchd.pricing import TaskType
+
 CHUNK_SIZE = (
     64 * 1024
     #: bytes that are handed over at once; each has `timeout` to leave, so a slow line needs them small
@@ -29,8 +31,8 @@ class CreateRequest:
     filename: str = "image"
     content_type: str = "application/octet-stream"
     image_url: str | None = field(default=None, repr=False)
-    #: 0 Ultra HD, 1 HD
-    type: int = 0
+    #: a `TaskType`
+    type: int = TaskType.ULTRA_HD
     #: 1 an address, 2 base64
     return_type: int = 1
     #: 0 a task_id at once, 1 the finished task

@@ -36,6 +36,7 @@ from picwish_watchd.pipeline.context import StepContext
 from picwish_watchd.pipeline.error_boundary import job_error_boundary
 from picwish_watchd.pipeline.gate import CloseReason, Gate
 from picwish_watchd.pipeline.transitions import handle_task_failure, mark_in_doubt
+from picwish_watchd.pricing import TaskType
 from picwish_watchd.runtime.worker_key import WorkerKey
 from picwish_watchd.scheduling.download_slots import DownloadSlots
 from picwish_watchd.scheduling.duration_model import DurationModel, max_useful_pending
@@ -81,8 +82,8 @@ class Collect:
         self._context = context
         self._gate = gate
         self._rate_limiter = pacer
-        self._duration_models = {
-            model: DurationModel(context.journal.recent_task_durations(model, 200)) for model in (0, 1)
+        self._duration_models: dict[int, DurationModel] = {
+            model: DurationModel(context.journal.recent_task_durations(model, 200)) for model in TaskType
         }
         self._prior_p99 = DurationModel().p99
         self._poll_queue = PollQueue()

@@ -9,11 +9,11 @@ from typing import assert_never
 
 import structlog
 
-from picwish_watchd.job import State
 from picwish_watchd.picwish import Healthy, RateLimited, Unauthorized, Unavailable
 from picwish_watchd.pipeline.context import StepContext
 from picwish_watchd.runtime.wakeup import Wakeup
 from picwish_watchd.scheduling.rate_limiter import RateLimiter, RequestKind
+from picwish_watchd.state import AT_PICWISH
 
 _log = structlog.get_logger()
 
@@ -171,7 +171,7 @@ class Gate:
 
     def _is_at_picwish(self, job_id: int) -> bool:
         job = self._context.journal.get(job_id)
-        return job is not None and job.state in (State.SUBMITTING, State.PENDING, State.FETCHING)
+        return job is not None and job.state in AT_PICWISH
 
     def probe_now(self) -> None:
         """Key or address may have changed: a closed gate is probed at once."""

@@ -6,7 +6,8 @@ from picwish_watchd.config.schema import Charging, OnFailure
 from picwish_watchd.job import ErrorCode, Job, OriginalStatus, Problem, State
 from picwish_watchd.journal.writer import ChargeState
 from picwish_watchd.picwish import TaskFailed
-from picwish_watchd.pipeline.context import PRICES, StepContext
+from picwish_watchd.pipeline.context import StepContext
+from picwish_watchd.pricing import PRICES
 from picwish_watchd.wording import pluralize
 
 _log = structlog.get_logger()

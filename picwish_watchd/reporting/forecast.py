@@ -10,11 +10,10 @@ from picwish_watchd.pricing import PRICES
 from picwish_watchd.scheduling.credit_budget import CreditBudget
 from picwish_watchd.scheduling.duration_model import DurationModel, max_useful_pending
 from picwish_watchd.scheduling.rate import INTERVAL_MARGIN, max_per_second
-from picwish_watchd.state import State
+from picwish_watchd.state import AT_PICWISH, State
 from picwish_watchd.wording import pluralize, render_approval_wait
 
-_AT_PICWISH = (State.SUBMITTING, State.PENDING, State.FETCHING)
-_BACKLOG_STATES = (State.QUEUED, *_AT_PICWISH)
+_BACKLOG_STATES = (State.QUEUED, *AT_PICWISH)
 # tasks
 _TASK_SAMPLE = 50
 # images
@@ -124,7 +123,7 @@ def build_forecast(
     """
     floods = journal.flood_counts()
     queued = {rule: counts.get(rule.name, {}).get(State.QUEUED, 0) - floods.get(rule.name, 0) for rule in outline.rules}
-    running = sum(states.get(state, 0) for states in counts.values() for state in _AT_PICWISH)
+    running = sum(states.get(state, 0) for states in counts.values() for state in AT_PICWISH)
     waits = [stopped] if stopped and (any(queued.values()) or (running and not collecting)) else []
     oldest = {} if stopped else _list_oldest_queued(journal, (rule.name for rule, images in queued.items() if images))
     waits += _describe_postponed(oldest, now)
