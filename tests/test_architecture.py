@@ -47,7 +47,7 @@ LIBRARY_HOMES = {
     "httpx": ("picwish", "notify/channels/webhook.py"),
     "smtplib": ("notify/channels/smtp.py",),
     "httpcore": ("picwish",),
-    "watchdog": ("inbox/watcher.py",),
+    "watchdog": ("inbox/inotify_events.py", "inbox/event_listener.py"),
     "yaml": ("config",),
     "pydantic": ("config", "notify/state_file.py"),
     "PIL": ("images/inspect.py", "images/downscale_process.py", "simulator"),

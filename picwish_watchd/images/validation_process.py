@@ -159,7 +159,8 @@ class ValidationProcess:
         with self._start_lock:
             if self._spare is None:
                 self._spare = ValidationProcess(patience=self._patience)
-                self._spare._closed = self._closed
+                if self._closed:
+                    self._spare.close()
             return self._spare
 
     def _request(self, questions: Sequence[ValidationRequest]) -> list[ValidationResult] | int | None:

@@ -246,8 +246,8 @@ class Inboxes:
             except JournalTemporaryError as error:
                 # the next walk says it again
                 self._context.journal_outage.report(error, rule=desk.rule.name)
-        approved = home is None and desk.watcher.home is not None
-        desk.watcher.home = home
+        approved = home is None and desk.watcher.mount is not None
+        desk.watcher.mount = home
         if approved:
             desk.watcher.request_scan()
 

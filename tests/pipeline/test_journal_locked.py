@@ -87,7 +87,7 @@ async def test_an_inbox_is_watched_though_its_mount_cannot_be_journaled(harness:
     with lock_journal(harness):
         harness.inbox.mkdir()
         await wait_until(lambda: all(desk.is_watching for desk in daemon.inboxes.list_active()), 5)
-    await wait_until(lambda: daemon.inboxes.list_active()[0].watcher.home is not None, 5)
+    await wait_until(lambda: daemon.inboxes.list_active()[0].watcher.mount is not None, 5)
     daemon.stop()
     await running
 
