@@ -1,4 +1,4 @@
-"""``python -m tests``: everything that must hold, in one command; what does not hold ends it."""
+"""Run every check and every test with one command: ``python -m tests``. The first failure ends the run."""
 
 import os
 import subprocess
@@ -6,14 +6,14 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-# tests wait more than they work
+# Tests spend most of their time waiting, so there are more workers than cores.
 WORKERS = str(2 * (os.cpu_count() or 2))
 CHECKS = (
     ("mypy", "-p", "picwish_watchd", "-p", "tests", "-p", "benchmarks"),
     ("ruff", "format", "--check", "."),
     ("ruff", "check", "."),
 )
-# else each worker does it by itself; what is wrong there the tests tell
+# Compile all test modules once, or each worker would do so. Its errors are reported again by the test run.
 COMPILE = ("pytest", "--collect-only")
 STEPS = (
     ("coverage", "erase"),
@@ -24,7 +24,7 @@ STEPS = (
 
 
 def start_step(step: tuple[str, ...], *further: str, out: int | None = None) -> subprocess.Popen[bytes]:
-    """Starts a step with this interpreter's tools; what is compiled is kept: hundreds of processes follow."""
+    """Start a step with this interpreter. Bytecode is written, because hundreds of processes follow and read it."""
     command = [sys.executable, "-m", *step, *further]
     environ = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     print("$", " ".join(("python", *command[1:])), flush=True)
@@ -32,7 +32,7 @@ def start_step(step: tuple[str, ...], *further: str, out: int | None = None) -> 
 
 
 def main() -> int:
-    """Runs the checks beside each other, and then the steps; further arguments go to pytest."""
+    """Run the checks concurrently, then the steps in order. Further arguments go to pytest."""
     compiling = start_step(COMPILE, out=subprocess.DEVNULL)
     codes = [check.wait() for check in [start_step(check) for check in CHECKS]]
     compiling.wait()

@@ -1,4 +1,4 @@
-"""What all tests share."""
+"""Fixtures and hooks that all tests share."""
 
 import gc
 import os
@@ -15,30 +15,30 @@ from tests.support.harness import FAST_SETTINGS, Harness, kill_leftover_processe
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest first (they have a limit of their own), so that none of them is what all the others wait for."""
-    # they stay to the end: no need to look through them again and again
+    """Run the tests with a time limit of their own first: they take longest and would otherwise end the run alone."""
+    # The collected items live until the end of the run: spare the garbage collector from looking through them.
     gc.freeze()
     items.sort(key=lambda item: not any(item.get_closest_marker(name) for name in ("timeout", "untraced")))
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
-    """What is marked so is not measured, nor are the processes that it starts."""
+    """Run a test marked `untraced`, and the processes that it starts, without measuring coverage."""
     tracer = coverage.Coverage.current() if item.get_closest_marker("untraced") else None
     if tracer is None:
         return (yield)
-    outside = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("COVERAGE_PROCESS")}
+    removed = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("COVERAGE_PROCESS")}
     tracer.stop()
     try:
         return (yield)
     finally:
         tracer.start()
-        os.environ.update(outside)
+        os.environ.update(removed)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """What a test logged may quote a file name that is not UTF-8; on its way to pytest's main process it must be."""
+    """Escape what is not UTF-8 in captured output (file names in log lines), so that a worker can send it to pytest."""
     report = yield
     report.sections = [(title, text.encode("utf-8", "backslashreplace").decode()) for title, text in report.sections]
     return report
@@ -46,7 +46,7 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
 
 @pytest.fixture(autouse=True)
 def _isolate_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever runs the tests may have a key, a proxy, or systemd."""
+    """Remove settings of the caller's environment: API key, proxies, systemd variables."""
     for name in (
         "PICWISH_API_KEY",
         "PICWISH_WATCHD_CONFIG",
@@ -72,13 +72,13 @@ def _kill_leftover_daemons() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _forget_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a process has read as a secret it hides for ever; here, until the end of the test."""
+    """Forget registered secrets after each test; a real process redacts them until it ends."""
     monkeypatch.setattr("picwish_watchd.redaction._secrets", {})
 
 
 @pytest.fixture(scope="session")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A key and a self-signed certificate for 127.0.0.1, in one file."""
+    """Return a file with a private key and a self-signed certificate for 127.0.0.1."""
     openssl = shutil.which("openssl")
     if openssl is None:
         pytest.skip("needs the openssl command")
@@ -92,8 +92,8 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 async def harness(tmp_path: Path) -> AsyncIterator[Harness]:
-    """A house against a fast simulator; at the end the laws are asserted."""
+    """Yield a harness with a fast simulator; assert the three laws when the test has ended."""
     async with Simulator(FAST_SETTINGS) as simulator:
-        built = Harness(tmp_path, simulator)
-        yield built
-        built.check_laws()
+        instance = Harness(tmp_path, simulator)
+        yield instance
+        instance.check_laws()

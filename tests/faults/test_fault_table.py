@@ -14,12 +14,10 @@ import pytest
 
 from picwish_watchd.clock import Clock
 from picwish_watchd.daemon.daemon import Daemon
-from picwish_watchd.job import UNFINISHED, ErrorCode, Job, NewJob, Stamp, State
-from picwish_watchd.journal.writer import Journal
-from picwish_watchd.outbox.spool import Spool, spool_folder
-from picwish_watchd.picwish import PicwishClient, RequestTimeouts
+from picwish_watchd.fs.safe_open import stamp_of
+from picwish_watchd.job import UNFINISHED, ErrorCode, Job, NewJob, State
+from picwish_watchd.picwish import RequestTimeouts
 from picwish_watchd.pipeline.collect import Collect
-from picwish_watchd.pipeline.context import StepContext
 from picwish_watchd.pipeline.gate import Gate
 from picwish_watchd.scheduling.rate_limiter import RateLimiter
 from picwish_watchd.simulator import (
@@ -40,6 +38,7 @@ from picwish_watchd.simulator.faults import Action, Stage
 from picwish_watchd.simulator.ledger import Operation
 from tests.support.harness import FAST_SETTINGS, KEY, Harness
 from tests.support.sample_images import draw_image, encode_image, make_image
+from tests.support.step_context import open_step_context
 from tests.support.submit_step import make_submit
 
 pytestmark = pytest.mark.untraced
@@ -318,19 +317,11 @@ async def _post_once(harness: Harness) -> Job:
     """One POST by a client that does not wait for two minutes."""
     config = harness.load_config()
     source = harness.drop_file("a.jpg")
-    found = source.stat()
-    spool = Spool(spool_folder(config.journal))
-    (harness.root / "state").mkdir()
-    journal = Journal.open_for_writing(config.journal, Clock())
-    spool.ensure_folder()
-    for rule in config.rules:
-        journal.save_rule_settings(rule.name, rule.to_json())
-    stamp = Stamp(found.st_ino, found.st_size, found.st_mtime_ns)
+    stamp = stamp_of(source.stat())
     new = NewJob("scans", source, Path("a.jpg"), stamp, sha256=harness.dropped[source], format="jpeg")
-    job_id = journal.add_jobs([new])[0]
     patience = RequestTimeouts(create_silence=0.25, sync_create_silence=0.25)
-    async with PicwishClient(base_url=config.api.base_url, key=KEY, timeout=0.25, patience=patience) as client:
-        context = StepContext(config=config, journal=journal, spool=spool, clock=Clock(), client=client)
+    async with open_step_context(config, timeout=0.25, patience=patience) as context:
+        context.journal.add_jobs([new])
         pacer = RateLimiter(config.api.qps, context.clock)
         gate = Gate(context, pacer=pacer)
         collect = Collect(context, gate=gate, pacer=pacer)
@@ -340,11 +331,7 @@ async def _post_once(harness: Harness) -> Job:
         assert job is not None
         await submit.submit(job)
         granting.cancel()
-        context.close()
-    after = journal.get(job_id)
-    journal.close()
-    assert after is not None
-    return after
+    return harness.job("a.jpg")
 
 
 async def _run_with_silence(root: Path, at: Stage, sync: int, charging: str) -> None:

@@ -23,14 +23,12 @@ from picwish_watchd.inbox.name_filter import NameFilter
 from picwish_watchd.inbox.scanner import FileSeen
 from picwish_watchd.inbox.watcher import Inbox, ScanReport, Watcher
 from picwish_watchd.job import ErrorCode, Job, State
-from picwish_watchd.journal.writer import Journal
-from picwish_watchd.outbox.spool import Spool, spool_folder
-from picwish_watchd.picwish import PicwishClient
 from picwish_watchd.pipeline.context import StepContext
 from picwish_watchd.pipeline.intake import Intake
 from tests.support.fake_clock import FakeClock
-from tests.support.harness import KEY, Harness
+from tests.support.harness import Harness
 from tests.support.sample_images import BASIC_KINDS, make_image
+from tests.support.step_context import open_step_context
 
 # seconds of a walk
 TIMEOUT = 20.0
@@ -435,14 +433,9 @@ ARRIVALS_FOLLOWING_LINKS = (
 class InboxHarness:
     """A rule's watcher and intake, with a clock that only we turn."""
 
-    def __init__(self, harness: Harness, client: PicwishClient) -> None:
-        config = harness.load_config()
-        self.rule: Rule = config.rules[0]
-        self.clock = FakeClock()
-        (harness.root / "state").mkdir()
-        self.journal = Journal.open_for_writing(config.journal, self.clock)
-        spool = Spool(spool_folder(config.journal))
-        self.context = StepContext(config=config, journal=self.journal, spool=spool, clock=self.clock, client=client)
+    def __init__(self, context: StepContext, clock: FakeClock) -> None:
+        self.rule: Rule = context.config.rules[0]
+        self.clock, self.context, self.journal = clock, context, context.journal
         self._reports: queue.Queue[list[FileSeen] | ScanReport] = queue.Queue()
         self.watcher = Watcher(
             Inbox(
@@ -483,8 +476,6 @@ class InboxHarness:
     def close(self) -> None:
         self.watcher.stop()
         self.watcher.join(TIMEOUT)
-        self.context.close()
-        self.journal.close()
 
 
 @pytest.mark.parametrize("observer", ["native", "polling"])
@@ -502,19 +493,20 @@ async def test_every_arrival_method_makes_exactly_one_job_of_the_whole_file(
     }
     with tempfile.TemporaryDirectory(dir=find_other_file_system(harness.root)) as elsewhere:
         spots = [make_arrival_folders(harness, Path(elsewhere), number, row) for number, row in enumerate(rows)]
-        async with PicwishClient(base_url=harness.simulator.url, key=KEY, timeout=5) as client:
-            reception = InboxHarness(harness, client)
+        clock = FakeClock()
+        async with open_step_context(harness.load_config(), clock) as context:
+            inbox_harness = InboxHarness(context, clock)
             try:
                 ways = [row.way(spot) for row, spot in zip(rows, spots, strict=True)]
                 while ways:
                     ways = [way for way in ways if next(way, way) is None]
-                    await reception.scan_and_judge(SETTLE)
+                    await inbox_harness.scan_and_judge(SETTLE)
                 for _ in range(4):
-                    await reception.scan_and_judge(LONG)
-                jobs = reception.journal.jobs()
-                assert reception.intake.settling_count == 0
+                    await inbox_harness.scan_and_judge(LONG)
+                jobs = inbox_harness.journal.jobs()
+                assert inbox_harness.intake.settling_count == 0
             finally:
-                reception.close()
+                inbox_harness.close()
         found = {row.way.__name__: describe_mismatch(row, spot, jobs) for row, spot in zip(rows, spots, strict=True)}
     assert {way: what for way, what in found.items() if what} == {}
 

@@ -180,7 +180,7 @@ async def test_tasks_pending_during_suspend_are_polled_before_new_tasks(harness:
 
         async def creates() -> None:
             for _ in range(200):
-                (await start.pacer.acquire(RequestKind.CREATE)).mark_sent()
+                (await start.rate_limiter.acquire(RequestKind.CREATE)).mark_sent()
                 created.append(start.clock.monotonic())
 
         start.clock.suspend(50 * 60)

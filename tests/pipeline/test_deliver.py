@@ -12,17 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from picwish_watchd.clock import Clock
 from picwish_watchd.job import ErrorCode, OriginalStatus, State
 from picwish_watchd.journal.reader import JournalReader
-from picwish_watchd.journal.writer import Journal
-from picwish_watchd.outbox.spool import Spool, spool_folder
-from picwish_watchd.picwish import PicwishClient
 from picwish_watchd.pipeline import deliver, dispose, result_names
-from picwish_watchd.pipeline.context import StepContext
 from picwish_watchd.pipeline.deliver import Deliver
-from tests.support.harness import KEY, DaemonProcess, Harness, wait_until
+from tests.support.harness import DaemonProcess, Harness, wait_until
 from tests.support.sample_images import make_image
+from tests.support.step_context import open_step_context
 
 
 @contextmanager
@@ -216,17 +212,13 @@ async def test_what_is_damaged_leaves_the_spool_at_once(harness: Harness) -> Non
     """After a crash while it is fetched anew, it would pass for the new one."""
     assert await lose_nas_after_submit(harness) == 1
     restore_nas(harness)
-    config = harness.load_config()
-    journal, spool = Journal.open_for_writing(config.journal, Clock()), Spool(spool_folder(config.journal))
-    async with PicwishClient(base_url=config.api.base_url, key=KEY, timeout=5) as client:
-        context = StepContext(config=config, journal=journal, spool=spool, clock=Clock(), client=client)
-        [job] = journal.jobs(states=[State.DELIVERING])
-        kept = spool.result_path(job.id)
-        kept.write_bytes(kept.read_bytes() + b"behind its end")
+    async with open_step_context(harness.load_config()) as context:
+        [job] = context.journal.jobs(states=[State.DELIVERING])
+        result = context.spool.result_path(job.id)
+        result.write_bytes(result.read_bytes() + b"behind its end")
         await Deliver(context).deliver(job)
-        journal.close()
     assert harness.job("a.jpg").state is State.PENDING
-    assert not kept.exists()
+    assert not result.exists()
     assert await harness.run_once() == 0
     assert harness.count_creates() == 1
 

@@ -10,12 +10,8 @@ from pathlib import Path
 import pytest
 
 from picwish_watchd.cli.main import main
-from picwish_watchd.clock import Clock
 from picwish_watchd.images.inspect import ValidImage
 from picwish_watchd.job import ErrorCode, Job, SentImage, State
-from picwish_watchd.journal.writer import Journal
-from picwish_watchd.outbox.spool import Spool, spool_folder
-from picwish_watchd.picwish import PicwishClient
 from picwish_watchd.pipeline.admission import build_new_job, validate_file
 from picwish_watchd.pipeline.collect import Collect
 from picwish_watchd.pipeline.context import StepContext
@@ -23,8 +19,9 @@ from picwish_watchd.pipeline.gate import Gate
 from picwish_watchd.pipeline.prepare import Prepare
 from picwish_watchd.runtime.worker_key import WorkerKey
 from picwish_watchd.scheduling.rate_limiter import RateLimiter
-from tests.support.harness import KEY, Harness, wait_until
+from tests.support.harness import Harness, wait_until
 from tests.support.sample_images import make_image
+from tests.support.step_context import open_step_context
 from tests.support.submit_step import make_submit
 
 SMALL = {"max_side": 200}
@@ -34,15 +31,8 @@ SMALL = {"max_side": 200}
 async def context(harness: Harness) -> AsyncIterator[StepContext]:
     """The parts as the daemon puts them together, with nothing running."""
     harness.rule, harness.api = {"oversize": "downscale"}, SMALL
-    config = harness.load_config()
-    journal = Journal.open_for_writing(config.journal, Clock())
-    spool = Spool(spool_folder(config.journal))
-    spool.ensure_folder()
-    async with PicwishClient(base_url=config.api.base_url, key=KEY, timeout=5) as client:
-        context = StepContext(config=config, journal=journal, spool=spool, clock=Clock(), client=client)
+    async with open_step_context(harness.load_config()) as context:
         yield context
-        context.close()
-    journal.close()
 
 
 def queue_image(

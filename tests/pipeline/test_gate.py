@@ -6,17 +6,13 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from picwish_watchd.clock import Clock
 from picwish_watchd.daemon.daemon import Daemon
 from picwish_watchd.job import ErrorCode, State
-from picwish_watchd.journal.writer import Journal
-from picwish_watchd.outbox.spool import Spool
-from picwish_watchd.picwish import PicwishClient
-from picwish_watchd.pipeline.context import StepContext
 from picwish_watchd.pipeline.gate import CloseReason, Gate
 from picwish_watchd.scheduling.rate_limiter import RateLimiter
 from picwish_watchd.simulator import Fault, NeverEnd, Reply
 from tests.support.harness import KEY, Harness, wait_until
+from tests.support.step_context import open_step_context
 
 
 def blocked_reason(gate: Gate) -> CloseReason | None:
@@ -26,15 +22,11 @@ def blocked_reason(gate: Gate) -> CloseReason | None:
 @pytest.fixture
 async def gate(harness: Harness) -> AsyncIterator[Gate]:
     """A gate with a real journal and a real client, and nothing else."""
-    clock, config = Clock(), harness.load_config()
-    journal = Journal.open_for_writing(config.journal, clock)
-    async with PicwishClient(base_url=config.api.base_url, key=KEY, timeout=5) as client:
-        context = StepContext(config, journal, Spool(harness.root / "spool"), clock, client)
-        pacer = RateLimiter(config.api.qps, clock)
-        pacing = asyncio.create_task(pacer.run())
-        yield Gate(context, pacer=pacer)
-        pacing.cancel()
-    journal.close()
+    async with open_step_context(harness.load_config()) as context:
+        rate_limiter = RateLimiter(context.config.api.qps, context.clock)
+        permits = asyncio.create_task(rate_limiter.run())
+        yield Gate(context, pacer=rate_limiter)
+        permits.cancel()
 
 
 def count_queries(harness: Harness) -> int:

@@ -12,12 +12,9 @@ import pytest
 from picwish_watchd.config.loader import load_config
 from picwish_watchd.daemon.pruner import JournalPruner
 from picwish_watchd.job import State
-from picwish_watchd.journal.writer import Journal
-from picwish_watchd.outbox.spool import Spool
-from picwish_watchd.picwish import PicwishClient
 from picwish_watchd.pipeline.context import StepContext
 from tests.support.fake_clock import FakeClock
-from tests.support.harness import KEY
+from tests.support.step_context import open_step_context
 from tests.unit.journal.job_factory import add_job_in_state
 from tests.unit.journal.test_prune import DAY, add_done_job
 
@@ -30,13 +27,10 @@ async def context(tmp_path: Path) -> AsyncIterator[StepContext]:
     clock = FakeClock()
     file = tmp_path / "watchd.yaml"
     file.write_text("journal: state/journal.db\nrules: [{name: scans, inbox: in, outbox: out}]\n")
-    config = load_config(file, {})
-    journal = Journal.open_for_writing(config.journal, clock)
-    add_done_job(journal)
-    clock.advance(401 * DAY)
-    async with PicwishClient(base_url=config.api.base_url, key=KEY, timeout=5) as client:
-        yield StepContext(config, journal, Spool(tmp_path / "spool"), clock, client)
-    journal.close()
+    async with open_step_context(load_config(file, {}), clock) as context:
+        add_done_job(context.journal)
+        clock.advance(401 * DAY)
+        yield context
 
 
 @asynccontextmanager

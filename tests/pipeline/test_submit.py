@@ -18,9 +18,6 @@ from picwish_watchd.fs.safe_open import stamp_of
 from picwish_watchd.images.inspect import ValidImage
 from picwish_watchd.job import ErrorCode, NewJob, Problem, Stamp, State
 from picwish_watchd.journal.reader import JournalReader
-from picwish_watchd.journal.writer import Journal
-from picwish_watchd.outbox.spool import Spool, spool_folder
-from picwish_watchd.picwish import PicwishClient
 from picwish_watchd.pipeline.admission import build_new_job, validate_file
 from picwish_watchd.pipeline.collect import Collect
 from picwish_watchd.pipeline.context import StepContext
@@ -44,21 +41,15 @@ from picwish_watchd.simulator import (
 from picwish_watchd.simulator.faults import Action
 from tests.support.fake_clock import FakeClock
 from tests.support.harness import KEY, DaemonProcess, Harness, wait_until
+from tests.support.step_context import open_step_context
 from tests.support.submit_step import make_submit
 
 
 @pytest.fixture
 async def context(harness: Harness) -> AsyncIterator[StepContext]:
     """The parts as the daemon puts them together, with nothing running."""
-    config = harness.load_config()
-    journal = Journal.open_for_writing(config.journal, Clock())
-    spool = Spool(spool_folder(config.journal))
-    spool.ensure_folder()
-    for rule in config.rules:
-        journal.save_rule_settings(rule.name, rule.to_json())
-    async with PicwishClient(base_url=config.api.base_url, key=KEY, timeout=5) as client:
-        yield StepContext(config=config, journal=journal, spool=spool, clock=Clock(), client=client)
-    journal.close()
+    async with open_step_context(harness.load_config()) as context:
+        yield context
 
 
 def submit_next(context: StepContext) -> tuple[Submit, Gate, RateLimiter]:
@@ -74,13 +65,8 @@ def queue_job(context: StepContext, rule: str, name: str) -> int:
 
 
 async def test_higher_priority_goes_first_and_equals_take_turns(harness: Harness) -> None:
-    (harness.root / "state").mkdir()
     harness.more_rules = [{"name": "b", "inbox": "b", "priority": 5}, {"name": "c", "inbox": "c"}]
-    config = harness.load_config()
-    journal = Journal.open_for_writing(config.journal, Clock())
-    async with PicwishClient(base_url=config.api.base_url, key=KEY, timeout=5) as client:
-        spool = Spool(spool_folder(config.journal))
-        context = StepContext(config=config, journal=journal, spool=spool, clock=Clock(), client=client)
+    async with open_step_context(harness.load_config()) as context:
         submit, _, _ = submit_next(context)
         for rule in ("scans", "c", "b"):
             for number in range(3):
@@ -88,38 +74,33 @@ async def test_higher_priority_goes_first_and_equals_take_turns(harness: Harness
         order = []
         while (job := submit.choose_job()) is not None:
             order.append(job.rule)
-            journal.transition(job, State.SUBMITTING, "intent")
-        journal.close()
+            context.journal.transition(job, State.SUBMITTING, "intent")
     assert order[:3] == ["b"] * 3
     assert sorted(order[3:5]) == sorted(order[5:7]) == sorted(order[7:9]) == ["c", "scans"]
 
 
 async def test_a_rule_of_a_lower_priority_gets_a_turn_each_ten_minutes(harness: Harness) -> None:
-    (harness.root / "state").mkdir()
     harness.rule = {"priority": 9}
     harness.more_rules = [{"name": "low", "inbox": "low"}, {"name": "lower", "inbox": "lower", "priority": -1}]
-    config, clock = harness.load_config(), FakeClock()
-    journal = Journal.open_for_writing(config.journal, clock)
-    async with PicwishClient(base_url=config.api.base_url, key=KEY, timeout=5) as client:
-        spool = Spool(spool_folder(config.journal))
-        context = StepContext(config=config, journal=journal, spool=spool, clock=clock, client=client)
+    clock = FakeClock()
+    async with open_step_context(harness.load_config(), clock) as context:
         submit, _, _ = submit_next(context)
         for rule in ("low", "lower", "scans"):
             for number in range(40):
                 queue_job(context, rule, f"{number}.jpg")
         order = []
-        turns = FairScheduler(context.journal, context.clock, lambda: context.config.rules)
+        scheduler = FairScheduler(context.journal, context.clock, lambda: context.config.rules)
         for _ in range(40):
             job = submit.choose_job()
             assert job is not None
             order.append(job.rule)
-            journal.transition(job, State.FAILED, "it is over", problem=Problem(ErrorCode.TASK_FAILED, "for the test"))
+            problem = Problem(ErrorCode.TASK_FAILED, "for the test")
+            context.journal.transition(job, State.FAILED, "it is over", problem=problem)
             await clock.sleep(60)
-        first = turns.ordered_rules()[0]
-        turns.record_turn(first)
-        ranks = [turns.priority_of(first), turns.priority_of(first)]
-        journal.close()
-    assert (first.name, ranks) == ("low", [9, 0]), "of its slot a higher priority would deprive it"
+        first = scheduler.ordered_rules()[0]
+        scheduler.record_turn(first)
+        ranks = [scheduler.priority_of(first), scheduler.priority_of(first)]
+    assert (first.name, ranks) == ("low", [9, 0]), "a higher priority would take its turn"
     assert [at for at, rule in enumerate(order) if rule == "low"] == [10, 20, 30]
     assert [at for at, rule in enumerate(order) if rule == "lower"] == [11, 21, 31]
 
@@ -212,18 +193,10 @@ async def test_few_images_are_sent_while_picwish_does_not_answer(harness: Harnes
     harness.api, harness.rule = {"qps": 0.8, "max_pending": 6}, {"sync": sync}
     harness.simulator.script.add(Fault("create", Hang(), times=99))
     names = [harness.drop_file(f"{number}.jpg", seed=number) for number in range(8)]
-    config = harness.load_config()
-    journal = Journal.open_for_writing(config.journal, Clock())
-    spool = Spool(spool_folder(config.journal))
-    spool.ensure_folder()
-    journal.add_jobs(
-        [
-            NewJob("scans", name, Path(name.name), stamp_of(name.stat()), sha256=harness.dropped[name], format="jpeg")
-            for name in names
-        ]
-    )
-    async with PicwishClient(base_url=config.api.base_url, key=KEY, timeout=5) as client:
-        context = StepContext(config=config, journal=journal, spool=spool, clock=Clock(), client=client)
+    async with open_step_context(harness.load_config()) as context:
+        for name in names:
+            stamp, sha256 = stamp_of(name.stat()), harness.dropped[name]
+            context.journal.add_jobs([NewJob("scans", name, Path(name.name), stamp, sha256=sha256, format="jpeg")])
         # what is tried here need not take its time
         pacer = RateLimiter(500, context.clock)
         gate = Gate(context, pacer=pacer)
@@ -236,8 +209,6 @@ async def test_few_images_are_sent_while_picwish_does_not_answer(harness: Harnes
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks)
-        context.close()
-    journal.close()
 
 
 DOUBTFUL_FAULTS: dict[str, Action] = {

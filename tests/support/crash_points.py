@@ -1,10 +1,10 @@
-"""Runs the program and dies, as a power cut would, right after its n-th durable act.
+"""Run the program and kill it right after its n-th durable act, as a power cut would.
 
     python -m tests.support.crash_points N COMMAND...
 
-Durable acts are: a commit, a rename, a link, an unlink, an fsync, a file made under a final name; and the moments of a
-paid POST that no file shows: the connection stands and the intent is written; the answer was read. With N = 0 nothing
-dies, and the number of acts is printed on stdout at the end. The exit code of a death is 137.
+Durable acts are a commit, a rename, a link, an unlink and an fsync. Two moments of a paid POST that no file shows count
+as well: the intent is written on an open connection, and the response is read. With N = 0 the program survives, and
+the number of acts and their names are printed on standard output. The exit code of a simulated death is 137.
 """
 
 import os
@@ -21,7 +21,7 @@ CRASH_EXIT_CODE = 137
 
 
 class CrashPoint:
-    """Counts, and dies in time."""
+    """A counter of durable acts that ends the process at the act number ``last``."""
 
     def __init__(self, last: int) -> None:
         self.last = last
@@ -35,16 +35,16 @@ class CrashPoint:
             os._exit(CRASH_EXIT_CODE)
 
     def wrap(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        def counted(*args: Any, **kwargs: Any) -> Any:
-            answer = function(*args, **kwargs)
+        def call_and_record(*args: Any, **kwargs: Any) -> Any:
+            result = function(*args, **kwargs)
             self.record(name)
-            return answer
+            return result
 
-        return counted
+        return call_and_record
 
 
 def install_crash_point(acts: CrashPoint) -> None:
-    """Counts every durable act of this process from now on."""
+    """Count every durable act of this process from now on."""
     for name in ("rename", "replace", "link", "unlink", "fsync"):
         setattr(os, name, acts.wrap(name, getattr(os, name)))
     atomic_write._RENAME_METHODS = (
@@ -66,23 +66,25 @@ def install_crash_point(acts: CrashPoint) -> None:
 
     connect = sqlite3.connect
 
-    def connecting(*args: Any, **kwargs: Any) -> sqlite3.Connection:
-        made: sqlite3.Connection = connect(*args, **{"factory": Connection, **kwargs})
-        return made
+    def connect_with_cursor(*args: Any, **kwargs: Any) -> sqlite3.Connection:
+        connection: sqlite3.Connection = connect(*args, **{"factory": Connection, **kwargs})
+        return connection
 
-    sqlite3.connect = connecting  # type: ignore[assignment] # a test's hand
+    sqlite3.connect = connect_with_cursor  # type: ignore[assignment]
     create = PicwishClient.create
 
-    async def watched(self: PicwishClient, request: Any, *, sink: Any, started: Any, sent: Any, **more: Any) -> Any:
-        async def begun() -> None:
+    async def create_and_record(
+        self: PicwishClient, request: Any, *, sink: Any, started: Any, sent: Any, **more: Any
+    ) -> Any:
+        async def start_and_record() -> None:
             await started()
             acts.record("intent written")
 
-        outcome = await create(self, request, sink=sink, started=begun, sent=sent, **more)
+        outcome = await create(self, request, sink=sink, started=start_and_record, sent=sent, **more)
         acts.record("answer read")
         return outcome
 
-    PicwishClient.create = watched  # type: ignore[method-assign] # a test's hand
+    PicwishClient.create = create_and_record  # type: ignore[method-assign]
 
 
 if __name__ == "__main__":

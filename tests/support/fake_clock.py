@@ -1,4 +1,4 @@
-"""A clock that nobody has to wait for."""
+"""A clock for tests that never waits."""
 
 import asyncio
 import heapq
@@ -7,14 +7,14 @@ from itertools import count
 
 from picwish_watchd.clock import Clock
 
-# of the event loop, in which whatever can go on at this moment does
+# Turns of the event loop after which every task that could run has run.
 _LOOP_ROUNDS = 10
 
 
 class FakeClock(Clock):
-    """Sleeping turns it: of several sleepers the one that is due first, once the others had their turn.
+    """A clock that is advanced by sleeping: of several sleepers the one that is due first wakes first.
 
-    What waits for something else than this clock (a thread, a socket) cannot hold it back.
+    A task that waits for anything else than this clock (a thread, a socket) does not hold it back.
     """
 
     def __init__(self, now: float = 1_800_000_000.0) -> None:
@@ -34,24 +34,24 @@ class FakeClock(Clock):
         return self._monotonic + self._slept
 
     def suspend(self, seconds: float) -> None:
-        """The machine sleeps, as a laptop does."""
+        """Suspend the machine for ``seconds``, as a laptop does: `monotonic` does not advance."""
         self._now += seconds
         self._slept += seconds
 
     def advance(self, seconds: float) -> None:
-        """Time goes by while nobody sleeps."""
+        """Let ``seconds`` pass without waking sleepers."""
         self._now += seconds
         self._monotonic += seconds
 
     def jump(self, seconds: float) -> None:
-        """The wall clock alone is set, forwards or backwards."""
+        """Set the wall clock alone, forwards or backwards."""
         self._now += seconds
 
     async def sleep(self, seconds: float) -> None:
         if seconds <= 0:
             await asyncio.sleep(0)
             return
-        # The least step that a float can show: a shorter sleep would never end.
+        # The next larger float is the least step: a shorter sleep would never end.
         due = max(self._monotonic + seconds, math.nextafter(self._monotonic, math.inf))
         sleeper = (due, next(self._order))
         heapq.heappush(self._sleepers, sleeper)

@@ -1,4 +1,4 @@
-"""Those who are told: a real HTTP server, a real mail server and a real program, that keep what they hear."""
+"""Receivers of notifications: a real HTTP server, a real mail server and a real program, which record what they get."""
 
 import base64
 import json
@@ -18,7 +18,7 @@ from typing import Any, Self
 
 
 class _ThreadedServer:
-    """Serves in threads until the block ends."""
+    """A TCP server that serves in threads until the block ends."""
 
     server: socketserver.TCPServer
 
@@ -38,26 +38,27 @@ class _ThreadedServer:
 
 
 class WebhookReceiver(_ThreadedServer):
-    """A webhook's other end. ``codes``: what the first requests are answered; later ones 204.
+    """The receiving end of a webhook.
 
-    It answers after ``pause`` seconds, or once ``let_go`` is set.
+    ``codes`` are the status codes of the first responses; later ones are 204. Each response is sent after ``pause``
+    seconds, or once ``release`` is set.
     """
 
     def __init__(self, *codes: int, pause: float = 0.0, headers: dict[str, str] | None = None) -> None:
-        #: the JSON bodies
+        #: JSON bodies of the requests, with the status code that was sent as "answered".
         self.requests: list[dict[str, Any]] = []
         self.request_headers: list[dict[str, str]] = []
         self.release = threading.Event()
-        left = list(codes)
-        hook = self
+        remaining_codes = list(codes)
+        receiver = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
-                hook.request_headers.append({name.lower(): value for name, value in self.headers.items()})
+                receiver.request_headers.append({name.lower(): value for name, value in self.headers.items()})
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                hook.release.wait(pause)
-                code = left.pop(0) if left else 204
-                hook.requests.append(body | {"answered": code})
+                receiver.release.wait(pause)
+                code = remaining_codes.pop(0) if remaining_codes else 204
+                receiver.requests.append(body | {"answered": code})
                 self.send_response(code)
                 for name, value in (headers or {}).items():
                     self.send_header(name, value)
@@ -79,25 +80,25 @@ class WebhookReceiver(_ThreadedServer):
         return f"http://127.0.0.1:{self.port}/services/very-secret"
 
     def accepted_requests(self) -> list[dict[str, Any]]:
-        """What was answered well."""
-        return [each for each in self.requests if each["answered"] < 300]
+        """Return the requests that were answered with a code below 300."""
+        return [request for request in self.requests if request["answered"] < 300]
 
     def subjects(self) -> list[str]:
-        return [each["subject"] for each in self.accepted_requests()]
+        return [request["subject"] for request in self.accepted_requests()]
 
 
 class DripServer(_ThreadedServer):
-    """Says ``begin``, and then ``piece`` again and again with ``pause`` seconds between, until the block ends."""
+    """A server that sends ``begin``, then ``piece`` every ``pause`` seconds until the block ends."""
 
     def __init__(self, begin: bytes, piece: bytes, pause: float) -> None:
-        over = self._over = threading.Event()
+        finished = self._finished = threading.Event()
 
         class Handler(socketserver.BaseRequestHandler):
             def handle(self) -> None:
-                # the client went away
+                # The client may have closed the connection.
                 with suppress(OSError):
                     self.request.sendall(begin)
-                    while not over.wait(pause):
+                    while not finished.wait(pause):
                         self.request.sendall(piece)
 
         class Server(socketserver.ThreadingTCPServer):
@@ -109,7 +110,7 @@ class DripServer(_ThreadedServer):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._over.set()
+        self._finished.set()
         super().__exit__(kind, error, trace)
 
 
@@ -118,13 +119,13 @@ class _QuietHttpServer(ThreadingHTTPServer):
     block_on_close = False
 
     def handle_error(self, *_args: Any) -> None:
-        # the client went away
+        # The client closed the connection.
         pass
 
 
 @dataclass
 class ReceivedMail:
-    """A mail as the server took it."""
+    """A mail as the server received it."""
 
     sender: str
     recipients: list[str]
@@ -135,27 +136,30 @@ class ReceivedMail:
 
 @dataclass
 class MailServer(_ThreadedServer):
-    """A mail server of the words that smtplib needs. ``replies``: what it says to a word instead of the usual."""
+    """An SMTP server with the commands that smtplib uses.
+
+    ``replies``: command -> the reply in place of the usual one.
+    """
 
     replies: dict[str, bytes] = field(default_factory=dict)
-    #: offers STARTTLS
+    #: The certificate for STARTTLS, which is offered if this is set.
     tls: ssl.SSLContext | None = None
     mails: list[ReceivedMail] = field(default_factory=list)
     logins: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        post = self
+        mail_server = self
 
         class Handler(socketserver.StreamRequestHandler):
             def handle(self) -> None:
-                talk = _SmtpSession(post, self)
+                session = _SmtpSession(mail_server, self)
                 try:
-                    talk.run()
+                    session.run()
                 except (OSError, ValueError):
-                    # the client went away
+                    # The client closed the connection.
                     pass
                 finally:
-                    talk.close()
+                    session.close()
 
         class Server(socketserver.ThreadingTCPServer):
             allow_reuse_address = True
@@ -166,10 +170,10 @@ class MailServer(_ThreadedServer):
 
 
 class _SmtpSession:
-    """One conversation."""
+    """One SMTP session."""
 
-    def __init__(self, post: MailServer, handler: socketserver.StreamRequestHandler) -> None:
-        self._post = post
+    def __init__(self, mail_server: MailServer, handler: socketserver.StreamRequestHandler) -> None:
+        self._mail_server = mail_server
         self._socket: Any = handler.connection
         self._file: Any = handler.rfile
         self._encrypted = False
@@ -177,34 +181,34 @@ class _SmtpSession:
         self._recipients: list[str] = []
 
     def run(self) -> None:
-        self._send(self._post.replies.get("GREETING", b"220 ears\r\n"))
+        self._send(self._mail_server.replies.get("GREETING", b"220 receiver\r\n"))
         while line := self._file.readline(65536):
-            word, _, rest = line.decode("utf-8").rstrip("\r\n").partition(" ")
-            word = word.upper()
-            if word in self._post.replies:
-                self._send(self._post.replies[word])
+            command, _, rest = line.decode("utf-8").rstrip("\r\n").partition(" ")
+            command = command.upper()
+            if command in self._mail_server.replies:
+                self._send(self._mail_server.replies[command])
             else:
-                self._handle_command(word, rest)
-            if word == "QUIT":
+                self._handle_command(command, rest)
+            if command == "QUIT":
                 return
 
     def close(self) -> None:
-        """Also what was encrypted on the way."""
+        """Close the connection, including its TLS layer."""
         self._file.close()
         self._socket.close()
 
-    def _handle_command(self, word: str, rest: str) -> None:
-        match word:
+    def _handle_command(self, command: str, rest: str) -> None:
+        match command:
             case "EHLO":
-                starttls = b"250-STARTTLS\r\n" if self._post.tls and not self._encrypted else b""
-                self._send(b"250-ears\r\n" + starttls + b"250 AUTH PLAIN\r\n")
-            case "STARTTLS" if self._post.tls:
+                starttls = b"250-STARTTLS\r\n" if self._mail_server.tls and not self._encrypted else b""
+                self._send(b"250-receiver\r\n" + starttls + b"250 AUTH PLAIN\r\n")
+            case "STARTTLS" if self._mail_server.tls:
                 self._send(b"220 go on\r\n")
-                self._socket = self._post.tls.wrap_socket(self._socket, server_side=True)
+                self._socket = self._mail_server.tls.wrap_socket(self._socket, server_side=True)
                 self._file.close()
                 self._file, self._encrypted = self._socket.makefile("rb"), True
             case "AUTH":
-                self._post.logins.append(base64.b64decode(rest.split()[1]).decode())
+                self._mail_server.logins.append(base64.b64decode(rest.split()[1]).decode())
                 self._send(b"235 welcome\r\n")
             case "MAIL":
                 self._sender = rest
@@ -220,17 +224,19 @@ class _SmtpSession:
                 raw = b"".join(lines)
                 message = message_from_bytes(raw, policy=default)
                 assert isinstance(message, EmailMessage)
-                self._post.mails.append(ReceivedMail(self._sender, self._recipients, message, raw, self._encrypted))
+                self._mail_server.mails.append(
+                    ReceivedMail(self._sender, self._recipients, message, raw, self._encrypted)
+                )
                 self._send(b"250 taken\r\n")
             case _:
-                self._send(b"250 ok\r\n" if word in ("RSET", "NOOP") else b"221 bye\r\n")
+                self._send(b"250 ok\r\n" if command in ("RSET", "NOOP") else b"221 bye\r\n")
 
-    def _send(self, words: bytes) -> None:
-        self._socket.sendall(words)
+    def _send(self, data: bytes) -> None:
+        self._socket.sendall(data)
 
 
 def write_program(folder: Path, body: str) -> Path:
-    """A program of a few lines of Python, which finds ``folder`` as FOLDER."""
+    """Write an executable Python program with this body, in which FOLDER is ``folder``."""
     path = folder / "tell"
     path.write_text(f"#!{sys.executable} -S\nimport os, sys, time\nFOLDER = {str(folder)!r}\n{body}")
     path.chmod(0o755)

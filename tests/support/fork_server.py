@@ -1,10 +1,12 @@
-"""Processes that have imported the program before they begin: each is a fork of one that has done nothing else.
+"""Start processes as forks of one process that has imported the program and done nothing else.
 
-    python -m tests.support.fork_server FD     (what `begin` speaks to; it ends with the process that started it)
+    python -m tests.support.fork_server FD
 
-A fork of a process with one thread, which has opened nothing, is as good as a process of its own, and costs a tenth.
-It has its own number, environment, folder, files and memory, and it dies of any signal. What it does not promise is
-that the program can be loaded, and in which order: that is what tests with a process made from nothing are for.
+FD is the socket that `start_fork` sends requests to; the server ends with the process that started it.
+
+Forking a process with one thread and no open files gives a process of its own at a tenth of the cost: it has its own
+PID, environment, folder, files and memory, and any signal can kill it. It does not test that the program can be
+imported, nor in which order: tests with ``fresh`` processes do.
 """
 
 import asyncio
@@ -34,7 +36,7 @@ from picwish_watchd.picwish import PicwishClient
 
 _ROOT = Path(__file__).parents[2]
 PROGRAM = "picwish_watchd"
-# bytes of one, on its way from the nursery
+# Size in bytes of a number that the server sends: a PID or an exit code.
 _NUMBER_SIZE = 4
 
 
@@ -47,18 +49,18 @@ class ForkRequest:
 
 
 class ForkedProcess:
-    """A process that was begun, with the part of `subprocess.Popen` that tests need."""
+    """A forked process, with the part of the interface of `subprocess.Popen` that tests need."""
 
-    def __init__(self, told: int) -> None:
-        # its number, and at its end its exit code
-        self._told = told
+    def __init__(self, status_pipe: int) -> None:
+        # The pipe from the server: the PID at the start, the exit code at the end.
+        self._status_pipe = status_pipe
         self.pid = self._read_number(None)
         self.returncode: int | None = None
 
     def _read_number(self, timeout: float | None) -> int:
-        if not select.select([self._told], [], [], timeout)[0]:
+        if not select.select([self._status_pipe], [], [], timeout)[0]:
             raise subprocess.TimeoutExpired("fork", timeout or 0)
-        return int.from_bytes(os.read(self._told, _NUMBER_SIZE), "little", signed=True)
+        return int.from_bytes(os.read(self._status_pipe, _NUMBER_SIZE), "little", signed=True)
 
     def poll(self) -> int | None:
         try:
@@ -69,7 +71,7 @@ class ForkedProcess:
     def wait(self, timeout: float | None = None) -> int:
         if self.returncode is None:
             self.returncode = self._read_number(timeout)
-            os.close(self._told)
+            os.close(self._status_pipe)
         return self.returncode
 
     def send_signal(self, number: int) -> None:
@@ -82,12 +84,12 @@ class ForkedProcess:
 
 @cache
 def _fork_server() -> tuple[socket.socket, subprocess.Popen[bytes]]:
-    """The process that forks, and how it is spoken to; it ends with this one."""
-    ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    """Start the server once per test process; return the socket to it and its process. It ends with this process."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     environ = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_PROCESS")}
-    command = [sys.executable, "-m", __name__, str(its.fileno())]
-    process = subprocess.Popen(command, cwd=_ROOT, env=environ, pass_fds=[its.fileno()])
-    its.close()
+    command = [sys.executable, "-m", __name__, str(theirs.fileno())]
+    process = subprocess.Popen(command, cwd=_ROOT, env=environ, pass_fds=[theirs.fileno()])
+    theirs.close()
 
     def end() -> None:
         ours.close()
@@ -100,31 +102,35 @@ def _fork_server() -> tuple[socket.socket, subprocess.Popen[bytes]]:
 def start_fork(
     arguments: Sequence[str], *, module: str = PROGRAM, environ: dict[str, str] | None = None, out: int, errors: int
 ) -> ForkedProcess:
-    """As ``python -m MODULE ARGUMENTS`` here and now, with nothing to read, writing to these two files."""
+    """Fork ``python -m MODULE ARGUMENTS`` in the current folder with empty input; output goes to these descriptors."""
     environ = dict(os.environ if environ is None else environ)
-    assert all(environ[name] == os.environ.get(name) for name in environ if name.startswith("PYTHON")), "it has begun"
-    order = ForkRequest(module, list(arguments), environ, os.getcwd())
-    told, tell = os.pipe()
+    assert all(environ[name] == os.environ.get(name) for name in environ if name.startswith("PYTHON")), (
+        "the forking interpreter already runs"
+    )
+    request = ForkRequest(module, list(arguments), environ, os.getcwd())
+    status_pipe, status_writer = os.pipe()
     try:
-        socket.send_fds(_fork_server()[0], [json.dumps(asdict(order)).encode()], [out, errors, tell])
+        socket.send_fds(_fork_server()[0], [json.dumps(asdict(request)).encode()], [out, errors, status_writer])
     finally:
-        os.close(tell)
-    return ForkedProcess(told)
+        os.close(status_writer)
+    return ForkedProcess(status_pipe)
 
 
 def run_fork(
     *arguments: str, module: str = PROGRAM, environ: dict[str, str] | None = None, timeout: float = 30
 ) -> subprocess.CompletedProcess[str]:
-    """Such a process from its beginning to its end, and what it said."""
+    """Fork a process, wait for its end and return its exit code and output. Arguments as for `start_fork`."""
     with ExitStack() as files:
-        said = [files.enter_context(os.fdopen(os.memfd_create(name), "r+b")) for name in ("out", "errors")]
-        fork = start_fork(arguments, module=module, environ=environ, out=said[0].fileno(), errors=said[1].fileno())
+        outputs = [files.enter_context(os.fdopen(os.memfd_create(name), "r+b")) for name in ("out", "errors")]
+        fork = start_fork(
+            arguments, module=module, environ=environ, out=outputs[0].fileno(), errors=outputs[1].fileno()
+        )
         try:
             fork.wait(timeout)
         finally:
             fork.kill()
         texts = []
-        for file in said:
+        for file in outputs:
             file.seek(0)
             texts.append(file.read().decode())
     assert fork.returncode is not None
@@ -141,79 +147,80 @@ def _preload_program() -> None:
 
 
 async def _warm_up_client() -> None:
-    """Reads the certificates, and loads what is loaded with a first request."""
+    """Load the certificates and the modules that a first request loads."""
     async with PicwishClient(base_url="http://127.0.0.1:9", key="k", timeout=1) as client:
         await client.probe()
 
 
-def _report_exits(watched: dict[int, int]) -> None:
-    while watched:
+def _report_exits(status_writers: dict[int, int]) -> None:
+    while status_writers:
         pid, status = os.waitpid(-1, os.WNOHANG)
         if pid == 0:
             return
-        tell = watched.pop(pid)
-        _write_number(tell, os.waitstatus_to_exitcode(status))
-        os.close(tell)
+        status_writer = status_writers.pop(pid)
+        _write_number(status_writer, os.waitstatus_to_exitcode(status))
+        os.close(status_writer)
 
 
-def _write_number(tell: int, number: int) -> None:
-    # nobody wants to know any more
+def _write_number(status_writer: int, number: int) -> None:
+    # The test process may have closed its end.
     with suppress(BrokenPipeError):
-        os.write(tell, number.to_bytes(_NUMBER_SIZE, "little", signed=True))
+        os.write(status_writer, number.to_bytes(_NUMBER_SIZE, "little", signed=True))
 
 
 def _serve(ours: socket.socket) -> None:
-    """A fork for each order, until nobody can give any more."""
-    woken, wake = os.pipe()
-    os.set_blocking(wake, False)
+    """Fork for each request until the socket is closed."""
+    wakeup_reader, wakeup_writer = os.pipe()
+    os.set_blocking(wakeup_writer, False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
-    # who interrupts the tests means the forks
+    # An interrupt at the terminal is meant for the forks.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
-    watched = dict[int, int]()
+    signal.set_wakeup_fd(wakeup_writer, warn_on_full_buffer=False)
+    status_writers = dict[int, int]()
     while True:
-        ready, _, _ = select.select([ours.fileno(), woken], [], [])
-        if woken in ready:
-            os.read(woken, 1000)
-            _report_exits(watched)
+        ready, _, _ = select.select([ours.fileno(), wakeup_reader], [], [])
+        if wakeup_reader in ready:
+            os.read(wakeup_reader, 1000)
+            _report_exits(status_writers)
         if ours.fileno() in ready:
             text, files, _, _ = socket.recv_fds(ours, 2**20, 3)
             if not text:
                 return
-            *streams, tell = files
+            *streams, status_writer = files
             pid = os.fork()
             if pid == 0:
                 signal.set_wakeup_fd(-1)
                 ours.close()
-                for file in (woken, wake, tell, *watched.values()):
+                for file in (wakeup_reader, wakeup_writer, status_writer, *status_writers.values()):
                     os.close(file)
                 _run_in_fork(ForkRequest(**json.loads(text)), streams)
-            watched[pid] = tell
-            _write_number(tell, pid)
+            status_writers[pid] = status_writer
+            _write_number(status_writer, pid)
             for file in streams:
                 os.close(file)
 
 
-def _run_in_fork(order: ForkRequest, streams: list[int]) -> None:
-    """In the fork: the program, as the interpreter would have begun it."""
+def _run_in_fork(request: ForkRequest, streams: list[int]) -> None:
+    """Run the program in the fork as a new interpreter would."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for here, there in zip(streams, (1, 2), strict=True):
         os.dup2(here, there)
         os.close(here)
-    os.chdir(order.folder)
+    os.chdir(request.folder)
     os.environ.clear()
-    os.environ.update(order.environ)
+    os.environ.update(request.environ)
     time.tzset()
-    # where the environment says so
+    # Measure coverage where the environment asks for it.
     coverage.process_startup()
-    sys.argv[1:] = order.arguments
+    sys.argv[1:] = request.arguments
     code: object = 0
     try:
-        runpy.run_module(order.module, run_name="__main__", alter_sys=True)
+        runpy.run_module(request.module, run_name="__main__", alter_sys=True)
     except SystemExit as end:
         code = end.code or 0
-    threading._shutdown()  # type: ignore[attr-defined] # as at any end, but not taking all modules down, which is slow
+    # Do what an interpreter does at its end, except for tearing down all modules, which is slow.
+    threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
     sys.stdout.flush()
     os._exit(code if isinstance(code, int) else 1)

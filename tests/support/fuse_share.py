@@ -1,11 +1,15 @@
-"""A file system like a share of a NAS, a real mount of this kernel's (FUSE): it folds case and refuses names.
+"""A FUSE file system that behaves like a share of a NAS: it folds case and refuses names.
 
     python -m tests.support.fuse_share BACKING MOUNT [fold] [refuse=ERRNO] [longest=BYTES] [untyped] [ill=NAME]
 
-It serves the folder BACKING at MOUNT, speaking fuse(4)'s protocol (linux/fuse.h, 7.31) itself. Like vfat and many
-shares it knows neither hard links nor renameat2(2)'s flags. With "fold", names that differ in case only are one name,
-kept as it was first spelled; "refuse" answers so to names that Windows does not take; "longest" is a limit of names.
-"untyped" lists names without telling what they are (DT_UNKNOWN, readdir(3)); asking for "ill" is answered by EIO.
+It serves the folder BACKING at MOUNT and speaks the protocol of fuse(4) (linux/fuse.h, version 7.31) itself. Like vfat
+and many shares it supports neither hard links nor the flags of renameat2(2).
+
+* fold: names that differ in case only are one name, spelled as it was at first.
+* refuse: fail with this errno for names that Windows does not allow.
+* longest: the longest name in bytes.
+* untyped: list names without their type (DT_UNKNOWN, readdir(3)).
+* ill: looking up this name fails with EIO.
 """
 
 import ctypes
@@ -30,8 +34,8 @@ _ROOT_NODE = 1
 
 @contextmanager
 def mount_share(folder: Path, *options: str) -> Iterator[Path]:
-    """The share, mounted at ``folder``/share; skips the test where that may not be done."""
-    # here, for the server itself starts without it in half the time
+    """Mount a share at ``folder``/share. Skip the test where mounting is refused."""
+    # The server process starts twice as fast without pytest.
     import pytest
 
     backing, mount = folder / "share-backing", folder / "share"
@@ -52,7 +56,7 @@ def mount_share(folder: Path, *options: str) -> Iterator[Path]:
 
 
 class ShareServer:
-    """The server: one request after the other, until it is unmounted."""
+    """The file server: it answers one request after the other until it is unmounted."""
 
     def __init__(self, backing: str, fold: bool, refuse: int, longest: int, untyped: bool, ill: str) -> None:
         self._paths = {_ROOT_NODE: backing}
@@ -71,7 +75,7 @@ class ShareServer:
             _, opcode, unique, node, *_ = _REQUEST_HEADER.unpack_from(request)
             body = request[_REQUEST_HEADER.size :]
             method = self._METHODS.get(opcode)
-            # forget and interrupt want no answer
+            # FORGET and INTERRUPT have no reply.
             if opcode in (2, 36, 42):
                 continue
             code, answer = 0, b""
@@ -88,7 +92,7 @@ class ShareServer:
         return struct.pack("<IIIIHHIIHHI28x", 7, 31, readahead, 0, 16, 12, _MAX_WRITE, 1, 0, 0, 0)
 
     def _resolve_name(self, node: int, name: bytes) -> str:
-        """Where a name leads; as it is spelled there."""
+        """Return the path of a name in a folder, in the spelling that the backing folder has."""
         folder, text = self._paths[node], os.fsdecode(name)
         if text == self._ill:
             raise OSError(errno.EIO, "")
@@ -102,7 +106,7 @@ class ShareServer:
 
     def _entry(self, path: str) -> bytes:
         attributes = _pack_attributes(os.lstat(path))
-        node = next((number for number, known in self._paths.items() if known == path), None)
+        node = next((number for number, existing in self._paths.items() if existing == path), None)
         if node is None:
             self._next += 1
             node = self._next
@@ -148,7 +152,7 @@ class ShareServer:
             if path == source or path.startswith(source + "/"):
                 self._paths[number] = target + path[len(source) :]
             elif path == target:
-                # what was replaced
+                # This file was replaced by the rename.
                 self._paths[number] = ""
         return b""
 
@@ -180,9 +184,9 @@ class ShareServer:
             if number <= offset:
                 continue
             raw = os.fsencode(name)
-            found = os.lstat(os.path.join(self._paths[node], name))
-            kind = 0 if self._untyped else found.st_mode >> 12
-            entry = struct.pack("<QQII", found.st_ino, number, len(raw), kind) + raw
+            status = os.lstat(os.path.join(self._paths[node], name))
+            kind = 0 if self._untyped else status.st_mode >> 12
+            entry = struct.pack("<QQII", status.st_ino, number, len(raw), kind) + raw
             entry += bytes(-len(entry) % 8)
             if len(answer) + len(entry) > size:
                 break
@@ -194,9 +198,9 @@ class ShareServer:
         return b""
 
     def _statfs(self, _node: int, _body: bytes) -> bytes:
-        found = os.statvfs(self._paths[_ROOT_NODE])
-        numbers = (found.f_blocks, found.f_bfree, found.f_bavail, found.f_files, found.f_ffree)
-        return struct.pack("<5Q4I24x", *numbers, found.f_bsize, 255, found.f_frsize, 0)
+        status = os.statvfs(self._paths[_ROOT_NODE])
+        numbers = (status.f_blocks, status.f_bfree, status.f_bavail, status.f_files, status.f_ffree)
+        return struct.pack("<5Q4I24x", *numbers, status.f_bsize, 255, status.f_frsize, 0)
 
     def _do_nothing(self, _node: int, _body: bytes) -> bytes:
         return b""
@@ -225,19 +229,19 @@ class ShareServer:
     }
 
 
-def _pack_attributes(found: os.stat_result) -> bytes:
-    times = (found.st_atime_ns, found.st_mtime_ns, found.st_ctime_ns)
+def _pack_attributes(status: os.stat_result) -> bytes:
+    times = (status.st_atime_ns, status.st_mtime_ns, status.st_ctime_ns)
     return struct.pack(
         "<" + _ATTR_LAYOUT,
-        found.st_ino,
-        found.st_size,
-        found.st_blocks,
+        status.st_ino,
+        status.st_size,
+        status.st_blocks,
         *(each // 10**9 for each in times),
         *(each % 10**9 for each in times),
-        found.st_mode,
-        found.st_nlink,
-        found.st_uid,
-        found.st_gid,
+        status.st_mode,
+        status.st_nlink,
+        status.st_uid,
+        status.st_gid,
         0,
         4096,
         0,
@@ -245,8 +249,8 @@ def _pack_attributes(found: os.stat_result) -> bytes:
 
 
 def main(backing: str, mount: str, *options: str) -> None:
-    """Mounts, says so, and serves."""
-    given = dict(option.partition("=")[::2] for option in options)
+    """Mount the share, print "ready" and serve."""
+    settings = dict(option.partition("=")[::2] for option in options)
     fuse = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
     libc = ctypes.CDLL(None, use_errno=True)
     data = f"fd={fuse},rootmode=40000,user_id=0,group_id=0,allow_other".encode()
@@ -254,9 +258,9 @@ def main(backing: str, mount: str, *options: str) -> None:
         sys.exit(os.strerror(ctypes.get_errno()))
     sys.stdout.write("ready\n")
     sys.stdout.flush()
-    refuse = getattr(errno, given.get("refuse", ""), 0)
-    longest, ill = int(given.get("longest", 255)), given.get("ill", "")
-    ShareServer(backing, "fold" in given, refuse, longest, "untyped" in given, ill).serve(fuse)
+    refuse = getattr(errno, settings.get("refuse", ""), 0)
+    longest, ill = int(settings.get("longest", 255)), settings.get("ill", "")
+    ShareServer(backing, "fold" in settings, refuse, longest, "untyped" in settings, ill).serve(fuse)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A whole house for tests: real folders, a real journal, the daemon, and the simulator behind real HTTP."""
+"""The test harness: real folders, a real journal, the daemon, and the simulator over real HTTP."""
 
 import asyncio
 import hashlib
@@ -30,18 +30,18 @@ FAST_SETTINGS = Settings(qps=None, processing=(0.05, 0.2), enlarge=2.0)
 
 @dataclass
 class Harness:
-    """Folders below ``root``, and what was dropped into the inbox."""
+    """Folders below ``root``, the configuration, and a record of what was dropped into the inboxes."""
 
     root: Path
     simulator: Simulator
-    #: keys of the rule beyond the usual
+    #: Keys of the rule "scans" in addition to name and inbox.
     rule: dict[str, Any] = field(default_factory=dict)
     api: dict[str, Any] = field(default_factory=dict)
     top_level: dict[str, Any] = field(default_factory=dict)
     more_rules: list[dict[str, Any]] = field(default_factory=list)
-    #: source -> sha256, of what must not be lost
+    #: Source -> SHA-256 of files that must not be lost.
     dropped: dict[Path, str] = field(default_factory=dict)
-    #: sha256 that may be charged twice: a person said retry
+    #: SHA-256 of images that may be charged twice, because a user asked for a retry.
     may_be_paid_twice: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
@@ -60,7 +60,7 @@ class Harness:
         return self.root / "state" / "journal.db"
 
     def write_config(self) -> Path:
-        """Writes the configuration file as it should be now."""
+        """Write the configuration file from the current attributes and return its path."""
         text = {
             "api": {"base_url": self.simulator.url, "qps": 500, **self.api},
             "journal": "state/journal.db",
@@ -79,7 +79,7 @@ class Harness:
     def drop_file(
         self, name: str, data: bytes | None = None, *, kind: str = "jpeg", seed: int = 0, inbox: str = "inbox"
     ) -> Path:
-        """Puts a file into an inbox, whole at once."""
+        """Put a complete file into an inbox in one step and return its path."""
         path = self.root / inbox / name
         path.parent.mkdir(parents=True, exist_ok=True)
         data = make_image(kind, seed=seed) if data is None else data
@@ -90,7 +90,7 @@ class Harness:
         return path
 
     async def run_once(self) -> int:
-        """`run --once`, in this process; the exit code."""
+        """Run the daemon with `run --once` in this process and return the exit code."""
         async with asyncio.timeout(60):
             return await Daemon(self.load_config(), KEY).run(once=True)
 
@@ -102,10 +102,10 @@ class Harness:
             reader.close()
 
     def job(self, name: str) -> Job:
-        """The newest job of a file."""
-        found = [job for job in self.jobs() if str(job.relative) == name]
-        assert found, f"no job for {name}"
-        return found[-1]
+        """Return the newest job of a file."""
+        jobs = [job for job in self.jobs() if str(job.relative) == name]
+        assert jobs, f"no job for {name}"
+        return jobs[-1]
 
     def state_history(self, name: str) -> list[str]:
         reader = JournalReader.open(self.journal)
@@ -115,7 +115,7 @@ class Harness:
             reader.close()
 
     def daemon_report(self) -> str:
-        """What the daemon said of itself, as JSON; empty without a journal."""
+        """Return the daemon's status report as JSON text; empty without a journal."""
         if not self.journal.exists():
             return ""
         reader = JournalReader.open(self.journal)
@@ -128,13 +128,13 @@ class Harness:
         return {str(p.relative_to(self.outbox)) for p in self.outbox.rglob("*") if p.is_file()}
 
     def count_creates(self) -> int:
-        return sum(seen.operation == "create" for seen in self.simulator.requests)
+        return sum(request.operation == "create" for request in self.simulator.requests)
 
     def check_laws(self) -> None:
-        """Never paid twice, never lost: what must hold after every test, whatever happened in it."""
+        """Assert the laws that hold after every test: nothing paid twice, nothing lost, every result complete."""
         paid = Counter(charge.sha256 for charge in self.simulator.ledger)
         assert {sha for sha, times in paid.items() if times > 1} <= self.may_be_paid_twice, "paid twice"
-        assert not any(seen.has_key for seen in self.simulator.requests if seen.operation == "download")
+        assert not any(request.has_key for request in self.simulator.requests if request.operation == "download")
         if not self.journal.exists():
             return
         reader = JournalReader.open(self.journal)
@@ -166,7 +166,7 @@ _running_processes: "list[DaemonProcess]" = []
 
 
 def kill_leftover_processes() -> None:
-    """Ends what a test has left running, as one does that failed."""
+    """Kill processes that a failed test has left running."""
     while _running_processes:
         child = _running_processes.pop().child
         if child.poll() is None:
@@ -176,41 +176,41 @@ def kill_leftover_processes() -> None:
 
 @dataclass
 class DaemonProcess:
-    """The daemon as a process of its own."""
+    """The daemon in a process of its own."""
 
     harness: Harness
     arguments: tuple[str, ...] = ()
-    #: acts, see `tests.support.crash_points`
+    #: Die after this many durable acts; see `tests.support.crash_points`.
     crash_after: int | None = None
     environ: dict[str, str] = field(default_factory=dict)
-    #: the command that it is run by
+    #: A command that runs the program, such as strace and its options.
     prefix: tuple[str, ...] = ()
-    #: made from nothing, as a user's is; else a fork, see `tests.support.fork_server`
+    #: Start a new interpreter, as a user does, in place of a fork (`tests.support.fork_server`).
     fresh: bool = False
 
     def start(self) -> "DaemonProcess":
         file = self.harness.write_config()
-        module, *death = (
+        module, *crash_arguments = (
             [PROGRAM] if self.crash_after is None else ["tests.support.crash_points", str(self.crash_after)]
         )
-        words = [*death, "run", "-c", str(file), *self.arguments]
+        arguments = [*crash_arguments, "run", "-c", str(file), *self.arguments]
         environ = {**os.environ, "PICWISH_API_KEY": KEY, **self.environ}
         self.errors = self.harness.root / "stderr.log"
         with self.errors.open("ab") as sink, open(os.devnull, "wb") as nowhere:
             if self.fresh or self.prefix:
-                command = [*self.prefix, sys.executable, "-m", module, *words]
+                command = [*self.prefix, sys.executable, "-m", module, *arguments]
                 self.child: subprocess.Popen[bytes] | ForkedProcess = subprocess.Popen(
                     command, stdout=nowhere, stderr=sink, env=environ
                 )
             else:
                 self.child = start_fork(
-                    words, module=module, environ=environ, out=nowhere.fileno(), errors=sink.fileno()
+                    arguments, module=module, environ=environ, out=nowhere.fileno(), errors=sink.fileno()
                 )
         _running_processes.append(self)
         return self
 
     async def wait_for_exit(self, seconds: float = 30) -> int:
-        """Waits for its end and answers its exit code."""
+        """Wait for the end of the process, kill it after ``seconds``, and return its exit code."""
         try:
             async with asyncio.timeout(seconds):
                 while self.child.poll() is None:
@@ -225,12 +225,12 @@ class DaemonProcess:
         return await self.wait_for_exit()
 
     def logged_events(self) -> list[dict[str, Any]]:
-        """The events that it logged, of all runs."""
+        """Return the events logged by all runs of this harness."""
         return [json.loads(line) for line in self.errors.read_text().splitlines() if line.startswith("{")]
 
 
 async def wait_until(condition: Any, seconds: float = 30) -> None:
-    """Waits until ``condition()`` holds; fails after ``seconds``."""
+    """Wait until ``condition()`` is true; fail after ``seconds``."""
     async with asyncio.timeout(seconds):
         while not condition():
             await asyncio.sleep(0.02)

@@ -1,4 +1,4 @@
-"""What asks the daemon for its metrics and its health, by HTTP."""
+"""An HTTP client for the daemon's metrics and health endpoints."""
 
 import itertools
 import json
@@ -16,7 +16,7 @@ _ports = itertools.count()
 
 
 def free_port() -> int:
-    """A port of loopback on which nobody listens, nor will: below those that the kernel gives, one test run a part."""
+    """Return a free loopback port outside the kernel's ephemeral range; each parallel test worker has its own part."""
     worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
     while True:
         port = 20_000 + worker % 10 * 1_000 + (os.getpid() + next(_ports)) % 1_000
@@ -30,7 +30,7 @@ def free_port() -> int:
 
 @dataclass(frozen=True)
 class HttpReply:
-    """One answer."""
+    """A response to `get`."""
 
     status: int
     headers: Message
@@ -42,7 +42,7 @@ class HttpReply:
 
     @property
     def samples(self) -> dict[tuple[str, ...], float]:
-        """By name and the values of the labels, in the order of the labels' names."""
+        """(name, label values in the order of the label names) -> value of each metric sample."""
         return {
             (sample.name, *(value for _, value in sorted(sample.labels.items()))): sample.value
             for family in text_string_to_metric_families(self.body)
@@ -51,11 +51,11 @@ class HttpReply:
 
 
 def get(port: int, path: str, *, method: str = "GET", **headers: str) -> HttpReply:
-    """Asks at loopback; blocks, for 10 s at most."""
+    """Send a request to a loopback port; block for at most 10 s."""
     request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", method=method, headers=headers)
     try:
-        with urllib.request.urlopen(request, timeout=10) as answer:
-            return HttpReply(answer.status, answer.headers, answer.read().decode())
-    except urllib.error.HTTPError as answer:
-        with answer:
-            return HttpReply(answer.code, answer.headers, answer.read().decode())
+        with urllib.request.urlopen(request, timeout=10) as response:
+            return HttpReply(response.status, response.headers, response.read().decode())
+    except urllib.error.HTTPError as response:
+        with response:
+            return HttpReply(response.code, response.headers, response.read().decode())

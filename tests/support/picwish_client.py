@@ -1,4 +1,4 @@
-"""What the tests of the API client share: a client, and the words of the API."""
+"""A client and sample responses for the tests of the API client."""
 
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -8,7 +8,7 @@ from picwish_watchd.picwish import CreateOutcome, CreateRequest, PicwishClient, 
 
 KEY = "wx-secret-key-0123456789"
 TASK_ID = "0c3a6e35-6d5b-4b4c-9f6a-3a5c8a5f2b11"
-#: For tests that wait until the client gives up.
+#: Options for tests that wait until the client gives up.
 SHORT_TIMEOUTS: dict[str, Any] = {
     "timeout": 0.2,
     "patience": RequestTimeouts(connect=2.0, create_silence=0.2, sync_create_silence=0.2),
@@ -21,12 +21,12 @@ def make_client(url: str, **options: Any) -> PicwishClient:
 
 
 def task_envelope(state: object = 1, **more: object) -> dict[str, object]:
-    """An envelope around a task."""
+    """Return a response envelope with a task."""
     return {"status": 200, "message": "success", "data": {"task_id": TASK_ID, "state": state} | more}
 
 
 class CreateHooks:
-    """Notes when `started` and `sent` are called."""
+    """Hooks for a create request that record the calls of `started` and `sent`."""
 
     def __init__(self, error: BaseException | None = None) -> None:
         self.calls: list[str] = []
@@ -49,7 +49,9 @@ async def create_task(
     picwish: PicwishClient, tmp_path: Path, *, witness: CreateHooks | None = None, size: int = 1000, **request: Any
 ) -> CreateOutcome:
     witness = witness or CreateHooks()
-    asked = CreateRequest(**({"image": bytes(size), "filename": "image.jpg", "content_type": "image/jpeg"} | request))
+    create_request = CreateRequest(
+        **({"image": bytes(size), "filename": "image.jpg", "content_type": "image/jpeg"} | request)
+    )
     return await picwish.create(
-        asked, sink=tmp_path / "sink", started=witness.started, sent=witness.sent, ready=witness.ready
+        create_request, sink=tmp_path / "sink", started=witness.started, sent=witness.sent, ready=witness.ready
     )

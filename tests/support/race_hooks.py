@@ -1,4 +1,4 @@
-"""Races, made to happen: something is done by somebody else right before or after a call to the system."""
+"""Deterministic races: run code right before or after a system call, as another process might."""
 
 import os
 from collections.abc import Callable
@@ -8,20 +8,20 @@ import pytest
 
 
 def run_after_call(monkeypatch: pytest.MonkeyPatch, call: str, act: Callable[[], object]) -> None:
-    """Lets ``act`` happen right after the next ``os.<call>``, once."""
+    """Run ``act`` right after the next call of ``os.<call>``, once."""
     real = getattr(os, call)
 
     def call_and_act(*args: Any, **kwargs: Any) -> Any:
         monkeypatch.setattr(os, call, real)
-        found = real(*args, **kwargs)
+        result = real(*args, **kwargs)
         act()
-        return found
+        return result
 
     monkeypatch.setattr(os, call, call_and_act)
 
 
 def run_before_call(monkeypatch: pytest.MonkeyPatch, call: str, act: Callable[[], object]) -> None:
-    """Lets ``act`` happen right before the next ``os.<call>``, once."""
+    """Run ``act`` right before the next call of ``os.<call>``, once."""
     real = getattr(os, call)
 
     def act_and_call(*args: Any, **kwargs: Any) -> Any:
@@ -33,7 +33,7 @@ def run_before_call(monkeypatch: pytest.MonkeyPatch, call: str, act: Callable[[]
 
 
 def fail_next_call(monkeypatch: pytest.MonkeyPatch, call: str, number: int) -> None:
-    """Lets the next ``os.<call>`` fail with that errno."""
+    """Let the next call of ``os.<call>`` fail with this errno."""
 
     def fail() -> None:
         raise OSError(number, os.strerror(number))

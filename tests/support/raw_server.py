@@ -1,4 +1,4 @@
-"""A loopback server of a few lines, for tests that decide on every byte and on the end of the connection."""
+"""A small loopback server for tests that control every byte and the end of the connection."""
 
 import asyncio
 import contextlib
@@ -16,7 +16,7 @@ Handler = Callable[["RawConnection"], Awaitable[None]]
 
 
 class RawConnection:
-    """One connection of a client; ``seen`` is every byte that was read of it."""
+    """One connection of a client; ``received`` has every byte read from it."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.received = bytearray()
@@ -24,13 +24,13 @@ class RawConnection:
         self._writer = writer
 
     async def read_head(self) -> bytes:
-        """The next request up to the empty line."""
+        """Return the next request's head, up to and with the empty line."""
         head = await self._reader.readuntil(b"\r\n\r\n")
         self.received += head
         return head
 
     async def read_request(self) -> tuple[bytes, bytes]:
-        """The next request: head and body."""
+        """Return head and body of the next request."""
         head = await self.read_head()
         length = re.search(rb"(?i)\r\ncontent-length: *(\d+)", head)
         body = await self._reader.readexactly(int(length[1])) if length else b""
@@ -41,7 +41,7 @@ class RawConnection:
         self.received += await self._reader.readexactly(size)
 
     async def drain_input(self) -> None:
-        """Reads until the client closes."""
+        """Read until the client closes."""
         with contextlib.suppress(ConnectionError):
             while piece := await self._reader.read(65536):
                 self.received += piece
@@ -51,16 +51,16 @@ class RawConnection:
         await self._writer.drain()
 
     def send_below_tls(self, data: bytes) -> None:
-        """Past the encryption, as a broken middlebox does."""
+        """Send bytes below the TLS layer, as a broken middlebox does."""
         with socket.socket(fileno=os.dup(self._writer.get_extra_info("socket").fileno())) as raw:
             raw.sendall(data)
 
     def end_output(self) -> None:
-        """Sends nothing more, and goes on reading."""
+        """Close the sending direction only."""
         self._writer.write_eof()
 
     def reset(self) -> None:
-        """Ends the connection with a RST."""
+        """End the connection with a RST."""
         sock = self._writer.get_extra_info("socket")
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self._writer.transport.abort()
@@ -72,7 +72,10 @@ class RawConnection:
 
 
 class RawServer:
-    """Serves its n-th connection with the n-th handler, all later ones with the last; closes each when that returns."""
+    """Serve the n-th connection with the n-th handler, later ones with the last.
+
+    Close each when its handler returns.
+    """
 
     def __init__(self, *handlers: Handler, tls: ssl.SSLContext | None = None) -> None:
         self.connections: list[RawConnection] = []
@@ -83,12 +86,12 @@ class RawServer:
 
     @property
     def url(self) -> str:
-        """Keeps its value when nobody listens there any more."""
+        """The URL of the server, also after it has stopped listening."""
         return f"{'https' if self._tls else 'http'}://127.0.0.1:{self._port}"
 
     @property
     def received(self) -> bytes:
-        """All bytes of all connections."""
+        """All bytes received on all connections, in their order."""
         return b"".join(bytes(c.received) for c in self.connections)
 
     async def __aenter__(self) -> Self:
@@ -118,7 +121,7 @@ class RawServer:
         try:
             await handler(connection)
         except (ConnectionError, asyncio.IncompleteReadError):
-            # the client went away
+            # The client closed the connection.
             pass
         except AssertionError as error:
             self.failures.append(error)
@@ -129,7 +132,7 @@ class RawServer:
 def http_response(
     body: bytes | str | dict[str, object] = b"", *, code: int = 200, headers: dict[str, str] | None = None
 ) -> bytes:
-    """A whole HTTP/1.1 response; a dict goes as JSON."""
+    """Return a complete HTTP/1.1 response; a dict is sent as JSON."""
     if isinstance(body, dict):
         body = json.dumps(body)
     if isinstance(body, str):
@@ -140,7 +143,7 @@ def http_response(
 
 
 def reply_with(*responses: bytes) -> Handler:
-    """A handler that reads one request for each response."""
+    """Return a handler that reads one request for each response."""
 
     async def handle(connection: RawConnection) -> None:
         for each in responses:
@@ -151,10 +154,10 @@ def reply_with(*responses: bytes) -> Handler:
 
 
 async def read_without_reply(connection: RawConnection) -> None:
-    """A handler that takes everything and answers nothing."""
+    """Handle a connection by reading everything and sending nothing."""
     await connection.drain_input()
 
 
 async def ignore_client(connection: RawConnection) -> None:
-    """A handler that does not even read."""
+    """Handle a connection without even reading from it."""
     await asyncio.Event().wait()

@@ -1,4 +1,4 @@
-"""Makes the manual page and the shell completions anew: ``python -m tests.support.render_manual``."""
+"""Regenerate the manual page and the shell completions: ``python -m tests.support.render_manual``."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ _MANPAGE_DATA = {
     "manual_title": "User Commands",
     "version": __version__,
     "description": "hot folders for PicWish's Advanced Image Enhancer",
-    # the page changes with the version, not with the day
+    # The page must change with the version, not with the day.
     "date": __version__,
 }
 _EXTRA_SECTIONS = r"""
@@ -41,7 +41,7 @@ Configuration and key are read again; a faulty configuration changes nothing.
 
 
 def render_texts() -> dict[str, str]:
-    """The texts by their file names, from the command line's definition."""
+    """Return file name -> text, rendered from the definition of the command line."""
     page = str(Manpage(build_parser(), _data=dict(_MANPAGE_DATA))).replace(".SH COMMENTS", ".SH EXIT STATUS")
     completions = {f"completion.{shell}": shtab.complete(build_parser(), shell) for shell in SHELLS}
     return {"picwish-watchd.1": page.rstrip() + _EXTRA_SECTIONS, **completions}

@@ -1,4 +1,4 @@
-"""Pictures for tests: gradients, shapes and noise, so that they compress like pictures; equal for equal arguments."""
+"""Sample images with gradients, shapes and noise, which compress like photographs. Equal arguments give equal bytes."""
 
 import colorsys
 import io
@@ -8,7 +8,7 @@ from typing import Any
 
 from PIL import Image, ImageDraw
 
-#: kind -> Pillow's format and how to save. Every kind has a colour of its own.
+#: Kind -> Pillow's format and its save options. Each kind has a colour of its own.
 _SAVE_OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "jpeg": ("JPEG", {"quality": 85}),
     "jpeg-progressive": ("JPEG", {"quality": 85, "progressive": True}),
@@ -21,19 +21,19 @@ _SAVE_OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "tiff-jpeg": ("TIFF", {"compression": "jpeg"}),
 }
 KINDS = tuple(_SAVE_OPTIONS)
-#: One kind for each format that PicWish takes.
+#: One kind for each format that PicWish accepts.
 BASIC_KINDS = ("jpeg", "png", "webp", "bmp", "tiff")
 EXTENSIONS = {"jpeg": "jpg", "png": "png", "webp": "webp", "bmp": "bmp", "tiff": "tif"}
 
 
 @lru_cache(maxsize=256)
 def make_image(kind: str = "jpeg", width: int = 96, height: int = 64, *, seed: int = 0) -> bytes:
-    """The bytes of a file of ``kind`` (one of `KINDS`), ``width`` x ``height`` pixels; other ``seed``, other bytes."""
+    """Return an image file of ``kind`` (one of `KINDS`), ``width`` x ``height`` pixels, varied by ``seed``."""
     return encode_image(draw_image(kind, width, height, seed=seed), kind)
 
 
 def encode_image(image: Image.Image, kind: str) -> bytes:
-    """An image as the bytes of a file of ``kind``."""
+    """Return an image encoded as a file of ``kind``."""
     name, options = _SAVE_OPTIONS[kind]
     sink = io.BytesIO()
     image.save(sink, name, **options)
@@ -41,7 +41,7 @@ def encode_image(image: Image.Image, kind: str) -> bytes:
 
 
 def draw_image(kind: str, width: int, height: int, *, seed: int = 0) -> Image.Image:
-    """The picture itself, RGB: a gradient in the kind's colour, three shapes and some noise."""
+    """Return an RGB image: a gradient in the colour of the kind, three shapes and some noise."""
     chance = random.Random(f"{kind}-{width}-{height}-{seed}")
     light, dark = _kind_colour(kind, 0.95), _kind_colour(kind, 0.35)
     gradient = Image.linear_gradient("L").resize((width, height))
@@ -56,12 +56,12 @@ def draw_image(kind: str, width: int, height: int, *, seed: int = 0) -> Image.Im
 
 
 def format_of(kind: str) -> str:
-    """The format's name as jobs have it: "jpeg", "png", "webp", "bmp" or "tiff"."""
+    """Return the format as jobs name it: "jpeg", "png", "webp", "bmp" or "tiff"."""
     return kind.split("-")[0]
 
 
 def file_name(kind: str, stem: str = "picture") -> str:
-    """A name with the usual extension of ``kind``."""
+    """Return a file name with the usual extension of ``kind``."""
     return f"{stem}.{EXTENSIONS[format_of(kind)]}"
 
 

@@ -1,10 +1,10 @@
-"""Publishing under a kernel that refuses: in a process whose system calls fail as told (seccomp(2)).
+"""Publish results in processes whose system calls fail on request (seccomp(2)).
 
     python -m tests.support.seccomp_publish
 
-It reads JSON lines (`PublishOrder`) from standard input and prints a line with the outcome of each.
+It reads JSON lines (`PublishOrder`) from standard input and prints the name of each outcome on a line.
 
-The filter is the kernel's own; each order is carried out by a fork, for a filter can never be taken off again.
+Each order is carried out by a fork, because a seccomp filter cannot be removed again.
 """
 
 import ctypes
@@ -19,7 +19,7 @@ from pathlib import Path, PurePath
 from picwish_watchd.fs.atomic_write import FolderUnavailable, NameRefused, NoSpace
 from picwish_watchd.outbox.publish import NameTaken, Published, SpoolDamaged, publish_result
 
-#: linux: arch/x86/entry/syscalls/syscall_64.tbl, include/uapi/asm-generic/unistd.h
+#: System call numbers. Sources: arch/x86/entry/syscalls/syscall_64.tbl and include/uapi/asm-generic/unistd.h in Linux.
 _SYSCALL_NUMBERS = {
     "x86_64": {
         "write": 1,
@@ -44,9 +44,9 @@ _SYSCALL_NUMBERS = {
 }
 IS_SUPPORTED = platform.machine() in _SYSCALL_NUMBERS
 _OUTCOMES = (Published, NameTaken, FolderUnavailable, NoSpace, NameRefused, SpoolDamaged)
-# linux/seccomp.h
+# Return values of a filter, from linux/seccomp.h.
 _ALLOW, _ERRNO = 0x7FFF0000, 0x00050000
-# linux/bpf_common.h
+# BPF instructions, from linux/bpf_common.h.
 _LOAD_NUMBER, _IF_EQUAL, _RETURN = 0x20, 0x15, 0x06
 
 
@@ -57,12 +57,12 @@ class PublishOrder:
     name: str
     sha256: str
     replace: bool
-    #: system call -> errno
+    #: System call -> errno.
     faults: dict[str, int]
 
 
 def install_filter(faults: dict[str, int]) -> None:
-    """From now on these system calls fail so, in this process and for ever."""
+    """Let these system calls fail with their errno in this process, permanently."""
     numbers = _SYSCALL_NUMBERS[platform.machine()]
     program = [struct.pack("<HBBI", _LOAD_NUMBER, 0, 0, 0)]
     for call, error in faults.items():
@@ -73,16 +73,16 @@ def install_filter(faults: dict[str, int]) -> None:
     head = ctypes.create_string_buffer(struct.pack("@HP", len(program), ctypes.addressof(code)))
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl.argtypes = (ctypes.c_int, *[ctypes.c_ulong] * 4)
-    # PR_SET_NO_NEW_PRIVS
+    # The option 38 is PR_SET_NO_NEW_PRIVS.
     assert libc.prctl(38, 1, 0, 0, 0) == 0
-    # PR_SET_SECCOMP
+    # The option 22 is PR_SET_SECCOMP, the mode 2 is SECCOMP_MODE_FILTER.
     assert libc.prctl(22, 2, ctypes.addressof(head), 0, 0) == 0, os.strerror(ctypes.get_errno())
 
 
 def run_order(order: PublishOrder) -> type:
-    """What `publish` answers."""
+    """Publish under the filter and return the class of the outcome."""
     install_filter(order.faults)
-    found = publish_result(
+    outcome = publish_result(
         Path(order.spooled),
         Path(order.outbox),
         PurePath(order.name),
@@ -91,16 +91,16 @@ def run_order(order: PublishOrder) -> type:
         tag="7",
         sha256=order.sha256,
     )
-    return type(found)
+    return type(outcome)
 
 
 def dump_orders(orders: list[PublishOrder]) -> str:
-    """As `main` reads them."""
+    """Return the orders in the form that `main` reads."""
     return "".join(json.dumps(asdict(order)) + "\n" for order in orders)
 
 
 def main() -> None:
-    """One fork an order; its exit code is the outcome, for it may not be able to write."""
+    """Fork for each order. The exit code is the index of the outcome, because the fork may be unable to write."""
     for line in sys.stdin:
         child = os.fork()
         if child == 0:

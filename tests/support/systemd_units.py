@@ -1,20 +1,20 @@
-"""What systemd itself says of a unit."""
+"""Checks of a unit file with systemd's own tools."""
 
 import subprocess
 from pathlib import Path
 
 
 def check_unit(unit: Path) -> None:
-    """Sound, in one file of its own name, and with an exposure of 2.0 at most; `systemd-analyze` must be there."""
-    told = subprocess.run(
+    """Assert that a unit file is valid alone and has an exposure level of at most 2.0. `systemd-analyze` must exist."""
+    verification = subprocess.run(
         ["systemd-analyze", "verify", "--man=no", str(unit)], capture_output=True, text=True, check=False
     )
-    # it answers 0 for unknown keys; only stderr speaks
-    assert (told.returncode, told.stderr) == (0, "")
-    exposed = subprocess.run(
+    # The exit code is 0 for unknown keys too; only stderr reports them.
+    assert (verification.returncode, verification.stderr) == (0, "")
+    exposure = subprocess.run(
         ["systemd-analyze", "security", "--offline=true", "--threshold=20", str(unit)],
         capture_output=True,
         text=True,
         check=False,
     )
-    assert exposed.returncode == 0, exposed.stdout.splitlines()[-1:]
+    assert exposure.returncode == 0, exposure.stdout.splitlines()[-1:]

@@ -7,17 +7,16 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from picwish_watchd.job import Job, NewJob, Stamp, State
-from picwish_watchd.journal.writer import Journal
-from picwish_watchd.outbox.spool import Spool, spool_folder
-from picwish_watchd.picwish import Accepted, PicwishClient
+from picwish_watchd.picwish import Accepted
 from picwish_watchd.pipeline.collect import Collect
 from picwish_watchd.pipeline.context import StepContext
 from picwish_watchd.pipeline.gate import Gate
 from picwish_watchd.scheduling.rate_limiter import RateLimiter, RequestKind
 from tests.support.fake_clock import FakeClock
-from tests.support.harness import KEY, Harness
+from tests.support.harness import Harness
 from tests.support.picwish_client import CreateHooks, create_task
 from tests.support.sample_images import make_image
+from tests.support.step_context import open_step_context
 
 _seeds = itertools.count()
 
@@ -27,16 +26,16 @@ class TaskTracking:
 
     def __init__(self, harness: Harness, context: StepContext, clock: FakeClock) -> None:
         self.clock = clock
-        self.pacer = RateLimiter(context.config.api.qps, clock)
-        self.collect = Collect(context, gate=Gate(context, pacer=self.pacer), pacer=self.pacer)
-        self._house = harness
+        self.rate_limiter = RateLimiter(context.config.api.qps, clock)
+        self.collect = Collect(context, gate=Gate(context, pacer=self.rate_limiter), pacer=self.rate_limiter)
+        self._harness = harness
         self._context = context
 
     async def create_pending_task(self, name: str, *, rule: str = "scans") -> Job:
         """A task that PicWish has just taken."""
         journal, data = self._context.journal, make_image(seed=next(_seeds))
         new = NewJob(rule, Path("/in") / name, Path(name), Stamp(1, 1, 1), sha256=f"{rule} {name}", format="jpeg")
-        outcome = await create_task(self._context.client, self._house.root, witness=CreateHooks(), image=data)
+        outcome = await create_task(self._context.client, self._harness.root, witness=CreateHooks(), image=data)
         assert isinstance(outcome, Accepted)
         job = journal.get(journal.add_jobs([new])[0])
         assert job is not None
@@ -47,7 +46,7 @@ class TaskTracking:
         """One query and what follows from it, if a task is due."""
         job = self.collect.choose_due_task()
         if job is not None:
-            await self.collect.query_task(job, await self.pacer.acquire(RequestKind.QUERY))
+            await self.collect.query_task(job, await self.rate_limiter.acquire(RequestKind.QUERY))
         return job is not None
 
     async def advance(self, seconds: float, *, step: float = 5.0) -> None:
@@ -68,17 +67,9 @@ class TaskTracking:
 @asynccontextmanager
 async def track_tasks(harness: Harness) -> AsyncIterator[TaskTracking]:
     """From a start to its end."""
-    clock, config = FakeClock(), harness.load_config()
-    journal = Journal.open_for_writing(config.journal, clock)
-    spool = Spool(spool_folder(config.journal))
-    spool.ensure_folder()
-    for rule in config.rules:
-        journal.save_rule_settings(rule.name, rule.to_json())
-    async with PicwishClient(base_url=config.api.base_url, key=KEY, timeout=5) as client:
-        context = StepContext(config=config, journal=journal, spool=spool, clock=clock, client=client)
-        found = TaskTracking(harness, context, clock)
-        pacing = asyncio.create_task(found.pacer.run())
-        yield found
-        pacing.cancel()
-        context.close()
-    journal.close()
+    clock = FakeClock()
+    async with open_step_context(harness.load_config(), clock) as context:
+        tracking = TaskTracking(harness, context, clock)
+        limiter = asyncio.create_task(tracking.rate_limiter.run())
+        yield tracking
+        limiter.cancel()

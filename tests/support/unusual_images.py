@@ -1,4 +1,4 @@
-"""Odd pictures, as scanners, cameras and old programs make them: real ones, each of which a decoder reads."""
+"""Unusual but valid images, as scanners, cameras and old programs write them; a decoder reads each of them."""
 
 import base64
 import io
@@ -12,7 +12,8 @@ from tests.support.sample_images import draw_image
 
 SIZE = (24, 20)
 _GRADIENT = Image.linear_gradient("L").resize(SIZE)
-#: A grey gradient of 24 x 20 pixels, arithmetic-coded (ITU-T T.81, SOF9); Pillow reads such files and writes none.
+#: A grey gradient of 24 x 20 pixels, arithmetic-coded (ITU-T T.81, SOF9). Pillow reads such files but cannot write
+#: them.
 _ARITHMETIC_JPEG = (
     "/9j/4AAQSkZJRgABAQAAAQABAAD/2wBDAA0JCgsKCA0LCgsODg0PEyAVExISEyccHhcgLikxMC4pLSwzOko+MzZGNywtQFdBRkxO"
     "UlNSMj5aYVpQYEpRUk//yQALCAAUABgBAREA/8wABgAQEAX/2gAIAQEAAD8A/wBwbh6WLfRyMVEO/wBAEX5If5NEZpiZhJeJUP/Z"
@@ -20,7 +21,7 @@ _ARITHMETIC_JPEG = (
 
 
 def unusual_images() -> dict[str, tuple[str, bytes]]:
-    """Name -> (format, file); all are taken, and have 24 x 20 pixels, the first page where there are several."""
+    """Return name -> (format, file) of images that are accepted; each is 24 x 20 pixels, or its first page is."""
     rgb = draw_image("jpeg", *SIZE)
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -56,7 +57,10 @@ def unusual_images() -> dict[str, tuple[str, bytes]]:
 
 
 def unsupported_images() -> dict[str, bytes]:
-    """Name -> file, of what PicWish does not take; of HEIC and JPEG XL, which Pillow cannot write, the beginning."""
+    """Return name -> file of formats that PicWish does not accept.
+
+    HEIC and JPEG XL are only the beginning of a file, because Pillow cannot write them.
+    """
     rgb = draw_image("jpeg", *SIZE)
     return {
         "GIF": save_image(rgb.quantize(), "GIF"),
@@ -69,25 +73,25 @@ def unsupported_images() -> dict[str, bytes]:
 
 
 def extra_frames() -> list[Image.Image]:
-    """Two more pictures."""
+    """Return two more images, as further frames or pages."""
     return [draw_image("webp", *SIZE, seed=seed) for seed in (1, 2)]
 
 
 def save_image(image: Image.Image, format: str, **options: Any) -> bytes:
-    """The bytes of a file, as Pillow writes it."""
+    """Return the bytes of the file that Pillow writes."""
     sink = io.BytesIO()
-    # a copy: save leaves encoder settings behind
+    # Save a copy, because saving leaves encoder settings in the image.
     image.copy().save(sink, format, **options)
     return sink.getvalue()
 
 
 def png_chunk(kind: bytes, body: bytes) -> bytes:
-    """A part of a PNG, with its checksum."""
+    """Return a PNG chunk with its checksum."""
     return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
 
 def interlaced_png(grey: Image.Image) -> bytes:
-    """Adam7 (PNG specification, section 8.2)."""
+    """Return a PNG with Adam7 interlacing (PNG specification, section 8.2)."""
     width, height = grey.size
     passes = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
     raw = grey.tobytes()
@@ -103,7 +107,7 @@ def interlaced_png(grey: Image.Image) -> bytes:
 
 
 def rle_bmp(grey: Image.Image) -> bytes:
-    """BI_RLE8: runs, from the last line to the first."""
+    """Return a BMP compressed with BI_RLE8: runs of pixels from the last row to the first."""
     width, height = grey.size
     raw, body = grey.tobytes(), b""
     for y in reversed(range(height)):
@@ -116,7 +120,7 @@ def rle_bmp(grey: Image.Image) -> bytes:
 
 
 def tiled_tiff(grey: Image.Image, *, big: bool = False) -> bytes:
-    """Tiles of 16 x 16, uncompressed (TIFF 6.0, section 15), the directory before them."""
+    """Return a TIFF with uncompressed tiles of 16 x 16 (TIFF 6.0, section 15); its directory precedes them."""
     width, height = grey.size
     boxes = [(x, y, x + 16, y + 16) for y in range(0, height, 16) for x in range(0, width, 16)]
     tiles = [grey.crop(box).tobytes() for box in boxes]

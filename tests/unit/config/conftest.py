@@ -1,4 +1,4 @@
-"""What the tests of this room share: a configuration file written in a line or two."""
+"""Fixtures that load a short text as the configuration file."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,7 +12,7 @@ from picwish_watchd.errors import ConfigError
 
 @pytest.fixture
 def load_text(tmp_path: Path) -> Callable[..., Config]:
-    """Loads text as a configuration file in `tmp_path`."""
+    """Return a function that loads a text as the configuration file in `tmp_path`."""
 
     def load(text: str, environ: Mapping[str, str] | None = None) -> Config:
         file = tmp_path / "config.yaml"
@@ -24,7 +24,7 @@ def load_text(tmp_path: Path) -> Callable[..., Config]:
 
 @pytest.fixture
 def config_errors(load_text: Callable[..., Config], tmp_path: Path) -> Callable[..., list[str]]:
-    """The faults of a configuration, one string each, without the file's name: ``LINE: KEY: found ...``."""
+    """Return a function that loads a faulty configuration and returns its errors: ``LINE: KEY: found ...``, no file."""
 
     def faults_of(text: str, environ: Mapping[str, str] | None = None) -> list[str]:
         with pytest.raises(ConfigError) as caught:

@@ -245,7 +245,7 @@ def test_a_hanging_process_blocks_only_its_own_caller(tmp_path: Path, validator:
 def test_closing_does_not_wait_for_an_unkillable_process(tmp_path: Path, validator: ValidationProcess) -> None:
     """One that waits in the kernel for a dead server."""
     (tmp_path / "nas").mkdir()
-    with hanging_mount(tmp_path / "nas", to_the_death=True) as nas:
+    with hanging_mount(tmp_path / "nas", unkillable=True) as nas:
         question = ValidationRequest(nas / "a.jpg", Stamp(1, 2, 3), LIMITS, follow_symlinks=False, final=False)
         asking = threading.Thread(target=validator.validate_batch, args=([question],))
         asking.start()

@@ -1,6 +1,6 @@
-"""What tests of this room let other processes do: ``python -m tests.unit.journal.child_processes NAME ARGUMENT...``.
+"""Functions for child processes: ``python -m tests.unit.journal.child_processes NAME ARGUMENT...``.
 
-A child that holds something says ``held`` and goes on when its standard input ends.
+A child that holds a lock prints ``held`` and continues when its standard input ends.
 """
 
 import os
@@ -29,20 +29,20 @@ ROOT = Path(__file__).parents[3]
 
 
 def run_child(*arguments: str | Path, before: tuple[str, ...] = ()) -> str:
-    """Runs a child to its end and answers what it said."""
-    words = list(map(str, arguments))
+    """Run a child to its end and return its standard output."""
+    strings = list(map(str, arguments))
     if before:
-        command = [*before, sys.executable, "-m", __name__, *words]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+        command = [*before, sys.executable, "-m", __name__, *strings]
+        process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
     else:
-        done = fork_server.run_fork(*words, module=__name__, timeout=60)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+        process = fork_server.run_fork(*strings, module=__name__, timeout=60)
+    assert process.returncode == 0, process.stderr
+    return process.stdout
 
 
 @contextmanager
 def child_holding(*arguments: str | Path) -> Iterator[subprocess.Popen[str]]:
-    """A child that holds something during the block."""
+    """Run a child that holds a lock during the block."""
     command = [sys.executable, "-m", __name__, *map(str, arguments)]
     with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout is not None
@@ -61,7 +61,7 @@ def hold_write_lock(path: str) -> None:
 
 
 def hold_transaction(path: str) -> None:
-    """Locks the file as a program does that knows nothing of our locks."""
+    """Lock the file as a program does that does not use our lock files."""
     connection = sqlite3.connect(path, isolation_level=None)
     connection.execute("BEGIN IMMEDIATE")
     _hold_until_eof()
@@ -76,7 +76,7 @@ def try_daemon_lock(path: str) -> None:
 
 
 def add_jobs(path: str, rule: str, number: str) -> None:
-    """Adds jobs one by one, each in a transaction of its own."""
+    """Add jobs one by one, each in its own transaction."""
     journal = Journal.open_for_writing(Path(path), Clock())
     for each in range(int(number)):
         add_job(journal, f"{each}.jpg", rule)
@@ -84,7 +84,7 @@ def add_jobs(path: str, rule: str, number: str) -> None:
 
 
 def read_as_nobody(path: str) -> None:
-    """What a reader of another user finds."""
+    """Print what a reader with another user's rights gets."""
     os.setgroups([])
     os.setgid(65534)
     os.setuid(65534)
@@ -96,7 +96,7 @@ def read(path: str) -> None:
 
 
 def write(path: str) -> None:
-    """What a writer finds."""
+    """Print what a writer gets: the number of jobs, or the exit code and message of the error."""
     try:
         journal = Journal.open_for_writing(Path(path), Clock())
         add_job(journal)
@@ -107,7 +107,7 @@ def write(path: str) -> None:
 
 
 def vacuum_with_little_room(path: str) -> None:
-    """What `vacuum` finds where the journal fits, and not two more of it."""
+    """Print what `vacuum` says on a disk that has room for the journal, but not for two copies more."""
     journal = Journal.open_for_writing(Path(path), Clock())
     journal.add_jobs([new_job(f"{number}.jpg") for number in range(1000)])
     journal.close()
@@ -119,7 +119,7 @@ def vacuum_with_little_room(path: str) -> None:
 
 
 def fill_and_free(path: str) -> None:
-    """A disk runs full under an open journal, and is emptied again."""
+    """Fill the disk under an open journal, then free it again."""
     journal = Journal.open_for_writing(Path(path), Clock())
     job = journal.transition(add_job(journal), State.SUBMITTING, "sending", reserve=5)
     ballast = _fill_disk(Path(path).parent)
@@ -138,7 +138,7 @@ def fill_and_free(path: str) -> None:
 
 
 def upgrade_on_a_full_disk(path: str) -> None:
-    """A newer program finds no room to bring the journal up to date, and the older one finds it as it was."""
+    """Try a schema migration on a full disk, then open the journal with the older program."""
     Journal.open_for_writing(Path(path), Clock()).close()
     ballast = _fill_disk(Path(path).parent)
     steps = schema.MIGRATIONS
@@ -156,7 +156,7 @@ def _set_schema_version(steps: tuple[str, ...]) -> None:
 
 
 def begin_on_a_full_disk(path: str) -> None:
-    """A new journal finds no room."""
+    """Create a new journal on a full disk, then again once there is room."""
     Path(path).parent.mkdir()
     ballast = _fill_disk(Path(path).parent)
     write(path)
@@ -166,7 +166,7 @@ def begin_on_a_full_disk(path: str) -> None:
 
 
 def crash_in_moves(base: str) -> None:
-    """Dies at each statement of two moves, each time in a folder of its own, until one try survives."""
+    """Die at each statement of two transitions, each time in a folder of its own, until one run survives."""
 
     def act(path: Path) -> None:
         journal = Journal.open_for_writing(path, Clock())
@@ -179,7 +179,7 @@ def crash_in_moves(base: str) -> None:
 
 
 def crash_in_creation(base: str) -> None:
-    """Dies at each statement, and each change of the folder, that make a new journal and its first jobs."""
+    """Die at each statement and each change of the folder that creates a journal and its first jobs."""
 
     def act(path: Path) -> None:
         arm_crash_point()
@@ -189,7 +189,7 @@ def crash_in_creation(base: str) -> None:
 
 
 class _CrashPoint:
-    """Kills this process at the n-th statement or change of a folder after it was armed."""
+    """Kill this process at the n-th statement or change of a folder after it was armed."""
 
     remaining = 0
     armed = False
@@ -214,13 +214,13 @@ _CRASH_POINT = _CrashPoint()
 
 
 def arm_crash_point() -> None:
-    """From here on the process may die."""
+    """Allow the process to die from here on."""
     _CRASH_POINT.armed = True
 
 
 def _crash_everywhere(base: Path, act: Callable[[Path], None]) -> None:
     sys.addaudithook(_CRASH_POINT.audit)
-    sqlite3.connect = _CRASH_POINT.connect  # type: ignore[assignment]  # the same call, without its many signatures
+    sqlite3.connect = _CRASH_POINT.connect  # type: ignore[assignment]
     for step in count(1):
         folder = base / f"{step:03}"
         folder.mkdir()
@@ -230,20 +230,20 @@ def _crash_everywhere(base: Path, act: Callable[[Path], None]) -> None:
             act(folder / "state" / "journal.db")
             _CRASH_POINT.armed = False
             os._exit(0)
-        ended = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        if ended != -signal.SIGKILL:
-            sys.exit(ended)
+        exit_code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        if exit_code != -signal.SIGKILL:
+            sys.exit(exit_code)
 
 
 def _count_jobs(path: Path) -> str:
     try:
-        found = JournalReader.open(path)
+        reader = JournalReader.open(path)
     except WatchdError as error:
         return f"{error.exit_code} {error.message}"
     try:
-        return f"{len(found.jobs())} jobs"
+        return f"{len(reader.jobs())} jobs"
     finally:
-        found.close()
+        reader.close()
 
 
 def _fill_disk(folder: Path) -> Path:

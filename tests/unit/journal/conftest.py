@@ -1,4 +1,4 @@
-"""A journal of its own for each test."""
+"""Fixtures that open an empty journal with a fake clock for each test."""
 
 import os
 import tempfile
@@ -10,7 +10,7 @@ import pytest
 from picwish_watchd.journal.writer import Journal
 from tests.support.fake_clock import FakeClock
 
-# each commit is synced: on a disk that is most of the time
+# Each commit is synced, which takes most of the time on a disk.
 _MEMORY = Path("/dev/shm")
 
 

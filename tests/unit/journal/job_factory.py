@@ -1,4 +1,4 @@
-"""Jobs in every state, and what to compare."""
+"""Factories for jobs in every state."""
 
 import hashlib
 from collections import deque
@@ -13,7 +13,7 @@ STAMP = Stamp(inode=17, size=1234, mtime_ns=1_700_000_000_123_456_789)
 
 
 def new_job(name: str = "a.jpg", rule: str = "scans", **facts: Any) -> NewJob:
-    """A picture that intake found below /inbox."""
+    """Return a new image as intake finds it below /inbox."""
     new = NewJob(
         rule=rule,
         source=Path("/inbox") / name,
@@ -25,32 +25,32 @@ def new_job(name: str = "a.jpg", rule: str = "scans", **facts: Any) -> NewJob:
 
 
 def add_job(journal: Journal, name: str = "a.jpg", rule: str = "scans", **facts: Any) -> Job:
-    """The job of a new picture."""
+    """Add a new image to the journal and return its job."""
     [job_id] = journal.add_jobs([new_job(name, rule, **facts)])
     return get_job(journal, job_id)
 
 
 def get_job(journal: Journal, job_id: int) -> Job:
-    """The job as the journal has it."""
+    """Return the current job of this id."""
     job = journal.get(job_id)
     assert job is not None
     return job
 
 
 def path_to_state(state: State) -> list[State]:
-    """The shortest legal way from `queued`."""
-    ways = deque([[State.QUEUED]])
-    while ways:
-        way = ways.popleft()
-        if way[-1] is state:
-            return way[1:]
-        ways.extend([*way, following] for following in sorted(ALLOWED_TRANSITIONS[way[-1]]) if following not in way)
-    raise AssertionError(f"no way leads to {state}")
+    """Return the states on the shortest legal path from `queued` to ``state``."""
+    paths = deque([[State.QUEUED]])
+    while paths:
+        path = paths.popleft()
+        if path[-1] is state:
+            return path[1:]
+        paths.extend([*path, following] for following in sorted(ALLOWED_TRANSITIONS[path[-1]]) if following not in path)
+    raise AssertionError(f"no path to {state}")
 
 
 def add_job_in_state(journal: Journal, state: State, name: str = "a.jpg", rule: str = "scans") -> Job:
-    """A job that went to ``state`` by legal moves."""
+    """Add a job and move it to ``state`` by legal transitions."""
     job = add_job(journal, name, rule)
     for step in path_to_state(state):
-        job = journal.transition(job, step, f"on the way to {state}")
+        job = journal.transition(job, step, f"on the path to {state}")
     return job

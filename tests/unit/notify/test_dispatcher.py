@@ -14,18 +14,16 @@ from structlog.testing import capture_logs
 
 from picwish_watchd.config.model import Config
 from picwish_watchd.job import ErrorCode, Job, NewJob, Problem, Stamp, State
-from picwish_watchd.journal.writer import Journal
 from picwish_watchd.notify.dispatcher import NotificationDispatcher
 from picwish_watchd.notify.state_file import state_path
-from picwish_watchd.outbox.spool import Spool
-from picwish_watchd.picwish import PicwishClient
 from picwish_watchd.pipeline.context import StepContext
 from picwish_watchd.pipeline.gate import CloseReason, Gate
 from picwish_watchd.pipeline.inboxes import Inboxes
 from picwish_watchd.scheduling.rate_limiter import RateLimiter
 from tests.support.fake_clock import FakeClock
 from tests.support.fake_receivers import WebhookReceiver
-from tests.support.harness import KEY, Harness, wait_until
+from tests.support.harness import Harness, wait_until
+from tests.support.step_context import open_step_context
 
 
 class DispatcherHarness:
@@ -78,11 +76,7 @@ async def running_dispatcher(
     harness: Harness, config: Config, clock: FakeClock | None = None, *, crash: bool = False
 ) -> AsyncIterator[DispatcherHarness]:
     clock = clock or FakeClock()
-    journal = Journal.open_for_writing(config.journal, clock)
-    async with PicwishClient(base_url=config.api.base_url, key=KEY, timeout=5) as client:
-        spool = Spool(harness.root / "spool")
-        spool.ensure_folder()
-        context = StepContext(config, journal, spool, clock, client)
+    async with open_step_context(config, clock) as context:
         active = DispatcherHarness(context, clock)
         await active.run_check()
         try:
@@ -92,8 +86,6 @@ async def running_dispatcher(
                 await active.dispatcher.close(0.0, asyncio.Event())
             active.dispatcher.stop()
             await asyncio.sleep(0)
-            context.close()
-            journal.close()
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""A running simulator and a client, for each test."""
+"""Fixtures that start a simulator and a client for each test."""
 
 from collections.abc import AsyncIterator
 

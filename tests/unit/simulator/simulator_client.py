@@ -1,4 +1,4 @@
-"""What the simulator's tests share: a clock turned by hand, pictures, and requests as a client sends them."""
+"""A manual clock, a sample image and an HTTP client for the simulator's tests."""
 
 import asyncio
 import io
@@ -16,7 +16,7 @@ KEY_HEADERS = {"X-API-KEY": "secret"}
 
 
 class ManualClock(Clock):
-    """Stands still unless it is turned; sleeping turns it."""
+    """A clock that advances only when it is set or slept on."""
 
     def __init__(self) -> None:
         self.at = 1_800_000_000.0
@@ -33,7 +33,7 @@ class ManualClock(Clock):
 
 
 def make_quartered_image(kind: str = "JPEG", size: tuple[int, int] = (48, 32), mode: str = "RGB", **save: Any) -> bytes:
-    """Four coloured quarters: red, green, blue, white."""
+    """Return an image with four coloured quarters: red, green, blue and white."""
     image = Image.new("RGB", size, "white")
     half = (size[0] // 2, size[1] // 2)
     image.paste((220, 30, 30), (0, 0, *half))
@@ -47,42 +47,42 @@ def make_quartered_image(kind: str = "JPEG", size: tuple[int, int] = (48, 32), m
 class SimulatorClient:
     """A client of one simulator."""
 
-    def __init__(self, sim: Simulator, http: httpx.AsyncClient) -> None:
-        self.sim = sim
+    def __init__(self, simulator: Simulator, http: httpx.AsyncClient) -> None:
+        self.simulator = simulator
         self.http = http
 
     async def create(
         self, image: bytes | None = None, *, headers: Mapping[str, str] = KEY_HEADERS, **fields: Any
     ) -> httpx.Response:
-        """POSTs a form; by default a small JPEG, none where an image_url is given."""
+        """POST a form: by default with a small JPEG, unless an image_url is given."""
         if image is None and "image_url" not in fields:
             image = make_quartered_image()
         files = None if image is None else {"image_file": ("image.jpg", image, "image/jpeg")}
-        return await self.http.post(self.sim.url + TASKS_PATH, headers=headers, files=files, data=fields)
+        return await self.http.post(self.simulator.url + TASKS_PATH, headers=headers, files=files, data=fields)
 
     async def create_task(self, image: bytes | None = None, **fields: Any) -> str:
-        """The id of a new task."""
-        answer = await self.create(image, **fields)
-        assert answer.status_code == 200, answer.text
-        task_id = answer.json()["data"]["task_id"]
+        """Create a task and return its id."""
+        response = await self.create(image, **fields)
+        assert response.status_code == 200, response.text
+        task_id = response.json()["data"]["task_id"]
         assert isinstance(task_id, str)
         return task_id
 
     async def query(self, task_id: str, *, headers: Mapping[str, str] = KEY_HEADERS) -> httpx.Response:
-        """GETs a task."""
-        return await self.http.get(f"{self.sim.url}{TASKS_PATH}/{task_id}", headers=headers)
+        """GET a task."""
+        return await self.http.get(f"{self.simulator.url}{TASKS_PATH}/{task_id}", headers=headers)
 
     async def query_data(self, task_id: str) -> dict[str, Any]:
-        """``data`` of a task."""
-        answer = await self.query(task_id)
-        assert answer.status_code == 200, answer.text
-        data = answer.json()["data"]
+        """Return the ``data`` member of a task's response."""
+        response = await self.query(task_id)
+        assert response.status_code == 200, response.text
+        data = response.json()["data"]
         assert isinstance(data, dict)
         return data
 
     async def create_finished(self, image: bytes | None = None, **fields: Any) -> dict[str, Any]:
-        """``data`` of a new task that has ended. The simulator's clock must be a HandClock."""
+        """Create a task, wait for its end and return its ``data``. The simulator needs a `ManualClock`."""
         task_id = await self.create_task(image, **fields)
-        await self.sim.wait_until_rendered()
-        await self.sim.settings.clock.sleep(60)
+        await self.simulator.wait_until_rendered()
+        await self.simulator.settings.clock.sleep(60)
         return await self.query_data(task_id)

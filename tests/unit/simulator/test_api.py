@@ -40,7 +40,7 @@ FIELD_TYPES = {
 
 
 def change_settings(call: SimulatorClient, **settings: object) -> None:
-    call.sim.settings = replace(call.sim.settings, **settings)  # type: ignore[arg-type] # names a setting
+    call.simulator.settings = replace(call.simulator.settings, **settings)  # type: ignore[arg-type] # names a setting
 
 
 async def test_a_create_is_answered_with_a_task_id_in_the_documented_envelope(client: SimulatorClient) -> None:
@@ -56,7 +56,7 @@ async def test_a_task_goes_from_queued_over_preparing_and_processing_to_success(
     client: SimulatorClient, clock: ManualClock
 ) -> None:
     task_id = await client.create_task()
-    await client.sim.wait_until_rendered()
+    await client.simulator.wait_until_rendered()
     seen = []
     for _ in range(11):
         data = await client.query_data(task_id)
@@ -74,7 +74,7 @@ async def test_every_answer_has_all_documented_fields_in_their_types(
     task_id = await client.create_task()
     for seconds in (0, 2, 60):
         clock.at += seconds
-        await client.sim.wait_until_rendered()
+        await client.simulator.wait_until_rendered()
         data = await client.query_data(task_id)
         assert data.keys() == FIELD_TYPES.keys()
         for name, kind in FIELD_TYPES.items():
@@ -86,7 +86,7 @@ async def test_times_are_unix_seconds_and_zero_before_they_are_known(
 ) -> None:
     began = int(clock.at)
     task_id = await client.create_task()
-    await client.sim.wait_until_rendered()
+    await client.simulator.wait_until_rendered()
     data = await client.query_data(task_id)
     assert (data["created_at"], data["processed_at"], data["completed_at"]) == (began, 0, 0)
     clock.at += 3
@@ -129,19 +129,19 @@ async def test_sync_1_answers_with_the_finished_task(client: SimulatorClient, cl
 async def test_a_success_costs_5_or_4_credits_by_type(client: SimulatorClient, type: str, price: int) -> None:
     data = await client.create_finished(type=type)
     assert data["type"] == int(type)
-    [charge] = client.sim.ledger
+    [charge] = client.simulator.ledger
     assert (charge.task_id, charge.credits, charge.type) == (data["task_id"], price, int(type))
-    assert charge.sha256 == client.sim.requests[0].sha256
+    assert charge.sha256 == client.simulator.requests[0].sha256
     assert charge.charged_at == data["completed_at"]
-    assert client.sim.credits_used == price
+    assert client.simulator.credits_used == price
 
 
 async def test_a_success_is_charged_though_nobody_asks(client: SimulatorClient, clock: ManualClock) -> None:
     await client.create_task()
-    await client.sim.wait_until_rendered()
-    assert client.sim.credits_used == 0
+    await client.simulator.wait_until_rendered()
+    assert client.simulator.credits_used == 0
     clock.at += 10
-    assert client.sim.credits_used == 5
+    assert client.simulator.credits_used == 5
 
 
 @pytest.mark.parametrize(
@@ -161,7 +161,7 @@ async def test_a_bad_image_ends_its_task_and_costs_nothing(client: SimulatorClie
     assert (data["state"], data["image"], data["image_width"]) == (state, "", 0)
     assert data["state_detail"]
     assert data["completed_at"] > 0
-    assert client.sim.ledger == []
+    assert client.simulator.ledger == []
 
 
 async def test_a_decompression_bomb_ends_its_task_as_too_large(client: SimulatorClient) -> None:
@@ -179,26 +179,28 @@ async def test_a_wrong_parameter_is_refused_by_name(client: SimulatorClient, fie
     answer = await client.create(**fields)
     assert answer.status_code == answer.json()["status"] == 400
     assert next(iter(fields)) in answer.json()["message"]
-    assert client.sim.tasks == {}
+    assert client.simulator.tasks == {}
 
 
 async def test_neither_file_nor_url_is_refused(client: SimulatorClient) -> None:
     for answer in (
-        await client.http.post(client.sim.url + TASKS_PATH, headers=KEY_HEADERS, data={"type": "0"}),
-        await client.http.post(client.sim.url + TASKS_PATH, headers=KEY_HEADERS, files={"image_file": ("a.jpg", b"")}),
+        await client.http.post(client.simulator.url + TASKS_PATH, headers=KEY_HEADERS, data={"type": "0"}),
         await client.http.post(
-            client.sim.url + TASKS_PATH, headers=KEY_HEADERS, json={"image_url": "http://127.0.0.1/"}
+            client.simulator.url + TASKS_PATH, headers=KEY_HEADERS, files={"image_file": ("a.jpg", b"")}
         ),
-        await client.http.post(client.sim.url + TASKS_PATH, headers=KEY_HEADERS),
+        await client.http.post(
+            client.simulator.url + TASKS_PATH, headers=KEY_HEADERS, json={"image_url": "http://127.0.0.1/"}
+        ),
+        await client.http.post(client.simulator.url + TASKS_PATH, headers=KEY_HEADERS),
     ):
         assert answer.status_code == 400
-    assert client.sim.tasks == {}
+    assert client.simulator.tasks == {}
 
 
 async def test_nothing_is_left_on_disk_of_what_was_refused(client: SimulatorClient) -> None:
     await client.create(type="9")
     await client.create_finished(b"no image")
-    assert list(client.sim._dispatcher.task_store.folder.iterdir()) == []
+    assert list(client.simulator._dispatcher.task_store.folder.iterdir()) == []
 
 
 async def test_a_file_over_the_limit_is_413_whether_or_not_its_length_is_told(client: SimulatorClient) -> None:
@@ -206,7 +208,7 @@ async def test_a_file_over_the_limit_is_413_whether_or_not_its_length_is_told(cl
     assert (await client.create(b"x" * 1000)).status_code == 200
     assert (await client.create(b"x" * 1001)).status_code == 413
     assert (await client.create(b"x" * 10_000_000)).status_code == 413
-    assert len(client.sim.tasks) == 1
+    assert len(client.simulator.tasks) == 1
 
 
 async def test_30_mb_are_taken(client: SimulatorClient) -> None:
@@ -225,12 +227,12 @@ async def test_a_missing_or_wrong_key_is_401_for_creates_and_queries(
     task_id = await client.create_task()
     for answer in (await client.create(headers=headers), await client.query(task_id, headers=headers)):
         assert answer.status_code == answer.json()["status"] == 401
-    assert len(client.sim.tasks) == 1
+    assert len(client.simulator.tasks) == 1
 
 
 async def test_the_key_is_not_kept_in_what_is_remembered(client: SimulatorClient) -> None:
     await client.create()
-    [seen] = client.sim.requests
+    [seen] = client.simulator.requests
     assert seen.has_key
     assert "secret" not in repr(seen)
 
@@ -247,7 +249,7 @@ async def test_creates_and_queries_share_one_rate_and_refusals_do_not_count(
     assert answer.status_code == answer.json()["status"] == 429
     clock.at += 0.002
     assert (await client.create()).status_code == 200
-    assert [seen.status for seen in client.sim.requests] == [200, 200, 429, 429, 200]
+    assert [seen.status for seen in client.simulator.requests] == [200, 200, 429, 429, 200]
 
 
 def test_a_rate_below_one_is_one_request_in_more_than_a_second() -> None:
@@ -258,8 +260,8 @@ def test_a_rate_below_one_is_one_request_in_more_than_a_second() -> None:
 async def test_an_unknown_task_is_404_and_so_is_an_unknown_address(client: SimulatorClient) -> None:
     assert (await client.query("nobody")).json()["status"] == 404
     assert (await client.query("..%2f..")).status_code == 404
-    assert (await client.http.get(client.sim.url + "/", headers=KEY_HEADERS)).status_code == 404
-    assert (await client.http.delete(client.sim.url + TASKS_PATH, headers=KEY_HEADERS)).status_code == 404
+    assert (await client.http.get(client.simulator.url + "/", headers=KEY_HEADERS)).status_code == 404
+    assert (await client.http.delete(client.simulator.url + TASKS_PATH, headers=KEY_HEADERS)).status_code == 404
 
 
 async def test_a_finished_task_is_forgotten_after_its_retention(client: SimulatorClient, clock: ManualClock) -> None:
@@ -270,15 +272,15 @@ async def test_a_finished_task_is_forgotten_after_its_retention(client: Simulato
     clock.at += 1
     assert (await client.query(data["task_id"])).status_code == 404
     assert (await client.http.get(url)).status_code == 404
-    assert len(client.sim.ledger) == 1
+    assert len(client.simulator.ledger) == 1
 
 
 async def test_results_that_nobody_asks_for_are_removed_too(client: SimulatorClient, clock: ManualClock) -> None:
     await client.create_finished()
     clock.at += 4000
     await client.create_task()
-    await client.sim.wait_until_rendered()
-    assert len(list(client.sim._dispatcher.task_store.folder.iterdir())) == 1
+    await client.simulator.wait_until_rendered()
+    assert len(list(client.simulator._dispatcher.task_store.folder.iterdir())) == 1
 
 
 async def test_a_used_up_balance_is_401_for_creates_only(client: SimulatorClient, clock: ManualClock) -> None:
@@ -290,9 +292,9 @@ async def test_a_used_up_balance_is_401_for_creates_only(client: SimulatorClient
     assert (await client.query(task_id)).status_code == 200
     change_settings(client, balance=13)
     assert (await client.create(type="1")).status_code == 200
-    await client.sim.wait_until_rendered()
+    await client.simulator.wait_until_rendered()
     clock.at += 10
-    assert client.sim.credits_used == 13
+    assert client.simulator.credits_used == 13
 
 
 async def test_a_failed_task_gives_its_credits_back_to_the_balance(client: SimulatorClient, clock: ManualClock) -> None:
@@ -304,7 +306,7 @@ async def test_a_failed_task_gives_its_credits_back_to_the_balance(client: Simul
 async def test_a_request_is_remembered_with_its_fields_and_its_image(client: SimulatorClient) -> None:
     task_id = await client.create_task(make_quartered_image(), type="1", sync="0")
     await client.query(task_id)
-    create, query = client.sim.requests
+    create, query = client.simulator.requests
     assert (create.operation, create.method, create.path, create.status) == ("create", "POST", TASKS_PATH, 200)
     assert dict(create.fields) == {"type": "1", "sync": "0"}
     assert create.size == len(make_quartered_image())

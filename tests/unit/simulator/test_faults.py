@@ -34,25 +34,25 @@ from tests.unit.simulator.simulator_client import ManualClock, SimulatorClient, 
 
 
 async def count_charges(call: SimulatorClient, clock: ManualClock) -> int:
-    await call.sim.wait_until_rendered()
+    await call.simulator.wait_until_rendered()
     clock.at += 100
-    return len(call.sim.ledger)
+    return len(call.simulator.ledger)
 
 
 @pytest.mark.parametrize("at", ["head", "body"])
 async def test_a_reset_before_the_work_leaves_no_task(client: SimulatorClient, at: str) -> None:
-    client.sim.script.add(Fault("create", Reset(at=at)))  # type: ignore[arg-type] # a stage
+    client.simulator.script.add(Fault("create", Reset(at=at)))  # type: ignore[arg-type] # a stage
     with pytest.raises(httpx.ReadError):
         await client.create()
-    assert client.sim.tasks == {}
-    assert client.sim.requests[0].status is None
-    assert (client.sim.requests[0].sha256 is None) == (at == "head")
-    assert client.sim.script.pending == []
+    assert client.simulator.tasks == {}
+    assert client.simulator.requests[0].status is None
+    assert (client.simulator.requests[0].sha256 is None) == (at == "head")
+    assert client.simulator.script.pending == []
     assert (await client.create()).status_code == 200
 
 
 async def test_a_reset_before_the_body_is_seen_while_it_is_still_being_sent(client: SimulatorClient) -> None:
-    client.sim.script.add(Fault("create", Reset(at="head")))
+    client.simulator.script.add(Fault("create", Reset(at="head")))
     with pytest.raises((httpx.ReadError, httpx.WriteError)):
         await client.create(b"x" * 20_000_000)
 
@@ -63,23 +63,23 @@ async def test_a_reset_before_the_body_is_seen_while_it_is_still_being_sent(clie
 async def test_accepted_then_lost_leaves_a_task_that_is_charged(
     client: SimulatorClient, clock: ManualClock, action: Action
 ) -> None:
-    client.sim.script.add(Fault("create", action))
+    client.simulator.script.add(Fault("create", action))
     with pytest.raises((httpx.ReadError, httpx.RemoteProtocolError)):
         await client.create()
-    assert len(client.sim.tasks) == 1
+    assert len(client.simulator.tasks) == 1
     assert await count_charges(client, clock) == 1
 
 
 async def test_a_gateway_error_after_the_work_leaves_a_task_that_is_charged(
     client: SimulatorClient, clock: ManualClock
 ) -> None:
-    client.sim.script.add(Fault("create", Reply(502, b"<h1>Bad gateway", at="work")))
+    client.simulator.script.add(Fault("create", Reply(502, b"<h1>Bad gateway", at="work")))
     assert (await client.create()).status_code == 502
     assert await count_charges(client, clock) == 1
 
 
 async def test_a_scripted_status_has_the_envelope_unless_told_otherwise(client: SimulatorClient) -> None:
-    client.sim.script.add(
+    client.simulator.script.add(
         Fault("create", Reply(503, headers={"Retry-After": "7"}, at="head")),
         Fault("create", HTML_PAGE),
         Fault("create", redirect("http://127.0.0.1:9/elsewhere")),
@@ -88,31 +88,31 @@ async def test_a_scripted_status_has_the_envelope_unless_told_otherwise(client: 
     assert (busy.status_code, busy.json()["status"], busy.headers["retry-after"]) == (503, 503, "7")
     assert (page.status_code, page.headers["content-type"]) == (200, "text/html")
     assert (moved.status_code, moved.headers["location"]) == (307, "http://127.0.0.1:9/elsewhere")
-    assert client.sim.tasks == {}
+    assert client.simulator.tasks == {}
 
 
 @pytest.mark.parametrize("at", ["head", "body", "work"])
 async def test_a_hang_lasts_until_the_simulator_stops(client: SimulatorClient, at: str) -> None:
-    client.sim.script.add(Fault("create", Hang(at=at)))  # type: ignore[arg-type] # a stage
+    client.simulator.script.add(Fault("create", Hang(at=at)))  # type: ignore[arg-type] # a stage
     with pytest.raises(httpx.ReadTimeout):
         await client.http.post(
-            client.sim.url + "/api/tasks/visual/scale-pro",
+            client.simulator.url + "/api/tasks/visual/scale-pro",
             headers={"X-API-KEY": "k"},
             files={"image_file": make_quartered_image()},
             timeout=httpx.Timeout(5, read=0.1),
         )
-    assert len(client.sim.tasks) == (at == "work")
+    assert len(client.simulator.tasks) == (at == "work")
 
 
 async def test_a_hang_of_some_seconds_ends_in_a_reset_and_the_task_stays(client: SimulatorClient) -> None:
-    client.sim.script.add(Fault("create", Hang(at="work", seconds=0.05)))
+    client.simulator.script.add(Fault("create", Hang(at="work", seconds=0.05)))
     with pytest.raises((httpx.ReadError, httpx.RemoteProtocolError)):
         await client.create()
-    assert len(client.sim.tasks) == 1
+    assert len(client.simulator.tasks) == 1
 
 
 async def test_garbage_is_no_http(client: SimulatorClient) -> None:
-    client.sim.script.add(Fault("query", SendRaw()))
+    client.simulator.script.add(Fault("query", SendRaw()))
     with pytest.raises(httpx.RemoteProtocolError):
         await client.query("any")
 
@@ -121,7 +121,7 @@ async def test_a_drip_takes_its_time_and_then_normal_service_returns(
     client: SimulatorClient, clock: ManualClock
 ) -> None:
     task_id = await client.create_task()
-    client.sim.script.add(Fault("query", Drip(rate=100)))
+    client.simulator.script.add(Fault("query", Drip(rate=100)))
     began = clock.at
     answer = await client.query(task_id)
     assert answer.json()["data"]["task_id"] == task_id
@@ -135,53 +135,53 @@ async def test_a_drip_takes_its_time_and_then_normal_service_returns(
 async def test_a_task_can_be_made_to_end_badly_and_costs_nothing(
     client: SimulatorClient, state: int, detail: str | None
 ) -> None:
-    client.sim.script.add(Fault("create", EndIn(state, detail)))
+    client.simulator.script.add(Fault("create", EndIn(state, detail)))
     data = await client.create_finished()
     assert data["state"] == state
     assert data["state_detail"] == (detail or "Failed")
-    assert client.sim.ledger == []
+    assert client.simulator.ledger == []
 
 
 async def test_a_success_may_have_no_picture_and_is_charged_all_the_same(client: SimulatorClient) -> None:
-    client.sim.script.add(Fault("create", EndIn(1)))
+    client.simulator.script.add(Fault("create", EndIn(1)))
     data = await client.create_finished(b"no image")
     assert (data["state"], data["image"], data["image_width"]) == (1, "", 0)
-    assert client.sim.credits_used == 5
+    assert client.simulator.credits_used == 5
 
 
 async def test_a_task_can_be_made_never_to_end(client: SimulatorClient, clock: ManualClock) -> None:
-    client.sim.script.add(Fault("create", NeverEnd()))
+    client.simulator.script.add(Fault("create", NeverEnd()))
     data = await client.create_finished()
     assert (data["state"], data["progress"]) == (4, 50)
     clock.at += 1_000_000
     assert (await client.query_data(data["task_id"]))["state"] == 4
-    assert client.sim.ledger == []
+    assert client.simulator.ledger == []
 
 
 async def test_a_sync_create_of_a_task_that_never_ends_is_never_answered(client: SimulatorClient) -> None:
-    client.sim.script.add(Fault("create", NeverEnd()))
+    client.simulator.script.add(Fault("create", NeverEnd()))
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(client.create(sync="1"), 0.1)
 
 
 async def test_a_create_can_be_answered_without_or_with_anothers_task_id(client: SimulatorClient) -> None:
-    client.sim.script.add(Fault("create", drop_fields("task_id")), Fault("create", DuplicateTaskId(), times=2))
+    client.simulator.script.add(Fault("create", drop_fields("task_id")), Fault("create", DuplicateTaskId(), times=2))
     assert (await client.create()).json()["data"] == {}
     first = await client.create_task()
-    assert first in client.sim.tasks
+    assert first in client.simulator.tasks
     assert await client.create_task() == first
     assert await client.create_task() != first
-    assert len(client.sim.tasks) == 2
+    assert len(client.simulator.tasks) == 2
 
 
 async def test_a_duplicate_of_nothing_is_a_new_task(client: SimulatorClient) -> None:
-    client.sim.script.add(Fault("create", DuplicateTaskId()))
-    assert await client.create_task() in client.sim.tasks
+    client.simulator.script.add(Fault("create", DuplicateTaskId()))
+    assert await client.create_task() in client.simulator.tasks
 
 
 async def test_data_can_come_with_strings_for_numbers_or_nulls_or_without_the_image(client: SimulatorClient) -> None:
     good = await client.create_finished()
-    client.sim.script.add(
+    client.simulator.script.add(
         Fault("query", stringify_numbers()),
         Fault("query", nullify_fields("task_id", "state", "image")),
         Fault("query", drop_fields("image")),
@@ -195,7 +195,7 @@ async def test_data_can_come_with_strings_for_numbers_or_nulls_or_without_the_im
 
 
 async def test_a_rewrite_leaves_errors_alone(client: SimulatorClient) -> None:
-    client.sim.script.add(Fault("query", drop_fields("task_id")))
+    client.simulator.script.add(Fault("query", drop_fields("task_id")))
     answer = await client.query("nobody")
     assert (answer.status_code, answer.json()["status"]) == (404, 404)
 
@@ -203,7 +203,7 @@ async def test_a_rewrite_leaves_errors_alone(client: SimulatorClient) -> None:
 async def test_a_result_can_be_wrong_in_every_way(client: SimulatorClient) -> None:
     url = (await client.create_finished())["image"]
     whole = (await client.http.get(url)).content
-    client.sim.script.add(
+    client.simulator.script.add(
         Fault("download", HTML_PAGE),
         Fault("download", TruncateBody(len(whole) // 2)),
         Fault("download", Reply(200, b"", {"Content-Type": "image/jpeg"})),
@@ -223,26 +223,26 @@ async def test_a_result_can_be_wrong_in_every_way(client: SimulatorClient) -> No
 
 async def test_refuse_closes_both_ports_until_repair(client: SimulatorClient) -> None:
     url = (await client.create_finished())["image"]
-    client.sim.script.add(Fault("create", RefuseConnections()))
+    client.simulator.script.add(Fault("create", RefuseConnections()))
     with pytest.raises((httpx.ReadError, httpx.RemoteProtocolError)):
         await client.create()
-    for address in (client.sim.url, url):
+    for address in (client.simulator.url, url):
         with pytest.raises(httpx.ConnectError):
             await client.http.get(address)
-    await client.sim.repair()
+    await client.simulator.repair()
     assert (await client.create()).status_code == 200
     assert (await client.http.get(url)).status_code == 200
 
 
 async def test_a_fault_happens_as_often_as_told_and_earlier_ones_first(client: SimulatorClient) -> None:
-    client.sim.script.add(
+    client.simulator.script.add(
         Fault("create", Reply(500), times=2), Fault("create", Reply(502)), Fault("create", Reply(504), times=0)
     )
     assert [(await client.create()).status_code for _ in range(4)] == [500, 500, 502, 200]
 
 
 async def test_a_fault_may_wait_for_the_nth_request_of_its_operation(client: SimulatorClient) -> None:
-    client.sim.script.add(Fault("create", Reply(500), nth=3))
+    client.simulator.script.add(Fault("create", Reply(500), nth=3))
     task_id = await client.create_task()
     await client.query(task_id)
     assert [(await client.create()).status_code for _ in range(3)] == [200, 500, 200]
@@ -251,8 +251,8 @@ async def test_a_fault_may_wait_for_the_nth_request_of_its_operation(client: Sim
 async def test_a_fault_may_wait_for_one_image_in_all_its_requests(client: SimulatorClient) -> None:
     unlucky = make_quartered_image("PNG")
     await client.create_task(unlucky)
-    sha256 = client.sim.requests[0].sha256
-    client.sim.script.add(
+    sha256 = client.simulator.requests[0].sha256
+    client.simulator.script.add(
         Fault("create", Reply(500), sha256=sha256),
         Fault("query", Reply(501, at="head"), sha256=sha256),
         Fault("download", Reply(503, at="head"), sha256=sha256),
@@ -262,23 +262,23 @@ async def test_a_fault_may_wait_for_one_image_in_all_its_requests(client: Simula
     assert (await client.create(unlucky)).status_code == 500
     bad = await client.create_task(unlucky)
     assert (await client.query(bad)).status_code == 501
-    await client.sim.wait_until_rendered()
-    await client.sim.settings.clock.sleep(60)
+    await client.simulator.wait_until_rendered()
+    await client.simulator.settings.clock.sleep(60)
     assert (await client.http.get((await client.query_data(bad))["image"])).status_code == 503
 
 
 async def test_a_fault_may_wait_for_what_a_test_says(client: SimulatorClient) -> None:
-    client.sim.script.add(Fault("create", Reply(500), when=lambda seen: seen.fields.get("type") == "1"))
+    client.simulator.script.add(Fault("create", Reply(500), when=lambda seen: seen.fields.get("type") == "1"))
     assert (await client.create(type="0")).status_code == 200
     assert (await client.create(type="1")).status_code == 500
 
 
 async def test_a_request_that_is_turned_away_does_not_use_up_what_waits_behind(client: SimulatorClient) -> None:
-    client.sim.settings = replace(client.sim.settings, key="secret")
-    client.sim.script.add(Fault("create", EndIn(-1)))
+    client.simulator.settings = replace(client.simulator.settings, key="secret")
+    client.simulator.script.add(Fault("create", EndIn(-1)))
     assert (await client.create(headers={})).status_code == 401
-    assert len(client.sim.script.pending) == 1
-    client.sim.script.clear()
+    assert len(client.simulator.script.pending) == 1
+    client.simulator.script.clear()
     assert (await client.create_finished())["state"] == 1
 
 
@@ -297,23 +297,23 @@ def test_a_fault_that_could_never_happen_is_refused(on: str, do: Action, more: d
 
 async def test_broken_down_everything_is_500_and_nothing_is_accepted(client: SimulatorClient) -> None:
     url = (await client.create_finished())["image"]
-    client.sim.break_down()
+    client.simulator.break_down()
     assert (await client.create()).status_code == 500
     assert (await client.query("any")).status_code == 500
     assert (await client.http.get(url)).status_code == 500
-    await client.sim.repair()
+    await client.simulator.repair()
     assert (await client.create()).status_code == 200
-    assert len(client.sim.tasks) == 2
+    assert len(client.simulator.tasks) == 2
 
 
 async def test_broken_down_and_refusing_no_connection_is_taken(client: SimulatorClient) -> None:
-    url = client.sim.url
-    client.sim.break_down(refuse=True)
+    url = client.simulator.url
+    client.simulator.break_down(refuse=True)
     with pytest.raises(httpx.ConnectError):
         await client.create()
     # or whoever asks for any port might get it
     with socket.socket() as other, pytest.raises(OSError, match="in use"):
         other.bind(("127.0.0.1", httpx.URL(url).port))
-    await client.sim.repair()
-    assert client.sim.url == url
+    await client.simulator.repair()
+    assert client.simulator.url == url
     assert (await client.create()).status_code == 200

@@ -11,7 +11,7 @@ from tests.unit.simulator.simulator_client import TASKS_PATH, ManualClock, Simul
 
 async def exchange_bytes(call: SimulatorClient, data: bytes, *, more: bytes = b"") -> bytes:
     """Sends, waits for the first answer, sends more, and reads until the connection ends."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", int(call.sim.url.rpartition(":")[2]))
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(call.simulator.url.rpartition(":")[2]))
     writer.write(data)
     answer = await reader.readuntil(b"\r\n\r\n") if more else b""
     writer.write(more)
@@ -40,7 +40,7 @@ MULTIPART = "Content-Type: multipart/form-data; boundary=B"
 async def test_a_connection_serves_many_requests_even_sent_at_once(client: SimulatorClient) -> None:
     answer = await exchange_bytes(client, (post_request(FORM, MULTIPART) + FORM) * 3)
     assert answer.count(b"HTTP/1.1 200 ") == 3
-    assert len(client.sim.tasks) == 3
+    assert len(client.simulator.tasks) == 3
 
 
 async def test_connection_close_is_obeyed(client: SimulatorClient) -> None:
@@ -58,7 +58,7 @@ async def test_a_client_that_expects_100_continue_gets_it(client: SimulatorClien
 
 
 async def test_a_client_that_expects_100_continue_is_refused_before_it_sends(client: SimulatorClient) -> None:
-    client.sim.settings = replace(client.sim.settings, key="other")
+    client.simulator.settings = replace(client.simulator.settings, key="other")
     answer = await exchange_bytes(client, post_request(FORM, MULTIPART, "Expect: 100-continue"))
     assert answer.startswith(b"HTTP/1.1 401 ")
     assert b"connection: close" in answer.lower()
@@ -68,12 +68,12 @@ async def test_a_client_that_expects_100_continue_is_refused_before_it_sends(cli
 async def test_an_early_answer_reaches_a_client_that_is_still_sending(
     client: SimulatorClient, settings: dict[str, object], status: int
 ) -> None:
-    client.sim.settings = replace(client.sim.settings, **settings)  # type: ignore[arg-type] # names a setting
+    client.simulator.settings = replace(client.simulator.settings, **settings)  # type: ignore[arg-type] # names a setting
     await client.query("first")
     answer = await client.create(b"x" * 33_000_000)
     assert answer.status_code == status
     assert answer.headers["connection"] == "close"
-    assert client.sim.tasks == {}
+    assert client.simulator.tasks == {}
 
 
 async def test_what_is_still_being_sent_is_read_only_up_to_a_bound(
@@ -81,7 +81,7 @@ async def test_what_is_still_being_sent_is_read_only_up_to_a_bound(
 ) -> None:
     monkeypatch.setattr(http_connection, "LINGER_BYTES", 1000)
     head = post_request(b"", MULTIPART, key="Accept: */*").replace(b"Content-Length: 0", b"Content-Length: 99000000")
-    _, writer = await asyncio.open_connection("127.0.0.1", int(client.sim.url.rpartition(":")[2]))
+    _, writer = await asyncio.open_connection("127.0.0.1", int(client.simulator.url.rpartition(":")[2]))
     writer.write(head + bytes(99_000_000))
     with pytest.raises(ConnectionError):
         await writer.drain()
@@ -94,25 +94,25 @@ async def test_a_chunked_form_is_taken_and_bounded(client: SimulatorClient) -> N
     head = post_request(b"", MULTIPART).replace(b"Content-Length: 0", b"Transfer-Encoding: chunked")
     chunks = b"".join(b"%x\r\n%b\r\n" % (len(FORM[i : i + 99]), FORM[i : i + 99]) for i in range(0, len(FORM), 99))
     assert (await exchange_bytes(client, head + chunks + b"0\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
-    client.sim.settings = replace(client.sim.settings, max_bytes=100)
+    client.simulator.settings = replace(client.simulator.settings, max_bytes=100)
     assert (await exchange_bytes(client, head + chunks + b"0\r\n\r\n")).startswith(b"HTTP/1.1 413 ")
 
 
 @pytest.mark.parametrize("data", [b"\x16\x03\x01 tls", b"GET / HTTP/1.1\r\n\r\n", b"POST " + b"x" * 100_000, b""])
 async def test_what_is_no_http_ends_the_connection(client: SimulatorClient, data: bytes) -> None:
     assert await exchange_bytes(client, data) == b""
-    assert client.sim.requests == []
+    assert client.simulator.requests == []
 
 
 async def test_a_body_that_breaks_off_leaves_no_task_and_no_file(client: SimulatorClient) -> None:
     assert await exchange_bytes(client, post_request(FORM, MULTIPART) + FORM[:-20]) == b""
-    assert client.sim.tasks == {}
-    assert list(client.sim._dispatcher.task_store.folder.iterdir()) == []
-    assert client.sim.requests[0].status is None
+    assert client.simulator.tasks == {}
+    assert list(client.simulator._dispatcher.task_store.folder.iterdir()) == []
+    assert client.simulator.requests[0].status is None
 
 
 async def test_a_requests_moment_is_that_of_its_first_byte(client: SimulatorClient, clock: ManualClock) -> None:
-    reader, writer = await asyncio.open_connection("127.0.0.1", int(client.sim.url.rpartition(":")[2]))
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(client.simulator.url.rpartition(":")[2]))
     whole = post_request(FORM, MULTIPART, "Connection: close") + FORM
     writer.write(whole[:1])
     # the clock is not the simulator's: only the wire is waited for
@@ -122,15 +122,15 @@ async def test_a_requests_moment_is_that_of_its_first_byte(client: SimulatorClie
     writer.write(whole[1:])
     await reader.read()
     writer.close()
-    assert client.sim.requests[0].received_at == began
+    assert client.simulator.requests[0].received_at == began
 
 
 async def test_only_so_many_requests_are_remembered(client: SimulatorClient, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dispatch, "MAX_RECORDED_REQUESTS", 10)
     for number in range(12):
         await client.query(str(number))
-    assert [seen.task_id for seen in client.sim.requests][-2:] == ["10", "11"]
-    assert len(client.sim.requests) == 10
+    assert [seen.task_id for seen in client.simulator.requests][-2:] == ["10", "11"]
+    assert len(client.simulator.requests) == 10
 
 
 async def test_a_client_that_never_reads_does_not_keep_the_simulator_from_stopping(clock: ManualClock) -> None:
@@ -140,7 +140,7 @@ async def test_a_client_that_never_reads_does_not_keep_the_simulator_from_stoppi
         form = FORM.replace(b"\r\n--B--", bytes(20_000_000) + b"\r\n--B--")
         form = form.replace(b"--B--", b'--B\r\nContent-Disposition: form-data; name="return_type"\r\n\r\n2\r\n--B--')
         form = form.replace(b"--B--", b'--B\r\nContent-Disposition: form-data; name="sync"\r\n\r\n1\r\n--B--')
-        reader, writer = await asyncio.open_connection("127.0.0.1", int(call.sim.url.rpartition(":")[2]))
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(call.simulator.url.rpartition(":")[2]))
         writer.write(post_request(form, MULTIPART) + form)
         await reader.readexactly(1)
         began = asyncio.get_running_loop().time()

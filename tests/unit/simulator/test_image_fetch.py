@@ -42,13 +42,13 @@ async def web_server() -> AsyncIterator[str]:
 async def test_a_loopback_url_is_truly_downloaded(client: SimulatorClient, web_server: str, path: str) -> None:
     data = await client.create_finished(image_url=web_server + path)
     assert (data["state"], data["image_width"]) == (1, 96)
-    [charge] = client.sim.ledger
+    [charge] = client.simulator.ledger
     assert charge.sha256 == hashlib.sha256((web_server + path).encode()).hexdigest()
 
 
 async def test_an_urlencoded_create_is_taken(client: SimulatorClient, web_server: str) -> None:
     answer = await client.http.post(
-        client.sim.url + TASKS_PATH,
+        client.simulator.url + TASKS_PATH,
         headers={"X-API-KEY": "k"},
         data={"image_url": web_server + "/chunked", "sync": "1"},
     )
@@ -66,12 +66,12 @@ async def test_a_failed_download_is_state_minus_3_and_costs_nothing(
 ) -> None:
     data = await client.create_finished(image_url=web_server + path)
     assert data["state"] == -3
-    assert client.sim.ledger == []
+    assert client.simulator.ledger == []
 
 
 async def test_a_download_that_is_too_large_is_minus_5(client: SimulatorClient, web_server: str) -> None:
-    client.sim.settings = replace(client.sim.settings, max_bytes=len(make_quartered_image()) * 50)
-    client.sim.remote_images["https://example.com/large"] = make_quartered_image() * 100
+    client.simulator.settings = replace(client.simulator.settings, max_bytes=len(make_quartered_image()) * 50)
+    client.simulator.remote_images["https://example.com/large"] = make_quartered_image() * 100
     assert (await client.create_finished(image_url=web_server + "/large"))["state"] == -5
     assert (await client.create_finished(image_url="https://example.com/large"))["state"] == -5
 
@@ -101,7 +101,7 @@ async def test_nothing_outside_this_machine_is_ever_asked(client: SimulatorClien
 
 
 async def test_a_test_may_say_what_the_internet_holds(client: SimulatorClient) -> None:
-    client.sim.remote_images["https://example.com/a%20b.jpg"] = make_quartered_image()
+    client.simulator.remote_images["https://example.com/a%20b.jpg"] = make_quartered_image()
     assert (await client.create_finished(image_url="https://example.com/a%20b.jpg"))["state"] == 1
 
 

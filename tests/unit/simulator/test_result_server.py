@@ -11,19 +11,19 @@ from tests.unit.simulator.simulator_client import KEY_HEADERS, ManualClock, Simu
 async def test_a_result_is_handed_out_without_a_key_from_another_port(client: SimulatorClient) -> None:
     data = await client.create_finished()
     answer = await client.http.get(data["image"])
-    assert data["image"].startswith(client.sim.results_url + "/")
-    assert client.sim.results_url != client.sim.url
+    assert data["image"].startswith(client.simulator.results_url + "/")
+    assert client.simulator.results_url != client.simulator.url
     assert answer.headers["content-type"] == "image/jpeg"
     assert answer.headers["etag"]
     assert len(answer.content) == int(answer.headers["content-length"])
-    seen = client.sim.requests[-1]
+    seen = client.simulator.requests[-1]
     assert (seen.operation, seen.task_id, seen.has_key) == ("download", data["task_id"], False)
 
 
 async def test_a_key_that_comes_with_a_download_is_noticed(client: SimulatorClient) -> None:
     data = await client.create_finished()
     await client.http.get(data["image"], headers=KEY_HEADERS)
-    assert client.sim.requests[-1].has_key
+    assert client.simulator.requests[-1].has_key
 
 
 async def test_head_gives_the_length_and_no_body(client: SimulatorClient) -> None:
@@ -81,8 +81,8 @@ async def test_a_url_that_was_tampered_with_is_refused(client: SimulatorClient) 
         data["image"].replace(data["task_id"], other["task_id"]),
         data["image"].replace("Expires=1", "Expires=2"),
         data["image"].partition("?")[0],
-        client.sim.results_url + "/results/%C3%A9.jpg?Expires=soon",
-        client.sim.results_url + "/etc/passwd",
+        client.simulator.results_url + "/results/%C3%A9.jpg?Expires=soon",
+        client.simulator.results_url + "/etc/passwd",
     ):
         answer = await client.http.get(url)
         assert answer.status_code == 403, url
@@ -91,7 +91,7 @@ async def test_a_url_that_was_tampered_with_is_refused(client: SimulatorClient) 
 
 
 async def test_a_large_result_arrives_whole(client: SimulatorClient) -> None:
-    client.sim.settings = replace(client.sim.settings, enhance="echo")
+    client.simulator.settings = replace(client.simulator.settings, enhance="echo")
     image = make_quartered_image() + os.urandom(3_000_000)
     data = await client.create_finished(image)
     assert (await client.http.get(data["image"])).content == image
