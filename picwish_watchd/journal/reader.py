@@ -60,26 +60,15 @@ class JournalReader(StatusReader):
         rows = self.fetch_rows("SELECT at, state, message FROM event WHERE job = ? ORDER BY id", (job_id,))
         return [event_from_row(row) for row in rows]
 
-    def find_duplicates(self, job: Job, model: int) -> list[Job]:
-        """Return other jobs of the same content, rule and ``type``.
+    def find_jobs_by_content(self, sha256: str, rule: str, model: int, *, settled: bool = False) -> list[Job]:
+        """Return the jobs of one content, rule and ``type`` that a copy may follow, newest first.
 
-        First those that have a result, newest first, then those before ``job`` that are held.
+        Jobs that have a result and are `done` come before the others. ``settled``: only `done` and `held` ones.
         """
+        # By its content: SQLite shall not go through all jobs in these states instead.
+        only = "AND +state IN ('done', 'held')" if settled else ""
         rows = self.fetch_rows(
-            f"{SELECT_JOB} WHERE sha256 = ? AND rule = ? AND type = ? AND"
-            " (state = 'done' AND id <> ? AND result IS NOT NULL OR state = 'held' AND id < ?)"
-            " ORDER BY state, id DESC",
-            (job.sha256, job.rule, model, job.id, job.id),
-        )
-        return [job_from_row(row) for row in rows]
-
-    def find_jobs_by_content(self, sha256: str, rule: str, model: int) -> list[Job]:
-        """Return the jobs of one content, rule and ``type`` whose outcome a copy would share.
-
-        First those that have a result, then the others; each newest first.
-        """
-        rows = self.fetch_rows(
-            f"{SELECT_JOB} WHERE sha256 = ? AND rule = ? AND type = ? AND state NOT IN ('rejected', 'failed')"
+            f"{SELECT_JOB} WHERE sha256 = ? AND rule = ? AND type = ? AND state NOT IN ('rejected', 'failed') {only}"
             " AND (state <> 'done' OR result IS NOT NULL) ORDER BY state <> 'done', id DESC",
             (sha256, rule, model),
         )

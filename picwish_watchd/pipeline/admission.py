@@ -5,7 +5,6 @@ The intake does so, and `why` and `plan`, which change nothing.
 
 import os
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -17,7 +16,6 @@ from picwish_watchd.images.inspect import ImageLimits, ValidImage
 from picwish_watchd.images.link_files import ValidLink
 from picwish_watchd.images.validate import Verdict
 from picwish_watchd.job import UNFINISHED, ErrorCode, Job, NewJob, OriginalStatus, SourceKind, Stamp, State
-from picwish_watchd.journal.reader import JournalReader
 from picwish_watchd.outbox.spool import spool_folder
 
 
@@ -53,13 +51,6 @@ def build_new_job(rule: Rule, path: Path, stamp: Stamp, verdict: ValidImage | Va
         case Rejected(problem=problem):
             moving = rule.on_failure is OnFailure.MOVE
             return new(problem=problem, original=OriginalStatus.WAITING if moving else OriginalStatus.PRESENT)
-
-
-def mark_own_results(new: Sequence[NewJob], journal: JournalReader) -> list[NewJob]:
-    """The same; those whose content is a result of ours know it, and are not bought again."""
-    images = [job.sha256 for job in new if job.sha256 is not None and job.kind is SourceKind.FILE]
-    made = journal.result_outputs(images)
-    return [replace(job, result_of=made[job.sha256]) if job.sha256 in made else job for job in new]
 
 
 def is_unchanged(last: Job | None, new: NewJob, rules: Sequence[Rule]) -> bool:

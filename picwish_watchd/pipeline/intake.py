@@ -19,8 +19,9 @@ from picwish_watchd.images.validation_process import validate_requests
 from picwish_watchd.inbox.scanner import FileSeen
 from picwish_watchd.inbox.settling import ReadyFile, SettleTracker
 from picwish_watchd.job import Job, NewJob, OriginalStatus, Stamp
-from picwish_watchd.pipeline.admission import build_new_job, image_limits, is_unchanged, mark_own_results
+from picwish_watchd.pipeline.admission import build_new_job, image_limits, is_unchanged
 from picwish_watchd.pipeline.context import StepContext
+from picwish_watchd.pipeline.duplicates import mark_own_results
 from picwish_watchd.runtime.wakeup import Wakeup
 from picwish_watchd.runtime.worker_key import WorkerKey
 

@@ -1,4 +1,4 @@
-"""Choose the name under which a result is delivered."""
+"""Choose the name under which a result is delivered, and find out whether a file has that name already."""
 
 from collections.abc import Iterator
 from datetime import datetime
@@ -13,53 +13,40 @@ from picwish_watchd.outbox.filenames import add_number, render_output_name
 from picwish_watchd.outbox.publish import find_existing_image
 
 
-def find_existing_for_candidate(rule: Rule, new: NewJob, now: float, job_id: int = 0) -> Path | None:
-    """What stands in the outbox already under the name of its result, where `if_exists: skip` leaves it at that."""
-    if rule.if_exists is not IfExists.SKIP:
-        return None
-    names = {
-        render_output_name(
-            rule.filename,
-            relative=new.relative,
-            format=kind,
-            rule=rule.name,
-            type=new.type,
-            task_id=None,
-            job_id=job_id,
-            width=new.width or 0,
-            height=new.height or 0,
-            now=datetime.fromtimestamp(now).astimezone(),
-        )
-        for kind in Format
-    }
-    found = find_existing_image(rule.outbox, names)
-    return found if isinstance(found, Path) else None
+def result_name(job: Job | NewJob, rule: Rule, kind: Format, width: int, height: int, now: float) -> PurePath:
+    """Return the name of a job's result below the outbox, by the rule's `filename`.
 
-
-def numbered_names(name: PurePath) -> Iterator[PurePath]:
-    """The name, and then what to try where it is taken."""
-    yield name
-    for number in count(1):
-        yield add_number(name, number)
-
-
-def result_name(job: Job, rule: Rule, kind: Format, width: int, height: int, now: float) -> PurePath:
-    """The name of a job's result below the outbox, by the rule's `filename`; ``now`` is in Unix seconds."""
+    ``width`` and ``height`` are in pixels, ``now`` in Unix seconds. A candidate without a job has no task_id, and 0 as
+    its job_id.
+    """
     return render_output_name(
         rule.filename,
         relative=job.relative,
         format=kind,
         rule=rule.name,
         type=job.type,
-        task_id=job.task_id,
-        job_id=job.id,
+        task_id=job.task_id if isinstance(job, Job) else None,
+        job_id=job.id if isinstance(job, Job) else 0,
         width=width,
         height=height,
         now=datetime.fromtimestamp(now).astimezone(),
     )
 
 
-def find_existing_result(rule: Rule, job: Job, now: float) -> Path | FolderUnavailable | None:
-    """For `if_exists: skip`: a file of the result's name in the outbox, whatever its extension. For a thread."""
+def numbered_names(name: PurePath) -> Iterator[PurePath]:
+    """Yield the name, then the names to try in turn where it is taken."""
+    yield name
+    for number in count(1):
+        yield add_number(name, number)
+
+
+def find_existing_result(rule: Rule, job: Job | NewJob, now: float) -> Path | FolderUnavailable | None:
+    """Return the file that makes `if_exists: skip` skip a job, or a candidate for one, before it is paid for.
+
+    It has the name of the job's result, whatever its extension. The answer is None if there is none, or if the rule
+    does not skip. Reads the outbox, so call it in a thread of the outbox.
+    """
+    if rule.if_exists is not IfExists.SKIP:
+        return None
     names = {result_name(job, rule, kind, job.width or 0, job.height or 0, now) for kind in Format}
     return find_existing_image(rule.outbox, names)

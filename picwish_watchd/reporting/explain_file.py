@@ -19,12 +19,11 @@ from picwish_watchd.pipeline.admission import (
     forbidden_link_targets,
     has_settle_expired,
     is_unchanged,
-    mark_own_results,
     seconds_unchanged,
     validate_file,
 )
-from picwish_watchd.pipeline.duplicates import find_first_job
-from picwish_watchd.pipeline.result_names import find_existing_for_candidate
+from picwish_watchd.pipeline.duplicates import find_first_job, mark_own_results
+from picwish_watchd.pipeline.result_names import find_existing_result
 from picwish_watchd.pricing import PRICES
 from picwish_watchd.reporting.snapshot import Snapshot
 from picwish_watchd.wording import printable_path
@@ -142,14 +141,14 @@ def _explain_new_file(scene: Snapshot, rule: Rule, new: NewJob) -> FileExplanati
 
 def _describe_cost(scene: Snapshot, rule: Rule, new: NewJob) -> tuple[str, bool]:
     """What an image without a job will get, in words, and whether that costs anything."""
-    first = find_first_job(scene.journal, new.sha256, rule, None, scene.unresponsive_paths) if new.sha256 else None
+    first = find_first_job(scene.journal, new.sha256, rule, None, scene.unresponsive_paths)
     if first is not None and first.state is State.HELD:
         return f"it has no job yet; as a copy of job {first.id}, which is held, it will be held too", False
     if first is not None:
         waits = f", which waits for `picwish-watchd approve {rule.name}`" if scene.journal.is_flood(first.id) else ""
         return f"it has no job yet; as a copy it gets the result of job {first.id}{waits}", False
-    there = find_existing_for_candidate(rule, new, scene.now) if scene.is_responsive(rule.outbox) else None
-    if there is not None:
+    there = find_existing_result(rule, new, scene.now) if scene.is_responsive(rule.outbox) else None
+    if isinstance(there, Path):
         return (
             f"it has no job yet; {printable_path(there)} is there already, so nothing is sent (if_exists: skip)",
             False,

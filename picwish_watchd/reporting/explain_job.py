@@ -87,8 +87,8 @@ def _find_blockers(scene: Snapshot, job: Job) -> list[Blocker]:
     shut = scene.find_submit_blocker(rule, job.id)
     if shut is not None:
         stops.append(shut)
-    first = find_first_job(scene.journal, job.sha256, rule, job, scene.unresponsive_paths) if job.sha256 else None
-    if first is not None and not (first.state is State.HELD and job.pay_again):
+    first = find_first_job(scene.journal, job.sha256, rule, job, scene.unresponsive_paths)
+    if first is not None:
         stops.append(Blocker(f"it is a copy: it gets the result of job {first.id}, which is {first.state}"))
     if (job.not_before or 0) > scene.now:
         why = f"{job.note}; " if job.note and shut is None else ""
@@ -103,7 +103,7 @@ def _render_retry_advice(scene: Snapshot, job: Job) -> str:
     price = PRICES[rule.type if rule is not None else job.type]
     if job.problem is not None and job.problem.code is ErrorCode.DUPLICATE_OF_HELD:
         first = None
-        if rule is not None and job.sha256:
+        if rule is not None:
             first = find_first_job(scene.journal, job.sha256, rule, job, scene.unresponsive_paths)
         if first is not None and first.state is State.HELD:
             why = f"`picwish-watchd why {printable_path(first.source)}`"

@@ -7,7 +7,7 @@ from datetime import date, datetime, timedelta
 from pathlib import Path
 
 from picwish_watchd.config.model import Config
-from picwish_watchd.config.schema import Budget, IfExists, Rule
+from picwish_watchd.config.schema import Budget, Rule
 from picwish_watchd.fs.hang_guard import find_unresponsive_paths
 from picwish_watchd.fs.mounts import AcceptedMount
 from picwish_watchd.fs.safe_open import stamp_of, stat_file
@@ -22,11 +22,10 @@ from picwish_watchd.pipeline.admission import (
     forbidden_link_targets,
     has_settle_expired,
     is_unchanged,
-    mark_own_results,
     validate_file,
 )
-from picwish_watchd.pipeline.duplicates import find_first_job
-from picwish_watchd.pipeline.result_names import find_existing_for_candidate
+from picwish_watchd.pipeline.duplicates import find_first_job, mark_own_results
+from picwish_watchd.pipeline.result_names import find_existing_result
 from picwish_watchd.pricing import PRICES
 from picwish_watchd.scheduling.credit_budget import CreditBudget
 
@@ -225,10 +224,9 @@ def _count_queued_job(ask: _PlanRequest, ahead: RulePlan, job: Job) -> None:
 
 
 def _is_skipped(ask: _PlanRequest, job: Job) -> bool:
-    if ask.rule.if_exists is not IfExists.SKIP or ask.rule.outbox in ask.unresponsive_paths:
+    if ask.rule.outbox in ask.unresponsive_paths:
         return False
-    new = NewJob(job.rule, job.source, job.relative, job.stamp, width=job.width, height=job.height, type=job.type)
-    return find_existing_for_candidate(ask.rule, new, ask.now, job.id) is not None
+    return isinstance(find_existing_result(ask.rule, job, ask.now), Path)
 
 
 def _count_file(ask: _PlanRequest, ahead: RulePlan, path: Path) -> bool:
@@ -258,7 +256,7 @@ def _count_file(ask: _PlanRequest, ahead: RulePlan, path: Path) -> bool:
         ahead.copies += 1
         return False
     looks = rule.outbox not in ask.unresponsive_paths and _is_first_of_content(ask, ahead, new)
-    if looks and find_existing_for_candidate(rule, new, ask.now) is not None:
+    if looks and isinstance(find_existing_result(rule, new, ask.now), Path):
         ahead.skipped += 1
     else:
         _count_image(ask, ahead, new.sha256, None)
@@ -277,9 +275,8 @@ def _count_image(ask: _PlanRequest, ahead: RulePlan, sha256: str | None, job: Jo
     if sha256 is not None:
         if sha256 not in ahead.counted_contents:
             first = find_first_job(ask.journal, sha256, ask.rule, job, ask.unresponsive_paths)
-            held = first is not None and first.state is State.HELD and not (job and job.pay_again)
-            ahead.counted_contents[sha256] = held
-            if first is None or (first.state is State.HELD and not held):
+            ahead.counted_contents[sha256] = first is not None and first.state is State.HELD
+            if first is None:
                 ahead.images += 1
                 ahead.credits += PRICES[ask.rule.type]
                 return

@@ -113,7 +113,7 @@ async def test_nothing_is_bought_while_something_stands_in_the_place_of_a_subfol
     job = harness.job("sub/a.jpg")
     assert job.state is State.QUEUED
     assert job.note == (
-        f"{harness.outbox}/sub stands where a folder for results must be; rename or remove it, and it goes on"
+        f"{harness.outbox}/sub is where a folder for results must be; rename or remove it, then the job continues"
     )
     assert harness.count_creates() == 1, "the other one goes on"
     harness.outbox.joinpath("sub").unlink()

@@ -249,7 +249,7 @@ async def test_a_job_that_ended_badly_tells_what_retry_would_do_and_cost(
         first = hold_job(journal, queue_job(harness, journal, "held.jpg"))
         asked_for = hold_job(journal, queue_job(harness, journal, "task.jpg", seed=1), task="t1")
         copy = queue_job(harness, journal, "copy.jpg")
-        text = "the same picture as job 1, which is held; it goes on with that one"
+        text = "the same image as job 1, which is held; it continues together with that job"
         journal.transition(copy, State.HELD, text, problem=Problem(ErrorCode.DUPLICATE_OF_HELD, text))
         bad = queue_job(harness, journal, "bad.jpg", seed=2)
         bad = journal.transition(bad, State.REJECTED, "bad", problem=Problem(ErrorCode.CORRUPT, "bad.jpg is corrupt"))
