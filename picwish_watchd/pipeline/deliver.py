@@ -1,7 +1,7 @@
-"""From `delivering` to `done`: a result goes from the spool into the outbox, under its final name whole or not at all.
+"""From `delivering` to `done`: publish a result from the spool in the outbox, complete under its final name or not.
 
-May be repeated at will. The name is in the journal before it is in the outbox, so that after a crash our own result is
-recognised there and not delivered a second time beside itself.
+Delivering can be repeated. The name is written to the journal before the file gets it, so after a crash our own result
+is recognised in the outbox and not delivered a second time under another name.
 """
 
 import asyncio
@@ -42,26 +42,27 @@ from picwish_watchd.wording import printable_path
 
 _log = structlog.get_logger()
 
+# Seconds between looks at the journal when no wake-up comes.
 _IDLE_SECONDS = 1.0
-# deliveries of one rule on their way; its thread copies one after the other
+# Deliveries of one rule at a time; the rule's thread copies one after the other.
 _MAX_PER_RULE = 4
-# seconds until an outbox that was away or full is tried again
+# Seconds until an outbox that was away or full is tried again.
 _RETRY_DELAY = 10.0
 
 
 class Deliver:
-    """Delivers what lies in the spool, rule by rule: an outbox that hangs delays its own rule only."""
+    """The step that delivers results from the spool, rule by rule: an outbox that hangs delays only its own rule."""
 
     def __init__(self, context: StepContext) -> None:
         self._context = context
-        # job -> rule
+        # Job id -> rule, of the deliveries under way.
         self._in_progress: dict[int, str] = {}
-        # where a result is just being put, and whose
+        # Paths that a result is being written to, and its job.
         self._claimed_paths: dict[Path, Job] = {}
         self._sweeper = Sweeper(context)
 
     async def run(self) -> None:
-        """Delivers until the daemon stops; then returns when what had begun is done."""
+        """Deliver until the daemon stops, then return when the deliveries under way have ended."""
         async with asyncio.TaskGroup() as group:
             while not self._context.stopping:
                 self._context.heartbeat.beat("deliver")
@@ -88,29 +89,31 @@ class Deliver:
             self._context.wakeups.deliver.notify()
 
     async def deliver(self, job: Job) -> None:
-        """One result's way into the outbox, or why it has to wait."""
+        """Deliver one result, or record in the journal why it has to wait."""
         context = self._context
         rule = context.rule_of(job)
         result = job.result
         assert result is not None
         await self._sweeper.sweep(rule, rule.outbox)
         if job.output is not None and job.output.is_relative_to(rule.outbox):
-            stands = await context.executor.run(WorkerKey.outbox(job.rule), ensure_durable, job.output, result.sha256)
-            if isinstance(stands, FolderUnavailable):
-                self._postpone_rule(job, f"the outbox {rule.outbox} cannot be used: {stands.reason}")
+            delivered = await context.executor.run(
+                WorkerKey.outbox(job.rule), ensure_durable, job.output, result.sha256
+            )
+            if isinstance(delivered, FolderUnavailable):
+                self._postpone_rule(job, f"the outbox {rule.outbox} cannot be used: {delivered.reason}")
                 return
-            if stands:
+            if delivered:
                 await self._finish(job, rule, job.output)
                 return
         planned = result_name(job, rule, Format(result.format), result.width, result.height, context.clock.now())
         earlier = () if job.output is None or not job.output.is_relative_to(rule.outbox) else (job.output,)
-        # what an earlier try had planned goes first
+        # The name that an earlier try had planned goes first.
         await self._publish_first_free(
-            job, rule, chain((each.relative_to(rule.outbox) for each in earlier), numbered_names(planned))
+            job, rule, chain((path.relative_to(rule.outbox) for path in earlier), numbered_names(planned))
         )
 
     async def _publish_first_free(self, job: Job, rule: Rule, names: Iterator[PurePath]) -> None:
-        """Delivers under the first of the names that is free."""
+        """Deliver the result under the first of the names that is free."""
         if rule.if_exists is not IfExists.OVERWRITE:
             names = chain(
                 (await self._context.executor.run(WorkerKey.outbox(job.rule), first_free_name, rule.outbox, names),),
@@ -123,7 +126,7 @@ class Deliver:
                 case NameTaken():
                     continue
                 case NoSpace(reason=reason):
-                    self._postpone_rule(job, f"there is no room in the outbox {rule.outbox}: {reason}")
+                    self._postpone_rule(job, f"the outbox {rule.outbox} has not enough space: {reason}")
                 case FolderUnavailable(reason=reason):
                     self._postpone_rule(job, f"the outbox {rule.outbox} cannot be used: {reason}")
                 case NameRefused(reason=reason):
@@ -135,19 +138,20 @@ class Deliver:
             return
 
     async def _handle_refused_name(self, job: Job, rule: Rule, name: PurePath, reason: str) -> None:
-        """What was paid for is delivered under another name rather than not at all."""
-        plain, what = make_portable(name), f"the outbox does not take the name {printable_path(name)}: {reason}"
-        if plain == name:
-            self._hold(job, ErrorCode.OUTPUT_FAILED, what)
+        """Deliver under a portable name: a paid result gets another name rather than none."""
+        portable = make_portable(name)
+        message = f"the outbox does not accept the name {printable_path(name)}: {reason}"
+        if portable == name:
+            self._hold(job, ErrorCode.OUTPUT_FAILED, message)
             return
-        _log.warning("delivery.renamed", job=job.id, rule=job.rule, path=job.source, output=plain, reason=what)
-        self._context.journal.update(job, f"{what}; it is delivered as {plain}", output=None)
-        await self._publish_first_free(job, rule, numbered_names(plain))
+        _log.warning("delivery.renamed", job=job.id, rule=job.rule, path=job.source, output=portable, reason=message)
+        self._context.journal.update(job, f"{message}; it is delivered as {portable}", output=None)
+        await self._publish_first_free(job, rule, numbered_names(portable))
 
     async def _try_name(
         self, job: Job, rule: Rule, name: PurePath
     ) -> Published | NameTaken | FolderUnavailable | NoSpace | NameRefused | SpoolDamaged:
-        """One name; with `if_exists: overwrite` what bears it is looked at before it is replaced."""
+        """Publish under one name; with `if_exists: overwrite`, inspect a file that has it before replacing it."""
         context, path = self._context, rule.outbox / name
         if not await self._claim_path(job, rule, path):
             return NameTaken()
@@ -161,28 +165,28 @@ class Deliver:
             )
             if not isinstance(outcome, ExistingFile):
                 return outcome
-            theirs = [
+            other_outputs = [
                 other.output
                 for other in context.journal.find_jobs_by_result(outcome.sha256)
                 if other.output is not None and not _can_replace(job, other)
             ]
-            if await context.executor.run(WorkerKey.outbox(job.rule), find_same_file, path, theirs) is not None:
+            if await context.executor.run(WorkerKey.outbox(job.rule), find_same_file, path, other_outputs) is not None:
                 return NameTaken()
             examined = outcome.stamp
 
     def _publish_as(
         self, job: Job, rule: Rule, name: PurePath, examined: Stamp | None, accepted: AcceptedMount, *, seen: bool
     ) -> Published | NameTaken | ExistingFile | FolderUnavailable | NoSpace | NameRefused | SpoolDamaged:
-        """In the outbox's thread."""
+        """Publish the result if the outbox is usable and the name free; runs in the outbox's thread."""
         assert job.result is not None
-        away = ensure_usable(rule.outbox, rule.file_mode, accepted, seen=seen)
-        if away is not None:
-            return away
-        replacing = rule.if_exists is IfExists.OVERWRITE
-        if replacing and (there := inspect_existing(rule.outbox / name, examined)) is not None:
-            return there
-        if not replacing and os.path.lexists(rule.outbox / name):
-            # before a copy is made in vain
+        problem = ensure_usable(rule.outbox, rule.file_mode, accepted, seen=seen)
+        if problem is not None:
+            return problem
+        overwriting = rule.if_exists is IfExists.OVERWRITE
+        if overwriting and (existing := inspect_existing(rule.outbox / name, examined)) is not None:
+            return existing
+        if not overwriting and os.path.lexists(rule.outbox / name):
+            # Before a copy is made in vain.
             return NameTaken()
         return publish_result(
             self._context.spool.result_path(job.id),
@@ -196,10 +200,10 @@ class Deliver:
         )
 
     async def _claim_path(self, job: Job, rule: Rule, path: Path) -> bool:
-        """Whether the result may go there. From then on it is this job's place: what is found there is its result.
+        """Return whether the result may be written to ``path``; then the path belongs to this job.
 
-        With `if_exists: overwrite`, no result replaces that of another source, or of newer content of its own.
-        Otherwise nothing may stand there, nor be on its way there, by whichever rule: two rules may share an outbox.
+        With `if_exists: overwrite`, a result never replaces that of another source, or of newer content of its own
+        source. Otherwise no file may be there, and no result of any rule may be due there: rules may share an outbox.
         """
         journal = self._context.journal
         overwriting = rule.if_exists is IfExists.OVERWRITE
@@ -219,7 +223,7 @@ class Deliver:
         return False
 
     async def _finish(self, job: Job, rule: Rule, path: Path) -> None:
-        """The result is durable in the outbox: now the journal says so, and only then the original may go."""
+        """Mark the job as `done`, once its result is durable in the outbox; only then the original may be moved."""
         context = self._context
         await record_folder(context, rule, rule.outbox)
         keeping = rule.on_success is OnSuccess.KEEP
@@ -238,7 +242,7 @@ class Deliver:
         if rule.sidecar:
             await self._write_sidecar(job, rule, path)
         context.wakeups.dispose.notify()
-        # a copy of it may go on
+        # A copy of this image may continue now.
         context.wakeups.submit.notify()
         await context.executor.run(WorkerKey.spool(), context.spool.remove_result, job.id)
 
@@ -257,11 +261,11 @@ class Deliver:
             accepted=accepted,
         )
         if not isinstance(written, Published):
-            reason = "something else bears its name" if isinstance(written, NameTaken) else written.reason
+            reason = "another file has its name" if isinstance(written, NameTaken) else written.reason
             self._context.journal.update(job, f"its sidecar could not be written: {reason}", note=reason)
 
     def _postpone_rule(self, job: Job, reason: str) -> None:
-        """Puts off all that waits for this outbox: it is no fault of one job."""
+        """Postpone all jobs that wait for this outbox, because the job is not at fault."""
         context = self._context
         if job.note != reason:
             _log.warning("delivery.waits", job=job.id, rule=job.rule, path=job.source, reason=reason)
@@ -273,17 +277,15 @@ class Deliver:
         self._context.journal.transition(job, State.HELD, message, problem=Problem(code, message))
 
     def _refetch_result(self, job: Job, reason: str) -> None:
-        """The spool no longer holds what was paid for: PicWish may still have it."""
+        """Query PicWish again for a paid result that the spool has lost: PicWish may still have it."""
         _log.error("spool.lost", job=job.id, rule=job.rule, path=job.source, reason=reason)
-        message = f"its result in the spool is damaged ({reason}); PicWish is asked again"
-        self._context.spool.remove_result(
-            job.id
-            # or a crash while it is fetched anew would make it pass for the new one
-        )
+        message = f"its result in the spool is damaged ({reason}); PicWish is asked for it again"
+        # Otherwise, after a crash while the result is fetched again, the damaged file would pass for the new one.
+        self._context.spool.remove_result(job.id)
         self._context.journal.transition(job, State.PENDING, message, result=None, not_before=None)
         self._context.wakeups.collect.notify()
 
 
 def _can_replace(job: Job, other: Job) -> bool:
-    """Whether the result of ``job`` may take the place of that of ``other``: of older content of the same source."""
+    """Return whether the result of ``job`` may replace that of ``other``: one of older content of the same source."""
     return other.id == job.id or (other.source == job.source and other.id < job.id)

@@ -1,4 +1,4 @@
-"""After the end: moves or deletes the originals whose rules ask for it, again and again until it is done."""
+"""After a job has ended: move or delete its original as the rule says, and retry until that has succeeded."""
 
 import asyncio
 from dataclasses import dataclass
@@ -30,14 +30,15 @@ from picwish_watchd.runtime.worker_key import WorkerKey
 
 _log = structlog.get_logger()
 
+# Seconds between looks at the journal when no wake-up comes.
 _IDLE_SECONDS = 5.0
-# seconds until an original that could not be moved is tried again
+# Seconds until an original that could not be moved is tried again.
 _RETRY_DELAY = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class MovedWithoutSidecar:
-    """It was moved, and what was wrong with it does not stand beside it yet; to be tried again."""
+    """The original was moved, but the sidecar with its error could not be written; it is tried again."""
 
     path: Path
     reason: str
@@ -45,7 +46,7 @@ class MovedWithoutSidecar:
 
 @dataclass(frozen=True, slots=True)
 class DisposalBlocked:
-    """A folder is away that all such originals of the rule need."""
+    """A folder is away that all originals of the rule need which ended in the same way."""
 
     reason: str
 
@@ -55,7 +56,7 @@ class _AcceptedFolders:
     """The mounts that a rule's inbox, and the folder that an original goes to, were last accepted on."""
 
     inbox: AcceptedMount
-    #: None where the original goes to no folder
+    #: None where the original goes to no folder.
     root: AcceptedMount | None
 
 
@@ -63,7 +64,7 @@ DisposalOutcome = Moved | MovedWithoutSidecar | Deleted | Replaced | Missing | D
 
 
 class Dispose:
-    """Works on the jobs whose original is `waiting`, rule by rule."""
+    """The step that moves and deletes the originals that are `waiting`, rule by rule."""
 
     def __init__(self, context: StepContext) -> None:
         self._context = context
@@ -71,7 +72,7 @@ class Dispose:
         self._sweeper = Sweeper(context)
 
     async def run(self) -> None:
-        """Disposes until the daemon stops."""
+        """Move and delete originals until the daemon stops."""
         async with asyncio.TaskGroup() as group:
             while not self._context.stopping:
                 self._context.heartbeat.beat("dispose")
@@ -93,13 +94,13 @@ class Dispose:
             self._busy_rules.discard(rule)
 
     async def dispose(self, job: Job) -> None:
-        """One original, and what came of it."""
+        """Move or delete the original of one job, and record what became of it."""
         context = self._context
         rule = context.rule_of(job)
-        # An inbox and its outbox, archive and failed folders may hang together: all of it is one lane's work.
+        # An inbox and its outbox, archive and failed folders may hang together, so one worker does all of this.
         root = rule.archive if job.state is State.DONE else rule.failed
         if job.state is State.DONE and rule.on_success is OnSuccess.KEEP:
-            self._finish(job, OriginalStatus.PRESENT, "the original stays where it is, as the rule says by now")
+            self._finish(job, OriginalStatus.PRESENT, "the original stays where it is, as the rule says now")
             return
         seen = root is not None and context.journal.is_known_folder(root)
         accepted = _AcceptedFolders(
@@ -132,18 +133,18 @@ class Dispose:
             case Missing():
                 self._finish(job, OriginalStatus.GONE, "the original was gone already")
             case Replaced():
-                text = "something else bears the original's name by now; it was not touched"
+                text = "another file has the original's name now; it was not touched"
                 self._finish(job, OriginalStatus.REPLACED, text)
             case DisposalFailed(reason=reason):
                 self._retry_later(job, _describe_failure(job, rule, root, reason), "original.stuck", reason)
             case DisposalBlocked(reason=reason):
-                # thousands may wait for it: to try each of them every minute leaves time for nothing else
+                # Thousands may wait for that folder: to try each one every minute would leave time for nothing else.
                 self._context.journal.postpone_originals(job, self._context.clock.now() + _RETRY_DELAY)
                 self._retry_later(job, _describe_failure(job, rule, root, reason), "original.stuck", reason)
             case MovedWithoutSidecar(path=path, reason=reason):
                 note = (
-                    f"the original was moved to {path}, and what was wrong with it could not be written beside it "
-                    f"yet: {reason}; tried again every minute"
+                    f"the original was moved to {path}, but its error could not be written beside it yet: {reason}; "
+                    "tried again every minute"
                 )
                 self._retry_later(job, note, "original.untold", reason)
             case _:
@@ -169,18 +170,18 @@ def _describe_failure(job: Job, rule: Rule, root: Path | None, reason: str) -> s
 
 
 def _dispose_original(
-    job: Job, rule: Rule, root: Path | None, accepted: "_AcceptedFolders", *, seen: bool, last: bool
+    job: Job, rule: Rule, root: Path | None, accepted: _AcceptedFolders, *, seen: bool, last: bool
 ) -> DisposalOutcome:
-    """In a thread. Unless it is the ``last`` job of its source, what lies there is a later one's."""
+    """Move or delete the original, in a thread. Unless this is the source's ``last`` job, the file is a later job's."""
     if (missing := why_unavailable(rule.inbox, accepted.inbox)) is not None:
         return DisposalBlocked(f"the inbox {rule.inbox} is away: {missing}")
-    # a link's is that of its address
+    # The hash of a link's job is that of its URL, not of the file.
     sha256 = None if job.kind is SourceKind.LINK else job.sha256
     if job.state is State.DONE and rule.on_success is OnSuccess.DELETE:
         return _recheck_inbox(
             delete_original(job.source, job.stamp, sha256) if last else Replaced(), rule, accepted.inbox
         )
-    # the rule was changed meanwhile
+    # The rule was changed meanwhile.
     if root is None or accepted.root is None:
         return DisposalFailed("the rule names no folder to move it to")
     away = ensure_usable(root, rule.file_mode, accepted.root, seen=seen)
@@ -211,7 +212,7 @@ def _dispose_original(
 def _write_error_sidecar(
     job: Job, rule: Rule, root: Path, moved: Moved, accepted: AcceptedMount
 ) -> Moved | MovedWithoutSidecar:
-    """Writes beside the original what was wrong with it."""
+    """Write the sidecar with the job's error beside the original."""
     written = write_sidecar(
         root,
         moved.path.relative_to(root),
@@ -223,12 +224,12 @@ def _write_error_sidecar(
     )
     if isinstance(written, Published):
         return moved
-    reason = "something else bears its name" if isinstance(written, NameTaken) else written.reason
+    reason = "another file has its name" if isinstance(written, NameTaken) else written.reason
     return MovedWithoutSidecar(moved.path, reason)
 
 
 def _recheck_inbox(outcome: DisposalOutcome, rule: Rule, accepted: AcceptedMount) -> DisposalOutcome:
-    """The mount may have gone after it was looked at: then nobody knows yet what became of an original."""
+    """Return the outcome, or `DisposalBlocked` if the inbox went away meanwhile: then a missing file proves nothing."""
     if not isinstance(outcome, Missing | Replaced) or (missing := why_unavailable(rule.inbox, accepted)) is None:
         return outcome
     return DisposalBlocked(f"the inbox {rule.inbox} is away: {missing}")

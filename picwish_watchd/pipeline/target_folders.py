@@ -1,7 +1,7 @@
-"""Folders that are written to: made once, and afterwards only waited for.
+"""Folders that results and originals are written to: made once, and afterwards only waited for.
 
-A folder that was there and is not any more lies on a mount that is away, more likely than not: made again, it would lie
-on the wrong disk, and the next mount would hide what was put into it.
+A folder that was there and is missing now is most likely on a mount that is away. If it were made again it would be on
+the wrong disk, and the next mount would hide the files that were put into it.
 """
 
 import math
@@ -14,12 +14,12 @@ from picwish_watchd.outbox.publish import remove_stale_parts
 from picwish_watchd.pipeline.context import StepContext
 from picwish_watchd.runtime.worker_key import WorkerKey
 
-# seconds until a folder is swept again that could not be swept to its end
+# Seconds until a folder is swept again that could not be swept completely.
 _SWEEP_INTERVAL = 300.0
 
 
 class Sweeper:
-    """Removes what a crash left of copies, once for each folder: when it is there, and until that has gone well."""
+    """Removes the unfinished copies that a crash left, once for each folder, retrying until it has succeeded."""
 
     def __init__(self, context: StepContext) -> None:
         self._context = context
@@ -27,7 +27,7 @@ class Sweeper:
         self._due_at: dict[Path, float] = {}
 
     async def sweep(self, rule: Rule, folder: Path) -> None:
-        """Sweeps ``folder``, of ``rule``, if it was not yet and is there; what is being written meanwhile stays."""
+        """Sweep ``folder``, one of ``rule``'s, if it is due and there; copies that are being written now stay."""
         now = self._context.clock.monotonic()
         if now < self._due_at.get(folder, -math.inf):
             return
@@ -41,19 +41,19 @@ class Sweeper:
 
 
 def _sweep_folder(folder: Path, accepted: AcceptedMount) -> bool | None:
-    """In a thread: whether all is swept; None while the folder is away."""
+    """Return, in a thread, whether the whole folder is swept; None while it is away."""
     return None if why_unavailable(folder, accepted) is not None else remove_stale_parts(folder)
 
 
 async def why_unusable(context: StepContext, rule: Rule, folder: Path) -> str | None:
-    """Why nothing can be kept in ``folder``, or in the spool, now; or None.
+    """Return why nothing can be written to ``folder`` or to the spool now, or None if both are usable.
 
-    The first time, the folder is made if its parent is there. Both must have `min_free`.
+    The folder is made the first time, if its parent is there. Both must have `min_free` bytes free.
     """
-    least = context.config.min_free
+    min_free = context.config.min_free
     free = context.spool.free_space()
-    if free < least:
-        return f"the spool {context.spool.folder} cannot be used: {describe_low_space(free, least)}"
+    if free < min_free:
+        return f"the spool {context.spool.folder} cannot be used: {describe_low_space(free, min_free)}"
     problem = await context.executor.run(
         WorkerKey.outbox(rule.name),
         ensure_usable,
@@ -61,7 +61,7 @@ async def why_unusable(context: StepContext, rule: Rule, folder: Path) -> str | 
         rule.file_mode,
         context.accepted_mount(rule.name, folder),
         seen=context.journal.is_known_folder(folder),
-        min_free=least,
+        min_free=min_free,
     )
     if problem is None:
         await record_folder(context, rule, folder)
@@ -70,7 +70,7 @@ async def why_unusable(context: StepContext, rule: Rule, folder: Path) -> str | 
 
 
 async def record_folder(context: StepContext, rule: Rule, folder: Path) -> None:
-    """The folder could be used: from now on it is only waited for, on the mount that it lies on."""
+    """Record a folder that was written to, and its mount: from now on the folder is waited for there and never made."""
     if context.journal.folder_mount(folder) is None:
         context.journal.save_folder(
             folder, await context.executor.run(WorkerKey.outbox(rule.name), canonical_mount_of, folder)

@@ -76,8 +76,8 @@ async def test_an_unwritable_sidecar_is_reported_and_written_later(harness: Harn
     assert (job.state, job.original) == (State.REJECTED, OriginalStatus.WAITING)
     moved = harness.root / "failed" / "a.jpg"
     assert job.note == (
-        f"the original was moved to {moved}, and what was wrong with it could not be written beside it yet: "
-        "something else bears its name; tried again every minute"
+        f"the original was moved to {moved}, but its error could not be written beside it yet: "
+        "another file has its name; tried again every minute"
     )
     assert moved.exists()
     assert not source.exists()

@@ -103,7 +103,9 @@ async def test_a_name_the_share_refuses_is_replaced_in_outbox_and_archive(
         job = harness.job("what?/then. /a|b.jpg")
         assert job.output == mount / "outbox/what_/then_/a_b.jpg"
         assert json.loads((mount / "outbox/what_/then_/a_b.jpg.json").read_text())["output"] == str(job.output)
-        assert "the outbox does not take the name what?/then. /a|b.jpg" in history_text(harness, "what?/then. /a|b.jpg")
+        assert "the outbox does not accept the name what?/then. /a|b.jpg" in history_text(
+            harness, "what?/then. /a|b.jpg"
+        )
         assert "it is delivered as what_/then_/a_b.jpg" in history_text(harness, "what?/then. /a|b.jpg")
         assert "does not take" not in history_text(harness, "plain.jpg")
 
