@@ -1,4 +1,4 @@
-"""A flood of files into folders that are made as it comes."""
+"""A burst of files into folders that are created meanwhile."""
 
 import asyncio
 import os
@@ -18,9 +18,9 @@ FILES, WRITERS = 1200, 3
 
 
 def _keep_killing_validators(pid: int) -> int:
-    """What the daemon has begun dies all the time, as if there were no memory for it; how many that were."""
+    """Kill the daemon's child processes all the time, as the OOM killer might, and return how many were killed."""
     killed = 0
-    # one ended meanwhile, by itself
+    # The process may have ended meanwhile.
     with suppress(OSError):
         for children in Path(f"/proc/{pid}/task").glob("*/children"):
             for child in children.read_text().split():
@@ -32,7 +32,7 @@ def _keep_killing_validators(pid: int) -> int:
 @pytest.mark.untraced
 async def test_a_burst_into_new_nested_folders_makes_one_job_of_each_file(harness: Harness) -> None:
     harness.api["qps"] = 1
-    # all of them wait at once
+    # All files are waiting at the same time.
     harness.rule["settle"] = "1s"
     jpeg = make_image("jpeg")
     process = DaemonProcess(harness, fresh=True).start()

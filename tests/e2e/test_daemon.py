@@ -1,4 +1,4 @@
-"""The daemon as a process of its own, against the simulator over HTTP."""
+"""The daemon as a process of its own, with the simulator behind real HTTP."""
 
 import asyncio
 import json
@@ -29,7 +29,7 @@ def count_done(harness: Harness) -> int:
 
 
 def run_command(harness: Harness, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """A command beside the daemon."""
+    """Run a command beside the daemon and return the finished process."""
     config = harness.root / "watchd.yaml"
     return fork_server.run_fork(*arguments, "-c", str(config), environ={**os.environ, "PICWISH_API_KEY": KEY})
 
@@ -63,7 +63,7 @@ async def test_a_picture_dropped_while_it_runs_is_noticed_at_once(harness: Harne
     process = DaemonProcess(harness, fresh=True).start()
     await wait_until(lambda: "daemon.ready" in process.errors.read_text())
     harness.drop_file("new/folder/a.jpg")
-    # rescan_interval is 60 s
+    # The default `rescan_interval` is 60 s.
     await wait_until(lambda: count_done(harness) == 1, seconds=10)
     assert await process.stop() == 0
 
@@ -135,13 +135,13 @@ async def test_a_second_signal_ends_the_graceful_stop_at_once(harness: Harness, 
     await wait_until(lambda: "daemon.stopping" in process.errors.read_text())
     assert process.child.poll() is None
     process.child.send_signal(number)
-    # 30 s are what the first one grants
+    # The first signal alone would grant 30 s.
     assert await process.wait_for_exit(seconds=15) == 0
     harness.simulator.settings = replace(harness.simulator.settings, latency=0.0)
     again = DaemonProcess(harness, ("--once",), fresh=True).start()
     assert await again.wait_for_exit() == 1
     assert harness.count_creates() == 1
-    # nobody can know whether it was taken
+    # Nobody can know whether PicWish accepted the request.
     assert [job.state for job in harness.jobs()] == [State.HELD]
 
 
@@ -211,7 +211,7 @@ async def test_the_configuration_is_read_again_on_sighup(harness: Harness) -> No
     told = run_command(harness, "status").stdout
     assert "reload refused, the old configuration is in force" in told
     assert "inbocks" in told
-    # that takes a restart, and until then nothing of it counts
+    # A changed journal path needs a restart; until then nothing of the new configuration is used.
     harness.top_level["journal"] = "elsewhere/journal.db"
     harness.more_rules = [{"name": "more", "inbox": "more"}]
     harness.drop_file("a.jpg", inbox="more")
@@ -227,7 +227,7 @@ async def test_the_configuration_is_read_again_on_sighup(harness: Harness) -> No
 async def test_a_sighup_during_startup_is_obeyed_later_and_ends_nothing(harness: Harness) -> None:
     process = DaemonProcess(harness, fresh=True).start()
     maps = Path(f"/proc/{process.child.pid}/maps")
-    # Pillow: it is still being loaded
+    # Wait until Pillow is loaded, which takes longest.
     await wait_until(lambda: "_imaging" in maps.read_text())
     process.child.send_signal(signal.SIGHUP)
     await wait_until(lambda: process.child.poll() is not None or "config.reloaded" in process.errors.read_text())

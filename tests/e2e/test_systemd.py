@@ -1,4 +1,4 @@
-"""What systemd hears of the daemon, over a real socket of its kind."""
+"""What the daemon reports to systemd, received on a real notification socket."""
 
 import asyncio
 import os
@@ -15,7 +15,7 @@ from tests.support.harness import KEY, DaemonProcess, Harness, wait_until
 
 
 class FakeServiceManager:
-    """systemd's end of the socket."""
+    """systemd's end of the notification socket."""
 
     def __init__(self, channel: socket.socket, address: str) -> None:
         self._channel = channel
@@ -23,7 +23,7 @@ class FakeServiceManager:
         self.heard: list[str] = []
 
     def received_messages(self) -> list[str]:
-        """All that it has heard so far."""
+        """Return all messages received so far."""
         while True:
             try:
                 self.heard.append(self._channel.recv(4096).decode())
@@ -55,7 +55,7 @@ def service_manager(
 async def running_daemon(
     harness: Harness, manager: FakeServiceManager, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Daemon]:
-    """The daemon in this process, ready."""
+    """Run the daemon in this process; the block begins once it is ready."""
     for name, value in manager.environ.items():
         monkeypatch.setenv(name, value)
     daemon = Daemon(harness.load_config(), KEY)
@@ -113,9 +113,9 @@ async def test_the_status_shows_queue_credits_and_all_troubles(
         harness.drop_file(f"{number}.jpg", seed=number)
     async with running_daemon(harness, service_manager, monkeypatch) as daemon:
         await wait_until(lambda: len(harness.jobs(State.DONE)) == 2)
+        # The status is reported once a second.
         await wait_until(
             lambda: service_manager.last_status.startswith("1 queued; ") and "budget" in service_manager.last_status
-            # told each second
         )
         told = service_manager.last_status.split("; ")
         assert told[:2] == ["1 queued", "10 of 12 credits today, 10 of 1000 this month"]
@@ -145,7 +145,7 @@ async def test_a_stuck_step_stops_watchdog_pings_until_it_turns_again(
 async def test_every_step_that_moves_jobs_has_a_heartbeat(
     harness: Harness, service_manager: FakeServiceManager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Else one that hangs would not be missed."""
+    """A step without a heartbeat could hang without the watchdog noticing."""
     async with running_daemon(harness, service_manager, monkeypatch) as daemon:
         await wait_until(lambda: "journal" in daemon.context.heartbeat.overdue(-1000))
         assert daemon.context.heartbeat.overdue(-1000) == ["collect", "deliver", "dispose", "gate", "journal", "submit"]

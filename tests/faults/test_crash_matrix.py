@@ -1,7 +1,7 @@
-"""Die after the n-th durable act, for n = 1, 2, ... until a run survives; then start again, and the laws must hold.
+"""Crash after the n-th durable act, for n = 1, 2, ... until a run survives; start again, and the laws must hold.
 
-And die again in the run that takes up what the first death left. The suite takes a sample of these pairs; all of them:
-``python -m tests.faults.test_crash_matrix``.
+The run that follows a crash is crashed as well. The test suite takes a sample of these pairs of crashes; run all of
+them with ``python -m tests.faults.test_crash_matrix``.
 """
 
 import asyncio
@@ -21,23 +21,23 @@ from tests.support.harness import FAST_SETTINGS, DaemonProcess, Harness
 
 pytestmark = pytest.mark.untraced
 
-# lives at a time
+# Number of runs at the same time.
 _CONCURRENT_RUNS = 3
-# seconds for one run
+# Longest time of one run in seconds.
 _RUN_TIMEOUT = 60.0
 _VARIANTS = list(product((0, 1), ("at-most-once", "at-least-once")))
 
 
 @dataclass(frozen=True)
 class CrashScenario:
-    """One house, in which runs die."""
+    """Runs of one harness with one `charging` setting that are crashed."""
 
     root: Path
     sync: int
     charging: str
 
     async def run_with_crashes(self, *deaths: int) -> list[bool]:
-        """Runs that die after so many acts each, and one that does not; answers which of them did die."""
+        """Crash one run after each of these numbers of acts, then run without a crash; return which runs crashed."""
         told = "after acts " + ", ".join(map(str, deaths))
         rule = {"sync": self.sync, "on_success": "move", "archive": "archive", "sidecar": False}
         root = self.root / "-".join(map(str, deaths))
@@ -55,11 +55,11 @@ class CrashScenario:
             return died
 
     def _check_outcome(self, harness: Harness, source: Path, last: int, died: list[bool], told: str) -> None:
-        """A death between the intent and the answer's commit leaves a doubt, and only that one does."""
+        """Assert that a crash between the intent and the response's commit, and no other, leaves a doubt."""
         again = self.charging == "at-least-once"
         state = harness.jobs()[-1].state
         assert state in ({State.DONE} if again else {State.DONE, State.HELD}), f"{told}: {state}"
-        # the last run had nothing to do any more
+        # The last run had nothing to do.
         held_before = state is State.HELD and len(died) > 1
         assert last in ({0, 1} if held_before else {0 if state is State.DONE else 1}), told
         assert harness.count_creates() <= (1 + sum(died) if again else 1), told
@@ -75,7 +75,7 @@ class CrashScenario:
 
 
 async def find_surviving_run(live: Callable[[int], Awaitable[bool]]) -> int:
-    """Lives 1, 2, 3, ... , some at a time, until one of them does not die; the number of that one."""
+    """Crash after 1, 2, 3, ... acts, some runs at a time, until one survives, and return its number."""
     numbers, survivors = count(1), list[int]()
 
     async def work() -> None:
@@ -111,7 +111,7 @@ async def test_a_crash_during_crash_recovery_pays_once_and_loses_nothing(tmp_pat
         (root := tmp_path / f"{sync}-{charging}").mkdir()
         fates.append(CrashScenario(root, sync, charging))
     firsts = range(chance.randrange(1, 5), 33, 4)
-    # the later the first one died, the fewer acts are left for the second
+    # The later the first crash, the fewer acts are left for the second run.
     pairs = [(first, chance.randrange(1, 30 - first // 2)) for first in firsts for _ in range(3)]
     todo = [(fates[n % len(fates)], pair) for n, pair in enumerate(pairs)]
     died = await _run_in_batches(todo)
@@ -131,7 +131,7 @@ async def _run_in_batches(todo: Iterable[tuple[CrashScenario, tuple[int, int]]])
 
 
 async def crash_all_pairs(root: Path) -> None:
-    """Every death of a first run, with every death of the second."""
+    """Combine every crash of a first run with every crash of the second."""
     for sync, charging in _VARIANTS:
         (folder := root / f"{sync}-{charging}").mkdir()
         fate = CrashScenario(folder, sync, charging)

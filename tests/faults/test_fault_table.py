@@ -1,4 +1,4 @@
-"""Every fault of every request, and every documented state of a task: what must come of the picture, and of the money.
+"""Every fault of every request and every documented task state, with the outcome for the image and the credits.
 
 Each row of the table is one image. Its faults are bound to it by its hash, so that many rows share one run.
 """
@@ -49,7 +49,7 @@ _SPEED = 20.0
 
 
 class FastClock(Clock):
-    """Twenty seconds in one: the daemon's pauses pass quickly, in the same order."""
+    """A clock that runs twenty times as fast, so that the daemon's pauses end soon and in the same order."""
 
     def __init__(self) -> None:
         self._wall, self._start = time(), monotonic()
@@ -69,7 +69,7 @@ class FastClock(Clock):
 
 @dataclass(frozen=True)
 class ExpectedOutcome:
-    """What must come of an image."""
+    """The required outcome of an image."""
 
     state: State
     creates: int = 1
@@ -79,7 +79,7 @@ class ExpectedOutcome:
 
 
 DELIVERED = ExpectedOutcome(State.DONE, credits=5)
-#: the first create cost nothing
+#: The first create cost nothing.
 RESENT = replace(DELIVERED, creates=2)
 HELD_IN_DOUBT = ExpectedOutcome(State.HELD, in_doubt=5, code=ErrorCode.SUBMIT_OUTCOME_UNKNOWN)
 RESENT_IN_DOUBT = ExpectedOutcome(State.DONE, creates=2, credits=5, in_doubt=5)
@@ -87,16 +87,16 @@ RESENT_IN_DOUBT = ExpectedOutcome(State.DONE, creates=2, credits=5, in_doubt=5)
 
 @dataclass(frozen=True)
 class FaultCase:
-    """One image, what befalls it, and its end by `charging`."""
+    """One image, its faults, and the required outcome for each `charging` mode."""
 
     name: str
     operation: Operation
     action: Action
     at_most_once: ExpectedOutcome
-    #: None: the same
+    #: None means the outcome for `at_most_once`.
     at_least_once: ExpectedOutcome | None = None
     times: int = 1
-    #: larger than what the sockets buffer, so that the upload itself can be cut short
+    #: Larger than the socket buffers, so that the upload itself can be cut short.
     large: bool = False
 
     def expected_outcome(self, charging: str) -> ExpectedOutcome:
@@ -108,7 +108,7 @@ def _doubtful_case(name: str, do: Action) -> FaultCase:
 
 
 def create_cases() -> Iterator[FaultCase]:
-    """A POST that fails; what is not provably refused is in doubt."""
+    """Return failures of the POST; all that are not provably refused leave the job in doubt."""
     yield FaultCase("reset before the body", "create", Reset(at="head"), RESENT, large=True)
     yield _doubtful_case("reset after the body", Reset(at="body"))
     yield _doubtful_case("accepted and reset", Reset(at="work"))
@@ -132,12 +132,12 @@ def create_cases() -> Iterator[FaultCase]:
             yield FaultCase(f"{code}", "create", reply, RESENT)
 
 
-#: API document, "state"; those not listed here are worth another try, -4, -6 and -12 among them, of which nobody knows.
+#: The "state" values in the API document. Those not listed are tried again, among them the unexplained -4, -6 and -12.
 _PERMANENT_FAILURES = (-5, -7, -10, -11, -14, -16, -17)
 
 
 def task_state_cases() -> Iterator[FaultCase]:
-    """How a task ends; nothing of it is PicWish paid for, so `charging` makes no difference."""
+    """Return final states of a task. PicWish charges for none of the failures, so `charging` makes no difference."""
     for state in range(-17, 0):
         if state in _PERMANENT_FAILURES:
             yield FaultCase(
@@ -150,7 +150,7 @@ def task_state_cases() -> Iterator[FaultCase]:
 
 
 def endless_task_cases() -> Iterator[FaultCase]:
-    """Tasks that never leave a state: they may still end and be charged, so they are held either way."""
+    """Return tasks that never end: they may still be charged, so they are held in either `charging` mode."""
     for state in (0, 2, 3, 4):
         held = ExpectedOutcome(State.HELD, in_doubt=5, code=ErrorCode.TASK_TIMEOUT)
         yield FaultCase(f"state {state} for ever", "create", EndIn(state), held)
@@ -164,7 +164,7 @@ def _reply_in_state(state: int) -> Rewrite:
 
 
 def _transport_fault_cases(on: Operation) -> Iterator[FaultCase]:
-    """What costs a query or a download, but no credit."""
+    """Return faults of a query or a download; these requests are free."""
     stages: tuple[Stage, ...] = ("head", "body", "work")
     for at in stages:
         yield FaultCase(f"{on} reset at {at}", on, Reset(at=at), DELIVERED)
@@ -184,7 +184,7 @@ def _transport_fault_cases(on: Operation) -> Iterator[FaultCase]:
 
 
 def query_cases() -> Iterator[FaultCase]:
-    """A query is free: it is repeated until it tells something."""
+    """Return faults of a query, which is free and repeated until it has a clear result."""
     yield from _transport_fault_cases("query")
     for state in (0, 2, 3, 4):
         yield FaultCase(f"query in state {state}", "query", _reply_in_state(state), DELIVERED, times=2)
@@ -193,7 +193,7 @@ def query_cases() -> Iterator[FaultCase]:
 
 
 def download_cases() -> Iterator[FaultCase]:
-    """A download is free: it is repeated until the result is certainly gone, and that was paid for."""
+    """Return faults of a download, which is free and repeated until the paid result is certainly gone."""
     yield from _transport_fault_cases("download")
     right = Reply(200, make_image(seed=1000), HTML_PAGE.headers)
     yield FaultCase("download that calls itself html", "download", right, DELIVERED)
@@ -212,7 +212,7 @@ TABLES: dict[str, Callable[[], Iterator[FaultCase]]] = {
     "query": query_cases,
     "download": download_cases,
 }
-#: Rows in one run. Doubt closes the gate for ever longer, so few of them share a run.
+#: Rows in one run. Each doubt keeps the gate closed for longer than the last, so few of these rows share a run.
 _BATCH_SIZES = {"create": 4, "states": 50, "endless": 4, "query": 14, "download": 8}
 
 
@@ -229,7 +229,7 @@ def _file_name(row: FaultCase, number: int) -> str:
 
 
 async def run_batch(root: Path, rows: list[FaultCase], charging: str, api: dict[str, object]) -> list[str]:
-    """Runs a batch until nothing is queued; answers what is not as it must be."""
+    """Run a batch until nothing is queued; return row name -> mismatch."""
     root.mkdir()
     async with Simulator(replace(FAST_SETTINGS, enhance="echo")) as simulator:
         house = Harness(root, simulator, api={"timeout": "1s", **api}, top_level={"charging": charging})
@@ -241,7 +241,7 @@ async def run_batch(root: Path, rows: list[FaultCase], charging: str, api: dict[
             )
             if row.expected_outcome(charging).creates > 1 and row.expected_outcome(charging) != RESENT:
                 house.may_be_paid_twice.add(sha)
-        # a refused key ends a run: the next one tries again
+        # A refused key ends a run, and the next run tries again.
         for _ in range(5):
             await Daemon(house.load_config(), KEY, clock=FastClock()).run(once=True)
             if not house.jobs(*UNFINISHED):
@@ -296,7 +296,7 @@ async def _run_with_refused_connection(root: Path, on: Operation, charging: str)
         run = asyncio.create_task(Daemon(house.load_config(), KEY, clock=FastClock()).run(once=True))
         while simulator.script.pending or not (house.journal.exists() and house.jobs()):
             await asyncio.sleep(0.02)
-        # in which more connections are refused
+        # More connections are refused in this time.
         await asyncio.sleep(0.2)
         await simulator.repair()
         assert await run == 0
@@ -314,7 +314,7 @@ async def test_a_refused_connection_costs_nothing(tmp_path: Path, charging: str)
 
 
 async def _post_once(harness: Harness) -> Job:
-    """One POST by a client that does not wait for two minutes."""
+    """Send one POST with a client that gives up after 0.25 s, and return the job."""
     config = harness.load_config()
     source = harness.drop_file("a.jpg")
     stamp = stamp_of(source.stat())

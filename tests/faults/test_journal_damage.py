@@ -1,6 +1,7 @@
-"""The daemon as a process while its journal is damaged, cut, taken away, locked, or out of room.
+"""The daemon as a process while its journal is damaged, truncated, removed, locked, or out of disk space.
 
-Whatever happens to it: words and an exit code, never a silent new journal, and no POST without a committed intent.
+Whatever happens, it ends with a message and an exit code. It never creates a new journal silently, and never sends a
+POST without a committed intent.
 """
 
 import asyncio
@@ -33,7 +34,7 @@ _running_processes: list[DaemonProcess] = []
 
 @pytest.fixture
 async def damaged_harness(tmp_path: Path) -> AsyncIterator[Harness]:
-    """A house whose journal is struck; what the laws say of an unreadable journal is left to the tests."""
+    """Yield a harness without the final check of the laws, because its journal may be unreadable."""
     async with Simulator(FAST_SETTINGS) as simulator:
         yield Harness(tmp_path, simulator, top_level={"min_free": 1})
         while _running_processes:
@@ -43,7 +44,7 @@ async def damaged_harness(tmp_path: Path) -> AsyncIterator[Harness]:
 
 
 def start_daemon(harness: Harness, *arguments: str) -> DaemonProcess:
-    """A daemon that ends with the test."""
+    """Run a daemon that is killed at the end of the test."""
     _running_processes.append(DaemonProcess(harness, arguments).start())
     return _running_processes[-1]
 
@@ -53,7 +54,7 @@ def companion_file(harness: Harness, suffix: str) -> Path:
 
 
 def run_check(harness: Harness) -> tuple[int, str]:
-    """What `picwish-watchd check` says of the journal."""
+    """Run `picwish-watchd check` and return the finished process."""
     told = fork_server.run_fork(
         "check", "-c", str(harness.root / "watchd.yaml"), environ={**os.environ, "PICWISH_API_KEY": KEY}
     )
@@ -62,13 +63,13 @@ def run_check(harness: Harness) -> tuple[int, str]:
 
 
 def read_intents(journal: Path) -> int:
-    """Intents that are committed, whoever reads them."""
+    """Return the committed intents, read with sqlite3 alone."""
     with closing(sqlite3.connect(journal)) as connection:
         return int(connection.execute("SELECT count(*) FROM event WHERE state = 'submitting'").fetchone()[0])
 
 
 def assert_each_post_was_intended(harness: Harness) -> None:
-    """No create reached PicWish that the journal does not know of, and none was paid twice."""
+    """Assert that the journal has an intent for each create that reached PicWish, and that no image was paid twice."""
     assert harness.count_creates() <= read_intents(harness.journal)
     assert len({charge.sha256 for charge in harness.simulator.ledger}) == len(harness.simulator.ledger)
 
@@ -85,7 +86,7 @@ def logged_events(process: DaemonProcess, name: str) -> list[dict[str, Any]]:
 
 
 async def run_until_done(harness: Harness, images: int, *, killed: bool = False) -> None:
-    """So many images were done; then the daemon ended, well or not."""
+    """Run a daemon until some images are done and stop it, whatever its exit code is."""
     for number in range(images):
         harness.drop_file(f"{number}.jpg", seed=number)
     process = start_daemon(harness)
@@ -94,7 +95,7 @@ async def run_until_done(harness: Harness, images: int, *, killed: bool = False)
 
 
 async def start_with_done_images(harness: Harness, images: int) -> DaemonProcess:
-    """A daemon that has done so many images and runs on."""
+    """Start a daemon that has finished some images and goes on running."""
     for number in range(images):
         harness.drop_file(f"{number}.jpg", seed=number)
     process = start_daemon(harness)
@@ -166,7 +167,7 @@ async def test_a_journal_damaged_while_the_daemon_runs_pays_nothing_twice(
     strike(damaged_harness.journal)
     for number in range(3):
         damaged_harness.drop_file(f"new{number}.jpg", seed=70 + number)
-    # what it has in memory may carry it on; then the end folds that into the broken file
+    # The cached pages may keep it running; its end then writes them into the damaged file.
     await wait_until(lambda: process.child.poll() is not None or len(logged_events(process, "job.done")) == 15)
     code = await process.wait_for_exit() if process.child.poll() is not None else await process.stop()
     assert code in (0, 74), read_stderr(process)
@@ -205,7 +206,7 @@ async def test_a_wal_removed_after_a_kill_is_detected(damaged_harness: Harness) 
     await run_until_done(damaged_harness, 2, killed=True)
     assert companion_file(damaged_harness, "-wal").stat().st_size > 0
     companion_file(damaged_harness, "-wal").unlink()
-    # asking does not make it forget
+    # A check must not change the finding.
     for _ in range(2):
         process = start_daemon(damaged_harness)
         assert await process.wait_for_exit() == 74
@@ -214,7 +215,7 @@ async def test_a_wal_removed_after_a_kill_is_detected(damaged_harness: Harness) 
         assert (code, "lost its companion" in told) == (74, True)
     assert not companion_file(damaged_harness, "-wal").exists()
     assert damaged_harness.count_creates() == 2
-    # a person's word: begin with what is left
+    # An administrator decides to start with what is left.
     companion_file(damaged_harness, "-shm").unlink()
 
 
@@ -229,13 +230,13 @@ async def test_removing_both_wal_and_shm_after_a_kill_is_detected(damaged_harnes
         code, told = run_check(damaged_harness)
         assert (code, "than what was last written to it" in told) == (74, True)
     assert damaged_harness.count_creates() == 2
-    # a person's word: begin with what is left
+    # An administrator decides to start with what is left.
     companion_file(damaged_harness, ".write").unlink()
 
 
 @pytest.fixture
 def mount_over_journal(damaged_harness: Harness) -> Iterator[Callable[..., None]]:
-    """Mounts something over the journal's folder until the test ends."""
+    """Mount a file system over the journal's folder until the test ends."""
     folder = damaged_harness.journal.parent
     folder.mkdir(mode=0o700)
     mounted = 0
@@ -253,7 +254,7 @@ def mount_over_journal(damaged_harness: Harness) -> Iterator[Callable[..., None]
 
 
 def fill_disk(folder: Path) -> Path:
-    """Leaves no byte free."""
+    """Fill the disk to the last byte."""
     ballast = folder / "ballast"
     with ballast.open("wb", buffering=0) as file:
         for size in (4096, 1):
@@ -318,7 +319,7 @@ time.sleep(float(sys.argv[3]))
 
 
 async def foreign_transaction(harness: Harness, begin: str, seconds: float) -> "subprocess.Popen[bytes]":
-    """Another program that has the journal open in a transaction."""
+    """Keep the journal locked in a transaction of another program."""
     command = [sys.executable, "-c", _FOREIGN_PROGRAM, str(harness.journal), begin, str(seconds)]
     program = subprocess.Popen(command, stdout=subprocess.PIPE)
     assert program.stdout is not None

@@ -1,11 +1,11 @@
-"""Power cuts: what was not synced is gone, what was acknowledged is there, and no image is posted twice.
+"""Power cuts: what was not synced is gone, what was acknowledged remains, and no image is posted twice.
 
-Journal, outbox and archive lie on an ext4 image of their own. At a seeded moment the daemon is stopped (SIGSTOP) and
-the image is copied as it is on the disk, without what only the page cache holds; then the copy takes the image's place,
-and a new daemon goes on. Writes that reached the disk without a flush behind them survive here; a real cut
-may lose them.
+Journal, outbox and archive are on an ext4 image of their own. At a seeded moment the daemon is stopped (SIGSTOP) and
+the image is copied as it is on the disk, without what only the page cache holds. The copy replaces the image, and a new
+daemon continues. Writes that reached the disk without a flush survive here; a real power cut may lose them.
 
-Needs root and loop mounts. More of it: ``python -m tests.faults.test_power_cut --cuts 40 --images 120 --seed 1``.
+This needs root and loop mounts. Run more with
+``python -m tests.faults.test_power_cut --cuts 40 --images 120 --seed 1``.
 """
 
 import argparse
@@ -39,7 +39,7 @@ _UNSYNCED_FILE = "written-and-not-synced"
 
 @dataclass
 class CrashDisk:
-    """A small ext4 file system in a file, mounted so that nothing is written unless somebody syncs."""
+    """A small ext4 image, mounted so that data is written only when a program syncs it."""
 
     folder: Path
     mount_point: Path
@@ -57,7 +57,7 @@ class CrashDisk:
         subprocess.run([*_MKFS, str(self.image_path)], check=True, capture_output=True)
 
     def mount(self) -> None:
-        """Mounts it; ext4 replays its log, as after any cut."""
+        """Mount the image; ext4 replays its log, as after a power cut."""
         command = ["mount", "-t", "ext4", "-o", "loop,commit=600", str(self.image_path), str(self.mount_point)]
         subprocess.run(command, check=True, capture_output=True)
 
@@ -68,13 +68,13 @@ class CrashDisk:
                 subprocess.run(["umount", "-l", self.mount_point], check=True, capture_output=True)
 
     def write_counters(self) -> str:
-        """Counts what was written to the device, and what is on its way there (the kernel's block/stat.rst)."""
+        """Return the counters of completed and pending writes to the device (block/stat.rst of the kernel)."""
         number = os.stat(self.mount_point).st_dev
         fields = Path(f"/sys/dev/block/{os.major(number)}:{os.minor(number)}/stat").read_text().split()
         return " ".join((fields[4], fields[6], fields[8]))
 
     def snapshot(self) -> Path:
-        """What a cut at this moment would leave: a copy during which nothing was written."""
+        """Copy the image as a power cut would leave it; retry until nothing was written during the copy."""
         target = self.folder / f"{self.generation + 1}.img"
         while True:
             before = self.write_counters()
@@ -83,7 +83,7 @@ class CrashDisk:
                 return target
 
     def restore_snapshot(self) -> None:
-        """The copy takes the place of the image."""
+        """Replace the image by its copy."""
         self.unmount()
         self.image_path.unlink()
         self.generation += 1
@@ -92,7 +92,7 @@ class CrashDisk:
 
 @contextmanager
 def crash_disk(root: Path) -> Iterator[CrashDisk]:
-    """A disk at ``root``/house/disk, unmounted whatever happens; skips the test where that cannot be had."""
+    """Yield a disk that is unmounted at the end. Skip the test where mounting is refused."""
     (root / "house").mkdir()
     disk = CrashDisk(root / "images", root / "house" / "disk")
     if os.geteuid() != 0 or not shutil.which("mkfs.ext4") or not shutil.which("mount"):
@@ -110,7 +110,7 @@ def crash_disk(root: Path) -> Iterator[CrashDisk]:
 
 @dataclass
 class DiskHarness(Harness):
-    """A house whose inbox alone lies on another disk, which knows no cuts."""
+    """A harness whose inbox alone is on a disk without power cuts."""
 
     @property
     def outbox(self) -> Path:
@@ -123,7 +123,7 @@ class DiskHarness(Harness):
 
 @dataclass
 class CommittedState:
-    """What the journal had promised before the cut."""
+    """What the journal had committed before the power cut."""
 
     jobs: list[Job] = field(default_factory=list)
     histories: dict[int, list[str]] = field(default_factory=dict)
@@ -140,7 +140,7 @@ class CommittedState:
             reader.close()
 
     def assert_kept_in(self, after: "CommittedState") -> None:
-        """All of it is still there, and what stood in the outbox stands there whole."""
+        """Assert that all of it remains, and that results in the outbox are complete."""
         for job_id, history in self.histories.items():
             assert after.histories.get(job_id, [])[: len(history)] == history, f"job {job_id} has lost a commit"
         for job in after.jobs:
@@ -151,7 +151,7 @@ class CommittedState:
 
 
 async def freeze_process(process: DaemonProcess) -> None:
-    """Stops all threads of the daemon; what the kernel was doing for them comes to its end."""
+    """Stop all threads of the daemon and wait until the kernel has finished their system calls."""
     process.child.send_signal(signal.SIGSTOP)
     tasks = Path(f"/proc/{process.child.pid}/task")
 
@@ -162,7 +162,7 @@ async def freeze_process(process: DaemonProcess) -> None:
 
 
 async def cut_power(harness: Harness, disk: CrashDisk, pause: float) -> None:
-    """Runs the daemon until it has bought something and ``pause`` seconds longer; then the power goes."""
+    """Cut the power ``pause`` seconds after the daemon has paid for an image."""
     process = DaemonProcess(harness).start()
     try:
         bought = harness.count_creates()
@@ -183,7 +183,7 @@ async def cut_power(harness: Harness, disk: CrashDisk, pause: float) -> None:
 
 
 async def run_power_cuts(root: Path, *, cuts: int, images: int, seed: int) -> Counter[State]:
-    """Cuts the power again and again, then lets the daemon finish, and checks the laws; the jobs by state."""
+    """Cut the power repeatedly, let the daemon finish, check the laws, and return the number of jobs by state."""
     chance = random.Random(seed)
     with crash_disk(root) as disk:
         async with Simulator(_SETTINGS) as simulator:
@@ -204,7 +204,7 @@ async def run_power_cuts(root: Path, *, cuts: int, images: int, seed: int) -> Co
 
 
 def check_final_states(harness: Harness) -> Counter[State]:
-    """The laws; each image posted once at most, and ended."""
+    """Check the laws, and that each image was posted at most once and has ended."""
     harness.check_laws()
     posted = Counter(task.request.sha256 for task in harness.simulator.tasks.values())
     assert max(posted.values()) == 1, "an image was posted twice"
@@ -226,7 +226,7 @@ async def test_a_power_cut_loses_no_commit_and_posts_no_image_twice(tmp_path: Pa
 
 
 def main() -> None:
-    """The long run."""
+    """Start a long run from the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cuts", type=int, default=20)
     parser.add_argument("--images", type=int, default=100)

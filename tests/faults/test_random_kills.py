@@ -1,6 +1,6 @@
-"""SIGKILL at seeded random moments, with a faulty PicWish: every image ends delivered once or held, none is paid twice.
+"""SIGKILL at seeded random moments with a faulty PicWish: every image is delivered once or held, none is paid twice.
 
-The long run is a command: ``python -m tests.faults.test_random_kills --images 500 --kills 150 --seed 1``.
+Start a long run with ``python -m tests.faults.test_random_kills --images 500 --kills 150 --seed 1``.
 """
 
 import argparse
@@ -29,7 +29,7 @@ _SETTINGS = Settings(qps=None, processing=(0.15, 0.5), latency=0.004, enhance="e
 
 @dataclass(frozen=True)
 class RunSummary:
-    """What came of a run."""
+    """Figures of a run."""
 
     images: int
     kills: int
@@ -40,7 +40,7 @@ class RunSummary:
 
 
 def add_random_faults(simulator: Simulator, chance: random.Random, images: int) -> None:
-    """Faults of every kind, in requests drawn by lot."""
+    """Add random faults of every kind to the simulator."""
     for action in (
         Reply(429),
         Reply(503),
@@ -59,7 +59,7 @@ def add_random_faults(simulator: Simulator, chance: random.Random, images: int) 
 
 
 async def run_with_random_kills(root: Path, *, images: int, kills: int, seed: int) -> RunSummary:
-    """Runs the daemon again and again and kills it; then lets it finish, and checks the laws."""
+    """Kill the daemon repeatedly, then let it finish and check the laws."""
     chance = random.Random(seed)
     async with Simulator(_SETTINGS) as simulator:
         house = Harness(root, simulator, api={"qps": 100, "timeout": "2s"}, rule={"settle": "20ms"})
@@ -78,7 +78,7 @@ async def run_with_random_kills(root: Path, *, images: int, kills: int, seed: in
 
 
 def summarize_run(harness: Harness, kills: int) -> RunSummary:
-    """The laws, and that nothing is left over."""
+    """Check the laws and that no work is left, and return the figures."""
     harness.check_laws()
     states = Counter(job.state for job in harness.jobs())
     assert set(states) <= {State.DONE, State.HELD, State.FAILED}, states
@@ -105,7 +105,7 @@ async def test_random_kills_never_pay_twice_and_lose_nothing(tmp_path: Path) -> 
 
 
 def main() -> None:
-    """The long run."""
+    """Start a long run from the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=int, default=200)
     parser.add_argument("--kills", type=int, default=60)

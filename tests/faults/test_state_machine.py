@@ -1,7 +1,7 @@
-"""Every order of events: pictures come, steps are taken one at a time, and the program dies between any two commits.
+"""Random orders of events: images arrive, steps run one at a time, and the program crashes between any two commits.
 
-The journal, the folders, the steps and the HTTP are real; PicWish is the simulator, with an outcome by lot for each
-request. More of it: ``python -m tests.faults.test_state_machine --examples 1000 --steps 60``.
+The journal, the folders, the steps and the HTTP are real; PicWish is the simulator, with a random outcome for each
+request. Run more examples with ``python -m tests.faults.test_state_machine --examples 1000 --steps 60``.
 """
 
 import argparse
@@ -51,7 +51,7 @@ pytestmark = pytest.mark.untraced
 
 _SHM = Path("/dev/shm")
 
-#: What becomes of a paid POST. The first four leave a task behind.
+#: Faults of a paid POST. The first four leave a task at PicWish.
 CREATE_FAULTS: dict[str, Action | None] = {
     "accepted": None,
     "accepted, fails": EndIn(-1),
@@ -72,18 +72,18 @@ DOWNLOAD_FAULTS: dict[str, Action | None] = {
     "half": TruncateBody(keep=300),
     "lost": Reset(),
 }
-#: See `MortalJournal`; four times of ten it goes on.
+#: Values for `CrashingJournal.crash_point`; four of ten do not crash.
 CRASH_POINTS = (0, 0, 0, 0, 1, 2, 3, 4, 5, 6)
 
 
 class SimulatedCrashError(BaseException):
-    """The program ends here; nothing of it may go on."""
+    """Raised in place of a crash of the program, whose code must not continue."""
 
 
 class CrashingJournal(Journal):
-    """Dies right before (odd) or after (even) one of the next commits: 1 and 2 are the next one, 3 and 4 the second."""
+    """A journal that crashes before (odd numbers) or after (even numbers) a commit; 1 and 2 are for the next commit."""
 
-    #: 0: lives on
+    #: The number 0 means no crash.
     crash_point = 0
 
     @contextmanager
@@ -98,7 +98,7 @@ class CrashingJournal(Journal):
 
 
 class ProgramRun:
-    """The program from one start to its death: all that is in memory."""
+    """All that the program has in memory between its start and a crash."""
 
     def __init__(self, harness: Harness, clock: FakeClock) -> None:
         config = harness.load_config()
@@ -120,13 +120,13 @@ class ProgramRun:
         recover(self.context)
 
     async def crash(self) -> None:
-        """Takes the memory away and leaves the files as they are, the WAL beside the journal."""
+        """Drop the program's memory and leave the files as they are, with the WAL beside the journal."""
         self.pacing.cancel()
         await self.client.aclose()
         self.context.close()
         path = self.journal.path
         kept = {name: Path(name).read_bytes() for name in (f"{path}", f"{path}-wal") if os.path.exists(name)}
-        # folds the WAL in, which a death does not
+        # Closing writes the WAL into the journal, which a crash does not.
         self.journal._connection.close()
         self.journal._lock.close()
         for name, data in kept.items():
@@ -134,7 +134,7 @@ class ProgramRun:
 
 
 class PipelineMachine(RuleBasedStateMachine):
-    """One house, one life after the other."""
+    """One harness with one run of the program after the other."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -142,11 +142,11 @@ class PipelineMachine(RuleBasedStateMachine):
         shm = _SHM if os.access(_SHM, os.W_OK) else None
         self.folder = tempfile.TemporaryDirectory(prefix="picwish-machine-", dir=shm)
         self.clock = FakeClock()
-        # PicWish's own: only `time` turns it
+        # PicWish's own clock, which only the rule `let_tasks_progress` advances.
         self.service = FakeClock()
         self.sim = Simulator(Settings(qps=None, processing=(1.0, 0.0), enlarge=1.5, clock=self.service))
         self.allowed: Counter[str] = Counter()
-        # name -> sha256
+        # File name -> SHA-256.
         self.names: dict[str, str] = {}
 
     @initialize(seed=st.integers(0, 2**16))
@@ -170,12 +170,12 @@ class PipelineMachine(RuleBasedStateMachine):
             self.runner.close()
             self.folder.cleanup()
 
-    # What happens
+    # The events.
 
     @precondition(lambda self: len(self.names) < 8)
     @rule(copy=st.booleans(), index=st.integers(0, 9), fate=st.sampled_from(CRASH_POINTS))
     def drop(self, copy: bool, index: int, fate: int) -> None:
-        """A picture comes, or a copy of one that came before."""
+        """Drop a new image, or a copy of an earlier one."""
         seeds = len(set(self.names.values()))
         seed = index % seeds if copy and seeds else seeds
         name = f"{len(self.names)}.jpg"
@@ -217,11 +217,11 @@ class PipelineMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.has_jobs(State.PENDING))
     @rule()
     def let_results_expire(self) -> None:
-        """PicWish forgets results."""
+        """Let PicWish forget its results."""
         self.let_tasks_progress(4000.0)
 
     def let_tasks_progress(self, seconds: float) -> None:
-        """PicWish gets on with its tasks."""
+        """Let PicWish process its tasks."""
         self.runner.run(self.sim.wait_until_rendered())
         self.service.advance(seconds)
 
@@ -246,7 +246,7 @@ class PipelineMachine(RuleBasedStateMachine):
                 assert one.job.sha256 is not None
                 self.allowed[one.job.sha256] += 1
 
-    # What must hold
+    # The invariants.
 
     @invariant()
     def no_picture_is_paid_twice_unless_a_person_said_so(self) -> None:
@@ -296,7 +296,7 @@ class PipelineMachine(RuleBasedStateMachine):
             assert job.output is not None
             assert job.output.exists() or (self.away_outbox / job.output.name).exists()
 
-    # The program's hands
+    # Parts of the events.
 
     @property
     def outbox(self) -> Path:
@@ -318,7 +318,7 @@ class PipelineMachine(RuleBasedStateMachine):
             self.sim.script.add(Fault(operation, action, when=when))  # type: ignore[arg-type] # one of its words
 
     def run_step(self, step: Callable[[], Awaitable[None]], fate: int = 0) -> None:
-        """Takes one step, which may be the last of this life."""
+        """Run one step, which may crash the program."""
 
         async def taken() -> None:
             await step()
@@ -378,7 +378,7 @@ class PipelineMachine(RuleBasedStateMachine):
             await self.life.dispose.dispose(job)
 
     def finish_and_check(self) -> None:
-        """At last, after some more deaths, everything ends, and the laws hold."""
+        """Finish all jobs, with some more crashes, and check the laws."""
         if self.away_outbox.exists():
             self.mount_or_unmount()
         self.run_step(self._take_in)
@@ -408,7 +408,7 @@ def _is_task_request(seen: object) -> bool:
 
 
 def run_state_machine(examples: int, steps: int, *, derandomize: bool) -> None:
-    """Runs the machine."""
+    """Run the state machine with these settings."""
     chosen = settings(
         max_examples=examples,
         stateful_step_count=steps,
@@ -425,14 +425,14 @@ def run_state_machine(examples: int, steps: int, *, derandomize: bool) -> None:
         structlog.configure(**before)
 
 
-# to find the shortest story of a failure takes minutes
+# Shrinking a failing example takes minutes.
 @pytest.mark.timeout(400)
 def test_no_order_of_events_pays_twice_or_loses_an_image() -> None:
     run_state_machine(15, 40, derandomize=True)
 
 
 def main() -> None:
-    """The long run."""
+    """Start a long run from the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--examples", type=int, default=200)
     parser.add_argument("--steps", type=int, default=50)

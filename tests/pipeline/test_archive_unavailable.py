@@ -1,4 +1,4 @@
-"""An archive that is away keeps the originals where they are, and the daemon from little else."""
+"""An unavailable archive: originals stay in the inbox, and other work continues."""
 
 from picwish_watchd.job import OriginalStatus
 from tests.support.harness import Harness

@@ -1,7 +1,7 @@
-"""Every way of arriving ends in exactly one job, and that job is about the whole file.
+"""Every way in which a file arrives ends in exactly one job, and that job has the complete file.
 
-All ways take place in one inbox at the same time, each in a folder of its own. Between two moments of a way more time
-passes than `settle`: the real watcher walks, and the real intake judges what it finds.
+All cases run in one inbox at the same time, each in a folder of its own. Between two steps of a case more time than
+`settle` passes: the real watcher scans, and the real intake validates the files.
 """
 
 import ctypes
@@ -30,21 +30,21 @@ from tests.support.harness import Harness
 from tests.support.sample_images import BASIC_KINDS, make_image
 from tests.support.step_context import open_step_context
 
-# seconds of a walk
+# Longest time of a scan in seconds.
 TIMEOUT = 20.0
-# seconds; nothing waits longer than a minute for its next look
+# Seconds. No file waits longer than a minute for its next look.
 SETTLE, LONG = 2.0, 90.0
 
 
 @dataclass(frozen=True)
 class ArrivalFolders:
-    """Where one way of arriving takes place."""
+    """The folders of one case."""
 
-    #: its folder in the inbox
+    #: The case's folder in the inbox.
     inbox: Path
-    #: a folder on the same file system, outside of the inbox
+    #: A folder on the same file system, outside of the inbox.
     beside: Path
-    #: a folder on another file system
+    #: A folder on another file system.
     elsewhere: Path
     seed: int
 
@@ -57,13 +57,13 @@ class ArrivalFolders:
         return make_image("jpeg", 320, 240, seed=self.seed)
 
     def make_image(self, folder: Path) -> Path:
-        """The whole picture, outside of the inbox."""
+        """Write the complete image outside of the inbox."""
         path = folder / "ready.jpg"
         path.write_bytes(self.image_bytes)
         return path
 
     def make_tree(self, folder: Path) -> Path:
-        """A folder with two levels and a picture of each kind."""
+        """Write a folder with two levels and an image of each kind."""
         root = folder / "tree"
         for number, kind in enumerate(BASIC_KINDS):
             below = root / "a" / "b" if number % 2 else root / "a"
@@ -184,13 +184,13 @@ def o_tmpfile(spot: ArrivalFolders) -> Iterator[None]:
     try:
         fd = os.open(spot.inbox, os.O_TMPFILE | os.O_RDWR)
     except OSError:
-        # not known here
+        # This system does not have the command.
         yield from cp(spot)
         return
     try:
         os.write(fd, spot.image_bytes)
         yield
-        # Python calls linkat(2) with AT_SYMLINK_FOLLOW only where a folder's descriptor is given
+        # Python passes AT_SYMLINK_FOLLOW to linkat(2) only together with a directory descriptor.
         proc = os.open("/proc/self/fd", os.O_RDONLY | os.O_DIRECTORY)
         os.link(str(fd), spot.file, src_dir_fd=proc, follow_symlinks=True)
         os.close(proc)
@@ -276,7 +276,7 @@ def full_size_at_once_then_filled_from_its_end(spot: ArrivalFolders) -> Iterator
 
 
 def picture_and_film_of_full_size_at_once(spot: ArrivalFolders) -> Iterator[None]:
-    """As phones make them: a film behind the picture, copied by a program that sets the size beforehand."""
+    """A program copies a phone's image with a film appended, and sets the file's size beforehand."""
     film = os.urandom(100_000)
     with spot.file.open("wb", buffering=0) as file:
         file.truncate(len(spot.image_bytes + film))
@@ -375,9 +375,9 @@ def a_pipe(spot: ArrivalFolders) -> Iterator[None]:
 @dataclass(frozen=True)
 class ArrivalCase:
     way: ArrivalMethod
-    #: jobs
+    #: Number of jobs.
     taken: int = 1
-    #: jobs that are `rejected`, not_an_image
+    #: Number of jobs that are `rejected` with not_an_image.
     refused: int = 0
 
 
@@ -431,7 +431,7 @@ ARRIVALS_FOLLOWING_LINKS = (
 
 
 class InboxHarness:
-    """A rule's watcher and intake, with a clock that only we turn."""
+    """The watcher and intake of one rule, with a fake clock."""
 
     def __init__(self, context: StepContext, clock: FakeClock) -> None:
         self.rule: Rule = context.config.rules[0]
@@ -454,10 +454,10 @@ class InboxHarness:
         self.watcher.start()
 
     async def scan_and_judge(self, seconds: float) -> None:
-        """Walks, lets time go by, and judges what is due then."""
+        """Scan, let time pass, and validate the files that are due."""
         while not self._reports.empty():
             self._on_watcher_event(self._reports.get())
-        # the first may have been under way already
+        # The first scan may have started earlier.
         for _ in range(2):
             self.watcher.rescan_after_mount_change()
             while not self._on_watcher_event(self._reports.get(timeout=TIMEOUT)):
@@ -520,13 +520,13 @@ def make_arrival_folders(harness: Harness, elsewhere: Path, number: int, row: Ar
 
 
 def find_other_file_system(root: Path) -> Path:
-    """Another file system, if this machine has one."""
+    """Return a folder on another file system, if this machine has one."""
     shm = Path("/dev/shm")
     return shm if shm.is_dir() and os.access(shm, os.W_OK) else root
 
 
 def describe_mismatch(row: ArrivalCase, spot: ArrivalFolders, jobs: list[Job]) -> object:
-    """What became of one way, if that is not what should."""
+    """Return how the outcome of a case differs from the required one, or an empty string."""
     own = [job for job in jobs if job.source.is_relative_to(spot.inbox)]
     taken = sorted((job.source, job.sha256) for job in own if job.state is State.QUEUED)
     refused = [job for job in own if job.problem and job.problem.code is ErrorCode.NOT_AN_IMAGE]

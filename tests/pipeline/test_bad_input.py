@@ -1,4 +1,4 @@
-"""What must never be sent, and must say why; what must never be delivered."""
+"""Files that must not be sent, with the reason that is reported, and results that must not be delivered."""
 
 import os
 import socket
@@ -89,7 +89,7 @@ async def test_special_files_are_never_opened_and_say_what_they_are(harness: Har
     (harness.inbox / "link.jpg").symlink_to("/etc/passwd")
     with socket.socket(socket.AF_UNIX) as unix:
         home = Path.cwd()
-        # a socket's path may have 107 bytes
+        # The path of a socket is limited to 107 bytes.
         os.chdir(harness.inbox)
         try:
             unix.bind("socket.jpg")

@@ -1,4 +1,4 @@
-"""Budgets are never exceeded, floods wait for a person, and nothing is bought without room for it."""
+"""Budgets are never exceeded, floods wait for approval, and nothing is paid for without disk space for the result."""
 
 import json
 import subprocess
@@ -208,7 +208,7 @@ def test_days_and_months_begin_at_local_midnight_also_when_the_clocks_change(mon
     monkeypatch.setenv("TZ", "Europe/Berlin")
     time.tzset()
     try:
-        # 2026-03-29 12:00 in Berlin: the clocks went forward at 2:00
+        # The time is 2026-03-29 12:00 in Berlin, where the clocks went forward at 02:00.
         noon = 1_774_778_400.0
         assert noon - day_start(noon) == 11 * 3600
         assert time.localtime(month_start(noon))[:4] == (2026, 3, 1, 0)

@@ -1,4 +1,4 @@
-"""Following a task and bringing its result home: all of it may be repeated, and is, until it is certain."""
+"""Following a task and fetching its result: both are repeated until the outcome is certain."""
 
 import asyncio
 import json
@@ -186,7 +186,7 @@ async def test_tasks_pending_during_suspend_are_polled_before_new_tasks(harness:
         start.clock.suspend(50 * 60)
         tasks = [asyncio.create_task(start.collect.run()), *(asyncio.create_task(creates()) for _ in range(3))]
         await wait_until(lambda: start.reload(job).state is not State.PENDING)
-        # of 600: the clock runs on while the answer comes
+        # There are 600 creates in all; the clock advances while the responses arrive.
         assert len(created) < 300
         for task in tasks:
             task.cancel()
@@ -294,7 +294,7 @@ async def test_the_answer_is_kept_without_the_image(harness: Harness) -> None:
 
 @pytest.mark.parametrize("told", ["no times", "times", "texts"])
 async def test_learnt_task_durations_agree_with_observed_ones(harness: Harness, told: str) -> None:
-    """Whole seconds, or none at all: what PicWish tells is taken as far as it can be true."""
+    """The times that PicWish states are whole seconds or missing; they are used as far as they can be true."""
     actions = {"no times": drop_fields("created_at", "completed_at"), "times": None, "texts": strings()}
     if (action := actions[told]) is not None:
         harness.simulator.script.add(Fault("query", action, times=99))

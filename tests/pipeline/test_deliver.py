@@ -1,4 +1,4 @@
-"""The outbox and the originals: whatever is in the way, nothing paid is lost and nothing is overwritten."""
+"""Delivery and originals: whatever is in the way, no paid result is lost and no file is overwritten."""
 
 import asyncio
 import os
@@ -23,7 +23,7 @@ from tests.support.step_context import open_step_context
 
 @contextmanager
 def make_immutable(path: Path) -> Iterator[None]:
-    """chattr +i: nothing can be made in or removed from a folder, not even by root."""
+    """Set the immutable attribute (chattr +i): not even root can create or remove a file in the folder."""
     if shutil.which("chattr") is None or subprocess.run(["chattr", "+i", path], check=False).returncode != 0:
         pytest.skip("this file system, or this user, knows no chattr +i")
     try:
@@ -40,7 +40,7 @@ def _short_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def lose_nas_after_submit(harness: Harness, name: str = "a.jpg") -> int:
-    """One run in which the folder nas goes away as soon as PicWish has the picture; its exit code."""
+    """Run once, unmount the folder nas as soon as PicWish has the image, and return the exit code."""
     harness.simulator.settings = replace(harness.simulator.settings, processing=(0.6, 0.1))
     (harness.root / "nas").mkdir()
     harness.rule = {"outbox": "nas/outbox", **harness.rule}
@@ -85,7 +85,7 @@ async def test_a_folder_that_was_there_before_is_never_made_again(harness: Harne
     harness.drop_file("a.jpg")
     assert await harness.run_once() == 0
     (harness.root / "nas").rename(harness.root / "unmounted")
-    # the empty mount point
+    # This is the empty mount point.
     (harness.root / "nas").mkdir()
     source = harness.drop_file("b.jpg", seed=2)
     assert await harness.run_once() == 1
@@ -138,7 +138,7 @@ def create_obstacle(path: Path, obstacle: str) -> None:
 
 
 async def submit_then_obstruct(harness: Harness, obstacle: str) -> None:
-    """Something takes the place of the result's subfolder while PicWish works."""
+    """Put a file in the place of the result's subfolder while PicWish processes the image."""
     harness.simulator.settings = replace(harness.simulator.settings, processing=(0.6, 0.1))
     harness.outbox.mkdir()
     harness.drop_file("sub/a.jpg")
@@ -149,7 +149,7 @@ async def submit_then_obstruct(harness: Harness, obstacle: str) -> None:
 
 
 async def test_thousands_of_same_named_results_cost_one_lookup_each(harness: Harness) -> None:
-    """A scanner that calls everything Scan.jpg: a write each took ten seconds here."""
+    """A scanner calls every file Scan.jpg; trying the names one by one took ten seconds here."""
     harness.outbox.mkdir()
     body = make_image("jpeg")
     (harness.root / "body").write_bytes(body)
@@ -160,7 +160,7 @@ async def test_thousands_of_same_named_results_cost_one_lookup_each(harness: Har
     assert await harness.run_once() == 0
     assert time.monotonic() - began < 6
     assert harness.job("a.jpg").output == harness.outbox / "a-5000.jpg"
-    # they are looked through one by one at the end
+    # At the end each remaining file would be hashed.
     shutil.rmtree(harness.outbox)
 
 
@@ -184,7 +184,7 @@ async def test_a_result_that_is_lost_from_the_spool_is_fetched_again_for_nothing
 
 
 async def test_a_refetched_result_is_delivered_before_it_backs_off_again(harness: Harness) -> None:
-    """What an earlier run wrote about the outbox is no reason to give up in this one."""
+    """An earlier run's failures to write into the outbox are no reason for a pause in this run."""
     assert await lose_nas_after_submit(harness) == 1
     for path in (harness.root / "state/journal.db.spool").iterdir():
         path.unlink()
@@ -209,7 +209,7 @@ async def test_a_damaged_spool_is_never_delivered(harness: Harness) -> None:
 
 
 async def test_what_is_damaged_leaves_the_spool_at_once(harness: Harness) -> None:
-    """After a crash while it is fetched anew, it would pass for the new one."""
+    """After a crash during the second download the damaged file would pass for the new one."""
     assert await lose_nas_after_submit(harness) == 1
     restore_nas(harness)
     async with open_step_context(harness.load_config()) as context:

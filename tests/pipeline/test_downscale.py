@@ -1,4 +1,4 @@
-"""``oversize: downscale``: what is too large is made smaller, sent and paid for once, and the job tells both sizes."""
+"""``oversize: downscale``: too large an image is made smaller, sent and paid once; the job has both sizes."""
 
 import asyncio
 import json
@@ -29,7 +29,7 @@ SMALL = {"max_side": 200}
 
 @pytest.fixture
 async def context(harness: Harness) -> AsyncIterator[StepContext]:
-    """The parts as the daemon puts them together, with nothing running."""
+    """Yield the parts of the daemon with downscaling configured and nothing running."""
     harness.rule, harness.api = {"oversize": "downscale"}, SMALL
     async with open_step_context(harness.load_config()) as context:
         yield context
@@ -44,7 +44,7 @@ def queue_image(
     inbox: str = "inbox",
     size: tuple[int, int] = (300, 240),
 ) -> Job:
-    """A picture, too large unless told otherwise, and its job."""
+    """Drop an image, which is too large by default, and return its job."""
     path = harness.drop_file(name, make_image("jpeg", *size, seed=seed), inbox=inbox)
     (rule,) = (rule for rule in context.config.rules if rule.inbox.name == inbox)
     verdict = validate_file(path, context.config.api, rule, final=False)
@@ -56,7 +56,7 @@ def queue_image(
 
 
 def spooled_downscales(context: StepContext) -> dict[str, int]:
-    """What lies ready in the spool: name -> inode."""
+    """Return name -> inode of the downscaled images in the spool."""
     return {each.name: each.stat().st_ino for each in Path(context.spool.folder).iterdir()}
 
 
@@ -103,7 +103,7 @@ async def test_few_downscaled_copies_are_spooled_and_damaged_ones_remade(
 
 
 async def test_downscaling_one_image_does_not_block_another_rule(harness: Harness, context: StepContext) -> None:
-    # two are prepared at a time
+    # Two images are prepared at a time.
     harness.api = {**SMALL, "qps": 10}
     harness.more_rules = [{"name": "other", "inbox": "other"}]
     context.config = harness.load_config()

@@ -1,4 +1,4 @@
-"""`on_failure: move`: only the file that failed is moved, and what was wrong with it is never left untold."""
+"""`on_failure: move` moves only the file that failed, and a failed move is always reported."""
 
 import asyncio
 import json
@@ -31,7 +31,7 @@ async def test_a_file_that_came_back_is_not_moved_for_its_earlier_job(harness: H
     assert (missed.problem.code, missed.original) == (ErrorCode.SOURCE_MISSING, OriginalStatus.GONE)
     (harness.root / "kept.jpg").rename(source)
     assert await harness.run_once() == 0
-    # where a failed original is moved to
+    # The folder for failed originals.
     (harness.root / "nas").mkdir()
     assert await harness.run_once() == 0
     assert source.exists()

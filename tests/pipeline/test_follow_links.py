@@ -1,4 +1,4 @@
-"""Links in an inbox, where they are to be followed: into no folder that results are put into, into none twice."""
+"""Followed links in an inbox: none leads into a folder with results, and no folder is scanned twice."""
 
 import asyncio
 

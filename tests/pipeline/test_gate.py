@@ -1,4 +1,4 @@
-"""The gate opens when all that closed it is proved wrong, and never stays closed over a job that is no more."""
+"""The gate opens when every reason for closing it is disproved; a job that is gone never keeps it closed."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -21,7 +21,7 @@ def blocked_reason(gate: Gate) -> CloseReason | None:
 
 @pytest.fixture
 async def gate(harness: Harness) -> AsyncIterator[Gate]:
-    """A gate with a real journal and a real client, and nothing else."""
+    """Yield a gate with a real journal and a real client."""
     async with open_step_context(harness.load_config()) as context:
         rate_limiter = RateLimiter(context.config.api.qps, context.clock)
         permits = asyncio.create_task(rate_limiter.run())
@@ -115,7 +115,7 @@ async def test_a_trial_that_breaks_down_lets_another_image_try(harness: Harness)
     daemon = Daemon(harness.load_config(), KEY)
     running = asyncio.create_task(daemon.run())
     await wait_until(lambda: harness.count_creates() == 1)
-    # what should never be there
+    # Put a folder where the spool's file would be.
     (daemon.context.spool.folder / "1.create.part").mkdir()
     harness.drop_file("b.jpg", seed=2)
     await wait_until(lambda: len(harness.jobs(State.DONE)) == 1)

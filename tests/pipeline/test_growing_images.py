@@ -1,4 +1,4 @@
-"""A picture that is whole, and then grows: a second picture behind it, or what a camera adds late."""
+"""Complete images that grow later: by a second image after the first, or by what a camera appends."""
 
 import pytest
 
@@ -20,7 +20,7 @@ async def test_a_paid_image_that_grows_is_a_new_image_with_its_own_result(
     assert [(job.state, job.credits) for job in harness.jobs()] == [(State.DONE, 5), (State.DONE, 5)]
     assert harness.results() == {"a.jpg", "a-1.jpg"}
     assert harness.count_creates() == 2
-    # what was dropped has grown: it is nowhere as it was
+    # The dropped file has grown, so its first content no longer exists.
     harness.dropped.clear()
 
 

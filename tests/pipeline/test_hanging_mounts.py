@@ -1,4 +1,4 @@
-"""A mount that answers nothing, as a dead server: it holds up its own rules and nothing else."""
+"""A mount that does not respond, like one of a dead server, blocks its own rules and nothing else."""
 
 import asyncio
 import json
@@ -24,7 +24,7 @@ from tests.support.mounts import hanging_mount
 
 @pytest.fixture(autouse=True)
 def _short_timeouts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same waits, of tenths of a second."""
+    """Use timeouts of tenths of a second."""
     for room, name in ((hang_guard, "HANG_TIMEOUT"), (keyed_executor, "STUCK_TIMEOUT"), (inboxes, "_OVERDUE_SECONDS")):
         monkeypatch.setattr(room, name, 0.2)
     monkeypatch.setattr(daemon_room, "READY_TIMEOUT", 0.2)
@@ -34,7 +34,7 @@ def _short_timeouts(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_a_hanging_mount_blocks_only_its_own_rules_and_no_watchdog(
     harness: Harness, monkeypatch: pytest.MonkeyPatch, gate: str
 ) -> None:
-    """The rule whose outbox hangs asks first for both slots on the way to PicWish, or for the trial at the gate."""
+    """The rule whose outbox hangs asks first for both submit slots, or for the trial of the gate."""
     (harness.root / "nas").mkdir()
     (harness.root / "other").mkdir()
     harness.api = {"qps": 16}
@@ -138,7 +138,7 @@ async def test_files_on_a_hanging_mount_are_logged_once_and_judged_later(
         await wait_until(lambda: daemon.context.executor.has_running)
         await wait_until(lambda: said("does its mount hang"))
         seen = daemon.context.clock.monotonic()
-        # it looks after them once a second
+        # The watchers are checked once a second.
         await wait_until(lambda: daemon.context.clock.monotonic() > seen + 2)
     await wait_until(lambda: harness.jobs(State.DONE))
     daemon.stop()
@@ -148,7 +148,7 @@ async def test_files_on_a_hanging_mount_are_logged_once_and_judged_later(
 
 
 async def test_a_mount_with_a_dead_server_is_waited_for_and_holds_no_job(harness: Harness) -> None:
-    """Whatever is asked there is answered "Transport endpoint is not connected"."""
+    """Every access fails with "Transport endpoint is not connected"."""
     (harness.root / "nas").mkdir()
     harness.rule = {"inbox": "nas/in", "outbox": "nas/out", "on_success": "move", "archive": "nas/archive"}
     harness.more_rules = [

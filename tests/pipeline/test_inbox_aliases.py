@@ -1,4 +1,4 @@
-"""Two inboxes that a mount makes one while the daemon runs: no picture is paid by both rules."""
+"""Two inboxes that a mount turns into one while the daemon runs: no image is paid by both rules."""
 
 import json
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from tests.support.mounts import can_mount, mount, unmount
 
 
 def unwatched_reason(harness: Harness, rule: str) -> str:
-    """Why the rule is not watched, as `status` says it."""
+    """Return the reason in `status` why the rule is not watched."""
     rules = json.loads(harness.daemon_report() or "{}").get("rules", {})
     return str(rules.get(rule, {}).get("reason") or "")
 
@@ -25,7 +25,7 @@ def watching_check(harness: Harness, rule: str) -> Callable[[], bool]:
 async def test_an_inbox_mounted_onto_another_rules_waits_until_it_is_separate(
     harness: Harness, first: str, second: str
 ) -> None:
-    """Whichever of the two rules comes first: the one that is watched already goes on."""
+    """Of the two rules, the one that is already watched goes on, in either order."""
     if not can_mount():
         pytest.skip("mounting needs root and CAP_SYS_ADMIN")
     disk, name = harness.root / "at" / "disk", harness.root / "at" / "name"
@@ -40,7 +40,7 @@ async def test_an_inbox_mounted_onto_another_rules_waits_until_it_is_separate(
     bound = harness.root / "bound"
     bound.mkdir()
     mount(bound, disk)
-    # at once: a folder that was seen before the mount came would wait for `approve`
+    # A folder that was seen before the mount would wait for `approve`.
     name.symlink_to(bound)
     try:
         await wait_until(lambda: "would be paid twice" in unwatched_reason(harness, "name"))

@@ -1,4 +1,4 @@
-"""Inboxes that come and go while the daemon runs: paused with a reason, and taken up again; nothing is taken twice."""
+"""Inboxes that become unavailable are paused with a reason and resumed, and no file is taken twice."""
 
 import os
 import shutil
@@ -19,18 +19,18 @@ FolderAction = Callable[[Path], object]
 
 @dataclass(frozen=True)
 class InboxCase:
-    """What happens to an inbox, what `status` says of it then, and what brings it back."""
+    """A change of an inbox, its reason in `status`, and how to undo the change."""
 
     name: str
     remove: FolderAction
     reason: str | None
     restore: FolderAction
-    #: the inbox is a mount point from the beginning
+    #: The inbox is a mount point from the start.
     mounted: bool = False
 
 
 def do_nothing(_: Path) -> None:
-    """It comes, or is there, anyhow."""
+    """Change nothing."""
 
 
 def move_away(inbox: Path) -> Path:
@@ -93,7 +93,7 @@ INBOX_CASES = (
 
 
 def unprivileged_command() -> tuple[str, ...] | None:
-    """How to run a command without the rights of root, still as the owner of all that is here; None: not to be had."""
+    """Return a command prefix that drops root's rights but keeps the owner, or None where that is impossible."""
     if os.geteuid() != 0:
         return ()
     command = ("unshare", "--user")
@@ -105,7 +105,7 @@ async def test_a_lost_inbox_pauses_its_rule_with_a_reason_until_it_returns(harne
     mounting = can_mount()
     roots = [r for r in INBOX_CASES if (mounting or not r.mounted) and (plain is not None or r.name != "locked")]
     folders = {root.name: harness.root / root.name / "in" for root in roots}
-    # fourteen inboxes, each walked ten times a second, keep a core busy
+    # Scanning fourteen inboxes ten times a second would keep a core busy.
     harness.rule = {"rescan_interval": "500ms"}
     harness.more_rules = [{"name": root.name, "inbox": f"{root.name}/in", **harness.rule} for root in roots]
     with ExitStack() as stack:

@@ -16,7 +16,7 @@ from tests.support.harness import KEY, Harness, wait_until
 
 @contextmanager
 def lock_journal(harness: Harness) -> Iterator[None]:
-    """Another process is in the middle of a transaction."""
+    """Keep the journal locked in a transaction of another process."""
     with open(f"{harness.journal}.write", "rb+") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
@@ -128,15 +128,16 @@ async def test_a_journal_outage_is_logged_once_and_so_is_its_end(
             del tries[:]
             for name in range(3):
                 harness.drop_file(f"{number}-{name}.jpg", seed=3 * number + name)
-                await wait_until(lambda: len(tries) > 2 * (name + 1))  # noqa: B023 - awaited here
+                # The loop awaits this before the next pass.
+                await wait_until(lambda: len(tries) > 2 * (name + 1))  # noqa: B023
         monkeypatch.setattr(locks, "_try_lock", locked_within)
         told += capsys.readouterr().out
-        await wait_until(lambda: len(harness.jobs(State.DONE)) == 3 * (number + 1))  # noqa: B023 - awaited here
+        await wait_until(lambda: len(harness.jobs(State.DONE)) == 3 * (number + 1))  # noqa: B023
 
         def goes_on() -> bool:
             nonlocal told
             told += capsys.readouterr().out
-            return told.count("journal.goes_on") > number  # noqa: B023 - awaited here
+            return told.count("journal.goes_on") > number  # noqa: B023
 
         await wait_until(goes_on)
     daemon.stop()

@@ -1,4 +1,4 @@
-"""What can stand in the journal's place and is none: every command says so in words, and nothing is made or bought."""
+"""Other things in the journal's place: every command explains the error, creates nothing and pays for nothing."""
 
 import os
 import socket
@@ -33,13 +33,13 @@ COMMANDS = (
 
 @contextmanager
 def create_obstacle(kind: str, place: Path) -> Iterator[Path]:
-    """Something that is no journal."""
+    """Put something that is no journal in the journal's place."""
     with ExitStack() as stack:
         if kind == "folder":
             place.mkdir()
         elif kind == "pipe":
             os.mkfifo(place)
-            # who opens it all the same does not hang
+            # A program that opens the FIFO anyway must not hang.
             stack.callback(os.close, os.open(place, os.O_RDWR))
         elif kind == "socket":
             stack.enter_context(socket.socket(socket.AF_UNIX)).bind(os.fspath(place))
@@ -53,7 +53,7 @@ def create_obstacle(kind: str, place: Path) -> Iterator[Path]:
 
 
 def run_command(command: tuple[str, ...], file: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
-    """The exit code and what was said; of `run` by another process, for it would set up the log of this one."""
+    """Run a command and return its exit code and output; `run` configures logging, so it gets its own process."""
     if command[0] == "run":
         done = fork_server.run_fork(*command, "-c", file, environ=dict(os.environ))
         return done.returncode, done.stdout + done.stderr
@@ -95,7 +95,7 @@ def test_every_command_reports_what_is_in_the_journals_place(
 async def test_a_linked_journal_on_an_absent_disk_is_never_replaced(
     harness: Harness,
 ) -> None:
-    """It was moved to another disk with all that belongs to it, and a link put into its place."""
+    """The journal was moved to another disk with its companion files, and a link to it was left."""
     harness.drop_file("a.jpg")
     assert await harness.run_once() == 0
     disk = harness.root / "disk"

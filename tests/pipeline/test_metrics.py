@@ -1,4 +1,4 @@
-"""Metrics and health of a daemon at work: asked by HTTP, while it sends pictures to the simulator."""
+"""Metrics and health of a daemon, requested by HTTP while it sends images to the simulator."""
 
 import asyncio
 import socket
@@ -27,13 +27,13 @@ from tests.support.mounts import hanging_mount
 
 @pytest.fixture(autouse=True)
 def _short_intervals(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same waits, of hundredths of a second."""
+    """Use intervals of hundredths of a second."""
     monkeypatch.setattr("picwish_watchd.metrics.http_server._POLL_INTERVAL", 0.01)
     monkeypatch.setattr(daemon, "_MONITOR_INTERVAL", 0.05)
 
 
 class MonitoredDaemon:
-    """A daemon that serves, and who asks it."""
+    """A running daemon and the client of its HTTP server."""
 
     def __init__(self, harness: Harness, http: dict[str, Any]) -> None:
         self.port = free_port()
@@ -42,7 +42,7 @@ class MonitoredDaemon:
         self.daemon = Daemon(harness.load_config(), KEY, reload=self._load)
 
     def configure_http(self, port: int = 0, **http: Any) -> None:
-        """What the configuration says from now on."""
+        """Set the `http` section of the configuration."""
         self.house.top_level["http"] = {"listen": f"127.0.0.1:{port or self.port}", **http}
 
     def _load(self) -> tuple[Config, str]:
@@ -67,7 +67,7 @@ class MonitoredDaemon:
 
 @asynccontextmanager
 async def run_monitored_daemon(harness: Harness, **http: Any) -> AsyncIterator[MonitoredDaemon]:
-    """While it runs, from its first walk on."""
+    """Run the daemon; the block begins after its first scan."""
     it = MonitoredDaemon(harness, http)
     running = asyncio.create_task(it.daemon.run())
     try:
@@ -113,7 +113,7 @@ async def test_requests_are_counted_by_outcome(harness: Harness) -> None:
     script = harness.simulator.script
     at_once = {"Retry-After": "0"}
     script.add(Fault("create", Reply(429, headers=at_once)))
-    # the first query is the probe of the start
+    # The first query is the probe at the start.
     script.add(Fault("query", Reply(200, b'{"status": 429, "message": "slow down", "data": {}}', at_once), nth=2))
     script.add(Fault("download", Reset()))
     harness.drop_file("a.jpg")

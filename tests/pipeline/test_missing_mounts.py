@@ -1,4 +1,4 @@
-"""Folders that lie on another mount than before count as away: nothing is taken, bought, written or moved there."""
+"""Folders on another mount than before count as unavailable: nothing there is read, paid for, written or moved."""
 
 import asyncio
 from collections.abc import Iterator
@@ -21,13 +21,13 @@ from tests.support.sample_images import make_image
 
 @pytest.fixture
 def nas(harness: Harness) -> Iterator[Path]:
-    """A mount point below the house that a tmpfs is mounted on; left unmounted in the end."""
+    """Yield a mount point with a tmpfs on it, which is unmounted at the end."""
     with temporary_mount(harness.root / "nas") as folder:
         yield folder
 
 
 async def deliver_then_unmount(harness: Harness, nas: Path) -> None:
-    """`a.jpg` was delivered to the mount; then that went away, and `b.jpg` came and waits."""
+    """Deliver `a.jpg` to the mount, unmount it, and drop `b.jpg`."""
     harness.rule = {"outbox": "nas"}
     harness.drop_file("a.jpg", seed=1)
     assert await harness.run_once() == 0
@@ -100,7 +100,7 @@ async def test_a_queued_job_waits_while_the_mount_of_its_inbox_is_away(harness: 
 
 
 async def test_a_new_mount_is_scanned_at_once_whatever_the_interval(harness: Harness, nas: Path) -> None:
-    """The inbox is a folder of the mount; `rescan_interval` is an hour."""
+    """The inbox is a folder on the mount, and `rescan_interval` is an hour."""
     full = harness.root / "elsewhere"
     (full / "in").mkdir(parents=True)
     (full / "in" / "a.jpg").write_bytes(make_image("jpeg", seed=1))
@@ -119,7 +119,7 @@ async def test_a_new_mount_is_scanned_at_once_whatever_the_interval(harness: Har
 async def test_an_unmounted_outbox_is_not_mistaken_for_an_empty_one(
     harness: Harness, nas: Path, if_exists: str
 ) -> None:
-    """A look at the outbox counts for some seconds: what is missing there within them may stand on its mount."""
+    """A look at the outbox is cached for some seconds, in which a file can be missing only because of the unmount."""
     unmount(nas)
     (harness.root / "disk").mkdir()
     mount(nas, harness.root / "disk")
@@ -142,7 +142,7 @@ async def test_an_unmounted_outbox_is_not_mistaken_for_an_empty_one(
 
 
 async def test_a_mount_change_rescans_only_the_inboxes_it_concerns(harness: Harness, nas: Path) -> None:
-    """On a host of containers something is mounted every few seconds."""
+    """On a container host something is mounted every few seconds."""
     (harness.root / "to").mkdir()
     (harness.root / "link").symlink_to("to/in")
     harness.rule = {"rescan_interval": "1h", "observer": "polling"}

@@ -1,4 +1,4 @@
-"""An outbox on a share: it takes a.jpg and A.JPG for one name, and refuses names that Windows does not know."""
+"""An outbox on a share that treats a.jpg and A.JPG as one name and refuses names that Windows does not allow."""
 
 import json
 import os
@@ -24,7 +24,7 @@ def list_files(folder: Path) -> list[str]:
 
 
 def history_text(harness: Harness, name: str) -> str:
-    """The history of a file's job, as `show` tells it."""
+    """Return the history of a file's job as `show` prints it."""
     reader = JournalReader.open(harness.journal)
     try:
         return "\n".join(event.message for event in reader.history(harness.job(name).id))
@@ -74,10 +74,10 @@ async def test_skip_finds_a_result_spelled_in_another_case_before_it_pays(
     assert found.samefile(case_folding_share / "outbox" / "SUB" / "A.PNG")
 
 
+# As on vfat, NTFS and SMB servers.
 @pytest.mark.parametrize(
     ("answer", "if_exists"),
     [("EINVAL", "overwrite"), ("ENOENT", "rename")],
-    # vfat and NTFS, SMB servers
 )
 async def test_a_name_the_share_refuses_is_replaced_in_outbox_and_archive(
     answer: str, if_exists: str, tmp_path: Path, harness: Harness
@@ -111,7 +111,7 @@ async def test_a_name_the_share_refuses_is_replaced_in_outbox_and_archive(
 
 
 async def test_a_name_that_is_too_long_for_the_share_is_shortened(tmp_path: Path, harness: Harness) -> None:
-    # as eCryptfs on a NAS
+    # This is the limit of eCryptfs on a NAS.
     with mount_share(tmp_path, "longest=143") as mount:
         harness.rule = {"outbox": "share/outbox", "sidecar": True, "if_exists": "overwrite"}
         for number, last in enumerate("ab"):

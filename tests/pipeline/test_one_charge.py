@@ -1,4 +1,4 @@
-"""One content, one charge; `retry`; and what closes the gate before more is lost."""
+"""One content is charged once; `retry`; and the reasons that close the gate before more credits are lost."""
 
 import asyncio
 import subprocess
@@ -31,7 +31,7 @@ async def test_a_copy_waits_for_its_first_and_is_delivered_from_its_result(harne
 async def test_a_copy_goes_on_as_soon_as_the_one_before_it_is_done(
     harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # no look at the journal comes to its help
+    # Only the wake-up may start the step, not its periodic look at the journal.
     monkeypatch.setattr(submit, "_IDLE_SECONDS", 3600.0)
     data = make_image("jpeg")
     for number in range(5):

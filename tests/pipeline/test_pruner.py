@@ -1,4 +1,4 @@
-"""When a daemon tidies its journal: after the start, in quiet, once a day; and what it does where it cannot."""
+"""When the daemon prunes its journal: after the start, while it is idle, once a day; and how it handles errors."""
 
 import asyncio
 import sqlite3
@@ -23,7 +23,7 @@ HOUR = 3600.0
 
 @pytest.fixture
 async def context(tmp_path: Path) -> AsyncIterator[StepContext]:
-    """A real journal with one old job in it, and a clock that nobody waits for."""
+    """Yield a context with one old job in a real journal and a fake clock."""
     clock = FakeClock()
     file = tmp_path / "watchd.yaml"
     file.write_text("journal: state/journal.db\nrules: [{name: scans, inbox: in, outbox: out}]\n")
@@ -35,7 +35,7 @@ async def context(tmp_path: Path) -> AsyncIterator[StepContext]:
 
 @asynccontextmanager
 async def running_pruner(context: StepContext) -> AsyncIterator[None]:
-    """Its loop runs, behind the clock's other sleepers."""
+    """Run the pruner during the block."""
     running = asyncio.create_task(JournalPruner(context).run())
     try:
         yield

@@ -1,4 +1,4 @@
-"""A daemon that grows old: what it forgets, and that it never buys a picture again for it."""
+"""A daemon that runs for years: what it forgets, and that it never pays for an image again because of it."""
 
 import io
 import random
@@ -21,7 +21,7 @@ DAY = 86_400.0
 
 
 class ShiftedClock(Clock):
-    """The machine's clocks, so many days ahead."""
+    """The machine's clock, shifted by a number of days."""
 
     def __init__(self, days: float) -> None:
         self._ahead = days * DAY
@@ -35,7 +35,7 @@ async def drain_days_later(harness: Harness, days: float) -> int:
 
 
 def show_job(harness: Harness) -> str:
-    """What `show 1` tells."""
+    """Return the output of `show 1`."""
     out = io.StringIO()
     with redirect_stdout(out):
         assert main(["show", "1", "-c", str(harness.write_config())]) == 0
@@ -43,7 +43,7 @@ def show_job(harness: Harness) -> str:
 
 
 def count_history_lines(harness: Harness) -> int:
-    """Of history, in all."""
+    """Return the number of history events in the journal."""
     reader = JournalReader.open(harness.journal)
     try:
         return sum(len(reader.history(job.id)) for job in reader.jobs())
@@ -80,7 +80,7 @@ async def test_run_once_prunes_old_histories_at_its_end_and_logs_it(tmp_path: Pa
 
 @pytest.mark.untraced
 async def test_years_of_pruning_never_pay_for_an_image_twice(tmp_path: Path) -> None:
-    """Originals that still lie there, copies, results that come back, names that are used again: all after years."""
+    """Originals that remain, copies, results that come back, and reused names, all after years."""
     dice = random.Random(7)
     names = (f"{number}.jpg" for number in count())
     async with Simulator(FAST_SETTINGS) as simulator:

@@ -1,4 +1,4 @@
-"""`retry` answers by the jobs that were named, not by how many went on."""
+"""The exit code of `retry` depends on whether the named jobs exist, not on how many are retried."""
 
 import subprocess
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A picture goes in, an enhanced picture comes out: for every combination of what the API offers."""
+"""An image goes in and an enhanced image comes out, for every combination of the API's options."""
 
 from itertools import product
 
@@ -20,7 +20,7 @@ NAMES = {
 
 
 def mean_colour(image: Image.Image) -> tuple[int, ...]:
-    """The colour by which tests tell pictures apart."""
+    """Return the mean colour, by which the tests identify an image."""
     pixel = image.convert("RGB").resize((1, 1), Image.Resampling.BOX).getpixel((0, 0))
     assert isinstance(pixel, tuple)
     return tuple(round(channel) for channel in pixel)

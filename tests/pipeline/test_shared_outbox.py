@@ -1,4 +1,4 @@
-"""Two rules that share an outbox: each result has a place of its own, and what a crash left of copies goes."""
+"""Two rules that share an outbox: each result has its own name, and partial copies left by a crash are removed."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -21,7 +21,7 @@ def _short_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def configure_shared_outbox(harness: Harness, outbox: str, **settings: str) -> None:
-    """Two rules, left and right, that put their results into one folder."""
+    """Configure the rules left and right with one outbox."""
     (harness.root / "inbox2").mkdir()
     harness.rule = {"name": "left", "outbox": outbox, **settings}
     harness.more_rules = [{"name": "right", "inbox": "inbox2", "outbox": outbox, **settings}]
@@ -30,7 +30,7 @@ def configure_shared_outbox(harness: Harness, outbox: str, **settings: str) -> N
 def drop_in_both(harness: Harness, name: str, seed: int = 0) -> None:
     harness.drop_file(name, seed=seed)
     harness.drop_file(name, seed=seed, inbox="inbox2")
-    # each rule pays for it
+    # Each of the two rules pays for it.
     harness.may_be_paid_twice.add(harness.dropped[harness.inbox / name])
 
 
@@ -46,7 +46,7 @@ async def test_one_image_of_two_rules_gets_two_names_in_a_returning_outbox(harne
     nas = harness.root / "nas"
     nas.mkdir()
     configure_shared_outbox(harness, "nas/outbox", if_exists=if_exists)
-    # more than are delivered at once
+    # These are more than are delivered at the same time.
     for number in range(6):
         drop_in_both(harness, f"{number}.jpg", seed=number)
     run = asyncio.create_task(harness.run_once())
@@ -71,7 +71,7 @@ async def running_daemon(harness: Harness) -> AsyncIterator[Daemon]:
 
 
 def create_part_file(folder: Path) -> Path:
-    """What a crash leaves of a copy."""
+    """Create a partial copy as a crash leaves it."""
     folder.mkdir(parents=True, exist_ok=True)
     part = folder / ".picwish-7-0123abcd.part"
     part.write_bytes(b"half")

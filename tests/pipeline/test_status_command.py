@@ -1,4 +1,4 @@
-"""`status` beside a real daemon: quick, and the same facts whoever is asked about the configuration."""
+"""`status` beside a real daemon is fast and reports the same facts with either source of the configuration."""
 
 import asyncio
 import io
@@ -26,7 +26,7 @@ sys.exit(code)"""
 
 
 async def _run_status(file: Path) -> tuple[str, bool]:
-    """What `status --json` prints, and whether it judged the file."""
+    """Run `status --json` and return its report and whether it loaded the configuration file itself."""
     command = [sys.executable, "-c", _RUN_PROGRAM, "status", "--json", "-c", str(file)]
     done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, check=True)
     return done.stdout, done.stderr.endswith("True\n")

@@ -1,4 +1,4 @@
-"""The step that spends money: whose turn it is, what an outcome does, and what never happens twice."""
+"""The submit step: whose turn it is, what each outcome does, and what never happens twice."""
 
 import asyncio
 import os
@@ -47,7 +47,7 @@ from tests.support.submit_step import make_submit
 
 @pytest.fixture
 async def context(harness: Harness) -> AsyncIterator[StepContext]:
-    """The parts as the daemon puts them together, with nothing running."""
+    """Yield the parts of the daemon with nothing running."""
     async with open_step_context(harness.load_config()) as context:
         yield context
 
@@ -149,7 +149,7 @@ async def test_a_closed_gate_or_too_many_pending_tasks_submit_nothing(context: S
 async def test_an_image_waiting_for_its_permit_is_not_sent_once_the_gate_closes(
     harness: Harness, context: StepContext, news: str
 ) -> None:
-    """The last look before the intent: minutes of waiting may lie between it and the choice of the job."""
+    """The gate is checked again before the intent, because minutes may pass after the job was chosen."""
     path, rule = harness.drop_file("a.jpg"), context.config.rules[0]
     verdict = validate_file(path, context.config.api, rule, final=True)
     assert isinstance(verdict, ValidImage)
@@ -197,7 +197,7 @@ async def test_few_images_are_sent_while_picwish_does_not_answer(harness: Harnes
         for name in names:
             stamp, sha256 = stamp_of(name.stat()), harness.dropped[name]
             context.journal.add_jobs([NewJob("scans", name, Path(name.name), stamp, sha256=sha256, format="jpeg")])
-        # what is tried here need not take its time
+        # The request rate is not tested here, so it need not slow the test down.
         pacer = RateLimiter(500, context.clock)
         gate = Gate(context, pacer=pacer)
         collect = Collect(context, gate=gate, pacer=pacer)
@@ -352,7 +352,7 @@ async def test_run_once_ends_only_after_changed_files_were_validated_again(
     at_once = os.scandir
 
     def slowly(folder: Any) -> Any:
-        # as of a share that was asleep
+        # A share that was asleep takes this long.
         time.sleep(0.4)
         return at_once(folder)
 

@@ -1,4 +1,4 @@
-"""A system that grants no more threads (TasksMax=, ulimit -u): what needs one waits, and nothing is held."""
+"""Where the system allows no more threads (TasksMax=, ulimit -u), work waits and no job is held."""
 
 import asyncio
 import os
@@ -16,7 +16,7 @@ from tests.support.harness import KEY, DaemonProcess, Harness, wait_until
 
 @dataclass
 class ThreadLimit:
-    """How many more threads are granted; None: any number."""
+    """A limit on further threads; None means no limit."""
 
     available: int | None = None
     refused: int = 0
@@ -48,7 +48,8 @@ async def test_files_wait_for_a_thread_and_are_processed(harness: Harness, threa
         thread_limit.available = granted
         refused = thread_limit.refused
         harness.drop_file(f"{granted}.jpg", seed=9 if granted is None else granted)
-        await wait_until(lambda: thread_limit.available is None or thread_limit.refused > refused + 2)  # noqa: B023 - awaited here
+        # The loop awaits this before the next pass.
+        await wait_until(lambda: thread_limit.available is None or thread_limit.refused > refused + 2)  # noqa: B023
         assert not harness.jobs(State.HELD)
     await wait_until(lambda: len(harness.jobs(State.DONE)) == 3)
     daemon.stop()

@@ -1,4 +1,4 @@
-"""`why` and `plan`: what they tell of real folders, before and after a run; they submit nothing."""
+"""`why` and `plan` for real folders, before and after a run; neither submits anything."""
 
 import asyncio
 import json
@@ -163,7 +163,7 @@ async def test_plan_shows_what_budget_and_surge_brake_would_delay(
         harness.drop_file(f"{number}.jpg", seed=number)
     days = [datetime.now().astimezone().date()]
     _, told = run_command(harness, capsys, "plan")
-    # midnight may have come between
+    # Midnight may pass during the test.
     days.append(datetime.now().astimezone().date())
     assert (told["left_today"], told["left_this_month"], told["waiting"]) == (12, 1000, 3)
     assert date.fromisoformat(told["until"]) - timedelta(days=2) in days
@@ -184,10 +184,10 @@ async def test_plan_shows_what_budget_and_surge_brake_would_delay(
     [
         (10, None, 2, 0, None),
         (10, None, 7, 5, "2030-01-31"),
-        # 4 in January, 4 in February, 1 in March
+        # 4 in January, 4 in February, 1 in March.
         (None, 20, 9, 5, "2030-03-01"),
         (10, 20, 9, 7, "2030-03-01"),
-        # never
+        # Never.
         (4, None, 1, 1, None),
     ],
 )
@@ -205,16 +205,16 @@ async def test_the_last_day_of_a_plan_respects_both_budget_limits(
 @pytest.mark.parametrize(
     ("priority", "per_day", "waiting", "last"),
     [
-        # one of each a day
+        # One of each kind a day.
         (0, 9, 6, "2030-01-31"),
         (0, 203, 0, None),
-        # 5 + 4 + 4 and so on: what is too dear for the rest of a day leaves it to the others
+        # 5 + 4 + 4 and so on: what exceeds the rest of a day's budget leaves it to the others.
         (0, 13, 5, "2030-01-30"),
-        # the dear ones first
+        # The expensive ones first.
         (1, 20, 4, "2030-01-29"),
-        # the cheap ones first; then three dear ones, then the last
+        # The cheap ones first; then three expensive ones, then the last.
         (-1, 16, 4, "2030-01-30"),
-        # the dear ones never
+        # The expensive ones never.
         (0, 4, 7, None),
     ],
 )

@@ -1,4 +1,4 @@
-"""`why PATH`: for any path what it is, why, and what to do next; nothing is submitted or made by asking."""
+"""`why PATH` says for any path what it is, why, and what to do next; it submits and creates nothing."""
 
 import io
 import json
@@ -26,7 +26,7 @@ as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become an
 
 
 class WhyCommand:
-    """`why` as a person asks it."""
+    """The `why` command as a user runs it."""
 
     def __init__(self, harness: Harness, capsys: pytest.CaptureFixture[str]) -> None:
         self.house, self.capsys = harness, capsys
@@ -61,7 +61,7 @@ def open_journal(harness: Harness) -> Iterator[Journal]:
 
 
 def queue_job(harness: Harness, journal: Journal, name: str, *, seed: int = 0, flood: bool = False) -> Job:
-    """A file in the inbox and its job."""
+    """Drop a file into the inbox and add its job."""
     path = harness.drop_file(name, seed=seed)
     new = NewJob(
         "scans",
@@ -87,7 +87,7 @@ def hold_job(journal: Journal, job: Job, *, task: str | None = None) -> Job:
 
 @contextmanager
 def publish_daemon_report(harness: Harness, **told: Any) -> Iterator[None]:
-    """A daemon that runs and has said this of itself."""
+    """Pretend that a running daemon has published this status report."""
     lock = DaemonLock(harness.journal)
     with open_journal(harness) as journal:
         journal.publish_report(json.dumps({"pid": os.getpid(), "rules": {"scans": {"watching": True}}, **told}))
@@ -197,7 +197,7 @@ async def test_what_blocks_a_whole_rule_is_shown_for_each_of_its_images(
             assert "wait" not in why_command.run_json(new)["reason"]
             journal.postpone_jobs("scans", State.QUEUED, text, Clock().now() + 30)
             told = [why_command.run_json(path) for path in (first[0].source, new)]
-            # as one of those that are too many to be told each
+            # Copies beyond the number that is reported one by one have no note.
             journal.update(late, note=None, not_before=None)
             told.append(why_command.run_json(late.source))
         for each in told:
@@ -286,7 +286,7 @@ async def test_results_originals_and_sidecars_name_their_job(harness: Harness, w
     harness.drop_file("a.jpg")
     harness.drop_file("b.jpg", b"no picture at all" * 9)
     (harness.root / "archive").mkdir()
-    # so that it gets another name
+    # The existing file makes the original get another name.
     (harness.root / "archive/a.jpg").write_bytes(make_image("jpeg", seed=8))
     await harness.run_once()
     done, bad = harness.job("a.jpg").id, harness.job("b.jpg").id
@@ -455,7 +455,7 @@ async def test_a_file_without_a_job_tells_its_price_and_when_it_is_taken(
     with publish_daemon_report(harness, rules={"scans": {"watching": False, "reason": "stale file handle"}}):
         assert "stale file handle" in why_command.run_json(path)["advice"]
     cut = harness.drop_file("cut.jpg", make_image("jpeg")[:-9])
-    # as `cp -p` leaves it: it has only just come all the same
+    # Keep the old modification time, as `cp -p` does; the file has arrived just now all the same.
     os.utime(cut, (1, 1))
     assert "not whole" in why_command.run_json(cut)["reason"]
 

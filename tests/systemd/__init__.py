@@ -1,1 +1,4 @@
-"""The service under a real systemd: ``python -m tests.systemd``, as root; no part of the suite: it takes a minute."""
+"""The service under a real systemd: ``python -m tests.systemd``, as root.
+
+It takes a minute and is not part of the suite.
+"""

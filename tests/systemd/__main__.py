@@ -1,4 +1,4 @@
-"""Boots a Debian 12, installs the service and tries on it what an administrator relies on; a line a check."""
+"""Boot a Debian 12, install the service and check what administrators rely on; each check prints a line."""
 
 import argparse
 import asyncio
@@ -27,7 +27,7 @@ UNIT = "picwish-watchd"
 PROGRAM = "/opt/picwish-watchd/bin/picwish-watchd"
 CONFIG = "/etc/picwish-watchd/config.yaml"
 NAS = "/srv/nas"
-#: Run by `notify:`; tells who it is and what it may.
+#: A command for `notify:` that writes down its user and permissions.
 NOTIFY_SCRIPT = f"""\
 #!/bin/sh
 exec >{NAS}/in/.told 2>/dev/null
@@ -38,9 +38,9 @@ chown root {NAS}/in/.told && echo chowns || echo no-chown
 grep -q 'NoNewPrivs:.1' /proc/self/status && echo no-new-privileges
 """
 CONFINED_OUTPUT = ["picwish", "told", "no-etc", "no-chown", "no-new-privileges"]
-#: What would take minutes as shipped.
+#: Shorter times for a unit that takes minutes as shipped.
 QUICK_DROP_IN = "[Unit]\nStartLimitIntervalSec=60\n[Service]\nRestartSec=1\nWatchdogSec=6\n"
-#: Mounts at its argument and answers nothing, until it is ended.
+#: A program that mounts a file system at its argument and answers nothing until it is killed.
 HANGING_MOUNT_PROGRAM = """\
 import ctypes, os, sys, time
 server = os.open("/dev/fuse", os.O_RDWR)
@@ -62,7 +62,7 @@ class SystemdChecks:
         self.failures = 0
 
     def run(self) -> None:
-        """All of it."""
+        """Run all checks."""
         for step in (
             self.check_install,
             self.check_start,
@@ -85,7 +85,7 @@ class SystemdChecks:
             step()
 
     def check(self, what: str, holds: object, found: object = "") -> None:
-        """Prints a line."""
+        """Print the result of a check."""
         self.failures += not holds
         print(f"{'ok  ' if holds else 'FAIL'}  {what}{'' if holds or found == '' else f': {found}'}", flush=True)
 
@@ -197,7 +197,7 @@ class SystemdChecks:
         self._machine.run("systemctl", "reset-failed", UNIT)
 
     def check_hanging_mount(self) -> None:
-        """An inbox whose server is dead: a FUSE file system that never says hello."""
+        """Check an inbox on a FUSE file system whose server never replies to FUSE_INIT."""
         machine, before = self._machine, self.count_done()
         self._speed_up()
         machine.run_script(f"mkdir {NAS}/dead; chown anna:nas {NAS}/dead")
@@ -209,7 +209,7 @@ class SystemdChecks:
         self._configure(more={"name": "dead", "inbox": f"{NAS}/dead"})
         machine.run("systemctl", "reload", UNIT)
         pid = self.main_pid()
-        # two and a half times WatchdogSec
+        # This is two and a half times WatchdogSec.
         time.sleep(15)
         self.drop_image("beside.jpg")
         good = self.wait_until(lambda: self.count_done() == before + 1) and self.main_pid() == pid
@@ -237,7 +237,7 @@ class SystemdChecks:
         self._speed_up()
 
     def check_monitoring(self) -> None:
-        """Metrics, health and notifications under the confinement of the unit; their secrets root alone can read."""
+        """Check metrics, health and notifications under the unit's confinement; only root can read their secrets."""
         machine, port, dropin = self._machine, free_port(), f"/etc/systemd/system/{UNIT}.service.d/secrets.conf"
         with WebhookReceiver() as hook:
             for name, secret in (("http.token", TOKEN), ("hook.url", hook.url)):
@@ -281,7 +281,7 @@ class SystemdChecks:
         self._configure()
 
     def check_late_mount(self) -> None:
-        """A reboot with a NAS that comes later: the folder is there, its mount is not."""
+        """Check a reboot with a NAS that is mounted late: the mount point exists, its mount does not."""
         machine = self._machine
         machine.run_script(
             f"mkdir /kept; mount -t tmpfs nas /kept; cp -a {NAS}/. /kept; chown anna:nas /kept; rm -r {NAS}/*"
@@ -293,7 +293,7 @@ class SystemdChecks:
         self.check("without the NAS it starts, waits and says so", good, (text, facts))
         before = self.count_done()
         machine.run("mount", "--bind", "/kept", NAS)
-        # it is another mount here, for the proof
+        # This is a different mount, so a user must approve it.
         machine.run(PROGRAM, "approve", "scans", "-c", CONFIG, check=False)
         self.drop_image("late.jpg")
         told = self.wait_until(lambda: self.count_done() >= before + 1, seconds=30)
@@ -325,7 +325,7 @@ class SystemdChecks:
         )
 
     def check_template_instance(self) -> None:
-        """The shipped template."""
+        """Check the shipped template unit."""
         machine = self._machine
         shipped = Path(__file__).parent.parent.parent / "systemd"
         for name in ("picwish-watchd@.service", "picwish-watchd.tmpfiles.conf"):
@@ -352,12 +352,12 @@ class SystemdChecks:
         paid = Counter(charge.sha256 for charge in self._simulator.ledger)
         self.check(f"{len(paid)} contents were paid, none of them twice", max(paid.values()) == 1, paid)
 
-    # What the checks are made of
+    # Parts of the checks.
 
     def drop_image(
         self, name: str, *, inbox: str = "in", kind: str = "jpeg", width: int = 96, height: int = 64
     ) -> None:
-        """Another picture, put into an inbox by the user anna."""
+        """Put a new image into an inbox as the user anna."""
         self._seed += 1
         path = f"{NAS}/{inbox}/{name}"
         self._machine.run(
@@ -369,7 +369,7 @@ class SystemdChecks:
         self._machine.write_file(path, data, mode="0664", owner="anna:nas")
 
     def wait_until(self, holds: Callable[[], bool], seconds: float = 30) -> bool:
-        """Whether it holds within so long."""
+        """Return whether the condition becomes true within this time."""
         end = time.monotonic() + seconds
         while not holds():
             if time.monotonic() > end:
@@ -435,7 +435,7 @@ class SystemdChecks:
 
 
 async def main() -> int:
-    """Exit code 0 if all holds, 1 if something does not, 2 where it cannot be tried."""
+    """Return 0 if all checks pass, 1 if one fails, 2 where they cannot run."""
     parser = argparse.ArgumentParser(prog="python -m tests.systemd", description=__doc__)
     parser.add_argument(
         "--base", type=Path, default=Path("/var/tmp/picwish-watchd-proof"), help="kept for the next time"

@@ -1,4 +1,4 @@
-"""A Debian 12 with systemd as its first process, in a container of this machine's."""
+"""A container with Debian 12 and systemd as its first process."""
 
 import os
 import subprocess
@@ -8,15 +8,15 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent.parent
 _PACKAGES = "systemd,systemd-sysv,dbus,python3,python3-venv"
-# seconds
+# Longest time of a boot in seconds.
 _BOOT_TIMEOUT = 60.0
 
 
 class Machine:
-    """Boots when entered, from a base that is made once; what happens in it is gone when it is left.
+    """A container that boots on entry, from a base system that is prepared once. Changes are lost on exit.
 
-    The mirrors are those of this machine's own apt and pip. The network is this machine's, so that the simulator can
-    be reached on loopback.
+    The mirrors are those of the host's own apt and pip. The container shares the host's network, so that it can
+    reach the simulator on loopback.
     """
 
     def __init__(self, base: Path) -> None:
@@ -24,7 +24,7 @@ class Machine:
         self._leader = 0
 
     def prepare(self) -> None:
-        """Makes the base system and gathers our wheel with what it needs."""
+        """Create the base system and gather our wheel with its dependencies."""
         self._base.mkdir(parents=True, exist_ok=True)
         if not (self._base / "made").exists():
             told = _run_on_host(
@@ -80,7 +80,7 @@ class Machine:
         self._log.close()
 
     def run(self, *words: str, check: bool = True, data: bytes = b"") -> str:
-        """What a command in it says on stdout and stderr."""
+        """Run a command in the container and return its standard output and standard error."""
         enter = ["nsenter", f"--target={self._leader}", "-m", "-u", "-i", "-n", "-p", "-C", "-r", "-w"]
         plain = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8", "SYSTEMD_COLORS": "0"}
         done = subprocess.run([*enter, *words], input=data, stdout=-1, stderr=subprocess.STDOUT, env=plain, check=False)
@@ -90,11 +90,11 @@ class Machine:
         return text
 
     def run_script(self, script: str, *, check: bool = True) -> str:
-        """The same for a script."""
+        """Run a shell script in the container and return its output."""
         return self.run("sh", "-ec", script, check=check)
 
     def write_file(self, path: str, data: str | bytes, *, mode: str = "0644", owner: str = "root:root") -> None:
-        """A file in it, whole at once."""
+        """Write a file in the container in one step."""
         content = data.encode() if isinstance(data, str) else data
         script = (
             'mkdir -p "$(dirname "$1")"; cat > "$1.part"; chmod "$2" "$1.part"; chown "$3" "$1.part"; mv "$1.part" "$1"'
@@ -102,7 +102,7 @@ class Machine:
         self.run("sh", "-ec", script, "sh", path, mode, owner, data=content)
 
     def unit_properties(self, unit: str, *names: str) -> dict[str, str]:
-        """Properties of a unit."""
+        """Return properties of a unit."""
         told = self.run("systemctl", "show", unit, *(f"--property={name}" for name in names))
         return dict(line.partition("=")[::2] for line in told.splitlines())
 
@@ -115,7 +115,7 @@ def _run_on_host(*words: str) -> str:
 
 
 def _find_init_pid(pid: int) -> int:
-    """The container's process 1, seen from here, or 0."""
+    """Return the host's PID of the container's process 1, or 0."""
     try:
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
         return next(
