@@ -1,4 +1,4 @@
-"""``python -m picwish_watchd`` is the same program as ``picwish-watchd``."""
+"""Run ``picwish-watchd`` as ``python -m picwish_watchd``."""
 
 import sys
 

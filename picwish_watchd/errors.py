@@ -1,20 +1,20 @@
-"""The errors that end a command, each with the exit code that it ends with.
+"""Errors that end a command, each with the exit code of the command.
 
     WatchdError            what went wrong, where, and what to do next
     |- UsageError          2   the command line is wrong
-    |- JournalError        74  the journal is damaged, newer than this program, or lies where SQLite is not safe
+    |- JournalError        74  the journal is damaged, newer than this program, or on a disk unsafe for SQLite
     |  |- JournalBusyError       75  another daemon holds the journal
-    |  `- JournalTemporaryError  75  its disk is full, or another program keeps it locked: to be tried again
+    |  `- JournalTemporaryError  75  its disk is full, or another program keeps it locked: try again
     `- ConfigError         78  the configuration is wrong, or there is no key
 
-What can go wrong with one image is not here: it is a `picwish_watchd.job.Problem`, a value that the journal keeps.
+A problem with one image is not an exception but a value: `picwish_watchd.job.Problem`, kept in the journal.
 """
 
 import os
 
 
 class WatchdError(Exception):
-    """Root of all errors that a user may see; ``exit_code`` follows sysexits(3)."""
+    """Base of all errors that a user may see; ``exit_code`` follows sysexits(3)."""
 
     exit_code = 1
 
@@ -25,7 +25,7 @@ class WatchdError(Exception):
 
 
 class UsageError(WatchdError):
-    """The command line asks for something that cannot be."""
+    """The command line is wrong."""
 
     exit_code = 2
 
@@ -33,26 +33,26 @@ class UsageError(WatchdError):
 class JournalError(WatchdError):
     """The journal cannot be used; nothing was changed in it."""
 
-    # 74
+    # EX_IOERR is 74.
     exit_code = os.EX_IOERR
 
 
 class JournalBusyError(JournalError):
     """Another daemon holds this journal."""
 
-    # 75
+    # EX_TEMPFAIL is 75.
     exit_code = os.EX_TEMPFAIL
 
 
 class JournalTemporaryError(JournalError):
     """The journal cannot be written at the moment: its disk is full, or another program keeps it locked."""
 
-    # 75: systemd starts the daemon again
+    # EX_TEMPFAIL is 75; systemd then starts the daemon again.
     exit_code = os.EX_TEMPFAIL
 
 
 class ConfigError(WatchdError):
-    """The configuration is wrong; ``message`` holds every fault, one a line."""
+    """The configuration is wrong; ``message`` lists all errors, one a line."""
 
-    # 78
+    # EX_CONFIG is 78.
     exit_code = os.EX_CONFIG

@@ -1,4 +1,4 @@
-"""A job: one picture on its way through the house, and the states that it may be in (those are in ``state``)."""
+"""A job: one image on its way from inbox to outbox. Its states are in ``state``."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -25,16 +25,16 @@ __all__ = [
 
 
 class SourceKind(StrEnum):
-    """What the source is."""
+    """The kind of a source file."""
 
-    #: an image, uploaded as ``image_file``
+    #: An image, uploaded as ``image_file``
     FILE = "file"
-    #: a ``.url`` or ``.webloc`` file, submitted as ``image_url``
+    #: A ``.url`` or ``.webloc`` file, submitted as ``image_url``
     LINK = "link"
 
 
 class ErrorCode(StrEnum):
-    """Why a job ended badly. Scripts compare these words; people read the message beside them."""
+    """Why a job failed. Scripts compare these words; people read the message beside them."""
 
     UNSUPPORTED_FORMAT = "unsupported_format"
     NOT_AN_IMAGE = "not_an_image"
@@ -56,89 +56,89 @@ class ErrorCode(StrEnum):
     SUBMIT_OUTCOME_UNKNOWN = "submit_outcome_unknown"
     OUTPUT_FAILED = "output_failed"
     ATTEMPTS_EXHAUSTED = "attempts_exhausted"
-    #: a bug of ours; the job is held so that nothing is paid or lost by it
+    #: A bug in picwish-watchd; the job is held so that it costs nothing and loses nothing.
     INTERNAL_ERROR = "internal_error"
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """An error as a value: a word for scripts and a sentence for a person in a studio."""
+    """An error as a value: a word for scripts and a sentence for people."""
 
     code: ErrorCode
     message: str
 
 
 class OriginalStatus(StrEnum):
-    """What became of the source file once its job had ended."""
+    """What happened to the source file after its job had ended."""
 
-    #: still where it was found
+    #: Still where it was found.
     PRESENT = "present"
-    #: should be moved or deleted, and could not yet be
+    #: To be moved or deleted, which was not possible yet.
     WAITING = "waiting"
-    #: moved to `archive` or `failed`
+    #: Moved to `archive` or `failed`.
     MOVED = "moved"
-    #: nobody knows: it was not there any more when it should have been moved or deleted
+    #: Not known: it was gone when it should have been moved or deleted.
     GONE = "gone"
-    #: deleted, as `on_success: delete` asks
+    #: Deleted, because of `on_success: delete`.
     DELETED = "deleted"
-    #: something else stood there when it should have been moved; that was not touched
+    #: Another file was in its place when it should have been moved; that file was not touched.
     REPLACED = "replaced"
 
 
 @dataclass(frozen=True, slots=True)
 class Stamp:
-    """By what a file in an inbox is recognised without reading it (stat(2): st_ino, st_size, st_mtim)."""
+    """The facts by which a file in an inbox is recognised without reading it (stat(2): st_ino, st_size, st_mtim)."""
 
     inode: int
-    #: bytes
+    #: Bytes.
     size: int
     mtime_ns: int
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """A result in the spool: whole, checked, synced."""
+    """A result in the spool: complete, validated and synced."""
 
     #: "jpeg", "png", "webp", "bmp" or "tiff"
     format: str
-    #: pixels
+    #: Pixels.
     width: int
-    #: pixels
+    #: Pixels.
     height: int
-    #: bytes
+    #: Bytes.
     size: int
-    #: hexadecimal
+    #: Hexadecimal.
     sha256: str
 
 
 @dataclass(frozen=True, slots=True)
 class SentImage:
-    """What was sent in place of a source that is larger than PicWish takes."""
+    """The smaller image that was sent in place of a source that is larger than PicWish accepts."""
 
     #: "jpeg", "png" or "webp"
     format: str
-    #: pixels
+    #: Pixels.
     width: int
-    #: pixels
+    #: Pixels.
     height: int
-    #: bytes
+    #: Bytes.
     size: int
 
 
 @dataclass(frozen=True, slots=True)
 class NewJob:
-    """What intake writes down about a file: everything that is known before PicWish is asked."""
+    """A job to be added to the journal: everything that is known about a file before it is submitted."""
 
     rule: str
-    #: absolute
+    #: Absolute.
     source: Path
-    #: below the rule's inbox
+    #: Path below the rule's inbox.
     relative: Path
     stamp: Stamp
     kind: SourceKind = SourceKind.FILE
-    #: of a link
+    #: The address in a link; None for an image.
     url: str | None = None
-    #: of the bytes, or of the URL; None where a file was refused unread
+    #: Of the bytes, or of the URL; None if a file was refused without reading it.
     sha256: str | None = None
     format: str | None = None
     width: int | None = None
@@ -146,18 +146,18 @@ class NewJob:
     type: int = 0
     return_type: int = 1
     sync: int = 0
-    #: set: the job starts, and ends, as `rejected`
+    #: If set, the job begins and ends as `rejected`.
     problem: Problem | None = None
     original: OriginalStatus = OriginalStatus.PRESENT
-    #: came in a flood: it waits for `approve`
+    #: It came in a flood of files and waits for `approve`.
     flood: bool = False
-    #: set: it is itself a result of ours; the job starts, and ends, as `done`
+    #: If set, the file is itself one of our results; the job begins and ends as `done`.
     result_of: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One row of the journal. Times are Unix seconds (UTC); a new value is only ever made by the journal."""
+    """One row of the journal. Times are Unix seconds (UTC). Only the journal makes new values."""
 
     id: int
     rule: str
@@ -175,30 +175,30 @@ class Job:
     return_type: int
     sync: int
     task_id: str | None
-    #: submissions that PicWish accepted or may have accepted
+    #: Submissions that PicWish accepted or may have accepted.
     attempts: int
-    #: tries in a row that PicWish did not take, or that never reached it; sets the next pause
+    #: Tries in a row that PicWish refused or that did not reach it; they set the next pause.
     refusals: int
     credits: int
     credits_in_doubt: int
-    #: the last submission is known to have been charged
+    #: The last submission is known to have been charged.
     paid: bool
     problem: Problem | None
     result: Result | None
-    #: where the result stands, or is about to stand while `delivering`
+    #: Where the result is, or will be while the state is `delivering`.
     output: Path | None
     original: OriginalStatus
     note: str | None
-    #: PicWish's last answer for the task: JSON without the image
+    #: PicWish's last answer for the task: JSON without the image.
     answer: str | None
-    #: a person said `retry`: if the old task is gone, it is submitted anew
+    #: Somebody used `retry`: if the old task is gone, the image is submitted again.
     pay_again: bool
-    #: nothing is tried before this moment
+    #: Nothing is tried before this time.
     not_before: float | None
     created_at: float
     submitted_at: float | None
     completed_at: float | None
-    #: of the last submission; None: the source itself, or nothing yet
+    #: What the last submission sent; None: the source itself, or nothing yet.
     sent: SentImage | None = None
 
 

@@ -1,4 +1,4 @@
-"""A job as scripts read it: the object that `jobs --json`, `show --json` and the sidecars give."""
+"""Convert a job to the JSON object that `jobs --json`, `show --json` and the sidecars contain."""
 
 import json
 from dataclasses import asdict
@@ -8,7 +8,10 @@ from picwish_watchd.wording import iso_utc
 
 
 def job_to_dict(job: Job) -> dict[str, object]:
-    """All facts of a job with plain values; times ISO 8601 UTC, paths absolute, names of users' scripts."""
+    """Return all facts of a job as plain values: times in ISO 8601 UTC, absolute paths.
+
+    Scripts of users depend on the keys.
+    """
     answer = json.loads(job.answer) if job.answer else None
     return {
         "id": job.id,
@@ -43,10 +46,10 @@ def job_to_dict(job: Job) -> dict[str, object]:
 
 
 def event_to_dict(event: JobEvent) -> dict[str, object]:
-    """One line of a job's history."""
+    """Return one line of a job's history as plain values."""
     return {"at": iso_utc(event.at), "state": event.state, "message": event.message}
 
 
 def render_sidecar(job: Job) -> str:
-    """What stands in NAME.EXT.json and NAME.EXT.error.json: the job, and in it PicWish's answer without the image."""
+    """Return the text of NAME.EXT.json and NAME.EXT.error.json: the job with PicWish's answer, without the image."""
     return json.dumps(job_to_dict(job), indent=2) + "\n"

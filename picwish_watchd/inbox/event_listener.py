@@ -98,10 +98,10 @@ class EventListener(FileSystemEventHandler):
             self._root = root
         except OSError as error:
             self.why_polling = f"the kernel grants no more watches ({error.strerror or error})"
-            return self._warn_once("the folder is walked", "sysctl fs.inotify.max_user_watches, max_user_instances")
+            return self._warn_once("the folder is scanned", "sysctl fs.inotify.max_user_watches, max_user_instances")
         except RuntimeError as error:
             self.why_polling = f"the system grants no more threads ({error})"
-            return self._warn_once("the folder is walked", "TasksMax= of the service, or ulimit -u")
+            return self._warn_once("the folder is scanned", "TasksMax= of the service, or ulimit -u")
         return None
 
     @property
@@ -126,7 +126,7 @@ class EventListener(FileSystemEventHandler):
         if watches != before:
             return None
         self.why_partial = f"the kernel grants watches on only {watches:,} of {folder_count:,} folders"
-        return self._warn_once("all are walked", "sysctl fs.inotify.max_user_watches, then restart the daemon")
+        return self._warn_once("all are scanned", "sysctl fs.inotify.max_user_watches, then restart the daemon")
 
     def _warn_once(self, consequence: str, limits: str) -> str | None:
         if self._has_warned:

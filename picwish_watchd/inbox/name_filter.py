@@ -4,7 +4,7 @@ import fnmatch
 import re
 from collections.abc import Iterable
 
-#: Left behind by NAS systems, desktops, browsers and copy programs; never somebody's picture.
+#: Names that NAS systems, desktops, browsers and copy programs leave behind; never an image to process.
 JUNK_PATTERNS = (
     ".*",
     "@eaDir",
@@ -36,9 +36,9 @@ IMAGE_SUFFIX = re.compile(r"\.(jpe?g|bmp|png|webp|tiff?|url|webloc)$", re.IGNORE
 
 
 class NameFilter:
-    """Which names a rule takes: ``include`` less ``exclude`` less `JUNK`; globs, without regard to case.
+    """The names that a rule takes: ``include`` without ``exclude`` and `JUNK_PATTERNS`. Globs ignore case.
 
-    A pattern with a slash is matched against the path below the inbox, any other against the name alone.
+    A pattern with a slash is matched against the path below the inbox, any other against the name.
     """
 
     def __init__(self, include: Iterable[str], exclude: Iterable[str]) -> None:
@@ -49,11 +49,14 @@ class NameFilter:
         self._exclude_patterns = exclude
 
     def is_ignored(self, name: str, relative: str) -> bool:
-        """Whether junk or ``exclude`` keeps it out; a folder so named is not entered."""
+        """Return whether a junk pattern or ``exclude`` matches; a folder that matches is not entered.
+
+        ``relative`` is the path below the inbox.
+        """
         return self._junk.match(name, relative) or self._exclude.match(name, relative)
 
     def find_ignoring_pattern(self, name: str, relative: str) -> str | None:
-        """Which pattern of which list makes `ignores` say yes, in words; None where it says no."""
+        """Return the pattern for which `is_ignored` is true, with its list, in words; None if it is false."""
         for patterns, what in ((JUNK_PATTERNS, "the built-in junk pattern"), (self._exclude_patterns, "exclude:")):
             for pattern in patterns:
                 if _GlobSet([pattern]).match(name, relative):
@@ -61,7 +64,7 @@ class NameFilter:
         return None
 
     def is_included(self, name: str, relative: str) -> bool:
-        """Whether ``include`` names it; to be asked after `ignores`."""
+        """Return whether ``include`` matches. Check `is_ignored` first."""
         return self._include.match(name, relative)
 
 

@@ -1,7 +1,7 @@
-"""Walking an inbox: the folder is the truth, whatever the kernel's events say.
+"""Scan an inbox for new and changed files: only what is in the folder counts, not the kernel's events.
 
-A walk compares names (and the inode numbers that come with them for free) with what is known, and looks closer only
-at what is new or was hinted at; so 100,000 finished files cost some hundredths of a second.
+A scan compares names, and the inode numbers that the folder lists with them, with the known files. It reads the status
+of a file only if that is new or an event named it. So 100,000 finished files cost some hundredths of a second.
 """
 
 import errno
@@ -23,7 +23,7 @@ _DANGLING_ERRNOS = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 
 @dataclass(frozen=True, slots=True)
 class FileSeen:
-    """A file that is new, or has changed since it was last seen. ``relative`` is its path below the inbox."""
+    """A file that is new or has changed since it was last seen. ``relative`` is its path below the inbox."""
 
     relative: str
     stamp: Stamp
@@ -31,53 +31,50 @@ class FileSeen:
 
 @dataclass(frozen=True, slots=True)
 class InboxUnavailable:
-    """The inbox cannot be walked, and why."""
+    """The inbox cannot be scanned."""
 
     reason: str
 
 
 class Scanner:
-    """One inbox and what is known of it. Used by one thread at a time."""
+    """One inbox and the files known in it. For one thread at a time."""
 
     def __init__(
         self, root: str, names: NameFilter, *, recursive: bool, follow_symlinks: bool, forbidden: Iterable[str] = ()
     ) -> None:
-        """``forbidden`` are folders that no link may lead into: results and finished originals lie there."""
+        """``forbidden`` are folders that no link may lead into, because results and finished originals are there."""
         self.root = root
         self._names = names
         self._recursive = recursive
         self._follow_symlinks = follow_symlinks
-        self.unreadable_folders: tuple[
-            str, ...
-            #: subfolders that the last walk could not read, or not all files of
-        ] = ()
-        #: number of folders that it did read, the inbox among them
+        #: Subfolders that the last scan could not read, or in which it could not read a file.
+        self.unreadable_folders: tuple[str, ...] = ()
+        #: Number of folders that the last scan read, the inbox included.
         self.folder_count = 0
-        self.repeated_links: tuple[
-            str, ...
-            #: links that it did not enter, for it had read the folders that they lead to
-        ] = ()
+        #: Links that the last scan did not enter, because it had read the folders behind them already.
+        self.repeated_links: tuple[str, ...] = ()
         self._known = _KnownFiles()
         self._forbidden_paths = tuple(Path(folder) for folder in forbidden)
-        # where those lie now
+        # Where these lead now.
         self._forbidden_real: tuple[str, ...] = ()
 
     def load_known(self, known: Iterable[tuple[str, Stamp]]) -> None:
-        """Takes over what the journal knows: files that need no second look unless they change."""
+        """Add files that the journal knows: they are reported only if they change."""
         for relative, stamp in known:
             self._known.put(relative, stamp)
 
     def forget_file(self, relative: str) -> None:
-        """The file was moved or deleted by ourselves: whatever comes under its name is new."""
+        """Forget a file that the daemon has moved or deleted: the next one of its name is new."""
         self._known.drop(relative)
 
     def scan(
         self, touched: Collection[str] = (), *, full: bool = False, intact: Callable[[], bool] = lambda: True
     ) -> Iterator[FileSeen] | InboxUnavailable:
-        """What is new or changed. ``touched`` names files to look at closely; ``full`` looks closely at all.
+        """Return an iterator over the new and changed files, or `InboxUnavailable` if the inbox cannot be read.
 
-        Answers `Away` when the inbox itself cannot be read; a subfolder that cannot is passed over until the next walk.
-        ``intact`` is asked in the end: unless the inbox is what it was in the beginning, nothing in it counts as gone.
+        ``touched`` are paths below the inbox whose status is read in any case, ``full`` reads the status of all files.
+        A subfolder that cannot be read is skipped until the next scan. ``intact`` is called at the end: only if the
+        inbox is still the same folder are the files that were not found forgotten.
         """
         try:
             read = {os.path.realpath(self.root)} if self._follow_symlinks else set()
@@ -91,65 +88,70 @@ class Scanner:
     def _scan_folders(
         self, folder: int, read: set[str], touched: dict[str, set[str]], full: bool, intact: Callable[[], bool]
     ) -> Iterator[FileSeen]:
-        met, prefix, walked = _ScanState(read), "", set[str]()
+        state, prefix, scanned = _ScanState(read), "", set[str]()
         while True:
-            walked.add(prefix)
+            scanned.add(prefix)
             try:
-                yield from self._scan_folder(folder, prefix, touched.get(prefix, ()), full, met)
+                yield from self._scan_folder(folder, prefix, touched.get(prefix, ()), full, state)
             except OSError:
-                met.unreadable_folders.append(prefix)
-            following = self._open_next_folder(met)
+                state.unreadable_folders.append(prefix)
+            following = self._open_next_folder(state)
             if following is None:
                 break
             folder, prefix = following
         self.folder_count, self.unreadable_folders, self.repeated_links = (
-            len(walked),
-            tuple(met.unreadable_folders),
-            tuple(met.repeated_links),
+            len(scanned),
+            tuple(state.unreadable_folders),
+            tuple(state.repeated_links),
         )
         if intact():
-            self._known.drop_all(each for each in met.missing_files if not each[0].startswith(self.unreadable_folders))
+            self._known.drop_all(
+                each for each in state.missing_files if not each[0].startswith(self.unreadable_folders)
+            )
             self._known.drop_folders(
-                lambda folder: folder not in walked and not folder.startswith(self.unreadable_folders)
+                lambda folder: folder not in scanned and not folder.startswith(self.unreadable_folders)
             )
 
     def _scan_folder(
-        self, folder: int, prefix: str, hinted: Collection[str], full: bool, met: "_ScanState"
+        self, folder: int, prefix: str, touched: Collection[str], full: bool, state: "_ScanState"
     ) -> Iterator[FileSeen]:
-        """One folder, from its descriptor, which is closed. Raises OSError where it cannot be read to its end."""
-        # of the known names, each once
+        """Yield the news in one open folder and close it. Raises OSError if it cannot be read to the end."""
+        # The known names that were found, each once.
         seen: list[str] = []
         with _scandir_closing(folder) as entries:
-            for entry in self._iter_changed(entries, prefix, hinted, seen, full):
+            for entry in self._iter_changed(entries, prefix, touched, seen, full):
                 relative = prefix + entry.name
                 if self._names.is_ignored(entry.name, relative):
                     continue
                 if self._recursive and self._is_folder(entry):
                     if self._follow_symlinks and entry.is_symlink():
-                        heapq.heappush(met.queued_links, relative)
+                        heapq.heappush(state.queued_links, relative)
                     else:
-                        met.queued_folders.append(relative)
+                        state.queued_folders.append(relative)
                 if not self._is_included(entry, relative):
                     continue
-                stamp = self._detect_change(entry, relative, met.unreadable_folders, close=full or entry.name in hinted)
+                stamp = self._detect_change(
+                    entry, relative, state.unreadable_folders, close=full or entry.name in touched
+                )
                 if entry.name in self._known.files_in(prefix):
                     seen.append(entry.name)
                 if stamp is not None:
                     yield FileSeen(relative, stamp)
         if len(seen) < len(self._known.files_in(prefix)):
-            met.missing_files.append((prefix, self._known.files_in(prefix).keys() - seen))
+            state.missing_files.append((prefix, self._known.files_in(prefix).keys() - seen))
 
     def _iter_changed(
         self,
         entries: Iterator[os.DirEntry[str]],
         prefix: str,
-        hinted: Collection[str],
+        touched: Collection[str],
         seen: list[str],
         full: bool,
     ) -> "Iterator[os.DirEntry[str]]":
-        """Those that need a second look; a known file that lies where it lay is only seen, whatever its name.
+        """Yield the entries that may be new or changed; append the names of the others to ``seen``.
 
-        This loop is what an inbox of finished files costs: unless ``full`` it asks nothing but the folder itself.
+        Nearly all of the time for an inbox of finished files is spent in this loop, so unless ``full`` it reads nothing
+        but the folder itself.
         """
         known_as, follow = self._known.files_in(prefix).get, self._follow_symlinks
         for entry in entries:
@@ -160,48 +162,49 @@ class Scanner:
                     known is None
                     or follow
                     or known.inode != entry.inode()
-                    or name in hinted
+                    or name in touched
                     or entry.is_dir(follow_symlinks=False)
                 )
                 if full and not news and known is not None:
                     found = entry.stat(follow_symlinks=False)
                     news = found.st_mtime_ns != known.mtime_ns or found.st_size != known.size
             except OSError:
-                # of this file, and no reason to pass over those behind it
+                # The error concerns this file only; the scan goes on with the next.
                 news = True
             if news:
                 yield entry
             else:
                 seen.append(name)
 
-    def _open_next_folder(self, met: "_ScanState") -> tuple[int, str] | None:
-        """Opens the next folder. Where links are followed each is read once, by its own path rather than by a link.
+    def _open_next_folder(self, state: "_ScanState") -> tuple[int, str] | None:
+        """Open the next folder; None if there is none. If links are followed, each folder is read once.
 
-        Else folders that are linked to one another would be walked by each way through them: of 8, 100,000 times. They
-        are told apart by where they lie, for a share of several disks may number the folders of each alike.
+        Otherwise folders that link to one another would be scanned along every path through them: 8 such folders
+        100,000 times. A folder's own path goes before a link to it. Folders are recognised by their resolved paths: a
+        share of several disks may use the same inode numbers on each.
         """
-        while met.queued_folders or met.queued_links:
-            relative = met.queued_folders.pop() if met.queued_folders else heapq.heappop(met.queued_links)
+        while state.queued_folders or state.queued_links:
+            relative = state.queued_folders.pop() if state.queued_folders else heapq.heappop(state.queued_links)
             path = os.path.join(self.root, relative)
             try:
                 if self._follow_symlinks:
                     real = os.path.realpath(path)
                     if self._is_forbidden(real):
                         continue
-                    if real in met.read_folders:
-                        met.repeated_links.append(relative)
+                    if real in state.read_folders:
+                        state.repeated_links.append(relative)
                         continue
-                    met.read_folders.add(real)
+                    state.read_folders.add(real)
                 return _open_folder(path), relative + "/"
             except OSError:
-                met.unreadable_folders.append(relative + "/")
+                state.unreadable_folders.append(relative + "/")
         return None
 
     def _is_included(self, entry: "os.DirEntry[str]", relative: str) -> bool:
         if not self._names.is_included(entry.name, relative):
             return False
         if self._is_folder(entry) and not IMAGE_SUFFIX.search(entry.name):
-            # include: ["*"] means files
+            # include: ["*"] means files only.
             return False
         return not self._is_forbidden_link(entry, relative)
 
@@ -210,7 +213,7 @@ class Scanner:
         return self._follow_symlinks and entry.is_symlink() and self._is_forbidden(os.path.realpath(path))
 
     def _is_forbidden(self, real: str) -> bool:
-        """Whether our own results or finished originals lie there, which would be bought in a circle."""
+        """Return whether our results or finished originals are there, which would be submitted again and again."""
         return any(real == folder or real.startswith(folder + "/") for folder in self._forbidden_real)
 
     def _is_folder(self, entry: "os.DirEntry[str]") -> bool:
@@ -222,22 +225,22 @@ class Scanner:
     def _detect_change(
         self, entry: "os.DirEntry[str]", relative: str, unread: list[str], *, close: bool
     ) -> Stamp | None:
-        """The file's stamp if it is new or has changed; from then on it is known."""
+        """Return the file's stamp if it is new or has changed; the file is known from then on."""
         known = self._known.get(relative)
         if known is not None and not close and known.inode == entry.inode():
             return None
         try:
-            # by which it will be opened, too
+            # By path, for the file will be opened by path too.
             path = os.path.join(self.root, relative)
             found = os.stat(path, follow_symlinks=self._follow_symlinks)
         except OSError as error:
-            # a folder without x tells names and no more; and no path may be longer than PATH_MAX
+            # A folder without the x bit lists names only, and a path may be longer than PATH_MAX.
             folder = relative.removesuffix(entry.name)
             if error.errno not in _DANGLING_ERRNOS and folder not in unread:
                 unread.append(folder)
             return None
         if stat.S_ISDIR(found.st_mode):
-            # A folder's size and time change with its contents; only its being there is news.
+            # The size and time of a folder change with its contents. Only a new folder is news.
             stamp = Stamp(found.st_ino, 0, 0)
         else:
             stamp = Stamp(found.st_ino, found.st_size, found.st_mtime_ns)
@@ -249,29 +252,29 @@ class Scanner:
 
 @dataclass(slots=True)
 class _ScanState:
-    """What one walk has come by so far."""
+    """What a scan has found so far."""
 
-    #: where links are followed: the folders that were read, by where they lie
+    #: If links are followed: the resolved paths of the folders that were read.
     read_folders: set[str]
-    #: to be read
+    #: Folders to be read.
     queued_folders: list[str] = field(default_factory=list)
-    #: to folders, a heap
+    #: Links to folders, to be read after those; a heap.
     queued_links: list[str] = field(default_factory=list)
     repeated_links: list[str] = field(default_factory=list)
     unreadable_folders: list[str] = field(default_factory=list)
-    #: known names that are missing in folders
+    #: Folders with the known names that were not found there.
     missing_files: list[tuple[str, set[str]]] = field(default_factory=list)
 
 
 class _KnownFiles:
-    """Stamps of files by their paths, kept folder by folder: a walk need not put together the path of each file."""
+    """Stamps of files by folder and name, so that a scan need not build the path of each file."""
 
     def __init__(self) -> None:
-        # "" or a path with a slash at its end, then names
+        # Folder ("" or a path that ends in a slash), then name.
         self._folders: dict[str, dict[str, Stamp]] = {}
 
     def files_in(self, folder: str) -> Mapping[str, Stamp]:
-        """What is known of one folder."""
+        """Return the stamps of the known files in one folder, by name."""
         return self._folders.get(folder, _NO_FILES)
 
     def get(self, relative: str) -> Stamp | None:
@@ -312,23 +315,24 @@ def _group_by_folder(paths: Iterable[str]) -> dict[str, set[str]]:
 
 
 class FullScanTimer:
-    """Which walks of an inbox look closely at all that is known: only so a file is found that was changed in place.
+    """Decide which scans are full, that is, read the status of all files: only they find a file changed in place.
 
-    The first one does. Where the kernel tells of such changes, each tenth does, for what it lost. Elsewhere each one
-    does, as long as that takes a twentieth of the time at most: 100,000 files cost half a second, a slow share more.
+    The first scan is full. Where the kernel reports such changes, each tenth is, because events may be lost. Elsewhere
+    each one is, as long as full scans take a twentieth of the time at most: 100,000 files take half a second, and more
+    on a slow share.
     """
 
     _FULL_EVERY, _TIME_DIVISOR = 10, 20
 
     def __init__(self, interval: float) -> None:
-        """``interval``: seconds from one walk to the next."""
+        """``interval``: seconds from one scan to the next."""
         self._interval = max(interval, 0.001)
-        # since the last close look, with it
+        # Number of scans since the last full one, including it.
         self._scans = 0
         self._full_seconds: float | None = None
 
     def is_due(self, *, listening: bool) -> bool:
-        """Whether the next walk should."""
+        """Return whether the next scan should be full; ``listening``: the kernel reports changes."""
         if self._full_seconds is None:
             return True
         return self._scans >= (
@@ -336,7 +340,7 @@ class FullScanTimer:
         )
 
     def record_scan(self, spent: float | None) -> None:
-        """A walk has ended; with ``spent`` it has looked closely and took so many seconds."""
+        """Count a scan that has ended; ``spent``: the seconds that it took if it was full, else None."""
         self._scans += 1
         if spent is not None:
             self._scans, self._full_seconds = 1, spent
@@ -348,7 +352,7 @@ def _open_folder(path: str) -> int:
 
 @contextmanager
 def _scandir_closing(folder: int) -> Iterator[Iterator[os.DirEntry[str]]]:
-    """What lies in an open folder, which is closed in the end. So the kernel follows no path for each of its files."""
+    """Yield the entries of an open folder and close it. By descriptor the kernel need not resolve a path per file."""
     try:
         with os.scandir(folder) as entries:
             yield entries

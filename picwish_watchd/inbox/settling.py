@@ -1,7 +1,7 @@
-"""Which files have stood still long enough to be looked at. Pure: it is told what was seen, and when.
+"""Wait until a file has not changed for long enough to be validated. Does no input or output.
 
-A file counts from the moment when it was first seen in its present shape (inode, size, time of change); its own clock
-is not asked, for it may be a server's and wrong. Times are monotonic seconds.
+The time counts from when the file was first seen with its present stamp (inode, size, modification time). Its
+modification time is not used for that: it may come from a server whose clock is wrong. Times are monotonic seconds.
 """
 
 import heapq
@@ -9,16 +9,17 @@ from dataclasses import dataclass
 
 from picwish_watchd.job import Stamp
 
-# seconds until the second look, if settle is shorter
+#: Seconds from the first check to the second, if `settle` is shorter.
 _PAUSE_MIN = 0.5
+#: Seconds between two checks at most, unless `settle` is longer.
 _PAUSE_MAX = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class ReadyFile:
-    """A file to look at now: stat it, tell `Settling.see`, and inspect it if it still has this stamp.
+    """A file to validate now, if it still has this stamp; otherwise pass the new one to `record_sighting`.
 
-    ``decode`` is set once `settle_timeout` has passed since its last change: a full decode decides.
+    ``decode`` is True once `settle_timeout` has passed since its last change: then a full decode decides.
     """
 
     relative: str
@@ -30,19 +31,17 @@ class ReadyFile:
 class _Candidate:
     stamp: Stamp
     changed_at: float
-    # between this look and the next
+    # Seconds from this check to the next.
     pause: float
-    # None: handed out, and not yet put back
+    # None while the file is with the caller of `pop_ready`.
     due_at: float | None
 
 
 class SettleTracker:
     """The candidates of one rule, by their paths below its inbox.
 
-    Every call costs O(log n); used by one thread at a time.
-
-    A file that `due` has answered is in the caller's hands until it is seen changed, put back by `not_yet`, or
-    forgotten.
+    A file that `pop_ready` returned is not returned again until it is seen with a new stamp, postponed, or removed and
+    seen again. Every call costs O(log n). For one thread at a time.
     """
 
     def __init__(self, settle: float, settle_timeout: float) -> None:
@@ -59,7 +58,7 @@ class SettleTracker:
         return relative in self._candidates
 
     def record_sighting(self, relative: str, stamp: Stamp, now: float) -> bool:
-        """The file was seen so. True if that is news: its time of stillness begins anew."""
+        """Record that the file was seen with this stamp; return whether the stamp is new, which restarts the wait."""
         known = self._candidates.get(relative)
         if known is not None and known.stamp == stamp:
             return False
@@ -70,20 +69,20 @@ class SettleTracker:
         return True
 
     def pop_ready(self, now: float, limit: int | None = None) -> list[ReadyFile]:
-        """The files that want a look, the longest waiting first, at most ``limit`` of them."""
-        found: list[ReadyFile] = []
-        while (limit is None or len(found) < limit) and (at := self.next_ready_at()) is not None and at <= now:
+        """Return the files that are due for a check, the longest waiting first, at most ``limit`` of them."""
+        ready: list[ReadyFile] = []
+        while (limit is None or len(ready) < limit) and (at := self.next_ready_at()) is not None and at <= now:
             relative = heapq.heappop(self._heap)[2]
             candidate = self._candidates[relative]
             candidate.due_at = None
             decode = now - candidate.changed_at >= self._timeout
-            found.append(ReadyFile(relative, candidate.stamp, decode))
-        return found
+            ready.append(ReadyFile(relative, candidate.stamp, decode))
+        return ready
 
     def postpone(self, relative: str, now: float) -> None:
-        """It is not whole yet, or could not be read: another look after a pause that grows up to a minute.
+        """Check a file again later that is incomplete or unreadable, after a pause that doubles up to a minute.
 
-        There is always a look at `settle_timeout`. A file that is not known is passed over.
+        One check always comes at `settle_timeout`. An unknown file is ignored.
         """
         candidate = self._candidates.get(relative)
         if candidate is None:
@@ -93,21 +92,21 @@ class SettleTracker:
         candidate.pause = min(candidate.pause * 2, max(self._settle, _PAUSE_MAX))
         self._schedule(relative, candidate, min(at, deadline) if now < deadline else at)
 
-    def retry_later(self, due: ReadyFile, now: float) -> None:
-        """What came of it could not be written down: it is looked at again after a pause."""
-        if due.relative not in self._candidates:
-            self.record_sighting(due.relative, due.stamp, now)
-        elif self._candidates[due.relative].due_at is None:
-            self.postpone(due.relative, now)
+    def retry_later(self, file: ReadyFile, now: float) -> None:
+        """Check a file again after a pause because its verdict could not be written to the journal."""
+        if file.relative not in self._candidates:
+            self.record_sighting(file.relative, file.stamp, now)
+        elif self._candidates[file.relative].due_at is None:
+            self.postpone(file.relative, now)
 
     def remove(self, relative: str, stamp: Stamp) -> None:
-        """It became a job, or is gone; unless it was seen with another stamp meanwhile, which is news."""
+        """Remove a file that became a job or is gone, unless it was seen with another stamp since."""
         candidate = self._candidates.get(relative)
         if candidate is not None and candidate.stamp == stamp:
             del self._candidates[relative]
 
     def next_ready_at(self) -> float | None:
-        """When `due` will next have something to tell; None while nothing waits."""
+        """Return when `pop_ready` will next return a file; None while none waits."""
         while self._heap:
             at, _, relative = self._heap[0]
             candidate = self._candidates.get(relative)

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[3]
 def test_a_folder_without_inotify_is_polled(limit: str, tmp_path: Path) -> None:
     warning, *later, found, left = run_with_inotify_limit(limit, 0, tmp_path)
     assert warning.startswith("the kernel grants no more watches (")
-    assert "walked every 0.05 s instead" in warning
+    assert "scanned every 0.05 s instead" in warning
     assert later == ["None"] * 5
     assert (found, left) == ("a.jpg", "left over: 0 files, 0 threads")
 
@@ -32,7 +32,7 @@ def test_a_folder_with_too_few_inotify_watches_is_reported_and_polled(tmp_path: 
     # a watch may be on its way
     assert first == "None"
     assert warning == (
-        "the kernel grants watches on only 4 of 10 folders; all are walked every 0.05 s instead "
+        "the kernel grants watches on only 4 of 10 folders; all are scanned every 0.05 s instead "
         "(sysctl fs.inotify.max_user_watches, then restart the daemon)"
     )
     assert later == ["None"] * 4
