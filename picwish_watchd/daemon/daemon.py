@@ -181,7 +181,7 @@ class Daemon:
         self.gate = Gate(self.context, pacer=self._rate_limiter, changed=self._on_change)
         self.inboxes = Inboxes(self.context, changed=self._on_change)
         self._report_publisher = ReportPublisher(self.context, self.gate, self.inboxes, self._rate_limiter)
-        self._exporter = Exporter(self.context, self.gate, self.inboxes, late=self._overdue_loops)
+        self._exporter = Exporter(self.context, self.gate, self.inboxes, overdue_loops=self._overdue_loops)
         stack.push_async_callback(self._exporter.aclose)
         self._exporter.open(self._config.http)
         self._dispatcher = NotificationDispatcher(self.context, self.gate, self.inboxes)

@@ -1,10 +1,12 @@
-"""Metrics and health: what an administrator's machines ask the daemon, by HTTP.
+"""Metrics and health over HTTP, for the machines of an administrator.
 
-``live`` is what the event loop tells of itself, ``outboxes`` looks at folders, ``survey`` puts both together with what
-the journal says, ``health`` judges, ``families`` spells it for Prometheus, ``web`` serves it, ``exporter`` is what the
-daemon holds. All of it works in threads of its own: being asked costs the event loop nothing.
+``loop_state`` is what the event loop knows, ``outbox_probe`` checks folders, and ``probes`` combines both with the
+figures of the journal. ``health`` decides whether work can continue, ``collector`` exports the figures to Prometheus,
+``http_server`` serves both, and ``exporter`` is what the daemon holds. Requests are answered in threads of their own
+and cost the event loop nothing.
 
-``families`` and ``web`` know prometheus-client, which is an extra; they are imported only where ``http`` is configured.
+``collector`` and ``http_server`` need prometheus-client, which is an extra. They are imported only if ``http`` is
+configured.
 """
 
 from picwish_watchd.metrics.exporter import Exporter

@@ -1,7 +1,7 @@
-"""Serving them: prometheus-client's WSGI application, ours for health, and a small, patient-with-nobody server.
+"""Serve metrics and health: prometheus-client's WSGI application, one for health, and a small server with hard limits.
 
-A connection serves one request and is cut when that is not over in time; only a few are open at once. Whatever comes
-in, be it slow, endless or no HTTP at all, costs one of these few threads for some seconds, and never the event loop.
+A connection serves one request and is cut if that takes too long; only a few are open at once. A client that is slow,
+sends without end or speaks no HTTP costs one of these few threads for some seconds, and never the event loop.
 """
 
 import errno
@@ -30,105 +30,106 @@ from picwish_watchd.metrics.probes import StatusProbe
 
 _log = structlog.get_logger()
 
-# connections at once; with one more, the oldest is cut
+# Open connections; with one more, the oldest is cut.
 _MAX_CONNECTIONS = 8
-# seconds for which a client may say, or take, nothing
+# Seconds of silence of a client, in either direction.
 _SOCKET_TIMEOUT = 5.0
-# seconds for a connection as a whole
+# Seconds for a connection as a whole.
 _CONNECTION_TIMEOUT = 10.0
-# seconds between looks at deadlines, and until a server that is told to has ended
+# Seconds between checks of the deadlines, and until a server that should end has ended.
 _POLL_INTERVAL = 0.2
-# bytes of a request line (http.server)
+# Bytes of a request line, as in http.server.
 _MAX_REQUEST_LINE = 65536
 _LISTEN_ADVICE = {
-    errno.EADDRINUSE: "another program, or another picwish-watchd, may have that port: `ss -ltnp` tells; choose "
+    errno.EADDRINUSE: "another program, or another picwish-watchd, may have that port: `ss -ltnp` shows it; choose "
     "another one under http.listen",
-    errno.EACCES: "ports below 1024 are not for a service without privileges: choose a higher one under http.listen",
-    errno.EADDRNOTAVAIL: "this machine has no such address, or not yet: `ip address` tells",
+    errno.EACCES: "a service without privileges cannot use ports below 1024: choose a higher one under http.listen",
+    errno.EADDRNOTAVAIL: "this machine has no such address, or not yet: `ip address` shows its addresses",
 }
 
-#: status, headers, body
+#: Status, headers, body.
 WsgiResponse = tuple[str, list[tuple[str, str]], bytes]
 
 
 class MetricsApplication:
     """The WSGI application: ``/metrics`` and ``/healthz``, for GET and HEAD."""
 
-    def __init__(self, survey: StatusProbe, token: str | None) -> None:
-        """With a ``token``, every request must bear it."""
+    def __init__(self, status_probe: StatusProbe, token: str | None) -> None:
+        """If there is a ``token``, every request must carry it."""
         self.token = token
-        self._status_probe = survey
+        self._status_probe = status_probe
         registry = CollectorRegistry(auto_describe=False)
-        registry.register(MetricsCollector(survey))
+        registry.register(MetricsCollector(status_probe))
         self._prometheus_app = make_wsgi_app(registry)
         self._pages = {"/metrics": self._serve_metrics, "/healthz": self._serve_health}
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        """One request."""
+        """Answer one request (PEP 3333)."""
         status, headers, body = self._respond(environ)
-        whole = [*headers, ("Content-Length", str(len(body))), ("Cache-Control", "no-store")]
-        start_response(status, whole)
+        all_headers = [*headers, ("Content-Length", str(len(body))), ("Cache-Control", "no-store")]
+        start_response(status, all_headers)
         return [] if environ["REQUEST_METHOD"] == "HEAD" else [body]
 
     def _respond(self, environ: WSGIEnvironment) -> WsgiResponse:
         if not self._is_authorized(environ.get("HTTP_AUTHORIZATION", "")):
             return _text_response(
-                "401 Unauthorized", "a token is needed here", ("WWW-Authenticate", 'Bearer realm="metrics"')
+                "401 Unauthorized", "a token is required", ("WWW-Authenticate", 'Bearer realm="metrics"')
             )
         page = self._pages.get(environ.get("PATH_INFO", ""))
         if page is None:
-            return _text_response("404 Not Found", "there are /metrics and /healthz here")
+            return _text_response("404 Not Found", "not found; there are /metrics and /healthz")
         if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
-            return _text_response("405 Method Not Allowed", "this can only be read", ("Allow", "GET, HEAD"))
+            return _text_response("405 Method Not Allowed", "only GET and HEAD are allowed", ("Allow", "GET, HEAD"))
         return page(environ)
 
     def _is_authorized(self, authorization: str) -> bool:
         token = self.token
         if token is None:
             return True
-        scheme, _, given = authorization.partition(" ")
-        right = hmac.compare_digest(given.strip().encode("latin-1", "replace"), token.encode("latin-1"))
-        return right and scheme.lower() == "bearer"
+        scheme, _, credentials = authorization.partition(" ")
+        is_match = hmac.compare_digest(credentials.strip().encode("latin-1", "replace"), token.encode("latin-1"))
+        return is_match and scheme.lower() == "bearer"
 
     def _serve_metrics(self, environ: WSGIEnvironment) -> WsgiResponse:
-        asked: WSGIEnvironment = {**environ, "REQUEST_METHOD": "GET"}
+        get_environ: WSGIEnvironment = {**environ, "REQUEST_METHOD": "GET"}
         try:
-            return self._call_prometheus(asked)
+            return self._call_prometheus(get_environ)
         except (TypeError, ValueError):
-            # it stumbles over an Accept that names no version that there can be
-            asked.pop("HTTP_ACCEPT", None)
-            return self._call_prometheus(asked)
+            # prometheus-client fails on an Accept header with an impossible version.
+            get_environ.pop("HTTP_ACCEPT", None)
+            return self._call_prometheus(get_environ)
 
     def _call_prometheus(self, environ: WSGIEnvironment) -> WsgiResponse:
-        told: list[tuple[str, list[tuple[str, str]]]] = []
+        responses: list[tuple[str, list[tuple[str, str]]]] = []
 
-        def take(status: str, headers: list[tuple[str, str]], _error: object = None) -> Callable[[bytes], object]:
-            told.append((status, headers))
-            return lambda _piece: None
+        def start_response(
+            status: str, headers: list[tuple[str, str]], _error: object = None
+        ) -> Callable[[bytes], object]:
+            responses.append((status, headers))
+            return lambda _chunk: None
 
-        body = b"".join(self._prometheus_app(environ, take))
-        return *told[-1], body
+        body = b"".join(self._prometheus_app(environ, start_response))
+        return *responses[-1], body
 
     def _serve_health(self, _environ: WSGIEnvironment) -> WsgiResponse:
-        survey, live = self._status_probe, self._status_probe.loop_state
-        if live is None:
-            found = health.startup_problems()
+        probe, loop_state = self._status_probe, self._status_probe.loop_state
+        if loop_state is None:
+            problems = health.startup_problems()
         else:
-            found = health.find_health_problems(
-                live, survey.seconds_since_update(live), survey.check_health(live.config, live.journal)
-            )
-        body = json.dumps(health.build_health_report(found), indent=2).encode() + b"\n"
-        status = "503 Service Unavailable" if found else "200 OK"
+            findings = probe.check_health(loop_state.config, loop_state.journal)
+            problems = health.find_health_problems(loop_state, probe.seconds_since_update(loop_state), findings)
+        body = json.dumps(health.build_health_report(problems), indent=2).encode() + b"\n"
+        status = "503 Service Unavailable" if problems else "200 OK"
         return status, [("Content-Type", "application/json")], body
 
 
 class MetricsServer:
-    """Listens from the moment it is made until `close`."""
+    """A server that listens from its construction until `close`."""
 
-    def __init__(self, address: ListenAddress, survey: StatusProbe, token: str | None) -> None:
-        """Raises `ConfigError` where it cannot listen."""
+    def __init__(self, address: ListenAddress, status_probe: StatusProbe, token: str | None) -> None:
+        """Start to listen. Raises `ConfigError` if that is not possible."""
         self.address = address
-        self._application = MetricsApplication(survey, token)
+        self._application = MetricsApplication(status_probe, token)
         try:
             self._server = _WsgiServer(address, self._application)
         except OSError as error:
@@ -138,28 +139,28 @@ class MetricsServer:
         )
         self._thread.start()
         host, port = self._server.server_address[:2]
-        #: where it listens indeed
+        #: the address with the real port, also if the configured port is 0
         self.bound_address = ListenAddress(str(host), int(port))
         _log.info("http.listening", address=str(self.bound_address), token=token is not None)
 
     @property
     def token(self) -> str | None:
-        """What each request must bear."""
+        """The token that each request must carry; None if there is none."""
         return self._application.token
 
     def replace_token(self, token: str | None) -> None:
-        """Another token from the next request on."""
+        """Require another token, or none, from the next request on."""
         self._application.token = token
 
     def close(self) -> None:
-        """Stops listening, within `_TURN` seconds; requests that are under way end by themselves."""
+        """Stop listening within `_POLL_INTERVAL` seconds. Open requests end on their own."""
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
 
 
 def check_listen_address(address: ListenAddress) -> None:
-    """Listens there for a moment. Raises `ConfigError` where that cannot be."""
+    """Listen at ``address`` for a moment. Raises `ConfigError` if that is not possible."""
     family = _address_family(address)
     try:
         socket.create_server((address.host, address.port), family=family).close()
@@ -177,6 +178,8 @@ def _address_family(address: ListenAddress) -> socket.AddressFamily:
 
 
 class _WsgiServer(ThreadingMixIn, WSGIServer):
+    """A WSGI server with a thread for each connection, a limit of connections and a deadline for each."""
+
     daemon_threads = True
     allow_reuse_port = False
     request_queue_size = 64
@@ -184,14 +187,14 @@ class _WsgiServer(ThreadingMixIn, WSGIServer):
     def __init__(self, address: ListenAddress, application: MetricsApplication) -> None:
         self.address_family = _address_family(address)
         self._lock = threading.Lock()
-        # when it was opened (monotonic), oldest first
+        # Connection -> when it was opened (monotonic seconds), oldest first.
         self._opened_at: dict[socket.socket, float] = {}
         self._aborted: set[socket.socket] = set()
         super().__init__((address.host, address.port), _RequestHandler)
         self.metrics_app = application
 
     def server_bind(self) -> None:
-        # HTTPServer's would ask the DNS for our name
+        # HTTPServer's own method would ask DNS for this machine's name.
         TCPServer.server_bind(self)
         self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
         self.setup_environ()
@@ -200,18 +203,18 @@ class _WsgiServer(ThreadingMixIn, WSGIServer):
         try:
             return super().get_request()
         except OSError:
-            # no file descriptors are left: whoever waits at the door would keep a core busy
+            # No file descriptors are left. Without a pause the waiting client would keep a core busy.
             time.sleep(_POLL_INTERVAL)
             raise
 
     def process_request(self, request: Any, client_address: Any) -> None:
         with self._lock:
-            going = [each for each in self._opened_at if each not in self._aborted]
+            active = [each for each in self._opened_at if each not in self._aborted]
             crowded = len(self._opened_at) >= 2 * _MAX_CONNECTIONS
             if not crowded:
                 self._opened_at[request] = time.monotonic()
-        if len(going) >= _MAX_CONNECTIONS:
-            self._abort_connection(going[0])
+        if len(active) >= _MAX_CONNECTIONS:
+            self._abort_connection(active[0])
         if crowded:
             self.shutdown_request(request)
         else:
@@ -226,12 +229,12 @@ class _WsgiServer(ThreadingMixIn, WSGIServer):
     def service_actions(self) -> None:
         limit = time.monotonic() - _CONNECTION_TIMEOUT
         with self._lock:
-            late = [each for each, since in self._opened_at.items() if since < limit and each not in self._aborted]
-        for each in late:
+            overdue = [each for each, since in self._opened_at.items() if since < limit and each not in self._aborted]
+        for each in overdue:
             self._abort_connection(each)
 
-    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002 - as it is called
-        """Clients that break off are no news; anything else is a bug, told in a line."""
+    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002 - the signature is socketserver's
+        """Log a bug in one line. A client that disconnects is not logged."""
         _log_error(sys.exc_info())
 
     def _abort_connection(self, request: socket.socket) -> None:
@@ -243,14 +246,16 @@ class _WsgiServer(ThreadingMixIn, WSGIServer):
 
 
 class _RequestHandler(WSGIRequestHandler):
+    """Serves one request of one connection."""
+
     timeout = _SOCKET_TIMEOUT
-    # head and body are two writes; the second would wait 40 ms for an ACK
+    # Head and body are two writes; with Nagle's algorithm the second would wait 40 ms for an ACK.
     disable_nagle_algorithm = True
     server_version = "picwish-watchd"
     sys_version = ""
 
     def handle(self) -> None:
-        """One request, then the connection is closed."""
+        """Serve one request, then close the connection."""
         with suppress(OSError):
             self.raw_requestline = self.rfile.readline(_MAX_REQUEST_LINE + 1)
             if len(self.raw_requestline) > _MAX_REQUEST_LINE:
@@ -258,19 +263,21 @@ class _RequestHandler(WSGIRequestHandler):
                 self.send_error(414)
             elif self.parse_request():
                 sink = cast("IO[bytes]", self.wfile)
-                answering = _ResponseHandler(self.rfile, sink, self.get_stderr(), self.get_environ(), multithread=True)
-                answering.request_handler = self  # type: ignore[attr-defined]
-                answering.run(cast("_WsgiServer", self.server).metrics_app)
+                response = _ResponseHandler(self.rfile, sink, self.get_stderr(), self.get_environ(), multithread=True)
+                response.request_handler = self  # type: ignore[attr-defined]
+                response.run(cast("_WsgiServer", self.server).metrics_app)
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Requests are not logged."""
+        """Do nothing: requests are not logged."""
 
 
 class _ResponseHandler(ServerHandler):
+    """Runs the application for one request."""
+
     server_software = "picwish-watchd"
 
     def log_exception(self, exc_info: Any) -> None:
-        """The same while answering."""
+        """Log an exception of the application in one line."""
         _log_error(exc_info)
 
 

@@ -16,9 +16,9 @@ class InboxState:
 
     rule: str
     is_watching: bool
-    #: why it cannot be walked
+    #: why it cannot be scanned
     unavailable: str | None
-    #: its thread is
+    #: whether the thread that watches it runs
     is_alive: bool
 
 
@@ -29,23 +29,27 @@ class LoopState:
     #: monotonic seconds
     captured_at: float
     config: Config
-    #: the one that is open, whatever the configuration says since
+    #: the journal that is open, even if the configuration names another one since
     journal: Path
     stopping: bool
     #: why nothing is submitted
     gate_closure: GateClosure | None
     inboxes: tuple[InboxState, ...]
-    #: loops that should have turned long ago
+    #: loops that missed their heartbeat
     overdue_loops: tuple[str, ...] = ()
 
 
-def capture_loop_state(context: StepContext, gate: Gate, desks: Inboxes, late: Iterable[str]) -> LoopState:
-    """The daemon now; to be called in the event loop."""
-    watches = tuple(
-        InboxState(desk.rule.name, desk.is_watching, desk.unavailable, desk.watcher.is_alive())
-        for desk in desks.list_active()
-    )
-    now = context.clock.monotonic()
+def capture_loop_state(context: StepContext, gate: Gate, inboxes: Inboxes, overdue_loops: Iterable[str]) -> LoopState:
+    """Return the state of the daemon now. To be called in the event loop."""
     return LoopState(
-        now, context.config, context.journal.path, context.stopping, gate.why_not_submitting, watches, tuple(late)
+        captured_at=context.clock.monotonic(),
+        config=context.config,
+        journal=context.journal.path,
+        stopping=context.stopping,
+        gate_closure=gate.why_not_submitting,
+        inboxes=tuple(
+            InboxState(inbox.rule.name, inbox.is_watching, inbox.unavailable, inbox.watcher.is_alive())
+            for inbox in inboxes.list_active()
+        ),
+        overdue_loops=tuple(overdue_loops),
     )

@@ -1,4 +1,4 @@
-"""Whether results can be put where they belong. Nothing is made by looking."""
+"""Check whether results can be put into the outboxes, without creating anything."""
 
 import threading
 import time
@@ -9,13 +9,13 @@ from pathlib import Path
 from picwish_watchd.fs.mounts import AcceptedMount
 from picwish_watchd.outbox.availability import describe_hang, find_write_problem
 
-# seconds for all folders together
+# Seconds for all folders together.
 _PROBE_TIMEOUT = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class KnownOutbox:
-    """An outbox, as the journal remembers it."""
+    """An outbox and what the journal knows about it."""
 
     folder: Path
     #: it was written to before
@@ -27,38 +27,40 @@ class KnownOutbox:
 
 
 class OutboxProbe:
-    """Looks at outboxes in a thread each. A mount that hangs keeps one thread, however often somebody asks."""
+    """Checks outboxes in a thread each. A hung mount occupies one thread, however often it is checked."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._running_probes: dict[Path, _ProbeThread] = {}
 
-    def find_unusable(self, places: Mapping[Path, KnownOutbox]) -> dict[Path, str]:
-        """Why folders cannot be used now, by folder; the others are well. Answers within a second or so."""
-        looks = {folder: self._start_probe(place) for folder, place in places.items()}
-        until = time.monotonic() + _PROBE_TIMEOUT
-        found = {}
-        for folder, look in looks.items():
-            look.join(max(0.0, until - time.monotonic()))
-            told = describe_hang(_PROBE_TIMEOUT) if look.is_alive() else look.reason
-            if told is not None:
-                found[folder] = told
-        return found
+    def find_unusable(self, outboxes: Mapping[Path, KnownOutbox]) -> dict[Path, str]:
+        """Return by folder why it cannot be used now; usable folders are left out. Takes about a second at most."""
+        probes = {folder: self._start_probe(outbox) for folder, outbox in outboxes.items()}
+        deadline = time.monotonic() + _PROBE_TIMEOUT
+        reasons = {}
+        for folder, probe in probes.items():
+            probe.join(max(0.0, deadline - time.monotonic()))
+            reason = describe_hang(_PROBE_TIMEOUT) if probe.is_alive() else probe.reason
+            if reason is not None:
+                reasons[folder] = reason
+        return reasons
 
-    def _start_probe(self, place: KnownOutbox) -> "_ProbeThread":
+    def _start_probe(self, outbox: KnownOutbox) -> "_ProbeThread":
         with self._lock:
-            look = self._running_probes.get(place.folder)
-            if look is None or not look.is_alive():
-                look = self._running_probes[place.folder] = _ProbeThread(place)
-                look.start()
-            return look
+            probe = self._running_probes.get(outbox.folder)
+            if probe is None or not probe.is_alive():
+                probe = self._running_probes[outbox.folder] = _ProbeThread(outbox)
+                probe.start()
+            return probe
 
 
 class _ProbeThread(threading.Thread):
-    def __init__(self, place: KnownOutbox) -> None:
-        super().__init__(name=f"look-{place.folder}", daemon=True)
+    """One check of one outbox; ``reason`` is why it cannot be used."""
+
+    def __init__(self, outbox: KnownOutbox) -> None:
+        super().__init__(name=f"look-{outbox.folder}", daemon=True)
         self.reason: str | None = None
-        self._outbox = place
+        self._outbox = outbox
 
     def run(self) -> None:
         try:

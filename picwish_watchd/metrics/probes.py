@@ -1,4 +1,4 @@
-"""One look at everything: the journal, the folders, and what the event loop last told of itself."""
+"""Read the figures for metrics and health: from the journal, the folders, and the last state of the event loop."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,20 +22,20 @@ from picwish_watchd.scheduling.credit_budget import CreditBudget
 
 @dataclass(frozen=True, slots=True)
 class JournalFigures:
-    """What the journal says. Moments are Unix seconds."""
+    """What the journal counts. Times are Unix seconds."""
 
     totals: JournalTotals
-    #: by rule: when the first of its queued jobs was taken in
+    #: by rule: when its oldest queued job was admitted
     oldest_queued: Mapping[str, float]
-    #: by rule: images that wait for `approve`
+    #: by rule: number of images that wait for `approve`
     flood_counts: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)
 class HealthFindings:
-    """What the journal and the folders say of whether work can progress."""
+    """What the journal and the folders show about whether work can continue."""
 
-    #: why it does not answer; then the others are not known
+    #: why the journal does not answer; the other facts except ``spool_error`` are not known then
     journal_error: str | None
     #: why not even the cheapest image can be paid for
     budget_shortage: str | None
@@ -46,86 +46,94 @@ class HealthFindings:
 
 
 class StatusProbe:
-    """Asks the journal by connections of its own and the disk, from any thread."""
+    """Reads the journal through connections of its own, and the disk. Its methods may be called from any thread."""
 
-    def __init__(self, clock: Clock, tally: Counters) -> None:
+    def __init__(self, clock: Clock, counters: Counters) -> None:
         self._clock = clock
-        self._counters = tally
+        self._counters = counters
         self._outbox_probe = OutboxProbe()
         self._last_totals: JournalTotals | None = None
         #: Unix seconds
         self.started_at = clock.now()
-        #: set by the event loop; None until it turns
+        #: set by the event loop; None until it runs
         self.loop_state: LoopState | None = None
 
     def counter_snapshot(self) -> CounterSnapshot:
-        """What this process has counted."""
+        """Return what this process has counted so far."""
         return self._counters.snapshot()
 
     def now(self) -> float:
-        """Unix seconds."""
+        """Return the time in Unix seconds."""
         return self._clock.now()
 
-    def seconds_since_update(self, live: LoopState) -> float:
-        """Seconds since the event loop told this."""
-        return self._clock.monotonic() - live.captured_at
+    def seconds_since_update(self, loop_state: LoopState) -> float:
+        """Return the seconds since the event loop captured this state."""
+        return self._clock.monotonic() - loop_state.captured_at
 
     def read_journal_figures(self, journal: Path) -> JournalFigures:
-        """Raises `JournalError` where the journal does not answer, after 5 s at most where it is locked."""
-        census = TotalsReader.open(journal)
+        """Read the figures of the journal.
+
+        Raises `JournalError` if the journal does not answer; if it is locked, after 5 s at most.
+        """
+        reader = TotalsReader.open(journal)
         try:
-            return JournalFigures(self._read_totals(census), census.oldest_queued(), census.flood_counts())
+            return JournalFigures(self._read_totals(reader), reader.oldest_queued(), reader.flood_counts())
         finally:
-            census.close()
+            reader.close()
 
     def spool_usage(self, journal: Path) -> tuple[int, int] | None:
-        """Files and bytes of results on their way; None if the folder cannot be read."""
+        """Return the number of files in the spool and their bytes; None if the folder cannot be read."""
         try:
             return Spool(spool_folder(journal)).disk_usage()
         except OSError:
             return None
 
     def check_health(self, config: Config, journal: Path) -> HealthFindings:
-        """What stands in the way, whatever the gate says."""
-        spool = _why_spool_unusable(journal, config.min_free)
+        """Check the journal, the budget, the outboxes and the spool, independently of the gate."""
+        spool_error = _why_spool_unusable(journal, config.min_free)
         try:
-            census = TotalsReader.open(journal)
+            reader = TotalsReader.open(journal)
             try:
-                shortage = self._find_budget_shortage(census, config)
-                floods = census.flood_counts()
-                places = {rule.outbox: _build_known_outbox(census, rule, config) for rule in config.rules}
+                shortage = self._find_budget_shortage(reader, config)
+                flood_counts = reader.flood_counts()
+                outboxes = {rule.outbox: _build_known_outbox(reader, rule, config.min_free) for rule in config.rules}
             finally:
-                census.close()
+                reader.close()
         except JournalError as error:
-            return HealthFindings(error.message, None, {}, {}, spool)
-        away = self._outbox_probe.find_unusable(places)
-        outboxes = {rule.name: f"{rule.outbox}: {away[rule.outbox]}" for rule in config.rules if rule.outbox in away}
-        return HealthFindings(None, shortage, floods, outboxes, spool)
+            return HealthFindings(error.message, None, {}, {}, spool_error)
+        unusable = self._outbox_probe.find_unusable(outboxes)
+        errors = {
+            rule.name: f"{rule.outbox}: {unusable[rule.outbox]}" for rule in config.rules if rule.outbox in unusable
+        }
+        return HealthFindings(None, shortage, flood_counts, errors, spool_error)
 
-    def _read_totals(self, census: TotalsReader) -> JournalTotals:
+    def _read_totals(self, reader: TotalsReader) -> JournalTotals:
         now = self._clock.now()
-        # other threads may do the same meanwhile: what either leaves behind is right
-        totals = self._last_totals = census.read_totals(day_start(now), month_start(now), self._last_totals)
+        # Other threads may do this at the same time. The totals that any of them leaves behind are right.
+        totals = self._last_totals = reader.read_totals(day_start(now), month_start(now), self._last_totals)
         return totals
 
-    def _find_budget_shortage(self, census: TotalsReader, config: Config) -> str | None:
-        """Why not even the cheapest image can be paid for; the exact words cost more than the known totals."""
-        price, ledger = min(PRICES[rule.type] for rule in config.rules), self._read_totals(census).credits
+    def _find_budget_shortage(self, reader: TotalsReader, config: Config) -> str | None:
+        """Return why not even the cheapest image can be paid for, or None.
+
+        The known totals decide. Only if they show a shortage is the journal asked again, for the exact sentence.
+        """
+        price, ledger = min(PRICES[rule.type] for rule in config.rules), self._read_totals(reader).credits
         limits = ((ledger.today, config.budget.per_day), (ledger.month, config.budget.per_month))
-        if all(most is None or spent + price <= most for spent, most in limits):
+        if all(limit is None or spent + price <= limit for spent, limit in limits):
             return None
-        return CreditBudget(config.budget, self._clock.now()).why_exceeded(census, price)
+        return CreditBudget(config.budget, self._clock.now()).why_exceeded(reader, price)
 
 
-def _why_spool_unusable(journal: Path, least: int) -> str | None:
+def _why_spool_unusable(journal: Path, min_free: int) -> str | None:
     folder = spool_folder(journal)
     try:
         free = Spool(folder).free_space()
     except OSError as error:
         return f"{folder}: {error.strerror or error}"
-    return None if free >= least else f"{folder}: {describe_low_space(free, least)}"
+    return None if free >= min_free else f"{folder}: {describe_low_space(free, min_free)}"
 
 
-def _build_known_outbox(journal: JournalReader, rule: Rule, config: Config) -> KnownOutbox:
+def _build_known_outbox(journal: JournalReader, rule: Rule, min_free: int) -> KnownOutbox:
     accepted = AcceptedMount(rule.name, journal.folder_mount(rule.outbox))
-    return KnownOutbox(rule.outbox, journal.is_known_folder(rule.outbox), accepted, config.min_free)
+    return KnownOutbox(rule.outbox, journal.is_known_folder(rule.outbox), accepted, min_free)

@@ -1,4 +1,4 @@
-"""Find out what people should be told and hand it to the channel workers; the work never waits for it."""
+"""Find out what people should know and hand it to the channel workers; the work never waits for it."""
 
 import asyncio
 from contextlib import suppress

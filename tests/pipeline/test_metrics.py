@@ -206,7 +206,7 @@ async def test_a_token_file_missing_at_a_reload_is_waited_for(
         moved = free_port()
         it.configure_http(moved, token_file="token")
         it.daemon.reload()
-        assert "tried again by itself" in capsys.readouterr().out
+        assert "tried again automatically" in capsys.readouterr().out
         token = harness.root / "fresh"
         token.write_text("s3cret\n")
         token.chmod(0o600)
@@ -264,7 +264,7 @@ async def test_a_reload_moves_the_server_or_leaves_it_where_it_was(
         with socket.create_server(("127.0.0.1", 0)) as other:
             it.configure_http(other.getsockname()[1])
             it.daemon.reload()
-            assert "is served on, as before" in capsys.readouterr().out
+            assert "is still served, as before" in capsys.readouterr().out
             assert (await it.get("/healthz")).status == 200
         it.configure_http(token_file="token")
         it.daemon.reload()

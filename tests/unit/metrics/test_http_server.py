@@ -1,4 +1,4 @@
-"""The server of metrics and health: whatever comes in, it answers in short, to whom it should."""
+"""The server of metrics and health: it answers any request in short, and only clients that may ask."""
 
 import fcntl
 import importlib.resources
@@ -48,7 +48,7 @@ def config(tmp_path: Path) -> Config:
 
 @pytest.fixture
 def journal(config: Config) -> Iterator[Journal]:
-    """With a job in each state, the done one paid for, and a spool beside it."""
+    """A journal with a job in each state, of which the done one is paid for, and a spool."""
     journal = Journal.open_for_writing(config.journal, Clock())
     for state in State:
         add_job_in_state(journal, state, f"{state}.jpg")
@@ -71,13 +71,13 @@ def status_probe(config: Config, journal: Journal) -> StatusProbe:
 
 
 def make_probe(config: Config) -> StatusProbe:
-    """As if the event loop had just told that all is well."""
-    survey = StatusProbe(Clock(), Counters())
-    watches = tuple(InboxState(rule.name, is_watching=True, unavailable=None, is_alive=True) for rule in config.rules)
-    survey.loop_state = LoopState(
-        time.monotonic(), config, config.journal, stopping=False, gate_closure=None, inboxes=watches
+    """Return a probe whose event loop has just reported a healthy state."""
+    probe = StatusProbe(Clock(), Counters())
+    inboxes = tuple(InboxState(rule.name, is_watching=True, unavailable=None, is_alive=True) for rule in config.rules)
+    probe.loop_state = LoopState(
+        time.monotonic(), config, config.journal, stopping=False, gate_closure=None, inboxes=inboxes
     )
-    return survey
+    return probe
 
 
 @pytest.fixture
@@ -91,12 +91,12 @@ def get_page(server: MetricsServer, path: str, method: str = "GET", **headers: s
     return get(server.bound_address.port, path, method=method, **headers)
 
 
-def reason_codes(told: HttpReply) -> list[tuple[str, str | None]]:
-    assert (told.status == 200) == (told.json["status"] == "ok") == (not told.json["reasons"])
-    return [(reason["code"], reason.get("rule")) for reason in told.json["reasons"]]
+def reason_codes(response: HttpReply) -> list[tuple[str, str | None]]:
+    assert (response.status == 200) == (response.json["status"] == "ok") == (not response.json["reasons"])
+    return [(reason["code"], reason.get("rule")) for reason in response.json["reasons"]]
 
 
-def test_metrics_tell_what_the_journal_says(server: MetricsServer, config: Config) -> None:
+def test_metrics_show_what_the_journal_counts(server: MetricsServer, config: Config) -> None:
     Path(f"{config.journal}.spool", "7.result").write_bytes(bytes(1000))
     samples = get_page(server, "/metrics").samples
     assert {state: samples["picwish_watchd_jobs", "scans", state] for state in State} == dict.fromkeys(State, 1)
@@ -118,9 +118,9 @@ def test_metrics_follow_a_journal_change_at_once(server: MetricsServer, journal:
     assert get_page(server, "/metrics").samples["picwish_watchd_reserved_credits",] == 4
 
 
-def test_openmetrics_is_spoken_too_and_no_label_is_a_path(server: MetricsServer) -> None:
-    told = get_page(server, "/metrics", Accept="application/openmetrics-text; version=1.0.0")
-    families = list(text_string_to_metric_families(told.body))  # type: ignore[no-untyped-call]
+def test_openmetrics_is_supported_and_no_label_is_a_path(server: MetricsServer) -> None:
+    response = get_page(server, "/metrics", Accept="application/openmetrics-text; version=1.0.0")
+    families = list(text_string_to_metric_families(response.body))  # type: ignore[no-untyped-call]
     labels = {pair for family in families for sample in family.samples for pair in sample.labels.items()}
     assert {name for name, _ in labels} <= {"rule", "state", "kind", "code", "period", "le", "version", "python"}
     assert not [value for _, value in labels if "/" in value or ":" in value]
@@ -132,10 +132,10 @@ def test_each_query_of_the_dashboard_names_a_metric_that_exists(
     server: MetricsServer, status_probe: StatusProbe
 ) -> None:
     assert status_probe.loop_state is not None
-    tally = Counters()
-    tally.count_request("create", "200")
-    tally.observe_scan("scans", 0.1)
-    full = StatusProbe(Clock(), tally)
+    counters = Counters()
+    counters.count_request("create", "200")
+    counters.observe_scan("scans", 0.1)
+    full = StatusProbe(Clock(), counters)
     full.loop_state = status_probe.loop_state
     busy = MetricsServer(LOOPBACK, full, None)
     try:
@@ -151,12 +151,12 @@ def test_each_query_of_the_dashboard_names_a_metric_that_exists(
 
 
 @pytest.mark.parametrize("version", ["abc", "1.x", "", "1..0", "-1"])
-def test_a_version_of_openmetrics_that_there_is_not_is_answered_all_the_same(
+def test_an_unknown_version_of_openmetrics_is_answered_all_the_same(
     server: MetricsServer, capsys: pytest.CaptureFixture[str], version: str
 ) -> None:
-    told = get_page(server, "/metrics", Accept=f"application/openmetrics-text; version={version}, */*")
-    assert told.status == 200
-    assert "picwish_watchd_jobs{" in told.body
+    response = get_page(server, "/metrics", Accept=f"application/openmetrics-text; version={version}, */*")
+    assert response.status == 200
+    assert "picwish_watchd_jobs{" in response.body
     assert "http.failed" not in capsys.readouterr().out
 
 
@@ -168,18 +168,18 @@ def test_malformed_requests_get_a_short_answer(server: MetricsServer) -> None:
     for path in ("/", "/metrics/", "/favicon.ico", "/../etc/passwd"):
         assert get_page(server, path).status == 404
     for method in ("POST", "PUT", "DELETE", "OPTIONS", "TRACE"):
-        told = get_page(server, "/metrics", method)
-        assert (told.status, told.headers["Allow"]) == (405, "GET, HEAD")
+        response = get_page(server, "/metrics", method)
+        assert (response.status, response.headers["Allow"]) == (405, "GET, HEAD")
 
 
-def test_with_a_token_every_request_must_bear_it(status_probe: StatusProbe) -> None:
+def test_with_a_token_every_request_must_carry_it(status_probe: StatusProbe) -> None:
     server = MetricsServer(LOOPBACK, status_probe, TOKEN)
     try:
         for given in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": TOKEN}, {"Authorization": "Bearer ü"}):
             for path in ("/metrics", "/healthz", "/nothing"):
-                told = get_page(server, path, **given)
-                assert told.status == 401
-                assert told.headers["WWW-Authenticate"].startswith("Bearer")
+                response = get_page(server, path, **given)
+                assert response.status == 401
+                assert response.headers["WWW-Authenticate"].startswith("Bearer")
         assert get_page(server, "/metrics", Authorization=f"Bearer {TOKEN}").status == 200
         server.replace_token("another")
         assert get_page(server, "/metrics", Authorization=f"Bearer {TOKEN}").status == 401
@@ -228,14 +228,14 @@ def test_ipv6_loopback_is_served(status_probe: StatusProbe) -> None:
         server.close()
 
 
-def test_an_address_that_cannot_be_had_is_told_with_what_to_do(status_probe: StatusProbe) -> None:
+def test_an_unusable_address_is_reported_with_what_to_do(status_probe: StatusProbe) -> None:
     with pytest.raises(ConfigError, match=r"192\.0\.2\.1:9107 cannot be listened on") as caught:
         MetricsServer(ListenAddress("192.0.2.1", 9107), status_probe, None)
     assert caught.value.hint is not None
     assert "no such address, or not yet" in caught.value.hint
 
 
-def test_clients_that_say_nothing_keep_nobody_out(server: MetricsServer) -> None:
+def test_silent_clients_keep_nobody_out(server: MetricsServer) -> None:
     idle = [socket.create_connection(("127.0.0.1", server.bound_address.port)) for _ in range(30)]
     try:
         for sock in idle:
@@ -322,7 +322,7 @@ def test_health_reports_every_reason(
     assert reason_codes(get_page(server, "/healthz")) == [("starting", None)]
 
 
-def test_a_port_that_is_taken_is_told_with_what_to_do(server: MetricsServer, status_probe: StatusProbe) -> None:
+def test_a_taken_port_is_reported_with_what_to_do(server: MetricsServer, status_probe: StatusProbe) -> None:
     with pytest.raises(ConfigError) as caught:
         MetricsServer(server.bound_address, status_probe, None)
     assert caught.value.exit_code == 78
