@@ -1,4 +1,4 @@
-"""The door for bytes: files are opened without following links, without blocking, and only if they are files."""
+"""Open files for reading without following links, without blocking, and only if they are regular files."""
 
 import errno
 import hashlib
@@ -14,9 +14,9 @@ from typing import Self
 from picwish_watchd.fs.verdicts import Changed, Missing, Unreadable
 from picwish_watchd.job import Stamp
 
-# bytes read at once
+#: Bytes read at once.
 READ_BLOCK_SIZE = 1 << 20
-# bytes: what comes before most pictures' data, and tells nearly any two of them apart
+#: Bytes. Most images have their data after these, and nearly any two images differ in them.
 _PREFETCH_SIZE = 1 << 14
 _OPEN_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 _NOT_FOUND_ERRNOS = frozenset({errno.ENOENT, errno.ENOTDIR})
@@ -24,14 +24,14 @@ _NOT_FOUND_ERRNOS = frozenset({errno.ENOENT, errno.ENOTDIR})
 
 @dataclass(frozen=True, slots=True)
 class NotRegularFile:
-    """Something else bears the name: "a named pipe", "a folder", ..."""
+    """The path is not a regular file; ``file_type`` is "a named pipe", "a folder", ..."""
 
     file_type: str
     stamp: Stamp
 
 
 class StructureError(Exception):
-    """The structure of an image is not as it should be; ``cut`` where it says that more should follow."""
+    """The structure of an image is wrong; ``cut`` if it says that the file should be longer."""
 
     def __init__(self, reason: str, *, cut: bool = False) -> None:
         super().__init__(reason)
@@ -41,13 +41,13 @@ class StructureError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class OpenFile:
-    """A file open for reading, as large as it was when it was opened. Reads raise OSError."""
+    """A file open for reading, with the size that it had when it was opened. Reads raise OSError."""
 
     fd: int
-    #: bytes
+    #: Bytes.
     size: int
     stamp: Stamp
-    #: its first bytes, where they were read already
+    #: The first bytes, if they were read already.
     head: bytes = b""
 
     def __enter__(self) -> Self:
@@ -59,7 +59,7 @@ class OpenFile:
         os.close(self.fd)
 
     def read_at(self, offset: int, length: int) -> bytes:
-        """The bytes from ``offset`` on, ``length`` of them or as many as there are."""
+        """Return ``length`` bytes from ``offset`` on, or fewer at the end of the file."""
         length = min(length, self.size - offset)
         if length <= 0:
             return b""
@@ -71,17 +71,18 @@ class OpenFile:
         return data
 
     def read_exact(self, offset: int, length: int) -> bytes:
-        """The same, but all of them; else FlawError."""
+        """Return exactly ``length`` bytes from ``offset`` on; raise `StructureError` if the file ends before."""
         return require_length(self.read_at(offset, length), length)
 
     def with_prefetched_head(self) -> "OpenFile":
-        """The same file, its first bytes read at once: structures are looked at in many small pieces."""
+        """Return this file with its first bytes in memory, because structures are read in many small pieces."""
         return replace(self, head=self.read_at(0, _PREFETCH_SIZE))
 
     def clip_at_hole(self) -> "OpenFile":
-        """The same file as if it ended at its first hole (lseek(2): SEEK_HOLE), where nothing was ever written.
+        """Return this file as if it ended at its first hole, where nothing was ever written (lseek(2): SEEK_HOLE).
 
-        A copy that sets the size beforehand leaves one until it is there. A file system that knows no holes says none.
+        A program that sets the size before it copies leaves a hole until it has finished. A file system without holes
+        reports none.
         """
         try:
             hole = os.lseek(self.fd, 0, os.SEEK_HOLE)
@@ -92,7 +93,10 @@ class OpenFile:
         return replace(self, size=min(self.size, hole))
 
     def iter_blocks(self, offset: int = 0, end: int | None = None) -> Iterator[bytes]:
-        """The bytes from ``offset`` up to ``end`` (or the end) in pieces of at most `BLOCK`; stops early if cut."""
+        """Yield the bytes from ``offset`` to ``end`` (default: the size) in blocks of at most `READ_BLOCK_SIZE`.
+
+        Stops early if the file has become shorter.
+        """
         end = self.size if end is None else min(end, self.size)
         while offset < end and (block := self.read_at(offset, min(READ_BLOCK_SIZE, end - offset))):
             yield block
@@ -100,21 +104,21 @@ class OpenFile:
 
 
 def require_length(data: bytes, length: int) -> bytes:
-    """The same ``data``, if it is ``length`` bytes long as it should be; else FlawError."""
+    """Return ``data`` if it has at least ``length`` bytes; otherwise raise `StructureError`."""
     if len(data) < length:
         raise StructureError("it ends in the middle", cut=True)
     return data
 
 
-def stamp_of(found: os.stat_result) -> Stamp:
-    """The stamp of a file; a folder's size and time say nothing about it and count as 0."""
-    if stat.S_ISDIR(found.st_mode):
-        return Stamp(found.st_ino, 0, 0)
-    return Stamp(found.st_ino, found.st_size, found.st_mtime_ns)
+def stamp_of(status: os.stat_result) -> Stamp:
+    """Return the stamp of a file. Size and time are 0 for a folder, because they change with its contents."""
+    if stat.S_ISDIR(status.st_mode):
+        return Stamp(status.st_ino, 0, 0)
+    return Stamp(status.st_ino, status.st_size, status.st_mtime_ns)
 
 
 def stat_file(path: Path, *, follow_symlinks: bool = False) -> os.stat_result | Missing | Unreadable:
-    """stat(2), or lstat(2) as long as links are not to be followed."""
+    """Return the status of ``path``: stat(2) if links are to be followed, otherwise lstat(2)."""
     try:
         return os.stat(path, follow_symlinks=follow_symlinks)
     except OSError as error:
@@ -124,10 +128,11 @@ def stat_file(path: Path, *, follow_symlinks: bool = False) -> os.stat_result | 
 def open_file(
     path: Path, *, follow_symlinks: bool = False
 ) -> OpenFile | NotRegularFile | Changed | Missing | Unreadable:
-    """Opens a regular file for reading.
+    """Open a regular file for reading.
 
-    Pipes, sockets, devices and folders are never opened, and neither are symbolic links unless they are to be followed
-    (open(2): O_NOFOLLOW; O_NONBLOCK for what is swapped in between the look and the opening).
+    Pipes, sockets, devices and folders are never opened, and symbolic links only if they are to be followed (open(2):
+    O_NOFOLLOW). `Changed` if the file was replaced between the check and the opening; O_NONBLOCK keeps a pipe that took
+    its place from blocking.
     """
     before = stat_file(path, follow_symlinks=follow_symlinks)
     if not isinstance(before, os.stat_result):
@@ -139,9 +144,9 @@ def open_file(
     except OSError as error:
         return Changed() if error.errno in (errno.ELOOP, errno.ENXIO) else classify_read_error(error)
     try:
-        found = os.fstat(fd)
-        if stat.S_ISREG(found.st_mode):
-            return OpenFile(fd, found.st_size, stamp_of(found))
+        status = os.fstat(fd)
+        if stat.S_ISREG(status.st_mode):
+            return OpenFile(fd, status.st_size, stamp_of(status))
     except OSError as error:
         os.close(fd)
         return classify_read_error(error)
@@ -150,13 +155,13 @@ def open_file(
 
 
 def is_unmodified(path: Path, opened: OpenFile, *, follow_symlinks: bool = False) -> bool:
-    """Whether the open file is as it was when it was opened, and the path still names it. Raises OSError."""
+    """Return whether the open file has not changed since it was opened and is still at ``path``. Raises OSError."""
     named = stat_file(path, follow_symlinks=follow_symlinks)
     return isinstance(named, os.stat_result) and stamp_of(os.fstat(opened.fd)) == opened.stamp == stamp_of(named)
 
 
 def sha256_of(opened: OpenFile) -> str:
-    """SHA-256 of the whole file, hexadecimal. Raises OSError."""
+    """Return the SHA-256 of the whole file, hexadecimal. Raises OSError."""
     digest = hashlib.sha256()
     for block in opened.iter_blocks():
         digest.update(block)
@@ -164,19 +169,19 @@ def sha256_of(opened: OpenFile) -> str:
 
 
 def has_same_bytes(one: OpenFile, other: OpenFile) -> bool:
-    """Whether two files hold the same; read only up to the first difference, which comes early. Raises OSError."""
+    """Return whether two files have the same bytes; reads up to the first difference only. Raises OSError."""
     if one.size != other.size or one.read_at(0, _PREFETCH_SIZE) != other.read_at(0, _PREFETCH_SIZE):
         return False
     return all(here == there for here, there in zip_longest(one.iter_blocks(), other.iter_blocks()))
 
 
 def classify_read_error(error: OSError) -> Missing | Unreadable:
-    """What an error of the system means for a file in an inbox."""
+    """Return what an error while reading means for a file in an inbox."""
     return Missing() if error.errno in _NOT_FOUND_ERRNOS else Unreadable(error.strerror or str(error))
 
 
 def describe_file_type(mode: int) -> str:
-    """What a file mode says that is not a regular file."""
+    """Return the type of a file that is not a regular one, from its st_mode: "a folder", ..."""
     for test, what in _FILE_TYPES:
         if test(mode):
             return what

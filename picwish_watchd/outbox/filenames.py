@@ -1,4 +1,4 @@
-"""Names: from a template and a job's facts to a path below the outbox that no file system refuses and none escapes."""
+"""Build file names that file systems accept and that stay below the outbox, from a template and a job's facts."""
 
 import os
 import re
@@ -9,15 +9,15 @@ from pathlib import Path, PurePath
 
 from picwish_watchd.images.formats import Format
 
-# bytes of one component (limits.h: NAME_MAX; the same on ext4, XFS, btrfs, and nearly everywhere)
+#: Bytes of one path component (limits.h: NAME_MAX; the same on ext4, XFS, btrfs, and nearly everywhere).
 NAME_MAX = 255
-# characters that are taken over of a word that the server gave
+#: Characters of a task ID from PicWish that a name may contain.
 _TASK_ID_MAX = 64
-# bytes of a name on the file systems that take the least (eCryptfs, as in encrypted NAS folders)
+#: Bytes of a name on the file systems with the lowest limit (eCryptfs, as in encrypted NAS folders).
 _PORTABLE_MAX = 143
-# bytes: short enough there with a number, and with a sidecar's ending
+#: Bytes to which a name is cut there, so that a number and a sidecar's ending still fit.
 _PORTABLE_CUT = 120
-#: What Windows does not take, and so neither do SMB servers, NTFS, exFAT and vfat (Microsoft, "Naming Files").
+#: Characters that Windows refuses, and so do SMB servers, NTFS, exFAT and vfat (Microsoft, "Naming Files").
 _FORBIDDEN_CHARACTERS = re.compile(r'[<>:"|?*\\\x00-\x1f\x7f]|[\udc80-\udcff]|[. ]+$')
 _WINDOWS_DEVICE = re.compile(r"(con|prn|aux|nul|com[1-9]|lpt[1-9])(\.|$)", re.IGNORECASE)
 
@@ -35,15 +35,15 @@ def render_output_name(
     height: int,
     now: datetime,
 ) -> PurePath:
-    """The name of a result below its outbox, the source's subfolder included.
+    """Return the path of a result below its outbox, including the source's subfolder.
 
     ``template`` is the rule's `filename` (contract: fields stem, ext, name, rule, type, task_id, job_id, width, height,
     date, time; "/" makes folders); ``relative`` is the source's path below the inbox; ``format`` and the pixels are the
     result's; ``now`` is local time. Raises ValueError for a template that the configuration should have refused.
 
-    The name always ends in an extension that fits the format: where the template gives none, or the wrong one, it is
-    added ("cat.jpg.png"). A component that is empty or begins with a dot gets a "_" for it, one that is longer than 255
-    bytes loses the end of its stem. Names that are not UTF-8 keep their bytes.
+    The name always ends in an extension that fits the format; if the template gives none, or a wrong one, it is added
+    ("cat.jpg.png"). In a component that is empty or begins with a dot, "_" takes its place. A component of more than
+    255 bytes loses the end of its stem. Names that are not UTF-8 keep their bytes.
     """
     extension = _choose_extension(relative, format)
     fields = {
@@ -70,15 +70,15 @@ def render_output_name(
 
 
 def add_number(name: PurePath, number: int) -> PurePath:
-    """The ``number``-th way out when ``name`` is taken: "cat.jpg" -> "cat-1.jpg"."""
+    """Return ``name`` with a number, for when it is taken: "cat.jpg" -> "cat-1.jpg"."""
     suffix = _real_suffix(name.name)
     return name.with_name(_truncate_stem(name.name.removesuffix(suffix), f"-{number}{suffix}"))
 
 
 def sidecar_name(name: PurePath, ending: str) -> PurePath:
-    """The name of a sidecar: "cat.jpg" with ".error.json" -> "cat.jpg.error.json".
+    """Return the name of a sidecar: "cat.jpg" with ".error.json" -> "cat.jpg.error.json".
 
-    Where that is too long, the name is shortened, and a checksum of it keeps it apart from others that begin alike.
+    If that is too long, the name is cut, and a checksum of it keeps it apart from others that begin alike.
     """
     whole = name.name + ending
     if len(os.fsencode(whole)) <= NAME_MAX:
@@ -87,11 +87,11 @@ def sidecar_name(name: PurePath, ending: str) -> PurePath:
 
 
 def make_portable(name: PurePath) -> PurePath:
-    """The same name as nearly every file system takes it; to be tried where ``name`` itself was refused.
+    """Return a form of ``name`` that nearly every file system accepts, to be tried after ``name`` was refused.
 
-    What Windows does not take becomes "_" ("12:30?.jpg" -> "12_30_.jpg"), and so do bytes that are not UTF-8. A
-    component of more than 143 bytes is cut to 120, so that a number and a sidecar's ending find room. What is portable
-    already is answered as it is.
+    Characters that Windows refuses become "_" ("12:30?.jpg" -> "12_30_.jpg"), and so do bytes that are not UTF-8. A
+    component of more than 143 bytes is cut to 120, so that a number and a sidecar's ending still fit. A portable name
+    is returned unchanged.
     """
     return PurePath(*map(_make_part_portable, name.parts))
 
@@ -136,18 +136,18 @@ def _sanitize_part(part: str) -> str:
 
 
 def _replace_surrogates(text: str) -> str:
-    """The text without lone surrogates that stand for no byte and so cannot be part of a file name."""
+    """Return the text with "_" for lone surrogates that represent no byte and cannot be part of a file name."""
     return re.sub("[\ud800-\udc7f\udd00-\udfff]", "_", text)
 
 
 def _real_suffix(name: str) -> str:
-    """The extension with its dot, if it is one and not the end of a sentence."""
+    """Return the extension with its dot, or "" if it is too long to be one."""
     suffix = PurePath(name).suffix
     return suffix if len(os.fsencode(suffix)) <= 16 else ""
 
 
 def _truncate_stem(stem: str, ending: str, limit: int = NAME_MAX) -> str:
-    """``stem`` and ``ending`` in at most ``limit`` bytes, the stem cut between two characters."""
+    """Return ``stem`` + ``ending`` in at most ``limit`` bytes; the stem is cut between two characters."""
     raw = os.fsencode(stem)
     room = limit - len(os.fsencode(ending))
     if len(raw) > room:

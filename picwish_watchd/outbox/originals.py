@@ -1,6 +1,7 @@
-"""What becomes of an original once its job has ended: moved or deleted, and only if it is still the same file.
+"""Move or delete an original after its job has ended, and only if it is still the same file.
 
-An original is at every moment whole in at least one place; once a call that was cut short is repeated, in exactly one.
+At every moment the original is complete in at least one place. After a crash, repeating the call leaves it in exactly
+one.
 """
 
 import errno
@@ -35,30 +36,30 @@ from picwish_watchd.fs.verdicts import Missing
 from picwish_watchd.job import Stamp
 from picwish_watchd.outbox.filenames import add_number, make_portable
 
-# names tried before we say that the folder is full of them
+#: Numbered names to try before giving up.
 _NUMBERS_MAX = 10_000
 
 
 @dataclass(frozen=True, slots=True)
 class Moved:
-    """It stands there now, and no longer where it was."""
+    """The original is at ``path`` now, and no longer in the inbox."""
 
     path: Path
 
 
 @dataclass(frozen=True, slots=True)
 class Deleted:
-    """It is gone for good, as was asked."""
+    """The original is deleted."""
 
 
 @dataclass(frozen=True, slots=True)
 class Replaced:
-    """Something else bears its name now; that was not touched."""
+    """Another file has the name of the original now; it was not touched."""
 
 
 @dataclass(frozen=True, slots=True)
 class DisposalFailed:
-    """It could not be moved or deleted and is where it was; to be tried again."""
+    """The original could not be moved or deleted and is still in the inbox: try again."""
 
     reason: str
 
@@ -74,26 +75,28 @@ def move_original(
     tag: str,
     accepted: AcceptedMount | None = None,
 ) -> Moved | Replaced | Missing | DisposalFailed:
-    """Moves the original to ``relative`` below ``root``, or to a numbered name beside it if that is taken.
+    """Move the original to ``relative`` below ``root``, or to a numbered name beside it if that is taken.
 
-    It is the same file if it has ``stamp``, or else the hash ``sha256`` (None if that is not known: of link files and
-    of what was rejected unread). If the target already holds the same bytes, as after a crash, the source is only
-    removed. The root must be there (see `place.ensure_root`) and lie on ``home`` (see `place.open_folder`); subfolders
-    are made, with x wherever ``mode``, the rule's file mode, has r. Between file systems it is copied, compared,
-    synced, and then removed from the inbox; time of change and mode stay. A symbolic link is removed and the file that
-    it names is copied: what lies outside the inbox stays. ``tag`` ([A-Za-z0-9_-]+) goes into the copy's dot-name.
-    Where the root refuses the name it is moved to its portable spelling (`names.portable`).
+    A file is the original if it has ``stamp``, or else the hash ``sha256`` (None if not known: for link files and for
+    files that were rejected without reading them). If the target already has the same bytes, as after a crash, the
+    source is only removed. The root must exist (see `ensure_root`) and be on the ``accepted`` mount (see
+    `open_folder`); subfolders are created, with x wherever ``mode``, the rule's file mode, has r.
+
+    To another file system the original is copied, compared and synced, and then removed from the inbox; it keeps its
+    modification time and mode. Of a symbolic link the file that it names is copied and the link removed: files outside
+    the inbox stay. The copy first has a dot-name that contains ``tag`` ([A-Za-z0-9_-]+). If the root refuses the name,
+    its portable form is used (`make_portable`).
     """
     try:
-        found = _find_source(source, stamp, sha256)
-        if not isinstance(found, _SourceFile):
-            return found
+        original = _find_source(source, stamp, sha256)
+        if not isinstance(original, _SourceFile):
+            return original
         with _open_parent(source) as inbox, open_folder(root, relative.parts[:-1], mode, accepted=accepted) as folder:
-            return _MoveOperation(found, inbox, folder, root, PurePath(relative), tag).run()
+            return _MoveOperation(original, inbox, folder, root, PurePath(relative), tag).run()
     except OSError as error:
         plain = Path(make_portable(relative))
         missing = isinstance(error, FileNotFoundError)
-        # SMB servers answer "no such file" to a name that they do not take
+        # SMB servers answer "no such file" to a name that they do not accept.
         if (
             plain != relative
             and os.path.isdir(root)
@@ -106,13 +109,13 @@ def move_original(
 
 
 def delete_original(source: Path, stamp: Stamp, sha256: str | None) -> Deleted | Replaced | Missing | DisposalFailed:
-    """Deletes the original, if it is still the same (see `move`); of a symbolic link only the link goes."""
+    """Delete the original if it is still the same file (see `move_original`); of a symbolic link only the link."""
     try:
-        found = _find_source(source, stamp, sha256)
-        if not isinstance(found, _SourceFile):
-            return found
+        original = _find_source(source, stamp, sha256)
+        if not isinstance(original, _SourceFile):
+            return original
         with _open_parent(source) as inbox:
-            if not found.is_unmodified():
+            if not original.is_unmodified():
                 return Replaced()
             _unlink_durably(inbox, source.name)
     except FileNotFoundError:
@@ -123,9 +126,9 @@ def delete_original(source: Path, stamp: Stamp, sha256: str | None) -> Deleted |
 
 
 def find_moved_original(stamp: Stamp, sha256: str | None, root: Path, relative: Path) -> Path | None:
-    """Where an earlier `move` has put the original, if nobody heard of that: a crash came, or more was to be done.
+    """Return where an earlier `move_original` has put the original if that was not recorded, as after a crash; or None.
 
-    It has the same size and time of change there, and the hash ``sha256`` where that is known.
+    The file there has the size and modification time of ``stamp``, and the hash ``sha256`` if that is known.
     """
     for name in dict.fromkeys((PurePath(relative), make_portable(relative))):
         for target in (root / each for each in _numbered_names(name)):
@@ -142,12 +145,12 @@ def find_moved_original(stamp: Stamp, sha256: str | None, root: Path, relative: 
 
 @dataclass(frozen=True, slots=True)
 class _SourceFile:
-    """The file that a job was made of, found again."""
+    """The source of a job, found to be still the same file."""
 
     path: Path
-    # as it is now
+    # The present stamp.
     stamp: Stamp
-    # of the job
+    # As recorded for the job.
     sha256: str | None
     is_symlink: bool
 
@@ -158,13 +161,13 @@ class _SourceFile:
         return opened
 
     def is_unmodified(self) -> bool:
-        found = stat_file(self.path, follow_symlinks=self.is_symlink)
-        return isinstance(found, os.stat_result) and stamp_of(found) == self.stamp
+        status = stat_file(self.path, follow_symlinks=self.is_symlink)
+        return isinstance(status, os.stat_result) and stamp_of(status) == self.stamp
 
 
 @dataclass(frozen=True, slots=True)
 class _MoveOperation:
-    """One move: from the folder ``inbox`` to ``folder`` (descriptors), which is ``relative``'s below ``root``."""
+    """One move between two open folders; ``folder`` is that of ``relative`` below ``root``."""
 
     original: _SourceFile
     inbox: int
@@ -194,14 +197,14 @@ class _MoveOperation:
     def _copy(self) -> Moved | Replaced | DisposalFailed:
         with self.original.open() as opened:
             mode = stat.S_IMODE(os.fstat(opened.fd).st_mode) & 0o777
-            part, found = write_part(
+            part, digest = write_part(
                 self.folder, opened.iter_blocks(), tag=self.tag, mode=mode, mtime_ns=opened.stamp.mtime_ns
             )
             untouched = opened.stamp == self.original.stamp and is_unmodified(
                 self.original.path, opened, follow_symlinks=self.original.is_symlink
             )
         try:
-            if not (untouched if self.original.sha256 is None else found == self.original.sha256):
+            if not (untouched if self.original.sha256 is None else digest == self.original.sha256):
                 return Replaced()
             for target in self._candidate_targets():
                 if rename_durably(self.folder, part, self.folder, target.name) or self._has_same_content(target):
@@ -217,12 +220,15 @@ class _MoveOperation:
         return DisposalFailed(f"{self.root / self.relative} and its {_NUMBERS_MAX - 1:,} numbered names are taken")
 
     def _is_original(self, name: str) -> bool:
-        """Whether what was renamed is what was looked at before. Some network file systems change inode numbers."""
-        found = stamp_of(os.stat(name, dir_fd=self.folder, follow_symlinks=False))
-        return (found.size, found.mtime_ns) == (self.original.stamp.size, self.original.stamp.mtime_ns)
+        """Return whether the renamed file is the one that was examined, by size and time.
+
+        Some network file systems change inode numbers.
+        """
+        stamp = stamp_of(os.stat(name, dir_fd=self.folder, follow_symlinks=False))
+        return (stamp.size, stamp.mtime_ns) == (self.original.stamp.size, self.original.stamp.mtime_ns)
 
     def _put_back(self, name: str) -> Replaced:
-        """Another file had taken the original's name at the last moment: it goes back to the inbox."""
+        """Return another file to the inbox that had taken the original's name at the last moment."""
         back = PurePath(self.original.path.name)
         number = 0
         while not rename_durably(self.folder, name, self.inbox, back.name):
@@ -241,7 +247,7 @@ class _MoveOperation:
             return has_same_bytes(there, here)
 
     def _remove_source(self, target: PurePath) -> Moved:
-        """The target is durable; a source that changed since then is a new candidate and stays."""
+        """Remove the source after the target is durable; a source that has changed since is a new file and stays."""
         if self.original.is_unmodified():
             _unlink_durably(self.inbox, self.original.path.name)
         return Moved(self.root / target)
@@ -258,15 +264,15 @@ def _find_source(source: Path, stamp: Stamp, sha256: str | None) -> _SourceFile 
     if not isinstance(named, os.stat_result):
         return named if isinstance(named, Missing) else DisposalFailed(named.reason)
     link = stat.S_ISLNK(named.st_mode)
-    found = stat_file(source, follow_symlinks=True) if link and stamp_of(named) != stamp else named
-    if not isinstance(found, os.stat_result):
-        return found if isinstance(found, Missing) else DisposalFailed(found.reason)
-    if not stat.S_ISREG(found.st_mode):
-        same = stamp_of(found) == stamp
+    status = stat_file(source, follow_symlinks=True) if link and stamp_of(named) != stamp else named
+    if not isinstance(status, os.stat_result):
+        return status if isinstance(status, Missing) else DisposalFailed(status.reason)
+    if not stat.S_ISREG(status.st_mode):
+        same = stamp_of(status) == stamp
         return (
-            DisposalFailed(f"it is {describe_file_type(found.st_mode)}; only files are moved") if same else Replaced()
+            DisposalFailed(f"it is {describe_file_type(status.st_mode)}; only files are moved") if same else Replaced()
         )
-    original = _SourceFile(source, stamp_of(found), sha256, link)
+    original = _SourceFile(source, stamp_of(status), sha256, link)
     if original.stamp == stamp:
         return original
     if sha256 is None:

@@ -1,4 +1,4 @@
-"""Publishing: a result goes from the spool into an outbox, under its final name complete or not at all."""
+"""Publish a result: copy it from the spool into an outbox, where its final name appears complete or not at all."""
 
 import errno
 import os
@@ -35,19 +35,19 @@ _PART_PATTERN = re.compile(re.escape(PART_PREFIX) + r"[A-Za-z0-9_-]+" + re.escap
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """It stands in the outbox, and is durable there."""
+    """The file is in the outbox and survives a power cut."""
 
     path: Path
 
 
 @dataclass(frozen=True, slots=True)
 class NameTaken:
-    """Something else bears that name."""
+    """Another file has that name."""
 
 
 @dataclass(frozen=True, slots=True)
 class ExistingFile:
-    """A file that bears the name, or one that the file system takes for the same: A.JPG for a.jpg on many shares."""
+    """The file that has the name, or one that the file system takes for the same: A.JPG for a.jpg on many shares."""
 
     stamp: Stamp
     sha256: str
@@ -55,7 +55,7 @@ class ExistingFile:
 
 @dataclass(frozen=True, slots=True)
 class SpoolDamaged:
-    """What lies in the spool is not what was put there."""
+    """The file in the spool is not what was written there."""
 
     reason: str
 
@@ -75,23 +75,23 @@ def publish_result(
     sha256: str,
     accepted: AcceptedMount | None = None,
 ) -> Published | NameTaken | FolderUnavailable | NoSpace | NameRefused | SpoolDamaged:
-    """Copies ``spooled`` to ``name`` below ``outbox``, durably: synced, renamed, the folder synced.
+    """Copy ``spooled`` to ``name`` below ``outbox`` durably: write and sync a part, rename it, sync the folder.
 
-    The copy is made under a dot-name beside it and must have the hash ``sha256``. Nothing is ever overwritten but,
-    with ``replace``, a file. Missing subfolders are made; the outbox itself is not (see `place.ensure_root`), and below
-    it no symbolic link is followed; nothing is written where it does not lie on ``home`` (see `open_folder`). ``mode``
-    is that of the file; new folders get x wherever it has r. ``tag`` ([A-Za-z0-9_-]+) goes into the dot-name. After
-    anything but `Published` no part is left behind; only where syncing the folder failed may the final name stand
-    already (`existing_sha256` recognises it).
+    The part has a dot-name that contains ``tag`` ([A-Za-z0-9_-]+), and must have the hash ``sha256``. Nothing is
+    overwritten, except with ``replace`` a regular file. Missing subfolders are created, the outbox itself is not (see
+    `ensure_root`). Below the outbox no symbolic link is followed. Nothing is written unless it is on the ``accepted``
+    mount (see `open_folder`). ``mode`` is that of the file; new folders get x wherever it has r. After any other
+    outcome than `Published` no part is left behind; only if syncing the folder failed can the final name exist already
+    (`existing_sha256` recognises it).
     """
     try:
         with (
             _open_spooled(spooled) as spool,
             open_folder(outbox, name.parts[:-1], mode, accepted=accepted) as folder,
         ):
-            part, found = write_part(folder, _iter_spool_blocks(spool), tag=tag, mode=mode)
+            part, digest = write_part(folder, _iter_spool_blocks(spool), tag=tag, mode=mode)
             try:
-                if found != sha256:
+                if digest != sha256:
                     return SpoolDamaged(f"{spooled} is not what was put into the spool")
                 if not rename_durably(folder, part, folder, name.name, replace=replace):
                     return NameTaken()
@@ -107,10 +107,10 @@ def publish_result(
 def write_sidecar(
     root: Path, name: PurePath, ending: str, text: str, *, mode: int, tag: str, accepted: AcceptedMount | None = None
 ) -> Published | NameTaken | FolderUnavailable | NoSpace | NameRefused:
-    """Writes ``text`` as UTF-8 beside ``name`` below ``root``: NAME.EXT + ``ending`` (".json", ".error.json").
+    """Write ``text`` as UTF-8 beside ``name`` below ``root``: NAME.EXT + ``ending`` (".json", ".error.json").
 
-    An older sidecar of that name is replaced, complete or not at all. `Taken` if it is no file. Where ``root`` does not
-    lie on ``home`` nothing is written (see `open_folder`).
+    An older sidecar of that name is replaced, completely or not at all; `NameTaken` if it is not a regular file.
+    Nothing is written unless ``root`` is on the ``accepted`` mount (see `open_folder`).
     """
     target = sidecar_name(name, ending)
     try:
@@ -127,9 +127,10 @@ def write_sidecar(
 
 
 def inspect_existing(path: Path, examined: Stamp | None) -> ExistingFile | FolderUnavailable | None:
-    """The file at ``path``, to find out whose it is before it is replaced; None if there is none or it is ``examined``.
+    """Return the file at ``path``, so that its owner can be found before it is replaced.
 
-    Not only names tell: a file system may take ``path`` for the name of a file that is spelled otherwise.
+    None if there is no file, or its stamp is ``examined``. Names alone do not tell whose file it is: a file system may
+    take ``path`` for the name of a file that is spelled differently.
     """
     opened = _open_existing(path)
     if not isinstance(opened, OpenFile):
@@ -142,12 +143,12 @@ def inspect_existing(path: Path, examined: Stamp | None) -> ExistingFile | Folde
 
 
 def first_free_name(outbox: Path, names: Iterator[PurePath]) -> PurePath:
-    """The first of the names (without end) that nothing below ``outbox`` bears: thousands may be taken, by Scan.jpg."""
+    """Return the first of the endless ``names`` that is free below ``outbox``; thousands of "Scan.jpg" may be taken."""
     return next(name for name in names if not os.path.lexists(outbox / name))
 
 
 def find_same_file(path: Path, others: Collection[Path]) -> Path | None:
-    """Which of the ``others`` is the very file that ``path`` leads to, if one is."""
+    """Return the one of ``others`` that is the same file as ``path`` (same device and inode), or None."""
     for other in others:
         with suppress(OSError):
             if os.path.samestat(os.lstat(path), os.lstat(other)):
@@ -156,17 +157,17 @@ def find_same_file(path: Path, others: Collection[Path]) -> Path | None:
 
 
 def existing_sha256(path: Path) -> str | FolderUnavailable | None:
-    """The hash of the file at ``path``: how an own result is recognised after a crash. None: there is no file."""
-    found = inspect_existing(path, None)
-    return found.sha256 if isinstance(found, ExistingFile) else found
+    """Return the SHA-256 of the file at ``path``, which tells our own result after a crash; None without a file."""
+    existing = inspect_existing(path, None)
+    return existing.sha256 if isinstance(existing, ExistingFile) else existing
 
 
 def ensure_durable(path: Path, sha256: str) -> bool | FolderUnavailable:
-    """Whether the file at ``path`` has that hash; if so, its name is synced: a crash may have come before that."""
-    found = existing_sha256(path)
-    if isinstance(found, FolderUnavailable):
-        return found
-    if found != sha256:
+    """Return whether the file at ``path`` has that hash; if so, sync its name, which a crash may have prevented."""
+    existing = existing_sha256(path)
+    if isinstance(existing, FolderUnavailable):
+        return existing
+    if existing != sha256:
         return False
     try:
         sync_folder_at(path.parent)
@@ -176,17 +177,16 @@ def ensure_durable(path: Path, sha256: str) -> bool | FolderUnavailable:
 
 
 def find_existing_image(outbox: Path, names: Collection[PurePath]) -> Path | FolderUnavailable | None:
-    """A file below ``outbox`` with one of the ``names``, under any spelling of its extension.
+    """Return a file below ``outbox`` with one of the ``names``, with any spelling of its extension, or None.
 
-    On a file system that takes A.JPG for a.jpg, so do we.
-
-    For `if_exists: skip`, before paying: the caller makes a name for each `Format` that the result may come in.
+    On a file system that takes A.JPG for a.jpg the name may differ in case, too. This is for `if_exists: skip` before
+    paying: the caller passes a name for each `Format` that the result may have.
     """
     for folder in sorted({name.parent for name in names}):
         wanted = {_name_key(name.name) for name in names if name.parent == folder}
         try:
             with os.scandir(outbox / folder) as entries:
-                found = min(
+                existing = min(
                     (each.name for each in entries if _name_key(each.name) in wanted and _is_file(each)),
                     default=None,
                 ) or _find_any_spelling(outbox / folder, wanted)
@@ -195,21 +195,21 @@ def find_existing_image(outbox: Path, names: Collection[PurePath]) -> Path | Fol
                 continue
             if not isinstance(classify_write_error(error), NameRefused):
                 return FolderUnavailable(error.strerror or str(error))
-            found, folder = _find_any_spelling(outbox / make_portable(folder), wanted), make_portable(folder)
-        if found is not None:
-            return outbox / folder / found
+            existing, folder = _find_any_spelling(outbox / make_portable(folder), wanted), make_portable(folder)
+        if existing is not None:
+            return outbox / folder / existing
     return None
 
 
 def remove_stale_parts(root: Path) -> bool:
-    """Removes the parts that a crash left below ``root``; False where that did not go to its end: to be tried again.
+    """Remove the parts that a crash left below ``root``; return False if that failed and is to be tried again.
 
-    Only files named ``.picwish-*.part`` are touched, and none that this process has made. Links below the root are not
-    followed, and folders that are shut to us are left: no part of ours is in them.
+    Only files named ``.picwish-*.part`` are removed, and none that this process has made. Links below the root are not
+    followed. Folders that we may not read are skipped, for no part of ours can be in them.
     """
     failed: list[OSError] = []
 
-    def shut_or_failed(error: OSError) -> None:
+    def record_failure(error: OSError) -> None:
         if not isinstance(error, PermissionError):
             failed.append(error)
 
@@ -218,7 +218,7 @@ def remove_stale_parts(root: Path) -> bool:
     except OSError:
         return False
     try:
-        for _, _, files, folder in os.fwalk(".", dir_fd=top, onerror=shut_or_failed):
+        for _, _, files, folder in os.fwalk(".", dir_fd=top, onerror=record_failure):
             for name in files:
                 if _PART_PATTERN.fullmatch(name) and not is_own_part(name):
                     _remove_part(folder, name, failed)
@@ -238,7 +238,7 @@ def _remove_part(folder: int, name: str, failed: list[OSError]) -> None:
 
 
 def _open_existing(path: Path) -> OpenFile | FolderUnavailable | None:
-    """None where no file can be: nothing bears a name that the file system refuses."""
+    """Open the file at ``path``; None if there is none, as under a name that the file system refuses."""
     opened = open_file(path)
     if isinstance(opened, OpenFile):
         return opened
@@ -248,7 +248,7 @@ def _open_existing(path: Path) -> OpenFile | FolderUnavailable | None:
 
 
 def _classify_publish_error(error: OSError, outbox: Path, name: PurePath) -> FolderUnavailable | NoSpace | NameRefused:
-    """SMB servers answer "no such file" to a new name with a character that they do not take."""
+    """Return what an error means here: SMB servers answer "no such file" to a new name that they do not accept."""
     if error.errno == errno.ENOENT and make_portable(name) != name and os.path.isdir(outbox):
         return NameRefused(error.strerror or str(error))
     return classify_write_error(error)
@@ -262,7 +262,7 @@ def _open_spooled(spooled: Path) -> OpenFile:
 
 
 def _iter_spool_blocks(spool: OpenFile) -> Iterator[bytes]:
-    """Tells a failure to read the spool from a failure to write to the outbox."""
+    """Yield the blocks of a result; a read error becomes `_SpoolError`, unlike an error while writing the outbox."""
     try:
         yield from spool.iter_blocks()
     except OSError as error:
@@ -270,21 +270,24 @@ def _iter_spool_blocks(spool: OpenFile) -> Iterator[bytes]:
 
 
 def _name_key(name: str) -> tuple[str, Format | None]:
-    """Equal for two names of one stem and one format; of other kinds of files only the name itself counts."""
+    """Return a key that is equal for names of one stem and one image format; other names differ from all others."""
     stem, dot, suffix = name.rpartition(".")
     kind = Format.from_suffix(suffix) if dot else None
     return (stem, kind) if kind else (name, None)
 
 
 def _find_any_spelling(folder: Path, wanted: Collection[tuple[str, Format | None]]) -> str | None:
-    """A file that the file system finds under one of the names though none is spelled so, or would be put there."""
+    """Return a name that the file system accepts for a file which is there under another spelling, or None.
+
+    A name that the file system refuses is looked for in its portable form, under which it would be delivered.
+    """
     for stem, kind in wanted:
         for name in [f"{stem}.{each}" for each in kind.extensions] if kind else [stem]:
-            found = _lstat(folder / name)
-            if isinstance(found, NameRefused):
+            status = _lstat(folder / name)
+            if isinstance(status, NameRefused):
                 name = make_portable(PurePath(name)).name
-                found = _lstat(folder / name)
-            if isinstance(found, os.stat_result) and stat.S_ISREG(found.st_mode):
+                status = _lstat(folder / name)
+            if isinstance(status, os.stat_result) and stat.S_ISREG(status.st_mode):
                 return name
     return None
 
