@@ -1,4 +1,4 @@
-"""The API key: where it may stand, and what it must look like."""
+"""Read the API key from the first of its sources, and check what it looks like."""
 
 from collections.abc import Iterator, Mapping
 
@@ -15,27 +15,28 @@ _KEY_SOURCES_HINT = (
 
 
 def read_api_key(config: Config, environ: Mapping[str, str]) -> str:
-    """The API key, from the first of these that is there:
+    """Return the API key, from the first of these that exists:
 
     1. the systemd credential ``$CREDENTIALS_DIRECTORY/picwish_api_key`` (systemd.exec(5), LoadCredential=),
     2. ``$PICWISH_API_KEY``,
     3. the file ``api.key_file``,
-    4. ``api.key`` in the configuration, which warns.
+    4. ``api.key`` in the configuration, which causes a warning.
 
-    So what an administrator gives to this one process goes before what the file says. A source that is there and
-    unusable is an error, never passed over for the next: the key that is used must be the key that was meant.
-    A final line break is dropped. Raises `ConfigError` for a key that is missing, empty, no header value, or in a file
-    that cannot be read, is not a regular file, is larger than 4096 bytes or can be read by others (mode o+r). From
-    then on it is hidden (`picwish_watchd.redaction`).
+    So what an administrator gives to this one process has precedence over the file. A source that exists but cannot
+    be used is an error, and the next one is not tried: the key in use must be the key that was meant. A final line
+    break is removed. The key is redacted in all output from then on (`picwish_watchd.redaction`).
+
+    Raises `ConfigError` for a key that is missing, empty, not a header value, or in a file that cannot be read, is not
+    a regular file, is larger than 4096 bytes, or can be read by others (mode o+r).
     """
     for source, key in _iter_key_sources(config, environ):
-        return validate_secret(key, source, f"put the key there, or take it away and {_KEY_SOURCES_HINT}")
+        return validate_secret(key, source, f"put the key there, or remove it and {_KEY_SOURCES_HINT}")
     raise ConfigError("no API key", hint=_KEY_SOURCES_HINT)
 
 
 def _iter_key_sources(config: Config, environ: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    if (handed := find_credential(API_KEY_CREDENTIAL, environ)) is not None:
-        yield f"the credential {handed}", read_secret_file(handed, "the key file", _KEY_SOURCES_HINT)
+    if (credential := find_credential(API_KEY_CREDENTIAL, environ)) is not None:
+        yield f"the credential {credential}", read_secret_file(credential, "the key file", _KEY_SOURCES_HINT)
     if API_KEY_VARIABLE in environ:
         yield f"${API_KEY_VARIABLE}", environ[API_KEY_VARIABLE]
     if config.api.key_file is not None:

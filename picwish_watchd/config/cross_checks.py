@@ -1,4 +1,4 @@
-"""Combinations of keys, each fine alone, that would lose images, pay in circles or give the key away."""
+"""Refuse combinations of valid keys that would lose images, pay for results again or disclose a secret."""
 
 import os
 from collections.abc import Collection, Iterator, Mapping
@@ -22,8 +22,9 @@ _FOLDER_KEYS = ("inbox", "outbox", "archive", "failed")
 
 @dataclass(frozen=True, slots=True)
 class Conflict:
-    """A combination that is refused. ``needs``: the values it comes of; the first is the one to change."""
+    """A combination of keys that is refused."""
 
+    #: The keys that cause it; the fault is reported at the first.
     key_paths: tuple[KeyPath, ...]
     found: str
     allowed: str
@@ -31,52 +32,61 @@ class Conflict:
 
 @dataclass(frozen=True, slots=True)
 class _ConfiguredPath:
-    """One path of the configuration, in the forms in which two paths can turn out to be the same place."""
+    """A path of the configuration, in the forms by which two paths can be the same place."""
 
     key_path: KeyPath
     path: Path
-    #: by its letters, by where its links lead, by where that lies on a disk, by its inode
+    #: The path as written, with its links resolved, as the place on its disk, and by its inode.
     identities: tuple[str, ...]
-    #: the rule's name, for messages
+    #: Name of the rule, for messages.
     rule: str
 
-    def is_within(self, other: "_ConfiguredPath") -> bool:
-        """True if this is the other place or lies somewhere in it."""
-        pairs = zip(self.identities, other.identities, strict=True)
-        return any(own == theirs or own.startswith(theirs.rstrip("/") + "/") for own, theirs in pairs)
+    def is_within(self, container: "_ConfiguredPath") -> bool:
+        """Return whether this is the other place or is inside it."""
+        pairs = zip(self.identities, container.identities, strict=True)
+        return any(mine == other or mine.startswith(other.rstrip("/") + "/") for mine, other in pairs)
 
 
 def find_conflicts(api: Api, journal: Path, rules: Mapping[int, Rule]) -> Iterator[Conflict]:
-    """All of them. ``rules`` by their place in the file; reads no folder, only follows links and looks at mounts."""
+    """Yield the conflicts among the API, the journal and the rules, which are given by their index in the file.
+
+    No folder is read; links are followed and mounts are looked up.
+    """
     yield from _find_exposed_key(api)
     yield from _find_duplicate_names(rules)
     for index, rule in rules.items():
         yield from _find_missing_targets(index, rule)
         yield from _find_short_settle_timeout(index, rule)
-    forms = _resolve_identities([journal, *(path for rule in rules.values() for path in rule.folders().values())])
-    sites: dict[str, list[_ConfiguredPath]] = {key: [] for key in _FOLDER_KEYS}
+    identities = _resolve_identities([journal, *(path for rule in rules.values() for path in rule.folders().values())])
+    folders: dict[str, list[_ConfiguredPath]] = {key: [] for key in _FOLDER_KEYS}
     for index, rule in rules.items():
         for key, path in rule.folders().items():
-            sites[key].append(_ConfiguredPath(("rules", index, key), path, forms[path], rule.name))
-    yield from _find_overlapping_inboxes(sites["inbox"])
+            folders[key].append(_ConfiguredPath(("rules", index, key), path, identities[path], rule.name))
+    yield from _find_overlapping_inboxes(folders["inbox"])
     for key in ("outbox", "archive", "failed"):
-        for site in sites[key]:
-            yield from _find_feedback_loops(site, sites["inbox"])
+        for folder in folders[key]:
+            yield from _find_feedback_loops(folder, folders["inbox"])
     overwriting = {index for index, rule in rules.items() if rule.if_exists is IfExists.OVERWRITE}
-    for site in (*sites["archive"], *sites["failed"]):
-        yield from _find_original_collisions(site, sites["outbox"], overwriting)
-    yield from _find_journal_in_inbox(_ConfiguredPath(("journal",), journal, forms[journal], ""), sites["inbox"])
+    for folder in (*folders["archive"], *folders["failed"]):
+        yield from _find_original_collisions(folder, folders["outbox"], overwriting)
+    yield from _find_journal_in_inbox(_ConfiguredPath(("journal",), journal, identities[journal], ""), folders["inbox"])
 
 
 def _resolve_identities(paths: Collection[Path]) -> dict[Path, tuple[str, ...]]:
-    """Links are followed, and inodes known, as far as paths exist and answer; else its letters stand for a path."""
-    found = resolve_with_identity(paths)
-    lies = device_locations(real for real, _ in found.values())
-    return {path: (os.fspath(path), real, lies[real], what or os.fspath(path)) for path, (real, what) in found.items()}
+    """Return the `_ConfiguredPath.identities` of each path.
+
+    What cannot be found out, as a path does not exist or its file system does not answer, is the path as written.
+    """
+    resolved = resolve_with_identity(paths)
+    locations = device_locations(real for real, _ in resolved.values())
+    return {
+        path: (os.fspath(path), real, locations[real], inode or os.fspath(path))
+        for path, (real, inode) in resolved.items()
+    }
 
 
 def find_http_conflicts(http: Http | None) -> Iterator[Conflict]:
-    """Figures that everybody could read, or that cannot be served by what is installed; imports nothing."""
+    """Yield the conflicts of `http:`: metrics that other machines can read without a token, or a missing package."""
     if http is None:
         return
     if not http.listen.is_loopback and http.token_file is None:
@@ -89,7 +99,7 @@ def find_http_conflicts(http: Http | None) -> Iterator[Conflict]:
 
 
 def insecure_settings(notify: Mapping[int, Notifier]) -> Iterator[Conflict]:
-    """Entries of `notify:`, by their place in the file, that would tell a secret to whoever listens."""
+    """Yield the conflicts of `notify:` entries, by their index: incomplete ones, and secrets sent unencrypted."""
     for index, notifier in notify.items():
         where: KeyPath = ("notify", index)
         match notifier:
@@ -104,8 +114,10 @@ def insecure_settings(notify: Mapping[int, Notifier]) -> Iterator[Conflict]:
                     HTTPS_HINT,
                 )
             case Email() if (notifier.user is None) != (notifier.password_file is None):
-                there, gone = ("password_file", "user") if notifier.user is None else ("user", "password_file")
-                yield Conflict(((*where, there), (*where, gone)), f"no {gone}", f"{there} together with {gone}")
+                given, missing = ("password_file", "user") if notifier.user is None else ("user", "password_file")
+                yield Conflict(
+                    ((*where, given), (*where, missing)), f"no {missing}", f"{given} together with {missing}"
+                )
             case Email(security=SmtpSecurity.NONE, allow_insecure=False, password_file=Path()) if not _is_local_server(
                 notifier
             ):
@@ -119,25 +131,25 @@ def insecure_settings(notify: Mapping[int, Notifier]) -> Iterator[Conflict]:
 
 
 def find_secret_name_clashes(http: Http | None, notify: Mapping[int, Notifier]) -> Iterator[Conflict]:
-    """Files of secrets with one name: systemd hands credentials over by name, and one could be taken for the other."""
+    """Yield files of secrets that have one name: systemd passes credentials by name, so one could replace another."""
     files = [(("http",), http.token_secret)] if http is not None and http.token_secret is not None else []
-    found: list[tuple[KeyPath, SecretFile]] = [*files]
-    found += [(("notify", index), file) for index, notifier in notify.items() for file in notifier.secret_files]
-    taken: dict[str, Path | None] = {API_KEY_CREDENTIAL: None}
-    for where, file in found:
-        first = taken.setdefault(file.path.name, file.path)
+    secrets: list[tuple[KeyPath, SecretFile]] = [*files]
+    secrets += [(("notify", index), file) for index, notifier in notify.items() for file in notifier.secret_files]
+    path_by_name: dict[str, Path | None] = {API_KEY_CREDENTIAL: None}
+    for where, file in secrets:
+        first = path_by_name.setdefault(file.path.name, file.path)
         if first != file.path:
             other = "the credential that holds the API key" if first is None else first
             yield Conflict(
                 ((*where, file.key),),
                 f"{file.path}, which has the name of {other}",
-                "another name: by its name systemd can hand the file over (LoadCredential=)",
+                "another name, as systemd passes the file as a credential of that name (LoadCredential=)",
             )
 
 
 def _find_missing_extra(extra: str, where: KeyPath, found: str) -> Iterator[Conflict]:
-    if (how := install_hint(extra)) is not None:
-        yield Conflict((where,), f"{found} that needs a package which is not installed", f"nothing of it; or {how}")
+    if (hint := install_hint(extra)) is not None:
+        yield Conflict((where,), f"{found} that needs a package which is not installed", f"nothing; or {hint}")
 
 
 def _is_local_server(mail: Email) -> bool:
@@ -155,24 +167,26 @@ def _find_exposed_key(api: Api) -> Iterator[Conflict]:
 
 
 def _find_duplicate_names(rules: Mapping[int, Rule]) -> Iterator[Conflict]:
-    first: dict[str, int] = {}
+    index_by_name: dict[str, int] = {}
     for index, rule in rules.items():
-        other = first.setdefault(rule.name, index)
+        other = index_by_name.setdefault(rule.name, index)
         if other != index:
-            needs: tuple[KeyPath, ...] = (("rules", index, "name"), ("rules", other, "name"))
-            yield Conflict(needs, f'"{rule.name}", the name of rules[{other}] too', "a name that no other rule has")
+            key_paths: tuple[KeyPath, ...] = (("rules", index, "name"), ("rules", other, "name"))
+            yield Conflict(
+                key_paths, f'"{rule.name}", which is the name of rules[{other}] too', "a name that no other rule has"
+            )
 
 
 def _find_missing_targets(index: int, rule: Rule) -> Iterator[Conflict]:
-    asked = (
+    required = (
         ("on_success", rule.on_success is OnSuccess.MOVE, "archive", rule.archive),
         ("on_failure", rule.on_failure is OnFailure.MOVE, "failed", rule.failed),
     )
-    for key, moves, target, folder in asked:
+    for key, moves, target, folder in required:
         if moves and folder is None:
             yield Conflict(
                 (("rules", index, key), ("rules", index, target)),
-                f'move, and no {target} folder in rule "{rule.name}"',
+                f'move, but rule "{rule.name}" has no {target} folder',
                 f"keep, or move together with {target}: FOLDER",
             )
 
@@ -187,47 +201,55 @@ def _find_short_settle_timeout(index: int, rule: Rule) -> Iterator[Conflict]:
 
 
 def _find_overlapping_inboxes(inboxes: list[_ConfiguredPath]) -> Iterator[Conflict]:
-    for position, site in enumerate(inboxes):
+    for position, inbox in enumerate(inboxes):
         for other in inboxes[:position]:
-            if relation := _describe_overlap(site, other, "inbox"):
+            if relation := _describe_overlap(inbox, other, "inbox"):
                 allowed = "an inbox of its own for each rule, none within another"
-                yield Conflict((site.key_path, other.key_path), f"{site.path}, which {relation}", allowed)
+                yield Conflict((inbox.key_path, other.key_path), f"{inbox.path}, which {relation}", allowed)
 
 
-def _find_feedback_loops(site: _ConfiguredPath, inboxes: list[_ConfiguredPath]) -> Iterator[Conflict]:
+def _find_feedback_loops(folder: _ConfiguredPath, inboxes: list[_ConfiguredPath]) -> Iterator[Conflict]:
     for inbox in inboxes:
-        if relation := _describe_overlap(site, inbox, "inbox"):
+        if relation := _describe_overlap(folder, inbox, "inbox"):
             allowed = (
-                "a folder outside every inbox that contains none, else what is written there is taken and paid again"
+                "a folder that is outside every inbox and contains none, else files that are written there are "
+                "submitted and paid for again"
             )
-            yield Conflict((site.key_path, inbox.key_path), f"{site.path}, which {relation}", allowed)
+            yield Conflict((folder.key_path, inbox.key_path), f"{folder.path}, which {relation}", allowed)
 
 
 def _find_original_collisions(
-    site: _ConfiguredPath, outboxes: list[_ConfiguredPath], overwriting: Collection[int]
+    folder: _ConfiguredPath, outboxes: list[_ConfiguredPath], overwriting: Collection[int]
 ) -> Iterator[Conflict]:
-    """Subfolders are mirrored: where one of the two lies in the other, a result and an original can get one name."""
+    """Yield archive and failed folders in which an original and a result could get the same name.
+
+    Subfolders of the inbox are mirrored in each, so that can also happen if one of the two is inside the other.
+    """
     for outbox in outboxes:
-        same = site.is_within(outbox) and outbox.is_within(site)
-        relation = _describe_overlap(site, outbox, "outbox")
+        same = folder.is_within(outbox) and outbox.is_within(folder)
+        relation = _describe_overlap(folder, outbox, "outbox")
         if relation and (same or outbox.key_path[1] in overwriting):
-            apart = "" if same else " with if_exists: overwrite, lies in none and contains none"
-            allowed = f"a folder that is no outbox{apart}, else a result could overwrite an original"
-            yield Conflict((site.key_path, outbox.key_path), f"{site.path}, which {relation}", allowed)
+            allowed = "a folder that is not an outbox, else a result could overwrite an original"
+            if not same:
+                allowed = (
+                    "a folder that neither is inside an outbox with if_exists: overwrite nor contains one, "
+                    "else a result could overwrite an original"
+                )
+            yield Conflict((folder.key_path, outbox.key_path), f"{folder.path}, which {relation}", allowed)
 
 
 def _find_journal_in_inbox(journal: _ConfiguredPath, inboxes: list[_ConfiguredPath]) -> Iterator[Conflict]:
     for inbox in inboxes:
         if journal.is_within(inbox):
-            found = f'{journal.path}, which lies in the inbox of rule "{inbox.rule}"'
+            found = f'{journal.path}, which is inside the inbox of rule "{inbox.rule}"'
             yield Conflict((journal.key_path, inbox.key_path), found, "a path outside every inbox")
 
 
-def _describe_overlap(site: _ConfiguredPath, other: _ConfiguredPath, kind: str) -> str | None:
-    inside, around = site.is_within(other), other.is_within(site)
+def _describe_overlap(folder: _ConfiguredPath, other: _ConfiguredPath, kind: str) -> str | None:
+    is_inside, contains = folder.is_within(other), other.is_within(folder)
     owner = f'the {kind} of rule "{other.rule}" ({other.path})'
-    if inside and around:
+    if is_inside and contains:
         return f"is {owner}"
-    if inside:
-        return f"lies in {owner}"
-    return f"contains {owner}" if around else None
+    if is_inside:
+        return f"is inside {owner}"
+    return f"contains {owner}" if contains else None

@@ -1,13 +1,13 @@
-"""What works only with a package that is not always installed."""
+"""Say how to install the packages that only some settings need."""
 
 import importlib.util
 
-# extra (pyproject.toml) -> what it brings
+#: Extra (pyproject.toml) -> the module that it installs.
 _PACKAGE_BY_EXTRA = {"metrics": "prometheus_client", "notify": "apprise"}
 
 
 def install_hint(extra: str) -> str | None:
-    """How to install what an extra brings; None where it is there. Imports nothing."""
+    """Return how to install an extra, or None if it is installed. Imports nothing of it."""
     module = _PACKAGE_BY_EXTRA[extra]
     if importlib.util.find_spec(module) is not None:
         return None

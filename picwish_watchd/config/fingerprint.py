@@ -1,4 +1,7 @@
-"""The file at a glance: neither YAML nor the schema is loaded, which takes longer than all else that `status` does."""
+"""Identify a configuration file without parsing it.
+
+Loading YAML and the schema would take longer than all else that `status` does.
+"""
 
 import importlib.util
 import os
@@ -9,35 +12,36 @@ from typing import NamedTuple
 
 from picwish_watchd.config.locate import DEFAULT_JOURNAL
 
-# bytes; `load` says more of a file that is larger
+#: Bytes. `load_config` reports a file that is larger.
 _MAX_SIZE = 2**20
-# at most
+#: Journals that are looked for.
 _MAX_CANDIDATES = 5
-#: A key of that name as most people write it, at the top or elsewhere; of what is written otherwise nothing is guessed.
+#: A key `journal` as most people write it, at the top or elsewhere. Other ways to write it are not recognised.
 _JOURNAL_KEY = re.compile(rb"""^[^#\n]*?\bjournal["']?[ \t]*:[ \t]*(["']?)([^"'\n\0#,{}]+)\1""", re.MULTILINE)
 
 
 class Fingerprint(NamedTuple):
-    """A file that was read and not judged. Whoever judged these bytes at this place knows all that they say."""
+    """The identity of a file's content. The daemon that loaded a file with this fingerprint knows all its values."""
 
-    #: absolute
+    #: Absolute path.
     file: Path
-    #: `digest_of` its bytes
+    #: `compute_digest` of its bytes.
     digest: str
-    #: where its journal may be: guesses, for the daemon that runs there to confirm
+    #: Guesses of where its journal is; the report of a daemon that runs on one of them confirms it.
     journal_candidates: tuple[Path, ...]
 
 
 def compute_digest(content: bytes) -> str:
-    """Tells whether two files say the same: 64 bits, as Python tells by them whether a module is still its source.
+    """Return 64 bits of the content as hexadecimal digits, by which two versions of a file differ.
 
-    No more than that: SHA-256 would load a library of cryptography, a tenth of the time that `status` takes.
+    Python compares a module with its source by the same hash. SHA-256 would load a cryptography library, which takes a
+    tenth of the time of `status`.
     """
     return importlib.util.source_hash(content).hex()
 
 
 def read_fingerprint(file: Path) -> Fingerprint | None:
-    """What can be seen of it; None where it cannot be read, of which `load` says more."""
+    """Return the fingerprint of a file, or None if it cannot be read; `load_config` reports why."""
     try:
         if not stat.S_ISREG(os.stat(file).st_mode):
             return None
@@ -48,8 +52,8 @@ def read_fingerprint(file: Path) -> Fingerprint | None:
     if len(content) > _MAX_SIZE:
         return None
     absolute = os.path.abspath(file)
-    named = [os.fsdecode(found.strip()) for _, found in _JOURNAL_KEY.findall(content)] or [os.fspath(DEFAULT_JOURNAL)]
-    places = [
-        Path(os.path.normpath(os.path.join(os.path.dirname(absolute), place))) for place in named[:_MAX_CANDIDATES]
+    values = [os.fsdecode(value.strip()) for _, value in _JOURNAL_KEY.findall(content)] or [os.fspath(DEFAULT_JOURNAL)]
+    paths = [
+        Path(os.path.normpath(os.path.join(os.path.dirname(absolute), value))) for value in values[:_MAX_CANDIDATES]
     ]
-    return Fingerprint(Path(absolute), compute_digest(content), tuple(place for place in places if place.name))
+    return Fingerprint(Path(absolute), compute_digest(content), tuple(path for path in paths if path.name))

@@ -1,4 +1,4 @@
-"""From a file to a `Config`, or to all of its faults at once."""
+"""Load a configuration file into a `Config`, or report all of its faults at once."""
 
 import os
 from collections.abc import Mapping
@@ -29,12 +29,12 @@ from picwish_watchd.errors import ConfigError
 SectionT = TypeVar("SectionT", bound=Section)
 Value = TypeVar("Value")
 
-#: keys that cannot be the same for all rules
+#: Keys that cannot be the same for all rules.
 _PER_RULE_KEYS = ("name", "inbox")
 _SECTION_KEYS = ("api", "budget", "defaults", "http", "log", "notify", "rules")
-#: sections of many entries
+#: Sections that are lists.
 _LIST_SECTIONS = (("notify",), ("rules",))
-#: Stand in for required keys that are missing or refused, while the rest of their section is judged.
+#: Values that replace required keys that are missing or refused, so that the rest of the section can be validated.
 _PLACEHOLDERS: Mapping[type[Section], Mapping[str, object]] = {
     Rule: {"name": "unnamed", "inbox": "/nowhere", "outbox": "/nowhere"},
     Burst: {"images": 1, "per": 1},
@@ -44,33 +44,33 @@ _PLACEHOLDERS: Mapping[type[Section], Mapping[str, object]] = {
 
 
 def load_config(path: Path, environ: Mapping[str, str]) -> Config:
-    """The configuration in a file, wholly checked. Opens no other file and makes nothing.
+    """Load and check the configuration in a file. No other file is opened, and nothing is created.
 
-    Relative paths start at the file's folder; ``~`` and ``${VAR}`` are taken from ``environ``. Raises `ConfigError`
-    whose message has a line for each fault, ``FILE:LINE: KEY: found ...; allowed: ...``, sorted by line.
+    Relative paths start at the file's folder; ``~`` and ``${VAR}`` are taken from ``environ``. Raises `ConfigError`.
+    Its message has one line for each fault, ``FILE:LINE: KEY: found ...; allowed: ...``, sorted by line.
     """
     document = read_yaml(path)
     absolute = Path(os.path.abspath(path))
-    reading = _ConfigReader(document, ResolveContext(absolute.parent, environ))
-    config = reading.read_config(absolute)
-    if reading.faults:
-        faults = sorted(reading.faults, key=lambda fault: (fault.line, fault.key, fault.found))
+    reader = _ConfigReader(document, ResolveContext(absolute.parent, environ))
+    config = reader.read_config(absolute)
+    if reader.faults:
+        faults = sorted(reader.faults, key=lambda fault: (fault.line, fault.key, fault.found))
         raise ConfigError("\n".join(f"{path}:{fault.line}: {fault}" for fault in faults))
     return config
 
 
 class _ConfigReader:
-    """One load. Every key is read, whatever is wrong with the others; ``faults`` gathers what was refused."""
+    """Reads one file. Each key is validated even if others are refused; ``faults`` has what was refused."""
 
-    def __init__(self, document: YamlDocument, home: ResolveContext) -> None:
+    def __init__(self, document: YamlDocument, context: ResolveContext) -> None:
         self.faults = set(document.faults)
         self._document = document
-        self._context = home
+        self._context = context
         self._rejected_keys: set[KeyPath] = set()
         self._defaulted_keys: set[KeyPath] = set()
 
     def read_config(self, path: Path) -> Config:
-        """What the file says; where there are faults, the defaults stand in for what was refused."""
+        """Return the configuration in the file; if there are faults, defaults replace the refused values."""
         top = dict(self._document.data)
         api = self._read_section(Api, self._require_mapping(top.pop("api", None), ("api",)) or {}, ("api",))
         log = self._read_section(Log, self._require_mapping(top.pop("log", None), ("log",)) or {}, ("log",))
@@ -79,9 +79,9 @@ class _ConfigReader:
         rules = self._read_rules(top.pop("rules", None), self._read_defaults(top.pop("defaults", None)))
         notify = self._read_notifiers(top.pop("notify", None))
         general = self._read_section(General, top, ())
-        found = [*find_conflicts(api, general.journal, rules), *find_http_conflicts(http)]
-        for danger in (*found, *insecure_settings(notify), *find_secret_name_clashes(http, notify)):
-            self._add_conflict(danger)
+        conflicts = [*find_conflicts(api, general.journal, rules), *find_http_conflicts(http)]
+        for conflict in (*conflicts, *insecure_settings(notify), *find_secret_name_clashes(http, notify)):
+            self._add_conflict(conflict)
         return Config(
             api=api,
             journal=general.journal,
@@ -101,13 +101,13 @@ class _ConfigReader:
         )
 
     def _read_section(self, kind: type[SectionT], data: dict[str, object], where: KeyPath) -> SectionT:
-        """The section; if keys of it are refused, what it is without them, so that the rest can be judged."""
+        """Return the section; keys that are refused get their defaults, so that the rest can be validated."""
         errors = _schema_errors(kind, data, self._context)
         extra = _SECTION_KEYS if kind is General else ()
         for error in errors:
             self._add_schema_error(error, kind, where, sorted((*kind.model_fields, *extra)))
-        stand_ins = _PLACEHOLDERS.get(kind, {})
-        return kind.model_validate({**stand_ins, **_drop_invalid(data, errors)}, context=self._context)
+        placeholders = _PLACEHOLDERS.get(kind, {})
+        return kind.model_validate({**placeholders, **_drop_invalid(data, errors)}, context=self._context)
 
     def _read_budget(self, data: object) -> Budget:
         given = dict(self._require_mapping(data, ("budget",)) or {})
@@ -124,23 +124,23 @@ class _ConfigReader:
         return self._read_section(Http, given, ("http",)) if given else None
 
     def _require_mapping(self, data: object, where: KeyPath) -> dict[str, object] | None:
-        """A section whose keys are all commented out is as good as none."""
+        """Return a section's mapping: an empty one if all its keys are commented out, None if it is not a mapping."""
         if data is None:
             return {}
         if isinstance(data, dict):
             return data
-        # The value is not quoted: a key of PicWish that slipped up a level would stand just here.
+        # The value is not quoted: it may be the API key, one level too high.
         found = "a list" if isinstance(data, list) else "a single value"
         self._reject(where, InvalidValueError("a mapping: indented lines of KEY: VALUE", found=found))
         return None
 
     def _read_defaults(self, data: object) -> dict[str, object]:
-        """The defaults that can be used under a rule; what is wrong with the others is told once, here."""
+        """Return the defaults that rules can use; faults of the others are reported here, and only once."""
         given = self._require_mapping(data, ("defaults",)) or {}
         for key in _PER_RULE_KEYS:
             if key in given:
-                refused = InvalidValueError("under each rule only", found="a key that no two rules can share")
-                self._reject(("defaults", key), refused)
+                invalid = InvalidValueError("under each rule only", found="a key that no two rules can share")
+                self._reject(("defaults", key), invalid)
         usable = _drop_keys(given, _PER_RULE_KEYS)
         errors = [error for error in _schema_errors(Rule, usable, self._context) if error["type"] != "missing"]
         for error in errors:
@@ -148,7 +148,7 @@ class _ConfigReader:
         return _drop_invalid(usable, errors)
 
     def _read_rules(self, data: object, defaults: dict[str, object]) -> dict[int, Rule]:
-        """The rules that can be judged, by their place in the list."""
+        """Return the rules that can be validated, by their index in the list."""
         if not isinstance(data, list) or not data:
             self._reject(("rules",), InvalidValueError('a list of at least one rule, "- name: ..."'))
             return {}
@@ -162,65 +162,68 @@ class _ConfigReader:
     def _read_rule(self, given: dict[str, object], defaults: dict[str, object], index: int) -> Rule:
         where: KeyPath = ("rules", index)
         self._defaulted_keys |= {(*where, key) for key in defaults if key not in given}
-        # A default that was refused is not missing: it has been told where it stands.
-        told = {at[1] for at in self._rejected_keys if at[0] == "defaults" and len(at) > 1}
-        self._rejected_keys |= {(*where, key) for key in told if key not in given}
+        # A default that was refused is not missing in the rule: it has been reported under `defaults`.
+        rejected = {path[1] for path in self._rejected_keys if path[0] == "defaults" and len(path) > 1}
+        self._rejected_keys |= {(*where, key) for key in rejected if key not in given}
         return self._read_section(Rule, {**defaults, **given}, where)
 
     def _read_notifiers(self, data: object) -> dict[int, Notifier]:
-        """The entries that can be judged, by their place in the list."""
+        """Return the entries that can be validated, by their index in the list."""
         if data is not None and not isinstance(data, list):
             self._reject(("notify",), InvalidValueError('a list, "- to: ..."', found="something else"))
-        found = {}
+        notifiers = {}
         for index, entry in enumerate(data if isinstance(data, list) else []):
             mapping = self._require_mapping(entry, ("notify", index))
             if mapping is None:
                 continue
-            way = str(mapping.get("to"))
-            if way in NOTIFIER_TYPES:
-                found[index] = self._read_section(NOTIFIER_TYPES[way], mapping, ("notify", index))
+            kind = str(mapping.get("to"))
+            if kind in NOTIFIER_TYPES:
+                notifiers[index] = self._read_section(NOTIFIER_TYPES[kind], mapping, ("notify", index))
             else:
                 self._reject(
                     ("notify", index, "to"),
-                    InvalidValueError(", ".join(NOTIFIER_TYPES), meant=closest_match(way, list(NOTIFIER_TYPES))),
+                    InvalidValueError(", ".join(NOTIFIER_TYPES), meant=closest_match(kind, list(NOTIFIER_TYPES))),
                 )
-        return found
+        return notifiers
 
     def _add_schema_error(self, error: ErrorDetails, kind: type[Section], where: KeyPath, known: list[str]) -> None:
-        at = (*where, *error["loc"])
-        if error["type"] != "missing" or at not in self._rejected_keys:
-            self._reject(at, explain_schema_error(error, kind, known))
+        path = (*where, *error["loc"])
+        if error["type"] != "missing" or path not in self._rejected_keys:
+            self._reject(path, explain_schema_error(error, kind, known))
 
-    def _reject(self, where: KeyPath, refused: InvalidValueError) -> None:
+    def _reject(self, where: KeyPath, invalid: InvalidValueError) -> None:
         self._rejected_keys.add(where[:3] if where[:1] in _LIST_SECTIONS else where[:2])
-        self._record_fault(where, refused)
+        self._record_fault(where, invalid)
 
-    def _add_conflict(self, danger: Conflict) -> None:
-        """Not if one of its values was refused anyway: what stands there in its stead is nobody's wish."""
-        if not self._rejected_keys.intersection(danger.key_paths):
-            self._record_fault(danger.key_paths[0], InvalidValueError(danger.allowed, found=danger.found))
+    def _add_conflict(self, conflict: Conflict) -> None:
+        """Report a conflict, unless one of its values was refused: then a placeholder or a default was compared."""
+        if not self._rejected_keys.intersection(conflict.key_paths):
+            self._record_fault(conflict.key_paths[0], InvalidValueError(conflict.allowed, found=conflict.found))
 
-    def _record_fault(self, where: KeyPath, refused: InvalidValueError) -> None:
+    def _record_fault(self, where: KeyPath, invalid: InvalidValueError) -> None:
         if where in self._defaulted_keys:
             where = ("defaults", *where[2:])
-        found = refused.found or self._document.spelling(where)
+        found = invalid.found or self._document.spelling(where)
         self.faults.add(
-            ConfigFault(self._document.line(where), format_key_path(where), found, refused.allowed, refused.suggestion)
+            ConfigFault(self._document.line(where), format_key_path(where), found, invalid.allowed, invalid.suggestion)
         )
 
     def _collect_warnings(self, api: Api) -> list[str]:
-        told = []
+        warnings = []
         if api.key is not None:
-            text = "the key stands in the configuration itself; move it to a file that only the daemon reads (key_file)"
-            told.append((("api", "key"), text))
+            text = "the key is in the configuration itself; move it to a file that only the daemon can read (key_file)"
+            warnings.append((("api", "key"), text))
         if is_insecure_url(api.base_url):
-            told.append((("api", "base_url"), "http to another host: the key and the images travel unencrypted"))
-        return [f"{self._document.file}:{self._document.line(at)}: {format_key_path(at)}: {text}" for at, text in told]
+            warnings.append((("api", "base_url"), "http to another host: the key and the images are sent unencrypted"))
+        return [
+            f"{self._document.file}:{self._document.line(path)}: {format_key_path(path)}: {text}"
+            for path, text in warnings
+        ]
 
 
-def _schema_errors(kind: type[Section], data: dict[str, object], home: ResolveContext) -> list[ErrorDetails]:
+def _schema_errors(kind: type[Section], data: dict[str, object], context: ResolveContext) -> list[ErrorDetails]:
     try:
-        kind.model_validate(data, context=home)
+        kind.model_validate(data, context=context)
     except ValidationError as error:
         return error.errors(include_url=False, include_input=False)
     return []

@@ -11,33 +11,33 @@ from picwish_watchd.config.summary import ConfigSummary, RuleSummary
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """One whole, checked configuration. Made by `picwish_watchd.config.loader.load`."""
+    """One complete, checked configuration, which `picwish_watchd.config.loader.load_config` makes."""
 
     api: Api
     journal: Path
     charging: Charging
     budget: Budget
-    #: bytes
+    #: Bytes.
     min_free: int
     max_attempts: int
-    #: seconds
+    #: Seconds.
     retry_backoff: float
-    #: seconds that the history of a finished job is kept; None: for ever
+    #: Seconds that the history of a finished job is kept; None: for ever.
     keep: float | None
     rules: tuple[Rule, ...]
     log: Log
-    #: the file that it was read from, absolute
+    #: Absolute path of the file that it was read from.
     path: Path | None
-    #: what works and should not stay so, for a person to read
+    #: Settings that work but should be changed, as sentences for a person.
     warnings: tuple[str, ...]
     http: Http | None = None
-    #: whom the daemon tells of trouble
+    #: The channels on which the daemon notifies people.
     notify: tuple[Notifier, ...] = ()
-    #: `digest_of` that file's bytes; None where they do not say all: ``~`` and ``${VAR}`` come from outside.
+    #: `compute_digest` of the file's bytes; None if these do not decide all values, because of ``~`` or ``${VAR}``.
     digest: str | None = field(default=None, compare=False)
 
     def secret_files(self) -> list[SecretFile]:
-        """The files of secrets that it names, besides that of the API key."""
+        """Return the files of secrets that the configuration names, except that of the API key."""
         token = None if self.http is None else self.http.token_secret
         return [*([token] if token else []), *(file for notifier in self.notify for file in notifier.secret_files)]
 

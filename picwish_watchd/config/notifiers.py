@@ -1,4 +1,4 @@
-"""Whom the daemon tells of what a person should know: the entries of `notify:`, one kind for each way."""
+"""The entries of `notify:`: one class for each kind of channel on which the daemon notifies people."""
 
 import os
 import re
@@ -18,7 +18,7 @@ from picwish_watchd.redaction import register_secret
 
 _SERVER_PATTERN = re.compile(r"[A-Za-z0-9._:-]{1,255}", re.ASCII)
 _MAIL_ADDRESS_PATTERN = re.compile(r"[^\s<>@,;:\"]{1,64}@[^\s<>@,;:\"]{1,255}")
-#: allowed
+#: What is allowed instead of http to another host.
 HTTPS_HINT = "https; http for localhost, 127.0.0.0/8 and [::1], or everywhere with allow_insecure: true"
 _TIME_PATTERN = re.compile(r"([01]?[0-9]|2[0-3]):([0-5][0-9])", re.ASCII)
 _REDACTED_URL = "a URL that is not shown here"
@@ -26,35 +26,36 @@ _URL_HINT = "a URL such as https://hooks.example.org/abc"
 
 
 class NotificationEvent(StrEnum):
-    """What a person is told of."""
+    """The kinds of messages, of which an entry of `notify:` selects some."""
 
-    #: going on with an image could cost credits twice
+    #: An image is held, as going on could cost credits twice.
     HELD = "held"
-    #: an image was submitted and refused, or given up
+    #: An image was submitted and refused, or given up.
     FAILED = "failed"
-    #: a file is at fault; nothing was submitted
+    #: A file cannot be enhanced; nothing was submitted.
     REJECTED = "rejected"
-    #: nothing is submitted: key refused, PicWish down, a flood that waits for `approve`, ...
+    #: Nothing is submitted: the key is refused, PicWish is down, a flood waits for `approve`, ...
     BLOCKED = "blocked"
-    #: 80 and 100 % of the day's or the month's credits
+    #: 80 or 100 % of the day's or the month's credits are spent.
     BUDGET = "budget"
-    #: an inbox or an outbox is away
+    #: An inbox or an outbox is not available.
     ROOT_LOST = "root_lost"
-    #: once a day
+    #: The summary of a day.
     DIGEST = "digest"
 
 
 class SmtpSecurity(StrEnum):
     """How the connection to a mail server is protected."""
 
+    #: Encrypted after the STARTTLS command (RFC 3207).
     STARTTLS = "starttls"
-    #: from the first byte on
+    #: Encrypted from the first byte.
     TLS = "tls"
     NONE = "none"
 
 
 class ChannelKind(StrEnum):
-    """How a message goes out."""
+    """How a message is sent."""
 
     WEBHOOK = "webhook"
     COMMAND = "command"
@@ -65,7 +66,7 @@ class ChannelKind(StrEnum):
 def _parse_events(value: object) -> tuple[NotificationEvent, ...]:
     known = list(NotificationEvent)
     if isinstance(value, list | tuple) and value:
-        return tuple(units.parse_enum(each, kind=NotificationEvent) for each in value)
+        return tuple(units.parse_enum(word, kind=NotificationEvent) for word in value)
     raise units.InvalidValueError(f"a list of some of {', '.join(known)}")
 
 
@@ -81,33 +82,37 @@ def _parse_secret_url(value: object, info: ValidationInfo) -> SecretStr | None:
         return value
     try:
         url = strings.expand_variables(value, info.context)
-    except units.InvalidValueError as refused:
-        raise units.InvalidValueError(refused.allowed, found=_REDACTED_URL) from None
+    except units.InvalidValueError as invalid:
+        raise units.InvalidValueError(invalid.allowed, found=_REDACTED_URL) from None
     return SecretStr(register_secret(_validate_url(url)))
 
 
 def _validate_url(url: str) -> str:
-    """An http(s) URL. Raises `RefusedError`, which does not quote it."""
+    """Return an http or https URL. Raises `InvalidValueError`, which does not quote it."""
     try:
         parts = urlsplit(url)
-        # the property raises for a port that is none
+        # The property raises ValueError for a port that is not valid.
         _ = parts.port
     except ValueError:
         raise units.InvalidValueError(_URL_HINT, found=_REDACTED_URL) from None
     if parts.scheme not in ("http", "https") or not parts.hostname or any(map(str.isspace, url)) or not url.isascii():
         raise units.InvalidValueError(_URL_HINT, found=_REDACTED_URL)
     if parts.username is not None or parts.password is not None:
-        raise units.InvalidValueError("a URL without them; headers_file is the place", found="a URL with a user name")
+        raise units.InvalidValueError(
+            "a URL without them; put an Authorization header into headers_file", found="a URL with a user name"
+        )
     return url
 
 
 def _parse_command(value: object, info: ValidationInfo) -> tuple[str, ...]:
-    """A program that is named with a "/" is a path like any other; one without is looked for in PATH."""
+    """Parse a program and its arguments; a program without a "/" is looked for in PATH."""
     if not isinstance(value, list | tuple) or not value:
-        raise units.InvalidValueError("a list: the program and its arguments, such as [/usr/local/bin/tell, --urgent]")
-    first, *rest = (strings.parse_text(each) for each in value)
+        raise units.InvalidValueError(
+            "a list: the program and its arguments, such as [/usr/local/bin/notify, --urgent]"
+        )
+    first, *arguments = (strings.parse_text(word) for word in value)
     program = os.fspath(strings.parse_path(first, info.context)) if "/" in first or first.startswith("~") else first
-    return (program, *rest)
+    return (program, *arguments)
 
 
 def _parse_server(value: object) -> str:
@@ -142,47 +147,47 @@ def _parse_optional_text(value: object) -> str | None:
     return None if value is None else strings.parse_text(value)
 
 
-def _optional_secret_file(path: Path | None, key: str, what: str, hint: str) -> SecretFile | None:
-    return None if path is None else SecretFile(path, key, what, hint)
+def _optional_secret_file(path: Path | None, key: str, description: str, hint: str) -> SecretFile | None:
+    return None if path is None else SecretFile(path, key, description, hint)
 
 
 class Notifier(Section):
-    """What all ways have in common. ``label`` names one for people, without a secret."""
+    """The keys that all kinds of channels have."""
 
     channel_kind: ClassVar[ChannelKind]
 
     to: Annotated[ChannelKind, PlainValidator(lambda value: units.parse_enum(value, kind=ChannelKind))]
     events: Annotated[tuple[NotificationEvent, ...], PlainValidator(_parse_events)] = tuple(NotificationEvent)
-    #: messages in an hour; what comes above waits, and is summed up in one
+    #: Messages in an hour; further ones wait, and are summed up in one.
     at_most: Count = 20
-    #: seconds
+    #: Seconds.
     timeout: Annotated[float, PlainValidator(lambda value: units.parse_duration(value, most=300.0))] = 30.0
-    #: local time
+    #: Local time.
     digest_at: Annotated[str, PlainValidator(_parse_time_of_day)] = "08:00"
-    #: also on a day on which nothing happened
+    #: Send the summary also on a day on which nothing happened.
     digest_always: Flag = False
 
     @property
     def label(self) -> str:
-        """Which one this is, for people: its way and where it leads."""
+        """The name of this channel for people, without secrets: its kind and where messages go."""
         return self.to
 
     @property
     def secret_files(self) -> tuple[SecretFile, ...]:
-        """The files of secrets that it names."""
+        """The files of secrets that the entry names."""
         return ()
 
 
 class Webhook(Notifier):
-    """A POST of JSON to a URL. The URL may be a secret by itself, as those of chat rooms are."""
+    """A POST of JSON to a URL. The URL itself may be secret, as those of chat rooms are."""
 
     channel_kind = ChannelKind.WEBHOOK
     url: Annotated[SecretStr | None, PlainValidator(_parse_secret_url)] = Field(default=None, repr=False)
-    #: the URL alone, in its stead
+    #: A file that has only the URL, instead of `url`.
     url_file: OptionalPath = None
-    #: "Name: value" a line, such as Authorization
+    #: A file with one "Name: value" a line, such as an Authorization header.
     headers_file: OptionalPath = None
-    #: http to other hosts than this one
+    #: Allow http to hosts other than this machine.
     allow_insecure: Flag = False
 
     @property
@@ -193,36 +198,38 @@ class Webhook(Notifier):
 
     @property
     def url_secret(self) -> SecretFile | None:
-        """Where the URL stands, unless it stands in the configuration."""
-        return _optional_secret_file(self.url_file, "url_file", "the URL file", "put the URL alone into it")
+        """The file of the URL, or None if the URL is in the configuration."""
+        return _optional_secret_file(self.url_file, "url_file", "the URL file", "put only the URL into it")
 
     @property
     def headers_secret(self) -> SecretFile | None:
-        """Where the headers stand."""
-        return _optional_secret_file(self.headers_file, "headers_file", "the headers file", 'one "Name: value" a line')
+        """The file of the headers, if there is one."""
+        return _optional_secret_file(
+            self.headers_file, "headers_file", "the headers file", 'put one "Name: value" a line into it'
+        )
 
     @property
     def secret_files(self) -> tuple[SecretFile, ...]:
         return tuple(file for file in (self.url_secret, self.headers_secret) if file is not None)
 
     def read_url(self) -> str:
-        """Where it leads. Raises `ConfigError` for a file that cannot be used, or holds no URL that can be."""
+        """Return the URL. Raises `ConfigError` if its file cannot be used or has no URL that is allowed."""
         if self.url_secret is None:
             return "" if self.url is None else self.url.get_secret_value()
         try:
             url = _validate_url(self.url_secret.read_secret())
-        except units.InvalidValueError as refused:
+        except units.InvalidValueError as invalid:
             where = f"{self.url_secret.description} {self.url_secret.path}"
-            raise ConfigError(f"{where} holds {refused.found}; allowed: {refused.allowed}") from None
+            raise ConfigError(f"{where} has {invalid.found}; allowed: {invalid.allowed}") from None
         if strings.is_insecure_url(url) and not self.allow_insecure:
             raise ConfigError(
-                f"{self.url_secret.description} {self.url_secret.path} leads by http to another host", hint=HTTPS_HINT
+                f"{self.url_secret.description} {self.url_secret.path} has an http URL of another host", hint=HTTPS_HINT
             )
         return url
 
 
 class Command(Notifier):
-    """A program that is run without a shell, with JSON on its standard input."""
+    """A program, run without a shell, with JSON on its standard input."""
 
     channel_kind = ChannelKind.COMMAND
     run: Annotated[tuple[str, ...], PlainValidator(_parse_command)] = Field(description="a program and its arguments")
@@ -233,26 +240,24 @@ class Command(Notifier):
 
 
 class Email(Notifier):
-    """A mail through a server."""
+    """A mail that is sent through a mail server."""
 
     channel_kind = ChannelKind.EMAIL
     server: Annotated[str, PlainValidator(_parse_server)] = Field(
         description="the mail server, such as smtp.example.org"
     )
-    #: None: 587 for starttls, 465 for tls, 25 for none
+    #: None: 587 for starttls, 465 for tls, 25 for none.
     port: Annotated[int | None, PlainValidator(_parse_port)] = None
     security: Annotated[SmtpSecurity, PlainValidator(lambda value: units.parse_enum(value, kind=SmtpSecurity))] = (
         SmtpSecurity.STARTTLS
     )
     user: Annotated[str | None, PlainValidator(_parse_optional_text)] = None
     password_file: OptionalPath = None
-    sender: Annotated[str, PlainValidator(_parse_mail_address)] = Field(
-        description="the mail address that it comes from"
-    )
+    sender: Annotated[str, PlainValidator(_parse_mail_address)] = Field(description="the mail address of the sender")
     recipients: Annotated[tuple[str, ...], PlainValidator(_parse_mail_addresses)] = Field(
         description="a list of mail addresses"
     )
-    #: the password may go unencrypted to another host
+    #: Allow the password to be sent unencrypted to another host.
     allow_insecure: Flag = False
 
     @property
@@ -261,8 +266,8 @@ class Email(Notifier):
 
     @property
     def password_secret(self) -> SecretFile | None:
-        """Where the password stands."""
-        hint = "put the password alone into it, readable for the daemon only"
+        """The file of the password, if there is one."""
+        hint = "put only the password into it, and let only the daemon read it"
         return _optional_secret_file(self.password_file, "password_file", "the password file", hint)
 
     @property
@@ -271,10 +276,10 @@ class Email(Notifier):
 
 
 class Apprise(Notifier):
-    """Whatever the library apprise knows; needs the extra `notify`."""
+    """Any service that the library apprise supports; needs the extra `notify`."""
 
     channel_kind = ChannelKind.APPRISE
-    urls_file: Folder = Field(description="a file with an apprise URL a line")
+    urls_file: Folder = Field(description="a file with one apprise URL a line")
 
     @property
     def label(self) -> str:
@@ -282,8 +287,8 @@ class Apprise(Notifier):
 
     @property
     def urls_secret(self) -> SecretFile:
-        """Where the URLs stand."""
-        return SecretFile(self.urls_file, "urls_file", "the file of apprise URLs", "one URL a line")
+        """The file of the URLs."""
+        return SecretFile(self.urls_file, "urls_file", "the file of apprise URLs", "put one URL a line into it")
 
     @property
     def secret_files(self) -> tuple[SecretFile, ...]:
@@ -294,7 +299,7 @@ NOTIFIER_TYPES: Mapping[str, type[Notifier]] = {
     str(kind.channel_kind): kind for kind in (Webhook, Command, Email, Apprise)
 }
 
-#: Stand in for required keys that are missing or refused, while the rest of an entry is judged.
+#: Values that replace required keys that are missing or refused, so that the rest of the entry can be validated.
 NOTIFIER_PLACEHOLDERS: Mapping[type[Section], Mapping[str, object]] = {
     Webhook: {"to": ChannelKind.WEBHOOK},
     Command: {"to": ChannelKind.COMMAND, "run": ("/nowhere",)},

@@ -1,4 +1,4 @@
-"""The configuration as a frozen value: its keys, their defaults, their units."""
+"""The keys of the configuration, except those of `notify:`, with their defaults and units."""
 
 import json
 import os
@@ -38,26 +38,26 @@ _IMAGE_PATTERNS = ("*.jpg", "*.jpeg", "*.bmp", "*.png", "*.webp", "*.tif", "*.ti
 
 
 class Charging(StrEnum):
-    """What becomes of a job when it is unknown whether PicWish charged for it."""
+    """What happens to a job for which it cannot be known whether PicWish charged."""
 
-    #: it is held for a person
+    #: It is held until a person decides.
     AT_MOST_ONCE = "at-most-once"
-    #: it is queued again, and may be paid twice
+    #: It is queued again, and may be paid for twice.
     AT_LEAST_ONCE = "at-least-once"
 
 
 class ObserverKind(StrEnum):
-    """How new files are noticed between two walks of the inbox."""
+    """How new files are noticed between two scans of the inbox."""
 
     AUTO = "auto"
-    #: the kernel's hints (inotify)
+    #: By events of the kernel (inotify).
     NATIVE = "native"
-    #: walks alone, every `rescan_interval`
+    #: By scans only, every `rescan_interval`.
     POLLING = "polling"
 
 
 class IfExists(StrEnum):
-    """What happens when a file of the result's name stands in the outbox."""
+    """What happens if the outbox already has a file of the result's name."""
 
     RENAME = "rename"
     OVERWRITE = "overwrite"
@@ -65,7 +65,7 @@ class IfExists(StrEnum):
 
 
 class OnSuccess(StrEnum):
-    """What becomes of the original once its result is in the outbox."""
+    """What happens to the original once its result is in the outbox."""
 
     KEEP = "keep"
     MOVE = "move"
@@ -73,17 +73,17 @@ class OnSuccess(StrEnum):
 
 
 class OnFailure(StrEnum):
-    """What becomes of the original of a rejected or failed job."""
+    """What happens to the original of a rejected or failed job."""
 
     KEEP = "keep"
     MOVE = "move"
 
 
 class Oversize(StrEnum):
-    """What becomes of an image that is larger than PicWish takes."""
+    """What happens to an image that is larger than PicWish accepts."""
 
     REJECT = "reject"
-    #: a smaller one is made of it and sent
+    #: A smaller copy is made and submitted.
     DOWNSCALE = "downscale"
 
 
@@ -97,50 +97,50 @@ class LogLevel(StrEnum):
 
 
 class LogFormat(StrEnum):
-    """How an event is written."""
+    """How an event is written to the log."""
 
-    #: console on a terminal, JSON otherwise
+    #: Console on a terminal, JSON otherwise.
     AUTO = "auto"
     CONSOLE = "console"
     JSON = "json"
 
 
 class Api(Section):
-    """PicWish, and how it is spoken to. ``repr`` never shows the key."""
+    """How PicWish's API is used. ``repr`` never shows the key."""
 
-    #: no final slash
+    #: Without a final slash.
     base_url: Annotated[str, validate_in_context(strings.parse_base_url)] = "https://techhk.aoscdn.com"
-    #: requests per second, creates and queries together
+    #: Requests per second, submissions and polls together.
     qps: Annotated[float, validate_with(units.parse_rate)] = 2.0
-    #: tasks at PicWish at once; None: auto
+    #: Tasks at PicWish at a time; None: auto.
     max_pending: Annotated[int | None, validate_with(units.parse_auto_or_whole)] = None
-    #: seconds of silence
+    #: Seconds without a byte from PicWish.
     timeout: Duration = 60.0
-    #: of an image
+    #: Bytes of an image.
     max_bytes: Size = 30 * 2**20
-    #: of an image, pixels
+    #: Pixels of the longer side of an image.
     max_side: Count = 4096
-    #: seconds from submission
+    #: Seconds from submission to result.
     task_timeout: Duration = 900.0
     key_file: OptionalPath = None
     key: Annotated[SecretStr | None, validate_in_context(parse_secret)] = Field(default=None, repr=False)
-    #: http to other hosts than this one
+    #: Allow http to hosts other than this machine.
     allow_insecure: Flag = False
 
 
 class Rule(Section):
-    """An inbox, what happens to its images, and the outbox. Paths are absolute, durations seconds."""
+    """An inbox, what happens to its images, and the outbox. Paths are absolute, durations are in seconds."""
 
     name: Annotated[str, validate_with(strings.parse_rule_name)] = Field(description="a name, such as scans")
     inbox: Folder = Field(description="the folder that is watched")
     outbox: Folder = Field(description="the folder that results go to")
-    #: 0 Ultra HD, 1 HD
+    #: 0: Ultra HD, 1: HD.
     type: Annotated[int, validate_with(units.parse_choice, among=(0, 1))] = 0
-    #: 1 URL, 2 base64
+    #: 1: URL, 2: base64.
     return_type: Annotated[int, validate_with(units.parse_choice, among=(1, 2))] = 1
-    #: 0 create and poll, 1 wait for the answer
+    #: 0: submit and poll, 1: wait for the result in one request.
     sync: Annotated[int, validate_with(units.parse_choice, among=(0, 1))] = 0
-    #: higher goes first
+    #: Rules with a higher number go first.
     priority: Annotated[int, validate_with(units.parse_whole_number)] = 0
     recursive: Flag = True
     include: Annotated[Patterns, AfterValidator(require_nonempty)] = _IMAGE_PATTERNS
@@ -161,22 +161,24 @@ class Rule(Section):
     sidecar: Flag = False
 
     def folders(self) -> dict[str, Path]:
-        """The folders that it names, by their keys: inbox, outbox, archive, failed."""
+        """Return the folders that the rule names, by their keys: inbox, outbox, archive, failed."""
         named = {"inbox": self.inbox, "outbox": self.outbox, "archive": self.archive, "failed": self.failed}
         return {key: folder for key, folder in named.items() if folder is not None}
 
     def to_json(self) -> str:
-        """All keys as one line of ASCII; `from_json` reads it back to an equal rule."""
+        """Return all keys as one line of ASCII, for `from_json`."""
         return json.dumps(self.model_dump(), default=os.fspath)
 
     @classmethod
-    def from_json(cls, remembered: str) -> Self:
-        """The rule that `to_json` wrote, maybe in another version: unknown keys are ignored, new ones get defaults.
+    def from_json(cls, text: str) -> Self:
+        """Return the rule that `to_json` of this or another version wrote.
+
+        Unknown keys are ignored, missing ones get their defaults.
 
         Raises `ConfigError` if it is not a rule.
         """
         try:
-            values = json.loads(remembered)
+            values = json.loads(text)
             return cls.model_validate({key: value for key, value in values.items() if key in cls.model_fields})
         except (AttributeError, ValueError) as error:
             keys = ", ".join(str(e["loc"][0]) for e in error.errors()) if isinstance(error, ValidationError) else ""
@@ -184,17 +186,17 @@ class Rule(Section):
 
 
 class Log(Section):
-    """What is logged, and how."""
+    """What is logged, and in which format."""
 
     level: Annotated[LogLevel, validate_with(units.parse_enum, kind=LogLevel)] = LogLevel.INFO
     format: Annotated[LogFormat, validate_with(units.parse_enum, kind=LogFormat)] = LogFormat.AUTO
 
 
 class Burst(Section):
-    """The surge brake: more new images of one rule than this within a time wait for `approve`."""
+    """The limit for floods: more new images of one rule than this within a time wait for `approve`."""
 
     images: Count = Field(description="how many images may arrive at once, such as 500")
-    #: seconds
+    #: Seconds.
     per: Duration = Field(description="within which time, such as 10m")
 
 
@@ -207,33 +209,33 @@ class Budget(Section):
 
 
 class Http(Section):
-    """Where the daemon serves its figures (`/metrics`) and its health (`/healthz`)."""
+    """Where the daemon serves its metrics (`/metrics`) and its health (`/healthz`)."""
 
     listen: Annotated[strings.ListenAddress, validate_with(strings.parse_listen_address)] = Field(
         description="where to listen, such as 127.0.0.1:9107"
     )
-    #: every request must bear what it holds
+    #: A file of a token that every request must have (Authorization: Bearer).
     token_file: OptionalPath = None
 
     @property
     def token_secret(self) -> SecretFile | None:
-        """Where the token stands; None: everybody who reaches the address may ask."""
+        """The file of the token; None: everybody who reaches the address may read."""
         if self.token_file is None:
             return None
-        hint = "put it alone into the file that http.token_file names, which others cannot read"
+        hint = "put only the token into the file that http.token_file names, and let no other user read it"
         return SecretFile(self.token_file, "token_file", "the token file", hint)
 
 
 class General(Section):
-    """The keys that stand at the top of the file by themselves."""
+    """The keys at the top level of the file that belong to no section."""
 
     journal: Folder = DEFAULT_JOURNAL
     charging: Annotated[Charging, validate_with(units.parse_enum, kind=Charging)] = Charging.AT_MOST_ONCE
-    #: bytes that outbox and spool must have before anything is bought
+    #: Bytes that have to be free in the outbox and the spool before an image is submitted.
     min_free: Size = 256 * 2**20
-    #: submissions of one image that PicWish itself failed
+    #: Submissions of one image that fail at PicWish.
     max_attempts: Count = 3
-    #: seconds; doubles up to 300
+    #: Seconds before the second submission of an image; they double each time, up to 300.
     retry_backoff: Annotated[float, validate_with(units.parse_duration, most=300.0)] = 2.0
-    #: seconds that histories are kept; None: for ever
+    #: Seconds that histories are kept; None: for ever.
     keep: Annotated[float | None, validate_with(units.parse_retention)] = 400 * 86400.0

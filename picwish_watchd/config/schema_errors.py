@@ -1,4 +1,4 @@
-"""What the errors of pydantic mean to a person."""
+"""Turn the errors of pydantic into faults that a person understands."""
 
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
@@ -7,10 +7,10 @@ from picwish_watchd.config.units import InvalidValueError, closest_match
 
 
 def explain_schema_error(error: ErrorDetails, section: type[BaseModel], known: list[str]) -> InvalidValueError:
-    """What one error of the schema means to a person; ``known``: the keys that may stand there.
+    """Return what one error of ``section`` means; ``known`` are the keys that are allowed at its place.
 
-    None of pydantic's own words is passed on. The kinds of errors are those that `picwish_watchd.config.schema` can
-    cause: an unknown key, a missing one, a list that is none or is empty, and the refusals of `units` and `texts`.
+    No text of pydantic is passed on. The kinds of errors are those that `picwish_watchd.config.schema` can cause: an
+    unknown key, a missing key, a value that is not a list, and the errors that `units` and `strings` raise.
     """
     kind, key = error["type"], str(error["loc"][-1])
     if kind == "extra_forbidden":
@@ -18,8 +18,8 @@ def explain_schema_error(error: ErrorDetails, section: type[BaseModel], known: l
     if kind == "missing":
         return InvalidValueError(section.model_fields[key].description or "", found="nothing")
     if kind == "value_error":
-        refused = error["ctx"]["error"]
-        assert isinstance(refused, InvalidValueError)
-        return refused
+        invalid = error["ctx"]["error"]
+        assert isinstance(invalid, InvalidValueError)
+        return invalid
     assert kind == "tuple_type"
     return InvalidValueError('a list, such as ["*.jpg", "*.png"]')

@@ -1,4 +1,4 @@
-"""Files that hold a secret: one way to read them, and nobody else's eyes on them. No message ever quotes one."""
+"""Read files that hold a secret. Files that other users can read are refused, and no message quotes a secret."""
 
 import os
 import re
@@ -10,66 +10,66 @@ from pathlib import Path
 from picwish_watchd.errors import ConfigError
 from picwish_watchd.redaction import register_secret
 
-#: the name of the credential that holds the API key
+#: Name of the systemd credential that holds the API key.
 API_KEY_CREDENTIAL = "picwish_api_key"
-#: bytes
+#: Bytes.
 MAX_SECRET_SIZE = 4096
 
-#: Visible ASCII: what a field value may hold without quoting or folding (RFC 9110, 5.5), less white space.
+#: Visible ASCII characters: what a header value may have without quoting or folding (RFC 9110, 5.5), without spaces.
 _SECRET_PATTERN = re.compile(r"[\x21-\x7e]+")
 
 
 @dataclass(frozen=True, slots=True)
 class SecretFile:
-    """A file that the configuration names, and how it is spoken of.
+    """A file of a secret that the configuration names, with what messages call it.
 
-    Where systemd hands the process a credential of the file's name (``LoadCredential=smtp.password:/etc/...``), that
-    is read in its stead: then root alone needs to be able to read the file.
+    If systemd gives the process a credential of the file's name (``LoadCredential=smtp.password:/etc/...``), that is
+    read instead. Then only root needs to be able to read the file.
     """
 
     path: Path
-    #: under which the configuration names it
+    #: The key of the configuration that names it.
     key: str
-    #: "the token file"
+    #: What messages call it: "the token file".
     description: str
-    #: what it is to hold
+    #: What a person should do about a file that cannot be used.
     hint: str
 
     def read(self, environ: Mapping[str, str] | None = None) -> str:
-        """What it holds; each line of it is hidden from now on (`picwish_watchd.redaction`).
+        """Return the content; each line is redacted in all output from now on (`picwish_watchd.redaction`).
 
-        Raises `ConfigError` if it cannot be read, is not a regular file, is larger than 4096 bytes or can be read by
-        others (mode o+r).
+        Raises `ConfigError` if the file cannot be read, is not a regular file, is larger than 4096 bytes, or can be
+        read by others (mode o+r).
         """
-        handed = find_credential(self.path.name, os.environ if environ is None else environ)
-        content = read_secret_file(handed or self.path, self.description, self.hint)
+        credential = find_credential(self.path.name, os.environ if environ is None else environ)
+        content = read_secret_file(credential or self.path, self.description, self.hint)
         for line in content.splitlines():
             register_secret(line.strip())
         return content
 
     def read_secret(self, environ: Mapping[str, str] | None = None) -> str:
-        """The one word that it holds. Raises `ConfigError`, also for what is empty or more than a word."""
+        """Return the content, which has to be one word. Raises `ConfigError`, also if it is empty or more."""
         return validate_secret(self.read(environ), f"{self.description} {self.path}", self.hint)
 
     def read_lines(self, environ: Mapping[str, str] | None = None) -> list[tuple[int, str]]:
-        """Its lines with their numbers, less empty ones and comments (``#``)."""
+        """Return (line number, line), without empty lines and comments (``#``). Raises `ConfigError`."""
         numbered = enumerate(map(str.strip, self.read(environ).splitlines()), 1)
         return [(number, line) for number, line in numbered if line and not line.startswith("#")]
 
 
 def find_credential(name: str, environ: Mapping[str, str]) -> Path | None:
-    """Where systemd laid the credential of this name for this process, if it did (systemd.exec(5), LoadCredential=)."""
+    """Return the path of this process's systemd credential of this name, if any (systemd.exec(5), LoadCredential=)."""
     folder = environ.get("CREDENTIALS_DIRECTORY")
     return Path(folder, name) if folder and os.path.lexists(os.path.join(folder, name)) else None
 
 
 def read_secret_file(path: Path, what: str, hint: str) -> str:
-    """The content of a file that holds a secret; ``what`` names it in messages ("the key file"), with ``hint``.
+    """Return the content of a file that holds a secret; bytes that are not UTF-8 become U+FFFD.
 
-    Raises `ConfigError` as `PrivateFile.read` does. What is not UTF-8 becomes U+FFFD.
+    Raises `ConfigError` as `SecretFile.read` does; ``what`` is the file's name there ("the key file").
     """
     try:
-        # O_NONBLOCK: a pipe that nobody writes to must not stop the daemon before it has said anything.
+        # O_NONBLOCK: a pipe that nobody writes to must not block the daemon.
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     except OSError as error:
         raise ConfigError(f"{what} {path} cannot be opened: {error.strerror}", hint=hint) from None
@@ -93,22 +93,23 @@ def _read_checked(path: Path, fd: int, what: str, hint: str) -> str:
     content = os.read(fd, MAX_SECRET_SIZE + 1)
     if len(content) > MAX_SECRET_SIZE:
         raise ConfigError(
-            f"{what} {path} is larger than {MAX_SECRET_SIZE} bytes", hint=f"it holds nothing else; {hint}"
+            f"{what} {path} is larger than {MAX_SECRET_SIZE} bytes",
+            hint=f"it should hold the secret and nothing else; {hint}",
         )
     return content.decode("utf-8", "replace")
 
 
 def validate_secret(text: str, source: str, hint: str) -> str:
-    """A secret of one word, less its final line break, hidden from now on.
+    """Return a secret of one word without its final line break; it is redacted in all output from now on.
 
-    Raises `ConfigError` that names ``source`` if it is empty or no header value.
+    Raises `ConfigError`, which names ``source``, if it is empty or not a header value.
     """
     word = register_secret(text.rstrip("\r\n"))
     if not word:
         raise ConfigError(f"{source} is empty", hint=hint)
     if not _SECRET_PATTERN.fullmatch(word):
         raise ConfigError(
-            f"{source} holds white space, control characters or characters outside ASCII",
+            f"{source} has white space, control characters or characters outside ASCII",
             hint="copy it again, alone, without quotes or a byte order mark",
         )
     return word

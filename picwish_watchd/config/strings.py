@@ -1,4 +1,7 @@
-"""Values of one key that are text: folders, URLs, names, the template of result names."""
+"""Parse single values that are text: folders, URLs, names, the template of result names.
+
+Each ``parse_...`` function raises `InvalidValueError` for a value that is not allowed.
+"""
 
 import ipaddress
 import os
@@ -13,9 +16,9 @@ from urllib.parse import SplitResult, urlsplit
 
 from picwish_watchd.config.units import InvalidValueError, closest_match
 
-#: What a result's name may be made of; `Rule.filename`.
+#: The fields of `Rule.filename`, of which the name of a result is made.
 FILENAME_FIELDS = ("stem", "ext", "name", "rule", "type", "task_id", "job_id", "width", "height", "date", "time")
-#: two results of one rule differ in each of these
+#: Fields in each of which any two results of one rule differ.
 UNIQUE_FIELDS = ("stem", "name", "job_id", "task_id")
 
 _RULE_NAME = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
@@ -28,13 +31,13 @@ _VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 class ResolveContext:
     """What relative paths, ``~`` and ``${VAR}`` refer to."""
 
-    #: the configuration file's, absolute
+    #: Absolute path of the folder of the configuration file.
     folder: Path
     environ: Mapping[str, str]
 
 
 def parse_text(value: object) -> str:
-    """Text of at least one character, without line breaks and other control characters."""
+    """Parse text of at least one character, without line breaks and other control characters."""
     if isinstance(value, bool | int | float):
         raise InvalidValueError("text; put it in quotes")
     if not isinstance(value, str) or not value:
@@ -45,20 +48,20 @@ def parse_text(value: object) -> str:
 
 
 def parse_rule_name(value: object) -> str:
-    """A rule's name."""
+    """Parse the name of a rule: letters, digits, ``_`` and ``-``."""
     if not _RULE_NAME.fullmatch(parse_text(value)):
         raise InvalidValueError("a name of the characters A-Z, a-z, 0-9, _ and -")
     return parse_text(value)
 
 
-def expand_variables(value: object, home: ResolveContext | None) -> str:
-    """Text with each ``${VAR}`` replaced; a variable that is unset or empty is refused.
+def expand_variables(value: object, context: ResolveContext | None) -> str:
+    """Replace each ``${VAR}`` in a text; without ``context`` nothing is replaced.
 
-    Empty ones too: ``${NAS}/inbox`` must not become ``/inbox``. Without ``home`` nothing is replaced.
+    A variable that is unset or empty is refused, as ``${NAS}/inbox`` must not become ``/inbox``.
     """
-    if home is None:
+    if context is None:
         return parse_text(value)
-    environ = home.environ
+    environ = context.environ
 
     def replacement(match: re.Match[str]) -> str:
         variable, closed = match.groups()
@@ -71,18 +74,19 @@ def expand_variables(value: object, home: ResolveContext | None) -> str:
     return _VARIABLE.sub(replacement, parse_text(value))
 
 
-def parse_path(value: object, home: ResolveContext | None) -> Path:
-    """An absolute path, ``.`` and ``..`` resolved by their letters only; relative ones start at ``home.folder``.
+def parse_path(value: object, context: ResolveContext | None) -> Path:
+    """Parse a path into an absolute one; relative ones start at ``context.folder``, and links are not followed.
 
-    Without ``home`` it must be absolute, and is taken as it is.
+    ``.`` and ``..`` are removed from the text. Without ``context`` the path must be absolute, and nothing in it is
+    replaced.
     """
-    if home is None:
-        written = os.fspath(value) if isinstance(value, str | Path) else ""
+    if context is None:
+        path = os.fspath(value) if isinstance(value, str | Path) else ""
     else:
-        written = os.path.join(home.folder, expand_variables(_expand_tilde(parse_text(value)), home))
-    if not os.path.isabs(written):
+        path = os.path.join(context.folder, expand_variables(_expand_tilde(parse_text(value)), context))
+    if not os.path.isabs(path):
         raise InvalidValueError("an absolute path")
-    return Path("/" + os.path.normpath(written).lstrip("/"))
+    return Path("/" + os.path.normpath(path).lstrip("/"))
 
 
 def _expand_tilde(value: str) -> str:
@@ -99,12 +103,13 @@ def _expand_tilde(value: str) -> str:
         ) from None
 
 
-def parse_base_url(value: object, home: ResolveContext | None) -> str:
-    """The URL that API paths are appended to: http or https, a host, maybe a port and a path; no final slash.
+def parse_base_url(value: object, context: ResolveContext | None) -> str:
+    """Parse the URL that API paths are appended to: http or https, a host, optionally a port and a path.
 
-    User names, passwords, queries and fragments are refused without being quoted: they may be secret.
+    A final slash is removed. User names, passwords, queries and fragments are refused and not quoted, as they may be
+    secret.
     """
-    url = expand_variables(value, home)
+    url = expand_variables(value, context)
     parts = _split_url(url)
     if parts is None or parts.scheme not in ("http", "https") or not parts.hostname:
         raise InvalidValueError("a URL such as https://techhk.aoscdn.com")
@@ -117,14 +122,14 @@ def parse_base_url(value: object, home: ResolveContext | None) -> str:
 
 @dataclass(frozen=True, slots=True)
 class ListenAddress:
-    """Where to listen: an IP address and a port; 0 is any free one."""
+    """An IP address and a port to listen on; port 0 is any free one."""
 
     host: str
     port: int
 
     @property
     def is_loopback(self) -> bool:
-        """Whether only this machine can reach it."""
+        """Whether only this machine can reach the address."""
         return ipaddress.ip_address(self.host).is_loopback
 
     def __str__(self) -> str:
@@ -132,7 +137,10 @@ class ListenAddress:
 
 
 def parse_listen_address(value: object) -> ListenAddress:
-    """``127.0.0.1:9107``, ``[::1]:9107`` or ``localhost:9107``; other names are refused, as they may lead anywhere."""
+    """Parse an address such as ``127.0.0.1:9107``, ``[::1]:9107`` or ``localhost:9107``.
+
+    Other host names are refused, as they may resolve to any address.
+    """
     if isinstance(value, ListenAddress):
         return value
     host, colon, port = parse_text(value).rpartition(":")
@@ -150,7 +158,7 @@ def _split_url(url: str) -> SplitResult | None:
         return None
     try:
         parts = urlsplit(url)
-        # the property raises for a port that is none
+        # The property raises ValueError for a port that is not valid.
         _ = parts.port
     except ValueError:
         return None
@@ -158,7 +166,7 @@ def _split_url(url: str) -> SplitResult | None:
 
 
 def is_insecure_url(url: str) -> bool:
-    """True if the key would travel unencrypted over a network: http to a host that is not this machine.
+    """Return whether a request would be unencrypted on a network: http to a host that is not this machine.
 
     This machine is ``localhost`` and the loopback addresses, 127.0.0.0/8 (RFC 1122, 3.2.1.3) and ::1 (RFC 4291, 2.5.3).
     """
@@ -172,7 +180,7 @@ def is_insecure_url(url: str) -> bool:
 
 
 def parse_filename_template(value: object) -> str:
-    """A template for result names that stays below the outbox and tells results apart."""
+    """Parse the template of result names, which must stay below the outbox and give each result another name."""
     template = parse_text(value)
     fields = _template_fields(template)
     _check_components(template.format_map(dict.fromkeys(FILENAME_FIELDS, "x")))
@@ -187,9 +195,7 @@ def _template_fields(template: str) -> list[str]:
     try:
         parts = [part[1:] for part in string.Formatter().parse(template) if part[1] is not None]
     except ValueError:
-        raise InvalidValueError(
-            "a template whose braces pair up, such as {stem}.{ext}; {{ stands for a brace"
-        ) from None
+        raise InvalidValueError("a template whose braces pair up, such as {stem}.{ext}; {{ is a brace") from None
     for field, spec, conversion in parts:
         if field not in FILENAME_FIELDS:
             meant = closest_match(field or "", list(FILENAME_FIELDS))

@@ -1,4 +1,7 @@
-"""Values of one key: numbers, durations, sizes, modes, words. Each function takes what YAML gave or refuses it."""
+"""Parse single values: numbers, durations, sizes, modes, words.
+
+Each ``parse_...`` function takes what YAML gives, and raises `InvalidValueError` for a value that is not allowed.
+"""
 
 import math
 import re
@@ -7,11 +10,11 @@ from typing import TypeVar
 
 Word = TypeVar("Word", bound=StrEnum)
 
-#: of whole numbers; SQLite and the kernel count in 64 bits
+#: Of whole numbers. SQLite and the kernel use 64 bits.
 MAX_INTEGER = 10**18
-#: of a finished job's history, seconds: a whole month can be looked into
+#: Seconds that the history of a finished job has to be kept: more than a month, so that a whole one can be looked at.
 MIN_RETENTION = 32 * 86400.0
-#: of durations, seconds; a timer takes no more than about 290 years
+#: Of durations, in seconds. A timer allows no more than about 290 years.
 MAX_DURATION = 3650 * 86400.0
 
 _SECONDS_BY_UNIT = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -30,10 +33,10 @@ _MODE_PATTERN = re.compile(r"(?:0o?)?([0-7]{3})", re.ASCII)
 
 
 class InvalidValueError(ValueError):
-    """A value that cannot be taken.
+    """A value that is not allowed.
 
-    ``allowed`` says what can be; ``meant`` is a likely correction; ``found`` is told instead of the value as it
-    stands in the file, where quoting that would say too little or give a secret away.
+    ``allowed`` says what is; ``meant`` is a likely correction. ``found`` replaces the quoted value in the message,
+    where the value would say too little or is secret.
     """
 
     def __init__(self, allowed: str, *, found: str | None = None, meant: str | None = None) -> None:
@@ -44,22 +47,22 @@ class InvalidValueError(ValueError):
 
 
 def closest_match(word: str, known: list[str]) -> str | None:
-    """The known word that was probably meant, or None."""
-    # here: only what is wrong needs it
+    """Return the known word that was probably meant, or None."""
+    # Imported here, as only faults need it.
     from difflib import get_close_matches
 
     return next(iter(get_close_matches(word, known, n=1)), None)
 
 
 def parse_flag(value: object) -> bool:
-    """``true`` or ``false``, in any of YAML's spellings; numbers and text are refused."""
+    """Parse ``true`` or ``false``, in any of YAML's spellings; numbers and text are refused."""
     if isinstance(value, bool):
         return value
     raise InvalidValueError("true or false")
 
 
 def parse_whole_number(value: object, *, least: int | None = None) -> int:
-    """A whole number; bool is not one."""
+    """Parse a whole number of at least ``least``; true and false are not numbers."""
     allowed = "a whole number" if least is None else f"a whole number of at least {least}"
     if isinstance(value, bool) or not isinstance(value, int) or abs(value) > MAX_INTEGER:
         raise InvalidValueError(allowed)
@@ -69,7 +72,7 @@ def parse_whole_number(value: object, *, least: int | None = None) -> int:
 
 
 def parse_credit_limit(value: object) -> int | None:
-    """A whole number from 0 on, or nothing."""
+    """Parse a whole number of at least 0, or nothing, which is no limit."""
     if value is None:
         return None
     try:
@@ -79,7 +82,7 @@ def parse_credit_limit(value: object) -> int | None:
 
 
 def parse_retention(value: object) -> float | None:
-    """``forever`` or nothing, which become None, or a duration of at least `SHORTEST_KEEP`."""
+    """Parse a duration of at least `MIN_RETENTION`; ``forever`` and nothing become None."""
     if value is None or value == "forever":
         return None
     try:
@@ -93,14 +96,14 @@ def parse_retention(value: object) -> float | None:
 
 
 def parse_choice(value: object, among: tuple[int, ...]) -> int:
-    """One of a few whole numbers."""
+    """Parse one of a few whole numbers."""
     if isinstance(value, bool) or not isinstance(value, int) or value not in among:
         raise InvalidValueError(" or ".join(map(str, among)))
     return value
 
 
 def parse_rate(value: object) -> float:
-    """Requests per second: above 0, at most 1000."""
+    """Parse a number of requests per second: above 0, at most 1000."""
     number = _to_finite_float(value)
     if number is None or not 0 < number <= 1000:
         raise InvalidValueError("a number above 0, at most 1000")
@@ -108,17 +111,17 @@ def parse_rate(value: object) -> float:
 
 
 def parse_auto_or_whole(value: object) -> int | None:
-    """``auto``, which becomes None, or a whole number of at least 1."""
+    """Parse a whole number of at least 1; ``auto`` becomes None."""
     if value == "auto" or value is None:
         return None
     try:
         return parse_whole_number(value, least=1)
-    except InvalidValueError as refused:
-        raise InvalidValueError(f"auto, or {refused.allowed}") from None
+    except InvalidValueError as invalid:
+        raise InvalidValueError(f"auto, or {invalid.allowed}") from None
 
 
 def parse_duration(value: object, *, zero: bool = False, most: float = MAX_DURATION) -> float:
-    """Seconds: a number of them, or text such as ``500ms``, ``2s``, ``5m``, ``1h``, ``7d``."""
+    """Parse a duration into seconds: a number of seconds, or text such as ``500ms``, ``2s``, ``5m``, ``1h``, ``7d``."""
     bounds = f"{'0 or more' if zero else 'above 0'}, at most {format_duration(most)}"
     seconds = _to_finite_float(value) if not isinstance(value, str) else _parse_amount(value, _SECONDS_BY_UNIT)
     if seconds is None or not math.isfinite(seconds):
@@ -129,7 +132,7 @@ def parse_duration(value: object, *, zero: bool = False, most: float = MAX_DURAT
 
 
 def format_duration(seconds: float) -> str:
-    """The shortest spelling that `duration` reads back: 300.0 -> ``5m``."""
+    """Return the shortest text that `parse_duration` turns into ``seconds``: ``5m`` for 300.0."""
     for unit in ("d", "h", "m"):
         if seconds >= _SECONDS_BY_UNIT[unit] and seconds % _SECONDS_BY_UNIT[unit] == 0:
             return f"{seconds / _SECONDS_BY_UNIT[unit]:.15g}{unit}"
@@ -137,7 +140,7 @@ def format_duration(seconds: float) -> str:
 
 
 def parse_size(value: object) -> int:
-    """Bytes: a whole number of them, or text such as ``30MB`` (10^6 each) or ``30MiB`` (2^20 each)."""
+    """Parse a size into bytes: a number of bytes, or text such as ``30MB`` (30 * 10^6) or ``30MiB`` (30 * 2^20)."""
     allowed = "a size such as 30MB, 30MiB, 500kB, 1GiB, or a whole number of bytes; at least 1 byte"
     if isinstance(value, str):
         amount = _parse_amount(value, _BYTES_BY_UNIT)
@@ -151,10 +154,10 @@ def parse_size(value: object) -> int:
 
 
 def parse_octal_mode(value: object) -> int:
-    """Permission bits of a file from text in octal, ``"0644"``: 0000 to 0777.
+    """Parse the permission bits of a file from octal text, ``"0000"`` to ``"0777"``.
 
-    A bare ``0644`` comes as text too, for `source` leaves numbers that are not plainly decimal as they were written.
-    A bare ``644`` is a decimal number to YAML and would be mode 1204: it is refused, not guessed.
+    A bare ``0644`` is text too, as `yaml_document` keeps numbers that are not plainly decimal as they are written. A
+    bare ``644`` is a decimal number in YAML, which would be mode 1204: it is refused.
     """
     match = _MODE_PATTERN.fullmatch(value) if isinstance(value, str) else None
     if match is None:
@@ -163,7 +166,7 @@ def parse_octal_mode(value: object) -> int:
 
 
 def parse_enum(value: object, kind: type[Word]) -> Word:
-    """One of the words of an enumeration."""
+    """Parse one of the words of an enumeration."""
     known = [str(member) for member in kind]
     if isinstance(value, str) and value in known:
         return kind(value)

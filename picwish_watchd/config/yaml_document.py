@@ -1,7 +1,7 @@
-"""The file as plain values, with the line and the spelling of each: the only place that reads YAML.
+"""Read a YAML file into plain values, with the line and the spelling of each. No other module reads YAML.
 
-YAML 1.1 takes ``12:30`` for 750, ``010`` for 8 and ``0644`` for 420. Here only what is written in decimal is a number;
-such spellings stay text, and the key's own reader judges them.
+In YAML 1.1 ``12:30`` is 750, ``010`` is 8 and ``0644`` is 420. Here only decimal numbers become numbers; other
+spellings stay text, and the validator of the key decides.
 """
 
 import os
@@ -18,18 +18,18 @@ from picwish_watchd.config.error_messages import ConfigFault, KeyPath, format_ke
 from picwish_watchd.config.fingerprint import compute_digest
 from picwish_watchd.errors import ConfigError
 
-#: bytes; two hundred rules with every key take a fifth of it
+#: Bytes. Two hundred rules with every key take a fifth of it.
 MAX_FILE_SIZE = 2**20
-#: after aliases are followed
+#: Values in the file, after aliases are followed.
 MAX_VALUES = 100_000
-#: levels; the schema has four
+#: Levels. The schema has four.
 MAX_NESTING = 20
 
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _TAG_PREFIX = "tag:yaml.org,2002:"
 _STANDARD_TYPES = ("map", "seq", "null", "bool", "int", "float", "str", "timestamp", "value", "merge")
 _STANDARD_TAGS = frozenset(_TAG_PREFIX + kind for kind in _STANDARD_TYPES)
-# YAML 1.1, 5.1
+#: Characters that a YAML file must not have (YAML 1.1, 5.1).
 _UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _DECIMAL_INTEGER = re.compile(r"[-+]?(?:0|[1-9][0-9_]{0,30})", re.ASCII)
 _DECIMAL_FLOAT = re.compile(r"[-+]?(?:[0-9][0-9_]*\.?[0-9_]*|\.[0-9][0-9_]*)(?:[eE][-+]?[0-9]+)?", re.ASCII)
@@ -38,7 +38,7 @@ _SCIENTIFIC = re.compile(r"[-+]?[0-9.]+[eE][-+]?[0-9]+", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class SourceLocation:
-    """Where a value stands, and how it is spelt there."""
+    """The line of a value, and how it is written there."""
 
     line: int
     spelling: str
@@ -46,34 +46,32 @@ class SourceLocation:
 
 @dataclass(frozen=True, slots=True)
 class YamlDocument:
-    """What a file says: dicts with text keys, lists, text, int, float, bool and None."""
+    """The content of a file: dicts with text keys, lists, text, int, float, bool and None."""
 
     file: Path
     data: dict[str, object]
     source_locations: Mapping[KeyPath, SourceLocation]
-    #: keys that stand twice, tags
+    #: Keys that occur twice, and tags.
     faults: tuple[ConfigFault, ...]
-    digest: (
-        str | None
-        #: `digest_of` the file's bytes; None where they do not say all: ``~`` and ``${VAR}`` come from outside
-    )
+    #: `compute_digest` of the file's bytes; None if these do not decide all values, because of ``~`` or ``${VAR}``.
+    digest: str | None
 
     def line(self, where: KeyPath) -> int:
-        """The line of a key, or of what is nearest around it."""
+        """Return the line of a key, or of the nearest section around it if it is not in the file."""
         while where and where not in self.source_locations:
             where = where[:-1]
         return self.source_locations[where].line if where else 1
 
     def spelling(self, where: KeyPath) -> str:
-        """What stands there, fit to be quoted in a message: one line, not long."""
+        """Return how a value is written, shortened to one line for a message; "nothing" if it is not in the file."""
         return self.source_locations[where].spelling if where in self.source_locations else "nothing"
 
 
 def read_yaml(file: Path) -> YamlDocument:
-    """Reads a file that holds one YAML mapping.
+    """Read a file that has one YAML mapping.
 
-    Raises `ConfigError`, in a sentence that names the file, if it cannot be opened, is not text in UTF-8, not YAML, no
-    mapping, or larger, deeper or more winding than any configuration is.
+    Raises `ConfigError`, which names the file, if it cannot be read, is not UTF-8, not YAML or not a mapping, or if it
+    exceeds `MAX_FILE_SIZE`, `MAX_VALUES` or `MAX_NESTING`.
     """
     content = _read_bytes(file)
     text = _decode(file, content)
@@ -83,7 +81,7 @@ def read_yaml(file: Path) -> YamlDocument:
     except yaml.YAMLError as error:
         raise ConfigError(_describe_syntax_error(file, text, error)) from None
     if node is None:
-        raise ConfigError(f"{file}: is empty; a configuration has at least rules:")
+        raise ConfigError(f"{file}: is empty; a configuration has at least the section rules:")
     if not isinstance(node, yaml.MappingNode):
         raise ConfigError(
             f"{file}:{_line_number(node)}: found {_render_node(node)} at the top; allowed: keys such as api: and rules:"
@@ -95,14 +93,16 @@ def _read_bytes(file: Path) -> bytes:
     try:
         if not stat.S_ISREG(os.stat(file).st_mode):
             what = "a folder" if os.path.isdir(file) else "not a regular file"
-            raise ConfigError(f"{file}: is {what}; the configuration is a file of text")
-        with open(file, "rb") as opened:
-            content = opened.read(MAX_FILE_SIZE + 1)
+            raise ConfigError(f"{file}: is {what}; the configuration has to be a text file")
+        with open(file, "rb") as stream:
+            content = stream.read(MAX_FILE_SIZE + 1)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ConfigError(f"{file}: cannot be read: {reason}") from None
     if len(content) > MAX_FILE_SIZE:
-        raise ConfigError(f"{file}: is larger than {MAX_FILE_SIZE} bytes; is it a configuration?")
+        raise ConfigError(
+            f"{file}: is larger than {MAX_FILE_SIZE} bytes; name another file as the configuration, or shorten it"
+        )
     return content
 
 
@@ -112,14 +112,14 @@ def _decode(file: Path, content: bytes) -> str:
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise ConfigError(f"{file}:{line}: is not text in UTF-8; save it in that encoding") from None
-    if odd := _UNPRINTABLE.search(text):
-        line = text.count("\n", 0, odd.start()) + 1
-        raise ConfigError(f"{file}:{line}: found the control character {odd[0]!r}; allowed: text")
+    if match := _UNPRINTABLE.search(text):
+        line = text.count("\n", 0, match.start()) + 1
+        raise ConfigError(f"{file}:{line}: found the control character {match[0]!r}; allowed: text")
     return text
 
 
 def _check_depth(file: Path, text: str) -> None:
-    # On the stream of events, for the composer itself recurses.
+    # Checked on the stream of events, as the composer is recursive.
     depth = 0
     for event in yaml.parse(text, Loader=_LOADER):
         if isinstance(event, yaml.CollectionStartEvent):
@@ -132,24 +132,24 @@ def _check_depth(file: Path, text: str) -> None:
 
 
 def _depth_error(file: Path, line: int) -> ConfigError:
-    return ConfigError(f"{file}:{line}: is nested deeper than {MAX_NESTING} levels; no key needs that")
+    return ConfigError(f"{file}:{line}: is nested deeper than {MAX_NESTING} levels; keys are at most four levels deep")
 
 
 def _describe_syntax_error(file: Path, text: str, error: yaml.YAMLError) -> str:
     if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
         return f"{file}: is not YAML: {render_excerpt(str(error))}"
     mark = error.problem_mark
-    # libyaml's own limit, which its look-ahead meets before we do
+    # The limit of libyaml, which its look-ahead reaches before `_check_depth` does.
     if "nesting depth" in str(error.problem):
         return _depth_error(file, mark.line + 1).message
-    around = f" ({error.context})" if error.context else ""
+    context = f" ({error.context})" if error.context else ""
     lines = text.split("\n")
     hint = "; indent with spaces, not with tabs" if mark.line < len(lines) and "\t" in lines[mark.line] else ""
-    return f"{file}:{mark.line + 1}: column {mark.column + 1}: is not YAML: {error.problem}{around}{hint}"
+    return f"{file}:{mark.line + 1}: column {mark.column + 1}: is not YAML: {error.problem}{context}{hint}"
 
 
 class _NodeConverter:
-    """Turns one tree of nodes into values; counts what it visits, so that aliases cannot multiply without end."""
+    """Converts the nodes of one file to values, and counts them, as aliases of aliases could become too many."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
@@ -193,18 +193,18 @@ class _NodeConverter:
         return values
 
     def _iter_pairs(self, node: yaml.MappingNode, where: KeyPath, depth: int) -> Iterator[tuple[str, int, yaml.Node]]:
-        """Key, line and value: first what ``<<`` merges, so that the mapping's own keys win."""
+        """Yield (key, line, value) of a mapping: first those that ``<<`` merges, so that later ones replace them."""
         if depth > MAX_NESTING:
             raise _depth_error(self._file, _line_number(node))
-        seen: dict[str, int] = {}
+        line_by_key: dict[str, int] = {}
         own: list[tuple[str, int, yaml.Node]] = []
         for key_node, child in node.value:
             key, line = _render_key(key_node), _line_number(key_node)
-            if key in seen:
-                found = f"a second time (the first is on line {seen[key]})"
+            if key in line_by_key:
+                found = f"a second time (the first is on line {line_by_key[key]})"
                 self._faults.append(ConfigFault(line, format_key_path((*where, key)), found, "each key once"))
                 continue
-            seen[key] = line
+            line_by_key[key] = line
             if key_node.tag == _TAG_PREFIX + "merge":
                 yield from self._iter_merged(child, where, depth)
             else:
@@ -212,7 +212,7 @@ class _NodeConverter:
         yield from own
 
     def _iter_merged(self, node: yaml.Node, where: KeyPath, depth: int) -> Iterator[tuple[str, int, yaml.Node]]:
-        # The earlier of several mappings wins, so it comes last.
+        # In reverse, as the earlier of several mappings has precedence (YAML 1.1, merge key).
         mappings = reversed(node.value) if isinstance(node, yaml.SequenceNode) else [node]
         for mapping in mappings:
             self._count_node(_line_number(mapping))
@@ -226,7 +226,7 @@ class _NodeConverter:
 
 
 def _convert_scalar(node: yaml.ScalarNode) -> object:
-    """None, bool, int and float where YAML says so and the spelling leaves no doubt; else the text as written."""
+    """Return None, a bool, an int or a float if YAML and the spelling agree on it, else the text as written."""
     kind, text = node.tag.removeprefix(_TAG_PREFIX), node.value
     if kind == "null":
         return None
@@ -254,20 +254,20 @@ def _render_key(node: yaml.Node) -> str:
 
 
 def _render_node(node: yaml.Node) -> str:
-    """A node's spelling, with a word on what YAML makes of it where that surprises."""
+    """Return how a node is written, and what YAML makes of it where that is a surprise."""
     if isinstance(node, yaml.MappingNode):
         return "a mapping"
     if isinstance(node, yaml.SequenceNode):
         return "a list" if node.value else "an empty list"
-    # libyaml says "", PyYAML None
+    # The style of plain text is "" in libyaml and None in PyYAML.
     plain = isinstance(node, yaml.ScalarNode) and not node.style
     if not plain or node.tag == _TAG_PREFIX + "str":
-        trap = plain and _SCIENTIFIC.fullmatch(node.value)
-        return _quote(node.value) + (" (text to YAML; write the number out)" if trap else "")
+        is_scientific = plain and _SCIENTIFIC.fullmatch(node.value)
+        return _quote(node.value) + (" (text to YAML; write the number out)" if is_scientific else "")
     if not node.value:
         return "nothing"
-    taken = _describe_coercion(node.tag.removeprefix(_TAG_PREFIX), node.value)
-    return render_excerpt(node.value) + (f" ({taken})" if taken else "")
+    coercion = _describe_coercion(node.tag.removeprefix(_TAG_PREFIX), node.value)
+    return render_excerpt(node.value) + (f" ({coercion})" if coercion else "")
 
 
 def _describe_coercion(kind: str, text: str) -> str | None:

@@ -140,7 +140,7 @@ class Journal(QueueReader):
             raise ValueError(f"job {job.id}: {job.state} -> {to} is not an allowed transition")
         at = self._clock.now()
         with self._transaction() as cursor:
-            self._insert_event(cursor, job.id, to, message)
+            insert_event(cursor, job.id, at, to, message)
             if reserve is not None:
                 if any(self.credits_since(start) + reserve > most for start, most in limits):
                     raise BudgetReachedError
@@ -151,7 +151,7 @@ class Journal(QueueReader):
                 self._credit_sums.add_submission(at, reserve)
             if charge is not None:
                 self._update_charge(cursor, job, charge)
-            moved = self._update_row(cursor, job, {"state": to, **changed_columns(changes)})
+            moved = _update_row(cursor, job, {"state": to, **changed_columns(changes)})
         self._postponed_until.pop((job.state, job.rule), None)
         return moved
 
@@ -159,8 +159,8 @@ class Journal(QueueReader):
         """Change facts of a job that keeps its state, and return the new job; ``message`` adds an event."""
         with self._transaction() as cursor:
             if message is not None:
-                self._insert_event(cursor, job.id, job.state, message)
-            return self._update_row(cursor, job, changed_columns(changes))
+                insert_event(cursor, job.id, self._clock.now(), job.state, message)
+            return _update_row(cursor, job, changed_columns(changes))
 
     def clear_pauses(self) -> None:
         """Remove the stored pauses of queued jobs and waiting originals, so that a new start tries them at once."""
@@ -268,23 +268,6 @@ class Journal(QueueReader):
                 self._credit_sums.invalidate()
             cursor.execute("UPDATE charge SET state = ? WHERE id = ?", (charge, before["id"]))
 
-    def _update_row(self, cursor: sqlite3.Cursor, job: Job, columns: dict[str, object]) -> Job:
-        """Run the guarded UPDATE; it has to be the last statement of its transaction, as it returns the new job."""
-        # Without columns an event is all that the transaction adds.
-        names = ", ".join(f"{name} = :{name}" for name in columns) or "id = id"
-        values = {**columns, "_id": job.id, "_state": job.state}
-        sql = f"UPDATE job SET {names} WHERE id = :_id AND state = :_state RETURNING {JOB_COLUMNS}"
-        row = cursor.execute(sql, values).fetchone()
-        if row is None:
-            raise StaleJobError(f"job {job.id} is no longer {job.state}")
-        return job_from_row(row)
-
-    def _insert_event(self, cursor: sqlite3.Cursor, job_id: int, state: State, message: str) -> None:
-        cursor.execute(
-            "INSERT INTO event (job, at, state, message) VALUES (?, ?, ?, ?)",
-            (job_id, self._clock.now(), state, escape_surrogates(message)),
-        )
-
     @contextmanager
     def _transaction(self, *, synced: bool = True) -> Iterator[sqlite3.Cursor]:
         self._check_not_replaced()
@@ -318,3 +301,23 @@ class Journal(QueueReader):
                 f"the journal {self.path} was moved, replaced or deleted while picwish-watchd was running",
                 hint="put it back where it was, with its -wal, and start again; nothing more was submitted",
             )
+
+
+def insert_event(cursor: sqlite3.Cursor, job_id: int, at: float, state: State, message: str) -> None:
+    """Add an event to the history of a job, within the caller's transaction."""
+    cursor.execute(
+        "INSERT INTO event (job, at, state, message) VALUES (?, ?, ?, ?)",
+        (job_id, at, state, escape_surrogates(message)),
+    )
+
+
+def _update_row(cursor: sqlite3.Cursor, job: Job, columns: dict[str, object]) -> Job:
+    """Run the guarded UPDATE; it has to be the last statement of its transaction, as it returns the new job."""
+    # Without columns an event is all that the transaction adds.
+    names = ", ".join(f"{name} = :{name}" for name in columns) or "id = id"
+    values = {**columns, "_id": job.id, "_state": job.state}
+    sql = f"UPDATE job SET {names} WHERE id = :_id AND state = :_state RETURNING {JOB_COLUMNS}"
+    row = cursor.execute(sql, values).fetchone()
+    if row is None:
+        raise StaleJobError(f"job {job.id} is no longer {job.state}")
+    return job_from_row(row)

@@ -81,7 +81,7 @@ def test_what_cannot_be_sent_in_a_header_is_refused_and_not_shown(
 ) -> None:
     key_file.write_bytes(content)
     told = read_key_error(config_with_key_file)
-    assert "holds white space, control characters or characters outside ASCII" in told
+    assert "has white space, control characters or characters outside ASCII" in told
     assert "k3y" not in told
     assert "two" not in told
 
@@ -97,7 +97,7 @@ def test_an_empty_variable_is_not_passed_over_for_the_file(config_with_key_file:
 
 
 def test_a_variable_that_is_no_header_value_is_refused(config_with_key_file: Config) -> None:
-    assert "$PICWISH_API_KEY holds white space" in read_key_error(config_with_key_file, {"PICWISH_API_KEY": "\udcff"})
+    assert "$PICWISH_API_KEY has white space" in read_key_error(config_with_key_file, {"PICWISH_API_KEY": "\udcff"})
 
 
 def test_a_credentials_folder_without_our_credential_is_passed_over(

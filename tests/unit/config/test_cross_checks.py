@@ -26,17 +26,17 @@ def rules_yaml(*given: str) -> str:
     ("text", "told"),
     [
         (rules_yaml("/a /o", "/a /p"), '3: rules[1].inbox: found /a, which is the inbox of rule "r0" (/a)'),
-        (rules_yaml("/a /o", "/a/b /p"), '3: rules[1].inbox: found /a/b, which lies in the inbox of rule "r0" (/a)'),
+        (rules_yaml("/a /o", "/a/b /p"), '3: rules[1].inbox: found /a/b, which is inside the inbox of rule "r0" (/a)'),
         (rules_yaml("/a/b /o", "/a /p"), '3: rules[1].inbox: found /a, which contains the inbox of rule "r0" (/a/b)'),
         (rules_yaml("/a /o", "/x/../a/ /p"), '3: rules[1].inbox: found /a, which is the inbox of rule "r0" (/a)'),
         (rules_yaml("/a /a"), '2: rules[0].outbox: found /a, which is the inbox of rule "r0" (/a)'),
-        (rules_yaml("/a /a/out"), '2: rules[0].outbox: found /a/out, which lies in the inbox of rule "r0" (/a)'),
+        (rules_yaml("/a /a/out"), '2: rules[0].outbox: found /a/out, which is inside the inbox of rule "r0" (/a)'),
         (rules_yaml("/a/in /a"), '2: rules[0].outbox: found /a, which contains the inbox of rule "r0" (/a/in)'),
         (rules_yaml("/a /"), '2: rules[0].outbox: found /, which contains the inbox of rule "r0" (/a)'),
         (rules_yaml("/a /b", "/b /c"), '2: rules[0].outbox: found /b, which is the inbox of rule "r1" (/b)'),
         (
             rules_yaml("/a /o archive=/a/done"),
-            '2: rules[0].archive: found /a/done, which lies in the inbox of rule "r0" (/a)',
+            '2: rules[0].archive: found /a/done, which is inside the inbox of rule "r0" (/a)',
         ),
         (rules_yaml("/a /o failed=/b", "/b /p"), '2: rules[0].failed: found /b, which is the inbox of rule "r1" (/b)'),
         (
@@ -47,7 +47,7 @@ def rules_yaml(*given: str) -> str:
         (rules_yaml("/a /o", "/b /p failed=/o"), '3: rules[1].failed: found /o, which is the outbox of rule "r0" (/o)'),
         (
             rules_yaml("/a /o if_exists=overwrite archive=/o/originals"),
-            '2: rules[0].archive: found /o/originals, which lies in the outbox of rule "r0" (/o)',
+            '2: rules[0].archive: found /o/originals, which is inside the outbox of rule "r0" (/o)',
         ),
         (
             rules_yaml("/a /d/o if_exists=overwrite", "/b /p failed=/d"),
@@ -55,9 +55,9 @@ def rules_yaml(*given: str) -> str:
         ),
         (
             "journal: /a/x/j.db\n" + rules_yaml("/a /o"),
-            '1: journal: found /a/x/j.db, which lies in the inbox of rule "r0"',
+            '1: journal: found /a/x/j.db, which is inside the inbox of rule "r0"',
         ),
-        ("journal: /a\n" + rules_yaml("/a /o"), '1: journal: found /a, which lies in the inbox of rule "r0"'),
+        ("journal: /a\n" + rules_yaml("/a /o"), '1: journal: found /a, which is inside the inbox of rule "r0"'),
         (
             "defaults:\n  archive: /b\n" + rules_yaml("/a /o", "/b /p archive=/c"),
             '2: defaults.archive: found /b, which is the inbox of rule "r1" (/b)',
@@ -97,7 +97,7 @@ def test_folders_that_only_share_or_look_alike_are_fine(load_text: Callable[...,
 def test_two_rules_have_two_names(config_errors: Callable[..., list[str]]) -> None:
     text = "rules:\n- {name: a, inbox: /a, outbox: /o}\n- {name: a, inbox: /b, outbox: /o}\n"
     assert config_errors(text) == [
-        '3: rules[1].name: found "a", the name of rules[0] too; allowed: a name that no other rule has'
+        '3: rules[1].name: found "a", which is the name of rules[0] too; allowed: a name that no other rule has'
     ]
 
 
@@ -108,8 +108,8 @@ def test_folders_that_are_one_by_a_symbolic_link_are_detected(
     (tmp_path / "link").symlink_to("real")
     assert [fault.split(";")[0] for fault in config_errors(rules_yaml("real /o", "link /p", "/c link/out"))] == [
         f'3: rules[1].inbox: found {tmp_path}/link, which is the inbox of rule "r0" ({tmp_path}/real)',
-        f'4: rules[2].outbox: found {tmp_path}/link/out, which lies in the inbox of rule "r0" ({tmp_path}/real)',
-        f'4: rules[2].outbox: found {tmp_path}/link/out, which lies in the inbox of rule "r1" ({tmp_path}/link)',
+        f'4: rules[2].outbox: found {tmp_path}/link/out, which is inside the inbox of rule "r0" ({tmp_path}/real)',
+        f'4: rules[2].outbox: found {tmp_path}/link/out, which is inside the inbox of rule "r1" ({tmp_path}/link)',
     ]
 
 
@@ -118,8 +118,8 @@ def test_folders_that_are_one_by_a_symbolic_link_are_detected(
     [
         ("disk", "disk name", "{}/name, which is the inbox of rule"),
         ("disk", "name disk", "{}/disk, which is the inbox of rule"),
-        ("disk", "disk name/sub", "{}/name/sub, which lies in the inbox of rule"),
-        ("disk/sub", "disk name", "{}/name, which lies in the inbox of rule"),
+        ("disk", "disk name/sub", "{}/name/sub, which is inside the inbox of rule"),
+        ("disk/sub", "disk name", "{}/name, which is inside the inbox of rule"),
         ("disk/sub", "name disk", "{}/disk, which contains the inbox of rule"),
     ],
 )

@@ -225,12 +225,12 @@ RULE_FAULTS = [
     (
         "on_success",
         "move",
-        'found move, and no archive folder in rule "scans"; allowed: keep, or move together with archive: FOLDER',
+        'found move, but rule "scans" has no archive folder; allowed: keep, or move together with archive: FOLDER',
     ),
     (
         "on_failure",
         "move",
-        'found move, and no failed folder in rule "scans"; allowed: keep, or move together with failed: FOLDER',
+        'found move, but rule "scans" has no failed folder; allowed: keep, or move together with failed: FOLDER',
     ),
     ("on_failure", "delete", 'found "delete"; allowed: keep, move'),
     ("archive", "3", "found 3; allowed: text; put it in quotes"),
@@ -282,7 +282,7 @@ FAULTS = [
     (
         "journal: /in/journal.db",
         1,
-        'journal: found /in/journal.db, which lies in the inbox of rule "scans"; allowed: a path',
+        'journal: found /in/journal.db, which is inside the inbox of rule "scans"; allowed: a path',
     ),
     (
         "charging: at-most-one",
@@ -322,7 +322,7 @@ FAULTS = [
     (
         "defaults:\n  on_success: move",
         2,
-        'defaults.on_success: found move, and no archive folder in rule "scans"; allowed: keep',
+        'defaults.on_success: found move, but rule "scans" has no archive folder; allowed: keep',
     ),
     ("defaults: []", 1, "defaults: found a list; allowed: a mapping"),
     (

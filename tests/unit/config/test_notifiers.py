@@ -95,7 +95,7 @@ def test_without_apprise_it_is_told_how_to_install_it(
     [
         ("https://hooks.example.org/s3cret\n", None),
         ("http://127.0.0.1:8/s3cret", None),
-        ("http://hooks.example.org/s3cret", "by http to another host"),
+        ("http://hooks.example.org/s3cret", "has an http URL of another host"),
         ("https://a:s3cret@x.org", "a URL with a user name"),
         ("s3cret", "a URL that is not shown here"),
         ("https://x.org/s3cret and more", "white space"),

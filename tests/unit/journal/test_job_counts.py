@@ -12,7 +12,7 @@ from picwish_watchd.journal import job_counts
 from picwish_watchd.journal.job_counts import JobCounts
 from picwish_watchd.journal.reader import JournalReader
 from picwish_watchd.journal.status_reader import StatusReader
-from picwish_watchd.journal.writer import ChargeState, Journal, StaleJobError
+from picwish_watchd.journal.writer import ChargeState, Journal, StaleJobError, insert_event
 from tests.support.fake_clock import FakeClock
 from tests.unit.journal.job_factory import add_job, add_job_in_state, get_job, new_job
 
@@ -137,7 +137,7 @@ def test_nothing_of_a_transaction_that_is_rolled_back_is_remembered(journal: Jou
     job = add_job(journal)
     assert journal.counts_by_rule() == {"scans": {State.QUEUED: 1}}
     with suppress(StaleJobError), journal._transaction() as cursor:
-        journal._insert_event(cursor, job.id, State.HELD, "held")
+        insert_event(cursor, job.id, 0.0, State.HELD, "held")
         cursor.execute("UPDATE job SET state = 'held'")
         assert journal.counts_by_rule() == {"scans": {State.HELD: 1}}
         raise StaleJobError
