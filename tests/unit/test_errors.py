@@ -1,4 +1,4 @@
-"""Errors that end a command: each with the exit code that scripts rely on."""
+"""Errors that end a command, each with the exit code that scripts rely on."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The clock of the tests itself: sleepers wake in the order in which they are due, and nobody waits."""
+"""The fake clock: sleepers wake in the order in which they are due, and nothing waits."""
 
 import asyncio
 

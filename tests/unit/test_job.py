@@ -1,4 +1,4 @@
-"""The words: every state has its row of moves, and every move makes sense."""
+"""The states: each has its row of allowed transitions, and every transition makes sense."""
 
 import dataclasses
 
@@ -29,7 +29,7 @@ def test_every_state_can_be_reached_from_queued(state: State) -> None:
 
 def test_money_is_spent_through_the_intent_alone() -> None:
     assert [state for state in State if State.SUBMITTING in ALLOWED_TRANSITIONS[state]] == [State.QUEUED]
-    # a copy is delivered from its first one's result, and costs nothing
+    # A copy is delivered from the first result of its content, and costs nothing.
     paid_for = {State.PENDING, State.FETCHING}
     assert not ALLOWED_TRANSITIONS[State.QUEUED] & paid_for
 

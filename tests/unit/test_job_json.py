@@ -1,4 +1,4 @@
-"""A job as scripts read it: the names that they rely on, plain values, times in UTC."""
+"""A job as JSON for scripts: stable names, plain values, times in UTC."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Export: what an accountant and a spreadsheet get."""
+"""`export`: what an accountant and a spreadsheet get."""
 
 import csv
 import io
@@ -25,7 +25,7 @@ NOON = time.mktime((2026, 1, 30, 12, 0, 0, 0, 0, -1))
 
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
-    """Of a journal with a month's turn in it: two paid images, one in doubt, one refused, one under way."""
+    """Return a configuration whose journal spans the turn of a month: jobs paid, in doubt, refused and under way."""
     clock = FakeClock(NOON)
     journal = Journal.open_for_writing(tmp_path / "journal.db", clock)
     add_done_job(journal, "a.jpg")

@@ -1,4 +1,4 @@
-"""When `status` believes the running daemon about the configuration, and when it judges the file itself."""
+"""When `status` uses the configuration that a running daemon reports, and when it loads the file itself."""
 
 import argparse
 import contextlib
@@ -27,12 +27,12 @@ journal: state/journal.db
 rules:
   - {name: scans, inbox: in, outbox: out}
 """
-# the QPS that only the daemon tells of: it says whom an outline is from
+# A QPS that only the daemon reports, which shows where a summary came from.
 _DAEMON_QPS = 77.0
 
 
 class StatusHarness:
-    """A configuration, and a daemon on its journal that tells of another QPS than stands there."""
+    """A configuration, and a daemon on its journal that reports another QPS than the file has."""
 
     def __init__(self, folder: Path) -> None:
         self.file = folder / "watchd.yaml"
@@ -43,7 +43,7 @@ class StatusHarness:
         self.set_loaded_config(_CONFIG_TEXT)
 
     def set_loaded_config(self, text: str) -> None:
-        """The daemon read this."""
+        """Pretend that the daemon has loaded this configuration."""
         self.file.write_text(text)
         outline = load_config(self.file, {}).summary_to_json()
         assert outline is not None

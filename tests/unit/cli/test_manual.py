@@ -1,4 +1,4 @@
-"""The manual page and the completions say what ``--help`` says."""
+"""The manual page and the completions agree with ``--help``."""
 
 import argparse
 import subprocess
@@ -13,7 +13,7 @@ from tests.support.render_manual import SHELLS, render_texts
 
 
 def list_command_line_words() -> Iterator[str]:
-    """Every command, every long option, every choice."""
+    """Return every command, long option and choice."""
     yield from COMMANDS
     for action in build_parser()._actions:
         if isinstance(action, argparse._SubParsersAction):

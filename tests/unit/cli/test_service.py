@@ -1,4 +1,4 @@
-"""`service`: a unit for this very installation and configuration, and nobody else's unit ever touched."""
+"""`service`: a unit for this installation and configuration; another program's unit is never changed."""
 
 import os
 import shutil
@@ -25,7 +25,7 @@ def configure(folder: Path, *rules: dict[str, Any], **top: Any) -> Path:
 
 
 def run_service(capsys: pytest.CaptureFixture[str], *words: str) -> str:
-    """What a command that goes well prints on stdout."""
+    """Run a command that must succeed and return its standard output."""
     code = main(["service", *words])
     caught = capsys.readouterr()
     assert code == 0, caught.err

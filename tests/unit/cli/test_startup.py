@@ -1,4 +1,4 @@
-"""What a command must not wait for: libraries that only the daemon needs."""
+"""Libraries that only the daemon needs are not loaded by other commands."""
 
 import subprocess
 import sys
@@ -20,10 +20,10 @@ def test_a_read_only_command_loads_no_daemon_libraries(command: str) -> None:
     assert [library for library in _DAEMON_LIBRARIES if library in loaded] == []
 
 
-# the tracer would load them itself
+# The coverage tracer would load these modules itself.
 @pytest.mark.untraced
 def test_status_loads_neither_yaml_nor_what_makes_dataclasses() -> None:
-    """Each takes a quarter of the time that `status` has beside a daemon."""
+    """Each would take a quarter of the time of `status` beside a daemon."""
     look = "import sys, picwish_watchd.cli.main, picwish_watchd.cli.commands.status; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True).stdout.split()
     assert [library for library in ("yaml", "dataclasses", "inspect", "statistics") if library in loaded] == []

@@ -1,4 +1,4 @@
-"""Tables: for eyes on a terminal, for grep elsewhere."""
+"""Tables: aligned on a terminal, easy to grep elsewhere."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Where the API key comes from, and what is refused."""
+"""Sources of the API key, and what is refused."""
 
 import os
 from collections.abc import Callable
@@ -131,6 +131,6 @@ def test_pipes_folders_and_devices_are_refused_without_blocking(
 
 
 def test_a_key_file_whose_reading_fails_is_told(load_text: Callable[..., Config]) -> None:
-    # A regular file to fstat, and an I/O error to read: address 0 of our own memory.
+    # fstat reports a regular file, and reading it is an I/O error, because it is address 0 of our own memory.
     told = read_key_error(load_text(f"api: {{key_file: /proc/self/mem}}\n{RULES}"))
     assert "the key file /proc/self/mem cannot be read: Input/output error" in told

@@ -13,7 +13,7 @@ from tests.support.mounts import temporary_mount
 
 
 def rules_yaml(*given: str) -> str:
-    """Rules r0, r1, ... on lines 2, 3, ..., each given as ``inbox outbox [KEY=VALUE ...]``."""
+    """Return rules r0, r1, ... on lines 2, 3, ..., each given as ``inbox outbox [KEY=VALUE ...]``."""
     lines = ["rules:"]
     for index, text in enumerate(given):
         inbox, outbox, *more = text.split()
@@ -144,7 +144,7 @@ def test_folders_beside_each_other_on_one_mount_are_fine(load_text: Callable[...
 def test_share_folders_with_equal_inodes_are_told_apart(
     load_text: Callable[..., Config], config_errors: Callable[..., list[str]], tmp_path: Path
 ) -> None:
-    """As virtiofs and 9p do where the host shares a folder with several disks in it."""
+    """virtiofs and 9p show equal inodes where the host shares a folder that spans several disks."""
     with mount_share(tmp_path, "fold") as share, ExitStack() as disks:
         for name in ("scans", "photos"):
             disks.enter_context(temporary_mount(tmp_path / "share-backing" / name))

@@ -1,4 +1,4 @@
-"""The example that users start from."""
+"""The example configuration that users start from."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Where metrics are served: on this machine alone, or to those who bear a token."""
+"""Where metrics are served: on this machine only, or to clients with a token."""
 
 import sys
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""A whole file: every key, every default, every fault with its line."""
+"""A complete file: every key, every default, every error with its line."""
 
 import contextlib
 import re
@@ -174,7 +174,7 @@ def test_defaults_hold_for_all_rules_and_rules_win(load_text: Callable[..., Conf
 
 
 def config_with_key(key: str, written: str) -> str:
-    """A configuration in which one key of the only rule, on line 5, is written so."""
+    """Return a configuration with one key of its only rule, on line 5, set to this text."""
     given = {"name": "scans", "inbox": "/in", "outbox": "/out"}
     lines = [f"  {k}: {v}" for k, v in given.items() if k != key]
     return "\n".join(["rules:", "-", *lines, *[""] * (3 - len(lines)), f"  {key}: {written}\n"])

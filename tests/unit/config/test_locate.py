@@ -11,7 +11,7 @@ from picwish_watchd.errors import ConfigError
 
 @pytest.fixture
 def search_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """Every place that is looked at, in order, all of them there."""
+    """Create a configuration at every place that is searched and return the paths in order."""
     monkeypatch.setattr(locate, "SYSTEM_CONFIG", tmp_path / "etc" / "picwish-watchd" / "config.yaml")
     files = [
         tmp_path / "explicit.yaml",

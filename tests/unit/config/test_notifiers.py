@@ -1,4 +1,4 @@
-"""Whom the daemon tells: what is taken, what is refused, and that no secret is quoted."""
+"""Notification channels: what is accepted and refused, and that no secret is quoted."""
 
 import sys
 from collections.abc import Callable

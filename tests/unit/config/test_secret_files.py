@@ -1,4 +1,4 @@
-"""Files of secrets: read by one way, hidden from then on, and handed over by systemd where it does that."""
+"""Secret files: read in one way, redacted from then on, and passed by systemd where it does that."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Single values that are text: paths, URLs, names, templates."""
+"""Single text values: paths, URLs, names, templates."""
 
 import os
 import pwd

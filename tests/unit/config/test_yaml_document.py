@@ -1,4 +1,4 @@
-"""YAML: lines, spellings, traps, and files that are none."""
+"""YAML: line numbers, spellings, traps, and files that are not YAML."""
 
 import os
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from picwish_watchd.errors import ConfigError
 def parse(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., yaml_document.YamlDocument]:
-    """Reads text or bytes, with libyaml and without."""
+    """Parse text or bytes, with libyaml and without; both must agree."""
     monkeypatch.setattr(yaml_document, "_LOADER", getattr(yaml, request.param))
 
     def parse(text: str | bytes) -> yaml_document.YamlDocument:

@@ -1,4 +1,4 @@
-"""Telling systemd: over real datagram sockets, and never a reason to fall."""
+"""Notifying systemd over real datagram sockets; a failure never stops the daemon."""
 
 import os
 import socket
@@ -13,7 +13,7 @@ from picwish_watchd.daemon.sd_notify import ServiceManager
 
 @pytest.fixture(params=["path", "abstract"])
 def notify_socket(request: pytest.FixtureRequest) -> Iterator[tuple[socket.socket, str]]:
-    """A socket as systemd has one, and its address as systemd writes it."""
+    """Return a socket like systemd's and its address as systemd writes it."""
     with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
         shown = f"{folder}/notify" if request.param == "path" else f"@picwish-{os.getpid()}"
         channel.bind(shown.replace("@", "\0", 1))
@@ -22,7 +22,7 @@ def notify_socket(request: pytest.FixtureRequest) -> Iterator[tuple[socket.socke
 
 
 def received_messages(channel: socket.socket) -> list[str]:
-    """All messages that have arrived."""
+    """Return all messages that have arrived."""
     messages = []
     while True:
         try:

@@ -1,4 +1,4 @@
-"""Putting files under their names: durable, over nobody else's, and in no folder that a link leads to."""
+"""Putting files under their names: durable, never over another file, and never in a folder behind a link."""
 
 import errno
 import os
@@ -213,7 +213,7 @@ def test_a_part_has_its_mode_whatever_the_umask_and_its_time_if_given(tmp_path: 
 def test_a_failed_sync_is_reported_unless_sync_is_unsupported() -> None:
     reader, writer = os.pipe()
     try:
-        # EINVAL
+        # It raises EINVAL.
         sync_folder(reader)
     finally:
         os.close(reader)

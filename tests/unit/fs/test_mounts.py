@@ -1,4 +1,4 @@
-"""Mounts: which file system a path lies on, from the kernel's own table."""
+"""Mounts: which file system a path is on, by the kernel's mount table."""
 
 import os
 from pathlib import Path
@@ -13,7 +13,7 @@ LINE = "{number} 1 0:{number} / {point} rw,relatime shared:1 - {kind} source rw\
 
 
 def set_mount_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *lines: tuple[str, str]) -> None:
-    """Lets the kernel say that these are mounted, in this order."""
+    """Replace the kernel's mount table by these mounts, in this order."""
     file = tmp_path / "mountinfo"
     text = "".join(LINE.format(number=n, point=point, kind=kind) for n, (point, kind) in enumerate(lines, 20))
     file.write_bytes(os.fsencode(text))
@@ -90,7 +90,7 @@ def test_a_folder_bound_onto_itself_belongs_to_the_mount_below(tmp_path: Path, m
     lines = (
         "20 1 8:1 / / rw - ext4 disk rw\n"
         "21 20 0:50 / /srv rw - nfs4 nas:/x rw\n"
-        # as ReadWritePaths= does
+        # ReadWritePaths= makes such a mount.
         "22 21 0:50 / /srv/scans/out rw - nfs4 nas:/x/scans/out rw\n"
         "23 20 8:1 /data /mnt/data rw - ext4 disk rw\n"
     )
@@ -103,7 +103,7 @@ def test_a_folder_bound_onto_itself_belongs_to_the_mount_below(tmp_path: Path, m
 def test_separately_mounted_folders_of_one_nfs_server_are_told_apart(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where both lie on one disk of the server they share a device, and of each the kernel says that it is "/"."""
+    """Folders on one disk of the server have the same device, and the kernel reports "/" as the root of each."""
     file = tmp_path / "mountinfo"
     file.write_text(
         "20 1 8:1 / / rw - ext4 disk rw\n"

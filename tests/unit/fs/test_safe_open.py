@@ -1,4 +1,4 @@
-"""Opening files without being led astray while it happens."""
+"""Opening files safely while paths change."""
 
 import errno
 import os
@@ -17,7 +17,7 @@ from picwish_watchd.fs.safe_open import (
 from picwish_watchd.fs.verdicts import Changed, Missing, Unreadable
 from tests.support.race_hooks import fail_next_call, run_after_call
 
-# even root may not read it; sysfs(5)
+# Not even root may read this file; see sysfs(5).
 WRITE_ONLY = Path("/sys/bus/cpu/uevent")
 
 

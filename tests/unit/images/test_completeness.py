@@ -1,4 +1,4 @@
-"""Whether all of an image is there: every cut of every kind is noticed, every whole image passes."""
+"""Whether an image is complete: every cut of every kind is detected, and every complete image passes."""
 
 import io
 import os
@@ -37,13 +37,13 @@ def open_in_memory(data: bytes) -> OpenFile:
 
 def encode_image(image: Image.Image, format: str, **options: object) -> bytes:
     sink = io.BytesIO()
-    # a copy: save leaves encoder settings behind
+    # Save a copy, because saving leaves encoder settings in the image.
     image.copy().save(sink, format, **options)
     return sink.getvalue()
 
 
 def undetected_cuts(data: bytes, lengths: range | list[int], format: str) -> list[int]:
-    """The lengths at which a cut was not noticed."""
+    """Return the lengths at which a cut was not detected."""
     missed = []
     with open_in_memory(data) as file:
         for length in sorted(lengths, reverse=True):
@@ -250,7 +250,7 @@ def test_a_bmp_whose_picture_begins_in_its_header_is_not_whole() -> None:
     assert isinstance(check_completeness(bytes(data), "bmp"), StructureDefect)
 
 
-# tag, kind, count, value or offset
+# Tag, type, count, value or offset.
 Entry = tuple[int, int, int, int]
 SHORT, LONG = 3, 4
 

@@ -1,4 +1,4 @@
-"""Making an image smaller, by the real process."""
+"""Downscaling an image in the real process."""
 
 import hashlib
 import io
@@ -43,7 +43,7 @@ def make_order(path: Path, *, max_side: int = SIDE, max_bytes: int = 10**6) -> D
 
 
 def run_fit(order: DownscaleRequest, **more: Any) -> object:
-    """The verdict of a fit that nobody gives up; nothing but a fitted image is left."""
+    """Return the verdict of a downscale that is not cancelled; only a finished image may be left."""
     folder = order.source.parent
     copy, target = folder / "1.source.part", folder / "1.fitted.part"
     more = {"give_up": lambda: False, **more}
@@ -97,7 +97,7 @@ def test_a_rotated_image_looks_the_same_after_downscaling(tmp_path: Path) -> Non
     picture = Image.new("RGB", (120, 80), "white")
     picture.paste("black", (0, 0, 60, 80))
     exif = Image.Exif()
-    # the left side is the top
+    # The left side of the picture is its top.
     exif[274] = 6
     picture.save(tmp_path / "a.jpg", "JPEG", exif=exif, quality=95)
     assert isinstance(run_fit(make_order(tmp_path / "a.jpg")), ValidImage)
@@ -119,7 +119,7 @@ def test_every_orientation_of_every_kind_is_applied_once(tmp_path: Path, kind: s
     exif[274] = turn
     picture.save(tmp_path / "a", kind, exif=exif)
     with Image.open(io.BytesIO((tmp_path / "a").read_bytes())) as opened:
-        # Pillow turns a TIFF by itself
+        # Pillow applies the orientation of a TIFF itself.
         opened.load()
         looks = opened.copy() if kind == "TIFF" else ImageOps.exif_transpose(opened)
     assert isinstance(run_fit(make_order(tmp_path / "a")), ValidImage)
@@ -157,7 +157,7 @@ def test_an_image_that_needs_too_much_memory_ends_only_its_process(tmp_path: Pat
 
 
 def test_a_transparent_picture_is_in_memory_twice_at_most(tmp_path: Path) -> None:
-    """144 MB decoded: three of it would not fit, and 200 million pixels not into the bound of the daemon."""
+    """It has 144 MB decoded: a third copy would not fit, and 200 million pixels would exceed the daemon's limit."""
     Image.new("RGBA", (6000, 6000)).save(tmp_path / "a.png", compress_level=1)
     assert isinstance(
         run_fit(make_order(tmp_path / "a.png"), bounds=ProcessLimits(memory_bytes=3 * 144_000_000)), ValidImage
@@ -190,7 +190,7 @@ def test_a_killed_or_stopped_process_leaves_no_files_and_blames_no_image(
 ) -> None:
     def kill() -> bool:
         for thread in os.listdir("/proc/self/task"):
-            # a thread or the process has just ended
+            # A thread or the process has just ended.
             with suppress(OSError):
                 for pid in Path(f"/proc/self/task/{thread}/children").read_text().split():
                     if b"downscale_process.py" in Path(f"/proc/{pid}/cmdline").read_bytes():
@@ -223,7 +223,7 @@ def test_an_undecodable_image_is_refused(tmp_path: Path) -> None:
     assert verdict.problem.code in (ErrorCode.TRUNCATED, ErrorCode.CORRUPT)
 
 
-#: The daemon as far as it matters here: a process that waits for its fitting process.
+#: A process that waits for its downscaling process, as the daemon does.
 _FIT_PROGRAM = """
 import sys
 from pathlib import Path
@@ -236,7 +236,7 @@ downscale_image(order, copy=folder / "1.source.part", target=folder / "1.fitted.
 
 
 def child_pids(pid: int) -> list[int]:
-    """By /proc (proc(5)): the fourth field of stat is the parent."""
+    """Return the PIDs of a process's children: the fourth field of /proc/PID/stat is the parent (proc(5))."""
     found = []
     for entry in Path("/proc").iterdir():
         with suppress(OSError):
@@ -254,7 +254,7 @@ def wait_until(condition: Callable[[], bool]) -> bool:
 
 def test_the_process_does_not_outlive_a_daemon_that_was_killed(tmp_path: Path) -> None:
     source = tmp_path / "1.source.part"
-    # a picture that never comes to its end: the process reads for ever
+    # The process reads the FIFO for ever.
     os.mkfifo(source)
     feeding = os.open(source, os.O_RDWR)
     daemon = subprocess.Popen([sys.executable, "-c", _FIT_PROGRAM, str(tmp_path)])

@@ -1,4 +1,4 @@
-"""What a file is, told by its first bytes."""
+"""Recognizing a file's format by its first bytes."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Judging images: what is taken, what is refused and in which words, and that nothing in a file makes it raise."""
+"""Inspecting images: what is accepted, what is refused with which message; no file content raises an exception."""
 
 import io
 import os
@@ -20,7 +20,7 @@ from tests.support.race_hooks import run_before_call
 from tests.support.sample_images import KINDS, file_name, format_of, make_image
 
 LIMITS = ImageLimits(max_bytes=30 * 2**20, max_side=4096)
-#: A regular file that can be opened and not read (EINVAL); sysfs(5).
+#: A regular file that can be opened but not read (EINVAL); see sysfs(5).
 UNREADABLE = Path("/sys/class/net/lo/speed")
 needs_sysfs = pytest.mark.skipif(not UNREADABLE.exists(), reason="needs sysfs")
 
@@ -94,7 +94,7 @@ def test_missing_data_is_waited_for_and_finally_refused_as_truncated(data: bytes
 
 
 def write_preallocated(path: Path, data: bytes, written: list[tuple[int, int]]) -> None:
-    """As a copy over SMB or a download in pieces leaves it: at its full size, with ``written`` ranges filled in."""
+    """Write a file at its full size with only these ranges filled, as copies over SMB and downloads in pieces do."""
     with path.open("wb") as file:
         os.truncate(file.fileno(), len(data))
         for start, end in written:
@@ -313,7 +313,7 @@ def test_a_file_that_changes_while_it_is_judged_is_not_judged(tmp_path: Path, mo
 
 
 def make_flawed_tiff(width: int = 100, height: int = 100) -> bytes:
-    """Its directory stands at its end, and has an entry of nobody's that points beyond that: readers pass it over."""
+    """Return a TIFF with its directory at the end and an entry that points beyond the file, as readers allow."""
     data = bytes(range(256)) * (width * height * 3 // 256 + 1)
     data = data[: width * height * 3]
     entries = [

@@ -1,4 +1,4 @@
-"""Link files: which URLs are taken, and that no link file makes us raise or fetch."""
+"""Link files: which URLs are accepted; no link file raises an exception or is fetched."""
 
 import os
 import plistlib

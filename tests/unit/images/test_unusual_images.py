@@ -1,4 +1,4 @@
-"""Unusual images: whole ones are taken, cut ones are noticed, and docs/image-formats.md describes them."""
+"""Unusual images: complete ones are accepted, cut ones are detected, and docs/image-formats.md describes them."""
 
 import io
 import os
@@ -25,7 +25,7 @@ FORMATS = Path(__file__).parents[3] / "docs/image-formats.md"
 
 
 def undetected_cuts(data: bytes, format: str) -> list[int]:
-    """The lengths at which a cut passes for the whole."""
+    """Return the lengths at which a cut file passes for a complete one."""
     fd = os.memfd_create("picture")
     os.write(fd, data)
     missed = []
@@ -99,7 +99,7 @@ def test_a_senseless_mpo_index_is_ignored(broken: bytes) -> None:
 
 
 def decode_frames(data: bytes) -> list[bytes]:
-    """All frames."""
+    """Decode all frames."""
     with Image.open(io.BytesIO(data)) as image:
         return [frame.tobytes() for frame in ImageSequence.Iterator(image)]
 

@@ -1,4 +1,4 @@
-"""Files judged by a process of its own: the same answers, and none of its ends is the daemon's."""
+"""Files validated in a process of its own: the same verdicts, and no way it can end affects the daemon."""
 
 import os
 import signal
@@ -45,19 +45,19 @@ def whole_image_question(folder: Path, name: str = "whole.jpg") -> ValidationReq
 
 
 def cut_image_question(folder: Path) -> ValidationRequest:
-    """One that only a decoder can decide on."""
+    """Return a question that only a decoder can answer."""
     (folder / "cut.png").write_bytes(make_image("png")[:400])
     return make_question(folder / "cut.png", final=True)
 
 
 def unfinished_image_question(folder: Path, name: str = "doubtful.png") -> ValidationRequest:
-    """One of which only the end is missing, which every decoder takes."""
+    """Return a question about a file that lacks only its end and that every decoder accepts."""
     (folder / name).write_bytes(make_image("png")[:-12])
     return make_question(folder / name, final=True)
 
 
 def child_pids(pid: int) -> list[int]:
-    """Those that a process has begun."""
+    """Return the PIDs of a process's children."""
     found = []
     for children in Path(f"/proc/{pid}/task").glob("*/children"):
         found += [int(each) for each in children.read_text().split()]
@@ -65,10 +65,10 @@ def child_pids(pid: int) -> list[int]:
 
 
 def validation_pids() -> list[int]:
-    """Those of this process, which may have others."""
+    """Return the PIDs of this process's validation processes; it may have other children."""
     found = []
     for pid in child_pids(os.getpid()):
-        # it has ended meanwhile
+        # The process has ended meanwhile.
         with suppress(OSError):
             found += [pid] if b"images.validation_process" in Path(f"/proc/{pid}/cmdline").read_bytes() else []
     return found
@@ -87,19 +87,19 @@ def wait_until(true: Callable[[], bool]) -> None:
 
 
 def install_sitecustomize(folder: Path, monkeypatch: pytest.MonkeyPatch, code: str) -> None:
-    """Every interpreter that is begun from now on runs this first."""
+    """Let every new interpreter run this code first."""
     (folder / "strange").mkdir()
     (folder / "strange" / "sitecustomize.py").write_text(code)
     monkeypatch.setenv("PYTHONPATH", str(folder / "strange"))
 
 
 def patched_decoder(does: str) -> str:
-    """A decoder that does something else."""
+    """Replace the decoder by this code."""
     return f"import os\nfrom PIL import ImageFile\ndef load(self):\n    {does}\nImageFile.ImageFile.load = load\n"
 
 
 def questions_of_every_kind(folder: Path) -> list[ValidationRequest]:
-    """A question for each kind of answer, hostile names among them."""
+    """Return a question for each kind of verdict, with unusual file names among them."""
     odd = os.fsdecode(b"\xff\n\"'\\ \xe2\x80\xae.jpg")
     for name, data in (
         (odd, make_image()),
@@ -243,7 +243,7 @@ def test_a_hanging_process_blocks_only_its_own_caller(tmp_path: Path, validator:
 
 
 def test_closing_does_not_wait_for_an_unkillable_process(tmp_path: Path, validator: ValidationProcess) -> None:
-    """One that waits in the kernel for a dead server."""
+    """The process waits in the kernel for a dead server."""
     (tmp_path / "nas").mkdir()
     with hanging_mount(tmp_path / "nas", unkillable=True) as nas:
         question = ValidationRequest(nas / "a.jpg", Stamp(1, 2, 3), LIMITS, follow_symlinks=False, final=False)
@@ -295,7 +295,7 @@ def test_a_name_means_the_same_file_to_a_process_of_another_locale(
 def test_a_process_of_another_version_is_not_asked(
     tmp_path: Path, validator: ValidationProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The package was updated below the daemon, which runs on."""
+    """The package was updated while the daemon runs."""
     other = "import picwish_watchd\npicwish_watchd.__version__ = 'another'\n"
     install_sitecustomize(
         tmp_path, monkeypatch, other + IMPORT_PROCESS + "validation_process._unpack_request = lambda one, two: None"

@@ -1,4 +1,4 @@
-"""The parts of watchdog that are not documented, as `inbox.inotify_events` uses them.
+"""The undocumented parts of watchdog that `inbox.inotify_events` uses.
 
 If a test here fails after an update of watchdog, adapt that module before the new version is allowed in pyproject.toml.
 """

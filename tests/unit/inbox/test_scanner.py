@@ -1,4 +1,4 @@
-"""Walking: what is new or changed is seen, what is known costs nothing, and nothing is ever lost from sight."""
+"""Scanning: new and changed files are reported, known files cost nothing, and no file is ever missed."""
 
 import os
 import socket
@@ -30,7 +30,7 @@ def make_walker(
 
 
 def walk_names(walker: Scanner, *touched: str, full: bool = False) -> list[str]:
-    """The names of one walk's sightings, sorted."""
+    """Return the sorted names that one scan reports."""
     found = walker.scan(touched, full=full)
     assert not isinstance(found, InboxUnavailable)
     return sorted(sighting.relative for sighting in found)
@@ -65,7 +65,7 @@ def test_a_replaced_file_is_seen_by_a_quick_walk(inbox: Path) -> None:
 def test_files_missed_while_the_inbox_was_away_do_not_count_as_gone(
     inbox: Path, tmp_path: Path, intact: bool, news: list[str]
 ) -> None:
-    """All files would be read and judged anew when the mount is back."""
+    """Otherwise all files would be read and validated again when the mount is back."""
     write_file(inbox / "a.jpg")
     walk = make_walker(inbox)
     walk_names(walk)
@@ -78,7 +78,7 @@ def test_files_missed_while_the_inbox_was_away_do_not_count_as_gone(
 
 
 def test_no_link_to_a_file_or_a_folder_leads_to_where_results_lie(inbox: Path, tmp_path: Path) -> None:
-    """They would be taken for originals; a folder whose name only begins alike is none of those."""
+    """Results would be taken for originals. A folder whose name only begins alike is not such a folder."""
     outbox = tmp_path / "outbox"
     write_file(outbox / "sub" / "ours.jpg")
     write_file(tmp_path / "outbox2" / "theirs.jpg")
@@ -250,7 +250,7 @@ def test_circular_links_are_not_followed_twice(inbox: Path) -> None:
 
 
 def test_folders_linked_to_one_another_are_each_walked_once(inbox: Path) -> None:
-    """By each way through nine of them it would be a million folders."""
+    """There are a million paths through nine such folders."""
     names = [f"folder{number}" for number in range(9)]
     for name in names:
         write_file(inbox / name / "a.jpg")
@@ -310,7 +310,7 @@ def test_a_missing_inbox_is_away_and_taken_up_when_it_comes(inbox: Path, follow:
 
 
 class FailingScandir:
-    """A folder whose entries cannot be read to their end."""
+    """A folder whose entries cannot be read to the end."""
 
     def __enter__(self) -> "FailingScandir":
         return self
@@ -351,7 +351,7 @@ def test_a_subfolder_that_cannot_be_read_keeps_what_is_known_of_it(
 
 
 def test_a_file_with_a_too_long_path_is_not_silently_missed(inbox: Path) -> None:
-    """The same as in a folder that may be read and not entered (chmod -R 644), whose names are all that is told."""
+    """A folder that may be read but not entered (chmod -R 644) is similar: only its names are known."""
     folder, above = os.open(inbox, os.O_RDONLY), ""
     # PATH_MAX is 4096 (limits.h).
     while len(f"{inbox}/{above}") < 3900:
@@ -430,7 +430,7 @@ def test_an_unreadable_known_file_hides_no_later_file(tmp_path: Path, full: bool
 
 
 def full_walk_pattern(seconds: float, every: float, *, listening: bool) -> list[bool]:
-    """Which of 21 walks, one ``every`` so many seconds, look closely if that takes ``seconds``."""
+    """Return which of 21 scans, one every ``every`` seconds, are full if a full one takes ``seconds``."""
     looks, found = FullScanTimer(every), []
     for _ in range(21):
         found.append(looks.is_due(listening=listening))

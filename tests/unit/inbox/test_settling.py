@@ -1,4 +1,4 @@
-"""Settling: stillness is measured by what was seen, and no candidate is ever lost."""
+"""Settling: stability is measured by observation, and no candidate is lost."""
 
 import pytest
 from hypothesis import settings
@@ -132,7 +132,7 @@ def test_fifty_thousand_changes_cost_little() -> None:
 
 
 class SettlingMachine(RuleBasedStateMachine):
-    """Against a model: a path is due exactly when its stamp stood still, and only once until it is put back."""
+    """A comparison with a model: a path is due exactly when its stamp is stable, and once until it is put back."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Watching: whatever way a file comes, it is reported, at once where the kernel tells, else at the next walk."""
+"""Watching: a file is reported however it arrives, at once where the kernel reports it, else with the next scan."""
 
 import logging
 import os
@@ -20,20 +20,20 @@ from picwish_watchd.inbox.scanner import FileSeen
 from picwish_watchd.inbox.watcher import Inbox, ScanReport, Watcher
 from picwish_watchd.job import Stamp
 
-# watchdog warns, in the thread that reads the kernel's events, of a folder that it met twice while a tree came in;
-# as an error that would end the thread.
+# watchdog warns in its reader thread of a folder that it saw twice while a tree arrived; pytest would turn the warning
+# into an error that ends the thread.
 
-# seconds
+# Seconds.
 NEVER, DEADLINE = 600.0, 20.0
 OVERFLOW = logging.getLogger("watchdog.observers.inotify_c")
 
 
 class WatcherProbe:
-    """A watcher and what it has reported."""
+    """A watcher and its reports."""
 
     def __init__(self, path: Path, known: list[tuple[str, Stamp]], settings: dict[str, Any]) -> None:
         self.reports: queue.Queue[list[FileSeen] | ScanReport] = queue.Queue()
-        # cleared: the watcher stands still after its next report
+        # While this event is cleared, the watcher blocks after its next report.
         self.gate = threading.Event()
         self.gate.set()
         usual: dict[str, Any] = {
@@ -55,7 +55,7 @@ class WatcherProbe:
         self.gate.wait(DEADLINE)
 
     def wait_for_files(self, *names: str) -> list[str]:
-        """Waits until all these names were reported; answers all that were."""
+        """Wait until all these names were reported; return all reported names."""
         found: list[str] = []
         while not set(names) <= set(found):
             news = self._next_report()
@@ -64,13 +64,13 @@ class WatcherProbe:
         return found
 
     def wait_for_walk(self) -> ScanReport:
-        """Waits for the end of the next walk that has not been waited for."""
+        """Wait for the end of the next scan."""
         while not isinstance(news := self._next_report(), ScanReport):
             pass
         return news
 
     def wait_until_idle(self) -> None:
-        """Waits until all walks asked for so far have ended."""
+        """Wait until all requested scans have ended."""
         marker = f"marker-{time.monotonic_ns()}.jpg"
         (self.watcher.inbox.path / marker).touch()
         self.watcher.request_scan()
@@ -93,7 +93,7 @@ def inbox(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def start_watcher(inbox: Path) -> Iterator[Start]:
-    """Starts a watcher of `inbox`, or as told."""
+    """Return a function that starts a watcher of `inbox` or of another folder."""
     started: list[WatcherProbe] = []
 
     def watch(path: Path = inbox, known: list[tuple[str, Stamp]] | None = None, **settings: Any) -> WatcherProbe:
@@ -240,10 +240,10 @@ def test_a_hint_triggers_a_full_walk_at_once(inbox: Path, start_watcher: Start) 
     for name in ("a.jpg", "b.jpg"):
         (inbox / name).write_bytes(b"another picture")
     watched.watcher.request_scan(str(inbox / "a.jpg"))
+    # Without events the whole folder is scanned.
     assert sorted(watched.wait_for_files("a.jpg", "b.jpg")) == [
         "a.jpg",
         "b.jpg",
-        # without events all of it is looked at
     ]
     (inbox / "a.jpg").write_bytes(b"a third picture, longer")
     watched.watcher.request_scan("a.jpg")

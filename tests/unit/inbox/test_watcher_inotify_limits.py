@@ -1,4 +1,4 @@
-"""Where the kernel grants no watches: it is told once, nothing piles up, and the folder is walked all the same."""
+"""Where the kernel grants no more watches, that is logged once, nothing piles up, and the folder is still scanned."""
 
 import os
 import queue
@@ -29,7 +29,7 @@ def test_a_folder_with_too_few_inotify_watches_is_reported_and_polled(tmp_path: 
     for number in range(9):
         (tmp_path / str(number)).mkdir()
     first, warning, *later, found, left = run_with_inotify_limit("max_inotify_watches", 4, tmp_path)
-    # a watch may be on its way
+    # A watch may be about to be added.
     assert first == "None"
     assert warning == (
         "the kernel grants watches on only 4 of 10 folders; all are scanned every 0.05 s instead "
@@ -40,7 +40,7 @@ def test_a_folder_with_too_few_inotify_watches_is_reported_and_polled(tmp_path: 
 
 
 def run_with_inotify_limit(limit: str, granted: int, folder: Path) -> list[str]:
-    """A user namespace has limits of its own, and this machine's others are left alone."""
+    """Run in a user namespace with limits of its own; those of this machine stay as they are."""
     program = [sys.executable, "-m", __name__, limit, str(granted), str(folder)]
     command = ["unshare", "--user", "--map-root-user", *program]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd=ROOT)
@@ -51,7 +51,7 @@ def run_with_inotify_limit(limit: str, granted: int, folder: Path) -> list[str]:
 
 
 def watch_with_few_watches(limit: str, granted: str, folder: str) -> None:
-    """Says what a watcher reports of some walks and what it has left open after them."""
+    """Print what a watcher reports in some scans and what it has left open after them."""
     Path(f"/proc/sys/user/{limit}").write_text(granted, "utf-8")
     files, threads = len(os.listdir("/proc/self/fd")), threading.active_count()
     news: queue.Queue[list[FileSeen] | ScanReport] = queue.Queue()

@@ -1,4 +1,4 @@
-"""An inbox whose mount goes away during a walk: nothing that lies on it counts as gone, nothing below it as seen."""
+"""An inbox whose mount disappears during a scan: its files are not reported as gone, files below it not as new."""
 
 import queue
 from collections.abc import Iterator
@@ -13,13 +13,13 @@ from picwish_watchd.inbox.watcher import Inbox, ScanReport, Watcher
 from tests.support.mounts import mount, temporary_mount, unmount
 from tests.support.race_hooks import run_before_call
 
-# seconds
+# Seconds.
 TIMEOUT = 20.0
 
 
 @pytest.fixture
 def nas(tmp_path: Path) -> Iterator[Path]:
-    """``disk`` bound to a mount point; another file lies below it."""
+    """Bind ``disk`` to a mount point that has another file below it."""
     (tmp_path / "disk").mkdir()
     with temporary_mount(tmp_path / "nas") as folder:
         unmount(folder)
@@ -29,7 +29,7 @@ def nas(tmp_path: Path) -> Iterator[Path]:
 
 
 class MountWatcherProbe:
-    """A watcher that walks when told, or with ``native`` by itself when the kernel tells, and what it reports."""
+    """A watcher that scans on request, or with ``native`` on kernel events, and its reports."""
 
     def __init__(self, inbox: Path, *, native: bool = False) -> None:
         self.news: queue.Queue[list[FileSeen] | ScanReport] = queue.Queue()
@@ -37,7 +37,7 @@ class MountWatcherProbe:
         self.watcher = Watcher(settings, [], lambda _rule, news: self.news.put(news), canonical_mount_of(inbox))
 
     def walk(self) -> tuple[list[str], str | None]:
-        """What a walk sees, and why it could not be done; the first one comes by itself."""
+        """Return what a scan reports and why it failed; the first one starts without a request."""
         if self.watcher.is_alive():
             self.watcher.rescan_after_mount_change()
         else:
@@ -45,7 +45,7 @@ class MountWatcherProbe:
         return self.wait_for_walk()
 
     def wait_for_walk(self) -> tuple[list[str], str | None]:
-        """The same of a walk that was begun already."""
+        """Return the report of a scan that has already started."""
         seen: list[str] = []
         while not isinstance(news := self.news.get(timeout=TIMEOUT), ScanReport):
             seen += [sighting.relative for sighting in news]
@@ -93,7 +93,7 @@ def test_an_inbox_on_another_mount_is_walked_on_request_without_spinning(nas: Pa
 
 
 def test_a_remounted_inbox_is_observed_again(nas: Path) -> None:
-    """A tmpfs has the same device and inode as the one before it, as a disk has: only the kernel's watch is gone."""
+    """A new tmpfs has the same device and inode as the old one; only the kernel's watch is gone."""
     mount(nas)
     watched = MountWatcherProbe(nas, native=True)
     try:

@@ -1,4 +1,4 @@
-"""A change of a job, its line of history and its credits are there together or not at all, whenever we die."""
+"""A job's change, its history event and its credits are written together or not at all, whenever the process dies."""
 
 import sqlite3
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The disk below the journal: full, read-only, another user's. Each is told, and nothing is half written."""
+"""The journal's disk is full, read-only or another user's: errors are reported and nothing is half written."""
 
 import os
 import shutil
@@ -27,7 +27,7 @@ as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become an
 
 
 def mount_command(script: str, *arguments: Path) -> tuple[str, ...]:
-    """The beginning of a command that first runs a line of shell among mounts of its own."""
+    """Return a command prefix that runs a line of shell in a mount namespace of its own."""
     return (*_OWN_MOUNTS, "sh", "-ec", f'{script}; shift {len(arguments)}; exec "$@"', "sh", *map(str, arguments))
 
 

@@ -1,4 +1,4 @@
-"""The stock: a count that is brought up to date is what counting everything would give."""
+"""Job counts that are updated equal a full count."""
 
 import json
 import random
@@ -18,7 +18,7 @@ from tests.unit.journal.job_factory import add_job, add_job_in_state, get_job, n
 
 
 def count_from_scratch(path: Path) -> dict[str, dict[State, int]]:
-    """As a reader counts that knows nothing yet."""
+    """Count with a reader that has no earlier count."""
     reader = JournalReader.open(path)
     try:
         counts = reader.counts_by_rule()
@@ -85,7 +85,7 @@ def test_adopted_credits_are_dropped_once_the_ledger_has_changed(
     job = journal.transition(add_job(journal), State.SUBMITTING, "sending", reserve=5)
     stock, day = journal.job_counts(), clock.now()
     assert journal.credits_since(day) == 5
-    # costs nothing: the sum stays as it was told
+    # This job costs nothing, so the sum stays the same.
     add_job(journal, "b.jpg")
     reader = StatusReader.open(journal_path)
     reader.adopt_counts(stock, {day: 77})

@@ -1,4 +1,4 @@
-"""The ledger: what each job cost, may have cost, and what counts against a budget."""
+"""The ledger: what each job cost or may have cost, and what counts against a budget."""
 
 import errno
 import fcntl
@@ -16,7 +16,7 @@ from tests.unit.journal.job_factory import add_job, get_job
 
 
 def submit_job(journal: Journal, credits: int = 5, name: str = "a.jpg") -> Job:
-    """A job whose POST has begun."""
+    """Add a job whose POST has begun."""
     return journal.transition(add_job(journal, name), State.SUBMITTING, "sending", reserve=credits)
 
 

@@ -1,4 +1,4 @@
-"""The two locks: one daemon a journal, one write transaction at a time; both die with their process."""
+"""The two locks: one daemon per journal and one write transaction at a time; both end with their process."""
 
 import fcntl
 import os

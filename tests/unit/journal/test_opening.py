@@ -1,4 +1,4 @@
-"""Opening: a journal is made once, brought up to date with a copy kept, and never silently made anew."""
+"""Opening: a journal is created once, migrated with a backup, and never silently replaced."""
 
 import os
 import shutil
@@ -24,7 +24,7 @@ from tests.unit.journal.job_factory import add_job, get_job
 
 
 def create_journal(path: Path, clock: FakeClock, names: int) -> None:
-    """Makes a journal of so many jobs and closes it."""
+    """Create a journal with this number of jobs and close it."""
     journal = Journal.open_for_writing(path, clock)
     for number in range(names):
         add_job(journal, f"{number}.jpg")
@@ -32,7 +32,7 @@ def create_journal(path: Path, clock: FakeClock, names: int) -> None:
 
 
 def open_error(path: Path, clock: FakeClock) -> str:
-    """The message with which both a writer and a reader refuse the file, which stays as it was."""
+    """Return the message with which both a writer and a reader refuse the file, which must not change."""
     before = path.read_bytes()
     with pytest.raises(JournalError) as writing:
         Journal.open_for_writing(path, clock)
@@ -68,7 +68,7 @@ def test_a_power_cut_may_lose_queued_jobs_and_the_journal_still_opens(journal_pa
     shutil.copyfile(journal_path, left)
     shutil.copyfile(f"{journal_path}-wal", f"{left}-wal")
     add_job(journal, "waits.jpg")
-    # it may have reached the disk by itself
+    # The system may have written it to the disk already.
     shutil.copyfile(f"{journal_path}.write", f"{left}.write")
     journal.close()
     after = Journal.open_for_writing(left, clock)
@@ -170,7 +170,7 @@ def test_a_journal_whose_wal_was_removed_after_an_unclean_end_is_refused(journal
 
 
 def damage_pages(path: Path) -> None:
-    """Overwrites all pages but the first one."""
+    """Overwrite all pages but the first."""
     with path.open("r+b") as file:
         file.seek(4096)
         file.write(b"\xa5" * (path.stat().st_size - 4096))
@@ -250,7 +250,7 @@ MIGRATION = "ALTER TABLE job ADD COLUMN colour TEXT;\nUPDATE job SET colour = 'g
 
 
 def add_migration(monkeypatch: pytest.MonkeyPatch, step: str) -> None:
-    """A program that knows one step more."""
+    """Pretend that the program has one more migration."""
     monkeypatch.setattr(schema, "MIGRATIONS", (*schema.MIGRATIONS, step))
     for module in (schema, connection, integrity):
         monkeypatch.setattr(module, "VERSION", len(schema.MIGRATIONS))
@@ -311,7 +311,7 @@ def test_a_new_journal_needs_no_copy(journal_path: Path, clock: FakeClock, monke
 
 
 def test_a_journal_that_lost_its_last_events_is_refused(journal_path: Path, clock: FakeClock) -> None:
-    """As after `rm journal.db-*` beside a daemon that was killed, or with an older copy."""
+    """As after `rm journal.db-*` beside a killed daemon, or with an older copy of the file."""
     create_journal(journal_path, clock, 2)
     older = journal_path.read_bytes()
     journal = Journal.open_for_writing(journal_path, clock)
@@ -330,7 +330,7 @@ def test_a_journal_that_lost_its_last_events_is_refused(journal_path: Path, cloc
     journal_path.write_bytes(newer)
     Journal.open_for_writing(journal_path, clock).close()
     journal_path.write_bytes(older)
-    # a person's word
+    # A user's decision.
     journal_path.with_name("journal.db.write").unlink()
     Journal.open_for_writing(journal_path, clock).close()
 
@@ -346,7 +346,7 @@ def test_a_lost_journal_is_created_anew_only_after_its_lock_file_is_removed(
     for _ in range(2):
         with pytest.raises(JournalError, match=r"is gone: .* shows that it existed"):
             Journal.open_for_writing(journal_path, clock)
-    # a person's word
+    # A user's decision.
     journal_path.with_name("journal.db.write").unlink()
     create_journal(journal_path, clock, 1)
     journal = Journal.open_for_writing(journal_path, clock)
@@ -355,7 +355,7 @@ def test_a_lost_journal_is_created_anew_only_after_its_lock_file_is_removed(
 
 
 def test_a_foreign_reader_after_a_kill_does_no_harm(journal_path: Path, clock: FakeClock) -> None:
-    """sqlite3 folds the -wal into the file and removes it when it is the last one out."""
+    """sqlite3 writes the WAL into the file and removes it when it closes the last connection."""
     create_journal(journal_path, clock, 1)
     journal = Journal.open_for_writing(journal_path, clock)
     journal.transition(journal.jobs()[0], State.SUBMITTING, "sending it", reserve=5)

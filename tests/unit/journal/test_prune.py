@@ -1,4 +1,4 @@
-"""Pruning: what may be forgotten is, and nothing by which something could be bought again."""
+"""Pruning: what may be forgotten is removed, and nothing that prevents a second charge."""
 
 import os
 import tempfile
@@ -25,7 +25,7 @@ RESULT = Result(format="jpeg", width=2, height=2, size=9, sha256="f" * 64)
 
 
 def add_done_job(journal: Journal, name: str = "a.jpg", **facts: Any) -> Job:
-    """A picture that was paid for and delivered."""
+    """Add a job that was paid for and delivered."""
     job = journal.transition(add_job(journal, name, **facts), State.SUBMITTING, "sending", reserve=5)
     job = journal.transition(job, State.PENDING, "took it", task_id=f"task-{job.id}", answer='{"status": 200}')
     job = journal.transition(job, State.FETCHING, "succeeded", charge=ChargeState.SPENT)
@@ -34,7 +34,7 @@ def add_done_job(journal: Journal, name: str = "a.jpg", **facts: Any) -> Job:
 
 
 def prune_all(journal: Journal, before: float) -> int:
-    """All slices one after the other; the number of lines that went."""
+    """Prune all slices and return the number of removed events."""
     upto, removed = 0, 0
     while True:
         piece = journal.prune_batch(before, upto)
@@ -183,7 +183,7 @@ def test_pruning_changes_no_answer_that_a_purchase_depends_on(acts: list[tuple[A
 
 @contextmanager
 def memory_journal(clock: FakeClock) -> Iterator[Journal]:
-    """A journal of its own for each example."""
+    """Yield a new journal in memory for each example."""
     parent = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     with tempfile.TemporaryDirectory(dir=parent, prefix="journal-") as folder:
         journal = Journal.open_for_writing(Path(folder) / "state" / "journal.db", clock)
@@ -192,7 +192,7 @@ def memory_journal(clock: FakeClock) -> Iterator[Journal]:
 
 
 def add_ended_job(journal: Journal, clock: FakeClock, act: str, name: str, content: str) -> None:
-    """One job of a picture, to its end."""
+    """Add a job and move it to its final state."""
     clock.advance(60)
     sha = content * 64
     if act == "own":
@@ -211,7 +211,7 @@ def add_ended_job(journal: Journal, clock: FakeClock, act: str, name: str, conte
 
 
 def query_everything(journal: Journal) -> list[object]:
-    """All that intake, copies, deliveries, budgets and commands ask of the journal before anything is bought."""
+    """Return the answer of every query that decides about a charge: intake, copies, deliveries, budgets, commands."""
 
     def ids(jobs: list[Job]) -> list[int]:
         return [job.id for job in jobs]

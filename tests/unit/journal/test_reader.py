@@ -1,4 +1,4 @@
-"""Reading: what the steps pull, what commands show, and values that come back as they went in."""
+"""Reading: the queries of the steps and commands, and values that are read as they were written."""
 
 import os
 from collections.abc import Callable
@@ -48,11 +48,11 @@ def test_a_message_may_quote_a_name_that_is_not_utf8(journal: Journal) -> None:
         Stamp(2**63 - 1, 0, 0),
         Stamp(2**63, 1, 1),
         Stamp(2**64 - 1, 2**40, -1),
-        # 1901, the earliest of ext4
+        # 1901, the earliest time of ext4.
         Stamp(1, 1, -2_147_483_648 * 10**9),
-        # 2262
+        # 2262.
         Stamp(1, 1, 2**63),
-        # 2446, the latest of ext4
+        # 2446, the latest time of ext4.
         Stamp(1, 1, 15_032_385_535 * 10**9),
     ],
 )
@@ -287,7 +287,7 @@ QUESTIONS: dict[str, Callable[[Journal, float], object]] = {
 
 
 def test_the_loops_queries_cost_the_same_beside_any_number_of_jobs(journal: Journal, clock: FakeClock) -> None:
-    """Counted in SQLite's own steps: a look at each of the jobs here would take tens of thousands."""
+    """Counted in steps of SQLite's virtual machine: reading every job would take tens of thousands."""
     for rule, flood in (("scans", False), ("flooded", True)):
         journal.add_jobs([new_job(f"{rule}{number}.jpg", rule, flood=flood) for number in range(4_000)])
     add_job(journal, "a.jpg", rule="other")

@@ -1,4 +1,4 @@
-"""What is counted with the help of an earlier count is what counting everything would give."""
+"""Totals that continue from an earlier count equal a full count."""
 
 import random
 from collections import Counter

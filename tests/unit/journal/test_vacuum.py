@@ -1,4 +1,4 @@
-"""Giving room back: only with nobody at work, and only where there is room for it."""
+"""Vacuum: only while no program uses the journal, and only with enough free space."""
 
 import os
 from pathlib import Path
@@ -18,7 +18,7 @@ from tests.unit.journal.test_prune import DAY, add_done_job, prune_all, query_ev
 
 
 def fill_with_free_pages(path: Path, clock: FakeClock, number: int = 200) -> None:
-    """A journal of which the half is free pages."""
+    """Create a journal of which half the pages are free."""
     journal = Journal.open_for_writing(path, clock)
     for each in range(number):
         add_done_job(journal, f"{each}.jpg")

@@ -1,4 +1,4 @@
-"""Moves: the legal ones, each guarded by the state that was seen, with its line of history; and no others."""
+"""Transitions: only legal ones, each checked against the current state and recorded in the history."""
 
 import sqlite3
 from contextlib import suppress

@@ -1,4 +1,4 @@
-"""The log: one event, one line, whatever its values hold."""
+"""The log: one event is one line, whatever its values contain."""
 
 import io
 import json
@@ -22,7 +22,7 @@ from tests.support.mounts import frozen_disk, small_disk
 
 @pytest.fixture(autouse=True)
 def _restore_logging() -> Iterator[None]:
-    """Leaves the process's logging as it was found."""
+    """Restore the logging configuration of this process."""
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
     yield
@@ -79,7 +79,7 @@ def test_httpx_logs_no_urls_even_at_level_debug() -> None:
 
 def test_a_message_whose_arguments_do_not_fit_is_logged_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     stream = setup_json_log()
-    # pytest's own handlers raise where a daemon's must not.
+    # The handlers of pytest raise errors that the daemon's own must not raise.
     monkeypatch.setattr(logging.getLogger(), "handlers", logging.getLogger().handlers[-1:])
     logging.getLogger("library").error("%d files", "many")
     logging.getLogger("library").error("%s and %s", "one")
@@ -293,7 +293,7 @@ def test_a_wrong_level_is_a_bug_and_raises() -> None:
 def test_a_stalled_reader_blocks_nothing_and_gets_the_number_of_lost_lines(blocking: bool) -> None:
     reading, writing = os.pipe()
     os.set_blocking(writing, blocking)
-    # more than are kept, are on their way, and a pipe holds
+    # More lines than the buffer, the lines in progress and a pipe can hold.
     lines = 24_000
     with os.fdopen(writing, "w") as stream:
         log.configure_logging("info", "json", stream)

@@ -335,7 +335,7 @@ def test_an_apprise_that_was_uninstalled_is_reported(tmp_path: Path, monkeypatch
     assert "apprise cannot be imported" in failure_reason(send_message(services, MESSAGE))
 
 
-# those of apprise and of what it imports
+# Apprise and what it imports cause deprecation warnings.
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_apprise_gets_title_and_text(tmp_path: Path) -> None:
     pytest.importorskip("apprise", reason="apprise is not installed")

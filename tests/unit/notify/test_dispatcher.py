@@ -174,7 +174,7 @@ async def test_a_closed_gate_is_reported_once_and_its_end_once(
         active.gate.close(CloseReason.API_DOWN, "not accepted: 503", trial=True)
         for _ in range(10):
             await active.run_check(after=60)
-        # the first reason still holds
+        # The first reason still exists.
         active.gate.close(CloseReason.RESULTS_UNREACHABLE, "no download", trial=True)
         await active.run_check(after=7200)
         active.gate.clear_reasons(CloseReason.API_DOWN)
@@ -209,7 +209,7 @@ async def test_a_gate_that_closes_for_a_moment_is_no_news(harness: Harness, webh
 
 async def test_a_flapping_alert_is_sent_once_an_hour(harness: Harness, webhook_receiver: WebhookReceiver) -> None:
     async with running_dispatcher(harness, configure_notifiers(harness, webhook_config(webhook_receiver))) as active:
-        # of five minutes each
+        # Each takes five minutes.
         for _ in range(11):
             active.gate.close(CloseReason.API_DOWN, "reset")
             await active.run_check(after=1)
@@ -264,7 +264,7 @@ async def test_the_digest_comes_once_a_day_and_only_if_there_is_something_to_tel
         usual = webhook_config(webhook_receiver, events=["digest"])
         config = configure_notifiers(harness, usual, {**usual, "url": always.url, "digest_always": True})
         async with running_dispatcher(harness, config, clock) as active:
-            # 07:00
+            # It is 07:00 then.
             await active.run_check(after=19 * 3600)
             await active.run_check(after=3600)
             await active.run_check(after=3600)
@@ -289,7 +289,7 @@ async def test_the_digest_comes_once_a_day_and_only_if_there_is_something_to_tel
 
 @pytest.fixture
 def berlin_time_zone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Where the clock skips from 02:00 to 03:00 on 2027-03-28, and repeats that hour on 2027-10-31."""
+    """Use a time zone that skips 02:00 to 03:00 on 2027-03-28 and repeats that hour on 2027-10-31."""
     with monkeypatch.context() as there:
         there.setenv("TZ", "Europe/Berlin")
         time.tzset()
@@ -396,7 +396,7 @@ async def test_a_restart_repeats_nothing_and_loses_nothing(harness: Harness, web
         await active.wait_until_idle()
         active.hold_jobs("b.jpg", code=ErrorCode.RESULT_EXPIRED)
         await active.run_check()
-        # nobody has looked yet
+        # No look has been taken yet.
         active.hold_jobs("c.jpg", code=ErrorCode.TASK_UNKNOWN)
         active.gate.close(CloseReason.API_DOWN, "503")
         await active.run_check(after=61)

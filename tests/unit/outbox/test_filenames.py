@@ -1,4 +1,4 @@
-"""Names: what users ask for, made so that no file system refuses it and none of it leaves the outbox."""
+"""Result names as users configure them, made valid for every file system and kept inside the outbox."""
 
 import os
 from datetime import datetime
@@ -13,7 +13,8 @@ from picwish_watchd.images.formats import Format
 from picwish_watchd.outbox.filenames import NAME_MAX, add_number, make_portable, render_output_name, sidecar_name
 from picwish_watchd.wording import printable_path
 
-NOW = datetime(2026, 11, 5, 9, 8, 7)  # noqa: DTZ001 - local time, as people name files
+# File names have local time.
+NOW = datetime(2026, 11, 5, 9, 8, 7)  # noqa: DTZ001
 
 
 def build_output_name(template: str, relative: str = "cat.jpg", **facts: Any) -> str:

@@ -1,4 +1,4 @@
-"""A mount that goes away after it was looked at and before a folder on it is opened: nothing is written below it."""
+"""A mount that disappears between a check and the opening of a folder on it: nothing is written below it."""
 
 import hashlib
 import os
@@ -84,7 +84,7 @@ def test_an_open_folder_has_its_mount_and_a_detached_one_has_none(nas: Path) -> 
     try:
         assert detect_fd_mount_change(folder, home) is None
         assert detect_fd_mount_change(folder, Mount(str(nas), "nfs4")) is not None
-        # over it: what is open stays where it is
+        # Mount over it: an open folder stays where it is.
         mount(nas)
         assert detect_fd_mount_change(folder, home) is None
         unmount(nas)

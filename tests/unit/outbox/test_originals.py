@@ -1,4 +1,4 @@
-"""Originals: moved or deleted only if still the same, and in exactly one place in the end."""
+"""Originals: moved or deleted only if unchanged, and in exactly one place in the end."""
 
 import os
 import stat
@@ -189,7 +189,7 @@ def test_what_may_not_be_deleted_is_told() -> None:
 
 
 def archive_replaced_original(source: Path, archive: Path, believed: Stamp) -> Moved | Replaced | DisposalFailed:
-    """A move whose file was replaced between the look at it and the act."""
+    """Archive a file that is replaced between the check and the move."""
     inbox, folder = os.open(source.parent, os.O_RDONLY), os.open(archive, os.O_RDONLY)
     try:
         original = _SourceFile(source, believed, DIGEST, is_symlink=False)

@@ -1,4 +1,4 @@
-"""Originals on real disks that are full, read-only or will not let go: the content always exists somewhere."""
+"""Originals on real disks that are full, read-only or refuse a removal: a complete copy always exists."""
 
 import ctypes
 import os
@@ -37,7 +37,7 @@ def inbox(tmp_path: Path) -> Path:
 
 @contextmanager
 def set_attribute(path: Path, attribute: str) -> Iterator[None]:
-    """chattr(1): "i" nothing may change, "a" nothing may be removed; not even by root."""
+    """Set an attribute with chattr(1): "i" forbids all changes, "a" forbids removals, even for root."""
     if not run_succeeds("chattr", f"+{attribute}", path):
         pytest.skip("this file system, or this user, knows no chattr")
     try:
@@ -92,7 +92,7 @@ def try_move(source: Path, archive: Path) -> Outcome:
 
 
 def list_whole_files(*folders: Path) -> list[str]:
-    """All files below, by name, leftovers included; each must hold the whole original."""
+    """Return the names of all files below, leftovers included; each must have the complete original."""
     found = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
     assert all(path.read_bytes() == DATA for path in found)
     return sorted(f"{path.parent.name}/{path.name}" for path in found)
@@ -184,7 +184,7 @@ def test_an_original_that_is_in_use_as_a_mount_point_stays(inbox: Path, tmp_path
 
 @contextmanager
 def as_other_user() -> Iterator[None]:
-    """This thread's files are looked at with the eyes of a user who owns none of them (setfsuid(2))."""
+    """Access files from this thread as a user who owns none of them (setfsuid(2))."""
     libc = ctypes.CDLL(None)
     if os.geteuid() != 0:
         pytest.skip("needs root")

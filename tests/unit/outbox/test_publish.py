@@ -1,4 +1,4 @@
-"""Publishing: a result appears complete or not at all, once, and over nobody else's file."""
+"""Publishing: a result appears complete or not at all, once, and never over another file."""
 
 import os
 import stat
@@ -30,7 +30,7 @@ from picwish_watchd.outbox.publish import (
 
 DATA = b"result" * 400_000
 DIGEST = sha256(DATA).hexdigest()
-#: A regular file that can be opened and not read (EINVAL); sysfs(5).
+#: A regular file that can be opened but not read (EINVAL); see sysfs(5).
 UNREADABLE = Path("/sys/class/net/lo/speed")
 needs_sysfs = pytest.mark.skipif(not UNREADABLE.exists(), reason="needs sysfs")
 
@@ -222,7 +222,7 @@ def test_only_own_parts_are_swept_away(outbox: Path, tmp_path: Path) -> None:
 def test_what_is_just_being_written_is_not_swept_away(outbox: Path) -> None:
     def blocks() -> Iterator[bytes]:
         yield b"half"
-        # for another rule, which has just begun
+        # Another rule has just begun it.
         assert remove_stale_parts(outbox)
         yield b"and half"
 

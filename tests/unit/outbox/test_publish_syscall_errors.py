@@ -1,4 +1,4 @@
-"""Publishing while the file system refuses one step after the other: nothing is clobbered, no litter stays."""
+"""Publishing while the file system refuses one step after the other: no file is overwritten, none is left over."""
 
 import errno
 import os
@@ -18,12 +18,12 @@ pytestmark = pytest.mark.untraced
 DATA = b"result" * 40_000
 DIGEST = sha256(DATA).hexdigest()
 AWAY, ROOM, REFUSED, DONE = "FolderUnavailable", "NoSpace", "NameRefused", "Published"
-#: What an error means where there is no other way.
+#: The meaning of an error where there is no other way to publish.
 OUTCOME_BY_ERRNO = {errno.EIO: AWAY, errno.ENOSPC: ROOM, errno.EDQUOT: ROOM, errno.EINVAL: REFUSED, errno.ENOSYS: AWAY}
 NO_RENAMEAT2 = {"renameat2": errno.ENOSYS}
 NO_LINKS = {"renameat2": errno.EINVAL, "linkat": errno.EPERM}
 
-# name, faults, replace, what comes of it
+# Name, faults, replace, expected outcome.
 RefusalCase = tuple[str, dict[str, int], bool, str]
 
 
@@ -70,7 +70,7 @@ def test_any_refused_syscall_clobbers_nothing_and_leaves_no_part_file(taken: boo
 
 
 def describe_mismatch(case: RefusalCase, folder: Path, answer: str, *, taken: bool) -> str | None:
-    """What is wrong after one order, if anything is."""
+    """Return what is wrong after one order, or an empty string."""
     _, faults, replace, expected = case
     content = (folder / "a.jpg").read_bytes() if (folder / "a.jpg").exists() else None
     parts = [path.name for path in folder.glob(".picwish-*")]
@@ -113,7 +113,7 @@ def test_a_failed_folder_sync_leaves_a_whole_recognisable_result(error: str, tmp
 
 @pytest.mark.skipif(not IS_SUPPORTED, reason="the numbers of this machine's system calls are not known here")
 def test_an_existing_result_counts_only_once_its_name_is_synced(tmp_path: Path) -> None:
-    """After a crash the name may be in memory only, and the spool's copy is given up for it."""
+    """Its name may exist in memory only; after a crash it would be gone, and the spool's copy was given up for it."""
     there = tmp_path / "a.jpg"
     there.write_bytes(DATA)
     script = (
@@ -127,7 +127,7 @@ def test_an_existing_result_counts_only_once_its_name_is_synced(tmp_path: Path) 
 
 
 def test_a_folder_from_which_nothing_is_removed_gets_a_result_once(tmp_path: Path) -> None:
-    """chattr +a, as on shares that keep everything: files can be made and linked, and never renamed or removed."""
+    """The attribute is chattr +a, as on shares that keep everything: files can be created and linked only."""
     spooled, outbox = tmp_path / "7.result", tmp_path / "outbox"
     spooled.write_bytes(DATA)
     outbox.mkdir()

@@ -1,4 +1,4 @@
-"""The paid POST: what each end of it means for money."""
+"""The paid POST, and what each of its outcomes means for the credits."""
 
 import asyncio
 import base64
@@ -133,7 +133,7 @@ async def test_a_connection_that_the_server_closed_before_its_turn_is_not_used(t
 
     async def turn() -> None:
         await asyncio.wait_for(closed.wait(), 10)
-        # the end has to reach the client
+        # Wait until the end of the connection reaches the client.
         await asyncio.sleep(0.05)
 
     witness.ready = turn
@@ -190,7 +190,7 @@ def tls_server(certificate: Path) -> ssl.SSLContext:
 
 @pytest.fixture
 def trust_certificate(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The client takes the certificate for a good one."""
+    """Let the client trust the test certificate."""
     context = ssl.create_default_context(cafile=str(certificate))
     monkeypatch.setattr("picwish_watchd.picwish.client._create_tls_context", lambda: context)
 
@@ -214,7 +214,7 @@ async def test_over_tls_what_the_server_sends_first_is_not_taken_for_its_end(
     witness = CreateHooks()
 
     async def turn() -> None:
-        # TLS 1.3 sends tickets after the handshake, and nobody reads them yet
+        # TLS 1.3 sends tickets after the handshake, which nobody has read yet.
         await asyncio.sleep(0.05)
 
     witness.ready = turn
@@ -314,7 +314,7 @@ async def test_the_deadline_while_uploading_is_not_accepted(tmp_path: Path) -> N
 
 
 async def test_a_failure_at_the_last_piece_leaves_doubt(tmp_path: Path) -> None:
-    """The closing boundary was handed over, so nobody can prove that it did not arrive."""
+    """The closing boundary was handed over, so it may have arrived."""
 
     class Fails:
         async def started(self) -> None: ...
@@ -579,7 +579,7 @@ async def test_a_task_that_failed_at_once_is_told_with_its_state(tmp_path: Path)
 
 
 async def test_the_image_is_let_go_of_when_it_was_sent(tmp_path: Path) -> None:
-    """While a synchronous POST waits for its answer nothing of ours holds the picture, garbage collection or not."""
+    """While a synchronous POST waits for its response, no object of ours may hold the image."""
 
     class Picture(bytearray):
         pass
@@ -598,7 +598,7 @@ async def test_the_image_is_let_go_of_when_it_was_sent(tmp_path: Path) -> None:
     async def started() -> None: ...
 
     async with RawServer(slow_answer) as server, make_client(server.url) as picwish:
-        # held on to, as callers do
+        # The caller keeps a reference, as real callers do.
         request = CreateRequest(image=memoryview(picture))
         waiting = picwish.create(
             request,

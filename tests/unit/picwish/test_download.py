@@ -1,4 +1,4 @@
-"""Fetching a result: what is dead, what is no picture, and what is worth another try."""
+"""Downloading a result: what is gone, what is no image, and what is worth another try."""
 
 import asyncio
 import gzip

@@ -1,4 +1,4 @@
-"""Every error of the transport has a meaning."""
+"""Every error of the HTTP client has a meaning."""
 
 import ssl
 

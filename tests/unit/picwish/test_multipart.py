@@ -1,4 +1,4 @@
-"""The form of a POST, and the file that a picture goes to."""
+"""The form of a POST, and the file for a result in its response."""
 
 import asyncio
 import threading
@@ -104,7 +104,7 @@ async def test_what_is_not_finished_or_not_wanted_is_removed(tmp_path: Path) -> 
 
 
 async def test_a_file_that_cannot_be_closed_is_not_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Some file systems tell of a full disk only then."""
+    """Some file systems report a full disk only on close."""
 
     class Full:
         def write(self, data: memoryview) -> int:
@@ -130,7 +130,7 @@ async def test_nothing_that_stood_there_before_is_touched_until_something_comes(
 async def test_a_cancelled_write_ends_when_its_thread_has_ended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A slow disk: the file may not be closed while a thread writes to it."""
+    """On a slow disk the file may not be closed while a thread writes to it."""
     writing, go_on = threading.Event(), threading.Event()
 
     class Slow:

@@ -1,4 +1,4 @@
-"""Asking for a task: free, so whatever is not clear is asked again."""
+"""Querying a task: it is free, so whatever is unclear is queried again."""
 
 import asyncio
 import base64

@@ -1,4 +1,4 @@
-"""Each request is counted once, by its kind and by what decided."""
+"""Each request is counted once, by its kind and result."""
 
 import asyncio
 from collections import Counter
@@ -12,7 +12,7 @@ from tests.support.raw_server import RawServer, http_response, ignore_client, re
 
 
 async def count_requests(tmp_path: Path, server: RawServer) -> Counter[tuple[str, str]]:
-    """One request of each kind, all of the same fate."""
+    """Send one request of each kind with the same fault."""
     counts: Counter[tuple[str, str]] = Counter()
 
     def count(kind: str, code: str) -> None:

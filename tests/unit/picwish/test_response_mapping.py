@@ -1,4 +1,4 @@
-"""Answers, states and pauses: pure functions."""
+"""Mapping of responses, task states and pauses by pure functions."""
 
 import json
 from typing import get_args

@@ -1,4 +1,4 @@
-"""Answers read as they arrive, compared with the standard library."""
+"""Responses parsed while they arrive, compared with the standard library's parser."""
 
 import base64
 import json
@@ -33,14 +33,14 @@ image_bytes = st.binary(min_size=1, max_size=3000)
 
 
 def read_in_pieces(text: bytes, cuts: list[int]) -> tuple[StreamingResponseParser, bytes]:
-    """The reader after the whole text, fed in pieces that end at the cuts."""
+    """Feed the text to a parser in pieces that end at the cuts, and return the parser."""
     reader = StreamingResponseParser()
     edges = sorted({min(cut, len(text)) for cut in cuts} | {0, len(text)})
     return reader, b"".join(reader.feed(text[a:b]) for a, b in pairwise(edges))
 
 
 def spell_json_string(value: str, style: int) -> str:
-    """A JSON string in one of the spellings that servers use."""
+    """Return a JSON string in one of the spellings that servers use."""
     text = json.dumps(value)
     if style == 1:
         return text.replace("/", "\\/")

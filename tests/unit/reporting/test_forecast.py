@@ -1,4 +1,4 @@
-"""The forecast: a promise that is kept where one can be made, and the reason where none can."""
+"""The forecast: a time that holds where one can be given, and the reason where none can."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -61,7 +61,7 @@ def test_times_are_told_as_exactly_as_they_are_known(seconds: float, words: str)
 
 
 class ForecastHarness:
-    """A journal of two rules, and a forecast from it."""
+    """A journal with two rules, and its forecast."""
 
     def __init__(self, folder: Path) -> None:
         self.clock = FakeClock()
@@ -166,7 +166,7 @@ def test_results_that_cannot_be_delivered_are_told_and_stop_no_other_image(forec
     forecast_harness.queue_images("hd", 3)
     submit_images(forecast_harness, 3, 1, to=State.DELIVERING)
     assert forecast_harness.make_forecast().render() == ""
-    # which was here before the others
+    # This job is the oldest.
     last = forecast_harness.journal.jobs(limit=1)[0]
     forecast_harness.journal.update(last, note="the outbox is away", not_before=forecast_harness.clock.now() + 30)
     assert forecast_harness.make_forecast().render() == "hd: 3 results wait to be delivered: the outbox is away"
@@ -201,7 +201,7 @@ def test_a_fractional_rate_promises_no_more_than_the_limiter_grants(forecast_har
 
 
 def submit_images(books: ForecastHarness, number: int, every: float, *, to: State = State.SUBMITTING) -> None:
-    """So many of the queued images leave, one every so many seconds."""
+    """Submit this number of queued images, one every ``every`` seconds."""
     for job in books.journal.jobs(states=[State.QUEUED], limit=number, oldest_first=True):
         books.clock.advance(every)
         job = books.journal.transition(job, State.SUBMITTING, "sent", reserve=4, submitted_at=books.clock.now())

@@ -1,4 +1,4 @@
-"""The pulse: what has not turned by its own word is late, and nothing else is."""
+"""The heartbeat: a loop is overdue when it exceeds its own promise, and only then."""
 
 from picwish_watchd.runtime.heartbeat import Heartbeat
 from tests.support.fake_clock import FakeClock

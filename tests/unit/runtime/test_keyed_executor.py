@@ -1,4 +1,4 @@
-"""Lanes: each does one thing after the other, and one that hangs holds up no other."""
+"""The keyed executor: each key runs one call after the other, and a call that hangs delays no other key."""
 
 import asyncio
 import threading
@@ -10,7 +10,7 @@ from picwish_watchd.runtime.worker_key import WorkerKey
 
 
 def has_running_calls(lanes: KeyedExecutor) -> bool:
-    """Asked anew each time."""
+    """Return the current value; a property would be narrowed by the type checker."""
     return lanes.has_running
 
 

@@ -1,4 +1,4 @@
-"""The budget of bytes: never exceeded but by one image alone, fair, and nothing leaks from it."""
+"""The memory budget: exceeded only by a single image alone, granted in order, and always returned."""
 
 import asyncio
 
@@ -12,7 +12,7 @@ TOTAL = 100
 
 
 async def yield_to_loop() -> None:
-    """Lets everybody else go on."""
+    """Let all other tasks continue."""
     for _ in range(5):
         await asyncio.sleep(0)
 

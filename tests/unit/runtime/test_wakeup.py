@@ -1,10 +1,10 @@
-"""The bell: it shortens a wait, is not lost when rung early, and silence ends by itself."""
+"""The wake-up: it ends a wait early, is kept if it comes before the wait, and a wait ends without it."""
 
 import asyncio
 
 from picwish_watchd.runtime.wakeup import Wakeup
 
-# seconds: a test that waits so long has failed
+# Seconds. A test that waits for this long has failed.
 LONG_TIMEOUT = 60.0
 
 

@@ -1,4 +1,4 @@
-"""Places for downloads: four at a time, twelve in all, and a slow one gives way."""
+"""Download slots: four at a time, twelve in all, and a slow download gives way."""
 
 import asyncio
 from contextlib import AsyncExitStack
@@ -8,7 +8,7 @@ from picwish_watchd.scheduling.download_slots import DownloadSlots
 
 
 class ManualMonotonicClock(Clock):
-    """Time goes by when it is told to."""
+    """A clock that advances only when the test sets it."""
 
     def __init__(self) -> None:
         self._now = 0.0
@@ -30,7 +30,7 @@ class ManualMonotonicClock(Clock):
 
 
 class DownloadCrowd:
-    """Downloads that each end when told."""
+    """Downloads that end when the test ends them."""
 
     def __init__(self, number: int) -> None:
         self.clock = ManualMonotonicClock()
@@ -102,7 +102,7 @@ async def test_no_more_is_bought_than_can_be_downloaded_in_twenty_minutes() -> N
     for number in range(30):
         await crowd.advance(15)
         await crowd.end(number)
-    # four a minute
+    # Four a minute.
     assert 60 <= crowd.places.max_in_flight(64) <= 100
     await crowd.end(*range(40))
 

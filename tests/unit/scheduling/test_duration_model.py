@@ -1,4 +1,4 @@
-"""The law of processing times: learnt from what was seen, hardly moved by a few strange tasks, always looking ahead."""
+"""The model of processing times: learnt from observations, robust against a few outliers, always looking ahead."""
 
 import math
 import random
@@ -116,7 +116,7 @@ def test_an_outlier_task_is_polled_ever_more_rarely_but_forever() -> None:
 
 
 def simulate_cost(law: DurationModel, tasks: list[float]) -> tuple[float, float]:
-    """(queries a task, added latency in seconds) where nothing else wants requests."""
+    """Return (queries per task, added latency in seconds) where no other request waits for a permit."""
     queries, late = 0, 0.0
     for seconds in tasks:
         age = 0.0
@@ -128,7 +128,7 @@ def simulate_cost(law: DurationModel, tasks: list[float]) -> tuple[float, float]
 
 
 def test_a_lone_task_costs_half_the_polls_of_one_a_second_at_equal_latency() -> None:
-    """Every second: 8.9 queries, 0.5 s. The optimum for 0.5 s: 4.3 queries."""
+    """One query a second costs 8.9 queries for 0.5 s. The optimum for 0.5 s is 4.3 queries."""
     queries, late = simulate_cost(
         DurationModel(lognormal_samples(8, 0.3, 200)), lognormal_samples(8, 0.3, 2000, seed=2)
     )
@@ -152,7 +152,7 @@ def test_a_slow_service_costs_little_more_queries_and_a_fast_one_little_latency(
 def test_a_slow_spell_is_learnt_from_eight_tasks_and_so_is_its_end() -> None:
     law = DurationModel(lognormal_samples(8, 0.3, 200))
     floods, _ = simulate_cost(law, lognormal_samples(80, 0.3, 50, seed=5))
-    # a task that is ten times as slow; asking every second would be 84
+    # The task takes ten times as long; one query a second would be 84.
     assert floods < 30
     for seconds in lognormal_samples(80, 0.3, 16, seed=5):
         law.observe(seconds)
@@ -203,7 +203,7 @@ def test_a_duration_known_within_bounds_is_placed_between_them(history: list[flo
 
 @pytest.mark.untraced
 def test_a_model_fed_with_its_own_guesses_stays_unchanged() -> None:
-    """A service that tells no times, in a backlog: each task is found done, half a minute after it was made."""
+    """With a service that reports no times and a backlog, each task is found done half a minute after its creation."""
     law = DurationModel(lognormal_samples(8, 0.3, 200))
     for _ in range(2000):
         law.observe(law.spread_within(0.0, 32.0))
@@ -230,7 +230,7 @@ def test_what_picwish_says_is_believed_as_far_as_it_agrees_with_what_was_seen() 
 
 
 def test_picwish_is_not_believed_in_a_backlog_once_it_was_seen_to_be_wrong() -> None:
-    """It gives the moment of the end for that of the creation, say: of a task that is asked for once that might be."""
+    """Such a service reports the end as the time of creation, for a task that is queried once it may have ended."""
     law = DurationModel()
     law.observe(law.estimate_duration(6.0, 8.0, 0.0))
     for _ in range(200):

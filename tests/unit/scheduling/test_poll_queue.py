@@ -1,4 +1,4 @@
-"""The agenda: of the tasks at PicWish the one that is due first is asked for first, and never twice at a time."""
+"""The poll queue: of the tasks at PicWish the one that is due first is queried first, and never twice at a time."""
 
 import pytest
 from hypothesis import given
@@ -116,7 +116,7 @@ def test_a_failed_poll_does_not_fall_behind_younger_due_tasks() -> None:
     old = track_task(agenda, 1, due=10.0, born=0.0)
     now = EXPIRING_AFTER + 1
     assert agenda.pop(now, even_probability) is old
-    # the answer was a 500
+    # The response was a 500.
     agenda.schedule(old, now + 2)
     assert agenda.pop(now + 1, even_probability) is not old
     assert agenda.has_expiring_tasks(now + 2)
@@ -134,7 +134,7 @@ def test_a_task_that_was_seen_unfinished_has_an_hour_from_then_on() -> None:
 
 
 def count_late_polls(ages: list[float]) -> int:
-    """Of tasks of an earlier run, so many seconds old, the number that is asked for after its hour."""
+    """Return how many tasks of an earlier run, ``age`` seconds old, are queried too late."""
     agenda = PollQueue()
     for number, age in enumerate(ages):
         track_task(agenda, number, due=10_000.0, born=10_000.0 - age, inherited=True)

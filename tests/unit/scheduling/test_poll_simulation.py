@@ -1,7 +1,7 @@
-"""The policy as a whole, in simulated time: what an image costs in requests, and how long its result lies there.
+"""The polling policy in simulated time: requests per image, and how long a result waits at PicWish.
 
-Law and agenda are the real ones; a slot comes every 1.025/QPS seconds, as the pacer grants them, and goes to a create
-while images wait and fewer than ``max_pending`` tasks are at PicWish, else to a query.
+Duration model and poll queue are the real ones. A permit comes every 1.025/QPS seconds, as the rate limiter grants
+them. It goes to a create while images wait and fewer than ``max_pending`` tasks are at PicWish, else to a query.
 """
 
 import math
@@ -20,15 +20,15 @@ QPS, MEDIAN, SIGMA = 2.0, 8.0, 0.3
 
 @dataclass(frozen=True)
 class SimulationResult:
-    """What came of it."""
+    """Figures of one simulation."""
 
-    #: from the first create to the last result
+    #: From the first create to the last result.
     seconds: float
-    #: an image
+    #: Queries per image.
     queries: float
-    #: seconds from a task's end to the answer that tells of it, mean
+    #: Mean time in seconds from a task's end to the response that reports it.
     mean_latency: float
-    #: seconds from an image's arrival to its create, mean
+    #: Mean time in seconds from an image's arrival to its create.
     waits: float
 
 
@@ -92,7 +92,7 @@ def test_a_lone_image_costs_half_the_polls_of_one_a_second() -> None:
 
 def test_a_steady_stream_is_polled_with_spare_requests_and_delays_no_create() -> None:
     found = simulate([2.0 * number for number in range(300)])
-    # 1.96 requests a second, one every other second of them a create
+    # Of 1.96 requests a second, every other second one is a create.
     assert found.queries < 3.1
     assert found.mean_latency < 1.2
     assert found.waits < 0.3

@@ -1,4 +1,4 @@
-"""The pacer: never more than QPS in any second, the most urgent first, and polite after a 429."""
+"""The rate limiter: never more than QPS requests in any second, the most urgent first, and restrained after a 429."""
 
 import asyncio
 import random
@@ -19,7 +19,7 @@ from tests.support.fake_clock import FakeClock
 
 
 class LateTimerClock(FakeClock):
-    """Timers that ring 3 ms late, as those of a busy machine do."""
+    """A clock whose timers fire 3 ms late, as on a busy machine."""
 
     async def sleep(self, seconds: float) -> None:
         await super().sleep(seconds + 0.003 if seconds > 0 else 0)
@@ -31,7 +31,7 @@ def run_with_limiter(
     clock: FakeClock,
     journal: Path | None = None,
 ) -> None:
-    """Lets ``act`` happen beside a running pacer, that of a daemon on ``journal``, in a moment of real time."""
+    """Run ``act`` beside a rate limiter with this journal, in a moment of real time."""
     departures = None if journal is None else RequestLog(journal, clock)
 
     async def both() -> None:
@@ -48,12 +48,12 @@ def run_with_limiter(
 
 
 async def send_request(pacer: RateLimiter, urgency: RequestKind = RequestKind.CREATE) -> None:
-    """A request that leaves at once."""
+    """Acquire a permit and send the request at once."""
     (await pacer.acquire(urgency)).mark_sent()
 
 
 async def acquire_many(pacer: RateLimiter, clock: FakeClock, number: int) -> list[float]:
-    """So many slots as fast as they are granted; answers when, in seconds from now."""
+    """Acquire permits as fast as they are granted; return when, in seconds from now."""
     began = clock.monotonic()
     granted = []
     for _ in range(number):
@@ -62,20 +62,17 @@ async def acquire_many(pacer: RateLimiter, clock: FakeClock, number: int) -> lis
     return granted
 
 
+# Each row: arrival in seconds; kind of request and priority; seconds until it is cancelled; Retry-After of a 429;
+# seconds from permit to sending, where None means that no connection is made.
 WAITERS = st.lists(
     st.tuples(
-        # comes so late
         st.floats(0, 3),
         st.tuples(
             st.sampled_from(RequestKind),
             st.none() | st.integers(-1, 1),
-            # is so urgent, and has such a priority
         ),
-        # is cancelled so long after that
         st.none() | st.floats(0, 2),
-        # is told 429
         st.none() | st.sampled_from([None, 0.0, 0.5, 2.0]).map(lambda seconds: (seconds,)),
-        # leaves so long after its slot; None: never, its connection could not be made
         st.none() | st.floats(0, 1.5),
     ),
     max_size=25,
@@ -391,7 +388,7 @@ def test_another_qps_is_in_force_at_once() -> None:
 
 
 def test_a_request_counts_from_the_moment_at_which_it_leaves() -> None:
-    """A first connection takes its time; PicWish counts when the request arrives."""
+    """A first connection takes time, and PicWish counts a request when it arrives."""
 
     async def late(pacer: RateLimiter, clock: FakeClock) -> None:
         first = await pacer.acquire(RequestKind.PROBE)
@@ -463,7 +460,7 @@ async def test_a_limiter_that_grants_nothing_although_it_could_is_overdue() -> N
     clock = FakeClock()
     pacer = RateLimiter(2, clock)
     clock.advance(500)
-    # nobody waits
+    # No request is waiting.
     assert pacer.overdue_seconds == 0
     waiting = asyncio.create_task(pacer.acquire(RequestKind.CREATE))
     await asyncio.sleep(0)
@@ -491,9 +488,9 @@ def test_a_limiter_paused_by_picwish_is_not_overdue() -> None:
 
 
 def simulate_shared_key(every: float, seconds: float = 600.0) -> tuple[float, float]:
-    """A key of QPS 2 is shared with a program that asks ``every`` so many seconds, whatever it is told, for so long.
+    """Share a key of QPS 2 with a program that sends a request every ``every`` seconds and ignores the responses.
 
-    Answers how many of our requests a second pass, and what share of them is refused.
+    Return how many of our requests a second succeed, and which share of them is refused.
     """
     told: list[bool] = []
     window, chance = RateWindow(), random.Random(1)

@@ -1,4 +1,4 @@
-"""The API as the document has it."""
+"""The API as its document describes it."""
 
 import base64
 import io
@@ -40,7 +40,7 @@ FIELD_TYPES = {
 
 
 def change_settings(call: SimulatorClient, **settings: object) -> None:
-    call.simulator.settings = replace(call.simulator.settings, **settings)  # type: ignore[arg-type] # names a setting
+    call.simulator.settings = replace(call.simulator.settings, **settings)  # type: ignore[arg-type]
 
 
 async def test_a_create_is_answered_with_a_task_id_in_the_documented_envelope(client: SimulatorClient) -> None:
@@ -78,7 +78,7 @@ async def test_every_answer_has_all_documented_fields_in_their_types(
         data = await client.query_data(task_id)
         assert data.keys() == FIELD_TYPES.keys()
         for name, kind in FIELD_TYPES.items():
-            assert isinstance(data[name], kind), name  # type: ignore[arg-type] # a class or a tuple of them
+            assert isinstance(data[name], kind), name  # type: ignore[arg-type]
 
 
 async def test_times_are_unix_seconds_and_zero_before_they_are_known(
@@ -103,7 +103,7 @@ async def test_the_result_is_the_enlarged_source(client: SimulatorClient) -> Non
     with Image.open(io.BytesIO(result)) as image:
         assert image.format == "PNG"
         assert image.size == (data["image_width"], data["image_height"]) == (96, 64)
-        red, green, blue = image.convert("RGB").getpixel((24, 16))  # type: ignore[misc] # an RGB image
+        red, green, blue = image.convert("RGB").getpixel((24, 16))  # type: ignore[misc]
     assert red > 200 > 60 > max(green, blue)
     assert data["out_format"] == "png"
     assert data["image_size_kb"] == round(len(result) / 1024, 2)
@@ -337,4 +337,4 @@ async def test_processing_times_follow_the_law_and_repeat_with_the_seed(clock: M
 )
 def test_settings_that_make_no_sense_are_refused_by_name(wrong: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
-        Settings(**wrong)  # type: ignore[arg-type] # wrong on purpose
+        Settings(**wrong)  # type: ignore[arg-type]

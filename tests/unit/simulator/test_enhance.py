@@ -1,4 +1,4 @@
-"""Enlarged, sharpened, and still the same picture."""
+"""Enhanced images are larger and sharper and show the same picture."""
 
 import io
 import random
@@ -30,7 +30,7 @@ def enhance_bytes(tmp_path: Path, data: bytes, **options: float) -> tuple[Stored
 
 
 def colour_difference(one: Image.Image, other: Image.Image) -> float:
-    """Mean distance of two pictures' colours, 0 to 255, at 8 x 8."""
+    """Return the mean distance of two images' colours, 0 to 255, at 8 x 8 pixels."""
     small = [image.convert("RGB").resize((8, 8), Image.Resampling.BOX) for image in (one, other)]
     return max(ImageStat.Stat(ImageChops.difference(*small)).mean)
 
@@ -62,7 +62,7 @@ def test_every_kind_is_enlarged_and_recognisable(tmp_path: Path, kind: str, mode
     data = make_quartered_image(kind, (64, 48), mode)
     result, image = enhance_bytes(tmp_path, data)
     assert (result.width, result.height, result.format) == (128, 96, format)
-    # Pillow's own conversion cuts sixteen bits off at 255: see the next test
+    # Pillow's own conversion cuts sixteen bits off at 255; see the next test.
     if mode != "I;16":
         assert colour_difference(Image.open(io.BytesIO(data)), image) < (16 if mode == "1" else 6)
 
@@ -101,14 +101,14 @@ def test_transparency_is_kept(tmp_path: Path) -> None:
 
 def test_exif_orientation_is_applied_and_left_out(tmp_path: Path) -> None:
     exif = Image.Exif()
-    # turned by a quarter
+    # The image is rotated by a quarter.
     exif[0x0112] = 6
     result, image = enhance_bytes(tmp_path, make_quartered_image("JPEG", (64, 48), exif=exif))
     assert (result.width, result.height) == (96, 128)
     assert 0x0112 not in image.getexif()
     left_top = image.convert("RGB").getpixel((10, 10))
     assert isinstance(left_top, tuple)
-    # blue was at the bottom on the left
+    # Blue was at the bottom on the left.
     assert left_top[2] > 180 > 80 > left_top[0]
 
 

@@ -1,4 +1,4 @@
-"""Faults by order. What the ledger says afterwards is the point of each."""
+"""Requested faults, and what the ledger says after each."""
 
 import asyncio
 import io
@@ -41,7 +41,7 @@ async def count_charges(call: SimulatorClient, clock: ManualClock) -> int:
 
 @pytest.mark.parametrize("at", ["head", "body"])
 async def test_a_reset_before_the_work_leaves_no_task(client: SimulatorClient, at: str) -> None:
-    client.simulator.script.add(Fault("create", Reset(at=at)))  # type: ignore[arg-type] # a stage
+    client.simulator.script.add(Fault("create", Reset(at=at)))  # type: ignore[arg-type]
     with pytest.raises(httpx.ReadError):
         await client.create()
     assert client.simulator.tasks == {}
@@ -93,7 +93,7 @@ async def test_a_scripted_status_has_the_envelope_unless_told_otherwise(client: 
 
 @pytest.mark.parametrize("at", ["head", "body", "work"])
 async def test_a_hang_lasts_until_the_simulator_stops(client: SimulatorClient, at: str) -> None:
-    client.simulator.script.add(Fault("create", Hang(at=at)))  # type: ignore[arg-type] # a stage
+    client.simulator.script.add(Fault("create", Hang(at=at)))  # type: ignore[arg-type]
     with pytest.raises(httpx.ReadTimeout):
         await client.http.post(
             client.simulator.url + "/api/tasks/visual/scale-pro",
@@ -292,7 +292,7 @@ async def test_a_request_that_is_turned_away_does_not_use_up_what_waits_behind(c
 )
 def test_a_fault_that_could_never_happen_is_refused(on: str, do: Action, more: dict[str, str], match: str) -> None:
     with pytest.raises(ValueError, match=match):
-        Fault(on, do, **more)  # type: ignore[arg-type] # wrong on purpose
+        Fault(on, do, **more)  # type: ignore[arg-type]
 
 
 async def test_broken_down_everything_is_500_and_nothing_is_accepted(client: SimulatorClient) -> None:
@@ -311,7 +311,7 @@ async def test_broken_down_and_refusing_no_connection_is_taken(client: Simulator
     client.simulator.break_down(refuse=True)
     with pytest.raises(httpx.ConnectError):
         await client.create()
-    # or whoever asks for any port might get it
+    # Bind without SO_REUSEADDR, or a server that asks for any port could get this one.
     with socket.socket() as other, pytest.raises(OSError, match="in use"):
         other.bind(("127.0.0.1", httpx.URL(url).port))
     await client.simulator.repair()

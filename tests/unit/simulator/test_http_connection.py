@@ -1,4 +1,4 @@
-"""HTTP as it comes over the wire."""
+"""HTTP as it arrives on the connection."""
 
 import asyncio
 from dataclasses import replace
@@ -10,7 +10,7 @@ from tests.unit.simulator.simulator_client import TASKS_PATH, ManualClock, Simul
 
 
 async def exchange_bytes(call: SimulatorClient, data: bytes, *, more: bytes = b"") -> bytes:
-    """Sends, waits for the first answer, sends more, and reads until the connection ends."""
+    """Send bytes, wait for the first response, send more, and read until the connection ends."""
     reader, writer = await asyncio.open_connection("127.0.0.1", int(call.simulator.url.rpartition(":")[2]))
     writer.write(data)
     answer = await reader.readuntil(b"\r\n\r\n") if more else b""
@@ -68,7 +68,7 @@ async def test_a_client_that_expects_100_continue_is_refused_before_it_sends(cli
 async def test_an_early_answer_reaches_a_client_that_is_still_sending(
     client: SimulatorClient, settings: dict[str, object], status: int
 ) -> None:
-    client.simulator.settings = replace(client.simulator.settings, **settings)  # type: ignore[arg-type] # names a setting
+    client.simulator.settings = replace(client.simulator.settings, **settings)  # type: ignore[arg-type]
     await client.query("first")
     answer = await client.create(b"x" * 33_000_000)
     assert answer.status_code == status
@@ -115,7 +115,7 @@ async def test_a_requests_moment_is_that_of_its_first_byte(client: SimulatorClie
     reader, writer = await asyncio.open_connection("127.0.0.1", int(client.simulator.url.rpartition(":")[2]))
     whole = post_request(FORM, MULTIPART, "Connection: close") + FORM
     writer.write(whole[:1])
-    # the clock is not the simulator's: only the wire is waited for
+    # The simulator's own clock stands still here, so only the connection is waited for.
     await asyncio.sleep(0.05)
     began = clock.monotonic()
     clock.at += 5
@@ -136,7 +136,7 @@ async def test_only_so_many_requests_are_remembered(client: SimulatorClient, mon
 async def test_a_client_that_never_reads_does_not_keep_the_simulator_from_stopping(clock: ManualClock) -> None:
     async with Simulator(Settings(qps=None, enhance="echo", clock=clock)) as sim:
         sim.script.add(Fault("download", Hang(), times=0))
-        call = SimulatorClient(sim, None)  # type: ignore[arg-type] # it only carries the address here
+        call = SimulatorClient(sim, None)  # type: ignore[arg-type]
         form = FORM.replace(b"\r\n--B--", bytes(20_000_000) + b"\r\n--B--")
         form = form.replace(b"--B--", b'--B\r\nContent-Disposition: form-data; name="return_type"\r\n\r\n2\r\n--B--')
         form = form.replace(b"--B--", b'--B\r\nContent-Disposition: form-data; name="sync"\r\n\r\n1\r\n--B--')

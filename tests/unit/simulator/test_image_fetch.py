@@ -1,4 +1,4 @@
-"""image_url: from this machine only."""
+"""image_url: only URLs on this machine are fetched."""
 
 import asyncio
 import hashlib
@@ -13,7 +13,7 @@ from tests.unit.simulator.simulator_client import TASKS_PATH, SimulatorClient, m
 
 @pytest.fixture
 async def web_server() -> AsyncIterator[str]:
-    """A web server: /picture, /chunked, /missing, /garbage, /silence, /half, /large."""
+    """Start a web server with /picture, /chunked, /missing, /garbage, /silence, /half and /large."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         path = (await reader.readuntil(b"\r\n\r\n")).split(b" ")[1]

@@ -1,4 +1,4 @@
-"""Reading a form as it comes."""
+"""Reading a multipart form while it arrives."""
 
 import hashlib
 import itertools

@@ -1,4 +1,4 @@
-"""The port of the results."""
+"""The port that serves results."""
 
 import os
 from dataclasses import replace
@@ -65,7 +65,7 @@ async def test_each_query_gives_a_fresh_url_and_old_ones_expire_after_an_hour(
     clock.at += 1800
     fresh = (await client.query_data(data["task_id"]))["image"]
     clock.at += 1799
-    # forgotten after its own hour
+    # It expires after its own hour.
     assert (await client.http.get(fresh)).status_code == 404
     clock.at += 1
     dead = await client.http.get(data["image"])

@@ -1,4 +1,4 @@
-"""The simulator as a whole: starting, stopping, staying at home."""
+"""The simulator as a whole: start, stop, and listening on loopback only."""
 
 import asyncio
 import socket
