@@ -16,5 +16,5 @@ def build_client(config: Config, key: str, tally: Counters) -> PicwishClient:
         key=key,
         timeout=api.timeout,
         allow_insecure=api.allow_insecure,
-        counted=tally.count_request,
+        on_request_done=tally.count_request,
     )

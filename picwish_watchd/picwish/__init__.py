@@ -1,12 +1,14 @@
-"""The room that calls PicWish's API, and the only one that knows HTTP.
+"""Call PicWish's API; no other folder knows HTTP towards it.
 
-Every answer and every failure comes out as a value of `outcomes`; what PicWish means is decided by pure functions.
+Every response and every failure becomes a value of `outcomes`. Pure functions decide what PicWish means.
 
-* ``client``: one method for each request, and the rules of a paid POST.
-* ``bodies`` writes the form of a POST; ``arrival`` takes an answer in, ``reader`` parses it as it comes and turns a
-  base64 picture aside, ``sink`` puts that into a file; ``download`` fetches a result by its address.
-* ``wire`` turns a whole answer into an outcome, ``faults`` does it with what broke; ``states`` is PicWish's table of
-  states, ``answer`` its fields, ``plain`` what makes its texts fit to print.
+* ``client`` has one method for each request and keeps the rules of a paid POST. ``transport`` builds the connections
+  and checks address and key; ``send_hook`` acts between the open connection and the first byte of a POST.
+* ``multipart`` is the body of a POST. ``response`` receives a response, ``streaming_json`` parses it as it arrives and
+  separates a base64 image, ``sink`` writes that into a file. ``download`` fetches a result by its URL.
+* ``response_mapping`` turns a whole response into an outcome, ``error_mapping`` an error of the connection.
+  ``task_states`` is PicWish's table of states, ``task_info`` the fields of a task, ``sanitize`` makes PicWish's texts
+  safe to print.
 """
 
 from picwish_watchd.picwish.client import PicwishClient, RequestTimeouts

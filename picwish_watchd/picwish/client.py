@@ -1,24 +1,18 @@
-"""The requests that PicWish's API knows, each with one way out: a value that says what it came to."""
+"""The requests of PicWish's API. Each returns its outcome as a value of `outcomes`."""
 
 import asyncio
-import ipaddress
 import logging
-import select
-import socket
-import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 from urllib.parse import quote
 
 import httpx
 
-from picwish_watchd import __version__
 from picwish_watchd.picwish import error_mapping, response_mapping
-from picwish_watchd.picwish.download import MAX_PORT, download
+from picwish_watchd.picwish.download import download
 from picwish_watchd.picwish.multipart import CreateRequest, MultipartBody
 from picwish_watchd.picwish.outcomes import (
     CreateOutcome,
@@ -30,40 +24,37 @@ from picwish_watchd.picwish.outcomes import (
 )
 from picwish_watchd.picwish.response import IncomingResponse
 from picwish_watchd.picwish.response_mapping import ApiResponse
+from picwish_watchd.picwish.send_hook import SEND_STARTED_EVENT, SendHook, StaleConnectionError, set_deadline
+from picwish_watchd.picwish.transport import COMMON_HEADERS, build_transport, validate_base_url, validate_key
 
 API_PATH = "/api/tasks/visual/scale-pro"
-#: what a probe asks for
+#: The id of a task that cannot exist; a probe queries it.
 PROBE_TASK_ID = "00000000-0000-0000-0000-000000000000"
-#: bytes; 8192 x 8192 pixels with alpha, not compressed, are 268 MB
+#: Bytes. An uncompressed image of 8192 x 8192 pixels with alpha has 268 MB.
 MAX_RESULT_SIZE = 500_000_000
-
-_CONNECTED = "connection.connect_tcp.complete"
-_SEND_STARTED_EVENT = "http11.send_request_headers.started"
 
 
 @dataclass(frozen=True, slots=True)
 class RequestTimeouts:
-    """How long a request may take, in seconds, beside the longest silence that the user allows."""
+    """How long requests may take, in seconds. The longest silence of other requests is set by the user."""
 
-    #: for TCP, and again for TLS
+    #: The time to connect by TCP, and again for TLS.
     connect: float = 10.0
-    #: the least silence allowed after a paid POST: giving up early only makes doubt
+    #: The shortest silence that is tolerated after a paid POST; to give up earlier only causes doubt.
     create_silence: float = 120.0
-    sync_create_silence: float = (
-        #: the same with sync=1; PicWish advises to poll for 180 s at most, so longer than that
-        300.0
-    )
-    #: a query as a whole, until a base64 picture begins
+    #: The shortest silence that is tolerated after a POST with sync=1; PicWish advises to poll for at most 180 s.
+    sync_create_silence: float = 300.0
+    #: A whole query, up to where a base64 image begins.
     query: float = 120.0
-    #: a download as a whole, and a base64 picture from its beginning
+    #: A whole download, and a base64 image from its beginning.
     transfer: float = 1800.0
 
 
 class PicwishClient:
-    """One PicWish account.
+    """The requests of one PicWish account.
 
-    It speaks through httpx's transport and not through its client, which knows cookies, redirects, proxies, ``.netrc``.
-    The key goes to the host of ``base_url`` only, and is in no text, no log line and no `repr`.
+    It uses httpx's transport directly, because httpx's client handles cookies, redirects, proxies and ``.netrc``.
+    The key is sent only to the host of ``base_url`` and appears in no text, no log line and no `repr`.
     """
 
     def __init__(
@@ -74,151 +65,148 @@ class PicwishClient:
         timeout: float,
         post_deadline: float = 1800.0,
         allow_insecure: bool = False,
-        patience: RequestTimeouts = RequestTimeouts(),
+        request_timeouts: RequestTimeouts = RequestTimeouts(),
         max_result: int = MAX_RESULT_SIZE,
-        counted: Callable[[str, str], None] = lambda _kind, _code: None,
+        on_request_done: Callable[[str, str], None] = lambda _kind, _code: None,
     ) -> None:
-        """Opens nothing yet.
+        """Open no connection yet.
 
         Args:
             base_url: https, or http for loopback (with ``allow_insecure`` for any host).
             key: the API key.
             timeout: the longest silence of a connection, in seconds.
-            post_deadline: the longest time from the first byte of a POST to the end of its answer, in seconds.
+            post_deadline: the longest time from the first byte of a POST to the end of its response, in seconds.
             allow_insecure: the key may go over the network without encryption.
-            patience: the other bounds.
-            max_result: the largest result that is taken, in bytes.
-            counted: told of each request that is over: its kind (create, query, probe, download) and what decided,
-                which is a code (of HTTP, or PicWish's ``status`` where that is graver) or, without an answer, a word.
+            request_timeouts: the other limits of time.
+            max_result: the largest result that is accepted, in bytes.
+            on_request_done: called after each request with its kind (create, query, probe, download) and the code
+                that decided (of HTTP, or PicWish's ``status`` where that is graver), or with a word if there was no
+                response.
 
         Raises:
-            ValueError: the address is not fit for a key, or the key for a header.
+            ValueError: the address must not receive the key, or the key cannot be a header's value.
         """
-        self._base_url = _validate_base_url(base_url, allow_insecure=allow_insecure)
-        self._key = _validate_key(key)
+        self._base_url = validate_base_url(base_url, allow_insecure=allow_insecure)
+        self._key = validate_key(key)
         self._timeout = timeout
         self._post_deadline = post_deadline
-        self._request_timeouts = patience
+        self._request_timeouts = request_timeouts
         self._max_result = max_result
-        self._on_request_done = counted
-        # a paid POST never takes a connection that was used before: a stale one makes doubt for nothing
-        self._create_transport = _build_transport(idle=0)
-        self._query_transport = _build_transport(idle=8)
-        self._download_transport = _build_transport(idle=4)
-        # in its debug lines there are headers, and in these the signatures of addresses
+        self._on_request_done = on_request_done
+        # A paid POST never reuses a connection: one that the server has closed meanwhile would cause needless doubt.
+        self._create_transport = build_transport(max_idle=0)
+        self._query_transport = build_transport(max_idle=8)
+        self._download_transport = build_transport(max_idle=4)
+        # Its debug lines contain headers, and these contain the signatures of URLs.
         logging.getLogger("httpcore").setLevel(logging.WARNING)
 
     def __repr__(self) -> str:
         return f"<PicwishClient {self._base_url}>"
 
     def replace_key(self, key: str) -> None:
-        """From the next request on. Raises ValueError if it is not fit for a header."""
-        self._key = _validate_key(key)
+        """Use ``key`` from the next request on. Raise ValueError if it cannot be a header's value."""
+        self._key = validate_key(key)
 
     async def create(
         self,
         request: CreateRequest,
         *,
         sink: Path,
-        started: Callable[[], Awaitable[None]],
-        sent: Callable[[], None],
-        ready: Callable[[], Awaitable[None]] | None = None,
+        on_send_start: Callable[[], Awaitable[None]],
+        on_body_sent: Callable[[], None],
+        before_send: Callable[[], Awaitable[None]] | None = None,
     ) -> CreateOutcome:
-        """Sends one paid POST, once, over a connection of its own.
+        """Send one paid POST, once, over a connection of its own.
 
-        The overall deadline begins when ``started`` has returned, so that it never interrupts that.
+        The overall deadline begins when ``on_send_start`` has returned, so that it never interrupts that.
 
         Args:
-            request: what is asked; at the end of the upload, before ``sent``, the client lets go of the image and
-                releases it, if it is a memoryview.
-            sink: for a base64 result (sync=1, return_type=2); it holds that only if the outcome has ``spooled``.
-            started: awaited once, when the connection (and TLS) stands and before the first byte leaves. What it
-                raises comes out of here unchanged, and nothing was sent.
-            sent: called at most once, when the whole body was handed over; must not raise.
-            ready: awaited before ``started``, as long as the caller likes. A connection that the server has closed
-                meanwhile is not used but replaced, once, and this awaited again.
+            request: what is requested. At the end of the upload, before ``on_body_sent``, the client drops the image
+                and releases it if it is a memoryview.
+            sink: the file for a base64 result (sync=1, return_type=2); it has the result if and only if the outcome
+                has ``spooled_bytes``.
+            on_send_start: awaited once, when the connection (with TLS) is open and before the first byte leaves.
+                What it raises is raised here unchanged, and nothing was sent.
+            on_body_sent: called at most once, when the whole body was handed over; it must not raise.
+            before_send: awaited before ``on_send_start``; it may take as long as it likes. If the server has closed
+                the connection meanwhile, it is replaced, once, and this is awaited again.
         """
-        body = MultipartBody(request, sent)
-        silence = max(
-            self._timeout,
-            self._request_timeouts.sync_create_silence if request.sync else self._request_timeouts.create_silence,
-        )
-        # the body alone holds the image
+        body = MultipartBody(request, on_body_sent)
+        timeouts = self._request_timeouts
+        silence = max(self._timeout, timeouts.sync_create_silence if request.sync else timeouts.create_silence)
+        # From here on only the body holds the image.
         del request
-        hook = _SendHook(ready, started, body, self._post_deadline)
-        http = httpx.Request(
-            "POST",
-            self._base_url + API_PATH,
-            headers=self._headers()
-            | {"Content-Type": body.content_type, "Content-Length": str(body.length), "Connection": "close"},
-            content=body,
-            extensions={"timeout": self._httpcore_timeouts(silence), "trace": hook.trace},
-        )
-        with self._new_response(sink) as arrival:
+        hook = SendHook(before_send, on_send_start, body, self._post_deadline)
+        with self._new_response(sink) as incoming:
             try:
-                fault = await self._post(http, arrival, hook)
+                error = await self._post(self._build_post(body, hook, silence), incoming, hook)
             finally:
                 body.release_image()
-            reply = await arrival.finish(fault)
-            if reply is None:
-                self._on_request_done("create", error_mapping.error_label(_require_error(fault)))
-                return error_mapping.map_create_error(body.phase, _require_error(fault))
-            self._on_request_done("create", response_mapping.create_code_label(reply))
-            outcome = response_mapping.map_create_response(reply, size=body.image_size)
+            response = await incoming.finish(error)
+            if response is None:
+                self._on_request_done("create", error_mapping.error_label(_require_error(error)))
+                return error_mapping.map_create_error(body.phase, _require_error(error))
+            self._on_request_done("create", response_mapping.create_code_label(response))
+            outcome = response_mapping.map_create_response(response, size=body.image_size)
             if isinstance(outcome, Finished) and outcome.spooled_bytes is not None:
-                arrival.keep_image()
+                incoming.keep_image()
             return outcome
 
-    async def query(self, task_id: str, *, sink: Path, leaving: Callable[[], None] = lambda: None) -> QueryOutcome:
-        """Asks for a task, which costs nothing.
+    async def query(
+        self, task_id: str, *, sink: Path, on_send_start: Callable[[], None] = lambda: None
+    ) -> QueryOutcome:
+        """Query a task, which costs no credits.
 
-        A base64 result goes to ``sink``, which holds it only if the outcome has ``spooled``. ``leaving`` is called when
-        the first byte leaves, which may be later than it was asked for: a connection may have to be made first.
+        A base64 result goes to ``sink``, which has it if and only if the outcome has ``spooled_bytes``.
+        ``on_send_start`` is called when the first byte leaves; a connection may have to be made before that.
         """
-        with self._new_response(sink) as arrival:
-            reply = await self._get(task_id, arrival, "query", leaving)
-            if isinstance(reply, Exception):
-                return error_mapping.map_query_error(reply)
-            outcome = response_mapping.map_query_response(reply, task_id)
+        with self._new_response(sink) as incoming:
+            response = await self._get(task_id, incoming, "query", on_send_start)
+            if isinstance(response, Exception):
+                return error_mapping.map_query_error(response)
+            outcome = response_mapping.map_query_response(response, task_id)
             if isinstance(outcome, Succeeded) and outcome.spooled_bytes is not None:
-                arrival.keep_image()
+                incoming.keep_image()
             return outcome
 
-    async def probe(self, *, leaving: Callable[[], None] = lambda: None) -> ProbeOutcome:
-        """Asks for a task that does not exist: tells for nothing whether API and key are well; ``leaving`` as above."""
-        with self._new_response(None) as arrival:
-            reply = await self._get(PROBE_TASK_ID, arrival, "probe", leaving)
+    async def probe(self, *, on_send_start: Callable[[], None] = lambda: None) -> ProbeOutcome:
+        """Query a task that does not exist, to learn at no cost whether the API works and accepts the key.
+
+        ``on_send_start`` is called when the first byte leaves.
+        """
+        with self._new_response(None) as incoming:
+            response = await self._get(PROBE_TASK_ID, incoming, "probe", on_send_start)
             return (
-                error_mapping.map_query_error(reply)
-                if isinstance(reply, Exception)
-                else response_mapping.map_probe_response(reply)
+                error_mapping.map_query_error(response)
+                if isinstance(response, Exception)
+                else response_mapping.map_probe_response(response)
             )
 
     async def download(self, url: str, *, sink: Path) -> DownloadOutcome:
-        """Fetches a result, without the key, into ``sink``, which holds it only if the outcome is `Downloaded`."""
+        """Fetch a result without sending the key; ``sink`` has it if and only if the outcome is `Downloaded`."""
         codes: list[int] = []
-        word = None
+        label = None
         try:
             async with asyncio.timeout(self._request_timeouts.transfer):
                 return await download(
                     self._download_transport,
                     url,
                     sink=sink,
-                    headers=_COMMON_HEADERS,
+                    headers=COMMON_HEADERS,
                     timeouts=self._httpcore_timeouts(self._timeout),
                     limit=self._max_result,
-                    answered=codes.append,
+                    on_status=codes.append,
                 )
         except error_mapping.TRANSPORT_ERRORS as error:
-            word = error_mapping.error_label(error)
+            label = error_mapping.error_label(error)
             return error_mapping.map_download_error(error)
         finally:
-            # neither: it was cancelled, or no address to ask
-            if codes or word is not None:
-                self._on_request_done("download", response_mapping.code_label(codes[-1]) if codes else str(word))
+            # Without both, the download was cancelled or the URL was unusable: there was no request.
+            if codes or label is not None:
+                self._on_request_done("download", response_mapping.code_label(codes[-1]) if codes else str(label))
 
     async def aclose(self) -> None:
-        """Closes every connection."""
+        """Close every connection."""
         for transport in (self._create_transport, self._query_transport, self._download_transport):
             await transport.aclose()
 
@@ -230,15 +218,25 @@ class PicwishClient:
     ) -> None:
         await self.aclose()
 
-    async def _post(self, http: httpx.Request, arrival: IncomingResponse, hook: "_SendHook") -> Exception | None:
-        """Answers what broke the exchange; raises what the caller's hooks raised."""
+    def _build_post(self, body: MultipartBody, hook: SendHook, silence: float) -> httpx.Request:
+        headers = {"Content-Type": body.content_type, "Content-Length": str(body.length), "Connection": "close"}
+        return httpx.Request(
+            "POST",
+            self._base_url + API_PATH,
+            headers=self._headers() | headers,
+            content=body,
+            extensions={"timeout": self._httpcore_timeouts(silence), "trace": hook.trace},
+        )
+
+    async def _post(self, request: httpx.Request, incoming: IncomingResponse, hook: SendHook) -> Exception | None:
+        """Send a POST; return the error that broke it, or None. Raise what the caller's callbacks raised."""
         try:
             async with asyncio.timeout(None) as hook.deadline:
                 try:
-                    await self._exchange(self._create_transport, http, arrival, hook.deadline, whole=False)
-                except _StaleConnectionError:
-                    # now that it is its turn, another one will not have to wait
-                    await self._exchange(self._create_transport, http, arrival, hook.deadline, whole=False)
+                    await self._exchange(self._create_transport, request, incoming, hook.deadline, to_end=False)
+                except StaleConnectionError:
+                    # It is this image's turn now, so the second connection will not have to wait.
+                    await self._exchange(self._create_transport, request, incoming, hook.deadline, to_end=False)
         except error_mapping.TRANSPORT_ERRORS as error:
             if hook.error is not None:
                 raise hook.error from None
@@ -246,11 +244,13 @@ class PicwishClient:
         return None
 
     async def _get(
-        self, task_id: str, arrival: IncomingResponse, kind: str, leaving: Callable[[], None]
+        self, task_id: str, incoming: IncomingResponse, kind: str, on_send_start: Callable[[], None]
     ) -> ApiResponse | Exception:
+        """Query a task; return what came, or the error if nothing came."""
+
         async def trace(name: str, _info: dict[str, object]) -> None:
-            if name == _SEND_STARTED_EVENT:
-                leaving()
+            if name == SEND_STARTED_EVENT:
+                on_send_start()
 
         request = httpx.Request(
             "GET",
@@ -258,161 +258,54 @@ class PicwishClient:
             headers=self._headers(),
             extensions={"timeout": self._httpcore_timeouts(self._timeout), "trace": trace},
         )
-        fault = None
+        error = None
         try:
             async with asyncio.timeout(self._request_timeouts.query) as deadline:
-                await self._exchange(self._query_transport, request, arrival, deadline, whole=True)
-        except error_mapping.TRANSPORT_ERRORS as error:
-            fault = error
-        reply = await arrival.finish(fault)
-        self._on_request_done(
-            kind,
-            error_mapping.error_label(_require_error(fault))
-            if reply is None
-            else response_mapping.query_code_label(reply),
-        )
-        return _require_error(fault) if reply is None else reply
+                await self._exchange(self._query_transport, request, incoming, deadline, to_end=True)
+        except error_mapping.TRANSPORT_ERRORS as transport_error:
+            error = transport_error
+        response = await incoming.finish(error)
+        if response is None:
+            self._on_request_done(kind, error_mapping.error_label(_require_error(error)))
+            return _require_error(error)
+        self._on_request_done(kind, response_mapping.query_code_label(response))
+        return response
 
     async def _exchange(
         self,
         transport: httpx.AsyncHTTPTransport,
         request: httpx.Request,
-        arrival: IncomingResponse,
+        incoming: IncomingResponse,
         deadline: asyncio.Timeout,
         *,
-        whole: bool,
+        to_end: bool,
     ) -> None:
+        """Send a request and receive its response, up to its end (``to_end``) or to the end of its JSON."""
         response = await transport.handle_async_request(request)
-        # the code says it all; its text is not worth much time
+        # The code of an error decides everything, so its text is worth no more than the usual silence.
         if not response.is_success:
-            _set_deadline(deadline, self._timeout)
-        await arrival.receive(
-            response, whole=whole, picture_begins=lambda: _set_deadline(deadline, self._request_timeouts.transfer)
-        )
+            set_deadline(deadline, self._timeout)
+        transfer = self._request_timeouts.transfer
+        await incoming.receive(response, to_end=to_end, on_image_start=lambda: set_deadline(deadline, transfer))
 
     def _new_response(self, sink: Path | None) -> IncomingResponse:
         return IncomingResponse(sink, limit=self._max_result, secret=self._key)
 
     def _headers(self) -> dict[str, str]:
-        return _COMMON_HEADERS | {"X-API-KEY": self._key}
+        return COMMON_HEADERS | {"X-API-KEY": self._key}
 
     def _httpcore_timeouts(self, silence: float) -> dict[str, float]:
-        """For httpcore: seconds; the write timeout is always the user's."""
+        """Return the timeouts of one request in seconds; the write timeout is always the user's."""
         connect = self._request_timeouts.connect
         return {"connect": connect, "pool": connect, "read": silence, "write": self._timeout}
 
 
-_COMMON_HEADERS = {
-    "User-Agent": f"picwish-watchd/{__version__}",
-    "Accept": "*/*",
-    # answers are short or pictures; compression only adds what can break
-    "Accept-Encoding": "identity",
-}
-
-
-class _StaleConnectionError(httpx.ConnectError):
-    """The server has closed a connection before anything was sent."""
-
-
-class _SendHook:
-    """Stands between the connection and the first byte of a POST (httpcore's trace extension)."""
-
-    def __init__(
-        self,
-        ready: Callable[[], Awaitable[None]] | None,
-        started: Callable[[], Awaitable[None]],
-        body: MultipartBody,
-        allowed: float,
-    ) -> None:
-        """From the first byte on ``allowed`` seconds remain of ``deadline``."""
-        #: what ``ready`` or ``started`` raised
-        self.error: BaseException | None = None
-        self.deadline: asyncio.Timeout | None = None
-        self._ready = ready
-        self._started = started
-        self._connection: socket.socket | None = None
-        self._body = body
-        self._send_seconds = allowed
-
-    async def trace(self, name: str, info: dict[str, Any]) -> None:
-        if name == _CONNECTED:
-            self._connection = info["return_value"].get_extra_info("socket")
-        if name != _SEND_STARTED_EVENT:
-            return
-        if self._ready is not None:
-            await self._call_hook(self._ready)
-            if self._connection is not None and _is_closed(self._connection):
-                raise _StaleConnectionError("the server closed it again before anything was sent")
-        await self._call_hook(self._started)
-        self._body.allow_sending()
-        assert self.deadline is not None
-        _set_deadline(self.deadline, self._send_seconds)
-
-    async def _call_hook(self, who: Callable[[], Awaitable[None]]) -> None:
-        try:
-            await who()
-        except BaseException as error:
-            self.error = error
-            raise
-
-
-def _is_closed(connection: socket.socket) -> bool:
-    """Whether the other side will send nothing more. What it has sent does not matter: TLS sends tickets at once."""
-    look = select.poll()
-    look.register(connection, select.POLLRDHUP)
-    return bool(look.poll(0))
-
-
-def _set_deadline(deadline: asyncio.Timeout, seconds: float) -> None:
-    """From now on; one that has passed stays passed."""
-    if not deadline.expired():
-        deadline.reschedule(asyncio.get_running_loop().time() + seconds)
-
-
-def _require_error(fault: Exception | None) -> Exception:
-    assert fault is not None, "no answer and no error"
-    return fault
+def _require_error(error: Exception | None) -> Exception:
+    assert error is not None, "no response and no error"
+    return error
 
 
 def _quote_task_id(task_id: str) -> str:
-    """One step of a path, whatever a server called its task (RFC 3986, 3.3 and 5.2.4)."""
+    """Return a task_id as one segment of a path, whatever its characters (RFC 3986, 3.3 and 5.2.4)."""
     quoted = quote(task_id, safe="")
     return quoted if quoted.strip(".") else quoted.replace(".", "%2E")
-
-
-def _validate_key(key: str) -> str:
-    if not key or not key.isascii() or not key.isprintable() or " " in key:
-        raise ValueError("the API key must be one word of printable ASCII characters")
-    return key
-
-
-def _validate_base_url(base_url: str, *, allow_insecure: bool) -> str:
-    try:
-        url = httpx.URL(base_url)
-    except httpx.InvalidURL as error:
-        raise ValueError(f"{base_url!r} is not an address") from error
-    if url.scheme not in ("http", "https") or not url.host or (url.port or 1) > MAX_PORT:
-        raise ValueError(f"{base_url!r} is not an http or https address")
-    if url.scheme == "http" and not allow_insecure and not _is_loopback(url.host):
-        raise ValueError(f"{base_url!r} would send the key without encryption")
-    return str(url).rstrip("/")
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-@cache
-def _create_tls_context() -> ssl.SSLContext:
-    """Made once, as it takes about 0.1 s; the environment is not asked for certificates."""
-    return httpx.create_ssl_context(trust_env=False)
-
-
-def _build_transport(*, idle: int) -> httpx.AsyncHTTPTransport:
-    limits = httpx.Limits(max_connections=None, max_keepalive_connections=idle, keepalive_expiry=5.0)
-    return httpx.AsyncHTTPTransport(
-        verify=_create_tls_context(), trust_env=False, http1=True, http2=False, limits=limits, retries=0
-    )

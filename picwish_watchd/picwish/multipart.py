@@ -1,4 +1,4 @@
-"""The form of a POST, in pieces, and how far it got."""
+"""The body of a paid POST, and how much of it was sent."""
 
 import re
 import secrets
@@ -8,10 +8,8 @@ from enum import Enum
 
 from picwish_watchd.pricing import TaskType
 
-CHUNK_SIZE = (
-    64 * 1024
-    #: bytes that are handed over at once; each has `timeout` to leave, so a slow line needs them small
-)
+#: Bytes handed over at once. Each chunk has `timeout` seconds to leave, so a slow line needs them small.
+CHUNK_SIZE = 64 * 1024
 
 _FILENAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _CONTENT_TYPE = re.compile(r"[a-z]+/[a-z0-9.+-]+")
@@ -19,23 +17,23 @@ _CONTENT_TYPE = re.compile(r"[a-z]+/[a-z0-9.+-]+")
 
 @dataclass(frozen=True, slots=True)
 class CreateRequest:
-    """What is asked of PicWish: a picture or the address of one, and how (API document, "Body Parameters").
+    """The parameters of a task: an image or the URL of one, and the options (API document, "Body Parameters").
 
     Raises:
-        ValueError: neither or both of ``image`` and ``image_url``, or a name that does not belong into a header.
+        ValueError: neither or both of ``image`` and ``image_url``, or a name that is not safe in a header.
     """
 
-    #: a memoryview is released once it was sent
+    #: The file. A memoryview is released once it was sent.
     image: memoryview | bytes | None = field(default=None, repr=False)
-    #: safe ASCII with the suffix of the format; never the user's file name
+    #: A name in safe ASCII with the suffix of the format; never the user's file name.
     filename: str = "image"
     content_type: str = "application/octet-stream"
     image_url: str | None = field(default=None, repr=False)
-    #: a `TaskType`
+    #: A `TaskType`.
     type: int = TaskType.ULTRA_HD
-    #: 1 an address, 2 base64
+    #: 1 for a URL, 2 for base64.
     return_type: int = 1
-    #: 0 a task_id at once, 1 the finished task
+    #: 0 for a task_id at once, 1 for the finished task.
     sync: int = 0
 
     def __post_init__(self) -> None:
@@ -46,42 +44,42 @@ class CreateRequest:
 
 
 class UploadPhase(Enum):
-    """How far a POST got, by what can be proved."""
+    """How far a POST got, as far as that can be proved."""
 
-    #: nothing left this machine
+    #: Nothing left this machine.
     NOT_STARTED = "before"
-    #: the end of the body was not even handed over: no server can have the whole request
+    #: The end of the body was not handed over, so no server can have the whole request.
     INCOMPLETE = "unfinished"
-    #: the end was handed over; it may have arrived
+    #: The end was handed over; it may have arrived.
     SENT = "sent"
 
 
 class MultipartBody:
-    """A multipart/form-data body (RFC 7578) of known length, handed over once, that lets go of the image at its end.
+    """A multipart/form-data body (RFC 7578) of known length that is sent once and drops the image at its end.
 
-    The closing boundary is a piece of its own: as long as that was not taken, the request is provably incomplete.
+    The closing boundary is a chunk of its own: until that was handed over, the request is provably incomplete.
     """
 
-    def __init__(self, request: CreateRequest, sent: Callable[[], None]) -> None:
-        """``sent`` is called once, when the last piece has been taken over; by then the image is let go of."""
+    def __init__(self, request: CreateRequest, on_sent: Callable[[], None]) -> None:
+        """Call ``on_sent`` once, after the last chunk was handed over; the image is dropped by then."""
         boundary = secrets.token_hex(16)
         self._source_view = request.image if isinstance(request.image, memoryview) else None
         self._image = memoryview(b"" if request.image is None else request.image).cast("B")
         self._head, self._tail = _render_frame(request, boundary)
-        self._on_sent = sent
-        #: bytes
+        self._on_sent = on_sent
+        #: Bytes of the image; 0 if there is only a URL.
         self.image_size = len(self._image)
         self.content_type = f"multipart/form-data; boundary={boundary}"
-        #: bytes
+        #: Bytes of the whole body.
         self.length = len(self._head) + len(self._image) + len(self._tail)
         self.phase = UploadPhase.NOT_STARTED
 
     def allow_sending(self) -> None:
-        """The first byte may go."""
+        """Permit the first byte to leave."""
         self.phase = UploadPhase.INCOMPLETE
 
     def release_image(self) -> None:
-        """Lets go of the image, and releases the caller's view, so that it is gone whoever still holds the request."""
+        """Drop the image and release the caller's view, which frees the memory even if the request is still held."""
         self._image = memoryview(b"")
         if self._source_view is not None:
             self._source_view.release()
@@ -89,7 +87,7 @@ class MultipartBody:
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         if self.phase is not UploadPhase.INCOMPLETE:
-            raise RuntimeError("a body was asked for before it was permitted, or twice")
+            raise RuntimeError("the body was read before sending was permitted, or twice")
         yield self._head
         for start in range(0, self.image_size, CHUNK_SIZE):
             yield bytes(self._image[start : start + CHUNK_SIZE])
@@ -100,7 +98,7 @@ class MultipartBody:
 
 
 def _render_frame(request: CreateRequest, boundary: str) -> tuple[bytes, bytes]:
-    """What stands before and behind the image."""
+    """Return the parts of the body before and after the image."""
     head = _render_field("type", request.type, boundary)
     head += _render_field("return_type", request.return_type, boundary) + _render_field("sync", request.sync, boundary)
     if request.image_url is not None:

@@ -1,16 +1,16 @@
-"""What a request can come to. Texts in here are plain: no key, no signature of an address, one line."""
+"""The possible outcomes of each request. Their texts are safe to print: one line, no key, no signature of a URL."""
 
 from dataclasses import dataclass, field
 
 from picwish_watchd.job import Problem
 from picwish_watchd.picwish.task_info import TaskInfo
 
-# ---- of a create ----
+# Outcomes of a create.
 
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """PicWish has the task; from here on queries tell."""
+    """PicWish accepted the task; queries return its state from here on."""
 
     task_id: str
     task_info: TaskInfo
@@ -18,92 +18,93 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """PicWish has done the task and sent the picture along: exactly one of ``image`` and ``spooled`` is set."""
+    """PicWish finished the task at once. Exactly one of ``image_url`` and ``spooled_bytes`` is set."""
 
     task_id: str | None
     task_info: TaskInfo
-    #: the address to download from
+    #: The URL of the result.
     image_url: str | None = field(repr=False)
-    #: bytes of the picture that stand in the sink
+    #: Bytes of the image in the sink.
     spooled_bytes: int | None
 
 
 @dataclass(frozen=True, slots=True)
 class TaskFailed:
-    """PicWish worked on the task and failed, which costs nothing. Also an outcome of a query."""
+    """PicWish worked on the task and failed, which costs no credits. Also an outcome of a query."""
 
     task_id: str | None
     task_info: TaskInfo
     state: int
     problem: Problem
-    #: another submission may succeed
+    #: Whether another submission may succeed.
     is_retryable: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """PicWish will never take this picture as it is."""
+    """PicWish will never accept this image as it is."""
 
     problem: Problem
 
 
 @dataclass(frozen=True, slots=True)
 class NotAccepted:
-    """Provably not taken, and not this picture's fault: to be tried again later."""
+    """PicWish provably did not accept the image, which is not at fault; a later try may succeed."""
 
     reason: str
-    #: seconds, as PicWish asks
+    #: Seconds to wait, as PicWish requests.
     retry_after: float | None
-    #: the rate was exceeded
+    #: Whether the rate was exceeded.
     rate_limited: bool
 
 
 @dataclass(frozen=True, slots=True)
 class NotSent:
-    """It failed before `started` was awaited: nothing left this machine."""
+    """The request failed before its first byte: nothing left this machine."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class Unauthorized:
-    """The key is wrong, or has no credits or no right to this service. Also an outcome of a query and of a probe."""
+    """The key is wrong, without credits, or not enabled for this service. Also an outcome of queries and probes."""
 
     message: str
 
 
 @dataclass(frozen=True, slots=True)
 class InDoubt:
-    """PicWish may have taken the picture and may charge for it, and gave nothing to ask by."""
+    """PicWish may have accepted the image and may charge for it, and gave no task_id to query."""
 
     reason: str
 
 
-# ---- of a query; TaskFailed and Unauthorized too ----
+# Outcomes of a query, beside TaskFailed and Unauthorized.
 
 
 @dataclass(frozen=True, slots=True)
 class Processing:
-    """PicWish works on it."""
+    """PicWish works on the task."""
 
     task_info: TaskInfo
 
 
 @dataclass(frozen=True, slots=True)
 class Succeeded:
-    """PicWish has done it. One of ``image`` and ``spooled`` is set; or none, and ``flaw`` says what was wrong."""
+    """PicWish finished the task. One of ``image_url`` and ``spooled_bytes`` is set, or else ``image_defect``."""
 
     task_info: TaskInfo
-    #: the address to download from
+    #: The URL of the result.
     image_url: str | None = field(repr=False)
-    #: bytes of the picture that stand in the sink
+    #: Bytes of the image in the sink.
     spooled_bytes: int | None
+    #: Why the response has no usable image.
     image_defect: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class TaskNotFound:
-    """PicWish does not know, or no longer knows, this task."""
+    """PicWish does not know this task, or no longer."""
 
     message: str
 
@@ -112,57 +113,57 @@ class TaskNotFound:
 class RateLimited:
     """The rate was exceeded. Also an outcome of a probe."""
 
-    #: seconds, as PicWish asks
+    #: Seconds to wait, as PicWish requests.
     retry_after: float | None
 
 
 @dataclass(frozen=True, slots=True)
 class Unavailable:
-    """No answer that says anything about the task; asking again is free. Also of a probe and of a download."""
+    """No response says anything about the task; another try is free. Also an outcome of probes and downloads."""
 
     reason: str
-    #: seconds, as the server asks
+    #: Seconds to wait, as the server requests.
     retry_after: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class NotStored:
-    """The picture came, and this machine could not keep it. Also an outcome of a download."""
+    """The image arrived, but this machine could not store it. Also an outcome of a download."""
 
     reason: str
 
 
-# ---- of a download; Unavailable and NotStored too ----
+# Outcomes of a download, beside Unavailable and NotStored.
 
 
 @dataclass(frozen=True, slots=True)
 class Downloaded:
-    """The picture stands in the sink, as long as the server said it is; not synced, not looked into."""
+    """The sink has the whole file, of the length that the server announced. It is not synced and not validated."""
 
-    #: bytes
+    #: Bytes.
     size: int
 
 
 @dataclass(frozen=True, slots=True)
 class DeadUrl:
-    """This address will give nothing any more: ask for a fresh one."""
+    """This URL will never deliver the result again; a query brings a fresh one."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class InvalidResult:
-    """The server gave something, and it is no picture."""
+    """The server sent something that is no image."""
 
     reason: str
 
 
-# ---- of a probe; Unauthorized, Busy and Unavailable too ----
+# Outcomes of a probe, beside Unauthorized, RateLimited and Unavailable.
 
 
 @dataclass(frozen=True, slots=True)
 class Healthy:
-    """API and key are well."""
+    """The API works and accepts the key."""
 
 
 CreateOutcome = Accepted | Finished | TaskFailed | Refused | NotAccepted | NotSent | Unauthorized | InDoubt

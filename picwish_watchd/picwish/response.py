@@ -1,4 +1,4 @@
-"""One answer of the API on its way in."""
+"""Receive one response of the API."""
 
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
@@ -15,15 +15,15 @@ from picwish_watchd.picwish.streaming_json import MalformedResponseError, Stream
 
 
 class IncomingResponse:
-    """Holds what has arrived so far, so that whatever breaks, nothing of it is lost: above all no task_id.
+    """What has arrived of a response so far, so that nothing is lost if it breaks, above all no task_id.
 
-    As a context manager it removes the sink's file at its end, unless that was finished and `keep` was called.
+    As a context manager it removes the sink's file at its end, unless the file is finished and `keep_image` was called.
     """
 
     def __init__(self, sink: Path | None, *, limit: int, secret: str) -> None:
-        """A base64 picture of at most ``limit`` bytes goes to ``sink`` (None: is not wanted).
+        """Write a base64 image of at most ``limit`` bytes to ``sink``; with None, drop it.
 
-        ``secret`` is taken out of the texts.
+        ``secret`` is removed from the texts.
         """
         self._sink = None if sink is None else Sink(sink, limit)
         self._secret = secret
@@ -39,36 +39,36 @@ class IncomingResponse:
         self,
         response: httpx.Response,
         *,
-        whole: bool,
-        picture_begins: Callable[[], None],
+        to_end: bool,
+        on_image_start: Callable[[], None],
     ) -> None:
-        """Takes the answer in, up to its end (``whole``) or just to the end of its JSON. Raises `faults.CAUGHT`.
+        """Receive the response up to its end (``to_end``) or to the end of its JSON.
 
-        ``picture_begins`` is called with the first bytes of a base64 picture.
+        ``on_image_start`` is called when the first bytes of a base64 image arrive. Raise one of
+        `error_mapping.TRANSPORT_ERRORS` if the connection fails.
         """
         self._http_status, self._headers = response.status_code, response.headers
         try:
-            async with aclosing(cast("AsyncGenerator[bytes]", response.aiter_bytes())) as pieces:
-                async for piece in pieces:
-                    await self._handle_chunk(piece, picture_begins)
-                    if self._parser.is_complete and not whole:
+            async with aclosing(cast("AsyncGenerator[bytes]", response.aiter_bytes())) as chunks:
+                async for chunk in chunks:
+                    await self._handle_chunk(chunk, on_image_start)
+                    if self._parser.is_complete and not to_end:
                         return
         except MalformedResponseError as error:
             self._parse_error = str(error)
         finally:
             await response.aclose()
 
-    async def finish(self, fault: Exception | None) -> ApiResponse | None:
-        """What came, now that nothing more comes (None: not even a code). ``fault`` is what broke the exchange."""
+    async def finish(self, error: Exception | None) -> ApiResponse | None:
+        """Return what came, or None if not even a code came. ``error`` is what broke the exchange, if anything."""
         if self._headers is None:
             return None
         envelope = None
         try:
             envelope = self._parser.finish()
-        except MalformedResponseError as error:
-            self._parse_error = self._parse_error or (
-                str(error) if fault is None else error_mapping.describe_error(fault)
-            )
+        except MalformedResponseError as malformed:
+            cause = str(malformed) if error is None else error_mapping.describe_error(error)
+            self._parse_error = self._parse_error or cause
         spooled = await self._finish_sink()
         return ApiResponse(
             http_status=self._http_status,
@@ -83,7 +83,7 @@ class IncomingResponse:
         )
 
     def keep_image(self) -> None:
-        """The picture in the sink is wanted."""
+        """Keep the image in the sink."""
         self._image_wanted = True
 
     def __enter__(self) -> Self:
@@ -95,17 +95,17 @@ class IncomingResponse:
         if self._sink is not None:
             self._sink.close(keep=self._image_wanted)
 
-    async def _handle_chunk(self, piece: bytes, picture_begins: Callable[[], None]) -> None:
+    async def _handle_chunk(self, chunk: bytes, on_image_start: Callable[[], None]) -> None:
         before = self._parser.has_image_data
-        picture = self._parser.feed(piece)
+        image = self._parser.feed(chunk)
         if self._parser.has_image_data and not before:
-            picture_begins()
-        if not picture or self._sink is None or self._image_defect or self._store_error:
+            on_image_start()
+        if not image or self._sink is None or self._image_defect or self._store_error:
             return
         try:
-            await self._sink.write(picture)
+            await self._sink.write(image)
         except TooLargeError:
-            self._image_defect = "the picture is larger than anything that PicWish makes"
+            self._image_defect = "the image is larger than any that PicWish makes"
         except SinkError as error:
             self._store_error = f"the result could not be stored: {error}"
 

@@ -1,7 +1,7 @@
-"""What a whole answer means: pure functions from a reply to an outcome.
+"""Turn a whole response into an outcome: pure functions.
 
-Of the HTTP code and the body's ``status`` the worse is believed. What "worse" is depends on what is at stake: for a
-create doubt about money is the worst, for a query nothing is believed lightly that would end the job.
+Of the HTTP code and the body's ``status`` the worse one counts. For a create, the worst is doubt about money. For a
+query, a verdict that may end the job gives way to any other failure.
 """
 
 from collections.abc import Callable, Mapping
@@ -35,38 +35,38 @@ from picwish_watchd.picwish.streaming_json import Envelope
 from picwish_watchd.picwish.task_info import TaskInfo, parse_task_info
 from picwish_watchd.picwish.task_states import StateCategory, classify_state
 
-#: seconds; no Retry-After is obeyed for longer
+#: Seconds. A longer Retry-After is cut to this.
 MAX_RETRY_AFTER = 3600.0
 
-# stands for a `status` that is no HTTP code
+# Replaces a `status` that is no HTTP code.
 _UNKNOWN_STATUS = 0
 
 
 @dataclass(frozen=True, slots=True)
 class ApiResponse:
-    """What came back for one request, as far as it came."""
+    """The response to one request, as far as it arrived."""
 
-    #: HTTP
+    #: The code of HTTP.
     http_status: int
-    #: seconds
+    #: Seconds to wait, as the server requests.
     retry_after: float | None = None
-    #: None: `unreadable` says why
+    #: None if the body was unreadable; `parse_error` says why.
     envelope: Envelope | None = None
     parse_error: str = ""
-    #: known even where the answer broke off behind it
+    #: Known even if the response broke off after it.
     task_id: str | None = None
-    #: bytes of a whole base64 picture in the sink
+    #: Bytes of a complete base64 image in the sink.
     spooled_bytes: int | None = None
-    #: what is wrong with the picture
+    #: What is wrong with the image.
     image_defect: str | None = None
-    #: why this machine could not keep the picture
+    #: Why this machine could not store the image.
     store_error: str | None = None
-    #: the key, to be taken out of texts
+    #: The API key, which is removed from texts.
     secret: str = field(default="", repr=False)
 
 
 class _CreateVerdict(IntEnum):
-    """Answers to a create, the later the worse."""
+    """The meanings of a response to a create; a higher value is worse."""
 
     ACCEPTED = 0
     RETRY_LATER = 1
@@ -75,7 +75,7 @@ class _CreateVerdict(IntEnum):
     IN_DOUBT = 4
 
 
-#: 4xx that speak of the request's way or time and not of the picture; nothing was taken.
+# Codes that concern the way or the time of the request and not the image; nothing was accepted.
 _RETRYABLE_CODES = frozenset({404, 405, 407, 408, 410, 421, 425, 429, 503})
 _UNAUTHORIZED_CODES = frozenset({401, 402, 403})
 
@@ -90,76 +90,79 @@ def _classify_create(code: int) -> _CreateVerdict:
     return _CreateVerdict.REFUSED if 400 <= code < 500 else _CreateVerdict.IN_DOUBT
 
 
-def map_create_response(reply: ApiResponse, *, size: int = 0) -> CreateOutcome:
-    """The outcome of a POST that was answered.
+def map_create_response(response: ApiResponse, *, size: int = 0) -> CreateOutcome:
+    """Return the outcome of a POST that has a response.
 
-    Args:
-        reply: what came.
-        size: bytes of the picture, for the message about one that is too large.
+    ``size`` is the number of bytes of the image, for the message about one that is too large.
     """
-    code = _worst_code(reply, _classify_create)
+    code = _worst_code(response, _classify_create)
     verdict = _classify_create(code)
     if (
         verdict not in (_CreateVerdict.ACCEPTED, _CreateVerdict.IN_DOUBT)
-        and (answer := _extract_task_info(reply)).task_id is not None
+        and (task_info := _extract_task_info(response)).task_id is not None
     ):
-        # whatever else it says: the task exists, and is not submitted again
-        return Accepted(answer.task_id, answer)
+        # Whatever else the response says, the task exists and must not be submitted again.
+        return Accepted(task_info.task_id, task_info)
     if verdict in (_CreateVerdict.ACCEPTED, _CreateVerdict.IN_DOUBT):
-        return _map_accepted(reply, sure=verdict is _CreateVerdict.ACCEPTED)
+        return _map_accepted(response, sure=verdict is _CreateVerdict.ACCEPTED)
     if verdict is _CreateVerdict.UNAUTHORIZED:
-        return _build_unauthorized(reply)
+        return _build_unauthorized(response)
     if verdict is _CreateVerdict.RETRY_LATER:
-        return NotAccepted(_describe_not_accepted(code, reply), reply.retry_after, rate_limited=code == 429)
-    return Refused(_build_refusal(code, reply, size))
+        return NotAccepted(_describe_not_accepted(code, response), response.retry_after, rate_limited=code == 429)
+    return Refused(_build_refusal(code, response, size))
 
 
-def _map_accepted(reply: ApiResponse, *, sure: bool) -> CreateOutcome:
-    """A create that was, or (not ``sure``) may have been taken; a task_id ends all doubt, for it can be asked about."""
-    answer = _extract_task_info(reply)
-    fate = None if answer.state is None else classify_state(answer.state).category
-    if sure and answer.state is not None and fate in (StateCategory.FAILED_RETRYABLE, StateCategory.FAILED_PERMANENT):
-        return _map_failure(answer, answer.state)
-    image = _extract_image_url(reply)
-    whole = image is not None or reply.spooled_bytes is not None
-    done = fate is StateCategory.SUCCEEDED or (fate is None and answer.task_id is None)
-    if sure and whole and done:
-        return Finished(answer.task_id, answer, image, reply.spooled_bytes)
-    if answer.task_id is not None:
-        return Accepted(answer.task_id, answer)
-    missing = "and gave no task_id" if reply.envelope is not None else f"and {reply.parse_error}"
-    missing += f"; {reply.store_error}" if reply.store_error else ""
-    return InDoubt(f"PicWish answered {_describe_response(reply)} {missing}")
+def _map_accepted(response: ApiResponse, *, sure: bool) -> CreateOutcome:
+    """Return the outcome of a create that PicWish accepted, or (not ``sure``) may have accepted.
+
+    A task_id removes the doubt, because the task can be queried.
+    """
+    task_info = _extract_task_info(response)
+    category = None if task_info.state is None else classify_state(task_info.state).category
+    if (
+        sure
+        and task_info.state is not None
+        and category in (StateCategory.FAILED_RETRYABLE, StateCategory.FAILED_PERMANENT)
+    ):
+        return _map_failure(task_info, task_info.state)
+    image_url = _extract_image_url(response)
+    has_image = image_url is not None or response.spooled_bytes is not None
+    is_done = category is StateCategory.SUCCEEDED or (category is None and task_info.task_id is None)
+    if sure and has_image and is_done:
+        return Finished(task_info.task_id, task_info, image_url, response.spooled_bytes)
+    if task_info.task_id is not None:
+        return Accepted(task_info.task_id, task_info)
+    missing = "and gave no task_id" if response.envelope is not None else f"and {response.parse_error}"
+    missing += f"; {response.store_error}" if response.store_error else ""
+    return InDoubt(f"PicWish answered {_describe_response(response)} {missing}")
 
 
-def _describe_not_accepted(code: int, reply: ApiResponse) -> str:
+def _describe_not_accepted(code: int, response: ApiResponse) -> str:
     if 300 <= code < 400:
-        return (
-            f"PicWish redirects ({_describe_response(reply)}), which is never followed with a key; check api.base_url"
-        )
+        text = _describe_response(response)
+        return f"PicWish redirects ({text}), which is never followed with a key; check api.base_url"
     if code in (404, 405, 410, 421):
-        return f"there is no such service at this address ({_describe_response(reply)}); check api.base_url"
+        return f"there is no such service at this address ({_describe_response(response)}); check api.base_url"
     if code == 429:
-        return f"PicWish takes no more requests for the moment ({_describe_response(reply)})"
-    return f"PicWish did not take the request ({_describe_response(reply)})"
+        return f"PicWish accepts no more requests at the moment ({_describe_response(response)})"
+    return f"PicWish did not accept the request ({_describe_response(response)})"
 
 
-def _build_refusal(code: int, reply: ApiResponse, size: int) -> Problem:
+def _build_refusal(code: int, response: ApiResponse, size: int) -> Problem:
     if code == 413:
-        found = f" The file has {size / 1e6:.1f} MB." if size else ""
+        size_text = f" The file has {size / 1e6:.1f} MB." if size else ""
         message = (
-            f"PicWish finds the picture too large ({_describe_response(reply)}).{found} "
+            f"PicWish finds the image too large ({_describe_response(response)}).{size_text} "
             "Its limits are 30 MB and 4096 x 4096 pixels; make it smaller."
         )
         return Problem(ErrorCode.PAYLOAD_TOO_LARGE, message)
-    message = (
-        f"PicWish refused the request for this picture ({_describe_response(reply)}). Correct that and use `retry`."
-    )
+    text = _describe_response(response)
+    message = f"PicWish refused the request for this image ({text}). Correct the cause, then use `retry`."
     return Problem(ErrorCode.BAD_REQUEST, message)
 
 
 class _QueryVerdict(IntEnum):
-    """Answers to a query, in the order in which they are believed."""
+    """The meanings of a response to a query; the higher value is believed."""
 
     ANSWERED = 0
     TASK_NOT_FOUND = 1
@@ -178,84 +181,90 @@ def _classify_query(code: int) -> _QueryVerdict:
     return _QueryVerdict.UNAUTHORIZED if code in _UNAUTHORIZED_CODES else _QueryVerdict.UNAVAILABLE
 
 
-def map_query_response(reply: ApiResponse, task_id: str) -> QueryOutcome:
-    """The outcome of a GET of ``task_id`` that was answered."""
-    match _classify_query(_worst_code(reply, _classify_query)):
+def map_query_response(response: ApiResponse, task_id: str) -> QueryOutcome:
+    """Return the outcome of a query of ``task_id`` that has a response."""
+    match _classify_query(_worst_code(response, _classify_query)):
         case _QueryVerdict.TASK_NOT_FOUND:
-            return TaskNotFound(f"PicWish does not know the task {sanitize(task_id)} ({_describe_response(reply)})")
+            return TaskNotFound(f"PicWish does not know the task {sanitize(task_id)} ({_describe_response(response)})")
         case _QueryVerdict.RATE_LIMITED:
-            return RateLimited(reply.retry_after)
+            return RateLimited(response.retry_after)
         case _QueryVerdict.UNAUTHORIZED:
-            return _build_unauthorized(reply)
+            return _build_unauthorized(response)
         case _QueryVerdict.UNAVAILABLE:
-            return Unavailable(f"PicWish answered {_describe_response(reply)}", reply.retry_after)
+            return Unavailable(f"PicWish answered {_describe_response(response)}", response.retry_after)
         case _QueryVerdict.ANSWERED:
-            return _map_answered_query(reply, task_id)
+            return _map_answered_query(response, task_id)
 
 
-def _map_answered_query(reply: ApiResponse, task_id: str) -> QueryOutcome:
-    answer = _extract_task_info(reply)
-    if reply.envelope is None:
-        return Unavailable(f"PicWish answered {_describe_response(reply)} and {reply.parse_error}", reply.retry_after)
-    if answer.task_id is not None and answer.task_id != task_id.strip():
-        return Unavailable("PicWish answered about another task than the one that was asked for")
-    if answer.state is None:
-        return Unavailable(f"PicWish answered {_describe_response(reply)} without the task's state", reply.retry_after)
-    match classify_state(answer.state).category:
+def _map_answered_query(response: ApiResponse, task_id: str) -> QueryOutcome:
+    task_info = _extract_task_info(response)
+    if response.envelope is None:
+        return Unavailable(
+            f"PicWish answered {_describe_response(response)} and {response.parse_error}", response.retry_after
+        )
+    if task_info.task_id is not None and task_info.task_id != task_id.strip():
+        return Unavailable("PicWish answered about a task other than the requested one")
+    if task_info.state is None:
+        return Unavailable(
+            f"PicWish answered {_describe_response(response)} without the task's state", response.retry_after
+        )
+    match classify_state(task_info.state).category:
         case StateCategory.IN_PROGRESS:
-            return Processing(answer)
+            return Processing(task_info)
         case StateCategory.SUCCEEDED:
-            return _map_success(reply, answer)
+            return _map_success(response, task_info)
         case StateCategory.FAILED_RETRYABLE | StateCategory.FAILED_PERMANENT:
-            return _map_failure(replace(answer, task_id=task_id), answer.state)
+            return _map_failure(replace(task_info, task_id=task_id), task_info.state)
 
 
-def _map_success(reply: ApiResponse, answer: TaskInfo) -> QueryOutcome:
-    if reply.store_error is not None:
-        return NotStored(reply.store_error)
-    image = _extract_image_url(reply)
-    if image is not None or reply.spooled_bytes is not None:
-        return Succeeded(answer, image, reply.spooled_bytes)
-    return Succeeded(answer, None, None, reply.image_defect or "PicWish's answer has no usable picture in data.image")
+def _map_success(response: ApiResponse, task_info: TaskInfo) -> QueryOutcome:
+    if response.store_error is not None:
+        return NotStored(response.store_error)
+    image_url = _extract_image_url(response)
+    if image_url is not None or response.spooled_bytes is not None:
+        return Succeeded(task_info, image_url, response.spooled_bytes)
+    return Succeeded(
+        task_info, None, None, response.image_defect or "PicWish's response has no usable image in data.image"
+    )
 
 
-def map_probe_response(reply: ApiResponse) -> ProbeOutcome:
-    """The outcome of a GET of a task that cannot exist: 404, like 400, comes only from an API that is well."""
-    code = _worst_code(reply, _classify_query)
+def map_probe_response(response: ApiResponse) -> ProbeOutcome:
+    """Return the outcome of a query of a task that cannot exist: 404 and 400 come only from an API that works."""
+    code = _worst_code(response, _classify_query)
     match _classify_query(code):
         case _QueryVerdict.UNAUTHORIZED:
-            return _build_unauthorized(reply)
+            return _build_unauthorized(response)
         case _QueryVerdict.RATE_LIMITED:
-            return RateLimited(reply.retry_after)
+            return RateLimited(response.retry_after)
         case _QueryVerdict.TASK_NOT_FOUND:
             return Healthy()
-        case _QueryVerdict.ANSWERED if reply.envelope is not None:
+        case _QueryVerdict.ANSWERED if response.envelope is not None:
             return Healthy()
         case _ if code in (400, 422):
             return Healthy()
         case _:
-            return Unavailable(f"PicWish answered {_describe_response(reply)}", reply.retry_after)
+            return Unavailable(f"PicWish answered {_describe_response(response)}", response.retry_after)
 
 
-def create_code_label(reply: ApiResponse) -> str:
-    """The code that decided about a create, for statistics: HTTP's or that of the body's ``status``."""
-    return code_label(_worst_code(reply, _classify_create))
+def create_code_label(response: ApiResponse) -> str:
+    """Return the code that decided about a create, of HTTP or of the body's ``status``, for statistics."""
+    return code_label(_worst_code(response, _classify_create))
 
 
-def query_code_label(reply: ApiResponse) -> str:
-    """The code that decided about a query or a probe, for statistics."""
-    return code_label(_worst_code(reply, _classify_query))
+def query_code_label(response: ApiResponse) -> str:
+    """Return the code that decided about a query or a probe, of HTTP or of the body's ``status``, for statistics."""
+    return code_label(_worst_code(response, _classify_query))
 
 
 def code_label(code: int) -> str:
-    """A code in a word of its own; whatever is none (RFC 9110, 15) shares one."""
+    """Return an HTTP code (100 to 599; RFC 9110, 15) as a label; all other numbers share one label."""
     return str(code) if 100 <= code <= 599 else "other"
 
 
 def parse_retry_after(headers: Mapping[str, str]) -> float | None:
-    """``Retry-After`` in seconds (RFC 9110, 10.2.3), from 0 to `LONGEST_PAUSE`; None where there is no readable one.
+    """Return ``Retry-After`` in seconds (RFC 9110, 10.2.3), from 0 to `MAX_RETRY_AFTER`; None without a readable one.
 
-    A moment is compared with the ``Date`` of the same answer, so that the clock of this machine does not matter.
+    A date is compared with the ``Date`` of the same response, so the clock of this machine does not matter.
     """
     value = headers.get("retry-after", "").strip()
     try:
@@ -265,7 +274,7 @@ def parse_retry_after(headers: Mapping[str, str]) -> float | None:
             else (_parse_http_date(value) - _parse_http_date(headers.get("date", ""))).total_seconds()
         )
     except (ValueError, OverflowError, TypeError):
-        # TypeError: one moment with a zone and one without
+        # A TypeError means that one date has a time zone and the other has none.
         return None
     return min(max(seconds, 0.0), MAX_RETRY_AFTER)
 
@@ -274,57 +283,57 @@ def _parse_http_date(text: str) -> datetime:
     return parsedate_to_datetime(text)
 
 
-def _worst_code(reply: ApiResponse, verdict: Callable[[int], int]) -> int:
-    """Of the HTTP code and the body's ``status`` the one with the graver verdict."""
-    status = None if reply.envelope is None else reply.envelope.status
+def _worst_code(response: ApiResponse, classify: Callable[[int], int]) -> int:
+    """Return the HTTP code or the body's ``status``, whichever has the graver verdict."""
+    status = None if response.envelope is None else response.envelope.status
     if status is None:
-        return reply.http_status
+        return response.http_status
     if not 100 <= status <= 599:
-        if not 200 <= reply.http_status < 300:
-            return reply.http_status
+        if not 200 <= response.http_status < 300:
+            return response.http_status
         status = _UNKNOWN_STATUS
-    return max(reply.http_status, status, key=verdict)
+    return max(response.http_status, status, key=classify)
 
 
-def _extract_task_info(reply: ApiResponse) -> TaskInfo:
-    """What is known of the task; of an answer that broke off, the task_id."""
-    if reply.envelope is None:
-        return TaskInfo(task_id=reply.task_id)
-    return parse_task_info(reply.envelope.data, reply.secret)
+def _extract_task_info(response: ApiResponse) -> TaskInfo:
+    """Return what is known about the task; for a response that broke off, only the task_id."""
+    if response.envelope is None:
+        return TaskInfo(task_id=response.task_id)
+    return parse_task_info(response.envelope.data, response.secret)
 
 
-def _extract_image_url(reply: ApiResponse) -> str | None:
-    """``data.image`` if it can be downloaded from."""
-    image = None if reply.envelope is None else reply.envelope.image_url
+def _extract_image_url(response: ApiResponse) -> str | None:
+    """Return ``data.image`` if it is a URL that can be downloaded."""
+    image = None if response.envelope is None else response.envelope.image_url
     usable = image is not None and image.isprintable() and image.lower().startswith(("http://", "https://"))
     return image if usable else None
 
 
-def _map_failure(answer: TaskInfo, state: int) -> TaskFailed:
-    meaning = classify_state(state)
-    detail = f" ({answer.state_detail})" if answer.state_detail else ""
+def _map_failure(task_info: TaskInfo, state: int) -> TaskFailed:
+    state_info = classify_state(state)
+    detail = f" ({task_info.state_detail})" if task_info.state_detail else ""
     problem = Problem(
-        ErrorCode.TASK_FAILED, f"PicWish could not enhance it, state {state}: {meaning.description}{detail}."
+        ErrorCode.TASK_FAILED, f"PicWish could not enhance it, state {state}: {state_info.description}{detail}."
     )
     return TaskFailed(
-        answer.task_id, answer, state, problem, is_retryable=meaning.category is StateCategory.FAILED_RETRYABLE
+        task_info.task_id, task_info, state, problem, is_retryable=state_info.category is StateCategory.FAILED_RETRYABLE
     )
 
 
-def _build_unauthorized(reply: ApiResponse) -> Unauthorized:
+def _build_unauthorized(response: ApiResponse) -> Unauthorized:
     return Unauthorized(
-        f"PicWish does not accept the API key ({_describe_response(reply)}); "
+        f"PicWish does not accept the API key ({_describe_response(response)}); "
         "check the key, whether the service is enabled for it, and whether credits are left"
     )
 
 
-def _describe_response(reply: ApiResponse) -> str:
-    """HTTP code, body's status where it differs, and message."""
-    text = f"HTTP {reply.http_status}"
-    envelope = reply.envelope
+def _describe_response(response: ApiResponse) -> str:
+    """Return the HTTP code, the body's ``status`` where it differs, and the message."""
+    text = f"HTTP {response.http_status}"
+    envelope = response.envelope
     if envelope is None:
         return text
-    if envelope.status is not None and envelope.status != reply.http_status:
+    if envelope.status is not None and envelope.status != response.http_status:
         text += f", status {envelope.status}"
-    message = sanitize(envelope.message, reply.secret)
+    message = sanitize(envelope.message, response.secret)
     return f'{text} "{message}"' if message else text

@@ -1,8 +1,8 @@
-"""Text from outside, made fit for logs, journals and people."""
+"""Make texts of PicWish safe for logs, the journal and people."""
 
 import re
 
-#: characters that are kept of a text
+#: Characters of a text that are kept.
 MAX_TEXT_LENGTH = 300
 
 _URL_WITH_QUERY = re.compile(r"""((?:https?|oss)://[^\s?#"'<>]*)[?#][^\s"'<>]*""", re.IGNORECASE)
@@ -10,9 +10,9 @@ _SPACES = re.compile(r"\s+")
 
 
 def sanitize(text: str, secret: str = "") -> str:
-    """One printable line of at most `LONGEST` characters, without ``secret`` and without the signatures of addresses.
+    """Return ``text`` as one printable line of at most `MAX_TEXT_LENGTH` characters, without ``secret``.
 
-    The signature of a result's address is its query string; whoever has it can fetch the picture.
+    Query strings of URLs are removed: that of a result is its signature, with which anybody can fetch the image.
     """
     if secret:
         text = text.replace(secret, "***")

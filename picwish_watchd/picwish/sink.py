@@ -1,4 +1,4 @@
-"""A fresh file for a picture that arrives in pieces."""
+"""Write an image that arrives in chunks into a new file."""
 
 import asyncio
 import contextlib
@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-#: bytes that are gathered before they are written
+#: Bytes gathered before they are written.
 BUFFER_SIZE = 256 * 1024
 
 
@@ -16,19 +16,19 @@ class SinkError(Exception):
 
 
 class TooLargeError(Exception):
-    """More came than is taken."""
+    """More bytes came than the limit allows."""
 
 
 class Sink:
-    """Writes in threads, so that a slow disk stops nobody else; what was not finished is removed by `close`.
+    """A new file that is written in threads, so that a slow disk does not stop the event loop.
 
-    The file is made new with mode 0600 when the first bytes are written (an older one of that name is removed), and is
-    not synced.
+    It is created with mode 0600 when the first bytes are written; an older file of that name is removed. It is not
+    synced. `close` removes it if it was not finished.
     """
 
     def __init__(self, path: Path, limit: int) -> None:
-        """``limit`` is the most that is taken, in bytes."""
-        #: bytes taken so far
+        """Accept at most ``limit`` bytes."""
+        #: Bytes accepted so far.
         self.size = 0
         self._path = path
         self._limit = limit
@@ -37,7 +37,7 @@ class Sink:
         self._finished = False
 
     async def write(self, data: bytes) -> None:
-        """Takes ``data``. Raises `TooLargeError` and `SinkError`."""
+        """Append ``data``. Raise `TooLargeError` above the limit and `SinkError` if the file cannot be written."""
         if self.size + len(data) > self._limit:
             raise TooLargeError
         self.size += len(data)
@@ -46,13 +46,13 @@ class Sink:
             await _run_in_thread(self._flush)
 
     async def finish(self) -> int:
-        """The file is whole: brings the rest to it and closes it. Returns its size in bytes. Raises `SinkError`."""
+        """Write the rest, close the file and return its size in bytes. Raise `SinkError` if it cannot be written."""
         await _run_in_thread(self._flush_and_close)
         self._finished = True
         return self.size
 
     def close(self, *, keep: bool) -> None:
-        """Removes the file unless it is finished and to be kept."""
+        """Remove the file unless it is finished and ``keep`` is set."""
         if self._file is None or (self._finished and keep):
             return
         with contextlib.suppress(OSError):
@@ -64,7 +64,7 @@ class Sink:
         self._flush()
         try:
             assert self._file is not None
-            # some file systems tell of a full disk only now
+            # Some file systems report a full disk only here.
             self._file.close()
         except OSError as error:
             raise SinkError(error.strerror or str(error)) from error
@@ -89,13 +89,13 @@ def _create_file(path: Path) -> io.FileIO:
 
 
 async def _run_in_thread(call: Callable[[], None]) -> None:
-    """Runs it in a thread; if cancelled, goes only when the thread is done: nobody may close a file under its hands."""
+    """Run ``call`` in a thread; if cancelled, wait for the thread first, because it still uses the file."""
     work = asyncio.ensure_future(asyncio.to_thread(call))
     try:
         await asyncio.shield(work)
     except asyncio.CancelledError:
         await asyncio.wait({work})
         if not work.cancelled():
-            # looked at, so that asyncio does not report it
+            # Retrieve the error, so that asyncio does not report it as lost.
             work.exception()
         raise

@@ -1,6 +1,6 @@
-"""An answer's JSON, read as it arrives: a base64 picture is decoded and turned aside, the rest is parsed at the end.
+"""Parse the JSON of a response as it arrives: decode a base64 image on the way, parse the rest at the end.
 
-A result of 50 MB never stands in memory: only the string at ``data.image`` is treated so, and only pieces of it.
+A result of 50 MB is never in memory as a whole. Only the string at ``data.image`` is treated in this way.
 """
 
 import binascii
@@ -11,40 +11,41 @@ from typing import cast
 
 from picwish_watchd.picwish.task_info import parse_int, parse_task_id
 
-#: bytes of an answer beside the picture
+#: Bytes of a response without the image.
 MAX_JSON_SIZE = 1024 * 1024
-#: bytes of a picture's address, as it stands in the JSON
+#: Bytes of the image's URL as it is written in the JSON.
 MAX_IMAGE_URL_SIZE = 16 * 1024
-#: objects and arrays in each other
+#: Levels of nested objects and arrays.
 MAX_DEPTH = 64
 
-#: bytes of ``data.image`` that tell an address from base64
+# Bytes of ``data.image`` that suffice to distinguish a URL from base64.
 _HEAD = 512
 _STRING_BODY = re.compile(rb'(?:[^"\\]++|\\(?:u[0-9a-fA-F]{4}|[^u]))*+')
 _TOKEN = re.compile(rb'[{}\[\]:,"]')
 _SCHEME = re.compile(rb"[a-zA-Z][a-zA-Z0-9+.-]*:")
+# Bytes of the longest escape in a JSON string, ``\u0000``.
 _MAX_ESCAPE_LENGTH = 6
 _SPACE = b" \t\r\n"
 _BOM = b"\xef\xbb\xbf"
 
 
 class MalformedResponseError(Exception):
-    """This is not the JSON that was promised; the message says what is wrong with it."""
+    """The response is not the documented JSON; the message says what is wrong with it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """An answer without its picture (API document, "Return Parameters")."""
+    """A response without its image (API document, "Return Parameters")."""
 
     status: int | None
     message: str
     data: dict[str, object]
-    #: ``data.image``, if it is an address
+    #: ``data.image`` if it is a URL.
     image_url: str | None
 
 
 class Base64Decoder:
-    """Decodes base64 in pieces (RFC 4648): both alphabets, white space anywhere, padding may be missing."""
+    """A decoder of base64 in chunks (RFC 4648): both alphabets, white space anywhere, padding optional."""
 
     _TO_STANDARD_ALPHABET = bytes.maketrans(b"-_", b"+/")
 
@@ -53,7 +54,7 @@ class Base64Decoder:
         self._padding = 0
 
     def feed(self, text: bytes) -> bytes:
-        """The bytes that are complete now. Raises ValueError for what is not base64."""
+        """Return the bytes that are complete now. Raise ValueError for text that is not base64."""
         text = text.translate(self._TO_STANDARD_ALPHABET, _SPACE)
         letters = text.rstrip(b"=")
         if letters and (self._padding or b"=" in letters):
@@ -65,7 +66,7 @@ class Base64Decoder:
         return binascii.a2b_base64(letters[:whole], strict_mode=True)
 
     def finish(self) -> bytes:
-        """The last bytes. Raises ValueError if the text does not end where base64 can end."""
+        """Return the last bytes. Raise ValueError if base64 cannot end where the text ends."""
         missing = -len(self._rest) % 4
         if missing == 3 or self._padding > missing:
             raise ValueError("cut, or padded too much")
@@ -73,12 +74,12 @@ class Base64Decoder:
 
 
 class _ImageStringParser:
-    """The string at ``data.image``: an address is kept as it stands, base64 is decoded."""
+    """The string at ``data.image``: a URL is kept as it is written, base64 is decoded."""
 
     def __init__(self) -> None:
-        #: as it stands in the JSON
+        #: The URL as it is written in the JSON, with its escapes.
         self.raw_url = b""
-        #: base64 came
+        #: Whether bytes of a base64 image came.
         self.has_data = False
         self.image_defect: str | None = None
         self._head: bytes | None = b""
@@ -87,10 +88,10 @@ class _ImageStringParser:
         self._decoder: Base64Decoder | None = None
 
     def feed(self, data: bytes) -> tuple[bytes, bytes | None]:
-        """The decoded bytes, and what stood behind the closing quote (None: that has not come)."""
+        """Return the decoded bytes, and what follows the closing quote, or None if that has not come."""
         data = self._pending + data
         match = _STRING_BODY.match(data)
-        assert match is not None, "the pattern matches nothing, too"
+        assert match is not None, "the pattern matches the empty string, too"
         text, rest = match[0], data[match.end() :]
         closed = rest[:1] == b'"'
         self._pending = b"" if closed else rest
@@ -106,7 +107,7 @@ class _ImageStringParser:
             if closed and self._decoder is not None:
                 decoded += self._decoder.finish()
         except ValueError as error:
-            self.image_defect = f"the picture is not valid base64 ({error})"
+            self.image_defect = f"the image is not valid base64 ({error})"
             return b""
         self.has_data = self.has_data or bool(decoded)
         return decoded
@@ -122,10 +123,8 @@ class _ImageStringParser:
             return self._decoder.feed(self._strip_data_prefix(_unescape_ascii(text)))
         self.raw_url += text
         if len(self.raw_url) > MAX_IMAGE_URL_SIZE:
-            self.raw_url, self.image_defect = (
-                b"",
-                f"the picture's address has more than {MAX_IMAGE_URL_SIZE} characters",
-            )
+            self.raw_url = b""
+            self.image_defect = f"the URL of the image has more than {MAX_IMAGE_URL_SIZE} characters"
         return b""
 
     def _detect_encoding(self, head: bytes) -> None:
@@ -135,7 +134,7 @@ class _ImageStringParser:
             self._prefixed = head[:5].lower() == b"data:"
 
     def _strip_data_prefix(self, text: bytes) -> bytes:
-        """Without the ``data:image/...;base64,`` (RFC 2397) that may stand before the first piece."""
+        """Return ``text`` without the ``data:image/...;base64,`` (RFC 2397) that the first chunk may begin with."""
         if not self._prefixed:
             return text
         self._prefixed = False
@@ -146,64 +145,68 @@ class _ImageStringParser:
 
 
 class StreamingResponseParser:
-    """Reads one answer. Whatever breaks, what was read until then can be asked for: above all ``task_id``."""
+    """The parser of one response. What was read before it broke stays available, above all ``task_id``."""
 
     def __init__(self) -> None:
-        #: the JSON object is closed; what follows is ignored
+        #: Whether the JSON object is closed; what follows is ignored.
         self.is_complete = False
-        #: the string at ``data.task_id``, known as soon as it was read
+        #: The string at ``data.task_id``, known as soon as it was read.
         self.task_id: str | None = None
         self._rest = bytearray()
-        # up to here the rest is scanned
+        # How much of the rest is scanned.
         self._at = 0
-        # where the string begins that is being scanned
+        # Where the string begins that is being scanned.
         self._string_start: int | None = None
         self._is_key = False
-        # the brackets that are open
+        # The brackets that are open.
         self._open_brackets = bytearray()
-        # the key at each of them, as JSON
+        # The key at each open bracket, as JSON.
         self._key_path: list[bytes] = []
         self._image_parser: _ImageStringParser | None = None
-        self._in_picture = False
+        self._in_image = False
 
     @property
     def image_defect(self) -> str | None:
-        """What is wrong with the picture."""
+        """What is wrong with the image, or None."""
         return None if self._image_parser is None else self._image_parser.image_defect
 
     @property
     def has_image_data(self) -> bool:
-        """Bytes of a base64 picture came."""
+        """Whether bytes of a base64 image came."""
         return self._image_parser is not None and self._image_parser.has_data
 
     @property
     def is_image_complete(self) -> bool:
-        """A base64 picture came from its first to its last letter."""
-        return self.has_image_data and self.image_defect is None and not self._in_picture
+        """Whether a base64 image came from its first to its last character."""
+        return self.has_image_data and self.image_defect is None and not self._in_image
 
     def feed(self, data: bytes) -> bytes:
-        """Takes the next bytes, cut anywhere, and gives the bytes of the picture that they bring.
+        """Parse the next bytes, cut anywhere, and return the bytes of the image that they contain.
 
         Raises:
-            GarbledError: this cannot become an answer any more.
+            MalformedResponseError: this can no longer become a valid response.
         """
         decoded = b""
-        if self._in_picture:
+        if self._in_image:
             decoded, data = self._feed_image(data)
         while data and not self.is_complete:
             self._rest += data
             data = b""
             self._scan()
-            if self._in_picture:
+            if self._in_image:
                 begun, self._rest = bytes(self._rest[self._at :]), self._rest[: self._at]
                 more, data = self._feed_image(begun)
                 decoded += more
             if len(self._rest) > MAX_JSON_SIZE:
-                raise MalformedResponseError(f"more than {MAX_JSON_SIZE} bytes beside the picture")
+                raise MalformedResponseError(f"more than {MAX_JSON_SIZE} bytes beside the image")
         return decoded
 
     def finish(self) -> Envelope:
-        """The answer without its picture. Raises `GarbledError` if it is not whole or not the promised kind of JSON."""
+        """Return the response without its image.
+
+        Raises:
+            MalformedResponseError: it is not complete, or not the documented kind of JSON.
+        """
         if not self.is_complete:
             raise MalformedResponseError(
                 "the answer was cut short" if self._rest.strip(_SPACE) else "the answer was empty"
@@ -213,7 +216,7 @@ class StreamingResponseParser:
             answer, _ = json.JSONDecoder(strict=False).raw_decode(text)
         except ValueError as error:
             raise MalformedResponseError("the answer is not JSON") from error
-        # it begins with a brace
+        # The text begins with a brace, so this is an object.
         answer = cast("dict[str, object]", answer)
         message, data = answer.get("message"), answer.get("data")
         data = data if isinstance(data, dict) else {}
@@ -230,14 +233,14 @@ class StreamingResponseParser:
         decoded, behind = self._image_parser.feed(data)
         if behind is None:
             return decoded, b""
-        self._in_picture = False
+        self._in_image = False
         self._rest += self._image_parser.raw_url + b'"'
         self._at = len(self._rest)
         return decoded, behind
 
     def _scan(self) -> None:
-        """Goes on through the structure, up to the end of what came or to the beginning of the picture."""
-        while self._at < len(self._rest) and not self._in_picture and not self.is_complete:
+        """Scan the structure up to the end of what came or to the beginning of the image."""
+        while self._at < len(self._rest) and not self._in_image and not self.is_complete:
             if self._string_start is not None:
                 if not self._scan_string(self._string_start):
                     return
@@ -256,9 +259,9 @@ class StreamingResponseParser:
             raise MalformedResponseError("the answer is not a JSON object")
 
     def _scan_string(self, start: int) -> bool:
-        """Goes on in a string; false: its end has not come."""
+        """Scan the rest of a string; return whether its end has come."""
         match = _STRING_BODY.match(self._rest, self._at)
-        assert match is not None, "the pattern matches nothing, too"
+        assert match is not None, "the pattern matches the empty string, too"
         self._at = match.end()
         if bytes(self._rest[self._at : self._at + 1]) != b'"':
             if len(self._rest) - self._at >= _MAX_ESCAPE_LENGTH:
@@ -278,7 +281,7 @@ class StreamingResponseParser:
             self._key_path.append(b"")
             self._is_key = mark == b"{"
             if len(self._open_brackets) > MAX_DEPTH:
-                raise MalformedResponseError(f"more than {MAX_DEPTH} objects in each other")
+                raise MalformedResponseError(f"more than {MAX_DEPTH} nested objects and arrays")
         elif mark in b"}]":
             self._close_bracket(mark)
         elif mark == b":":
@@ -288,7 +291,7 @@ class StreamingResponseParser:
         elif not self._is_key and self._key_path == [b'"data"', b'"image"']:
             if self._image_parser is not None:
                 raise MalformedResponseError("data.image came twice")
-            self._image_parser, self._in_picture = _ImageStringParser(), True
+            self._image_parser, self._in_image = _ImageStringParser(), True
         else:
             self._string_start = self._at - 1
 
@@ -301,14 +304,14 @@ class StreamingResponseParser:
 
 
 def _unescape_ascii(text: bytes) -> bytes:
-    """The inside of a JSON string. Raises ValueError if that is no ASCII text."""
+    """Return the text of a JSON string's inside. Raise ValueError if it is not ASCII."""
     if b"\\" not in text:
         return text
     return cast("str", json.loads(f'"{text.decode("ascii")}"', strict=False)).encode("ascii")
 
 
 def _normalize_key(text: bytes) -> bytes:
-    """A key in one spelling, as a key may be written with escapes."""
+    """Return a key as JSON in one spelling; PicWish may write it with escapes."""
     return json.dumps(_load_string(text)).encode() if b"\\" in text else text
 
 

@@ -1,4 +1,4 @@
-"""What PicWish says about a task: the fields that its document lists, read liberally."""
+"""The fields of a task that PicWish documents, read liberally."""
 
 import json
 import math
@@ -7,18 +7,18 @@ from dataclasses import asdict, dataclass
 
 from picwish_watchd.picwish.sanitize import sanitize
 
-#: Longer ids are not taken for ids; PicWish's have 36 characters.
+# Characters. A longer text is not accepted as an id; PicWish's ids have 36.
 _MAX_ID_LENGTH = 256
-#: Above this a moment cannot be meant in seconds (year 5138): it is in milliseconds.
+# A larger timestamp would be the year 5138 in seconds, so it is in milliseconds.
 _MAX_SECONDS_TIMESTAMP = 1e11
 
 
 @dataclass(frozen=True, slots=True)
 class TaskInfo:
-    """``data`` of an answer (API document, "Return Parameters") without the picture.
+    """``data`` of a response without the image (API document, "Return Parameters").
 
-    None: missing, null or not readable. Moments are Unix seconds. The units of ``download_time`` and ``time_elapsed``
-    are not documented.
+    A field is None if it is missing, null or unreadable. Times are Unix seconds. PicWish does not document the units
+    of ``download_time`` and ``time_elapsed``.
     """
 
     task_id: str | None = None
@@ -27,12 +27,12 @@ class TaskInfo:
     completed_at: float | None = None
     return_type: int | None = None
     type: int | None = None
-    #: 0 to 100
+    #: Per cent, 0 to 100.
     progress: float | None = None
     state: int | None = None
-    #: pixels
+    #: Pixels.
     image_width: int | None = None
-    #: pixels
+    #: Pixels.
     image_height: int | None = None
     image_size_kb: float | None = None
     out_format: str | None = None
@@ -42,20 +42,20 @@ class TaskInfo:
 
     @property
     def duration(self) -> float | None:
-        """What the task took, as PicWish tells; nonsense, even below 0, where its clocks are wrong."""
+        """Seconds from creation to completion by PicWish's clocks; may be negative where these are wrong."""
         if self.created_at is None or self.completed_at is None:
             return None
         return self.completed_at - self.created_at
 
     def to_json(self) -> str:
-        """One line of JSON with every field, for the journal and the sidecar."""
+        """Return one line of JSON with every field, for the journal and the sidecar."""
         return json.dumps(asdict(self), ensure_ascii=False)
 
 
 def parse_task_info(data: Mapping[str, object], secret: str = "") -> TaskInfo:
-    """Never fails: numbers may come as strings, fields may be missing, null, unknown or nonsense.
+    """Read ``data`` without ever failing: fields may be missing, null, unknown or nonsense, numbers may be strings.
 
-    ``secret`` is the API key; it is taken out of the texts.
+    ``secret`` is the API key, which is removed from the texts.
     """
     return TaskInfo(
         task_id=parse_task_id(data.get("task_id")),
@@ -77,7 +77,7 @@ def parse_task_info(data: Mapping[str, object], secret: str = "") -> TaskInfo:
 
 
 def parse_task_id(value: object) -> str | None:
-    """The id if it can be asked for: 1 to 256 printable characters without spaces, and not a step in a path."""
+    """Return a usable id or None: 1 to 256 printable characters without spaces, and neither ``.`` nor ``..``."""
     if isinstance(value, int) and not isinstance(value, bool):
         value = str(value)
     if not isinstance(value, str):
@@ -88,7 +88,7 @@ def parse_task_id(value: object) -> str | None:
 
 
 def parse_int(value: object) -> int | None:
-    """``3``, ``3.0``, ``"3"``: 3; anything else: None."""
+    """Return 3 for ``3``, ``3.0`` and ``"3"``; None for what is no whole number."""
     number = _parse_number(value)
     return int(number) if number is not None and number.is_integer() else None
 
@@ -105,7 +105,7 @@ def _parse_number(value: object) -> float | None:
 
 def _parse_timestamp(value: object) -> float | None:
     number = _parse_number(value)
-    # 0 stands for "not yet"
+    # PicWish writes 0 for "not yet".
     if number is None or number <= 0:
         return None
     return number / 1000 if number > _MAX_SECONDS_TIMESTAMP else number

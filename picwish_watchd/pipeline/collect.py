@@ -191,7 +191,7 @@ class Collect:
                     job, ErrorCode.TASK_UNKNOWN, "PicWish gave no task_id to ask for the result again"
                 )
                 return
-            outcome = await self._context.client.query(job.task_id, sink=sink, leaving=slot.mark_sent)
+            outcome = await self._context.client.query(job.task_id, sink=sink, on_send_start=slot.mark_sent)
             slot.release()
             await self._handle_query_outcome(job, followed, outcome, sink)
         finally:

@@ -185,7 +185,7 @@ class Gate:
         """Asks PicWish, by a query that costs nothing, whether API and key are well, and sets the gate by it."""
         slot = await self._rate_limiter.acquire(RequestKind.PROBE)
         try:
-            outcome = await self._context.client.probe(leaving=slot.mark_sent)
+            outcome = await self._context.client.probe(on_send_start=slot.mark_sent)
         finally:
             slot.release()
         match outcome:

@@ -199,7 +199,9 @@ class Submit:
             return None
         request, sent = built
         del built
-        posting = self._context.client.create(request, sink=sink, started=started, sent=lease.release, ready=ready)
+        posting = self._context.client.create(
+            request, sink=sink, on_send_start=started, on_body_sent=lease.release, before_send=ready
+        )
         # Otherwise this frame would keep the image in memory until PicWish answers.
         del request
         try:

@@ -319,8 +319,8 @@ async def _post_once(harness: Harness) -> Job:
     source = harness.drop_file("a.jpg")
     stamp = stamp_of(source.stat())
     new = NewJob("scans", source, Path("a.jpg"), stamp, sha256=harness.dropped[source], format="jpeg")
-    patience = RequestTimeouts(create_silence=0.25, sync_create_silence=0.25)
-    async with open_step_context(config, timeout=0.25, patience=patience) as context:
+    request_timeouts = RequestTimeouts(create_silence=0.25, sync_create_silence=0.25)
+    async with open_step_context(config, timeout=0.25, request_timeouts=request_timeouts) as context:
         context.journal.add_jobs([new])
         pacer = RateLimiter(config.api.qps, context.clock)
         gate = Gate(context, pacer=pacer)

@@ -74,13 +74,13 @@ def install_crash_point(acts: CrashPoint) -> None:
     create = PicwishClient.create
 
     async def create_and_record(
-        self: PicwishClient, request: Any, *, sink: Any, started: Any, sent: Any, **more: Any
+        self: PicwishClient, request: Any, *, sink: Any, on_send_start: Any, **more: Any
     ) -> Any:
         async def start_and_record() -> None:
-            await started()
+            await on_send_start()
             acts.record("intent written")
 
-        outcome = await create(self, request, sink=sink, started=start_and_record, sent=sent, **more)
+        outcome = await create(self, request, sink=sink, on_send_start=start_and_record, **more)
         acts.record("answer read")
         return outcome
 

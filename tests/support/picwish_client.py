@@ -11,7 +11,7 @@ TASK_ID = "0c3a6e35-6d5b-4b4c-9f6a-3a5c8a5f2b11"
 #: Options for tests that wait until the client gives up.
 SHORT_TIMEOUTS: dict[str, Any] = {
     "timeout": 0.2,
-    "patience": RequestTimeouts(connect=2.0, create_silence=0.2, sync_create_silence=0.2),
+    "request_timeouts": RequestTimeouts(connect=2.0, create_silence=0.2, sync_create_silence=0.2),
 }
 
 
@@ -53,5 +53,9 @@ async def create_task(
         **({"image": bytes(size), "filename": "image.jpg", "content_type": "image/jpeg"} | request)
     )
     return await picwish.create(
-        create_request, sink=tmp_path / "sink", started=witness.started, sent=witness.sent, ready=witness.ready
+        create_request,
+        sink=tmp_path / "sink",
+        on_send_start=witness.started,
+        on_body_sent=witness.sent,
+        before_send=witness.ready,
     )

@@ -18,19 +18,21 @@ async def open_step_context(
     clock: Clock | None = None,
     *,
     timeout: float = 5.0,
-    patience: RequestTimeouts | None = None,
+    request_timeouts: RequestTimeouts | None = None,
 ) -> AsyncIterator[StepContext]:
     """Open the journal, spool and client of a configuration and save its rules; close them after the block.
 
-    ``timeout`` (seconds) and ``patience`` are the client's. Without a clock the real one is used.
+    ``timeout`` (seconds) and ``request_timeouts`` are the client's. Without a clock the real one is used.
     """
-    clock, patience = clock or Clock(), patience or RequestTimeouts()
+    clock, request_timeouts = clock or Clock(), request_timeouts or RequestTimeouts()
     journal = Journal.open_for_writing(config.journal, clock)
     spool = Spool(spool_folder(config.journal))
     spool.ensure_folder()
     for rule in config.rules:
         journal.save_rule_settings(rule.name, rule.to_json())
-    async with PicwishClient(base_url=config.api.base_url, key=KEY, timeout=timeout, patience=patience) as client:
+    async with PicwishClient(
+        base_url=config.api.base_url, key=KEY, timeout=timeout, request_timeouts=request_timeouts
+    ) as client:
         context = StepContext(config=config, journal=journal, spool=spool, clock=clock, client=client)
         try:
             yield context

@@ -118,7 +118,7 @@ async def test_the_deadline_never_interrupts_the_hook(tmp_path: Path) -> None:
         make_client(server.url, post_deadline=0.05) as picwish,
     ):
         request = CreateRequest(image=b"x")
-        outcome = await picwish.create(request, sink=tmp_path / "sink", started=slow, sent=lambda: None)
+        outcome = await picwish.create(request, sink=tmp_path / "sink", on_send_start=slow, on_body_sent=lambda: None)
     assert calls == ["whole"]
     assert isinstance(outcome, Accepted)
 
@@ -192,7 +192,7 @@ def tls_server(certificate: Path) -> ssl.SSLContext:
 def trust_certificate(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the client trust the test certificate."""
     context = ssl.create_default_context(cafile=str(certificate))
-    monkeypatch.setattr("picwish_watchd.picwish.client._create_tls_context", lambda: context)
+    monkeypatch.setattr("picwish_watchd.picwish.transport.create_tls_context", lambda: context)
 
 
 async def test_a_self_signed_certificate_means_that_nothing_was_sent(
@@ -254,7 +254,7 @@ async def test_an_encrypted_connection_that_is_damaged_after_upload_is_in_doubt(
 
 async def test_a_tls_handshake_that_stalls_means_that_nothing_was_sent(tmp_path: Path) -> None:
     async with RawServer(ignore_client) as server:
-        options = {"patience": RequestTimeouts(connect=0.2), "allow_insecure": False}
+        options = {"request_timeouts": RequestTimeouts(connect=0.2), "allow_insecure": False}
         async with make_client(server.url.replace("http:", "https:"), **options) as picwish:
             assert isinstance(await create_task(picwish, tmp_path), NotSent)
 
@@ -325,7 +325,9 @@ async def test_a_failure_at_the_last_piece_leaves_doubt(tmp_path: Path) -> None:
     async with RawServer(read_without_reply) as server, make_client(server.url) as picwish:
         fails = Fails()
         request = CreateRequest(image=b"x")
-        outcome = await picwish.create(request, sink=tmp_path / "s", started=fails.started, sent=fails.sent)
+        outcome = await picwish.create(
+            request, sink=tmp_path / "s", on_send_start=fails.started, on_body_sent=fails.sent
+        )
     assert isinstance(outcome, InDoubt)
 
 
@@ -476,8 +478,11 @@ async def test_the_answer_is_taken_as_soon_as_its_json_ends(tmp_path: Path) -> N
         await connection.send(b"%x\r\n%b\r\n" % (len(text), text))
         await asyncio.Event().wait()
 
-    patience = RequestTimeouts(create_silence=60.0)
-    async with RawServer(open_ended) as server, make_client(server.url, timeout=60.0, patience=patience) as picwish:
+    request_timeouts = RequestTimeouts(create_silence=60.0)
+    async with (
+        RawServer(open_ended) as server,
+        make_client(server.url, timeout=60.0, request_timeouts=request_timeouts) as picwish,
+    ):
         async with asyncio.timeout(5):
             assert isinstance(await create_task(picwish, tmp_path), Accepted)
 
@@ -603,8 +608,8 @@ async def test_the_image_is_let_go_of_when_it_was_sent(tmp_path: Path) -> None:
         waiting = picwish.create(
             request,
             sink=tmp_path / "sink",
-            started=started,
-            sent=lambda: at_sent.append(watch() is not None),
+            on_send_start=started,
+            on_body_sent=lambda: at_sent.append(watch() is not None),
         )
         del picture
         assert watch() is not None
@@ -616,7 +621,7 @@ async def test_the_image_is_let_go_of_when_it_was_sent(tmp_path: Path) -> None:
 async def test_cancelling_propagates(tmp_path: Path) -> None:
     async with (
         RawServer(read_without_reply) as server,
-        make_client(server.url, timeout=60, patience=RequestTimeouts()) as picwish,
+        make_client(server.url, timeout=60, request_timeouts=RequestTimeouts()) as picwish,
     ):
         witness = CreateHooks()
         work = asyncio.ensure_future(create_task(picwish, tmp_path, witness=witness))

@@ -172,7 +172,10 @@ async def test_an_endless_result_is_bounded_in_size_and_time(tmp_path: Path) -> 
 
     async with RawServer(flood) as server, make_client(server.url, max_result=5_000_000) as picwish:
         assert isinstance(await picwish.download(server.url, sink=tmp_path / "sink"), InvalidResult)
-    async with RawServer(drip) as server, make_client(server.url, patience=RequestTimeouts(transfer=0.3)) as picwish:
+    async with (
+        RawServer(drip) as server,
+        make_client(server.url, request_timeouts=RequestTimeouts(transfer=0.3)) as picwish,
+    ):
         assert isinstance(await picwish.download(server.url, sink=tmp_path / "sink"), Unavailable)
     assert not (tmp_path / "sink").exists()
 

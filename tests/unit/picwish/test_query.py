@@ -263,7 +263,10 @@ async def test_a_drip_fed_answer_is_bounded_by_a_deadline(tmp_path: Path) -> Non
             await connection.send(b" ")
             await asyncio.sleep(0.02)
 
-    async with RawServer(drip) as server, make_client(server.url, patience=RequestTimeouts(query=0.3)) as picwish:
+    async with (
+        RawServer(drip) as server,
+        make_client(server.url, request_timeouts=RequestTimeouts(query=0.3)) as picwish,
+    ):
         async with asyncio.timeout(5):
             assert isinstance(await picwish.query(TASK_ID, sink=tmp_path / "sink"), Unavailable)
 
@@ -278,9 +281,11 @@ async def test_a_picture_has_the_time_of_a_transfer(tmp_path: Path) -> None:
         await connection.send(text[2000:])
 
     async with RawServer(slow_picture) as server:
-        async with make_client(server.url, timeout=5.0, patience=RequestTimeouts(query=0.2)) as picwish:
+        async with make_client(server.url, timeout=5.0, request_timeouts=RequestTimeouts(query=0.2)) as picwish:
             assert isinstance(await picwish.query(TASK_ID, sink=tmp_path / "sink"), Succeeded)
-        async with make_client(server.url, timeout=5.0, patience=RequestTimeouts(query=0.2, transfer=0.1)) as picwish:
+        async with make_client(
+            server.url, timeout=5.0, request_timeouts=RequestTimeouts(query=0.2, transfer=0.1)
+        ) as picwish:
             assert isinstance(await picwish.query(TASK_ID, sink=tmp_path / "other"), Unavailable)
     assert not (tmp_path / "other").exists()
 

@@ -18,7 +18,7 @@ async def count_requests(tmp_path: Path, server: RawServer) -> Counter[tuple[str
     def count(kind: str, code: str) -> None:
         counts[kind, code] += 1
 
-    async with server, make_client(server.url, counted=count, **SHORT_TIMEOUTS) as picwish:
+    async with server, make_client(server.url, on_request_done=count, **SHORT_TIMEOUTS) as picwish:
         await create_task(picwish, tmp_path)
         await picwish.query(TASK_ID, sink=tmp_path / "sink")
         await picwish.probe()
@@ -50,7 +50,7 @@ async def test_silence_and_closed_doors_count_by_a_word(tmp_path: Path) -> None:
     }
     counts: list[tuple[str, str]] = []
     url = f"http://127.0.0.1:{free_port()}"
-    async with make_client(url, counted=lambda *what: counts.append(what)) as picwish:
+    async with make_client(url, on_request_done=lambda *what: counts.append(what)) as picwish:
         await create_task(picwish, tmp_path)
         await picwish.probe()
         await picwish.download(f"{url}/result", sink=tmp_path / "result")
@@ -61,7 +61,7 @@ async def test_what_never_left_or_was_given_up_by_ourselves_is_not_counted(tmp_p
     counts: list[tuple[str, str]] = []
     async with (
         RawServer(ignore_client) as server,
-        make_client(server.url, counted=lambda *what: counts.append(what)) as picwish,
+        make_client(server.url, on_request_done=lambda *what: counts.append(what)) as picwish,
     ):
         with pytest.raises(LookupError):
             await create_task(picwish, tmp_path, witness=CreateHooks(LookupError()))
