@@ -5,19 +5,18 @@ says of it is enough: pydantic and the schema take 0.2 s to load.
 """
 
 import argparse
-import json
 import os
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from picwish_watchd import __version__
 from picwish_watchd.config.fingerprint import read_fingerprint
 from picwish_watchd.config.locate import find_config_file
 from picwish_watchd.config.summary import ConfigSummary, summary_from_json
 from picwish_watchd.errors import JournalError
 from picwish_watchd.journal.locks import DaemonLock
 from picwish_watchd.journal.status_reader import StatusReader
+from picwish_watchd.reporting.daemon_report import read_daemon_report
 
 _View = TypeVar("_View", bound=StatusReader)
 
@@ -71,20 +70,12 @@ def _reuse_daemon_summary(args: argparse.Namespace, view: type[_View]) -> tuple[
         # An unusable journal is reported when it is opened for the command, after the faults of the configuration.
         with suppress(JournalError):
             reader = view.open(path)
-            report = read_daemon_report(pid, reader)
-            if (
-                report.get("version") == __version__
-                and (summary := summary_from_json(report.get("config"), fingerprint)) is not None
-            ):
+            report = read_daemon_report(pid, reader.daemon_report())
+            summary = None if report is None else summary_from_json(report.config, fingerprint)
+            if summary is not None:
                 return summary, reader
             reader.close()
     return None
-
-
-def read_daemon_report(pid: int | None, reader: StatusReader) -> dict[str, Any]:
-    """Return the last report of the daemon with this pid; empty if ``pid`` is None or the report is older than it."""
-    report: dict[str, Any] = json.loads(reader.daemon_report() or "{}")
-    return report if pid is not None and report.get("pid") == pid else {}
 
 
 def config_file(args: argparse.Namespace) -> Path:

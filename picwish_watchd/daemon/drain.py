@@ -25,10 +25,10 @@ _GIVE_UP_AFTER = 300.0
 class Drain:
     """Watches over one run. Made before anything has happened in it."""
 
-    def __init__(self, context: StepContext, *, gate: Gate, desks: Inboxes) -> None:
+    def __init__(self, context: StepContext, *, gate: Gate, inboxes: Inboxes) -> None:
         self._context = context
         self._gate = gate
-        self._inboxes = desks
+        self._inboxes = inboxes
         self._start_event = context.journal.last_event_id()
         self._forecast: Forecast | None = None
         self._forecast_at = 0.0

@@ -1,4 +1,4 @@
-"""What every step works with."""
+"""The parts that the steps of the pipeline share."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,18 +15,19 @@ from picwish_watchd.journal.writer import Journal
 from picwish_watchd.outbox.spool import Spool
 from picwish_watchd.picwish import PicwishClient
 from picwish_watchd.pipeline.journal_outage import JournalOutage
-from picwish_watchd.pricing import PRICES as PRICES
 from picwish_watchd.runtime.heartbeat import Heartbeat
 from picwish_watchd.runtime.keyed_executor import KeyedExecutor
 from picwish_watchd.runtime.wakeup import Wakeup
 
-# seconds
+#: Seconds that a step waits for a wake-up while no job is unfinished.
 _IDLE_TIMEOUT = 5.0
+#: Seconds; no backoff is longer.
+_BACKOFF_MAX = 300.0
 
 
 @dataclass(slots=True)
 class Wakeups:
-    """One for each step that may have something to do."""
+    """One wake-up for each step. It ends the step's wait early."""
 
     intake: Wakeup = field(default_factory=Wakeup)
     submit: Wakeup = field(default_factory=Wakeup)
@@ -34,26 +35,30 @@ class Wakeups:
     deliver: Wakeup = field(default_factory=Wakeup)
     dispose: Wakeup = field(default_factory=Wakeup)
 
+    def notify_steps(self) -> None:
+        """Wake all steps that take their work from the journal; intake takes its work from the inboxes."""
+        for wakeup in (self.submit, self.collect, self.deliver, self.dispose):
+            wakeup.notify()
+
 
 @dataclass(slots=True)
 class StepContext:
-    """The parts that the steps share. ``config`` is replaced as a whole when it is read again."""
+    """What every step needs. A reload replaces ``config`` and ``client`` as a whole, so read them at each use."""
 
     config: Config
     journal: Journal
     spool: Spool
     clock: Clock
-    #: replaced when the configuration is read again
     client: PicwishClient
     executor: KeyedExecutor = field(default_factory=KeyedExecutor)
     validator: ValidationProcess = field(default_factory=ValidationProcess)
     wakeups: Wakeups = field(default_factory=Wakeups)
     counters: Counters = field(default_factory=Counters)
-    #: nothing new is begun any more
+    #: Whether the daemon shuts down. Steps start nothing new then.
     stopping: bool = False
     heartbeat: Heartbeat = field(init=False)
     journal_outage: JournalOutage = field(init=False)
-    #: whatever lies at the job's source now is news
+    #: Make the file at a job's source a candidate again.
     rescan_source: Callable[[Job], None] = lambda _job: None
 
     def __post_init__(self) -> None:
@@ -61,17 +66,17 @@ class StepContext:
         self.journal_outage = JournalOutage(self.journal)
 
     def close(self) -> None:
-        """Lets go of threads and processes without waiting for one that hangs."""
+        """Release threads and processes without waiting for one that hangs."""
         self.validator.close()
         self.executor.close()
 
     def rule_of(self, job: Job) -> Rule:
-        """The rule of a job; for one that left the configuration, its last settings."""
+        """Return the rule of a job; for a rule that left the configuration, its last settings."""
         for rule in self.config.rules:
             if rule.name == job.rule:
                 return rule
         settings = self.journal.rule_settings(job.rule)
-        assert settings is not None, f"rule {job.rule} was never remembered"
+        assert settings is not None, f"the settings of rule {job.rule} were never saved"
         return Rule.from_json(settings)
 
     def accepted_mount(self, rule: str, folder: Path) -> AcceptedMount:
@@ -79,12 +84,13 @@ class StepContext:
         return AcceptedMount(rule, self.journal.folder_mount(folder))
 
     def wait_timeout(self, usual: float) -> float:
-        """How long (seconds) a step may wait for its bell: longer than ``usual`` while no job is on its way.
+        """Return how long (seconds) a step may wait for its wake-up: ``usual``, or longer while no job is unfinished.
 
-        Then only a bell brings work: that of intake, or of the look at what other processes did, once a second.
+        With no unfinished job, only a wake-up brings work: from intake, or from the monitor, which looks once a second
+        for what other processes did.
         """
         return usual if self.journal.count_unfinished() else _IDLE_TIMEOUT
 
-    def backoff_delay(self, tries: int) -> float:
-        """The pause (seconds) after so many earlier failures: `retry_backoff`, doubled each time, at most 5 min."""
-        return min(300.0, self.config.retry_backoff * 2.0 ** min(tries, 20))
+    def backoff_delay(self, failures: int) -> float:
+        """Return the pause (seconds) after ``failures``: `retry_backoff`, doubled at each, at most 5 min."""
+        return min(_BACKOFF_MAX, self.config.retry_backoff * 2.0 ** min(failures, 20))

@@ -1,9 +1,8 @@
 """What is so while somebody asks `why`: the configuration, the journal, the moment, and what the daemon tells."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 from picwish_watchd.config.model import Config
 from picwish_watchd.config.schema import Rule
@@ -16,11 +15,14 @@ from picwish_watchd.journal.reader import JournalReader
 from picwish_watchd.outbox.availability import describe_hang, is_inside_any, why_absent, why_full, why_unavailable
 from picwish_watchd.outbox.spool import spool_folder
 from picwish_watchd.pricing import PRICES
+from picwish_watchd.reporting.daemon_report import DaemonReport, GateReport, read_daemon_report
 from picwish_watchd.scheduling.credit_budget import CreditBudget
 from picwish_watchd.wording import pluralize, printable_path
 
 # queued images of a rule: one alone may wait for something of its own
 _BACKLOG_SAMPLE = 20
+
+_CORRECT_IT = "correct that; it continues automatically"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +41,7 @@ class Snapshot:
     journal: JournalReader
     now: float
     pid: int | None
-    daemon_report: dict[str, Any]
+    daemon_report: DaemonReport | None
     #: paths that do not answer, as on a mount that hangs: whoever asks them hangs as well
     unresponsive_paths: frozenset[Path]
 
@@ -47,11 +49,10 @@ class Snapshot:
     def capture(cls, config: Config, journal: JournalReader, now: float, asked: Path) -> Self:
         """The scene as it is now, around the path that is ``asked`` for."""
         pid = DaemonLock(config.journal).owner_pid()
-        told = json.loads(journal.daemon_report() or "{}")
         folders = find_unresponsive_paths(
             [asked, *(folder for rule in config.rules for folder in rule.folders().values())]
         )
-        return cls(config, journal, now, pid, told if told.get("pid") == pid else {}, folders)
+        return cls(config, journal, now, pid, read_daemon_report(pid, journal.daemon_report()), folders)
 
     def is_responsive(self, path: Path) -> bool:
         """Whether it may be asked what lies at ``path``."""
@@ -71,38 +72,39 @@ class Snapshot:
         """Why nobody looks into the rule's inbox now."""
         if self.pid is None:
             return Blocker("the daemon does not run", "start `picwish-watchd run`")
-        # it has just started
-        if not self.daemon_report:
+        # A daemon that has just started has not reported yet.
+        if self.daemon_report is None:
             return None
-        seen = self.daemon_report.get("rules", {}).get(rule.name)
-        if seen is None:
+        inbox = self.daemon_report.inboxes.get(rule.name)
+        if inbox is None:
             return Blocker(
                 f"the running daemon does not know rule {rule.name} yet", "reload it: `systemctl reload picwish-watchd`"
             )
-        if not seen.get("watching") and seen.get("reason"):
-            return Blocker(
-                f"the daemon cannot look into the inbox: {seen['reason']}", "mend that; it goes on by itself"
-            )
+        if not inbox.watching and inbox.reason:
+            return Blocker(f"the daemon cannot look into the inbox: {inbox.reason}", _CORRECT_IT)
         return None
 
     def find_submit_blocker(self, rule: Rule, job_id: int = 0) -> Blocker | None:
         """Why nothing of the rule, or this job of it, is bought now: the gate, the budget, the outbox, the spool."""
-        blocked = self.daemon_report.get("blocked")
+        gate = self._gate
         short = CreditBudget(self.config.budget, self.now).why_exceeded(self.journal, PRICES[rule.type])
-        if blocked and (blocked.get("code") != "budget" or short is None):
-            return Blocker(f"nothing is submitted: {blocked['message']}", "see `picwish-watchd status`")
+        if gate is not None and (not gate.is_budget or short is None):
+            return Blocker(f"nothing is submitted: {gate.message}", "see `picwish-watchd status`")
         if short is not None:
             return Blocker(short, "raise the budget, or wait")
         trouble = (
             self.why_outbox_unusable(rule) or self._describe_low_space(rule) or self._find_common_delay(rule, job_id)
         )
-        return None if trouble is None else Blocker(trouble, "mend that; it goes on by itself")
+        return None if trouble is None else Blocker(trouble, _CORRECT_IT)
 
     @property
     def gate_message(self) -> str | None:
         """Why the gate is closed: then results do not come either. A budget that is reached closes none."""
-        blocked = self.daemon_report.get("blocked")
-        return str(blocked["message"]) if blocked and blocked.get("code") != "budget" else None
+        return None if self._gate is None or self._gate.is_budget else self._gate.message
+
+    @property
+    def _gate(self) -> GateReport | None:
+        return None if self.daemon_report is None else self.daemon_report.blocked
 
     def find_flood_blocker(self, rule: Rule) -> Blocker | None:
         """Whether one more new image of the rule would wait for a person."""

@@ -1,6 +1,5 @@
 """What `status` cannot see from outside, or would have to count for long: the daemon says it in the journal."""
 
-import json
 import math
 import os
 from contextlib import suppress
@@ -11,6 +10,7 @@ from picwish_watchd.errors import JournalTemporaryError
 from picwish_watchd.pipeline.context import StepContext
 from picwish_watchd.pipeline.gate import Gate
 from picwish_watchd.pipeline.inboxes import Inboxes
+from picwish_watchd.reporting.daemon_report import DaemonReport, GateReport, InboxReport
 from picwish_watchd.scheduling.rate_limiter import RateLimiter
 
 # seconds until the journal is tried again that did not take it
@@ -22,8 +22,8 @@ _REFRESH_INTERVAL = 10.0
 class ReportPublisher:
     """The daemon's word on itself, as long as it serves."""
 
-    def __init__(self, context: StepContext, gate: Gate, desks: Inboxes, pacer: RateLimiter) -> None:
-        self._context, self._gate, self._inboxes, self._rate_limiter = context, gate, desks, pacer
+    def __init__(self, context: StepContext, gate: Gate, inboxes: Inboxes, rate_limiter: RateLimiter) -> None:
+        self._context, self._gate, self._inboxes, self._rate_limiter = context, gate, inboxes, rate_limiter
         self._started_at = context.clock.now()
         # when a report that the journal did not take is to be repeated (monotonic)
         self._retry_at = math.inf
@@ -66,28 +66,23 @@ class ReportPublisher:
         return None if lowered is None else (lowered[0], round(self._context.clock.now() - lowered[1], 1))
 
     def _render(self) -> str:
-        context, journal, blocked = self._context, self._context.journal, self._gate.why_not_submitting
-        now, stock = context.clock.now(), context.journal.job_counts()
-        self._published_at, self._published_event = context.clock.monotonic(), stock.last_event_id
+        context, journal, closure = self._context, self._context.journal, self._gate.why_not_submitting
+        now, counts = context.clock.now(), journal.job_counts()
+        self._published_at, self._published_event = context.clock.monotonic(), counts.last_event_id
         self._published_rate = self._last_throttle()
-        return json.dumps(
-            {
-                "pid": os.getpid(),
-                "version": __version__,
-                "started_at": self._started_at,
-                "refused": self.reload_error or None,
-                "slowed": self._published_rate,
-                "config": context.config.summary_to_json(),
-                "blocked": None if blocked is None else {"code": blocked.code, "message": blocked.message},
-                "rules": {
-                    desk.rule.name: {
-                        "watching": desk.is_watching,
-                        "reason": desk.unavailable,
-                        "observer": desk.observer,
-                    }
-                    for desk in self._inboxes.list_active()
-                },
-                "stock": stock.to_json(),
-                "credits": [(moment, journal.credits_since(moment)) for moment in (day_start(now), month_start(now))],
-            }
+        report = DaemonReport(
+            pid=os.getpid(),
+            version=__version__,
+            started_at=self._started_at,
+            refused=self.reload_error or None,
+            slowed=self._published_rate,
+            config=context.config.summary_to_json(),
+            blocked=None if closure is None else GateReport(closure.code, closure.message),
+            inboxes={
+                inbox.rule.name: InboxReport(inbox.is_watching, inbox.unavailable, inbox.observer)
+                for inbox in self._inboxes.list_active()
+            },
+            job_counts=counts,
+            credits={moment: journal.credits_since(moment) for moment in (day_start(now), month_start(now))},
         )
+        return report.to_json()

@@ -121,8 +121,10 @@ async def test_the_status_shows_queue_credits_and_all_troubles(
         assert told[:2] == ["1 queued", "10 of 12 credits today, 10 of 1000 this month"]
         assert told[2].startswith("blocked: the budget of 12 credits a day is reached")
         assert "inbox of late away: " in service_manager.last_status
-        job = daemon.context.journal.jobs(states=[State.QUEUED])[0]
-        daemon.context.journal.transition(job, State.HELD, "why", problem=Problem(ErrorCode.OUTPUT_FAILED, "why"))
+        job = daemon.services.context.journal.jobs(states=[State.QUEUED])[0]
+        daemon.services.context.journal.transition(
+            job, State.HELD, "why", problem=Problem(ErrorCode.OUTPUT_FAILED, "why")
+        )
         await wait_until(lambda: "1 held: see `picwish-watchd jobs --state held`" in service_manager.last_status)
 
 
@@ -132,12 +134,12 @@ async def test_a_stuck_step_stops_watchdog_pings_until_it_turns_again(
 ) -> None:
     async with running_daemon(harness, service_manager, monkeypatch) as daemon:
         await wait_until(lambda: service_manager.received_messages().count("WATCHDOG=1") >= 2)
-        daemon.context.heartbeat.beat("a step that hangs", within=-1)
+        daemon.services.context.heartbeat.beat("a step that hangs", within=-1)
         await asyncio.sleep(0.4)
         service_manager.clear()
         await asyncio.sleep(0.5)
         assert "WATCHDOG=1" not in service_manager.received_messages()
-        daemon.context.heartbeat.beat("a step that hangs", within=60)
+        daemon.services.context.heartbeat.beat("a step that hangs", within=60)
         await wait_until(lambda: "WATCHDOG=1" in service_manager.received_messages(), seconds=2)
 
 
@@ -147,15 +149,23 @@ async def test_every_step_that_moves_jobs_has_a_heartbeat(
 ) -> None:
     """A step without a heartbeat could hang without the watchdog noticing."""
     async with running_daemon(harness, service_manager, monkeypatch) as daemon:
-        await wait_until(lambda: "journal" in daemon.context.heartbeat.overdue(-1000))
-        assert daemon.context.heartbeat.overdue(-1000) == ["collect", "deliver", "dispose", "gate", "journal", "submit"]
+        heartbeat = daemon.services.context.heartbeat
+        await wait_until(lambda: "journal" in heartbeat.overdue(-1000))
+        assert heartbeat.overdue(-1000) == [
+            "collect",
+            "deliver",
+            "dispose",
+            "gate",
+            "journal",
+            "submit",
+        ]
 
 
 async def test_a_daemon_with_dead_watchers_exits_to_be_restarted(harness: Harness) -> None:
     daemon = Daemon(harness.load_config(), KEY)
     running = asyncio.create_task(daemon.run())
     await wait_until(lambda: harness.daemon_report().count('"watching": true') == 1)
-    for desk in daemon.inboxes.list_active():
+    for desk in daemon.services.inboxes.list_active():
         desk.watcher.stop()
     with pytest.raises(RuntimeError, match="has died"):
         await running

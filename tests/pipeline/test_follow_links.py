@@ -21,7 +21,7 @@ async def test_a_link_into_the_outbox_of_a_reloaded_rule_is_not_followed(harness
     (harness.root / "shown" / "theirs.jpg").write_bytes(make_image("jpeg", seed=1))
     harness.drop_file("ours.jpg", seed=2)
     await wait_until(lambda: bool(harness.jobs(State.DONE)))
-    [desk] = [desk for desk in daemon.inboxes.list_active() if desk.rule.name == "scans"]
+    [desk] = [desk for desk in daemon.services.inboxes.list_active() if desk.rule.name == "scans"]
     before = desk.last_scan_at
     await wait_until(lambda: desk.last_scan_at > before)
     daemon.stop()

@@ -96,7 +96,7 @@ async def test_another_jobs_outcome_does_not_end_a_trial_in_flight(harness: Harn
     daemon = Daemon(harness.load_config(), KEY)
     running = asyncio.create_task(daemon.run())
     await wait_until(lambda: harness.journal.exists() and len(harness.jobs(State.PENDING)) == 1)
-    gate, trial = daemon.gate, harness.job("a.jpg").id
+    gate, trial = daemon.services.gate, harness.job("a.jpg").id
     gate.close(CloseReason.RESULTS_UNREACHABLE, "results cannot be downloaded", trial=True)
     gate.begin_attempt(trial)
     gate.end_attempt(trial)
@@ -116,10 +116,10 @@ async def test_a_trial_that_breaks_down_lets_another_image_try(harness: Harness)
     running = asyncio.create_task(daemon.run())
     await wait_until(lambda: harness.count_creates() == 1)
     # Put a folder where the spool's file would be.
-    (daemon.context.spool.folder / "1.create.part").mkdir()
+    (daemon.services.context.spool.folder / "1.create.part").mkdir()
     harness.drop_file("b.jpg", seed=2)
     await wait_until(lambda: len(harness.jobs(State.DONE)) == 1)
-    (daemon.context.spool.folder / "1.create.part").rmdir()
+    (daemon.services.context.spool.folder / "1.create.part").rmdir()
     daemon.stop()
     assert await running == 0
     problem = harness.job("a.jpg").problem

@@ -10,7 +10,7 @@ from contextlib import suppress
 import pytest
 
 from picwish_watchd.cli.main import main
-from picwish_watchd.daemon import daemon as daemon_room
+from picwish_watchd.daemon import monitor
 from picwish_watchd.daemon.daemon import Daemon
 from picwish_watchd.fs import hang_guard
 from picwish_watchd.job import State
@@ -27,7 +27,7 @@ def _short_timeouts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Use timeouts of tenths of a second."""
     for room, name in ((hang_guard, "HANG_TIMEOUT"), (keyed_executor, "STUCK_TIMEOUT"), (inboxes, "_OVERDUE_SECONDS")):
         monkeypatch.setattr(room, name, 0.2)
-    monkeypatch.setattr(daemon_room, "READY_TIMEOUT", 0.2)
+    monkeypatch.setattr(monitor, "READY_TIMEOUT", 0.2)
 
 
 @pytest.mark.parametrize("gate", ["open", "on trial"])
@@ -51,10 +51,10 @@ async def test_a_hanging_mount_blocks_only_its_own_rules_and_no_watchdog(
         running = asyncio.create_task(daemon.run())
         await wait_until(lambda: harness.daemon_report().count('"watching": true') == 2)
         if gate == "on trial":
-            daemon.gate.close(CloseReason.API_DOWN, "it does not answer", trial=True)
+            daemon.services.gate.close(CloseReason.API_DOWN, "it does not answer", trial=True)
         for number in range(4):
             harness.drop_file(f"{number}.jpg", seed=number, inbox="other")
-        await wait_until(lambda: daemon.context.executor.is_stuck(WorkerKey.outbox("to")))
+        await wait_until(lambda: daemon.services.context.executor.is_stuck(WorkerKey.outbox("to")))
         harness.drop_file("a.jpg", seed=9)
         await wait_until(lambda: len(harness.jobs(State.DONE)) == 1)
         await wait_until(lambda: "does its mount hang?" in harness.daemon_report())
@@ -80,9 +80,9 @@ async def test_a_rule_can_be_moved_off_a_hanging_inbox(harness: Harness) -> None
     running = asyncio.create_task(daemon.run())
     await wait_until(lambda: '"watching": true' in harness.daemon_report())
     harness.drop_file("a.jpg", inbox="nas/in")
-    await wait_until(lambda: daemon.inboxes.settling_count)
+    await wait_until(lambda: daemon.services.inboxes.settling_count)
     with hanging_mount(harness.root / "nas"):
-        await wait_until(lambda: daemon.context.executor.has_running)
+        await wait_until(lambda: daemon.services.context.executor.has_running)
         harness.rule = {"settle": "50ms"}
         harness.drop_file("b.jpg", seed=1)
         daemon.reload()
@@ -104,7 +104,7 @@ async def test_moving_a_rule_off_a_hanging_outbox_needs_a_restart(
     await wait_until(lambda: '"watching": true' in harness.daemon_report())
     with hanging_mount(harness.root / "nas"):
         harness.drop_file("a.jpg")
-        await wait_until(lambda: daemon.context.executor.is_stuck(WorkerKey.outbox("scans")))
+        await wait_until(lambda: daemon.services.context.executor.is_stuck(WorkerKey.outbox("scans")))
         daemon.reload()
         assert "config.needs_restart" not in capsys.readouterr().out
         harness.rule = {"outbox": "outbox"}
@@ -127,7 +127,7 @@ async def test_files_on_a_hanging_mount_are_logged_once_and_judged_later(
     running = asyncio.create_task(daemon.run())
     await wait_until(lambda: '"watching": true' in harness.daemon_report())
     harness.drop_file("a.jpg", inbox="nas/in")
-    await wait_until(lambda: daemon.inboxes.settling_count)
+    await wait_until(lambda: daemon.services.inboxes.settling_count)
     told: list[str] = []
 
     def said(what: str) -> bool:
@@ -135,11 +135,11 @@ async def test_files_on_a_hanging_mount_are_logged_once_and_judged_later(
         return any(what in line for line in told)
 
     with hanging_mount(harness.root / "nas"):
-        await wait_until(lambda: daemon.context.executor.has_running)
+        await wait_until(lambda: daemon.services.context.executor.has_running)
         await wait_until(lambda: said("does its mount hang"))
-        seen = daemon.context.clock.monotonic()
+        seen = daemon.services.context.clock.monotonic()
         # The watchers are checked once a second.
-        await wait_until(lambda: daemon.context.clock.monotonic() > seen + 2)
+        await wait_until(lambda: daemon.services.context.clock.monotonic() > seen + 2)
     await wait_until(lambda: harness.jobs(State.DONE))
     daemon.stop()
     assert await running == 0

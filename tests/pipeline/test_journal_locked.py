@@ -68,9 +68,9 @@ async def test_a_reload_that_cannot_be_journaled_changes_nothing(harness: Harnes
     harness.rule = {"type": 1}
     with lock_journal(harness):
         daemon.reload()
-    assert [desk.rule.type for desk in daemon.inboxes.list_active()] == [0]
+    assert [desk.rule.type for desk in daemon.services.inboxes.list_active()] == [0]
     daemon.reload()
-    assert [desk.rule.type for desk in daemon.inboxes.list_active()] == [1]
+    assert [desk.rule.type for desk in daemon.services.inboxes.list_active()] == [1]
     harness.drop_file("a.jpg")
     await wait_until(lambda: bool(harness.jobs(State.DONE)))
     daemon.stop()
@@ -86,8 +86,8 @@ async def test_an_inbox_is_watched_though_its_mount_cannot_be_journaled(harness:
     await wait_until(lambda: "No such file" in harness.daemon_report())
     with lock_journal(harness):
         harness.inbox.mkdir()
-        await wait_until(lambda: all(desk.is_watching for desk in daemon.inboxes.list_active()), 5)
-    await wait_until(lambda: daemon.inboxes.list_active()[0].watcher.mount is not None, 5)
+        await wait_until(lambda: all(desk.is_watching for desk in daemon.services.inboxes.list_active()), 5)
+    await wait_until(lambda: daemon.services.inboxes.list_active()[0].watcher.mount is not None, 5)
     daemon.stop()
     await running
 
@@ -103,7 +103,7 @@ async def test_status_shows_what_happened_while_the_journal_was_locked(
     await wait_until(lambda: "No such file" in harness.daemon_report())
     with lock_journal(harness):
         harness.inbox.mkdir()
-        await wait_until(lambda: all(desk.is_watching for desk in daemon.inboxes.list_active()), 5)
+        await wait_until(lambda: all(desk.is_watching for desk in daemon.services.inboxes.list_active()), 5)
     await wait_until(lambda: '"watching": true' in harness.daemon_report(), 5)
     daemon.stop()
     await running

@@ -13,7 +13,6 @@ import pytest
 from picwish_watchd.cli.main import main
 from picwish_watchd.config.loader import load_config
 from picwish_watchd.config.model import Config
-from picwish_watchd.daemon import daemon
 from picwish_watchd.daemon.daemon import Daemon
 from picwish_watchd.errors import ConfigError
 from picwish_watchd.fs import hang_guard
@@ -29,7 +28,7 @@ from tests.support.mounts import hanging_mount
 def _short_intervals(monkeypatch: pytest.MonkeyPatch) -> None:
     """Use intervals of hundredths of a second."""
     monkeypatch.setattr("picwish_watchd.metrics.http_server._POLL_INTERVAL", 0.01)
-    monkeypatch.setattr(daemon, "_MONITOR_INTERVAL", 0.05)
+    monkeypatch.setattr("picwish_watchd.daemon.monitor._MONITOR_INTERVAL", 0.05)
 
 
 class MonitoredDaemon:
@@ -72,7 +71,7 @@ async def run_monitored_daemon(harness: Harness, **http: Any) -> AsyncIterator[M
     running = asyncio.create_task(it.daemon.run())
     try:
         await wait_until(
-            lambda: running.done() or (hasattr(it.daemon, "inboxes") and it.daemon.inboxes.has_scanned_all)
+            lambda: running.done() or (it.daemon.is_serving and it.daemon.services.inboxes.has_scanned_all)
         )
         yield it
     finally:
@@ -145,8 +144,8 @@ async def test_health_names_all_troubles_and_recovers_once_they_are_fixed(harnes
         assert not (harness.root / "nas").exists()
         (harness.root / "nas").mkdir()
         (harness.root / "late").mkdir()
-        it.daemon.context.journal.approve("scans", [])
-        it.daemon.context.wakeups.submit.notify()
+        it.daemon.services.context.journal.approve("scans", [])
+        it.daemon.services.context.wakeups.submit.notify()
         await it.wait_until_healthy()
 
 
@@ -155,7 +154,7 @@ async def test_health_reports_a_closed_gate_with_its_code(harness: Harness) -> N
         harness.simulator.script.add(Fault(operation, Reply(401), times=1000))
     harness.drop_file("a.jpg")
     async with run_monitored_daemon(harness) as it:
-        await wait_until(lambda: it.daemon.gate.why_not_submitting is not None)
+        await wait_until(lambda: it.daemon.services.gate.why_not_submitting is not None)
         assert await it.health_reasons() == {("unauthorized", None)}
         told = await it.samples()
         assert told["picwish_watchd_gate_closed", "unauthorized"] == 1
@@ -244,13 +243,13 @@ async def test_a_token_that_others_can_read_is_a_wrong_configuration_at_start(ha
 async def test_a_stuck_loop_is_unhealthy_before_the_watchdog_fires(harness: Harness) -> None:
     async with run_monitored_daemon(harness) as it:
         await it.wait_until_healthy()
-        it.daemon.context.heartbeat.beat("polish", within=-60)
+        it.daemon.services.context.heartbeat.beat("polish", within=-60)
         async with asyncio.timeout(20):
             while (told := await it.get("/healthz")).status == 200:
                 await asyncio.sleep(0.02)
         assert not told.json["checks"]["steps"]
         assert told.json["reasons"] == [{"code": "late", "message": "no progress: polish"}]
-        it.daemon.context.heartbeat.beat("polish")
+        it.daemon.services.context.heartbeat.beat("polish")
         await it.wait_until_healthy()
 
 

@@ -150,12 +150,12 @@ async def test_a_mount_change_rescans_only_the_inboxes_it_concerns(harness: Harn
     daemon = Daemon(harness.load_config(), KEY)
     running = asyncio.create_task(daemon.run())
     await wait_until(lambda: harness.daemon_report().count('"watching": false') == 1)
-    heard = {desk.rule.name: desk.last_scan_at for desk in daemon.inboxes.list_active()}
+    heard = {desk.rule.name: desk.last_scan_at for desk in daemon.services.inboxes.list_active()}
     unmount(nas)
     (nas / "in").mkdir()
     mount(harness.root / "to", nas)
     await wait_until(lambda: "false" not in harness.daemon_report())
-    after = {desk.rule.name: desk.last_scan_at for desk in daemon.inboxes.list_active()}
+    after = {desk.rule.name: desk.last_scan_at for desk in daemon.services.inboxes.list_active()}
     daemon.stop()
     await running
     unmount(harness.root / "to")

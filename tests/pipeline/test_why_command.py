@@ -177,7 +177,7 @@ async def test_a_queued_job_tells_of_trouble_with_its_outbox_without_making_it(
         fresh = why_command.run_json(harness.drop_file("new.jpg", seed=9))
     assert says in told["reason"]
     assert says in fresh["reason"]
-    assert "it goes on by itself" in told["advice"]
+    assert "it continues automatically" in told["advice"]
     assert harness.outbox.exists() is (case in ("moved", "full"))
 
 
@@ -202,7 +202,7 @@ async def test_what_blocks_a_whole_rule_is_shown_for_each_of_its_images(
             told.append(why_command.run_json(late.source))
         for each in told:
             assert each["reason"].count(text) == 1
-            assert "it goes on by itself" in each["advice"]
+            assert "it continues automatically" in each["advice"]
 
 
 def make_pending(journal: Journal, job: Job) -> Job:
