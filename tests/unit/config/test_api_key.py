@@ -47,10 +47,10 @@ def test_the_first_source_that_is_there_wins(load_text: Callable[..., Config], k
     assert read_api_key(load_text("api: {key: inline}\n" + RULES), {}) == "inline"
 
 
-def test_without_any_key_the_ways_to_give_one_are_told(load_text: Callable[..., Config]) -> None:
-    told = read_key_error(load_text(RULES))
+def test_without_a_key_the_error_lists_its_sources(load_text: Callable[..., Config]) -> None:
+    message = read_key_error(load_text(RULES))
     for way in ("no API key", "credential picwish_api_key", "PICWISH_API_KEY", "api.key_file"):
-        assert way in told
+        assert way in message
 
 
 @pytest.mark.parametrize(("content", "key"), [("k3y", "k3y"), ("k3y\n", "k3y"), ("k3y\r\n\n", "k3y"), ("!~", "!~")])
@@ -68,8 +68,8 @@ def test_a_key_file_for_owner_and_group_is_fine(config_with_key_file: Config, ke
 @pytest.mark.parametrize("mode", [0o644, 0o604, 0o777])
 def test_a_key_file_that_others_can_read_is_refused(config_with_key_file: Config, key_file: Path, mode: int) -> None:
     key_file.chmod(mode)
-    told = read_key_error(config_with_key_file)
-    assert f"{key_file} can be read by others (mode {mode:04o}) | chmod 0640 {key_file}, or 0600" in told
+    message = read_key_error(config_with_key_file)
+    assert f"{key_file} can be read by others (mode {mode:04o}) | chmod 0640 {key_file}, or 0600" in message
 
 
 @pytest.mark.parametrize(
@@ -80,10 +80,10 @@ def test_what_cannot_be_sent_in_a_header_is_refused_and_not_shown(
     config_with_key_file: Config, key_file: Path, content: bytes
 ) -> None:
     key_file.write_bytes(content)
-    told = read_key_error(config_with_key_file)
-    assert "has white space, control characters or characters outside ASCII" in told
-    assert "k3y" not in told
-    assert "two" not in told
+    message = read_key_error(config_with_key_file)
+    assert "has white space, control characters or characters outside ASCII" in message
+    assert "k3y" not in message
+    assert "two" not in message
 
 
 @pytest.mark.parametrize("content", ["", "\n", "\r\n"])
@@ -106,7 +106,7 @@ def test_a_credentials_folder_without_our_credential_is_passed_over(
     assert read_api_key(config_with_key_file, {"CREDENTIALS_DIRECTORY": str(tmp_path)}) == "from-file"
 
 
-def test_a_missing_key_file_is_told(config_with_key_file: Config, tmp_path: Path) -> None:
+def test_a_missing_key_file_is_reported(config_with_key_file: Config, tmp_path: Path) -> None:
     assert f"the key file {tmp_path}/api.key cannot be opened: No such file or directory" in read_key_error(
         config_with_key_file
     )
@@ -130,7 +130,7 @@ def test_pipes_folders_and_devices_are_refused_without_blocking(
         )
 
 
-def test_a_key_file_whose_reading_fails_is_told(load_text: Callable[..., Config]) -> None:
+def test_a_key_file_whose_reading_fails_is_reported(load_text: Callable[..., Config]) -> None:
     # fstat reports a regular file, and reading it is an I/O error, because it is address 0 of our own memory.
-    told = read_key_error(load_text(f"api: {{key_file: /proc/self/mem}}\n{RULES}"))
-    assert "the key file /proc/self/mem cannot be read: Input/output error" in told
+    message = read_key_error(load_text(f"api: {{key_file: /proc/self/mem}}\n{RULES}"))
+    assert "the key file /proc/self/mem cannot be read: Input/output error" in message

@@ -1,4 +1,4 @@
-"""Combinations of folders that would pay in circles or lose originals."""
+"""Combinations of folders that would submit results again or lose originals."""
 
 import os
 from collections.abc import Callable
@@ -23,7 +23,7 @@ def rules_yaml(*given: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "expected"),
     [
         (rules_yaml("/a /o", "/a /p"), '3: rules[1].inbox: found /a, which is the inbox of rule "r0" (/a)'),
         (rules_yaml("/a /o", "/a/b /p"), '3: rules[1].inbox: found /a/b, which is inside the inbox of rule "r0" (/a)'),
@@ -65,10 +65,10 @@ def rules_yaml(*given: str) -> str:
     ],
 )
 def test_folders_that_would_feed_each_other_are_refused(
-    config_errors: Callable[..., list[str]], text: str, told: str
+    config_errors: Callable[..., list[str]], text: str, expected: str
 ) -> None:
     (fault,) = config_errors(text)
-    assert fault.startswith(told + "; allowed: ")
+    assert fault.startswith(expected + "; allowed: ")
 
 
 def test_circles_of_rules_are_refused(config_errors: Callable[..., list[str]]) -> None:
@@ -114,7 +114,7 @@ def test_folders_that_are_one_by_a_symbolic_link_are_detected(
 
 
 @pytest.mark.parametrize(
-    ("bound", "inboxes", "told"),
+    ("bound", "inboxes", "expected"),
     [
         ("disk", "disk name", "{}/name, which is the inbox of rule"),
         ("disk", "name disk", "{}/disk, which is the inbox of rule"),
@@ -124,12 +124,12 @@ def test_folders_that_are_one_by_a_symbolic_link_are_detected(
     ],
 )
 def test_folders_that_are_one_by_a_mount_are_detected(
-    config_errors: Callable[..., list[str]], tmp_path: Path, bound: str, inboxes: str, told: str
+    config_errors: Callable[..., list[str]], tmp_path: Path, bound: str, inboxes: str, expected: str
 ) -> None:
     (tmp_path / "disk" / "sub").mkdir(parents=True)
     with temporary_mount(tmp_path / "name", tmp_path / bound):
         (fault,) = config_errors(rules_yaml(*(f"{inbox} /o" for inbox in inboxes.split())))
-        assert told.format(tmp_path) in fault
+        assert expected.format(tmp_path) in fault
         (fault,) = config_errors(rules_yaml(inboxes))
         assert "rules[0].outbox" in fault
 
@@ -141,7 +141,7 @@ def test_folders_beside_each_other_on_one_mount_are_fine(load_text: Callable[...
         assert load_text(rules_yaml("name /o", "disk/ab /o"))
 
 
-def test_share_folders_with_equal_inodes_are_told_apart(
+def test_share_folders_with_equal_inodes_are_distinguished(
     load_text: Callable[..., Config], config_errors: Callable[..., list[str]], tmp_path: Path
 ) -> None:
     """virtiofs and 9p show equal inodes where the host shares a folder that spans several disks."""

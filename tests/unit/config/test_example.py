@@ -9,7 +9,7 @@ from picwish_watchd.config.schema import Api, General, Log, Rule
 EXAMPLE = Path(__file__).parents[3] / "config.example.yaml"
 
 
-def test_the_example_loads_as_it_stands_and_shows_the_defaults() -> None:
+def test_the_example_loads_unchanged_and_shows_the_defaults() -> None:
     config = load_config(EXAMPLE, {})
     (rule,) = config.rules
     assert config.warnings == ()

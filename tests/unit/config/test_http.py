@@ -83,7 +83,7 @@ def test_an_empty_http_section_serves_nothing_and_a_partial_one_is_an_error(
     assert "an unknown key" in config_errors(f"http: {{listen: 127.0.0.1:1, tokn_file: t}}\n{RULES}")[0]
 
 
-def test_without_the_library_it_is_told_how_to_install_it(
+def test_without_the_library_the_error_says_how_to_install_it(
     load_text: Callable[..., Config], config_errors: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "prometheus_client", None)
@@ -94,7 +94,7 @@ def test_without_the_library_it_is_told_how_to_install_it(
 
 
 @pytest.mark.parametrize(
-    ("content", "mode", "told"),
+    ("content", "mode", "expected"),
     [
         ("s3cret\n", 0o644, "can be read by others"),
         ("", 0o600, "is empty"),
@@ -103,15 +103,15 @@ def test_without_the_library_it_is_told_how_to_install_it(
         (None, 0, "cannot be opened"),
     ],
 )
-def test_a_token_file_is_judged_as_that_of_the_key(
-    load_text: Callable[..., Config], tmp_path: Path, content: str | None, mode: int, told: str
+def test_a_token_file_is_validated_like_the_key_file(
+    load_text: Callable[..., Config], tmp_path: Path, content: str | None, mode: int, expected: str
 ) -> None:
     found = load_http(load_text, "{listen: 0.0.0.0:9107, token_file: t}")
     if content is not None:
         (tmp_path / "t").write_text(content)
         (tmp_path / "t").chmod(mode)
     assert found.token_secret is not None
-    with pytest.raises(ConfigError, match=told) as caught:
+    with pytest.raises(ConfigError, match=expected) as caught:
         found.token_secret.read_secret()
     assert caught.value.message.startswith(f"the token file {tmp_path}/t")
     assert caught.value.hint

@@ -241,12 +241,12 @@ RULE_FAULTS = [
 ]
 
 
-@pytest.mark.parametrize(("key", "written", "told"), RULE_FAULTS)
-def test_a_fault_in_a_rule_is_told_with_line_key_found_and_allowed(
-    config_errors: Callable[..., list[str]], key: str, written: str, told: str
+@pytest.mark.parametrize(("key", "written", "expected"), RULE_FAULTS)
+def test_a_fault_in_a_rule_has_line_key_found_and_allowed(
+    config_errors: Callable[..., list[str]], key: str, written: str, expected: str
 ) -> None:
     (fault,) = config_errors(config_with_key(key, written))
-    assert fault.startswith(f"6: rules[0].{key}: {told}")
+    assert fault.startswith(f"6: rules[0].{key}: {expected}")
 
 
 FAULTS = [
@@ -338,13 +338,13 @@ FAULTS = [
 ]
 
 
-@pytest.mark.parametrize(("text", "line", "told"), FAULTS)
-def test_a_fault_outside_the_rules_is_told_once_with_its_line(
-    config_errors: Callable[..., list[str]], text: str, line: int, told: str
+@pytest.mark.parametrize(("text", "line", "expected"), FAULTS)
+def test_a_fault_outside_the_rules_is_reported_once_with_its_line(
+    config_errors: Callable[..., list[str]], text: str, line: int, expected: str
 ) -> None:
     found = config_errors(text + "\nrules:\n- {name: scans, inbox: /in, outbox: /out}\n")
     assert "s3cret" not in "".join(found)
-    assert any(fault.startswith(f"{line}: {told}") for fault in found), found
+    assert any(fault.startswith(f"{line}: {expected}") for fault in found), found
     assert len(found) == 1 or "charging" in text
 
 
@@ -354,7 +354,9 @@ def test_a_configuration_has_at_least_one_rule(config_errors: Callable[..., list
     assert re.fullmatch(r'1: rules: found .+; allowed: a list of at least one rule, "- name: ..."', fault)
 
 
-def test_a_rule_that_is_no_mapping_is_told_and_the_others_are_judged(config_errors: Callable[..., list[str]]) -> None:
+def test_a_rule_that_is_no_mapping_is_a_fault_and_the_others_are_validated(
+    config_errors: Callable[..., list[str]],
+) -> None:
     assert [
         fault.split(";")[0] for fault in config_errors("rules:\n- scans\n- {name: a, inbox: /a, outbox: /a}\n")
     ] == [
@@ -363,7 +365,7 @@ def test_a_rule_that_is_no_mapping_is_told_and_the_others_are_judged(config_erro
     ]
 
 
-def test_all_faults_are_told_at_once_sorted_by_line(config_errors: Callable[..., list[str]]) -> None:
+def test_all_faults_are_reported_at_once_sorted_by_line(config_errors: Callable[..., list[str]]) -> None:
     found = config_errors(
         "log: {level: x}\nrules:\n- name: a\n  inbox: /a\n  setle: 2s\n  type: 9\n"
         "- name: a\n  inbox: /a/b\n  outbox: /a/c\napi:\n  qps: -1\n  base_url: http://nas\njournal: /a/j\n"
@@ -382,7 +384,7 @@ def test_all_faults_are_told_at_once_sorted_by_line(config_errors: Callable[...,
     ]
 
 
-def test_a_missing_key_is_told_with_what_it_is_for(config_errors: Callable[..., list[str]]) -> None:
+def test_a_missing_key_is_reported_with_its_purpose(config_errors: Callable[..., list[str]]) -> None:
     assert config_errors("rules:\n- {}\n") == [
         "2: rules[0].inbox: found nothing; allowed: the folder that is watched",
         "2: rules[0].name: found nothing; allowed: a name, such as scans",
@@ -390,7 +392,7 @@ def test_a_missing_key_is_told_with_what_it_is_for(config_errors: Callable[..., 
     ]
 
 
-def test_a_wrong_default_is_told_once_and_not_for_each_rule(config_errors: Callable[..., list[str]]) -> None:
+def test_a_wrong_default_is_reported_once_and_not_for_each_rule(config_errors: Callable[..., list[str]]) -> None:
     text = "defaults:\n  outbox: 5\n  include: [1]\nrules:\n- {name: a, inbox: /a}\n- {name: b, inbox: /b}\n"
     assert [fault.split(";")[0] for fault in config_errors(text)] == [
         "2: defaults.outbox: found 5",

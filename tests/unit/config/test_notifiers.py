@@ -36,7 +36,7 @@ def test_each_kind_is_read_with_its_defaults(load_text: Callable[..., Config], t
 
 
 @pytest.mark.parametrize(
-    ("entry", "told"),
+    ("entry", "expected"),
     [
         ("{to: webhok, url: x}", 'notify[0].to: found "webhok"; did you mean "webhook"?'),
         ("{to: webhook}", "notify[0].url: found nothing; allowed: a URL, or url_file: FILE"),
@@ -60,11 +60,11 @@ def test_each_kind_is_read_with_its_defaults(load_text: Callable[..., Config], t
         ("https://s3cret", "notify[0]: found a single value"),
     ],
 )
-def test_what_is_wrong_is_told_at_its_line_without_secrets(
-    config_errors: Callable[..., list[str]], entry: str, told: str
+def test_faults_are_reported_with_their_line_and_without_secrets(
+    config_errors: Callable[..., list[str]], entry: str, expected: str
 ) -> None:
     found = config_errors(f"notify:\n- {entry}\n{RULES}")
-    assert any(told in fault and fault.startswith("2: ") for fault in found), found
+    assert any(expected in fault and fault.startswith("2: ") for fault in found), found
     if "run:" not in entry:
         assert not any("s3cret" in fault for fault in found)
 
@@ -81,7 +81,7 @@ def test_a_notify_that_is_no_list_is_refused(config_errors: Callable[..., list[s
     assert fault.startswith("1: notify: found something else")
 
 
-def test_without_apprise_it_is_told_how_to_install_it(
+def test_without_apprise_the_error_says_how_to_install_it(
     config_errors: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "apprise", None)
@@ -91,7 +91,7 @@ def test_without_apprise_it_is_told_how_to_install_it(
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "expected"),
     [
         ("https://hooks.example.org/s3cret\n", None),
         ("http://127.0.0.1:8/s3cret", None),
@@ -102,18 +102,18 @@ def test_without_apprise_it_is_told_how_to_install_it(
         ("", "is empty"),
     ],
 )
-def test_a_url_of_a_file_is_judged_as_one_of_the_configuration(
-    load_text: Callable[..., Config], tmp_path: Path, content: str, told: str | None
+def test_a_url_in_a_file_is_validated_like_one_in_the_configuration(
+    load_text: Callable[..., Config], tmp_path: Path, content: str, expected: str | None
 ) -> None:
     (tmp_path / "hook.url").write_text(content)
     (tmp_path / "hook.url").chmod(0o600)
     [hook] = load_text(f"notify:\n- {{to: webhook, url_file: hook.url}}\n{RULES}").notify
     assert isinstance(hook, Webhook)
     assert hook.label == "webhook hook.url"
-    if told is None:
+    if expected is None:
         assert hook.read_url() == content.rstrip()
     else:
-        with pytest.raises(ConfigError, match=told) as caught:
+        with pytest.raises(ConfigError, match=expected) as caught:
             hook.read_url()
         assert "s3cret" not in f"{caught.value.message} {caught.value.hint}"
     assert not content or redact(f"it said {content.strip()}") == "it said ***"

@@ -18,7 +18,7 @@ def make_secret_file(path: Path, text: str, mode: int = 0o600) -> SecretFile:
 
 
 @pytest.mark.parametrize("fate", ["missing", "a folder", "a pipe", "open to others", "large"])
-def test_what_is_no_private_file_is_refused_with_what_to_do(tmp_path: Path, fate: str) -> None:
+def test_a_file_that_is_not_private_is_refused_with_a_hint(tmp_path: Path, fate: str) -> None:
     path = tmp_path / "p"
     file = make_secret_file(
         path, "s3cret" * (1000 if fate == "large" else 1), 0o644 if fate == "open to others" else 0o600
@@ -36,7 +36,7 @@ def test_what_is_no_private_file_is_refused_with_what_to_do(tmp_path: Path, fate
     assert "s3cret" not in f"{caught.value.message} {caught.value.hint}"
 
 
-def test_what_was_read_is_hidden_whole_and_in_the_midst_of_others(tmp_path: Path) -> None:
+def test_a_secret_is_redacted_alone_and_within_other_text(tmp_path: Path) -> None:
     file = make_secret_file(tmp_path / "p", "hunter2\nhunter2-longer\n# note\n\nab\n")
     assert file.read_lines({}) == [(1, "hunter2"), (2, "hunter2-longer"), (5, "ab")]
     assert redact("535 hunter2-longer or hunter2 is wrong, about") == "535 *** or *** is wrong, about"
@@ -68,7 +68,7 @@ def test_secrets_stay_redacted_and_short_words_do_not() -> None:
     assert redact("abc first-key second-key") == "abc *** ***"
 
 
-def test_no_error_that_is_told_quotes_a_secret(capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_error_message_quotes_a_secret(capsys: pytest.CaptureFixture[str]) -> None:
     register_secret("s3cret-key")
     assert print_error(ConfigError("it said s3cret-key", hint="look for s3cret-key")) == 78
     assert "s3cret" not in capsys.readouterr().err

@@ -147,7 +147,7 @@ def test_a_rule_name_is_letters_digits_underscore_and_hyphen(written: object) ->
     "template",
     ["{stem}.{ext}", "{date}/{rule}/{name}", "{job_id}", "{{{stem}}}", "x-{task_id}", ".{stem}", "...{stem}"],
 )
-def test_templates_that_tell_results_apart_are_taken(template: str) -> None:
+def test_templates_that_distinguish_results_are_accepted(template: str) -> None:
     assert strings.parse_filename_template(template) == template
 
 

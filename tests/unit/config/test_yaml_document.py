@@ -99,7 +99,7 @@ def test_keys_are_text_however_yaml_reads_them(parse: Callable[..., yaml_documen
     assert parse("on: 1\n5: 2\n~: 3\n[a]: 4\n").data == {"on": 1, "5": 2, "~": 3, "a list": 4}
 
 
-def test_a_key_that_stands_twice_is_told_with_both_lines(parse: Callable[..., yaml_document.YamlDocument]) -> None:
+def test_a_key_that_occurs_twice_is_reported_with_both_lines(parse: Callable[..., yaml_document.YamlDocument]) -> None:
     (fault,) = parse("api:\n  qps: 1\n  timeout: 5\n  qps: 2\n").faults
     assert (
         f"{fault.line}: {fault}" == "4: api.qps: found a second time (the first is on line 2); allowed: each key once"
@@ -158,7 +158,7 @@ def test_circles_and_deep_nests_are_refused(parse: Callable[..., yaml_document.Y
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "expected"),
     [
         ("a: b: c\n", "c.yaml:1: column 5: is not YAML: mapping values are not allowed"),
         ("a:\n\t- b\n", "c.yaml:2: column 1: is not YAML: found character"),
@@ -176,10 +176,10 @@ def test_circles_and_deep_nests_are_refused(parse: Callable[..., yaml_document.Y
         ("#" * (2**20 + 1), "c.yaml: is larger than 1048576 bytes"),
     ],
 )
-def test_what_is_no_configuration_is_told_in_a_sentence(
-    parse: Callable[..., yaml_document.YamlDocument], text: str | bytes, told: str
+def test_a_file_that_is_no_configuration_is_reported_in_a_sentence(
+    parse: Callable[..., yaml_document.YamlDocument], text: str | bytes, expected: str
 ) -> None:
-    assert yaml_error(parse, text).startswith(told)
+    assert yaml_error(parse, text).startswith(expected)
 
 
 def test_a_tab_is_named_as_the_culprit(parse: Callable[..., yaml_document.YamlDocument]) -> None:
@@ -193,13 +193,13 @@ def test_a_byte_order_mark_is_no_fault(parse: Callable[..., yaml_document.YamlDo
 def test_unreadable_files_are_reported_without_blocking(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
-    told = {
+    expected = {
         tmp_path: "is a folder",
         pipe: "is not a regular file",
         tmp_path / "missing.yaml": "cannot be read: No such file or directory",
         tmp_path / "x" / "missing.yaml": "cannot be read: No such file or directory",
         Path("/nul\0"): "cannot be read: embedded null byte",
     }
-    for file, reason in told.items():
+    for file, reason in expected.items():
         with pytest.raises(ConfigError, match=reason):
             yaml_document.read_yaml(file)

@@ -16,7 +16,7 @@ FAILING_TRIGGER = "CREATE TEMP TRIGGER no BEFORE INSERT ON {} BEGIN SELECT raise
 
 
 @pytest.mark.parametrize("table", ["event", "charge"])
-def test_a_move_that_fails_half_way_changes_nothing(journal: Journal, table: str) -> None:
+def test_a_transition_that_fails_half_way_changes_nothing(journal: Journal, table: str) -> None:
     job = add_job(journal)
     history = journal.history(job.id)
     journal._connection.execute(FAILING_TRIGGER.format(table))

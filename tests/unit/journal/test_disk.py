@@ -71,7 +71,7 @@ def test_a_read_only_file_system_can_be_read_and_not_written(journal_path: Path,
 
 
 @mounting
-def test_a_read_only_journal_in_a_writable_folder_is_told(journal_path: Path, clock: FakeClock) -> None:
+def test_a_read_only_journal_in_a_writable_folder_is_reported(journal_path: Path, clock: FakeClock) -> None:
     journal = Journal.open_for_writing(journal_path, clock)
     add_job(journal)
     journal.close()
@@ -82,7 +82,7 @@ def test_a_read_only_journal_in_a_writable_folder_is_told(journal_path: Path, cl
 
 
 @as_root
-def test_a_user_who_may_not_enter_the_folder_is_told_so(journal: Journal, journal_path: Path) -> None:
+def test_a_folder_that_the_user_may_not_enter_is_reported(journal: Journal, journal_path: Path) -> None:
     os.chmod(journal_path.parents[1], 0o755)
     said = child_processes.run_child("read_as_nobody", journal_path)
     assert said == f"74 the journal {journal_path} cannot be opened: Permission denied\n"
@@ -107,7 +107,7 @@ def test_a_user_who_may_only_read_sees_the_journal_of_an_ended_daemon(journal_pa
 
 
 @as_root
-def test_a_user_who_may_not_read_the_file_is_told_so(journal: Journal, journal_path: Path) -> None:
+def test_a_file_that_the_user_may_not_read_is_reported(journal: Journal, journal_path: Path) -> None:
     for folder in journal_path.parents[:2]:
         os.chmod(folder, 0o755)
     os.chmod(journal_path, 0o600)

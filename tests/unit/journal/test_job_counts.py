@@ -69,10 +69,10 @@ def test_adopting_an_earlier_count_finds_later_changes(journal: Journal, journal
         add_job_in_state(journal, State.HELD, name)
     midnight = clock.now()
     journal.transition(add_job(journal, "c.jpg"), State.SUBMITTING, "sending", reserve=5)
-    told = json.loads(json.dumps(journal.job_counts().to_json()))
+    data = json.loads(json.dumps(journal.job_counts().to_json()))
     for changes in range(3):
         reader = StatusReader.open(journal_path)
-        reader.adopt_counts(JobCounts.from_json(told), {midnight: journal.credits_since(midnight)})
+        reader.adopt_counts(JobCounts.from_json(data), {midnight: journal.credits_since(midnight)})
         assert reader.counts_by_rule() == journal.counts_by_rule() == count_from_scratch(journal_path)
         assert reader.credits_since(midnight) == journal.credits_since(midnight) == 5 * (changes + 1)
         reader.close()
@@ -117,9 +117,7 @@ def test_changes_are_found_without_reading_unchanged_jobs(journal: Journal) -> N
     assert "SEARCH event USING INTEGER PRIMARY KEY (rowid>?)" in plan
 
 
-def test_a_flood_that_stands_is_not_counted_again_until_something_changes(
-    journal: Journal, journal_path: Path, clock: FakeClock
-) -> None:
+def test_an_unchanged_flood_is_not_counted_again(journal: Journal, journal_path: Path, clock: FakeClock) -> None:
     journal.add_jobs([new_job(f"{number}.jpg", flood=True) for number in range(5)])
     asked: list[str] = []
     journal._connection.set_trace_callback(lambda sql: asked.append(sql) if "flood = 1" in sql else None)

@@ -24,7 +24,7 @@ def state_folder(journal_path: Path) -> Path:
     return journal_path.parent
 
 
-def test_a_second_daemon_is_told_the_pid_of_the_first(journal_path: Path, state_folder: Path) -> None:
+def test_a_second_daemon_is_refused_with_the_pid_of_the_first(journal_path: Path, state_folder: Path) -> None:
     lock = DaemonLock(journal_path)
     lock.acquire()
     said = child_processes.run_child("try_daemon_lock", journal_path)
@@ -116,7 +116,7 @@ def test_a_writer_waits_for_a_short_hold(journal: Journal, journal_path: Path) -
         over.join()
 
 
-def test_a_lock_by_a_program_that_knows_nothing_of_ours_is_told(journal: Journal, journal_path: Path) -> None:
+def test_a_lock_of_another_program_is_reported(journal: Journal, journal_path: Path) -> None:
     job = add_job(journal)
     journal._connection.execute("PRAGMA busy_timeout = 10")
     with (

@@ -176,7 +176,7 @@ def damage_pages(path: Path) -> None:
         file.write(b"\xa5" * (path.stat().st_size - 4096))
 
 
-def test_damaged_pages_are_told_as_damage_by_every_read(journal_path: Path, clock: FakeClock) -> None:
+def test_damaged_pages_are_reported_as_damage_by_every_read(journal_path: Path, clock: FakeClock) -> None:
     create_journal(journal_path, clock, 300)
     found = JournalReader.open(journal_path)
     damage_pages(journal_path)

@@ -30,7 +30,7 @@ def add_done_job(journal: Journal, name: str = "a.jpg", **facts: Any) -> Job:
     job = journal.transition(job, State.PENDING, "took it", task_id=f"task-{job.id}", answer='{"status": 200}')
     job = journal.transition(job, State.FETCHING, "succeeded", charge=ChargeState.SPENT)
     job = journal.transition(job, State.DELIVERING, "in the spool", result=RESULT, output=Path("/outbox") / name)
-    return journal.transition(job, State.DONE, "it stands there", completed_at=journal._clock.now())
+    return journal.transition(job, State.DONE, "it was delivered", completed_at=journal._clock.now())
 
 
 def prune_all(journal: Journal, before: float) -> int:
@@ -43,7 +43,7 @@ def prune_all(journal: Journal, before: float) -> int:
             return removed
 
 
-def test_of_an_old_job_only_the_way_to_its_end_is_forgotten(journal: Journal, clock: FakeClock) -> None:
+def test_only_the_history_of_an_old_job_is_pruned(journal: Journal, clock: FakeClock) -> None:
     job = add_done_job(journal)
     clock.advance(400 * DAY)
     assert prune_all(journal, clock.now() - 399 * DAY) == 5
@@ -52,7 +52,7 @@ def test_of_an_old_job_only_the_way_to_its_end_is_forgotten(journal: Journal, cl
     assert [(row.credits, row.state) for row in journal.iter_spending()] == [(5, "spent")]
 
 
-def test_what_is_younger_stays_whole(journal: Journal, clock: FakeClock) -> None:
+def test_younger_jobs_keep_their_history(journal: Journal, clock: FakeClock) -> None:
     old = add_done_job(journal, "old.jpg")
     clock.advance(10 * DAY)
     young = add_done_job(journal, "young.jpg")
@@ -63,7 +63,7 @@ def test_what_is_younger_stays_whole(journal: Journal, clock: FakeClock) -> None
 
 
 @pytest.mark.parametrize("state", [state for state in State if state not in ("done", "rejected", "failed")])
-def test_what_is_on_its_way_or_waits_for_a_person_stays_whole(journal: Journal, clock: FakeClock, state: State) -> None:
+def test_unfinished_and_held_jobs_keep_their_history(journal: Journal, clock: FakeClock, state: State) -> None:
     job = journal.transition(add_job(journal), State.SUBMITTING, "sending", reserve=5)
     if state is State.QUEUED:
         job = journal.transition(job, State.QUEUED, "429", charge=ChargeState.RELEASED)
@@ -80,7 +80,7 @@ def test_what_is_on_its_way_or_waits_for_a_person_stays_whole(journal: Journal, 
     assert journal.history(job.id) == lines
 
 
-def test_a_job_whose_original_is_still_to_be_moved_stays_whole(journal: Journal, clock: FakeClock) -> None:
+def test_a_job_whose_original_is_still_to_be_moved_keeps_its_history(journal: Journal, clock: FakeClock) -> None:
     job = journal.update(add_done_job(journal), original=OriginalStatus.WAITING)
     clock.advance(1000 * DAY)
     assert prune_all(journal, clock.now()) == 0
@@ -124,7 +124,7 @@ def test_a_failed_job_can_be_retried_after_its_history_has_gone(journal: Journal
     assert [event.state for event in journal.history(again.id)] == ["failed", "queued"]
 
 
-def test_pruning_works_in_small_slices_that_reach_everything(journal: Journal, clock: FakeClock) -> None:
+def test_pruning_works_in_small_batches_that_reach_everything(journal: Journal, clock: FakeClock) -> None:
     held = journal.transition(add_job(journal, "held.jpg"), State.HELD, "waits for a person")
     jobs = [add_done_job(journal, f"{number}.jpg") for number in range(100)]
     clock.advance(1000 * DAY)
@@ -138,7 +138,7 @@ def test_pruning_works_in_small_slices_that_reach_everything(journal: Journal, c
     assert prune_all(journal, clock.now()) == 0
 
 
-def test_a_slice_that_finds_nothing_writes_nothing(journal: Journal, journal_path: Path) -> None:
+def test_a_batch_that_finds_nothing_writes_nothing(journal: Journal, journal_path: Path) -> None:
     add_done_job(journal)
     before = os.path.getsize(f"{journal_path}-wal")
     assert prune_all(journal, 1.0) == 0
@@ -163,7 +163,7 @@ JobActions = st.lists(
 @pytest.mark.untraced
 @given(acts=JobActions)
 @settings(max_examples=40, deadline=None)
-def test_pruning_changes_no_answer_that_a_purchase_depends_on(acts: list[tuple[Any, ...]]) -> None:
+def test_pruning_changes_nothing_that_a_submission_depends_on(acts: list[tuple[Any, ...]]) -> None:
     clock = FakeClock()
     with memory_journal(clock) as journal:
         for act in acts:

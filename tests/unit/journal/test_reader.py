@@ -143,7 +143,7 @@ def test_running_tasks_come_in_the_order_of_their_submission(journal: Journal) -
     assert journal.running_tasks(excluding={early.id}) == [RunningTask(late.id, "scans", 0, 20.0, 25.0)]
 
 
-def test_more_running_tasks_than_are_read_at_once_are_all_told(journal: Journal) -> None:
+def test_more_running_tasks_than_one_page_are_all_returned(journal: Journal) -> None:
     ids = [add_job_in_state(journal, State.PENDING, f"{number}.jpg").id for number in range(3)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(queue_reader, "PAGE_SIZE", 2)
@@ -208,7 +208,7 @@ def test_only_jobs_that_moved_since_an_event_are_changed(journal: Journal) -> No
     assert journal.jobs_changed_since(before, [State.HELD]) == [job]
 
 
-def test_counts_since_an_event_follow_each_change_and_what_another_process_does(journal: Journal) -> None:
+def test_counts_since_an_event_follow_changes_of_all_processes(journal: Journal) -> None:
     add_job_in_state(journal, State.DONE, "old.jpg")
     before = journal.last_event_id()
     first, second = add_job_in_state(journal, State.PENDING, "a.jpg"), add_job_in_state(journal, State.HELD, "b.jpg")
@@ -264,7 +264,7 @@ def test_a_reader_sees_what_a_writer_committed_while_both_are_open(journal: Jour
 
 
 @pytest.mark.parametrize("state", [State.QUEUED, State.DELIVERING])
-def test_waiting_copies_are_told_apart_from_postponed_jobs(journal: Journal, clock: FakeClock, state: State) -> None:
+def test_waiting_duplicates_are_not_counted_as_postponed(journal: Journal, clock: FakeClock, state: State) -> None:
     add_job_in_state(journal, state)
     copies = [add_job(journal, rule=rule) for rule in ("scans", "scans", "other")]
     add_job(journal, "b.jpg")

@@ -30,14 +30,14 @@ def fill_with_free_pages(path: Path, clock: FakeClock, number: int = 200) -> Non
 def test_the_file_gets_smaller_and_says_the_same(journal_path: Path, clock: FakeClock) -> None:
     fill_with_free_pages(journal_path, clock)
     journal = Journal.open_for_writing(journal_path, clock)
-    told = query_everything(journal)
+    content = query_everything(journal)
     journal.close()
     before, after = vacuum_journal(journal_path, clock)
     assert after < 0.85 * before
     assert (os.path.getsize(journal_path), os.listdir(journal_path.parent).count("journal.db-wal")) == (after, 0)
     journal = Journal.open_for_writing(journal_path, clock)
     journal.check_integrity()
-    assert query_everything(journal) == told
+    assert query_everything(journal) == content
     journal.close()
 
 

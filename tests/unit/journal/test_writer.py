@@ -21,7 +21,7 @@ RESULT = Result("png", 4096, 2048, 99_999, "cd" * 32)
 
 
 @pytest.mark.parametrize(("here", "there"), LEGAL)
-def test_a_legal_move_is_made_and_written_into_the_history(journal: Journal, here: State, there: State) -> None:
+def test_an_allowed_transition_changes_the_state_and_adds_an_event(journal: Journal, here: State, there: State) -> None:
     job = add_job_in_state(journal, here)
     moved = journal.transition(job, there, "for a reason")
     assert moved.state is there
@@ -31,7 +31,7 @@ def test_a_legal_move_is_made_and_written_into_the_history(journal: Journal, her
 
 
 @pytest.mark.parametrize(("here", "there"), ILLEGAL)
-def test_an_illegal_move_is_refused_and_changes_nothing(journal: Journal, here: State, there: State) -> None:
+def test_a_transition_that_is_not_allowed_changes_nothing(journal: Journal, here: State, there: State) -> None:
     job = add_job_in_state(journal, here)
     before = journal.history(job.id)
     with pytest.raises(ValueError, match=f"{here} -> {there} is not an allowed transition"):
@@ -41,7 +41,7 @@ def test_an_illegal_move_is_refused_and_changes_nothing(journal: Journal, here: 
 
 
 @pytest.mark.parametrize(("here", "there"), LEGAL)
-def test_a_move_from_a_state_that_was_left_meanwhile_is_refused(journal: Journal, here: State, there: State) -> None:
+def test_a_transition_from_a_state_that_was_left_is_refused(journal: Journal, here: State, there: State) -> None:
     seen = add_job_in_state(journal, here)
     elsewhere = journal.transition(seen, there, "first")
     history = journal.history(seen.id)
@@ -78,7 +78,7 @@ def test_many_jobs_are_added_in_the_order_given(journal: Journal) -> None:
     assert ids == sorted(ids)
 
 
-def test_a_move_changes_facts_with_the_state(journal: Journal, clock: FakeClock) -> None:
+def test_a_transition_changes_facts_with_the_state(journal: Journal, clock: FakeClock) -> None:
     job = add_job_in_state(journal, State.FETCHING)
     clock.advance(3)
     job = journal.transition(
@@ -163,7 +163,7 @@ def test_postponing_a_rule_keeps_a_longer_pause_unless_a_clock_jumped(journal: J
     assert journal.next_ready_job("scans", clock.now()) is None
 
 
-def test_a_rule_that_is_put_off_waits_as_a_whole_also_what_comes_later(journal: Journal, clock: FakeClock) -> None:
+def test_a_postponed_rule_waits_as_a_whole_with_later_jobs(journal: Journal, clock: FakeClock) -> None:
     journal.add_jobs([new_job(f"{number}.jpg") for number in range(writer.MAX_NOTED_JOBS + 2)])
     other = add_job(journal, "c.jpg", rule="other")
     journal.postpone_jobs("scans", State.QUEUED, "the outbox is away", clock.now() + 30)
