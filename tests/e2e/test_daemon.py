@@ -88,14 +88,16 @@ async def test_requests_before_a_kill_count_against_the_next_runs_rate(harness: 
     harness.simulator.settings = replace(harness.simulator.settings, qps=0.9)
     harness.api = {"qps": 0.5}
 
-    def told() -> list[int]:
-        return [seen.status for seen in harness.simulator.requests if seen.status is not None]
+    def statuses() -> list[int]:
+        return [request.status for request in harness.simulator.requests if request.status is not None]
 
     for number in (1, 2):
         process = DaemonProcess(harness).start()
-        await wait_until(lambda number=number: len(told()) == number)
+        await wait_until(lambda number=number: len(statuses()) == number)
         await process.stop(signal.SIGKILL)
-    assert told() == [404, 404], "each start asks once; one in 1.1 s is allowed, and the daemon means to ask one in 2"
+    assert statuses() == [404, 404], (
+        "each start asks once; one in 1.1 s is allowed, and the daemon means to ask one in 2"
+    )
 
 
 @pytest.mark.untraced
@@ -160,7 +162,9 @@ async def test_many_kills_at_any_moment_never_pay_twice(harness: Harness) -> Non
     assert states.total() == 24
     assert code in (0, 1)
     assert len(harness.results()) == states[DONE]
-    posted = Counter(seen.sha256 for seen in harness.simulator.requests if seen.operation == "create" and seen.sha256)
+    posted = Counter(
+        request.sha256 for request in harness.simulator.requests if request.operation == "create" and request.sha256
+    )
     assert max(posted.values()) == 1
     assert not list(harness.root.rglob("*.part"))
 
@@ -193,9 +197,9 @@ async def test_commands_work_beside_the_daemon(harness: Harness) -> None:
     one = json.loads(run_command(harness, "show", str(lines[0]["id"]), "--json").stdout)
     assert one["history"]
     for words in (["status"], ["jobs"], ["jobs", "--state", "done", "--rule", "scans"], ["show", "1"], ["check"]):
-        told = run_command(harness, *words)
-        assert told.returncode == 0, told.stderr
-        assert "\x1b[31m" not in told.stdout
+        output = run_command(harness, *words)
+        assert output.returncode == 0, output.stderr
+        assert "\x1b[31m" not in output.stdout
     assert run_command(harness, "show", "99").returncode == 1
     assert await process.stop() == 0
     assert json.loads(run_command(harness, "status", "--json").stdout)["running"] is False
@@ -208,9 +212,9 @@ async def test_the_configuration_is_read_again_on_sighup(harness: Harness) -> No
     process.child.send_signal(signal.SIGHUP)
     await wait_until(lambda: any(event["event"] == "config.refused" for event in process.logged_events()))
     harness.write_config()
-    told = run_command(harness, "status").stdout
-    assert "reload refused, the old configuration is in force" in told
-    assert "inbocks" in told
+    output = run_command(harness, "status").stdout
+    assert "reload refused, the old configuration is in force" in output
+    assert "inbocks" in output
     # A changed journal path needs a restart; until then nothing of the new configuration is used.
     harness.top_level["journal"] = "elsewhere/journal.db"
     harness.more_rules = [{"name": "more", "inbox": "more"}]
@@ -256,16 +260,16 @@ async def test_a_missing_inbox_is_watched_once_it_appears(harness: Harness) -> N
 async def test_a_wrong_configuration_exits_78_in_words(tmp_path: Path, text: str, code: int, words: str) -> None:
     file = tmp_path / "watchd.yaml"
     file.write_text(text)
-    told = subprocess.run(
+    output = subprocess.run(
         [sys.executable, "-m", "picwish_watchd", "run", "-c", str(file)],
         capture_output=True,
         text=True,
         check=False,
         timeout=30,
     )
-    assert told.returncode == code
-    assert words in told.stderr
-    assert "Traceback" not in told.stderr
+    assert output.returncode == code
+    assert words in output.stderr
+    assert "Traceback" not in output.stderr
 
 
 @pytest.mark.untraced

@@ -117,9 +117,9 @@ async def test_the_status_shows_queue_credits_and_all_troubles(
         await wait_until(
             lambda: service_manager.last_status.startswith("1 queued; ") and "budget" in service_manager.last_status
         )
-        told = service_manager.last_status.split("; ")
-        assert told[:2] == ["1 queued", "10 of 12 credits today, 10 of 1000 this month"]
-        assert told[2].startswith("blocked: the budget of 12 credits a day is reached")
+        status_parts = service_manager.last_status.split("; ")
+        assert status_parts[:2] == ["1 queued", "10 of 12 credits today, 10 of 1000 this month"]
+        assert status_parts[2].startswith("blocked: the budget of 12 credits a day is reached")
         assert "inbox of late away: " in service_manager.last_status
         job = daemon.services.context.journal.jobs(states=[State.QUEUED])[0]
         daemon.services.context.journal.transition(
@@ -165,7 +165,7 @@ async def test_a_daemon_with_dead_watchers_exits_to_be_restarted(harness: Harnes
     daemon = Daemon(harness.load_config(), KEY)
     running = asyncio.create_task(daemon.run())
     await wait_until(lambda: harness.daemon_report().count('"watching": true') == 1)
-    for desk in daemon.services.inboxes.list_active():
-        desk.watcher.stop()
+    for inbox in daemon.services.inboxes.list_active():
+        inbox.watcher.stop()
     with pytest.raises(RuntimeError, match="has died"):
         await running

@@ -36,41 +36,41 @@ class CrashScenario:
     sync: int
     charging: str
 
-    async def run_with_crashes(self, *deaths: int) -> list[bool]:
+    async def run_with_crashes(self, *crash_points: int) -> list[bool]:
         """Crash one run after each of these numbers of acts, then run without a crash; return which runs crashed."""
-        told = "after acts " + ", ".join(map(str, deaths))
+        context = "after acts " + ", ".join(map(str, crash_points))
         rule = {"sync": self.sync, "on_success": "move", "archive": "archive", "sidecar": False}
-        root = self.root / "-".join(map(str, deaths))
+        root = self.root / "-".join(map(str, crash_points))
         root.mkdir()
         async with Simulator(FAST_SETTINGS) as simulator:
-            house = Harness(root, simulator, rule=rule, top_level={"charging": self.charging})
-            source = house.drop_file("a.jpg")
+            harness = Harness(root, simulator, rule=rule, top_level={"charging": self.charging})
+            source = harness.drop_file("a.jpg")
             if self.charging == "at-least-once":
-                house.may_be_paid_twice.add(house.dropped[source])
-            runs = [DaemonProcess(house, ("--once",), crash_after=number) for number in (*deaths, None)]
+                harness.may_be_paid_twice.add(harness.dropped[source])
+            runs = [DaemonProcess(harness, ("--once",), crash_after=number) for number in (*crash_points, None)]
             *codes, last = [await run.start().wait_for_exit(_RUN_TIMEOUT) for run in runs]
-            died = [code == CRASH_EXIT_CODE for code in codes]
-            assert set(codes) <= {0, 1, CRASH_EXIT_CODE}, told
-            self._check_outcome(house, source, last, died, told)
-            return died
+            crashed = [code == CRASH_EXIT_CODE for code in codes]
+            assert set(codes) <= {0, 1, CRASH_EXIT_CODE}, context
+            self._check_outcome(harness, source, last, crashed, context)
+            return crashed
 
-    def _check_outcome(self, harness: Harness, source: Path, last: int, died: list[bool], told: str) -> None:
+    def _check_outcome(self, harness: Harness, source: Path, last: int, crashed: list[bool], context: str) -> None:
         """Assert that a crash between the intent and the response's commit, and no other, leaves a doubt."""
         again = self.charging == "at-least-once"
         state = harness.jobs()[-1].state
-        assert state in ({State.DONE} if again else {State.DONE, State.HELD}), f"{told}: {state}"
+        assert state in ({State.DONE} if again else {State.DONE, State.HELD}), f"{context}: {state}"
         # The last run had nothing to do.
-        held_before = state is State.HELD and len(died) > 1
-        assert last in ({0, 1} if held_before else {0 if state is State.DONE else 1}), told
-        assert harness.count_creates() <= (1 + sum(died) if again else 1), told
+        held_before = state is State.HELD and len(crashed) > 1
+        assert last in ({0, 1} if held_before else {0 if state is State.DONE else 1}), context
+        assert harness.count_creates() <= (1 + sum(crashed) if again else 1), context
         if state is State.DONE:
-            assert harness.results() == {"a.jpg"}, told
-            assert (harness.root / "archive/a.jpg").exists(), told
-            assert not source.exists(), told
+            assert harness.results() == {"a.jpg"}, context
+            assert (harness.root / "archive/a.jpg").exists(), context
+            assert not source.exists(), context
         else:
-            assert source.exists(), told
+            assert source.exists(), context
         leftovers = [*harness.root.rglob("*.part"), *(harness.root / "state/journal.db.spool").iterdir()]
-        assert leftovers == [], told
+        assert leftovers == [], context
         harness.check_laws()
 
 
@@ -95,38 +95,38 @@ async def find_surviving_run(live: Callable[[int], Awaitable[bool]]) -> int:
 async def test_a_crash_after_any_durable_act_pays_once_and_loses_nothing(
     tmp_path: Path, sync: int, charging: str
 ) -> None:
-    fate = CrashScenario(tmp_path, sync, charging)
+    scenario = CrashScenario(tmp_path, sync, charging)
 
-    async def die(number: int) -> bool:
-        return (await fate.run_with_crashes(number))[0]
+    async def run_and_crash(number: int) -> bool:
+        return (await scenario.run_with_crashes(number))[0]
 
-    assert await find_surviving_run(die) > 15, "there are more durable acts than that"
+    assert await find_surviving_run(run_and_crash) > 15, "there are more durable acts than that"
 
 
 @pytest.mark.timeout(200)
 async def test_a_crash_during_crash_recovery_pays_once_and_loses_nothing(tmp_path: Path) -> None:
     chance = random.Random(20261122)
-    fates = []
+    scenarios = []
     for sync, charging in _VARIANTS:
         (root := tmp_path / f"{sync}-{charging}").mkdir()
-        fates.append(CrashScenario(root, sync, charging))
+        scenarios.append(CrashScenario(root, sync, charging))
     firsts = range(chance.randrange(1, 5), 33, 4)
     # The later the first crash, the fewer acts are left for the second run.
     pairs = [(first, chance.randrange(1, 30 - first // 2)) for first in firsts for _ in range(3)]
-    todo = [(fates[n % len(fates)], pair) for n, pair in enumerate(pairs)]
-    died = await _run_in_batches(todo)
-    assert sum(all(each) for each in died) > len(died) / 3, "too few of them died twice"
+    todo = [(scenarios[n % len(scenarios)], pair) for n, pair in enumerate(pairs)]
+    crashed = await _run_in_batches(todo)
+    assert sum(all(each) for each in crashed) > len(crashed) / 3, "too few of them died twice"
 
 
 async def _run_in_batches(todo: Iterable[tuple[CrashScenario, tuple[int, int]]]) -> list[list[bool]]:
     width = asyncio.Semaphore(_CONCURRENT_RUNS)
 
-    async def one(fate: CrashScenario, pair: tuple[int, int]) -> list[bool]:
+    async def one(scenario: CrashScenario, pair: tuple[int, int]) -> list[bool]:
         async with width:
-            return await fate.run_with_crashes(*pair)
+            return await scenario.run_with_crashes(*pair)
 
     async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(one(fate, pair)) for fate, pair in todo]
+        tasks = [group.create_task(one(scenario, pair)) for scenario, pair in todo]
     return [task.result() for task in tasks]
 
 
@@ -134,19 +134,22 @@ async def crash_all_pairs(root: Path) -> None:
     """Combine every crash of a first run with every crash of the second."""
     for sync, charging in _VARIANTS:
         (folder := root / f"{sync}-{charging}").mkdir()
-        fate = CrashScenario(folder, sync, charging)
+        scenario = CrashScenario(folder, sync, charging)
         for first in count(1):
             survived = asyncio.Event()
 
-            async def die(
-                second: int, fate: CrashScenario = fate, first: int = first, told: asyncio.Event = survived
+            async def run_and_crash(
+                second: int,
+                scenario: CrashScenario = scenario,
+                first: int = first,
+                first_survived: asyncio.Event = survived,
             ) -> bool:
-                one, two = await fate.run_with_crashes(first, second)
+                one, two = await scenario.run_with_crashes(first, second)
                 if not one:
-                    told.set()
+                    first_survived.set()
                 return two
 
-            second = await find_surviving_run(die)
+            second = await find_surviving_run(run_and_crash)
             print(f"sync={sync} {charging}: died after act {first}, then after each of {second - 1}", flush=True)
             if survived.is_set():
                 break

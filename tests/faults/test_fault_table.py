@@ -232,34 +232,36 @@ async def run_batch(root: Path, rows: list[FaultCase], charging: str, api: dict[
     """Run a batch until nothing is queued; return row name -> mismatch."""
     root.mkdir()
     async with Simulator(replace(FAST_SETTINGS, enhance="echo")) as simulator:
-        house = Harness(root, simulator, api={"timeout": "1s", **api}, top_level={"charging": charging})
+        harness = Harness(root, simulator, api={"timeout": "1s", **api}, top_level={"charging": charging})
         for number, row in enumerate(rows):
-            sha = house.dropped[house.drop_file(_file_name(row, number), _make_image(row, number))]
+            sha = harness.dropped[harness.drop_file(_file_name(row, number), _make_image(row, number))]
             bound = None if row.large else sha
             simulator.script.add(
                 Fault(row.operation, row.action, times=row.times, sha256=bound, nth=1 if row.large else None)
             )
             if row.expected_outcome(charging).creates > 1 and row.expected_outcome(charging) != RESENT:
-                house.may_be_paid_twice.add(sha)
+                harness.may_be_paid_twice.add(sha)
         # A refused key ends a run, and the next run tries again.
         for _ in range(5):
-            await Daemon(house.load_config(), KEY, clock=FastClock()).run(once=True)
-            if not house.jobs(*UNFINISHED):
+            await Daemon(harness.load_config(), KEY, clock=FastClock()).run(once=True)
+            if not harness.jobs(*UNFINISHED):
                 break
         assert simulator.script.pending == []
-        house.check_laws()
+        harness.check_laws()
         return [
             wrong
             for number, row in enumerate(rows)
-            for wrong in check_outcome(house, row, number, row.expected_outcome(charging))
+            for wrong in check_outcome(harness, row, number, row.expected_outcome(charging))
         ]
 
 
 def check_outcome(harness: Harness, row: FaultCase, number: int, end: ExpectedOutcome) -> list[str]:
     job = harness.job(_file_name(row, number))
-    asked = sum(seen.operation == "create" and seen.sha256 in (job.sha256, None) for seen in harness.simulator.requests)
+    creates = sum(
+        request.operation == "create" and request.sha256 in (job.sha256, None) for request in harness.simulator.requests
+    )
     came = ExpectedOutcome(
-        job.state, asked, job.credits, job.credits_in_doubt, job.problem.code if job.problem else None
+        job.state, creates, job.credits, job.credits_in_doubt, job.problem.code if job.problem else None
     )
     return (
         []
@@ -287,23 +289,23 @@ async def test_every_fault_ends_as_the_table_says_and_is_paid_once(tmp_path: Pat
 async def _run_with_refused_connection(root: Path, on: Operation, charging: str) -> None:
     root.mkdir()
     async with Simulator(FAST_SETTINGS) as simulator:
-        house = Harness(root, simulator, api={"timeout": "1s"}, top_level={"charging": charging})
-        house.drop_file("a.jpg")
+        harness = Harness(root, simulator, api={"timeout": "1s"}, top_level={"charging": charging})
+        harness.drop_file("a.jpg")
         if on == "create":
             simulator.break_down(refuse=True)
         else:
-            simulator.script.add(Fault(on, RefuseConnections(), when=lambda seen: seen.sha256 is not None))
-        run = asyncio.create_task(Daemon(house.load_config(), KEY, clock=FastClock()).run(once=True))
-        while simulator.script.pending or not (house.journal.exists() and house.jobs()):
+            simulator.script.add(Fault(on, RefuseConnections(), when=lambda request: request.sha256 is not None))
+        run = asyncio.create_task(Daemon(harness.load_config(), KEY, clock=FastClock()).run(once=True))
+        while simulator.script.pending or not (harness.journal.exists() and harness.jobs()):
             await asyncio.sleep(0.02)
         # More connections are refused in this time.
         await asyncio.sleep(0.2)
         await simulator.repair()
         assert await run == 0
-        job = house.job("a.jpg")
+        job = harness.job("a.jpg")
         assert (job.state, job.credits, job.credits_in_doubt) == (State.DONE, 5, 0)
-        assert house.count_creates() == 1
-        house.check_laws()
+        assert harness.count_creates() == 1
+        harness.check_laws()
 
 
 @pytest.mark.parametrize("charging", [ONCE, LEAST])
@@ -337,21 +339,23 @@ async def _post_once(harness: Harness) -> Job:
 async def _run_with_silence(root: Path, at: Stage, sync: int, charging: str) -> None:
     root.mkdir()
     async with Simulator(FAST_SETTINGS) as simulator:
-        house = Harness(root, simulator, top_level={"charging": charging}, rule={"sync": sync})
+        harness = Harness(root, simulator, top_level={"charging": charging}, rule={"sync": sync})
         simulator.script.add(Fault("create", Hang(at=at)))
-        job = await _post_once(house)
-        assert (job.credits, job.credits_in_doubt, house.count_creates()) == (0, 5, 1)
+        job = await _post_once(harness)
+        assert (job.credits, job.credits_in_doubt, harness.count_creates()) == (0, 5, 1)
         if charging == ONCE:
             assert job.problem is not None
             assert (job.state, job.problem.code) == (State.HELD, ErrorCode.SUBMIT_OUTCOME_UNKNOWN)
         else:
             assert (job.state, job.task_id) == (State.QUEUED, None)
-        house.check_laws()
+        harness.check_laws()
 
 
 @pytest.mark.parametrize("charging", [ONCE, LEAST])
 async def test_a_post_without_an_answer_is_in_doubt(tmp_path: Path, charging: str) -> None:
     stages: tuple[Stage, ...] = ("head", "body", "work")
-    ways = product(stages, (0, 1))
+    variants = product(stages, (0, 1))
     async with asyncio.timeout(30):
-        await asyncio.gather(*(_run_with_silence(tmp_path / f"{at}{sync}", at, sync, charging) for at, sync in ways))
+        await asyncio.gather(
+            *(_run_with_silence(tmp_path / f"{at}{sync}", at, sync, charging) for at, sync in variants)
+        )

@@ -55,11 +55,11 @@ def companion_file(harness: Harness, suffix: str) -> Path:
 
 def run_check(harness: Harness) -> tuple[int, str]:
     """Run `picwish-watchd check` and return the finished process."""
-    told = fork_server.run_fork(
+    process = fork_server.run_fork(
         "check", "-c", str(harness.root / "watchd.yaml"), environ={**os.environ, "PICWISH_API_KEY": KEY}
     )
-    assert "Traceback" not in told.stderr
-    return told.returncode, "\n".join(line for line in told.stdout.splitlines() if "journal" in line)
+    assert "Traceback" not in process.stderr
+    return process.returncode, "\n".join(line for line in process.stdout.splitlines() if "journal" in line)
 
 
 def read_intents(journal: Path) -> int:
@@ -132,7 +132,7 @@ def replace_with_foreign_journal(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("strike", "said"),
+    ("strike", "message"),
     [
         (fill_pages, "the journal is damaged"),
         (cut_in_half, "the journal is damaged"),
@@ -142,7 +142,7 @@ def replace_with_foreign_journal(path: Path) -> None:
     ],
 )
 async def test_a_journal_damaged_between_runs_is_refused_with_a_message(
-    damaged_harness: Harness, strike: Callable[[Path], None], said: str
+    damaged_harness: Harness, strike: Callable[[Path], None], message: str
 ) -> None:
     await run_until_done(damaged_harness, 3)
     posts = damaged_harness.count_creates()
@@ -151,10 +151,10 @@ async def test_a_journal_damaged_between_runs_is_refused_with_a_message(
     damaged_harness.drop_file("new.jpg", seed=77)
     process = start_daemon(damaged_harness)
     assert await process.wait_for_exit() == 74
-    assert said in read_stderr(process)
+    assert message in read_stderr(process)
     assert damaged_harness.journal.read_bytes() == before
-    code, told = run_check(damaged_harness)
-    assert (code, "FAIL" in told) == (74, True), told
+    code, output = run_check(damaged_harness)
+    assert (code, "FAIL" in output) == (74, True), output
     assert damaged_harness.count_creates() == posts == 3
 
 
@@ -211,8 +211,8 @@ async def test_a_wal_removed_after_a_kill_is_detected(damaged_harness: Harness) 
         process = start_daemon(damaged_harness)
         assert await process.wait_for_exit() == 74
         assert "lost its companion" in read_stderr(process)
-        code, told = run_check(damaged_harness)
-        assert (code, "lost its companion" in told) == (74, True)
+        code, output = run_check(damaged_harness)
+        assert (code, "lost its companion" in output) == (74, True)
     assert not companion_file(damaged_harness, "-wal").exists()
     assert damaged_harness.count_creates() == 2
     # An administrator decides to start with what is left.
@@ -227,8 +227,8 @@ async def test_removing_both_wal_and_shm_after_a_kill_is_detected(damaged_harnes
         process = start_daemon(damaged_harness)
         assert await process.wait_for_exit() == 74
         assert "than what was last written to it" in read_stderr(process)
-        code, told = run_check(damaged_harness)
-        assert (code, "than what was last written to it" in told) == (74, True)
+        code, output = run_check(damaged_harness)
+        assert (code, "than what was last written to it" in output) == (74, True)
     assert damaged_harness.count_creates() == 2
     # An administrator decides to start with what is left.
     companion_file(damaged_harness, ".write").unlink()
@@ -243,9 +243,9 @@ def mount_over_journal(damaged_harness: Harness) -> Iterator[Callable[..., None]
 
     def mount(*arguments: str) -> None:
         nonlocal mounted
-        told = subprocess.run(["mount", *arguments, str(folder)], capture_output=True, text=True, check=False)
-        if told.returncode != 0:
-            pytest.skip(f"may not mount: {told.stderr.strip()}")
+        process = subprocess.run(["mount", *arguments, str(folder)], capture_output=True, text=True, check=False)
+        if process.returncode != 0:
+            pytest.skip(f"may not mount: {process.stderr.strip()}")
         mounted += "remount" not in " ".join(arguments)
 
     yield mount
@@ -302,9 +302,9 @@ async def test_a_read_only_journal_is_refused_with_a_message(
     process = start_daemon(damaged_harness)
     assert await process.wait_for_exit() == 74
     assert "Read-only file system" in read_stderr(process)
-    code, told = run_check(damaged_harness)
+    code, output = run_check(damaged_harness)
     assert code == 1
-    assert "FAIL  folder of the journal" in told
+    assert "FAIL  folder of the journal" in output
     assert damaged_harness.count_creates() == 1
 
 

@@ -194,13 +194,13 @@ async def run_power_cuts(root: Path, *, cuts: int, images: int, seed: int) -> Co
                 "sidecar": False,
             }
             top: dict[str, object] = {"journal": "disk/state/journal.db", "min_free": 2**20}
-            house = DiskHarness(disk.mount_point.parent, simulator, rule=rule, top_level=top)
+            harness = DiskHarness(disk.mount_point.parent, simulator, rule=rule, top_level=top)
             for number in range(cuts):
                 for image in range(number * images // cuts, (number + 1) * images // cuts):
-                    house.drop_file(f"{image}.jpg", seed=image)
-                await cut_power(house, disk, chance.uniform(0.0, 0.6))
-            assert await DaemonProcess(house, ("--once",)).start().wait_for_exit(240) in (0, 1)
-            return check_final_states(house)
+                    harness.drop_file(f"{image}.jpg", seed=image)
+                await cut_power(harness, disk, chance.uniform(0.0, 0.6))
+            assert await DaemonProcess(harness, ("--once",)).start().wait_for_exit(240) in (0, 1)
+            return check_final_states(harness)
 
 
 def check_final_states(harness: Harness) -> Counter[State]:

@@ -62,19 +62,19 @@ async def run_with_random_kills(root: Path, *, images: int, kills: int, seed: in
     """Kill the daemon repeatedly, then let it finish and check the laws."""
     chance = random.Random(seed)
     async with Simulator(_SETTINGS) as simulator:
-        house = Harness(root, simulator, api={"qps": 100, "timeout": "2s"}, rule={"settle": "20ms"})
+        harness = Harness(root, simulator, api={"qps": 100, "timeout": "2s"}, rule={"settle": "20ms"})
         add_random_faults(simulator, chance, images)
         waiting = list(range(images))
         for _ in range(kills):
             for number in [waiting.pop() for _ in range(min(len(waiting), -(-images // max(1, kills - 2))))]:
-                house.drop_file(f"{number % 7}/{number}.jpg", seed=number)
-            process = DaemonProcess(house).start()
+                harness.drop_file(f"{number % 7}/{number}.jpg", seed=number)
+            process = DaemonProcess(harness).start()
             await asyncio.sleep(chance.uniform(0.4, 1.4))
             assert process.child.poll() is None, process.errors.read_text()[-2000:]
             await process.stop(signal.SIGKILL)
-        code = await DaemonProcess(house, ("--once",)).start().wait_for_exit(240)
+        code = await DaemonProcess(harness, ("--once",)).start().wait_for_exit(240)
         assert code in (0, 1)
-        return summarize_run(house, kills)
+        return summarize_run(harness, kills)
 
 
 def summarize_run(harness: Harness, kills: int) -> RunSummary:
@@ -100,8 +100,8 @@ def summarize_run(harness: Harness, kills: int) -> RunSummary:
 
 @pytest.mark.timeout(300)
 async def test_random_kills_never_pay_twice_and_lose_nothing(tmp_path: Path) -> None:
-    tally = await run_with_random_kills(tmp_path, images=60, kills=15, seed=20261122)
-    assert tally.done > tally.images / 2
+    summary = await run_with_random_kills(tmp_path, images=60, kills=15, seed=20261122)
+    assert summary.done > summary.images / 2
 
 
 def main() -> None:
@@ -112,8 +112,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        tally = asyncio.run(run_with_random_kills(Path(folder), images=args.images, kills=args.kills, seed=args.seed))
-    print(f"seed {args.seed}: {tally}")
+        summary = asyncio.run(run_with_random_kills(Path(folder), images=args.images, kills=args.kills, seed=args.seed))
+    print(f"seed {args.seed}: {summary}")
 
 
 if __name__ == "__main__":

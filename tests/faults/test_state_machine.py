@@ -88,12 +88,12 @@ class CrashingJournal(Journal):
 
     @contextmanager
     def _transaction(self, *, synced: bool = True) -> Iterator[sqlite3.Cursor]:
-        fate, self.crash_point = self.crash_point, max(0, self.crash_point - 2)
+        point, self.crash_point = self.crash_point, max(0, self.crash_point - 2)
         with super()._transaction(synced=synced) as cursor:
             yield cursor
-            if fate == 1:
+            if point == 1:
                 raise SimulatedCrashError
-        if fate == 2:
+        if point == 2:
             raise SimulatedCrashError
 
 
@@ -125,11 +125,11 @@ class ProgramRun:
         await self.client.aclose()
         self.context.close()
         path = self.journal.path
-        kept = {name: Path(name).read_bytes() for name in (f"{path}", f"{path}-wal") if os.path.exists(name)}
+        files = {name: Path(name).read_bytes() for name in (f"{path}", f"{path}-wal") if os.path.exists(name)}
         # Closing writes the WAL into the journal, which a crash does not.
         self.journal._connection.close()
         self.journal._lock.close()
-        for name, data in kept.items():
+        for name, data in files.items():
             Path(name).write_bytes(data)
 
 
@@ -154,9 +154,9 @@ class PipelineMachine(RuleBasedStateMachine):
         self.chance = random.Random(seed)
         self.runner.run(self.sim.start())
         root = Path(self.folder.name)
-        self.house = Harness(root, self.sim)
-        self.house.rule = {"on_success": "move", "archive": "archive", "on_failure": "move", "failed": "failed"}
-        self.house.top_level = {"min_free": 1, "max_attempts": 2}
+        self.harness = Harness(root, self.sim)
+        self.harness.rule = {"on_success": "move", "archive": "archive", "on_failure": "move", "failed": "failed"}
+        self.harness.top_level = {"min_free": 1, "max_attempts": 2}
         self.current_run()
 
     def teardown(self) -> None:
@@ -173,46 +173,46 @@ class PipelineMachine(RuleBasedStateMachine):
     # The events.
 
     @precondition(lambda self: len(self.names) < 8)
-    @rule(copy=st.booleans(), index=st.integers(0, 9), fate=st.sampled_from(CRASH_POINTS))
-    def drop(self, copy: bool, index: int, fate: int) -> None:
+    @rule(copy=st.booleans(), index=st.integers(0, 9), crash_point=st.sampled_from(CRASH_POINTS))
+    def drop(self, copy: bool, index: int, crash_point: int) -> None:
         """Drop a new image, or a copy of an earlier one."""
         seeds = len(set(self.names.values()))
         seed = index % seeds if copy and seeds else seeds
         name = f"{len(self.names)}.jpg"
         data = make_image("jpeg", 24, 16, seed=seed)
-        self.house.drop_file(name, data)
+        self.harness.drop_file(name, data)
         self.names[name] = hashlib.sha256(data).hexdigest()
-        self.run_step(self._take_in, fate)
+        self.run_step(self._take_in, crash_point)
 
     @precondition(lambda self: self.has_jobs(State.QUEUED))
-    @rule(outcome=st.sampled_from(["accepted"] * 9 + list(CREATE_FAULTS)), fate=st.sampled_from(CRASH_POINTS))
-    def submit_next(self, outcome: str, fate: int) -> None:
+    @rule(outcome=st.sampled_from(["accepted"] * 9 + list(CREATE_FAULTS)), crash_point=st.sampled_from(CRASH_POINTS))
+    def submit_next(self, outcome: str, crash_point: int) -> None:
         self.add_fault("create", CREATE_FAULTS[outcome])
-        self.run_step(self._submit, fate)
+        self.run_step(self._submit, crash_point)
 
     @precondition(lambda self: self.has_jobs(State.PENDING))
     @rule(
         query=st.sampled_from(["well"] * 6 + list(QUERY_FAULTS)),
         download=st.sampled_from(["well"] * 6 + list(DOWNLOAD_FAULTS)),
         soon=st.sampled_from((True, True, True, False)),
-        fate=st.sampled_from(CRASH_POINTS),
+        crash_point=st.sampled_from(CRASH_POINTS),
     )
-    def query_task(self, query: str, download: str, soon: bool, fate: int) -> None:
+    def query_task(self, query: str, download: str, soon: bool, crash_point: int) -> None:
         if soon:
             self.let_tasks_progress(2.0)
         self.add_fault("query", QUERY_FAULTS[query])
         self.add_fault("download", DOWNLOAD_FAULTS[download])
-        self.run_step(self._query, fate)
+        self.run_step(self._query, crash_point)
 
     @precondition(lambda self: self.has_jobs(State.DELIVERING))
-    @rule(fate=st.sampled_from(CRASH_POINTS))
-    def deliver_next(self, fate: int) -> None:
-        self.run_step(self._deliver, fate)
+    @rule(crash_point=st.sampled_from(CRASH_POINTS))
+    def deliver_next(self, crash_point: int) -> None:
+        self.run_step(self._deliver, crash_point)
 
     @precondition(lambda self: self.life.journal.count_waiting_originals() > 0)
-    @rule(fate=st.sampled_from(CRASH_POINTS))
-    def dispose_next(self, fate: int) -> None:
-        self.run_step(self._dispose, fate)
+    @rule(crash_point=st.sampled_from(CRASH_POINTS))
+    def dispose_next(self, crash_point: int) -> None:
+        self.run_step(self._dispose, crash_point)
 
     @precondition(lambda self: self.has_jobs(State.PENDING))
     @rule()
@@ -269,10 +269,10 @@ class PipelineMachine(RuleBasedStateMachine):
     @invariant()
     def every_original_is_in_exactly_one_place(self) -> None:
         for name, sha in self.names.items():
-            places = [self.house.root / folder / name for folder in ("inbox", "archive", "failed")]
-            found = [place for place in places if place.exists()]
-            assert len(found) == 1, f"{name} is in {found}"
-            assert hashlib.sha256(found[0].read_bytes()).hexdigest() == sha
+            paths = [self.harness.root / folder / name for folder in ("inbox", "archive", "failed")]
+            existing = [path for path in paths if path.exists()]
+            assert len(existing) == 1, f"{name} is in {existing}"
+            assert hashlib.sha256(existing[0].read_bytes()).hexdigest() == sha
 
     @invariant()
     def every_move_was_legal(self) -> None:
@@ -300,11 +300,11 @@ class PipelineMachine(RuleBasedStateMachine):
 
     @property
     def outbox(self) -> Path:
-        return self.house.outbox
+        return self.harness.outbox
 
     @property
     def away_outbox(self) -> Path:
-        return self.house.root / "away"
+        return self.harness.root / "away"
 
     def jobs(self, *states: State) -> list[Job]:
         return self.life.journal.jobs(states=states, oldest_first=True) if hasattr(self, "life") else []
@@ -317,13 +317,13 @@ class PipelineMachine(RuleBasedStateMachine):
             when = None if operation != "query" else _is_task_request
             self.sim.script.add(Fault(operation, action, when=when))  # type: ignore[arg-type] # one of its words
 
-    def run_step(self, step: Callable[[], Awaitable[None]], fate: int = 0) -> None:
+    def run_step(self, step: Callable[[], Awaitable[None]], crash_point: int = 0) -> None:
         """Run one step, which may crash the program."""
 
         async def taken() -> None:
             await step()
 
-        self.life.journal.crash_point = fate
+        self.life.journal.crash_point = crash_point
         try:
             self.runner.run(taken())
         except SimulatedCrashError:
@@ -333,7 +333,7 @@ class PipelineMachine(RuleBasedStateMachine):
 
     def current_run(self) -> None:
         async def born() -> ProgramRun:
-            return ProgramRun(self.house, self.clock)
+            return ProgramRun(self.harness, self.clock)
 
         self.life = self.runner.run(born())
         keep = {job.id for job in self.jobs(State.DELIVERING, State.HELD, State.FAILED) if job.result is not None}
@@ -342,7 +342,7 @@ class PipelineMachine(RuleBasedStateMachine):
 
     async def _take_in(self) -> None:
         known = dict(self.life.journal.known_files(self.life.rule.name))
-        files = {path.name: stamp_of(path.stat()) for path in self.house.inbox.iterdir()}
+        files = {path.name: stamp_of(path.stat()) for path in self.harness.inbox.iterdir()}
         self.life.intake.record_sightings(
             [FileSeen(name, stamp) for name, stamp in files.items() if known.get(name) != stamp]
         )
@@ -393,18 +393,18 @@ class PipelineMachine(RuleBasedStateMachine):
         assert set(self.outbox.rglob("*.*")) == {job.output for job in self.jobs(State.DONE)}
         for _ in self.names:
             self.run_step(self._dispose)
-        for law in (
+        for check in (
             self.no_picture_is_paid_twice_unless_a_person_said_so,
             self.the_ledger_knows_every_credit,
             self.every_original_is_in_exactly_one_place,
             self.every_move_was_legal,
             self.nothing_partial_bears_a_final_name,
         ):
-            law()
+            check()
 
 
-def _is_task_request(seen: object) -> bool:
-    return not getattr(seen, "path", "").endswith("0" * 12)
+def _is_task_request(request: object) -> bool:
+    return not getattr(request, "path", "").endswith("0" * 12)
 
 
 def run_state_machine(examples: int, steps: int, *, derandomize: bool) -> None:

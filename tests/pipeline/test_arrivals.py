@@ -497,9 +497,9 @@ async def test_every_arrival_method_makes_exactly_one_job_of_the_whole_file(
         async with open_step_context(harness.load_config(), clock) as context:
             inbox_harness = InboxHarness(context, clock)
             try:
-                ways = [row.way(spot) for row, spot in zip(rows, spots, strict=True)]
-                while ways:
-                    ways = [way for way in ways if next(way, way) is None]
+                arrivals = [row.way(spot) for row, spot in zip(rows, spots, strict=True)]
+                while arrivals:
+                    arrivals = [arrival for arrival in arrivals if next(arrival, arrival) is None]
                     await inbox_harness.scan_and_judge(SETTLE)
                 for _ in range(4):
                     await inbox_harness.scan_and_judge(LONG)
@@ -507,8 +507,10 @@ async def test_every_arrival_method_makes_exactly_one_job_of_the_whole_file(
                 assert inbox_harness.intake.settling_count == 0
             finally:
                 inbox_harness.close()
-        found = {row.way.__name__: describe_mismatch(row, spot, jobs) for row, spot in zip(rows, spots, strict=True)}
-    assert {way: what for way, what in found.items() if what} == {}
+        mismatches = {
+            row.way.__name__: describe_mismatch(row, spot, jobs) for row, spot in zip(rows, spots, strict=True)
+        }
+    assert {arrival: what for arrival, what in mismatches.items() if what} == {}
 
 
 def make_arrival_folders(harness: Harness, elsewhere: Path, number: int, row: ArrivalCase) -> ArrivalFolders:
@@ -528,7 +530,7 @@ def find_other_file_system(root: Path) -> Path:
 def describe_mismatch(row: ArrivalCase, spot: ArrivalFolders, jobs: list[Job]) -> object:
     """Return how the outcome of a case differs from the required one, or an empty string."""
     own = [job for job in jobs if job.source.is_relative_to(spot.inbox)]
-    taken = sorted((job.source, job.sha256) for job in own if job.state is State.QUEUED)
+    queued = sorted((job.source, job.sha256) for job in own if job.state is State.QUEUED)
     refused = [job for job in own if job.problem and job.problem.code is ErrorCode.NOT_AN_IMAGE]
     there = sorted(
         (path, hashlib.sha256(path.read_bytes()).hexdigest())
@@ -536,6 +538,6 @@ def describe_mismatch(row: ArrivalCase, spot: ArrivalFolders, jobs: list[Job]) -
         if path.is_file() and not path.name.startswith((".", "~"))
     )
     expected = there if row.taken else []
-    if (taken, len(refused), len(own)) == (expected, row.refused, row.taken + row.refused):
+    if (queued, len(refused), len(own)) == (expected, row.refused, row.taken + row.refused):
         return None
     return [(job.relative, job.state, job.problem, job.sha256) for job in own], there

@@ -97,16 +97,16 @@ async def test_special_files_are_never_opened_and_say_what_they_are(harness: Har
             os.chdir(home)
         harness.drop_file("folder.jpg/inside.jpg")
         assert await harness.run_once() == 1
-    told = {str(job.relative): job for job in harness.jobs()}
-    assert told["folder.jpg/inside.jpg"].state is State.DONE
+    jobs = {str(job.relative): job for job in harness.jobs()}
+    assert jobs["folder.jpg/inside.jpg"].state is State.DONE
     for name, word in {
         "pipe.jpg": "named pipe",
         "folder.jpg": "folder",
         "link.jpg": "symbolic link",
         "socket.jpg": "socket",
     }.items():
-        problem = told[name].problem
-        assert told[name].state is State.REJECTED
+        problem = jobs[name].problem
+        assert jobs[name].state is State.REJECTED
         assert problem is not None
         assert word in problem.message
     assert harness.count_creates() == 1

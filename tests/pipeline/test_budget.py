@@ -134,9 +134,9 @@ async def test_a_later_copy_of_an_image_in_a_flood_waits_with_it(harness: Harnes
 async def test_approve_of_an_unknown_rule_is_wrong_usage(harness: Harness) -> None:
     harness.drop_file("a.jpg")
     await harness.run_once()
-    told = run_command(harness, "approve", "nobody")
-    assert told.returncode == 2
-    assert "there are scans" in told.stderr
+    output = run_command(harness, "approve", "nobody")
+    assert output.returncode == 2
+    assert "there are scans" in output.stderr
 
 
 async def test_approve_accepts_that_a_folder_is_made_anew(harness: Harness) -> None:
@@ -166,13 +166,18 @@ def test_the_monthly_budget_counts_earlier_days(tmp_path: Path) -> None:
     later, budget = noon + 5 * 86400, Budget(per_day=14, per_month=14)
     journal = Journal.open_for_writing(tmp_path / "journal.db", FakeClock(noon))
     journal.transition(add_job(journal), State.SUBMITTING, "intent", reserve=5, submitted_at=noon)
-    purse = CreditBudget(budget, later)
-    assert purse.remaining(journal) == (14, 9)
-    assert purse.why_exceeded(journal, 9) is None
-    assert "14 credits a month" in (purse.why_exceeded(journal, 10) or "")
+    credit_budget = CreditBudget(budget, later)
+    assert credit_budget.remaining(journal) == (14, 9)
+    assert credit_budget.why_exceeded(journal, 9) is None
+    assert "14 credits a month" in (credit_budget.why_exceeded(journal, 10) or "")
     with pytest.raises(BudgetReachedError):
         journal.transition(
-            add_job(journal, "b.jpg"), State.SUBMITTING, "intent", reserve=10, limits=purse.limits(), submitted_at=later
+            add_job(journal, "b.jpg"),
+            State.SUBMITTING,
+            "intent",
+            reserve=10,
+            limits=credit_budget.limits(),
+            submitted_at=later,
         )
     journal.close()
 
@@ -188,17 +193,17 @@ async def test_spend_tells_credits_by_day_month_and_rule(harness: Harness) -> No
         {"rule": "scans", "images": 1, "credits": 5, "credits_in_doubt": 0},
     ]
     for by in ("day", "month"):
-        told = json.loads(run_command(harness, "spend", "--by", by, "--json").stdout)
-        assert told["credits"] == 9
-        assert len(told["rows"]) == 1
+        output = json.loads(run_command(harness, "spend", "--by", by, "--json").stdout)
+        assert output["credits"] == 9
+        assert len(output["rows"]) == 1
     assert "9 credits for 2 images" in run_command(harness, "spend").stdout
 
 
 async def test_commands_work_before_the_first_run(harness: Harness, tmp_path: Path) -> None:
     assert not (tmp_path / "state").exists()
     for arguments in (["status"], ["status", "--json"], ["jobs"], ["spend"], ["spend", "--json"]):
-        told = run_command(harness, *arguments)
-        assert told.returncode == 0, told.stderr
+        output = run_command(harness, *arguments)
+        assert output.returncode == 0, output.stderr
     assert not (tmp_path / "state").exists()
 
 

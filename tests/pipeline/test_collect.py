@@ -51,7 +51,7 @@ QUERY_FAULTS: dict[str, Action] = {
 @pytest.mark.parametrize("return_type", [1, 2])
 async def test_a_failed_query_is_repeated(harness: Harness, fault: str, return_type: int) -> None:
     harness.rule = {"return_type": return_type}
-    queries = Fault("query", QUERY_FAULTS[fault], when=lambda seen: not seen.path.endswith("0" * 12))
+    queries = Fault("query", QUERY_FAULTS[fault], when=lambda request: not request.path.endswith("0" * 12))
     harness.simulator.script.add(queries)
     harness.drop_file("a.jpg")
     assert await harness.run_once() == 0
@@ -127,7 +127,7 @@ async def test_task_timeout_holds_however_rarely_a_task_is_polled(harness: Harne
         assert start.reload(job).state is State.PENDING
         await start.advance(60)
         assert start.reload(job).state is State.HELD
-    queries = [seen for seen in harness.simulator.requests if seen.operation == "query"]
+    queries = [request for request in harness.simulator.requests if request.operation == "query"]
     assert len(queries) < 60
 
 
@@ -229,11 +229,11 @@ async def test_a_high_priority_task_is_polled_before_many_overdue_ones(harness: 
         urgent = await start.create_pending_task("u.jpg", rule="urgent")
         start.collect.track_new_task(urgent)
         start.clock.advance(9)
-        asked = []
+        queried = []
         while (job := start.collect.choose_due_task()) is not None:
-            asked.append(job.rule)
-        assert asked.index("urgent") < 2
-        assert len(asked) == 21
+            queried.append(job.rule)
+        assert queried.index("urgent") < 2
+        assert len(queried) == 21
 
 
 async def test_a_large_max_pending_is_reached_only_as_results_arrive(harness: Harness) -> None:
@@ -273,7 +273,7 @@ async def test_an_interrupted_download_is_begun_again_at_the_next_start(harness:
 async def test_an_outage_while_tasks_are_pending_costs_nothing(harness: Harness) -> None:
     harness.simulator.settings = replace(harness.simulator.settings, processing=(0.6, 0.1))
     harness.simulator.script.add(
-        Fault("query", RefuseConnections(), when=lambda seen: not seen.path.endswith("0" * 12))
+        Fault("query", RefuseConnections(), when=lambda request: not request.path.endswith("0" * 12))
     )
     for number in range(3):
         harness.drop_file(f"{number}.jpg", seed=number)
@@ -292,19 +292,19 @@ async def test_the_answer_is_kept_without_the_image(harness: Harness) -> None:
     assert "image" not in answer
 
 
-@pytest.mark.parametrize("told", ["no times", "times", "texts"])
-async def test_learnt_task_durations_agree_with_observed_ones(harness: Harness, told: str) -> None:
+@pytest.mark.parametrize("reported", ["no times", "times", "texts"])
+async def test_learnt_task_durations_agree_with_observed_ones(harness: Harness, reported: str) -> None:
     """The times that PicWish states are whole seconds or missing; they are used as far as they can be true."""
     actions = {"no times": drop_fields("created_at", "completed_at"), "times": None, "texts": strings()}
-    if (action := actions[told]) is not None:
+    if (action := actions[reported]) is not None:
         harness.simulator.script.add(Fault("query", action, times=99))
     harness.simulator.settings = replace(harness.simulator.settings, processing=(0.5, 0.01))
     for number in range(3):
         harness.drop_file(f"{number}.jpg", seed=number)
     assert await harness.run_once() == 0
     reader = JournalReader.open(harness.journal)
-    learnt = reader.recent_task_durations(0, 10)
+    durations = reader.recent_task_durations(0, 10)
     reader.close()
-    assert len(learnt) == 3
+    assert len(durations) == 3
     longest = max((job.completed_at or 0.0) - job.created_at for job in harness.jobs())
-    assert all(0.2 < seconds < longest for seconds in learnt), (learnt, longest)
+    assert all(0.2 < seconds < longest for seconds in durations), (durations, longest)

@@ -65,13 +65,13 @@ async def test_a_downscaled_copy_is_kept_for_retries_and_removed_at_the_end(
 ) -> None:
     prepare, rule, job = Prepare(context), context.config.rules[0], queue_image(harness, context, "a.jpg")
     first = await prepare.read_upload(job, rule)
-    made = spooled_downscales(context)
-    assert list(made) == ["1.fitted.part"]
+    downscales = spooled_downscales(context)
+    assert list(downscales) == ["1.fitted.part"]
     prepare.release_cached(job.id)
     second = await prepare.read_upload(job, rule)
     assert first is not None
     assert second == first
-    assert spooled_downscales(context) == made, "it was not made again"
+    assert spooled_downscales(context) == downscales, "it was not made again"
     context.journal.transition(job, State.SUBMITTING, "sending", reserve=5)
     prepare.release_cached(job.id)
     assert spooled_downscales(context) == {}
@@ -114,8 +114,8 @@ async def test_downscaling_one_image_does_not_block_another_rule(harness: Harnes
     ]
 
     def states(jobs: list[Job]) -> set[State]:
-        found = [context.journal.get(job.id) for job in jobs]
-        return {job.state for job in found if job is not None}
+        current = [context.journal.get(job.id) for job in jobs]
+        return {job.state for job in current if job is not None}
 
     pacer = RateLimiter(10, context.clock)
     gate = Gate(context, pacer=pacer)
@@ -153,8 +153,8 @@ async def test_an_image_that_is_too_large_is_made_smaller_and_its_original_stays
     assert harness.count_creates() == 2, "the copy is the same picture"
     assert harness.job("fits.jpg").sent is None
     assert copy.exists()
-    told = json.loads((harness.outbox / "a.png.json").read_text())
-    assert told["sent"] == {"format": "png", "width": 200, "height": 160, "size": job.sent.size}
+    sidecar = json.loads((harness.outbox / "a.png.json").read_text())
+    assert sidecar["sent"] == {"format": "png", "width": 200, "height": 160, "size": job.sent.size}
     assert list((harness.root / "state/journal.db.spool").iterdir()) == []
 
 

@@ -21,9 +21,9 @@ async def test_a_link_into_the_outbox_of_a_reloaded_rule_is_not_followed(harness
     (harness.root / "shown" / "theirs.jpg").write_bytes(make_image("jpeg", seed=1))
     harness.drop_file("ours.jpg", seed=2)
     await wait_until(lambda: bool(harness.jobs(State.DONE)))
-    [desk] = [desk for desk in daemon.services.inboxes.list_active() if desk.rule.name == "scans"]
-    before = desk.last_scan_at
-    await wait_until(lambda: desk.last_scan_at > before)
+    [inbox] = [inbox for inbox in daemon.services.inboxes.list_active() if inbox.rule.name == "scans"]
+    before = inbox.last_scan_at
+    await wait_until(lambda: inbox.last_scan_at > before)
     daemon.stop()
     await running
     assert [str(job.relative) for job in harness.jobs()] == ["ours.jpg"]
@@ -36,7 +36,7 @@ async def test_an_image_reachable_by_several_links_is_taken_once_and_logged(harn
         (harness.inbox / name).symlink_to("jobs")
     process = DaemonProcess(harness, ("--once",)).start()
     assert await process.wait_for_exit() == 0
-    [told] = [line for line in process.logged_events() if line["event"] == "link.not_entered"]
-    assert (told["path"], told["number"]) == (str(harness.inbox / "2026"), 3)
+    [event] = [line for line in process.logged_events() if line["event"] == "link.not_entered"]
+    assert (event["path"], event["number"]) == (str(harness.inbox / "2026"), 3)
     assert [str(job.relative) for job in harness.jobs()] == ["jobs/a.jpg"]
     assert harness.results() == {"jobs/a.jpg"}

@@ -30,7 +30,7 @@ async def gate(harness: Harness) -> AsyncIterator[Gate]:
 
 
 def count_queries(harness: Harness) -> int:
-    return sum(seen.operation == "query" for seen in harness.simulator.requests)
+    return sum(request.operation == "query" for request in harness.simulator.requests)
 
 
 @asynccontextmanager

@@ -58,15 +58,15 @@ async def test_a_hanging_mount_blocks_only_its_own_rules_and_no_watchdog(
         harness.drop_file("a.jpg", seed=9)
         await wait_until(lambda: len(harness.jobs(State.DONE)) == 1)
         await wait_until(lambda: "does its mount hang?" in harness.daemon_report())
-        heard: set[bytes] = set()
+        messages: set[bytes] = set()
         with suppress(BlockingIOError):
             while True:
-                heard.add(manager.recv(4096))
+                messages.add(manager.recv(4096))
         daemon.stop()
         daemon.stop()
         async with asyncio.timeout(5):
             await running
-        assert {b"READY=1", b"WATCHDOG=1"} <= heard
+        assert {b"READY=1", b"WATCHDOG=1"} <= messages
         assert daemon.has_stuck_threads
     assert harness.job("a.jpg").state is State.DONE
     assert harness.count_creates() == 1
@@ -128,23 +128,23 @@ async def test_files_on_a_hanging_mount_are_logged_once_and_judged_later(
     await wait_until(lambda: '"watching": true' in harness.daemon_report())
     harness.drop_file("a.jpg", inbox="nas/in")
     await wait_until(lambda: daemon.services.inboxes.settling_count)
-    told: list[str] = []
+    output: list[str] = []
 
     def said(what: str) -> bool:
-        told.extend(line for line in capsys.readouterr().out.splitlines() if "judging.waits" in line)
-        return any(what in line for line in told)
+        output.extend(line for line in capsys.readouterr().out.splitlines() if "judging.waits" in line)
+        return any(what in line for line in output)
 
     with hanging_mount(harness.root / "nas"):
         await wait_until(lambda: daemon.services.context.executor.has_running)
         await wait_until(lambda: said("does its mount hang"))
-        seen = daemon.services.context.clock.monotonic()
+        start = daemon.services.context.clock.monotonic()
         # The watchers are checked once a second.
-        await wait_until(lambda: daemon.services.context.clock.monotonic() > seen + 2)
+        await wait_until(lambda: daemon.services.context.clock.monotonic() > start + 2)
     await wait_until(lambda: harness.jobs(State.DONE))
     daemon.stop()
     assert await running == 0
     assert not said("anything else")
-    assert len(told) == 1
+    assert len(output) == 1
 
 
 async def test_a_mount_with_a_dead_server_is_waited_for_and_holds_no_job(harness: Harness) -> None:
@@ -185,13 +185,13 @@ def test_check_names_hanging_folders_and_ends(
     monkeypatch.setenv("PICWISH_API_KEY", KEY)
     with hanging_mount(harness.root / "nas", dead=dead):
         assert main(["check", "-c", str(harness.write_config())]) == 1
-    told = capsys.readouterr().out
+    output = capsys.readouterr().out
     if not dead:
-        assert f"FAIL  inbox of scans: {harness.root}/nas/in: it has not answered for 0.2 s\n" in told
-        assert f"FAIL  outbox of scans: {harness.root}/nas/out: it has not answered for 0.2 s\n" in told
+        assert f"FAIL  inbox of scans: {harness.root}/nas/in: it has not answered for 0.2 s\n" in output
+        assert f"FAIL  outbox of scans: {harness.root}/nas/out: it has not answered for 0.2 s\n" in output
     else:
-        assert f"FAIL  inbox of scans: {harness.root}/nas/in: Transport endpoint is not connected\n" in told
-    assert "ok    journal" in told
+        assert f"FAIL  inbox of scans: {harness.root}/nas/in: Transport endpoint is not connected\n" in output
+    assert "ok    journal" in output
 
 
 async def test_why_and_plan_answer_beside_a_hanging_mount(harness: Harness, capsys: pytest.CaptureFixture[str]) -> None:

@@ -138,5 +138,5 @@ async def test_a_lost_inbox_pauses_its_rule_with_a_reason_until_it_returns(harne
     expected = {f"{root.name} {when}.jpg" for root in roots for when in ("before", "after")} - {"missing before.jpg"}
     assert sorted(names) == sorted({*expected, "meanwhile.jpg"})
     assert harness.count_creates() == len(names)
-    told = Counter(line["rule"] for line in process.logged_events() if line["event"] == "inbox.away")
-    assert told == {root.name: 1 for root in roots if root.reason}
+    events = Counter(line["rule"] for line in process.logged_events() if line["event"] == "inbox.away")
+    assert events == {root.name: 1 for root in roots if root.reason}

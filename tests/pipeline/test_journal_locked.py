@@ -50,15 +50,15 @@ async def test_queued_images_of_a_renamed_rule_are_reported(
     harness.drop_file("a.jpg")
     await wait_until(lambda: running.done() or (harness.journal.exists() and harness.jobs(State.QUEUED)))
     harness.rule = {"name": "renamed"}
-    told = "1 queued image waits for rule scans, which left the configuration: put it back"
+    message = "1 queued image waits for rule scans, which left the configuration: put it back"
     capsys.readouterr()
     daemon.reload()
-    assert told in capsys.readouterr().out
+    assert message in capsys.readouterr().out
     daemon.stop()
     assert await running == 0
     for again in (["status"], ["status", "--json"]):
         assert main([*again, "-c", str(harness.root / "watchd.yaml")]) == 0
-        assert told in capsys.readouterr().out
+        assert message in capsys.readouterr().out
 
 
 async def test_a_reload_that_cannot_be_journaled_changes_nothing(harness: Harness) -> None:
@@ -68,9 +68,9 @@ async def test_a_reload_that_cannot_be_journaled_changes_nothing(harness: Harnes
     harness.rule = {"type": 1}
     with lock_journal(harness):
         daemon.reload()
-    assert [desk.rule.type for desk in daemon.services.inboxes.list_active()] == [0]
+    assert [inbox.rule.type for inbox in daemon.services.inboxes.list_active()] == [0]
     daemon.reload()
-    assert [desk.rule.type for desk in daemon.services.inboxes.list_active()] == [1]
+    assert [inbox.rule.type for inbox in daemon.services.inboxes.list_active()] == [1]
     harness.drop_file("a.jpg")
     await wait_until(lambda: bool(harness.jobs(State.DONE)))
     daemon.stop()
@@ -86,7 +86,7 @@ async def test_an_inbox_is_watched_though_its_mount_cannot_be_journaled(harness:
     await wait_until(lambda: "No such file" in harness.daemon_report())
     with lock_journal(harness):
         harness.inbox.mkdir()
-        await wait_until(lambda: all(desk.is_watching for desk in daemon.services.inboxes.list_active()), 5)
+        await wait_until(lambda: all(inbox.is_watching for inbox in daemon.services.inboxes.list_active()), 5)
     await wait_until(lambda: daemon.services.inboxes.list_active()[0].watcher.mount is not None, 5)
     daemon.stop()
     await running
@@ -103,7 +103,7 @@ async def test_status_shows_what_happened_while_the_journal_was_locked(
     await wait_until(lambda: "No such file" in harness.daemon_report())
     with lock_journal(harness):
         harness.inbox.mkdir()
-        await wait_until(lambda: all(desk.is_watching for desk in daemon.services.inboxes.list_active()), 5)
+        await wait_until(lambda: all(inbox.is_watching for inbox in daemon.services.inboxes.list_active()), 5)
     await wait_until(lambda: '"watching": true' in harness.daemon_report(), 5)
     daemon.stop()
     await running
@@ -121,7 +121,7 @@ async def test_a_journal_outage_is_logged_once_and_so_is_its_end(
     daemon = Daemon(harness.load_config(), KEY)
     running = asyncio.create_task(daemon.run())
     await wait_until(lambda: '"watching": true' in harness.daemon_report())
-    told = ""
+    output = ""
     for number in range(2):
         monkeypatch.setattr(locks, "_try_lock", counted)
         with lock_journal(harness):
@@ -131,15 +131,15 @@ async def test_a_journal_outage_is_logged_once_and_so_is_its_end(
                 # The loop awaits this before the next pass.
                 await wait_until(lambda: len(tries) > 2 * (name + 1))  # noqa: B023
         monkeypatch.setattr(locks, "_try_lock", locked_within)
-        told += capsys.readouterr().out
+        output += capsys.readouterr().out
         await wait_until(lambda: len(harness.jobs(State.DONE)) == 3 * (number + 1))  # noqa: B023
 
         def goes_on() -> bool:
-            nonlocal told
-            told += capsys.readouterr().out
-            return told.count("journal.goes_on") > number  # noqa: B023
+            nonlocal output
+            output += capsys.readouterr().out
+            return output.count("journal.goes_on") > number  # noqa: B023
 
         await wait_until(goes_on)
     daemon.stop()
     assert await running == 0
-    assert told.count("journal.waits") == told.count("journal.goes_on") == 2
+    assert output.count("journal.waits") == output.count("journal.goes_on") == 2

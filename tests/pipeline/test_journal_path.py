@@ -63,7 +63,7 @@ def run_command(command: tuple[str, ...], file: str, capsys: pytest.CaptureFixtu
 
 
 @pytest.mark.parametrize(
-    ("kind", "told"),
+    ("kind", "message"),
     [
         ("root folder", "cannot be opened: it is a folder"),
         ("folder", "cannot be opened: it is a folder"),
@@ -76,7 +76,7 @@ def run_command(command: tuple[str, ...], file: str, capsys: pytest.CaptureFixtu
     ],
 )
 def test_every_command_reports_what_is_in_the_journals_place(
-    harness: Harness, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, kind: str, told: str
+    harness: Harness, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, kind: str, message: str
 ) -> None:
     monkeypatch.setenv("PICWISH_API_KEY", KEY)
     harness.drop_file("a.jpg")
@@ -85,9 +85,9 @@ def test_every_command_reports_what_is_in_the_journals_place(
         file = str(harness.write_config())
         before = {*os.listdir(harness.root), *os.listdir(place.parent)}
         for command in COMMANDS:
-            code, said = run_command(command, file, capsys)
+            code, output = run_command(command, file, capsys)
             assert (command, code) == (command, 74)
-            assert told in said, (command, said)
+            assert message in output, (command, output)
         assert {*os.listdir(harness.root), *os.listdir(place.parent)} == before
     assert not harness.count_creates()
 

@@ -54,9 +54,9 @@ class MonitoredDaemon:
         return (await self.get("/metrics")).samples
 
     async def health_reasons(self) -> set[tuple[str, str | None]]:
-        told = await self.get("/healthz")
-        assert (told.status == 200) == (not told.json["reasons"])
-        return {(reason["code"], reason.get("rule")) for reason in told.json["reasons"]}
+        response = await self.get("/healthz")
+        assert (response.status == 200) == (not response.json["reasons"])
+        return {(reason["code"], reason.get("rule")) for reason in response.json["reasons"]}
 
     async def wait_until_healthy(self) -> None:
         async with asyncio.timeout(20):
@@ -88,23 +88,25 @@ async def test_done_jobs_and_credits_are_counted_across_a_restart(harness: Harne
     async with run_monitored_daemon(harness) as it:
         await wait_until(lambda: len(harness.jobs(State.DONE, State.REJECTED)) == 3)
         await it.wait_until_healthy()
-        told = await it.samples()
-    assert told["picwish_watchd_jobs", "scans", "done"] == 2
-    assert told["picwish_watchd_jobs", "scans", "rejected"] == 1
-    assert told["picwish_watchd_credits_spent_total",] == told["picwish_watchd_used_credits", "day"] == 10
-    assert told["picwish_watchd_budget_left_credits", "day"] == 90
-    assert told["picwish_watchd_budget_left_credits", "month"] == 990
-    assert told["picwish_watchd_requests_total", "200", "create"] == 2
-    assert told["picwish_watchd_requests_total", "200", "download"] == 2
-    assert told["picwish_watchd_result_hour_left_seconds_count",] == 2
-    assert told["picwish_watchd_result_hour_left_seconds_bucket", "3540.0"] == 0
-    assert told["picwish_watchd_walk_duration_seconds_count", "scans"] >= 1
-    assert told["picwish_watchd_inbox_watched", "scans"] == 1
-    assert sum(number for (name, *_), number in told.items() if name == "picwish_watchd_gate_closed") == 0
+        samples = await it.samples()
+    assert samples["picwish_watchd_jobs", "scans", "done"] == 2
+    assert samples["picwish_watchd_jobs", "scans", "rejected"] == 1
+    assert samples["picwish_watchd_credits_spent_total",] == samples["picwish_watchd_used_credits", "day"] == 10
+    assert samples["picwish_watchd_budget_left_credits", "day"] == 90
+    assert samples["picwish_watchd_budget_left_credits", "month"] == 990
+    assert samples["picwish_watchd_requests_total", "200", "create"] == 2
+    assert samples["picwish_watchd_requests_total", "200", "download"] == 2
+    assert samples["picwish_watchd_result_hour_left_seconds_count",] == 2
+    assert samples["picwish_watchd_result_hour_left_seconds_bucket", "3540.0"] == 0
+    assert samples["picwish_watchd_walk_duration_seconds_count", "scans"] >= 1
+    assert samples["picwish_watchd_inbox_watched", "scans"] == 1
+    assert sum(number for (name, *_), number in samples.items() if name == "picwish_watchd_gate_closed") == 0
     async with run_monitored_daemon(harness) as it:
         again = await it.samples()
-    kept = ("picwish_watchd_jobs", "picwish_watchd_credits_spent_total", "picwish_watchd_used_credits")
-    assert [again[key] for key in again if key[0] in kept] == [told[key] for key in told if key[0] in kept]
+    persistent = ("picwish_watchd_jobs", "picwish_watchd_credits_spent_total", "picwish_watchd_used_credits")
+    assert [again[key] for key in again if key[0] in persistent] == [
+        samples[key] for key in samples if key[0] in persistent
+    ]
     assert ("picwish_watchd_requests_total", "200", "create") not in again
 
 
@@ -118,13 +120,13 @@ async def test_requests_are_counted_by_outcome(harness: Harness) -> None:
     harness.drop_file("a.jpg")
     async with run_monitored_daemon(harness) as it:
         await wait_until(lambda: len(harness.jobs(State.DONE)) == 1)
-        told = await it.samples()
-    assert told["picwish_watchd_requests_total", "429", "create"] == 1
-    assert told["picwish_watchd_requests_total", "200", "create"] == 1
-    assert told["picwish_watchd_requests_total", "429", "query"] == 1
-    assert told["picwish_watchd_requests_total", "broken", "download"] == 1
-    assert told["picwish_watchd_requests_total", "200", "download"] == 1
-    assert told["picwish_watchd_rate_limited_total",] == 2
+        samples = await it.samples()
+    assert samples["picwish_watchd_requests_total", "429", "create"] == 1
+    assert samples["picwish_watchd_requests_total", "200", "create"] == 1
+    assert samples["picwish_watchd_requests_total", "429", "query"] == 1
+    assert samples["picwish_watchd_requests_total", "broken", "download"] == 1
+    assert samples["picwish_watchd_requests_total", "200", "download"] == 1
+    assert samples["picwish_watchd_rate_limited_total",] == 2
 
 
 async def test_health_names_all_troubles_and_recovers_once_they_are_fixed(harness: Harness) -> None:
@@ -156,10 +158,10 @@ async def test_health_reports_a_closed_gate_with_its_code(harness: Harness) -> N
     async with run_monitored_daemon(harness) as it:
         await wait_until(lambda: it.daemon.services.gate.why_not_submitting is not None)
         assert await it.health_reasons() == {("unauthorized", None)}
-        told = await it.samples()
-        assert told["picwish_watchd_gate_closed", "unauthorized"] == 1
-        assert told["picwish_watchd_gate_closed", "api_down"] == 0
-        assert told["picwish_watchd_oldest_queued_job_age_seconds", "scans"] > 0
+        samples = await it.samples()
+        assert samples["picwish_watchd_gate_closed", "unauthorized"] == 1
+        assert samples["picwish_watchd_gate_closed", "api_down"] == 0
+        assert samples["picwish_watchd_oldest_queued_job_age_seconds", "scans"] > 0
 
 
 async def test_a_hanging_outbox_blocks_one_thread_however_often_it_is_probed(
@@ -186,10 +188,10 @@ async def test_a_taken_port_blocks_no_images_and_is_served_once_free(
     with socket.create_server(("127.0.0.1", port)) as other:
         async with run_monitored_daemon(harness, port=port) as it:
             await wait_until(lambda: len(harness.jobs(State.DONE)) == 1)
-            told = capsys.readouterr().out
-            assert told.count("http.refused") == 1
-            assert "cannot be listened on: Address already in use; neither metrics nor health are served" in told
-            assert "another picwish-watchd, may have that port" in told
+            output = capsys.readouterr().out
+            assert output.count("http.refused") == 1
+            assert "cannot be listened on: Address already in use; neither metrics nor health are served" in output
+            assert "another picwish-watchd, may have that port" in output
             other.close()
             await wait_until(lambda: "http.listening" in capsys.readouterr().out)
             assert (await it.get("/healthz", port=port)).status == 200
@@ -245,10 +247,10 @@ async def test_a_stuck_loop_is_unhealthy_before_the_watchdog_fires(harness: Harn
         await it.wait_until_healthy()
         it.daemon.services.context.heartbeat.beat("polish", within=-60)
         async with asyncio.timeout(20):
-            while (told := await it.get("/healthz")).status == 200:
+            while (response := await it.get("/healthz")).status == 200:
                 await asyncio.sleep(0.02)
-        assert not told.json["checks"]["steps"]
-        assert told.json["reasons"] == [{"code": "late", "message": "no progress: polish"}]
+        assert not response.json["checks"]["steps"]
+        assert response.json["reasons"] == [{"code": "late", "message": "no progress: polish"}]
         it.daemon.services.context.heartbeat.beat("polish")
         await it.wait_until_healthy()
 

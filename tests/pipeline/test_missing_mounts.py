@@ -89,8 +89,8 @@ async def test_a_queued_job_waits_while_the_mount_of_its_inbox_is_away(harness: 
     (nas / "a.jpg").write_bytes(make_image("jpeg", seed=1))
     assert await harness.run_once() == 0
     harness.top_level = {"budget": {"per_day": 5}}
-    kept = make_image("jpeg", seed=2)
-    (nas / "b.jpg").write_bytes(kept)
+    image = make_image("jpeg", seed=2)
+    (nas / "b.jpg").write_bytes(image)
     assert await harness.run_once() == 1
     assert harness.job("b.jpg").state is State.QUEUED
     unmount(nas)
@@ -109,8 +109,8 @@ async def test_a_new_mount_is_scanned_at_once_whatever_the_interval(harness: Har
     await wait_until(lambda: harness.journal.exists() and '"watching": false' in harness.daemon_report())
     mount(nas, full)
     await wait_until(lambda: len(harness.jobs(State.DONE)) == 1)
-    told = [line for line in process.logged_events() if line["event"] == "inbox.observed"]
-    assert [line["observer"] for line in told] == ["native"]
+    events = [line for line in process.logged_events() if line["event"] == "inbox.observed"]
+    assert [line["observer"] for line in events] == ["native"]
     assert '"observer": "native"' in harness.daemon_report()
     assert await process.stop() == 0
 
@@ -150,17 +150,17 @@ async def test_a_mount_change_rescans_only_the_inboxes_it_concerns(harness: Harn
     daemon = Daemon(harness.load_config(), KEY)
     running = asyncio.create_task(daemon.run())
     await wait_until(lambda: harness.daemon_report().count('"watching": false') == 1)
-    heard = {desk.rule.name: desk.last_scan_at for desk in daemon.services.inboxes.list_active()}
+    last_scans = {inbox.rule.name: inbox.last_scan_at for inbox in daemon.services.inboxes.list_active()}
     unmount(nas)
     (nas / "in").mkdir()
     mount(harness.root / "to", nas)
     await wait_until(lambda: "false" not in harness.daemon_report())
-    after = {desk.rule.name: desk.last_scan_at for desk in daemon.services.inboxes.list_active()}
+    after = {inbox.rule.name: inbox.last_scan_at for inbox in daemon.services.inboxes.list_active()}
     daemon.stop()
     await running
     unmount(harness.root / "to")
-    assert after["scans"] == heard["scans"]
-    assert after["linked"] > heard["linked"]
+    assert after["scans"] == last_scans["scans"]
+    assert after["linked"] > last_scans["linked"]
 
 
 async def test_an_original_unmounted_before_its_move_does_not_count_as_gone(

@@ -69,9 +69,9 @@ async def test_skip_finds_a_result_spelled_in_another_case_before_it_pays(
     harness.drop_file("sub/a.jpg")
     assert await harness.run_once() == 0
     assert harness.count_creates() == 0
-    found = harness.job("sub/a.jpg").output
-    assert found is not None
-    assert found.samefile(case_folding_share / "outbox" / "SUB" / "A.PNG")
+    result = harness.job("sub/a.jpg").output
+    assert result is not None
+    assert result.samefile(case_folding_share / "outbox" / "SUB" / "A.PNG")
 
 
 # As on vfat, NTFS and SMB servers.

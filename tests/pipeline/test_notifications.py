@@ -25,8 +25,8 @@ def configure_notifiers(harness: Harness, *entries: dict[str, Any]) -> None:
     harness.top_level = {**harness.top_level, "notify": list(entries)}
 
 
-def webhook_config(hook: WebhookReceiver, **more: Any) -> dict[str, Any]:
-    return {"to": "webhook", "url": hook.url, **more}
+def webhook_config(webhook: WebhookReceiver, **more: Any) -> dict[str, Any]:
+    return {"to": "webhook", "url": webhook.url, **more}
 
 
 @pytest.fixture
@@ -42,19 +42,19 @@ async def test_a_run_notifies_of_held_and_rejected_images_before_it_ends(harness
     harness.rule = {"settle_timeout": "100ms"}
     harness.api = {"qps": 10}
     tell = write_program(tmp_path, "open(FOLDER + '/told', 'a').write(os.environ['PICWISH_SUBJECT'] + '\\n')")
-    with WebhookReceiver() as hook, MailServer() as post:
-        mail = {"to": "email", "server": "127.0.0.1", "port": post.port, "security": "none"}
+    with WebhookReceiver() as webhook, MailServer() as mail_server:
+        mail = {"to": "email", "server": "127.0.0.1", "port": mail_server.port, "security": "none"}
         mail |= {"sender": "watchd@studio.example", "recipients": ["ada@studio.example"], "events": ["held"]}
         configure_notifiers(
-            harness, webhook_config(hook), mail, {"to": "command", "run": [str(tell)], "events": ["rejected"]}
+            harness, webhook_config(webhook), mail, {"to": "command", "run": [str(tell)], "events": ["rejected"]}
         )
         harness.simulator.script.add(Fault("create", Reset(at="work")))
         harness.drop_file("Müller\nBcc: eve@example.org.jpg", seed=1)
         harness.drop_file("notes.jpg", b"no picture at all" * 50)
         assert await harness.run_once() == 1
-        subjects = sorted(hook.subjects())
+        subjects = sorted(webhook.subjects())
         assert subjects == ["Müller\\nBcc: eve@example.org.jpg is held", "notes.jpg is rejected"]
-        [mailed] = post.mails
+        [mailed] = mail_server.mails
     assert mailed.message["Subject"].endswith("Müller\\nBcc: eve@example.org.jpg is held")
     assert mailed.message["Bcc"] is None
     assert "`picwish-watchd retry 1`" in mailed.message.get_content()
@@ -67,8 +67,12 @@ async def test_a_run_notifies_of_held_and_rejected_images_before_it_ends(harness
 async def test_a_failing_notifier_delays_no_image(harness: Harness, tmp_path: Path, failure: str) -> None:
     harness.rule = {"settle_timeout": "100ms"}
     body = {"hangs": "time.sleep(20)", "is killed": "os.kill(os.getpid(), 9)"}.get(failure, "")
-    with WebhookReceiver(*[500] * 99) as hook:
-        entry = webhook_config(hook) if failure == "refuses" else webhook_config(hook) | {"url": "http://127.0.0.1:9/"}
+    with WebhookReceiver(*[500] * 99) as webhook:
+        entry = (
+            webhook_config(webhook)
+            if failure == "refuses"
+            else webhook_config(webhook) | {"url": "http://127.0.0.1:9/"}
+        )
         if body:
             entry = {"to": "command", "run": [str(write_program(tmp_path, body))], "timeout": "300ms"}
         configure_notifiers(harness, entry)
@@ -85,14 +89,14 @@ async def test_a_failing_notifier_delays_no_image(harness: Harness, tmp_path: Pa
 
 async def test_a_stop_does_not_wait_long_for_a_message(harness: Harness) -> None:
     harness.rule = {"settle_timeout": "100ms"}
-    with WebhookReceiver(pause=30) as hook:
-        configure_notifiers(harness, webhook_config(hook))
+    with WebhookReceiver(pause=30) as webhook:
+        configure_notifiers(harness, webhook_config(webhook))
         harness.drop_file("notes.jpg", b"no picture at all" * 50)
         process = DaemonProcess(harness).start()
         await wait_until(lambda: harness.journal.exists() and harness.jobs(State.REJECTED))
         process.child.send_signal(signal.SIGTERM)
         # The daemon sends it before it ends: it may never run again.
-        await wait_until(lambda: hook.request_headers)
+        await wait_until(lambda: webhook.request_headers)
         process.child.send_signal(signal.SIGTERM)
         assert await process.wait_for_exit(4) == 0
     assert json.loads(state_path(harness.journal).read_text())["waiting"]
@@ -104,17 +108,17 @@ async def test_a_reload_adds_a_notifier_that_reports_a_missing_inbox(harness: Ha
     harness.rule = {"rescan_interval": "200ms"}
     daemon = Daemon(harness.load_config(), KEY, reload=lambda: (harness.load_config(), KEY))
     running = asyncio.create_task(daemon.run())
-    with WebhookReceiver() as hook:
+    with WebhookReceiver() as webhook:
         await wait_until(lambda: "watching" in harness.daemon_report())
-        configure_notifiers(harness, webhook_config(hook))
+        configure_notifiers(harness, webhook_config(webhook))
         daemon.reload()
         harness.inbox.rename(harness.root / "elsewhere")
-        await wait_until(lambda: len(hook.requests) == 1)
+        await wait_until(lambda: len(webhook.requests) == 1)
         (harness.root / "elsewhere").rename(harness.inbox)
-        await wait_until(lambda: len(hook.requests) == 2)
+        await wait_until(lambda: len(webhook.requests) == 2)
         daemon.stop()
         assert await running == 0
-    gone, back = hook.requests
+    gone, back = webhook.requests
     assert (gone["event"], gone["folder"], gone["rule"], gone["over"]) == ("root_lost", "inbox", "scans", False)
     assert str(harness.inbox) in gone["text"]
     assert back["subject"].startswith("The inbox of rule scans is back, after ")
@@ -123,35 +127,39 @@ async def test_a_reload_adds_a_notifier_that_reports_a_missing_inbox(harness: Ha
 
 async def test_a_missing_outbox_is_notified_though_nothing_is_due(harness: Harness, fast_polling: None) -> None:
     harness.drop_file("a.jpg")
-    with WebhookReceiver() as hook:
-        configure_notifiers(harness, webhook_config(hook))
+    with WebhookReceiver() as webhook:
+        configure_notifiers(harness, webhook_config(webhook))
         daemon = Daemon(harness.load_config(), KEY)
         running = asyncio.create_task(daemon.run())
         await wait_until(lambda: harness.journal.exists() and harness.jobs(State.DONE))
         harness.outbox.rename(harness.root / "elsewhere")
-        await wait_until(lambda: len(hook.requests) == 1)
+        await wait_until(lambda: len(webhook.requests) == 1)
         (harness.root / "elsewhere").rename(harness.outbox)
-        await wait_until(lambda: len(hook.requests) == 2)
+        await wait_until(lambda: len(webhook.requests) == 2)
         daemon.stop()
         assert await running == 0
-    assert hook.requests[0]["subject"] == "The outbox of rule scans cannot be used"
-    assert "it was there before and is away" in hook.requests[0]["text"]
-    assert hook.requests[1]["subject"].startswith("The outbox of rule scans is back")
+    assert webhook.requests[0]["subject"] == "The outbox of rule scans cannot be used"
+    assert "it was there before and is away" in webhook.requests[0]["text"]
+    assert webhook.requests[1]["subject"].startswith("The outbox of rule scans is back")
 
 
 async def test_a_waiting_flood_is_notified_with_its_cost(harness: Harness, fast_polling: None) -> None:
     harness.top_level = {"budget": {"burst": {"images": 1, "per": "10m"}}}
     for number in range(4):
         harness.drop_file(f"{number}.jpg", seed=number)
-    with WebhookReceiver() as hook:
-        configure_notifiers(harness, webhook_config(hook))
+    with WebhookReceiver() as webhook:
+        configure_notifiers(harness, webhook_config(webhook))
         daemon = Daemon(harness.load_config(), KEY)
         running = asyncio.create_task(daemon.run())
-        await wait_until(lambda: hook.requests)
+        await wait_until(lambda: webhook.requests)
         daemon.stop()
         assert await running == 0
-    assert (hook.requests[0]["code"], hook.requests[0]["count"], hook.requests[0]["credits"]) == ("burst", 3, 15)
-    assert "`picwish-watchd approve scans`" in hook.requests[0]["text"]
+    assert (webhook.requests[0]["code"], webhook.requests[0]["count"], webhook.requests[0]["credits"]) == (
+        "burst",
+        3,
+        15,
+    )
+    assert "`picwish-watchd approve scans`" in webhook.requests[0]["text"]
 
 
 async def test_a_bug_in_notifications_ends_them_and_not_the_work(
@@ -159,10 +167,10 @@ async def test_a_bug_in_notifications_ends_them_and_not_the_work(
 ) -> None:
     monkeypatch.setattr("picwish_watchd.notify.dispatcher.collect_alerts", lambda *_: 1 / 0)
     harness.drop_file("a.jpg")
-    with WebhookReceiver() as hook:
-        configure_notifiers(harness, webhook_config(hook))
+    with WebhookReceiver() as webhook:
+        configure_notifiers(harness, webhook_config(webhook))
         assert await harness.run_once() == 0
-    assert hook.requests == []
+    assert webhook.requests == []
 
 
 @pytest.fixture
@@ -180,8 +188,8 @@ def test_notify_test_reports_the_result_of_each_channel(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], restore_logging: None
 ) -> None:
     config = tmp_path / "watchd.yaml"
-    with WebhookReceiver() as hook:
-        entries = f"- {{to: webhook, url: '{hook.url}'}}\n- {{to: command, run: [./nothing]}}\n"
+    with WebhookReceiver() as webhook:
+        entries = f"- {{to: webhook, url: '{webhook.url}'}}\n- {{to: command, run: [./nothing]}}\n"
         config.write_text(f"notify:\n{entries}rules:\n- {{name: scans, inbox: in, outbox: out}}\n")
         assert main(["notify", "test", "-c", str(config)]) == 1
         lines = capsys.readouterr().out.splitlines()
@@ -190,7 +198,7 @@ def test_notify_test_reports_the_result_of_each_channel(
         assert main(["notify", "test", "--to", "1", "-c", str(config)]) == 0
         assert main(["notify", "test", "--to", "3", "-c", str(config)]) == 2
         assert "from 1 to 2" in capsys.readouterr().err
-    assert [each["event"] for each in hook.requests] == ["test", "test"]
+    assert [each["event"] for each in webhook.requests] == ["test", "test"]
     assert main(["check", "-c", str(config)]) != 0
     assert f"FAIL  notifier 2, command nothing: {tmp_path}/nothing is no program" in capsys.readouterr().out
     config.write_text("rules:\n- {name: scans, inbox: in, outbox: out}\n")

@@ -61,9 +61,9 @@ async def test_a_copy_of_a_held_picture_is_held_and_released_with_it(harness: Ha
     assert problem is not None
     assert problem.code is ErrorCode.DUPLICATE_OF_HELD
     assert harness.count_creates() == 1
-    told = run_retry(harness, str(harness.job("a.jpg").id))
-    assert told.returncode == 0, told.stderr
-    assert "2 jobs go on, for 5 credits at most" in told.stdout
+    output = run_retry(harness, str(harness.job("a.jpg").id))
+    assert output.returncode == 0, output.stderr
+    assert "2 jobs go on, for 5 credits at most" in output.stdout
     assert await harness.run_once() == 0
     assert harness.count_creates() == 2
     assert harness.results() == {"a.jpg", "b.jpg"}
@@ -118,7 +118,7 @@ async def test_links_from_an_inbox_to_results_or_originals_buy_nothing(harness: 
 async def test_retry_asks_for_the_old_task_first_and_pays_only_if_it_is_gone(harness: Harness) -> None:
     harness.top_level = {"retry_backoff": "10ms"}
     harness.simulator.script.add(
-        Fault("query", Reply(404), times=4, when=lambda seen: not seen.path.endswith("0" * 12))
+        Fault("query", Reply(404), times=4, when=lambda request: not request.path.endswith("0" * 12))
     )
     sha = harness.dropped[harness.drop_file("a.jpg")]
     assert await harness.run_once() == 1
@@ -129,7 +129,7 @@ async def test_retry_asks_for_the_old_task_first_and_pays_only_if_it_is_gone(har
 
     harness.drop_file("b.jpg", seed=2)
     harness.simulator.script.add(
-        Fault("query", Reply(404), times=8, when=lambda seen: not seen.path.endswith("0" * 12))
+        Fault("query", Reply(404), times=8, when=lambda request: not request.path.endswith("0" * 12))
     )
     harness.may_be_paid_twice |= {sha, harness.dropped[harness.inbox / "b.jpg"]}
     assert await harness.run_once() == 1
@@ -144,8 +144,8 @@ async def test_retry_delivers_what_lies_in_the_spool_at_no_cost(harness: Harness
     harness.drop_file("sub/a.jpg")
     assert await harness.run_once() == 1
     (harness.outbox / "sub").unlink()
-    told = run_retry(harness, "--state", "held", "--rule", "scans")
-    assert "for 0 credits at most" in told.stdout
+    output = run_retry(harness, "--state", "held", "--rule", "scans")
+    assert "for 0 credits at most" in output.stdout
     assert await harness.run_once() == 0
     assert harness.results() == {"sub/a.jpg"}
     assert harness.count_creates() == 1
@@ -193,9 +193,9 @@ async def test_retry_refuses_what_makes_no_sense_and_changes_nothing(harness: Ha
     harness.drop_file("a.jpg")
     await harness.run_once()
     for arguments, code in ((["99"], 1), (["1"], 1), ([], 2), (["1", "--state", "held"], 2), (["--rule", "x", "1"], 2)):
-        told = run_retry(harness, *arguments)
-        assert told.returncode == code, told.stderr
-        assert "Traceback" not in told.stderr
+        output = run_retry(harness, *arguments)
+        assert output.returncode == code, output.stderr
+        assert "Traceback" not in output.stderr
     assert harness.job("a.jpg").state is State.DONE
 
 
@@ -212,7 +212,7 @@ async def test_a_running_daemon_takes_a_retried_job_at_once(harness: Harness) ->
 async def test_a_task_that_fails_after_it_had_succeeded_is_not_bought_again(harness: Harness) -> None:
     harness.simulator.script.add(Fault("download", Reply(404)))
     failed = Rewrite(lambda data: {**data, "state": -2, "image": None} if data.get("state") == 1 else data)
-    queries = [seen for seen in harness.simulator.requests if seen.operation == "query"]
+    queries = [request for request in harness.simulator.requests if request.operation == "query"]
     harness.simulator.script.add(
         Fault("query", failed, when=lambda _seen: bool(harness.jobs() and harness.jobs()[0].credits), times=9)
     )

@@ -61,21 +61,21 @@ def read_spending(harness: Harness) -> list[tuple[int, int, str]]:
 
 async def test_run_once_prunes_old_histories_at_its_end_and_logs_it(tmp_path: Path) -> None:
     async with Simulator(FAST_SETTINGS) as simulator:
-        house = Harness(tmp_path, simulator, top_level={"keep": "32d"})
+        harness = Harness(tmp_path, simulator, top_level={"keep": "32d"})
         for number in range(3):
-            house.drop_file(f"{number}.jpg", seed=number)
-        assert await drain_days_later(house, 0) == 0
-        before = count_history_lines(house)
-        assert await drain_days_later(house, 31) == 0
-        assert count_history_lines(house) == before
-        assert await drain_days_later(house, 33) == 0
-        assert count_history_lines(house) == 3
-        house.top_level["keep"] = "forever"
-        house.drop_file("3.jpg", seed=3)
-        assert await drain_days_later(house, 34) == 0
-        assert await drain_days_later(house, 3000) == 0
-        assert count_history_lines(house) > 4
-        house.check_laws()
+            harness.drop_file(f"{number}.jpg", seed=number)
+        assert await drain_days_later(harness, 0) == 0
+        before = count_history_lines(harness)
+        assert await drain_days_later(harness, 31) == 0
+        assert count_history_lines(harness) == before
+        assert await drain_days_later(harness, 33) == 0
+        assert count_history_lines(harness) == 3
+        harness.top_level["keep"] = "forever"
+        harness.drop_file("3.jpg", seed=3)
+        assert await drain_days_later(harness, 34) == 0
+        assert await drain_days_later(harness, 3000) == 0
+        assert count_history_lines(harness) > 4
+        harness.check_laws()
 
 
 @pytest.mark.untraced
@@ -84,40 +84,40 @@ async def test_years_of_pruning_never_pay_for_an_image_twice(tmp_path: Path) -> 
     dice = random.Random(7)
     names = (f"{number}.jpg" for number in count())
     async with Simulator(FAST_SETTINGS) as simulator:
-        house = Harness(tmp_path, simulator, top_level={"keep": "32d"})
+        harness = Harness(tmp_path, simulator, top_level={"keep": "32d"})
         contents = [make_image("jpeg", seed=seed) for seed in range(3)]
         for data in contents:
-            house.drop_file(next(names), data)
+            harness.drop_file(next(names), data)
         days = 0.0
         for _ in range(4):
-            await drain_days_later(house, days)
-            ledger = read_spending(house)
+            await drain_days_later(harness, days)
+            ledger = read_spending(harness)
             days += dice.choice([20, 40, 500])
-            house.drop_file(next(names), dice.choice(contents))
-            house.drop_file(next(names), dice.choice(sorted(house.outbox.iterdir())).read_bytes())
-            taken = dice.choice(sorted(house.inbox.iterdir()))
-            taken.rename(house.inbox / next(names))
-            house.dropped.pop(taken, None)
-            await drain_days_later(house, days)
-            assert read_spending(house) == ledger, "what was known was bought"
+            harness.drop_file(next(names), dice.choice(contents))
+            harness.drop_file(next(names), dice.choice(sorted(harness.outbox.iterdir())).read_bytes())
+            name = dice.choice(sorted(harness.inbox.iterdir()))
+            name.rename(harness.inbox / next(names))
+            harness.dropped.pop(name, None)
+            await drain_days_later(harness, days)
+            assert read_spending(harness) == ledger, "what was known was bought"
             contents.append(make_image("jpeg", seed=10 + len(contents)))
-            house.drop_file(next(names), contents[-1])
-            await drain_days_later(house, days)
-        house.check_laws()
-        assert house.count_creates() == len(contents)
-        assert len(house.jobs()) == len(house.jobs(State.DONE))
-        assert sum(credits for _, credits, _ in read_spending(house)) == simulator.credits_used == 5 * len(contents)
-        assert count_history_lines(house) < 2 * len(house.jobs()) + 20
+            harness.drop_file(next(names), contents[-1])
+            await drain_days_later(harness, days)
+        harness.check_laws()
+        assert harness.count_creates() == len(contents)
+        assert len(harness.jobs()) == len(harness.jobs(State.DONE))
+        assert sum(credits for _, credits, _ in read_spending(harness)) == simulator.credits_used == 5 * len(contents)
+        assert count_history_lines(harness) < 2 * len(harness.jobs()) + 20
 
 
 async def test_show_says_that_the_history_of_an_old_job_has_gone_and_what_it_cost(tmp_path: Path) -> None:
     async with Simulator(FAST_SETTINGS) as simulator:
-        house = Harness(tmp_path, simulator, top_level={"keep": "32d"})
-        house.drop_file("a.jpg")
-        await drain_days_later(house, 0)
-        assert "older than" not in show_job(house)
-        await drain_days_later(house, 40)
-    told = show_job(house)
-    assert "job 1 is older than `keep`: only the end of its history was kept; its charges all stay" in told
-    assert "credits" in told
-    assert "done" in told
+        harness = Harness(tmp_path, simulator, top_level={"keep": "32d"})
+        harness.drop_file("a.jpg")
+        await drain_days_later(harness, 0)
+        assert "older than" not in show_job(harness)
+        await drain_days_later(harness, 40)
+    output = show_job(harness)
+    assert "job 1 is older than `keep`: only the end of its history was kept; its charges all stay" in output
+    assert "credits" in output
+    assert "done" in output

@@ -69,8 +69,8 @@ async def test_status_follows_an_accepted_reload_and_no_refused_one(
     await wait_until(lambda: '"watching": true' in harness.daemon_report())
     file.write_text(file.read_text().replace("qps: 500", "qps: 400"))
     daemon.reload()
-    told, judged = await _run_status(file)
-    assert (json.loads(told)["rate"]["qps"], judged) == (400, False)
+    report, loaded_file = await _run_status(file)
+    assert (json.loads(report)["rate"]["qps"], loaded_file) == (400, False)
     allowed = False
     file.write_text(file.read_text().replace("qps: 400", "qps: 300"))
     daemon.reload()
@@ -92,8 +92,8 @@ async def test_a_journal_changed_by_reload_is_not_taken_for_the_running_one(
     file.write_text(text)
     assert f"journal: {harness.journal}" in text.replace("\n", " ")
     daemon.reload()
-    told, judged = await _run_status(file)
-    assert (json.loads(told)["running"], judged) == (False, True)
+    report, loaded_file = await _run_status(file)
+    assert (json.loads(report)["running"], loaded_file) == (False, True)
     daemon.stop()
     assert await running == 0
 

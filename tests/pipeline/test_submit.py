@@ -274,7 +274,7 @@ async def test_a_503_with_retry_after_is_obeyed(harness: Harness) -> None:
     await wait_until(lambda: "api_down" in harness.daemon_report())
     harness.drop_file("b.jpg", seed=2)
     assert await daemon == 0
-    refused, *others = [seen.received_at for seen in harness.simulator.requests if seen.operation == "create"]
+    refused, *others = [request.received_at for request in harness.simulator.requests if request.operation == "create"]
     assert len(others) == 2
     assert min(others) - refused >= 2.0, "no other image may try before, either"
 
@@ -416,5 +416,5 @@ async def test_with_sync_no_task_is_polled_once_its_answer_is_here(harness: Harn
     for number in range(12):
         harness.drop_file(f"{number}.jpg", seed=number)
     assert await harness.run_once() == 0
-    queries = [seen for seen in harness.simulator.requests if seen.operation == "query"]
+    queries = [request for request in harness.simulator.requests if request.operation == "query"]
     assert len(queries) == 1, "the probe at the start"

@@ -57,15 +57,15 @@ async def test_files_wait_for_a_thread_and_are_processed(harness: Harness, threa
     assert harness.count_creates() == 3
 
 
-@pytest.mark.parametrize(("granted", "told"), [(4, "no thread to watch it"), (5, '"observer": "polling"')])
+@pytest.mark.parametrize(("granted", "event"), [(4, "no thread to watch it"), (5, '"observer": "polling"')])
 async def test_without_threads_an_inbox_waits_for_a_watcher_or_polls(
-    harness: Harness, thread_limit: ThreadLimit, granted: int, told: str
+    harness: Harness, thread_limit: ThreadLimit, granted: int, event: str
 ) -> None:
     harness.drop_file("a.jpg")
     daemon = Daemon(harness.load_config(), KEY)
     thread_limit.available = granted
     running = asyncio.create_task(daemon.run())
-    await wait_until(lambda: told in harness.daemon_report())
+    await wait_until(lambda: event in harness.daemon_report())
     thread_limit.available = None
     await wait_until(lambda: harness.jobs(State.DONE))
     daemon.stop()
@@ -75,11 +75,11 @@ async def test_without_threads_an_inbox_waits_for_a_watcher_or_polls(
 async def test_too_few_threads_at_startup_are_reported(harness: Harness, thread_limit: ThreadLimit) -> None:
     daemon = Daemon(harness.load_config(), KEY)
     thread_limit.available = 2
-    with pytest.raises(WatchdError, match="too few threads") as told:
+    with pytest.raises(WatchdError, match="too few threads") as error:
         await daemon.run()
     thread_limit.available = None
-    assert told.value.hint is not None
-    assert "TasksMax" in told.value.hint
+    assert error.value.hint is not None
+    assert "TasksMax" in error.value.hint
 
 
 _REFUSE_THREADS_WHILE_FILE_EXISTS = """import os, threading

@@ -37,34 +37,34 @@ async def test_plan_counts_images_copies_and_rejected_before_and_after(
     harness.drop_file("a.jpg", seed=1)
     harness.drop_file("copy.jpg", seed=1)
     harness.drop_file("bad.jpg", b"no picture" * 50)
-    code, told = run_command(harness, capsys, "plan")
-    row = told["rules"][0]
-    assert (code, row["images"], row["copies"], row["rejected"], told["credits"]) == (0, 1, 1, 1, 5)
+    code, output = run_command(harness, capsys, "plan")
+    row = output["rules"][0]
+    assert (code, row["images"], row["copies"], row["rejected"], output["credits"]) == (0, 1, 1, 1, 5)
     assert harness.simulator.requests == []
     await harness.run_once()
     harness.drop_file("again.jpg", seed=1)
-    _, told = run_command(harness, capsys, "plan")
-    row = told["rules"][0]
-    assert (row["images"], row["copies"], row["rejected"], told["credits"]) == (0, 1, 0, 0)
+    _, output = run_command(harness, capsys, "plan")
+    row = output["rules"][0]
+    assert (row["images"], row["copies"], row["rejected"], output["credits"]) == (0, 1, 0, 0)
 
 
 async def test_plan_exits_1_and_names_an_inbox_that_is_away(
     harness: Harness, capsys: pytest.CaptureFixture[str]
 ) -> None:
     harness.inbox.rmdir()
-    code, told = run_command(harness, capsys, "plan")
+    code, output = run_command(harness, capsys, "plan")
     assert code == 1
-    assert "inbox" in told["rules"][0]["away"]
+    assert "inbox" in output["rules"][0]["away"]
 
 
 async def test_why_tells_of_jobs_and_their_results(harness: Harness, capsys: pytest.CaptureFixture[str]) -> None:
     source = harness.drop_file("a.jpg")
     await harness.run_once()
-    code, told = run_command(harness, capsys, "why", str(source))
-    assert (code, told["rule"], told["job"], told["state"]) == (0, "scans", 1, "done")
-    code, told = run_command(harness, capsys, "why", str(harness.outbox / "a.jpg"))
-    assert (code, told["job"]) == (0, 1)
-    assert "result of job 1" in told["reason"]
+    code, output = run_command(harness, capsys, "why", str(source))
+    assert (code, output["rule"], output["job"], output["state"]) == (0, "scans", 1, "done")
+    code, output = run_command(harness, capsys, "why", str(harness.outbox / "a.jpg"))
+    assert (code, output["job"]) == (0, 1)
+    assert "result of job 1" in output["reason"]
 
 
 @pytest.mark.parametrize(
@@ -74,9 +74,9 @@ async def test_why_tells_of_jobs_and_their_results(harness: Harness, capsys: pyt
 async def test_why_names_the_pattern_that_ignores_a_file(
     harness: Harness, capsys: pytest.CaptureFixture[str], name: str, says: str
 ) -> None:
-    code, told = run_command(harness, capsys, "why", str(harness.drop_file(name)))
-    assert (code, told["rule"], told["job"]) == (0, None, None)
-    assert says in told["reason"]
+    code, output = run_command(harness, capsys, "why", str(harness.drop_file(name)))
+    assert (code, output["rule"], output["job"]) == (0, None, None)
+    assert says in output["reason"]
 
 
 async def test_why_exits_1_for_what_nobody_knows(
@@ -86,8 +86,8 @@ async def test_why_exits_1_for_what_nobody_knows(
         assert run_command(harness, capsys, "why", str(path))[0] == 1
 
 
-def get_plan_row(told: dict[str, Any], *keys: str) -> tuple[Any, ...]:
-    return tuple(told["rules"][0][key] for key in keys)
+def get_plan_row(report: dict[str, Any], *keys: str) -> tuple[Any, ...]:
+    return tuple(report["rules"][0][key] for key in keys)
 
 
 async def test_plan_does_not_count_what_if_exists_skip_leaves_alone(
@@ -98,12 +98,12 @@ async def test_plan_does_not_count_what_if_exists_skip_leaves_alone(
     harness.drop_file("b.jpg", seed=2)
     (harness.outbox).mkdir()
     (harness.outbox / "a.PNG").write_bytes(make_image("png"))
-    _, told = run_command(harness, capsys, "plan")
-    assert get_plan_row(told, "images", "skipped", "credits") == (1, 1, 5)
+    _, output = run_command(harness, capsys, "plan")
+    assert get_plan_row(output, "images", "skipped", "credits") == (1, 1, 5)
     harness.top_level = {"budget": {"per_day": 1}}
     await harness.run_once()
-    _, told = run_command(harness, capsys, "plan")
-    assert get_plan_row(told, "images", "skipped", "credits") == (1, 1, 5), "the same of queued jobs"
+    _, output = run_command(harness, capsys, "plan")
+    assert get_plan_row(output, "images", "skipped", "credits") == (1, 1, 5), "the same of queued jobs"
 
 
 async def test_every_copy_of_a_held_image_is_held_and_costs_nothing(
@@ -126,8 +126,8 @@ async def test_every_copy_of_a_held_image_is_held_and_costs_nothing(
     journal.close()
     for number in range(3):
         harness.drop_file(f"copy{number}.jpg", seed=1)
-    _, told = run_command(harness, capsys, "plan")
-    assert get_plan_row(told, "images", "copies", "held", "credits") == (0, 0, 4, 0)
+    _, output = run_command(harness, capsys, "plan")
+    assert get_plan_row(output, "images", "copies", "held", "credits") == (0, 0, 4, 0)
 
 
 async def test_a_queued_job_is_counted_by_the_current_content_of_its_file(
@@ -141,8 +141,8 @@ async def test_a_queued_job_is_counted_by_the_current_content_of_its_file(
     os.utime(paths[2], (5, 5))
     for path in paths[:2]:
         del harness.dropped[path]
-    _, told = run_command(harness, capsys, "plan")
-    assert get_plan_row(told, "images", "rejected", "credits") == (2, 1, 10)
+    _, output = run_command(harness, capsys, "plan")
+    assert get_plan_row(output, "images", "rejected", "credits") == (2, 1, 10)
 
 
 async def test_plan_judges_a_fresh_file_by_its_arrival_time(
@@ -151,8 +151,8 @@ async def test_plan_judges_a_fresh_file_by_its_arrival_time(
     harness.rule = {"settle": "5m"}
     harness.drop_file("whole.jpg")
     os.utime(harness.drop_file("cut.jpg", make_image("jpeg", seed=1)[:-9]), (1, 1))
-    _, told = run_command(harness, capsys, "plan")
-    assert get_plan_row(told, "images", "not_whole", "rejected") == (1, 1, 0)
+    _, output = run_command(harness, capsys, "plan")
+    assert get_plan_row(output, "images", "not_whole", "rejected") == (1, 1, 0)
 
 
 async def test_plan_shows_what_budget_and_surge_brake_would_delay(
@@ -162,20 +162,20 @@ async def test_plan_shows_what_budget_and_surge_brake_would_delay(
     for number in range(5):
         harness.drop_file(f"{number}.jpg", seed=number)
     days = [datetime.now().astimezone().date()]
-    _, told = run_command(harness, capsys, "plan")
+    _, output = run_command(harness, capsys, "plan")
     # Midnight may pass during the test.
     days.append(datetime.now().astimezone().date())
-    assert (told["left_today"], told["left_this_month"], told["waiting"]) == (12, 1000, 3)
-    assert date.fromisoformat(told["until"]) - timedelta(days=2) in days
-    assert get_plan_row(told, "flood") == (2,)
+    assert (output["left_today"], output["left_this_month"], output["waiting"]) == (12, 1000, 3)
+    assert date.fromisoformat(output["until"]) - timedelta(days=2) in days
+    assert get_plan_row(output, "flood") == (2,)
     assert main(["plan", "-c", str(harness.write_config())]) == 0
     text = capsys.readouterr().out
     assert "5 images would cost 25 credits; the budget leaves 12 of 12 credits today and 1000 of 1000 credits" in text
-    assert f"3 images would wait, the last until {told['until']} at the earliest" in text
+    assert f"3 images would wait, the last until {output['until']} at the earliest" in text
     assert "2 images of scans would wait for `picwish-watchd approve scans`" in text
     await harness.run_once()
-    _, told = run_command(harness, capsys, "plan")
-    assert (told["left_today"], told["waiting"], get_plan_row(told, "flood", "images")) == (2, 3, (2, 3))
+    _, output = run_command(harness, capsys, "plan")
+    assert (output["left_today"], output["waiting"], get_plan_row(output, "flood", "images")) == (2, 3, (2, 3))
     assert harness.count_creates() == 2
 
 
@@ -198,8 +198,8 @@ async def test_the_last_day_of_a_plan_respects_both_budget_limits(
     harness.top_level = {"budget": {"per_day": per_day, "per_month": per_month}}
     config = harness.load_config()
     assert isinstance(config.budget, Budget)
-    found = plan_budget(config, JournalReader.empty(harness.journal), [RulePlan("scans", images=images)], now)
-    assert (found.waiting, found.until) == (waiting, last and date.fromisoformat(last))
+    budget_plan = plan_budget(config, JournalReader.empty(harness.journal), [RulePlan("scans", images=images)], now)
+    assert (budget_plan.waiting, budget_plan.until) == (waiting, last and date.fromisoformat(last))
 
 
 @pytest.mark.parametrize(
@@ -225,8 +225,8 @@ async def test_a_plan_shares_the_budget_between_rules_as_it_is_spent(
     harness.top_level, harness.rule = {"budget": {"per_day": per_day}}, {"priority": priority}
     harness.more_rules = [{"name": "hd", "inbox": "hd", "type": 1}]
     ahead = [RulePlan("scans", images=4), RulePlan("hd", images=4)]
-    found = plan_budget(harness.load_config(), JournalReader.empty(harness.journal), ahead, now)
-    assert (found.waiting, found.until) == (waiting, last and date.fromisoformat(last))
+    budget_plan = plan_budget(harness.load_config(), JournalReader.empty(harness.journal), ahead, now)
+    assert (budget_plan.waiting, budget_plan.until) == (waiting, last and date.fromisoformat(last))
 
 
 async def test_plan_price_ignores_sync_and_charging_but_names_a_dearer_doubt(
@@ -255,9 +255,9 @@ async def test_plan_does_not_count_an_inbox_on_another_mount(
     journal = Journal.open_for_writing(harness.journal, Clock())
     journal.save_folder(harness.inbox, Mount("/gone", "nfs4"))
     journal.close()
-    code, told = run_command(harness, capsys, "plan")
-    assert (code, get_plan_row(told, "images")) == (1, (0,))
-    assert "approve scans" in get_plan_row(told, "away")[0]
+    code, output = run_command(harness, capsys, "plan")
+    assert (code, get_plan_row(output, "images")) == (1, (0,))
+    assert "approve scans" in get_plan_row(output, "away")[0]
 
 
 async def test_plan_beside_a_running_daemon_counts_what_is_under_way_as_paid(
@@ -268,8 +268,8 @@ async def test_plan_beside_a_running_daemon_counts_what_is_under_way_as_paid(
     daemon = Daemon(harness.load_config(), KEY)
     running = asyncio.create_task(daemon.run())
     await wait_until(lambda: harness.journal.exists() and len(harness.jobs(State.PENDING)) == 1)
-    code, told = await asyncio.to_thread(run_command, harness, capsys, "plan")
-    assert (code, get_plan_row(told, "images", "under_way", "credits")) == (0, (0, 1, 0))
+    code, output = await asyncio.to_thread(run_command, harness, capsys, "plan")
+    assert (code, get_plan_row(output, "images", "under_way", "credits")) == (0, (0, 1, 0))
     daemon.stop()
     assert await running == 0
     assert harness.count_creates() == 1

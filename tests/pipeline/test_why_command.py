@@ -33,9 +33,9 @@ class WhyCommand:
 
     def run_json(self, path: Path | str) -> dict[str, Any]:
         code, out = self._run("why", "--json", "-c", str(self.house.write_config()), "--", os.fspath(path))
-        told: dict[str, Any] = json.loads(out)
+        report: dict[str, Any] = json.loads(out)
         assert self.house.simulator.requests == [] or self.house.jobs()
-        return {**told, "code": code, "advice": told["advice"] or ""}
+        return {**report, "code": code, "advice": report["advice"] or ""}
 
     def run_text(self, path: Path | str) -> str:
         return self._run("why", "-c", str(self.house.write_config()), "--", os.fspath(path))[1]
@@ -86,11 +86,11 @@ def hold_job(journal: Journal, job: Job, *, task: str | None = None) -> Job:
 
 
 @contextmanager
-def publish_daemon_report(harness: Harness, **told: Any) -> Iterator[None]:
+def publish_daemon_report(harness: Harness, **report: Any) -> Iterator[None]:
     """Pretend that a running daemon has published this status report."""
     lock = DaemonLock(harness.journal)
     with open_journal(harness) as journal:
-        journal.publish_report(json.dumps({"pid": os.getpid(), "rules": {"scans": {"watching": True}}, **told}))
+        journal.publish_report(json.dumps({"pid": os.getpid(), "rules": {"scans": {"watching": True}}, **report}))
     lock.acquire()
     try:
         yield
@@ -122,9 +122,11 @@ async def test_a_file_that_changed_since_its_job_is_said_to_become_a_new_job(
     assert "changed" not in why_command.run_json(harness.inbox / "touched.jpg")["reason"]
     del harness.dropped[job.source]
     harness.drop_file("a.jpg", seed=2)
-    told = why_command.run_json(job.source)
-    assert (told["code"], told["job"], told["state"]) == (0, 1, "queued")
-    assert "it has changed since, and becomes a job of its own: it has no job yet; it costs 5 credits" in told["reason"]
+    output = why_command.run_json(job.source)
+    assert (output["code"], output["job"], output["state"]) == (0, 1, "queued")
+    assert (
+        "it has changed since, and becomes a job of its own: it has no job yet; it costs 5 credits" in output["reason"]
+    )
     harness.drop_file("a.jpg", b"no picture at all" * 9)
     assert "becomes a job of its own: it will be rejected" in why_command.run_json(job.source)["reason"]
     job.source.unlink()
@@ -137,23 +139,23 @@ async def test_a_queued_job_tells_all_that_it_waits_for(harness: Harness, why_co
     with open_journal(harness) as journal:
         job = queue_job(harness, journal, "a.jpg")
         flood = queue_job(harness, journal, "b.jpg", seed=1, flood=True)
-    told = why_command.run_json(job.source)
-    assert "the daemon does not run" in told["reason"]
-    assert "picwish-watchd run" in told["advice"]
+    output = why_command.run_json(job.source)
+    assert "the daemon does not run" in output["reason"]
+    assert "picwish-watchd run" in output["advice"]
     assert "approve scans" in why_command.run_json(flood.source)["advice"]
     with publish_daemon_report(harness):
         assert why_command.run_json(job.source)["reason"] == "it is queued and waits for its turn"
         with open_journal(harness) as journal:
             hold_job(journal, queue_job(harness, journal, "c.jpg", seed=2))
-        told = why_command.run_json(job.source)
+        output = why_command.run_json(job.source)
         assert (
-            "the budget of 7 credits a day is reached (5 spent or reserved); it goes on at midnight" in told["reason"]
+            "the budget of 7 credits a day is reached (5 spent or reserved); it goes on at midnight" in output["reason"]
         )
-        assert "budget" in told["advice"]
+        assert "budget" in output["advice"]
     with publish_daemon_report(harness, blocked={"code": "api_down", "message": "PicWish does not answer: refused"}):
-        told = why_command.run_json(job.source)
-        assert "PicWish does not answer: refused" in told["reason"]
-        assert "picwish-watchd status" in told["advice"]
+        output = why_command.run_json(job.source)
+        assert "PicWish does not answer: refused" in output["reason"]
+        assert "picwish-watchd status" in output["advice"]
 
 
 @pytest.mark.parametrize("case", ["away", "moved", "no parent", "full"])
@@ -173,11 +175,11 @@ async def test_a_queued_job_tells_of_trouble_with_its_outbox_without_making_it(
         harness.outbox.mkdir()
         harness.top_level = {"min_free": "900000GiB"}
     with publish_daemon_report(harness):
-        told = why_command.run_json(job.source)
+        output = why_command.run_json(job.source)
         fresh = why_command.run_json(harness.drop_file("new.jpg", seed=9))
-    assert says in told["reason"]
+    assert says in output["reason"]
     assert says in fresh["reason"]
-    assert "it continues automatically" in told["advice"]
+    assert "it continues automatically" in output["advice"]
     assert harness.outbox.exists() is (case in ("moved", "full"))
 
 
@@ -196,11 +198,11 @@ async def test_what_blocks_a_whole_rule_is_shown_for_each_of_its_images(
             assert why_command.run_json(late.source)["reason"] == "it is queued and waits for its turn"
             assert "wait" not in why_command.run_json(new)["reason"]
             journal.postpone_jobs("scans", State.QUEUED, text, Clock().now() + 30)
-            told = [why_command.run_json(path) for path in (first[0].source, new)]
+            output = [why_command.run_json(path) for path in (first[0].source, new)]
             # Copies beyond the number that is reported one by one have no note.
             journal.update(late, note=None, not_before=None)
-            told.append(why_command.run_json(late.source))
-        for each in told:
+            output.append(why_command.run_json(late.source))
+        for each in output:
             assert each["reason"].count(text) == 1
             assert "it continues automatically" in each["advice"]
 
@@ -225,9 +227,9 @@ async def test_no_end_time_is_shown_for_a_task_nobody_polls(harness: Harness, wh
         assert "budget" not in why_command.run_json(job.source)["reason"]
     with publish_daemon_report(harness, blocked={"code": "api_down", "message": "PicWish does not answer: refused"}):
         assert end() is None
-        told = why_command.run_json(job.source)
-        assert told["reason"].endswith("; PicWish does not answer: refused")
-        assert "picwish-watchd status" in told["advice"]
+        output = why_command.run_json(job.source)
+        assert output["reason"].endswith("; PicWish does not answer: refused")
+        assert "picwish-watchd status" in output["advice"]
 
 
 async def test_a_waiting_delivery_shows_what_it_waits_for(harness: Harness, why_command: WhyCommand) -> None:
@@ -236,10 +238,10 @@ async def test_a_waiting_delivery_shows_what_it_waits_for(harness: Harness, why_
         job = journal.transition(job, State.DELIVERING, "copied", result=Result("jpeg", 1, 1, 1, "0" * 64))
         journal.postpone_jobs("scans", State.DELIVERING, "there is no room in the outbox", Clock().now() + 60)
     with publish_daemon_report(harness):
-        told = why_command.run_json(job.source)
-    assert "its result is paid and kept, and goes to the outbox: there is no room in the outbox" in told["reason"]
-    assert "tried again at" in told["reason"]
-    assert told["advice"]
+        output = why_command.run_json(job.source)
+    assert "its result is paid and kept, and goes to the outbox: there is no room in the outbox" in output["reason"]
+    assert "tried again at" in output["reason"]
+    assert output["advice"]
 
 
 async def test_a_job_that_ended_badly_tells_what_retry_would_do_and_cost(
@@ -258,15 +260,15 @@ async def test_a_job_that_ended_badly_tells_what_retry_would_do_and_cost(
     spool = harness.journal.with_name("journal.db.spool")
     spool.mkdir()
     (spool / f"{spooled.id}.result").write_bytes(b"paid")
-    told = why_command.run_json(first.source)
-    assert "its answer never came whole" in told["reason"]
-    assert "`picwish-watchd retry 1` submits it anew, and costs 5 credits again" in told["advice"]
+    output = why_command.run_json(first.source)
+    assert "its answer never came whole" in output["reason"]
+    assert "`picwish-watchd retry 1` submits it anew, and costs 5 credits again" in output["advice"]
     assert "asks PicWish for the old task first" in why_command.run_json(asked_for.source)["advice"]
     assert "retry its first, job 1" in why_command.run_json(copy.source)["advice"]
     assert "mended" in why_command.run_json(bad.source)["advice"]
     assert "delivers what was paid for, at no cost" in why_command.run_json(spooled.source)["advice"]
-    told = why_command.run_json(spool / f"{spooled.id}.result")
-    assert (told["code"], told["job"]) == (0, spooled.id)
+    output = why_command.run_json(spool / f"{spooled.id}.result")
+    assert (output["code"], output["job"]) == (0, spooled.id)
     for name in ("²²²²².result", "99999999999999999999999999.result", "x"):
         assert why_command.run_json(spool / name)["code"] == 1
     assert "leave it" in why_command.run_json(harness.journal)["reason"]
@@ -290,9 +292,9 @@ async def test_results_originals_and_sidecars_name_their_job(harness: Harness, w
     (harness.root / "archive/a.jpg").write_bytes(make_image("jpeg", seed=8))
     await harness.run_once()
     done, bad = harness.job("a.jpg").id, harness.job("b.jpg").id
-    told = why_command.run_json(harness.inbox / "a.jpg")
-    assert (told["state"], told["job"]) == ("done", done)
-    assert "the original was moved to" in told["reason"]
+    output = why_command.run_json(harness.inbox / "a.jpg")
+    assert (output["state"], output["job"]) == ("done", done)
+    assert "the original was moved to" in output["reason"]
     for path, job in (
         ("archive/a-1.jpg", done),
         ("outbox/a.jpg", done),
@@ -300,10 +302,10 @@ async def test_results_originals_and_sidecars_name_their_job(harness: Harness, w
         ("failed/b.jpg", bad),
         ("failed/b.jpg.error.json", bad),
     ):
-        told = why_command.run_json(harness.root / path)
-        assert (told["code"], told["job"], told["rule"]) == (0, job, "scans"), path
-    told = why_command.run_json(harness.root / "archive/a.jpg")
-    assert (told["code"], told["job"]) == (1, None)
+        output = why_command.run_json(harness.root / path)
+        assert (output["code"], output["job"], output["rule"]) == (0, job, "scans"), path
+    output = why_command.run_json(harness.root / "archive/a.jpg")
+    assert (output["code"], output["job"]) == (1, None)
     assert why_command.run_json(harness.root / "failed/b.jpg")["advice"]
     assert why_command.run_json(harness.outbox)["reason"] == "it is the outbox of rule scans"
     (harness.outbox / "a.jpg").write_bytes(make_image("png"))
@@ -328,9 +330,9 @@ async def test_a_deleted_original_and_one_whose_rule_is_gone_are_still_known(
     del harness.dropped[job.source]
     assert "the original was deleted" in why_command.run_json(job.source)["reason"]
     harness.rule = {"name": "other", "inbox": "elsewhere"}
-    told = why_command.run_json(job.source)
-    assert (told["code"], told["job"]) == (0, 1)
-    assert "left the configuration" in told["reason"]
+    output = why_command.run_json(job.source)
+    assert (output["code"], output["job"]) == (0, 1)
+    assert "left the configuration" in output["reason"]
 
 
 async def test_links_into_our_own_folders_are_never_taken(harness: Harness, why_command: WhyCommand) -> None:
@@ -348,10 +350,10 @@ async def test_links_into_our_own_folders_are_never_taken(harness: Harness, why_
     harness.rule["follow_symlinks"] = True
     for name in ("outbox", "archive", "failed"):
         for path in (f"to-{name}", f"to-{name}/a.jpg", f"{name}.jpg"):
-            told = why_command.run_json(harness.inbox / path)
-            assert (told["code"], told["rule"], told["job"]) == (0, None, None), path
-            assert f"leads into {harness.root / name}" in told["reason"], path
-            assert told["advice"]
+            output = why_command.run_json(harness.inbox / path)
+            assert (output["code"], output["rule"], output["job"]) == (0, None, None), path
+            assert f"leads into {harness.root / name}" in output["reason"], path
+            assert output["advice"]
     assert "back to a folder above it" in why_command.run_json(harness.inbox / "loop/a.jpg")["reason"]
     harness.drop_file("c.jpg", seed=3, inbox=".")
     (harness.inbox / "up").symlink_to(harness.root)
@@ -373,14 +375,14 @@ async def test_what_is_no_file_is_never_opened_and_is_named(harness: Harness, wh
     with socket.socket(socket.AF_UNIX) as sock:
         sock.bind(str(harness.inbox / "s.jpg"))
         for name, what in (("pipe.jpg", "a named pipe"), ("folder.jpg", "a folder"), ("s.jpg", "a socket")):
-            told = why_command.run_json(harness.inbox / name)
-            assert (told["code"], told["rule"]) == (0, "scans")
-            assert f"it will be rejected: {name} is {what}, not a file" in told["reason"]
+            output = why_command.run_json(harness.inbox / name)
+            assert (output["code"], output["rule"]) == (0, "scans")
+            assert f"it will be rejected: {name} is {what}, not a file" in output["reason"]
     assert "looks into" in why_command.run_json(harness.inbox / "sub")["reason"]
     harness.rule = {"recursive": False}
     assert "recursive is false" in why_command.run_json(harness.inbox / "sub")["reason"]
-    told = why_command.run_json("/dev/null")
-    assert (told["code"], told["rule"]) == (1, None)
+    output = why_command.run_json("/dev/null")
+    assert (output["code"], output["rule"]) == (1, None)
 
 
 @pytest.mark.parametrize("name", ["a\nb.jpg", "a\x1b[31m.jpg", "a\udcff.jpg", "-json.jpg", "a\u202egpj.exe.jpg"])
@@ -389,9 +391,9 @@ async def test_a_hostile_name_is_answered_and_printed_harmlessly(
 ) -> None:
     path = harness.drop_file(name)
     assert why_command.run_json(path)["path"] == str(path)
-    told = why_command.run_text(path)
-    assert told.count("\n") == 4, "the lines path, rule, reason, advice"
-    assert all(each.isprintable() or each == "\n" for each in told)
+    output = why_command.run_text(path)
+    assert output.count("\n") == 4, "the lines path, rule, reason, advice"
+    assert all(each.isprintable() or each == "\n" for each in output)
     with open_journal(harness) as journal:
         queue_job(harness, journal, name)
     assert why_command.run_json(path)["job"] == 1
@@ -401,10 +403,10 @@ async def test_a_terminal_that_cannot_show_a_name_gets_it_escaped(
     harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = harness.drop_file("été.jpg")
-    shown = io.BytesIO()
-    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(shown, "ascii"))
+    stdout = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(stdout, "ascii"))
     assert main(["why", str(path), "-c", str(harness.write_config())]) == 0
-    assert b"\\xe9t\\xe9.jpg" in shown.getvalue()
+    assert b"\\xe9t\\xe9.jpg" in stdout.getvalue()
 
 
 async def test_relative_paths_dots_and_slashes_resolve_as_in_the_system(
@@ -431,9 +433,9 @@ async def test_a_file_without_a_job_tells_its_price_and_when_it_is_taken(
     harness: Harness, why_command: WhyCommand
 ) -> None:
     path = harness.drop_file("a.jpg")
-    told = why_command.run_json(path)
-    assert told["reason"] == "it has no job yet; it costs 5 credits (there is no journal yet: nothing has run)"
-    assert "picwish-watchd run" in told["advice"]
+    output = why_command.run_json(path)
+    assert output["reason"] == "it has no job yet; it costs 5 credits (there is no journal yet: nothing has run)"
+    assert "picwish-watchd run" in output["advice"]
     harness.rule = {"settle": "1h", "settle_timeout": "2h"}
     assert "it is settling" in why_command.run_json(path)["reason"]
     harness.rule = {"if_exists": "skip", "type": 1}
@@ -465,18 +467,18 @@ async def test_an_inbox_on_a_mount_that_is_away_is_said_to_be(harness: Harness, 
     with open_journal(harness) as journal:
         journal.save_folder(harness.inbox, Mount("/gone", "nfs4"))
         job = queue_job(harness, journal, "b.jpg", seed=1)
-    told = why_command.run_json(path)
-    assert "is away: it is on the" in told["reason"]
-    assert "approve scans" in told["reason"]
-    assert told["advice"]
-    told = why_command.run_json(job.source)
-    assert (told["job"], told["state"]) == (job.id, "queued")
-    assert "; the inbox" in told["reason"]
-    assert "is away: it is on the" in told["reason"]
+    output = why_command.run_json(path)
+    assert "is away: it is on the" in output["reason"]
+    assert "approve scans" in output["reason"]
+    assert output["advice"]
+    output = why_command.run_json(job.source)
+    assert (output["job"], output["state"]) == (job.id, "queued")
+    assert "; the inbox" in output["reason"]
+    assert "is away: it is on the" in output["reason"]
     harness.inbox.rename(harness.root / "hidden")
-    told = why_command.run_json(path)
-    assert (told["code"], told["rule"]) == (1, "scans")
-    assert "is away: it is not there" in told["reason"]
+    output = why_command.run_json(path)
+    assert (output["code"], output["rule"]) == (1, "scans")
+    assert "is away: it is not there" in output["reason"]
 
 
 @as_root

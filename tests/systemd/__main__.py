@@ -84,10 +84,10 @@ class SystemdChecks:
         ):
             step()
 
-    def check(self, what: str, holds: object, found: object = "") -> None:
+    def check(self, what: str, holds: object, actual: object = "") -> None:
         """Print the result of a check."""
         self.failures += not holds
-        print(f"{'ok  ' if holds else 'FAIL'}  {what}{'' if holds or found == '' else f': {found}'}", flush=True)
+        print(f"{'ok  ' if holds else 'FAIL'}  {what}{'' if holds or actual == '' else f': {actual}'}", flush=True)
 
     def check_install(self) -> None:
         machine = self._machine
@@ -99,15 +99,17 @@ class SystemdChecks:
         )
         self._configure()
         machine.write_file("/etc/picwish-watchd/api.key", KEY, mode="0600")
-        told = machine.run(PROGRAM, "service", "install", "--config", CONFIG, "--group", "nas")
-        self.check("service install writes the unit", "wrote /etc/systemd/system/picwish-watchd.service" in told, told)
+        output = machine.run(PROGRAM, "service", "install", "--config", CONFIG, "--group", "nas")
+        self.check(
+            "service install writes the unit", "wrote /etc/systemd/system/picwish-watchd.service" in output, output
+        )
         file = f"/etc/systemd/system/{UNIT}.service"
-        told = machine.run("systemd-analyze", "verify", "--man=no", file, check=False)
-        self.check("systemd-analyze verify says nothing", told == "", told)
+        output = machine.run("systemd-analyze", "verify", "--man=no", file, check=False)
+        self.check("systemd-analyze verify says nothing", output == "", output)
         machine.write_file(f"{file}.d/quick.conf", QUICK_DROP_IN)
         machine.run("systemctl", "daemon-reload")
-        told = machine.run("systemd-analyze", "security", "--threshold=20", UNIT, check=False).splitlines()[-1]
-        self.check(f"systemd-analyze security: {told.removeprefix('→ ')}", " OK " in told)
+        output = machine.run("systemd-analyze", "security", "--threshold=20", UNIT, check=False).splitlines()[-1]
+        self.check(f"systemd-analyze security: {output.removeprefix('→ ')}", " OK " in output)
 
     def check_start(self) -> None:
         began = time.monotonic()
@@ -125,11 +127,11 @@ class SystemdChecks:
             self.wait_until(lambda: self.count_done() == 3),
             self.read_log(),
         )
-        told = self._machine.run_script(f"stat -c '%U %G %a' '{NAS}/out/Reise 2019' '{NAS}/out/Reise 2019/zwei.png'")
-        shared = told.split() == ["picwish", "nas", "2775", "picwish", "nas", "664"]
-        self.check("results and new folders are the group's", shared, told)
-        told = self._machine.run_script(f"ls {NAS}/archive '{NAS}/archive/Reise 2019'; ls {NAS}/in", check=False)
-        self.check("originals of another user are moved to the archive", "one.jpg" in told.split("\n\n")[0], told)
+        output = self._machine.run_script(f"stat -c '%U %G %a' '{NAS}/out/Reise 2019' '{NAS}/out/Reise 2019/zwei.png'")
+        shared = output.split() == ["picwish", "nas", "2775", "picwish", "nas", "664"]
+        self.check("results and new folders are the group's", shared, output)
+        output = self._machine.run_script(f"ls {NAS}/archive '{NAS}/archive/Reise 2019'; ls {NAS}/in", check=False)
+        self.check("originals of another user are moved to the archive", "one.jpg" in output.split("\n\n")[0], output)
 
     def check_key_secrecy(self) -> None:
         machine, pid = self._machine, self.main_pid()
@@ -139,7 +141,7 @@ class SystemdChecks:
             )
         self.check("the key is not in the log", KEY not in self.read_log(lines=10_000))
         self.check("the key is not in the unit", KEY not in machine.run("systemctl", "cat", UNIT))
-        told = machine.run(
+        output = machine.run(
             "setpriv",
             "--reuid=picwish",
             "--regid=nas",
@@ -148,7 +150,7 @@ class SystemdChecks:
             "/etc/picwish-watchd/api.key",
             check=False,
         )
-        self.check("the service's user cannot read the key's file", "Permission denied" in told, told)
+        self.check("the service's user cannot read the key's file", "Permission denied" in output, output)
 
     def check_status(self) -> None:
         good = self.wait_until(lambda: self.status_text() == "idle; 15 of 500 credits today", seconds=5)
@@ -239,8 +241,8 @@ class SystemdChecks:
     def check_monitoring(self) -> None:
         """Check metrics, health and notifications under the unit's confinement; only root can read their secrets."""
         machine, port, dropin = self._machine, free_port(), f"/etc/systemd/system/{UNIT}.service.d/secrets.conf"
-        with WebhookReceiver() as hook:
-            for name, secret in (("http.token", TOKEN), ("hook.url", hook.url)):
+        with WebhookReceiver() as webhook:
+            for name, secret in (("http.token", TOKEN), ("hook.url", webhook.url)):
                 machine.write_file(f"/etc/picwish-watchd/{name}", secret, mode="0600")
             files = ("http.token", "hook.url")
             lines = "".join(f"LoadCredential={name}:/etc/picwish-watchd/{name}\n" for name in files)
@@ -262,19 +264,19 @@ class SystemdChecks:
             self.check("/healthz answers 200 to who bears the token", healthy, self.read_log())
             self.check("... and 401 to others", get(port, "/healthz").status == 401)
             self.check("/metrics is served", "picwish_watchd_jobs" in get(port, "/metrics", Authorization=bearer).body)
-            told = machine.run(PROGRAM, "notify", "test", "--to", "1", "-c", CONFIG, check=False)
-            self.check("`notify test` reaches the webhook", "sent  1" in told and hook.accepted_requests(), told)
+            output = machine.run(PROGRAM, "notify", "test", "--to", "1", "-c", CONFIG, check=False)
+            self.check("`notify test` reaches the webhook", "sent  1" in output and webhook.accepted_requests(), output)
             machine.write_file(f"{NAS}/in/notes.jpg", "no picture at all" * 50)
             self.wait_until(lambda: self._count_jobs("rejected") == 1)
             began = time.monotonic()
             machine.run("systemctl", "stop", UNIT)
             self.check(
                 f"what happened is told by a stop, which takes {time.monotonic() - began:.1f} s",
-                hook.subjects()[1:] == ["notes.jpg is refused"],
-                hook.requests,
+                webhook.subjects()[1:] == ["notes.jpg is refused"],
+                webhook.requests,
             )
-            told = machine.run_script(f"cat {NAS}/in/.told", check=False)
-            self.check("a command runs, as confined as the daemon", told.split() == CONFINED_OUTPUT, told)
+            output = machine.run_script(f"cat {NAS}/in/.told", check=False)
+            self.check("a command runs, as confined as the daemon", output.split() == CONFINED_OUTPUT, output)
             log = self.read_log(lines=10_000)
             self.check("neither secret is in the log", TOKEN not in log and "very-secret" not in log)
         machine.run_script(f"rm {dropin} {NAS}/in/.told {NAS}/in/notes.jpg; systemctl daemon-reload")
@@ -296,8 +298,8 @@ class SystemdChecks:
         # This is a different mount, so a user must approve it.
         machine.run(PROGRAM, "approve", "scans", "-c", CONFIG, check=False)
         self.drop_image("late.jpg")
-        told = self.wait_until(lambda: self.count_done() >= before + 1, seconds=30)
-        self.check("the NAS comes, and it goes on by itself", told, (self.status_text(), self.read_log()))
+        output = self.wait_until(lambda: self.count_done() >= before + 1, seconds=30)
+        self.check("the NAS comes, and it goes on by itself", output, (self.status_text(), self.read_log()))
         machine.run("systemctl", "stop", UNIT)
 
     def check_wrong_configuration(self) -> None:
@@ -345,8 +347,10 @@ class SystemdChecks:
         machine.run("systemctl", "stop", f"{UNIT}@two")
 
     def check_uninstall(self) -> None:
-        told = self._machine.run(PROGRAM, "service", "uninstall")
-        self.check("service uninstall removes the unit", f"removed /etc/systemd/system/{UNIT}.service" in told, told)
+        output = self._machine.run(PROGRAM, "service", "uninstall")
+        self.check(
+            "service uninstall removes the unit", f"removed /etc/systemd/system/{UNIT}.service" in output, output
+        )
 
     def check_charges(self) -> None:
         paid = Counter(charge.sha256 for charge in self._simulator.ledger)
@@ -381,9 +385,9 @@ class SystemdChecks:
         return self._count_jobs("done")
 
     def _count_jobs(self, state: str) -> int:
-        told = self._machine.run(PROGRAM, "status", "--json", "-c", CONFIG, check=False)
-        found = yaml.safe_load(told) if told.startswith("{") else None
-        return int(found["jobs"][state]) if found else 0
+        output = self._machine.run(PROGRAM, "status", "--json", "-c", CONFIG, check=False)
+        report = yaml.safe_load(output) if output.startswith("{") else None
+        return int(report["jobs"][state]) if report else 0
 
     def read_log(self, unit: str = UNIT, *, lines: int = 12) -> str:
         return "\n" + self._machine.run("journalctl", "-u", unit, "-n", str(lines), "-o", "cat", "--no-pager")
@@ -398,7 +402,7 @@ class SystemdChecks:
         return self._machine.unit_properties(UNIT, *names)
 
     def _count_creates(self) -> int:
-        return sum(seen.operation == "create" for seen in self._simulator.requests)
+        return sum(request.operation == "create" for request in self._simulator.requests)
 
     def _has_more_creates(self, number: int) -> bool:
         return self._count_creates() > number

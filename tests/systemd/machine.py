@@ -27,10 +27,10 @@ class Machine:
         """Create the base system and gather our wheel with its dependencies."""
         self._base.mkdir(parents=True, exist_ok=True)
         if not (self._base / "made").exists():
-            told = _run_on_host(
+            process = _run_on_host(
                 "apt-get", "indextargets", "--format", "$(REPO_URI) $(CODENAME)", "Created-By: Packages"
             )
-            mirror = next((line.split()[0] for line in told.splitlines() if line.endswith(" bookworm")), "")
+            mirror = next((line.split()[0] for line in process.splitlines() if line.endswith(" bookworm")), "")
             words = ["debootstrap", "--variant=minbase", f"--include={_PACKAGES}", "bookworm", str(self._base / "root")]
             subprocess.run([*words, *([mirror] if mirror else [])], check=True, stdout=subprocess.DEVNULL)
             (self._base / "made").touch()
@@ -103,8 +103,8 @@ class Machine:
 
     def unit_properties(self, unit: str, *names: str) -> dict[str, str]:
         """Return properties of a unit."""
-        told = self.run("systemctl", "show", unit, *(f"--property={name}" for name in names))
-        return dict(line.partition("=")[::2] for line in told.splitlines())
+        output = self.run("systemctl", "show", unit, *(f"--property={name}" for name in names))
+        return dict(line.partition("=")[::2] for line in output.splitlines())
 
 
 def _run_on_host(*words: str) -> str:
