@@ -24,12 +24,12 @@ class ConfigSummary(NamedTuple):
     """The values of a configuration, as in `picwish_watchd.config.model.Config`, which makes it."""
 
     rules: tuple[RuleSummary, ...]
-    #: requests per second
+    #: Requests per second.
     qps: float
     max_pending: int | None
-    #: credits
+    #: Credits, or None for no limit.
     per_day: int | None
-    #: credits
+    #: Credits, or None for no limit.
     per_month: int | None
 
 

@@ -159,6 +159,7 @@ class _NodeConverter:
         self._is_self_contained = True
 
     def convert(self, root: yaml.MappingNode, digest: str) -> YamlDocument:
+        """Convert the top node; the document gets ``digest`` if nothing in it depends on the environment."""
         data = self._convert_mapping(root, ())
         return YamlDocument(
             self._file, data, self._source_locations, tuple(self._faults), digest if self._is_self_contained else None
