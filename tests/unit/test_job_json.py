@@ -72,26 +72,26 @@ QUEUED_JOB = replace(
 
 
 def test_everything_promised_to_scripts_is_there() -> None:
-    shown = json.loads(json.dumps(job_to_dict(JOB)))
-    assert set(shown) >= PROMISED_KEYS
-    assert (shown["id"], shown["state"], shown["size"], shown["credits"]) == (7, "done", 1234, 5)
-    assert (shown["source"], shown["output"], shown["error"]) == ("/inbox/a.jpg", "/outbox/a.png", None)
-    assert shown["result"] == {"format": "png", "width": 2560, "height": 1920, "size": 99, "sha256": "cd" * 32}
-    assert shown["answer"] == {"state": 1, "progress": 100}
+    document = json.loads(json.dumps(job_to_dict(JOB)))
+    assert set(document) >= PROMISED_KEYS
+    assert (document["id"], document["state"], document["size"], document["credits"]) == (7, "done", 1234, 5)
+    assert (document["source"], document["output"], document["error"]) == ("/inbox/a.jpg", "/outbox/a.png", None)
+    assert document["result"] == {"format": "png", "width": 2560, "height": 1920, "size": 99, "sha256": "cd" * 32}
+    assert document["answer"] == {"state": 1, "progress": 100}
 
 
 def test_what_is_not_known_yet_is_null_and_not_left_out() -> None:
-    shown = job_to_dict(QUEUED_JOB)
-    assert set(shown) == set(job_to_dict(JOB))
-    assert [shown[name] for name in ("task_id", "output", "result", "answer", "submitted_at", "completed_at")] == [
+    document = job_to_dict(QUEUED_JOB)
+    assert set(document) == set(job_to_dict(JOB))
+    assert [document[name] for name in ("task_id", "output", "result", "answer", "submitted_at", "completed_at")] == [
         None
     ] * 6
 
 
 def test_an_error_is_a_word_and_a_sentence() -> None:
     job = replace(QUEUED_JOB, state=State.FAILED, problem=Problem(ErrorCode.TASK_FAILED, "PicWish failed: state -7"))
-    shown = json.loads(json.dumps(job_to_dict(job)))
-    assert shown["error"] == {"code": "task_failed", "message": "PicWish failed: state -7"}
+    document = json.loads(json.dumps(job_to_dict(job)))
+    assert document["error"] == {"code": "task_failed", "message": "PicWish failed: state -7"}
 
 
 @pytest.mark.parametrize(

@@ -61,10 +61,10 @@ class StatusHarness:
 
 @pytest.fixture
 def status_harness(tmp_path: Path) -> Iterator[StatusHarness]:
-    made = StatusHarness(tmp_path)
-    yield made
-    made.lock.release()
-    made.journal.close()
+    harness = StatusHarness(tmp_path)
+    yield harness
+    harness.lock.release()
+    harness.journal.close()
 
 
 def test_the_running_daemon_is_believed_about_the_file_that_it_read(status_harness: StatusHarness) -> None:
@@ -125,10 +125,10 @@ def test_the_published_summary_is_that_of_the_configuration(tmp_path: Path) -> N
         "rules:\n  - {name: a, inbox: 'Müller ☃', outbox: out, type: 1}\n"
         "  - {name: b, inbox: b, outbox: out, sync: 1}\n"
     )
-    config, seen = load_config(file, {}), read_fingerprint(file)
-    assert seen is not None
-    assert config.journal in seen.journal_candidates
-    assert summary_from_json(json.loads(json.dumps(config.summary_to_json())), seen) == config.summary()
+    config, fingerprint = load_config(file, {}), read_fingerprint(file)
+    assert fingerprint is not None
+    assert config.journal in fingerprint.journal_candidates
+    assert summary_from_json(json.loads(json.dumps(config.summary_to_json())), fingerprint) == config.summary()
 
 
 @pytest.mark.parametrize("inbox", ["~/in", '"${NAS}/in"', '"\\x7e/in"', '"\\x24{NAS}/in"'])
@@ -195,9 +195,9 @@ def test_a_faulty_file_is_refused_beside_a_daemon_in_the_same_words(status_harne
 
 def test_the_root_folder_is_never_guessed_as_journal(tmp_path: Path) -> None:
     (tmp_path / "watchd.yaml").write_text("journal: /\n")
-    seen = read_fingerprint(tmp_path / "watchd.yaml")
-    assert seen is not None
-    assert seen.journal_candidates == ()
+    fingerprint = read_fingerprint(tmp_path / "watchd.yaml")
+    assert fingerprint is not None
+    assert fingerprint.journal_candidates == ()
 
 
 def test_a_file_that_cannot_be_read_is_refused_as_ever(status_harness: StatusHarness) -> None:

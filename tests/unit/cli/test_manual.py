@@ -48,5 +48,5 @@ def test_what_is_shipped_is_what_is_made_from_the_command_line(capsys: pytest.Ca
 def test_bash_completes_a_command(capsys: pytest.CaptureFixture[str]) -> None:
     ask = "COMP_WORDS=(picwish-watchd stat); COMP_CWORD=1; _shtab_picwish_watchd; echo ${COMPREPLY[@]}"
     script = f"{run_command(capsys, 'completion', 'bash')}\n{ask}\n"
-    told = subprocess.run(["bash"], input=script, capture_output=True, text=True, check=True)
-    assert told.stdout.split() == ["status"]
+    completions = subprocess.run(["bash"], input=script, capture_output=True, text=True, check=True)
+    assert completions.stdout.split() == ["status"]

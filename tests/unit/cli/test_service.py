@@ -230,9 +230,9 @@ def test_without_the_right_it_names_the_command_with_sudo(tmp_path: Path) -> Non
     place.mkdir(mode=0o500)
     words = [sys.executable, "-m", "picwish_watchd", "service", "install", "-c", str(config), "--unit-dir", str(place)]
     drop = ["setpriv", "--bounding-set", "-all", "--inh-caps", "-all"] if shutil.which("setpriv") else []
-    ended = subprocess.run([*drop, *words], capture_output=True, text=True, check=False)
-    assert ended.returncode == 2
-    assert "sudo " in ended.stderr
+    process = subprocess.run([*drop, *words], capture_output=True, text=True, check=False)
+    assert process.returncode == 2
+    assert "sudo " in process.stderr
 
 
 @pytest.mark.parametrize("path", ["/srv/a\nExecStart=/bin/sh", "/srv/\udcff"])

@@ -40,12 +40,12 @@ def test_why_plan_and_retry_load_no_event_loop_libraries() -> None:
 def test_a_single_command_parser_has_the_help_of_the_full_parser(
     command: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    told = []
-    for made in (build_parser(), build_parser(command)):
+    outputs = []
+    for parser in (build_parser(), build_parser(command)):
         with pytest.raises(SystemExit):
-            made.parse_args([command, "--help"])
-        told.append(capsys.readouterr())
-    assert told[0] == told[1]
+            parser.parse_args([command, "--help"])
+        outputs.append(capsys.readouterr())
+    assert outputs[0] == outputs[1]
 
 
 @pytest.mark.parametrize(
@@ -54,9 +54,9 @@ def test_a_single_command_parser_has_the_help_of_the_full_parser(
 def test_the_overall_help_does_not_depend_on_which_parser_was_built(
     words: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    told = []
-    for judge in (build_parser().parse_args, main):
-        with pytest.raises(SystemExit) as ended:
-            judge(words)
-        told.append((ended.value.code, capsys.readouterr()))
-    assert told[0] == told[1]
+    outputs = []
+    for parse in (build_parser().parse_args, main):
+        with pytest.raises(SystemExit) as error:
+            parse(words)
+        outputs.append((error.value.code, capsys.readouterr()))
+    assert outputs[0] == outputs[1]

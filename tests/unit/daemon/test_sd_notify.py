@@ -15,10 +15,10 @@ from picwish_watchd.daemon.sd_notify import ServiceManager
 def notify_socket(request: pytest.FixtureRequest) -> Iterator[tuple[socket.socket, str]]:
     """Return a socket like systemd's and its address as systemd writes it."""
     with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
-        shown = f"{folder}/notify" if request.param == "path" else f"@picwish-{os.getpid()}"
-        channel.bind(shown.replace("@", "\0", 1))
+        address = f"{folder}/notify" if request.param == "path" else f"@picwish-{os.getpid()}"
+        channel.bind(address.replace("@", "\0", 1))
         channel.setblocking(False)
-        yield channel, shown
+        yield channel, address
 
 
 def received_messages(channel: socket.socket) -> list[str]:

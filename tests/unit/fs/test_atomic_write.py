@@ -42,18 +42,18 @@ def open_directory(folder: Path) -> Iterator[int]:
 RENAME_METHODS = [rename_by_renameat2, rename_by_link, rename_by_placeholder]
 
 
-@pytest.mark.parametrize("way", RENAME_METHODS)
-def test_each_method_renames_and_leaves_nothing_behind(way: RenameMethod, tmp_path: Path) -> None:
+@pytest.mark.parametrize("method", RENAME_METHODS)
+def test_each_method_renames_and_leaves_nothing_behind(method: RenameMethod, tmp_path: Path) -> None:
     (tmp_path / "part").write_text("new")
     with open_directory(tmp_path) as folder:
-        way(folder, "part", folder, "final")
+        method(folder, "part", folder, "final")
     assert os.listdir(tmp_path) == ["final"]
     assert (tmp_path / "final").read_text() == "new"
 
 
-@pytest.mark.parametrize("way", RENAME_METHODS)
+@pytest.mark.parametrize("method", RENAME_METHODS)
 @pytest.mark.parametrize("kind", ["file", "folder", "dangling link"])
-def test_no_method_overwrites_anything(way: RenameMethod, kind: str, tmp_path: Path) -> None:
+def test_no_method_overwrites_anything(method: RenameMethod, kind: str, tmp_path: Path) -> None:
     (tmp_path / "part").write_text("new")
     final = tmp_path / "final"
     if kind == "file":
@@ -63,7 +63,7 @@ def test_no_method_overwrites_anything(way: RenameMethod, kind: str, tmp_path: P
     else:
         final.symlink_to("nowhere")
     with open_directory(tmp_path) as folder, pytest.raises(FileExistsError):
-        way(folder, "part", folder, "final")
+        method(folder, "part", folder, "final")
     assert sorted(os.listdir(tmp_path)) == ["final", "part"]
     assert (tmp_path / "part").read_text() == "new"
 
@@ -83,10 +83,10 @@ def test_a_placeholder_is_removed_again_if_the_rename_fails(tmp_path: Path) -> N
 
 
 def failing_method(number: int) -> RenameMethod:
-    def way(source: int, name: str, target: int, final: str) -> None:
+    def method(source: int, name: str, target: int, final: str) -> None:
         raise OSError(number, os.strerror(number))
 
-    return way
+    return method
 
 
 @pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM])
@@ -128,12 +128,12 @@ def test_replacing_replaces_files_only(tmp_path: Path) -> None:
 
 
 def test_every_error_has_a_meaning() -> None:
-    found = {number: type(classify_write_error(OSError(number, os.strerror(number)))) for number in errno.errorcode}
-    assert set(found.values()) == {FolderUnavailable, NoSpace, NameRefused}
-    assert found[errno.ENOSPC] is found[errno.EDQUOT] is NoSpace
-    assert found[errno.ENAMETOOLONG] is found[errno.EILSEQ] is found[errno.ELOOP] is NameRefused
+    meanings = {number: type(classify_write_error(OSError(number, os.strerror(number)))) for number in errno.errorcode}
+    assert set(meanings.values()) == {FolderUnavailable, NoSpace, NameRefused}
+    assert meanings[errno.ENOSPC] is meanings[errno.EDQUOT] is NoSpace
+    assert meanings[errno.ENAMETOOLONG] is meanings[errno.EILSEQ] is meanings[errno.ELOOP] is NameRefused
     for number in (errno.EROFS, errno.EACCES, errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ENOENT, errno.EHOSTDOWN):
-        assert found[number] is FolderUnavailable
+        assert meanings[number] is FolderUnavailable
     assert classify_write_error(OSError("no number")) == FolderUnavailable("no number")
 
 
@@ -204,8 +204,8 @@ def test_neither_an_error_nor_ctrl_c_leaves_a_part_file(tmp_path: Path) -> None:
 def test_a_part_has_its_mode_whatever_the_umask_and_its_time_if_given(tmp_path: Path) -> None:
     with open_directory(tmp_path) as folder:
         name, _ = write_part(folder, [b"x", b""], tag="7", mode=0o666, mtime_ns=5_000_000_000)
-    found = (tmp_path / name).stat()
-    assert (stat.S_IMODE(found.st_mode), found.st_mtime_ns, found.st_size) == (0o666, 5_000_000_000, 1)
+    status = (tmp_path / name).stat()
+    assert (stat.S_IMODE(status.st_mode), status.st_mtime_ns, status.st_size) == (0o666, 5_000_000_000, 1)
     assert name.startswith(".picwish-7-")
     assert name.endswith(".part")
 
@@ -237,13 +237,13 @@ def test_a_subfolder_that_somebody_else_makes_at_the_same_moment_is_used(
         assert os.path.samestat(os.fstat(folder), os.stat(tmp_path / "a"))
 
 
-@pytest.mark.parametrize(("number", "told"), [(errno.EPERM, False), (errno.EIO, True)])
+@pytest.mark.parametrize(("number", "refused"), [(errno.EPERM, False), (errno.EIO, True)])
 def test_a_file_system_without_modes_is_fine_and_a_broken_one_is_told(
-    number: int, told: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    number: int, refused: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fail_next_call(monkeypatch, "fchmod", number)
-    found = ensure_root(tmp_path / "outbox", 0o644)
-    assert found == (FolderUnavailable(f"{tmp_path}/outbox: Input/output error") if told else None)
+    outcome = ensure_root(tmp_path / "outbox", 0o644)
+    assert outcome == (FolderUnavailable(f"{tmp_path}/outbox: Input/output error") if refused else None)
 
 
 def test_an_outbox_on_a_full_disk_has_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,9 +22,9 @@ WRITE_ONLY = Path("/sys/bus/cpu/uevent")
 
 
 def open_or_fail(path: Path) -> OpenFile:
-    found = open_file(path)
-    assert isinstance(found, OpenFile)
-    return found
+    file = open_file(path)
+    assert isinstance(file, OpenFile)
+    return file
 
 
 def test_a_file_replaced_under_its_name_is_noticed(tmp_path: Path) -> None:

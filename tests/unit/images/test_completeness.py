@@ -170,9 +170,9 @@ IHDR = png_chunk(b"IHDR", struct.pack(">IIBBBBB", 5, 5, 8, 0, 0, 0, 0))
     ],
 )
 def test_a_wrong_png_is_not_whole(chunks: bytes, why: str) -> None:
-    found = check_completeness(b"\x89PNG\r\n\x1a\n" + chunks, "png")
-    assert isinstance(found, StructureDefect)
-    assert why in found.reason
+    result = check_completeness(b"\x89PNG\r\n\x1a\n" + chunks, "png")
+    assert isinstance(result, StructureDefect)
+    assert why in result.reason
 
 
 def test_a_hole_in_the_middle_of_a_png_is_detected() -> None:
@@ -201,9 +201,9 @@ def riff_file(chunks: bytes) -> bytes:
     ],
 )
 def test_a_wrong_webp_is_not_whole(chunks: bytes, why: str) -> None:
-    found = check_completeness(riff_file(chunks), "webp")
-    assert isinstance(found, StructureDefect)
-    assert why in found.reason
+    result = check_completeness(riff_file(chunks), "webp")
+    assert isinstance(result, StructureDefect)
+    assert why in result.reason
 
 
 def bmp_file(
@@ -293,9 +293,9 @@ def test_circles_of_directories_end() -> None:
     ],
 )
 def test_a_wrong_tiff_is_not_whole(data: bytes, why: str) -> None:
-    found = check_completeness(data, "tiff")
-    assert isinstance(found, StructureDefect)
-    assert why in found.reason
+    result = check_completeness(data, "tiff")
+    assert isinstance(result, StructureDefect)
+    assert why in result.reason
 
 
 def test_a_tiff_without_strip_lengths_passes_if_there_is_only_one() -> None:

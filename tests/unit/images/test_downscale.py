@@ -237,12 +237,12 @@ downscale_image(order, copy=folder / "1.source.part", target=folder / "1.fitted.
 
 def child_pids(pid: int) -> list[int]:
     """Return the PIDs of a process's children: the fourth field of /proc/PID/stat is the parent (proc(5))."""
-    found = []
+    pids = []
     for entry in Path("/proc").iterdir():
         with suppress(OSError):
             if entry.name.isdigit() and int((entry / "stat").read_text().rpartition(")")[2].split()[1]) == pid:
-                found.append(int(entry.name))
-    return found
+                pids.append(int(entry.name))
+    return pids
 
 
 def wait_until(condition: Callable[[], bool]) -> bool:
@@ -284,5 +284,5 @@ def test_a_process_whose_daemon_died_before_it_began_ends_at_once(tmp_path: Path
         str(2**22 + 1),
     ]
     with (tmp_path / "a").open("xb+") as empty:
-        ended = subprocess.run(command, stdin=empty, capture_output=True, timeout=30, check=False)
-    assert (ended.returncode, ended.stdout) == (ExitCode.ORPHANED, b"")
+        process = subprocess.run(command, stdin=empty, capture_output=True, timeout=30, check=False)
+    assert (process.returncode, process.stdout) == (ExitCode.ORPHANED, b"")

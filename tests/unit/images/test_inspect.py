@@ -32,26 +32,26 @@ def write_file(folder: Path, data: bytes, name: str = "scan.jpg") -> Path:
 
 
 def inspect_error(path: Path, limits: ImageLimits = LIMITS, *, decode: bool = False) -> tuple[ErrorCode, str]:
-    found = inspect_image(path, limits, decode=decode)
-    assert isinstance(found, Rejected), found
-    return found.problem.code, found.problem.message
+    verdict = inspect_image(path, limits, decode=decode)
+    assert isinstance(verdict, Rejected), verdict
+    return verdict.problem.code, verdict.problem.message
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_whole_picture_is_taken_with_its_size_hash_and_stamp(kind: str, tmp_path: Path) -> None:
     data = make_image(kind)
     path = write_file(tmp_path, data, file_name(kind))
-    found = os.stat(path)
-    stamp = Stamp(found.st_ino, len(data), found.st_mtime_ns)
+    status = os.stat(path)
+    stamp = Stamp(status.st_ino, len(data), status.st_mtime_ns)
     expected = ValidImage(Format(format_of(kind)), 96, 64, len(data), sha256(data).hexdigest(), stamp)
     assert inspect_image(path, LIMITS) == expected
     assert inspect_image(path, LIMITS, decode=True) == expected
 
 
 def test_the_content_decides_not_the_name(tmp_path: Path) -> None:
-    found = inspect_image(write_file(tmp_path, make_image("png"), "really-a-png.jpg"), LIMITS)
-    assert isinstance(found, ValidImage)
-    assert found.format is Format.PNG
+    verdict = inspect_image(write_file(tmp_path, make_image("png"), "really-a-png.jpg"), LIMITS)
+    assert isinstance(verdict, ValidImage)
+    assert verdict.format is Format.PNG
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -68,9 +68,9 @@ def test_a_truncated_image_is_waited_for_and_finally_refused(kind: str, tmp_path
 def test_a_jpeg_without_its_end_marker_is_accepted_after_a_decode(tmp_path: Path) -> None:
     path = write_file(tmp_path, make_image("jpeg")[:-2] + b"\0" * 100)
     assert isinstance(inspect_image(path, LIMITS), Incomplete)
-    found = inspect_image(path, LIMITS, decode=True)
-    assert isinstance(found, ValidImage)
-    assert (found.width, found.height) == (96, 64)
+    verdict = inspect_image(path, LIMITS, decode=True)
+    assert isinstance(verdict, ValidImage)
+    assert (verdict.width, verdict.height) == (96, 64)
 
 
 def test_damage_in_the_middle_is_corrupt(tmp_path: Path) -> None:
@@ -87,9 +87,9 @@ def test_damage_in_the_middle_is_corrupt(tmp_path: Path) -> None:
 )
 def test_missing_data_is_waited_for_and_finally_refused_as_truncated(data: bytes, what: str, tmp_path: Path) -> None:
     path = write_file(tmp_path, data)
-    found = inspect_image(path, LIMITS)
-    assert isinstance(found, Incomplete)
-    assert found.reason == f"scan.jpg {what}"
+    verdict = inspect_image(path, LIMITS)
+    assert isinstance(verdict, Incomplete)
+    assert verdict.reason == f"scan.jpg {what}"
     assert inspect_error(path, decode=True) == (ErrorCode.TRUNCATED, f"scan.jpg {what}: copy it again")
 
 
@@ -111,9 +111,9 @@ def test_a_file_of_its_full_size_is_waited_for_until_all_of_it_is_written(kind: 
         write_preallocated(path, data, written)
         assert not isinstance(inspect_image(path, LIMITS), ValidImage), written
     write_preallocated(path, data, [(0, end)])
-    found = inspect_image(path, LIMITS)
-    assert isinstance(found, Incomplete), "what comes behind the picture would make another content of it"
-    assert found.reason == "scan.jpg is not whole: not all of it is written yet"
+    verdict = inspect_image(path, LIMITS)
+    assert isinstance(verdict, Incomplete), "what comes behind the picture would make another content of it"
+    assert verdict.reason == "scan.jpg is not whole: not all of it is written yet"
     assert isinstance(inspect_image(path, LIMITS, decode=True), ValidImage)
     path.write_bytes(data)
     assert isinstance(inspect_image(path, LIMITS), ValidImage)
@@ -250,9 +250,9 @@ def test_odd_names_are_shown_as_text(tmp_path: Path) -> None:
 def test_only_the_bytes_that_were_judged_are_read_for_sending(tmp_path: Path) -> None:
     data = make_image("bmp", 700, 700)
     path, digest = write_file(tmp_path, data), sha256(data).hexdigest()
-    found = read_verified(path, digest, len(data))
-    assert isinstance(found, bytearray)
-    assert found == data
+    content = read_verified(path, digest, len(data))
+    assert isinstance(content, bytearray)
+    assert content == data
     assert read_verified(path, digest, len(data) - 1) == Changed()
     write_file(tmp_path, data[:-1] + b"!")
     assert read_verified(path, digest, len(data)) == Changed()
@@ -261,8 +261,8 @@ def test_only_the_bytes_that_were_judged_are_read_for_sending(tmp_path: Path) ->
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_whole_result_is_reported_with_its_size_and_hash(kind: str, tmp_path: Path) -> None:
     data = make_image(kind)
-    found = inspect_result(write_file(tmp_path, data, "7.result"))
-    assert found == Result(format_of(kind), 96, 64, len(data), sha256(data).hexdigest())
+    verdict = inspect_result(write_file(tmp_path, data, "7.result"))
+    assert verdict == Result(format_of(kind), 96, 64, len(data), sha256(data).hexdigest())
 
 
 @pytest.mark.parametrize(
@@ -337,13 +337,13 @@ def test_a_flawed_oversize_tiff_is_validated_as_a_whole(tmp_path: Path) -> None:
     path.write_bytes(make_flawed_tiff())
     small = ImageLimits(max_bytes=20_000, max_side=4096, allow_downscale=True)
     assert isinstance(inspect_image(path, small), Incomplete)
-    found = inspect_image(path, small, decode=True)
-    assert isinstance(found, ValidImage)
-    assert (found.width, found.height) == (100, 100)
+    verdict = inspect_image(path, small, decode=True)
+    assert isinstance(verdict, ValidImage)
+    assert (verdict.width, verdict.height) == (100, 100)
     path.write_bytes(make_flawed_tiff()[:25_000])
-    found = inspect_image(path, small, decode=True)
-    assert isinstance(found, Rejected)
-    assert found.problem.code is ErrorCode.TRUNCATED
+    verdict = inspect_image(path, small, decode=True)
+    assert isinstance(verdict, Rejected)
+    assert verdict.problem.code is ErrorCode.TRUNCATED
     for hostile in (b"II*\0\xff\xff\xff\x7f", b"II*\0\0\0\0\0", make_flawed_tiff(0, 5)):
         path.write_bytes(hostile + bytes(20_000))
         assert isinstance(inspect_image(path, small, decode=True), Rejected)

@@ -32,10 +32,10 @@ def shortcut(url: str) -> bytes:
 
 
 def inspect_link_error(path: Path, *, final: bool = False) -> str:
-    found = inspect_link(path, final=final)
-    assert isinstance(found, Rejected), found
-    assert found.problem.code == ErrorCode.BAD_REQUEST
-    return found.problem.message
+    verdict = inspect_link(path, final=final)
+    assert isinstance(verdict, Rejected), verdict
+    assert verdict.problem.code == ErrorCode.BAD_REQUEST
+    return verdict.problem.message
 
 
 @pytest.mark.parametrize(

@@ -47,9 +47,9 @@ def test_every_unusual_image_is_decodable_and_accepted(kind: str, tmp_path: Path
         path = tmp_path / "scan.jpg"
         path.write_bytes(data + tail)
         for decode in (False, True):
-            found = inspect_image(path, LIMITS, decode=decode)
-            assert isinstance(found, ValidImage), found
-            assert (found.format, found.width, found.height) == (Format(format), *SIZE)
+            verdict = inspect_image(path, LIMITS, decode=decode)
+            assert isinstance(verdict, ValidImage), verdict
+            assert (verdict.format, verdict.width, verdict.height) == (Format(format), *SIZE)
 
 
 @pytest.mark.untraced
@@ -114,17 +114,17 @@ def check_completeness(data: bytes, format: str) -> ImageStructure | StructureDe
 def test_every_row_of_the_document_on_image_formats_is_true(tmp_path: Path) -> None:
     table = FORMATS.read_text().partition("| you drop | what becomes of it |\n| --- | --- |\n")[2].partition("\n\n")[0]
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
-    told = {kind.strip(): text for kinds_, text in rows for kind in re.sub(r" named .*", "", kinds_).split(",")}
-    assert told.keys() == KINDS.keys() | FOREIGN.keys()
-    for kind, text in told.items():
+    documented = {kind.strip(): text for kinds_, text in rows for kind in re.sub(r" named .*", "", kinds_).split(",")}
+    assert documented.keys() == KINDS.keys() | FOREIGN.keys()
+    for kind, text in documented.items():
         path = tmp_path / "scan.jpg"
         path.write_bytes(KINDS[kind][1] if kind in KINDS else FOREIGN[kind])
-        found = inspect_image(path, LIMITS)
+        verdict = inspect_image(path, LIMITS)
         if kind in KINDS:
-            assert isinstance(found, ValidImage)
+            assert isinstance(verdict, ValidImage)
             assert text.startswith("taken"), kind
-            assert found.size == len(KINDS[kind][1]), "sent as it is"
+            assert verdict.size == len(KINDS[kind][1]), "sent as it is"
         else:
-            assert isinstance(found, Rejected)
-            assert found.problem.code is ErrorCode.UNSUPPORTED_FORMAT
+            assert isinstance(verdict, Rejected)
+            assert verdict.problem.code is ErrorCode.UNSUPPORTED_FORMAT
             assert text.startswith("rejected, `unsupported_format`"), kind

@@ -28,9 +28,9 @@ LIMITS = ImageLimits(max_bytes=30 * 2**20, max_side=4096)
 
 @pytest.fixture
 def validator() -> Iterator[ValidationProcess]:
-    made = ValidationProcess(patience=0.05)
-    yield made
-    made.close()
+    process = ValidationProcess(patience=0.05)
+    yield process
+    process.close()
 
 
 def make_question(
@@ -58,20 +58,20 @@ def unfinished_image_question(folder: Path, name: str = "doubtful.png") -> Valid
 
 def child_pids(pid: int) -> list[int]:
     """Return the PIDs of a process's children."""
-    found = []
+    pids = []
     for children in Path(f"/proc/{pid}/task").glob("*/children"):
-        found += [int(each) for each in children.read_text().split()]
-    return found
+        pids += [int(each) for each in children.read_text().split()]
+    return pids
 
 
 def validation_pids() -> list[int]:
     """Return the PIDs of this process's validation processes; it may have other children."""
-    found = []
+    pids = []
     for pid in child_pids(os.getpid()):
         # The process has ended meanwhile.
         with suppress(OSError):
-            found += [pid] if b"images.validation_process" in Path(f"/proc/{pid}/cmdline").read_bytes() else []
-    return found
+            pids += [pid] if b"images.validation_process" in Path(f"/proc/{pid}/cmdline").read_bytes() else []
+    return pids
 
 
 def only_validation_pid() -> int:
@@ -184,21 +184,21 @@ def test_an_endless_decoder_is_killed(
     assert isinstance(validator.validate_final(cut_image_question(tmp_path)), Rejected)
 
 
-@pytest.mark.parametrize("way", ["SIGTERM", "close"])
+@pytest.mark.parametrize("signal_name", ["SIGTERM", "close"])
 def test_a_process_that_is_stopped_says_nothing_about_the_file(
-    tmp_path: Path, validator: ValidationProcess, monkeypatch: pytest.MonkeyPatch, way: str
+    tmp_path: Path, validator: ValidationProcess, monkeypatch: pytest.MonkeyPatch, signal_name: str
 ) -> None:
-    begun = tmp_path / "begun"
+    started = tmp_path / "begun"
     install_sitecustomize(
         tmp_path,
         monkeypatch,
-        patched_decoder(f"import pathlib, time; pathlib.Path({str(begun)!r}).touch(); time.sleep(60)"),
+        patched_decoder(f"import pathlib, time; pathlib.Path({str(started)!r}).touch(); time.sleep(60)"),
     )
     answers: list[object] = []
     asking = threading.Thread(target=lambda: answers.append(validator.validate_final(cut_image_question(tmp_path))))
     asking.start()
-    wait_until(begun.exists)
-    if way == "close":
+    wait_until(started.exists)
+    if signal_name == "close":
         validator.close()
     else:
         os.kill(only_validation_pid(), signal.SIGTERM)

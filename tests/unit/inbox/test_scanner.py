@@ -31,9 +31,9 @@ def make_walker(
 
 def walk_names(walker: Scanner, *touched: str, full: bool = False) -> list[str]:
     """Return the sorted names that one scan reports."""
-    found = walker.scan(touched, full=full)
-    assert not isinstance(found, InboxUnavailable)
-    return sorted(sighting.relative for sighting in found)
+    files = walker.scan(touched, full=full)
+    assert not isinstance(files, InboxUnavailable)
+    return sorted(sighting.relative for sighting in files)
 
 
 def write_file(path: Path, content: bytes = b"picture") -> Path:
@@ -43,11 +43,11 @@ def write_file(path: Path, content: bytes = b"picture") -> Path:
 
 
 def test_a_new_file_is_seen_once_with_its_stamp(inbox: Path) -> None:
-    found = write_file(inbox / "sub" / "a.jpg").stat()
+    status = write_file(inbox / "sub" / "a.jpg").stat()
     walk = make_walker(inbox)
     sightings = walk.scan()
     assert not isinstance(sightings, InboxUnavailable)
-    assert list(sightings) == [FileSeen("sub/a.jpg", Stamp(found.st_ino, 7, found.st_mtime_ns))]
+    assert list(sightings) == [FileSeen("sub/a.jpg", Stamp(status.st_ino, 7, status.st_mtime_ns))]
     assert walk_names(walk) == []
     assert walk_names(walk, full=True) == []
 
@@ -70,9 +70,9 @@ def test_files_missed_while_the_inbox_was_away_do_not_count_as_gone(
     walk = make_walker(inbox)
     walk_names(walk)
     os.rename(inbox / "a.jpg", tmp_path / "a.jpg")
-    found = walk.scan(intact=lambda: intact)
-    assert not isinstance(found, InboxUnavailable)
-    assert list(found) == []
+    files = walk.scan(intact=lambda: intact)
+    assert not isinstance(files, InboxUnavailable)
+    assert list(files) == []
     os.rename(tmp_path / "a.jpg", inbox / "a.jpg")
     assert walk_names(walk) == news
 
@@ -129,10 +129,10 @@ def test_a_file_replaced_by_a_dangling_link_is_forgotten(inbox: Path) -> None:
 
 
 def test_what_the_journal_knows_is_not_seen_until_it_changes(inbox: Path) -> None:
-    found = write_file(inbox / "a.jpg").stat()
+    status = write_file(inbox / "a.jpg").stat()
     write_file(inbox / "b.jpg")
     walk = make_walker(inbox)
-    walk.load_known([("a.jpg", Stamp(found.st_ino, found.st_size, found.st_mtime_ns)), ("gone.jpg", Stamp(1, 2, 3))])
+    walk.load_known([("a.jpg", Stamp(status.st_ino, status.st_size, status.st_mtime_ns)), ("gone.jpg", Stamp(1, 2, 3))])
     assert walk_names(walk, full=True) == ["b.jpg"]
 
 
@@ -372,10 +372,10 @@ def test_a_folder_that_vanishes_during_the_walk_is_passed_over(inbox: Path) -> N
     write_file(inbox / "sub" / "b.jpg")
     sightings = make_walker(inbox).scan()
     assert not isinstance(sightings, InboxUnavailable)
-    found = [next(sightings).relative]
+    names = [next(sightings).relative]
     os.unlink(inbox / "sub" / "b.jpg")
     os.rmdir(inbox / "sub")
-    assert [*found, *(sighting.relative for sighting in sightings)] == ["a.jpg"]
+    assert [*names, *(sighting.relative for sighting in sightings)] == ["a.jpg"]
 
 
 @pytest.mark.untraced
@@ -397,9 +397,9 @@ def test_a_folder_with_a_known_files_name_and_inode_is_entered(inbox: Path) -> N
 
 
 def test_a_known_file_now_excluded_is_not_reported_even_if_it_changes(inbox: Path) -> None:
-    found = write_file(inbox / "a.tif").stat()
+    status = write_file(inbox / "a.tif").stat()
     walk = make_walker(inbox)
-    walk.load_known([("a.tif", Stamp(found.st_ino, 7, found.st_mtime_ns))])
+    walk.load_known([("a.tif", Stamp(status.st_ino, 7, status.st_mtime_ns))])
     assert walk_names(walk) == walk_names(walk, full=True) == []
     write_file(inbox / "b.part")
     os.replace(inbox / "b.part", inbox / "a.tif")
@@ -431,11 +431,11 @@ def test_an_unreadable_known_file_hides_no_later_file(tmp_path: Path, full: bool
 
 def full_walk_pattern(seconds: float, every: float, *, listening: bool) -> list[bool]:
     """Return which of 21 scans, one every ``every`` seconds, are full if a full one takes ``seconds``."""
-    looks, found = FullScanTimer(every), []
+    looks, full_scans = FullScanTimer(every), []
     for _ in range(21):
-        found.append(looks.is_due(listening=listening))
-        looks.record_scan(seconds if found[-1] else None)
-    return found
+        full_scans.append(looks.is_due(listening=listening))
+        looks.record_scan(seconds if full_scans[-1] else None)
+    return full_scans
 
 
 def test_without_inotify_each_walk_is_full_within_five_percent_of_time() -> None:

@@ -115,8 +115,8 @@ def _observer_threads() -> list[threading.Thread]:
 def test_the_first_walk_finds_what_lies_there_already_and_not_what_is_known(inbox: Path, start_watcher: Start) -> None:
     (inbox / "a.jpg").touch()
     (inbox / "b.jpg").touch()
-    found = (inbox / "b.jpg").stat()
-    watched = start_watcher(known=[("b.jpg", Stamp(found.st_ino, 0, found.st_mtime_ns))])
+    status = (inbox / "b.jpg").stat()
+    watched = start_watcher(known=[("b.jpg", Stamp(status.st_ino, 0, status.st_mtime_ns))])
     assert watched.wait_for_files("a.jpg") == ["a.jpg"]
     walked = watched.wait_for_walk()
     assert (walked.rule, walked.unavailable, walked.warning) == ("scans", None, None)

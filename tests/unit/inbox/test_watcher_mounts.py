@@ -46,10 +46,10 @@ class MountWatcherProbe:
 
     def wait_for_walk(self) -> tuple[list[str], str | None]:
         """Return the report of a scan that has already started."""
-        seen: list[str] = []
+        names: list[str] = []
         while not isinstance(news := self.news.get(timeout=TIMEOUT), ScanReport):
-            seen += [sighting.relative for sighting in news]
-        return sorted(seen), news.unavailable
+            names += [sighting.relative for sighting in news]
+        return sorted(names), news.unavailable
 
 
 @pytest.mark.parametrize("event", ["unmounted", "mounted over"])
@@ -63,8 +63,8 @@ def test_a_mount_lost_during_a_walk_forgets_no_file(
         assert watched.walk() == (["a.jpg", "b.jpg"], None)
         with monkeypatch.context() as race:
             run_before_call(race, "open", lambda: unmount(nas) if event == "unmounted" else mount(nas))
-            seen, away = watched.walk()
-        assert seen == []
+            names, away = watched.walk()
+        assert names == []
         assert away is not None
         assert "mount that again" in away
         if event == "unmounted":

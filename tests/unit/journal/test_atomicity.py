@@ -42,7 +42,7 @@ def test_a_kill_at_any_statement_keeps_state_history_and_ledger_consistent(
 ) -> None:
     base = journal_path.parents[1]
     child_processes.run_child("crash_in_moves", base)
-    seen = []
+    states = []
     for folder in sorted(base.iterdir()):
         journal = Journal.open_for_writing(folder / "state" / "journal.db", clock)
         [job] = journal.jobs()
@@ -55,9 +55,9 @@ def test_a_kill_at_any_statement_keeps_state_history_and_ledger_consistent(
         assert (journal.credits_since(0), job.credits_in_doubt) == (counted, doubtful)
         journal.check_integrity()
         journal.close()
-        seen.append(moves)
-    assert seen == sorted(seen)
-    assert set(seen) == {0, 1, 2}
+        states.append(moves)
+    assert states == sorted(states)
+    assert set(states) == {0, 1, 2}
 
 
 def test_a_kill_during_creation_leaves_no_half_made_journal(journal_path: Path, clock: FakeClock) -> None:
@@ -65,17 +65,17 @@ def test_a_kill_during_creation_leaves_no_half_made_journal(journal_path: Path, 
     child_processes.run_child("crash_in_creation", base)
     left = []
     for folder in sorted(base.iterdir()):
-        made = folder / "state" / "journal.db"
-        if made.exists():
-            reader = JournalReader.open(made)
+        journal_file = folder / "state" / "journal.db"
+        if journal_file.exists():
+            reader = JournalReader.open(journal_file)
             assert len(reader.jobs()) in {0, 3}
             reader.close()
-        left.append(made.exists())
-        journal = Journal.open_for_writing(made, clock)
+        left.append(journal_file.exists())
+        journal = Journal.open_for_writing(journal_file, clock)
         assert len(journal.jobs()) in {0, 3}
         assert len(journal.jobs()) == journal.last_event_id()
         journal.transition(add_job(journal), State.HELD, "it works", charge=ChargeState.DOUBTFUL)
         journal.close()
-        assert not made.with_name("journal.db.new").exists()
+        assert not journal_file.with_name("journal.db.new").exists()
     assert left == sorted(left)
     assert set(left) == {False, True}

@@ -35,9 +35,9 @@ def mount_command(script: str, *arguments: Path) -> tuple[str, ...]:
 def test_a_full_disk_refuses_the_write_and_keeps_all_before_it(journal_path: Path) -> None:
     journal_path.parent.mkdir()
     small = mount_command('mount -t tmpfs -o size=640k tmpfs "$1"', journal_path.parent)
-    refused, kept, after = child_processes.run_child("fill_and_free", journal_path, before=small).splitlines()
+    refused, before, after = child_processes.run_child("fill_and_free", journal_path, before=small).splitlines()
     assert refused.startswith("75 the disk of the journal is full: ")
-    assert kept == "1 submitting"
+    assert before == "1 submitting"
     assert after == "pending 5"
 
 
@@ -66,8 +66,8 @@ def test_a_read_only_file_system_can_be_read_and_not_written(journal_path: Path,
     journal.close()
     read_only = mount_command('mount --bind "$1" "$1"; mount -o remount,ro,bind "$1"', journal_path.parent)
     assert child_processes.run_child("read", journal_path, before=read_only) == "1 jobs\n"
-    said = child_processes.run_child("write", journal_path, before=read_only)
-    assert said == f"74 the lock file {journal_path}.write cannot be opened: Read-only file system\n"
+    output = child_processes.run_child("write", journal_path, before=read_only)
+    assert output == f"74 the lock file {journal_path}.write cannot be opened: Read-only file system\n"
 
 
 @mounting
@@ -84,8 +84,8 @@ def test_a_read_only_journal_in_a_writable_folder_is_reported(journal_path: Path
 @as_root
 def test_a_folder_that_the_user_may_not_enter_is_reported(journal: Journal, journal_path: Path) -> None:
     os.chmod(journal_path.parents[1], 0o755)
-    said = child_processes.run_child("read_as_nobody", journal_path)
-    assert said == f"74 the journal {journal_path} cannot be opened: Permission denied\n"
+    output = child_processes.run_child("read_as_nobody", journal_path)
+    assert output == f"74 the journal {journal_path} cannot be opened: Permission denied\n"
 
 
 @as_root

@@ -100,14 +100,16 @@ def test_adopted_credits_are_dropped_once_the_ledger_has_changed(
 def test_only_changes_since_a_known_count_are_counted(journal: Journal) -> None:
     journal.add_jobs([new_job(f"{number}.jpg") for number in range(50)])
     assert journal.counts_by_rule() == {"scans": {State.QUEUED: 50}}
-    asked: list[str] = []
-    journal._connection.set_trace_callback(asked.append)
+    queries: list[str] = []
+    journal._connection.set_trace_callback(queries.append)
     assert [journal.counts_by_state([State.QUEUED, State.HELD]) for _ in range(3)] == [{State.QUEUED: 50}] * 3
-    assert [sql for sql in asked if "FROM job" in sql] == []
+    assert [sql for sql in queries if "FROM job" in sql] == []
     journal.transition(get_job(journal, 7), State.HELD, "wait")
-    asked.clear()
+    queries.clear()
     assert journal.counts_by_state([State.QUEUED, State.HELD]) == {State.QUEUED: 49, State.HELD: 1}
-    assert [sql.startswith(("SELECT coalesce(max(id)", "\nWITH touched", "--")) for sql in asked] == [True] * len(asked)
+    assert [sql.startswith(("SELECT coalesce(max(id)", "\nWITH touched", "--")) for sql in queries] == [True] * len(
+        queries
+    )
 
 
 def test_changes_are_found_without_reading_unchanged_jobs(journal: Journal) -> None:
@@ -119,10 +121,10 @@ def test_changes_are_found_without_reading_unchanged_jobs(journal: Journal) -> N
 
 def test_an_unchanged_flood_is_not_counted_again(journal: Journal, journal_path: Path, clock: FakeClock) -> None:
     journal.add_jobs([new_job(f"{number}.jpg", flood=True) for number in range(5)])
-    asked: list[str] = []
-    journal._connection.set_trace_callback(lambda sql: asked.append(sql) if "flood = 1" in sql else None)
+    queries: list[str] = []
+    journal._connection.set_trace_callback(lambda sql: queries.append(sql) if "flood = 1" in sql else None)
     assert [journal.flood_counts() for _ in range(3)] == [{"scans": 5}] * 3
-    assert len(asked) == 1
+    assert len(queries) == 1
     journal.transition(get_job(journal, 1), State.REJECTED, "gone", completed_at=1.0)
     assert journal.flood_counts() == {"scans": 4}
     other = Journal.open_existing(journal_path, clock)

@@ -116,19 +116,19 @@ def test_a_sum_follows_other_processes_and_rollbacks(journal: Journal, journal_p
 
 
 def test_a_sum_follows_every_ledger_change_without_a_recount(journal: Journal, clock: FakeClock) -> None:
-    asked: list[str] = []
-    journal._connection.set_trace_callback(lambda sql: asked.append(sql) if "sum(credits)" in sql else None)
+    queries: list[str] = []
+    journal._connection.set_trace_callback(lambda sql: queries.append(sql) if "sum(credits)" in sql else None)
     day = clock.now()
     assert journal.credits_since(day) == 0
     assert journal.credits_since(day + 10) == 0
-    once = len(asked)
+    once = len(queries)
     jobs = [submit_job(journal, 5, f"{number}.jpg") for number in range(5)]
     assert (journal.credits_since(day), journal.credits_since(day + 10)) == (25, 0)
-    taken = journal.transition(jobs[0], State.PENDING, "took it")
-    journal.transition(taken, State.FETCHING, "done", charge=ChargeState.SPENT)
+    pending = journal.transition(jobs[0], State.PENDING, "took it")
+    journal.transition(pending, State.FETCHING, "done", charge=ChargeState.SPENT)
     journal.transition(jobs[1], State.HELD, "nobody knows", charge=ChargeState.DOUBTFUL)
     assert journal.credits_since(day) == 25
-    sums = [sql for sql in asked if "FROM charge WHERE at" in sql]
+    sums = [sql for sql in queries if "FROM charge WHERE at" in sql]
     assert len(sums) == once
     journal.transition(jobs[2], State.FAILED, "400", charge=ChargeState.RELEASED)
     assert journal.credits_since(day) == 20

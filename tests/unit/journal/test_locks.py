@@ -27,8 +27,8 @@ def state_folder(journal_path: Path) -> Path:
 def test_a_second_daemon_is_refused_with_the_pid_of_the_first(journal_path: Path, state_folder: Path) -> None:
     lock = DaemonLock(journal_path)
     lock.acquire()
-    said = child_processes.run_child("try_daemon_lock", journal_path)
-    assert said == f"75 another picwish-watchd (pid {os.getpid()}) is running on this journal\n"
+    output = child_processes.run_child("try_daemon_lock", journal_path)
+    assert output == f"75 another picwish-watchd (pid {os.getpid()}) is running on this journal\n"
     lock.release()
     lock.release()
     assert child_processes.run_child("try_daemon_lock", journal_path) == ""

@@ -107,9 +107,9 @@ def test_a_reader_makes_no_journal(journal_path: Path) -> None:
 def test_a_reader_opens_a_journal_whose_name_needs_quoting(tmp_path: Path, clock: FakeClock) -> None:
     path = tmp_path / "Straße 100%?#&" / os.fsdecode(b"j\xf6urnal.db")
     create_journal(path, clock, 1)
-    found = JournalReader.open(path)
-    assert len(found.jobs()) == 1
-    found.close()
+    reader = JournalReader.open(path)
+    assert len(reader.jobs()) == 1
+    reader.close()
 
 
 def test_another_programs_database_is_refused_and_not_touched(journal_path: Path, clock: FakeClock) -> None:
@@ -178,21 +178,21 @@ def damage_pages(path: Path) -> None:
 
 def test_damaged_pages_are_reported_as_damage_by_every_read(journal_path: Path, clock: FakeClock) -> None:
     create_journal(journal_path, clock, 300)
-    found = JournalReader.open(journal_path)
+    reader = JournalReader.open(journal_path)
     damage_pages(journal_path)
     anew = partial(JournalReader.open, journal_path)
     for read in (
-        found.jobs,
-        found.counts_by_rule,
-        found.check_integrity,
-        lambda: list(found.known_files("scans")),
+        reader.jobs,
+        reader.counts_by_rule,
+        reader.check_integrity,
+        lambda: list(reader.known_files("scans")),
         anew,
     ):
         with pytest.raises(JournalError, match="the journal is damaged") as caught:
             read()
         assert caught.value.hint is not None
         assert "restore" in caught.value.hint
-    found.close()
+    reader.close()
 
 
 def test_damage_is_found_at_the_start_after_an_unclean_end(journal_path: Path, clock: FakeClock) -> None:

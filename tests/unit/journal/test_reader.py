@@ -254,9 +254,9 @@ def test_a_reader_sees_what_a_writer_committed_while_both_are_open(journal: Jour
     try:
         job = add_job(journal)
         assert reader.get(job.id) == job
-        seen = reader.data_version()
+        version = reader.data_version()
         journal.update(job, note="news")
-        assert reader.data_version() != seen
+        assert reader.data_version() != version
         assert get_job(journal, job.id).note == "news"
         reader.check_integrity()
     finally:

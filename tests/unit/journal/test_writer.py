@@ -42,13 +42,13 @@ def test_a_transition_that_is_not_allowed_changes_nothing(journal: Journal, here
 
 @pytest.mark.parametrize(("here", "there"), LEGAL)
 def test_a_transition_from_a_state_that_was_left_is_refused(journal: Journal, here: State, there: State) -> None:
-    seen = add_job_in_state(journal, here)
-    elsewhere = journal.transition(seen, there, "first")
-    history = journal.history(seen.id)
-    with pytest.raises(StaleJobError, match=f"job {seen.id} is no longer {here}"):
-        journal.transition(seen, there, "second", reserve=5)
-    assert get_job(journal, seen.id) == elsewhere
-    assert journal.history(seen.id) == history
+    outdated = add_job_in_state(journal, here)
+    elsewhere = journal.transition(outdated, there, "first")
+    history = journal.history(outdated.id)
+    with pytest.raises(StaleJobError, match=f"job {outdated.id} is no longer {here}"):
+        journal.transition(outdated, there, "second", reserve=5)
+    assert get_job(journal, outdated.id) == elsewhere
+    assert journal.history(outdated.id) == history
     assert journal.credits_since(0) == 0
 
 
@@ -124,11 +124,11 @@ def test_an_update_keeps_the_state_and_is_history_only_with_a_message(journal: J
 
 
 def test_an_update_of_a_job_that_moved_on_is_refused(journal: Journal) -> None:
-    seen = add_job_in_state(journal, State.PENDING)
-    journal.transition(seen, State.FETCHING, "done there")
+    outdated = add_job_in_state(journal, State.PENDING)
+    journal.transition(outdated, State.FETCHING, "done there")
     with pytest.raises(StaleJobError):
-        journal.update(seen, "too late", note="too late")
-    assert get_job(journal, seen.id).note is None
+        journal.update(outdated, "too late", note="too late")
+    assert get_job(journal, outdated.id).note is None
 
 
 def test_a_touched_file_gets_a_new_stamp_in_any_state(journal: Journal) -> None:

@@ -159,9 +159,9 @@ def test_an_exception_is_one_field_and_no_traceback_above_debug() -> None:
         structlog.get_logger().error("b", exc_info=error)
         structlog.get_logger().warning("c", error=error)
         logging.getLogger("library").exception("d")
-    found = read_events(stream)
-    assert {event["error"] for event in found} == {"OSError: [Errno 28] No space left on device"}
-    assert all("traceback" not in event and "exc_info" not in event for event in found)
+    events = read_events(stream)
+    assert {event["error"] for event in events} == {"OSError: [Errno 28] No space left on device"}
+    assert all("traceback" not in event and "exc_info" not in event for event in events)
 
 
 def test_a_traceback_is_one_more_field_at_level_debug() -> None:
@@ -245,10 +245,10 @@ def log_to_terminal(format: str) -> str:
     with open(slave, "w", encoding="utf-8") as terminal:
         log.configure_logging("info", format, terminal)
         structlog.get_logger().info("job.done", job=1)
-        shown = os.read(master, 4096).decode()
+        output = os.read(master, 4096).decode()
     os.close(master)
-    assert "job.done" in shown
-    return shown
+    assert "job.done" in output
+    return output
 
 
 def test_console_without_a_terminal_is_plain() -> None:
@@ -300,16 +300,16 @@ def test_a_stalled_reader_blocks_nothing_and_gets_the_number_of_lost_lines(block
         logger = structlog.get_logger()
         for number in range(lines):
             logger.info("found", number=number)
-        found: list[str] = []
+        received: list[str] = []
         with os.fdopen(reading) as reader:
             for line in reader:
-                found.append(line)
+                received.append(line)
                 if '"log.lost"' in line:
                     break
-    told = [json.loads(line) for line in found]
-    numbers = [event["number"] for event in told[:-1]]
+    events = [json.loads(line) for line in received]
+    numbers = [event["number"] for event in events[:-1]]
     assert numbers == sorted(set(numbers))
-    assert len(numbers) + told[-1]["lines"] == lines
+    assert len(numbers) + events[-1]["lines"] == lines
 
 
 def test_a_log_file_on_a_stalled_disk_blocks_nothing(tmp_path: Path) -> None:

@@ -175,9 +175,9 @@ def test_malformed_requests_get_a_short_answer(server: MetricsServer) -> None:
 def test_with_a_token_every_request_must_carry_it(status_probe: StatusProbe) -> None:
     server = MetricsServer(LOOPBACK, status_probe, TOKEN)
     try:
-        for given in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": TOKEN}, {"Authorization": "Bearer ü"}):
+        for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": TOKEN}, {"Authorization": "Bearer ü"}):
             for path in ("/metrics", "/healthz", "/nothing"):
-                response = get_page(server, path, **given)
+                response = get_page(server, path, **headers)
                 assert response.status == 401
                 assert response.headers["WWW-Authenticate"].startswith("Bearer")
         assert get_page(server, "/metrics", Authorization=f"Bearer {TOKEN}").status == 200
@@ -268,11 +268,11 @@ def test_a_journal_that_others_lock_is_read_all_the_same(server: MetricsServer, 
     other.close()
 
 
-@pytest.mark.parametrize("fate", ["gone", "damaged"])
-def test_without_a_journal_the_other_metrics_are_served(config: Config, fate: str) -> None:
+@pytest.mark.parametrize("condition", ["gone", "damaged"])
+def test_without_a_journal_the_other_metrics_are_served(config: Config, condition: str) -> None:
     Journal.open_for_writing(config.journal, Clock()).close()
     Path(f"{config.journal}.spool").mkdir()
-    if fate == "gone":
+    if condition == "gone":
         config.journal.unlink()
     else:
         config.journal.write_bytes(bytes(5000))

@@ -65,29 +65,29 @@ def is_surely_undelivered(outcome: SendOutcome) -> bool:
 
 def test_a_webhook_gets_the_whole_message_as_json(tmp_path: Path) -> None:
     headers = write_secret(tmp_path / "headers", "# for the gateway\nAuthorization: Bearer abc\nX-Room:  7\n")
-    with WebhookReceiver() as heard:
-        assert send_message(webhook_channel(heard.url, headers_file=headers), MESSAGE) == MessageSent()
-    [body] = heard.requests
+    with WebhookReceiver() as webhook:
+        assert send_message(webhook_channel(webhook.url, headers_file=headers), MESSAGE) == MessageSent()
+    [body] = webhook.requests
     assert (body["id"], body["event"], body["over"], body["count"]) == ("held-7-9", "held", False, 1)
     assert (body["subject"], body["text"], body["at"]) == (MESSAGE.subject, MESSAGE.text, "2027-01-15T08:00:00.000Z")
     assert body["host"] == socket.gethostname()
-    assert (heard.request_headers[0]["authorization"], heard.request_headers[0]["x-room"]) == ("Bearer abc", "7")
-    assert heard.request_headers[0]["content-type"] == "application/json"
+    assert (webhook.request_headers[0]["authorization"], webhook.request_headers[0]["x-room"]) == ("Bearer abc", "7")
+    assert webhook.request_headers[0]["content-type"] == "application/json"
 
 
 @pytest.mark.parametrize(("code", "tried_again"), [(500, True), (429, True), (400, False), (404, False), (302, False)])
 def test_the_status_of_a_webhook_decides_whether_it_is_tried_again(code: int, tried_again: bool) -> None:
-    with WebhookReceiver(code, headers={"Location": "/elsewhere"}) as heard:
-        outcome = send_message(webhook_channel(heard.url), MESSAGE)
+    with WebhookReceiver(code, headers={"Location": "/elsewhere"}) as webhook:
+        outcome = send_message(webhook_channel(webhook.url), MESSAGE)
     assert str(code) in failure_reason(outcome)
     assert may_retry(outcome) is tried_again
-    assert len(heard.requests) == 1, "a redirect is not followed"
+    assert len(webhook.requests) == 1, "a redirect is not followed"
 
 
 def test_an_unreachable_webhook_is_reported_without_its_secret_path(tmp_path: Path) -> None:
-    with WebhookReceiver(pause=1.0) as heard:
-        slow = send_message(webhook_channel(heard.url, timeout=0.2), MESSAGE)
-    gone = send_message(webhook_channel(heard.url), MESSAGE)
+    with WebhookReceiver(pause=1.0) as webhook:
+        slow = send_message(webhook_channel(webhook.url, timeout=0.2), MESSAGE)
+    gone = send_message(webhook_channel(webhook.url), MESSAGE)
     assert [is_surely_undelivered(outcome) for outcome in (slow, gone)] == [False, True]
     for outcome in (slow, gone):
         assert may_retry(outcome)
@@ -120,13 +120,13 @@ def test_a_mail_is_plain_text_with_a_subject_of_one_line() -> None:
             send_message(email_channel(server, recipients=["ada@studio.example", "bob@studio.example"]), MESSAGE)
             == MessageSent()
         )
-    [taken] = server.mails
-    assert taken.message["Subject"] == f"[picwish-watchd {socket.gethostname()}] {MESSAGE.subject}"
-    assert taken.message["To"] == "ada@studio.example, bob@studio.example"
-    assert taken.message["Auto-Submitted"] == "auto-generated"
-    assert "held-7-9" in taken.message["Message-ID"]
-    assert taken.message.get_content().replace("\r\n", "\n") == MESSAGE.text + "\n"
-    assert [each.split(">")[0] for each in taken.recipients] == ["TO:<ada@studio.example", "TO:<bob@studio.example"]
+    [mail] = server.mails
+    assert mail.message["Subject"] == f"[picwish-watchd {socket.gethostname()}] {MESSAGE.subject}"
+    assert mail.message["To"] == "ada@studio.example, bob@studio.example"
+    assert mail.message["Auto-Submitted"] == "auto-generated"
+    assert "held-7-9" in mail.message["Message-ID"]
+    assert mail.message.get_content().replace("\r\n", "\n") == MESSAGE.text + "\n"
+    assert [each.split(">")[0] for each in mail.recipients] == ["TO:<ada@studio.example", "TO:<bob@studio.example"]
 
 
 def test_a_mail_logs_in_with_the_password_of_its_file(tmp_path: Path) -> None:
@@ -204,7 +204,7 @@ def test_starttls_comes_before_the_password_and_the_mail(
         monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
         assert send_message(safe, MESSAGE) == MessageSent()
     assert server.logins == ["\0ada\0hunter2"]
-    assert [taken.encrypted for taken in server.mails] == [True]
+    assert [mail.encrypted for mail in server.mails] == [True]
 
 
 def test_a_server_without_starttls_gets_neither_password_nor_mail(tmp_path: Path) -> None:
@@ -227,18 +227,18 @@ def test_a_command_gets_json_a_few_variables_and_no_secret(tmp_path: Path, monke
         "open(FOLDER + '/heard', 'w').write(json.dumps(received))",
     )
     assert send_message(command_channel(tell, "--urgent", "$HOME; echo *"), MESSAGE) == MessageSent()
-    heard = json.loads((tmp_path / "heard").read_text())
-    assert heard["args"] == ["--urgent", "$HOME; echo *"]
-    assert heard["group"] is True
-    assert heard["stdin"]["id"] == "held-7-9"
-    facts = {name: value for name, value in heard["env"].items() if name.startswith("PICWISH_")}
+    received = json.loads((tmp_path / "heard").read_text())
+    assert received["args"] == ["--urgent", "$HOME; echo *"]
+    assert received["group"] is True
+    assert received["stdin"]["id"] == "held-7-9"
+    facts = {name: value for name, value in received["env"].items() if name.startswith("PICWISH_")}
     assert facts == {
         "PICWISH_NOTICE_ID": "held-7-9",
         "PICWISH_EVENT": "held",
         "PICWISH_OVER": "0",
         "PICWISH_SUBJECT": MESSAGE.subject,
     }
-    assert "secret" not in heard["env"].values()
+    assert "secret" not in received["env"].values()
 
 
 def test_a_command_that_hangs_is_killed_with_all_that_it_started(tmp_path: Path) -> None:
@@ -281,7 +281,7 @@ def is_alive(pid: int) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("way", "begin", "piece", "pause"),
+    ("channel", "begin", "piece", "pause"),
     [
         ("http", b"HTTP/1.1 204 No Content\r\nX: ", b"a", 0.05),
         ("http", b"", b"HTTP/1.1 102 Processing\r\n\r\n", 0.0),
@@ -289,12 +289,12 @@ def is_alive(pid: int) -> bool:
     ],
 )
 def test_a_channel_that_drips_forever_is_abandoned_in_time(
-    way: str, begin: bytes, piece: bytes, pause: float, monkeypatch: pytest.MonkeyPatch
+    channel: str, begin: bytes, piece: bytes, pause: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(deadline, "DEADLINE_GRACE", 0.1)
     with ThreadPoolExecutor(1) as thread, DripServer(begin, piece, pause) as drip:
         url = f"http://127.0.0.1:{drip.port}/very-secret"
-        slow = email_channel(drip, timeout=0.3) if way == "mail" else webhook_channel(url, timeout=0.3)
+        slow = email_channel(drip, timeout=0.3) if channel == "mail" else webhook_channel(url, timeout=0.3)
         outcome = thread.submit(send_message, slow, MESSAGE).result(5)
     assert failure_reason(outcome) == "127.0.0.1 did not finish within 0.4 s and was disconnected"
     assert (may_retry(outcome), is_surely_undelivered(outcome)) == (True, False)
@@ -339,12 +339,12 @@ def test_an_apprise_that_was_uninstalled_is_reported(tmp_path: Path, monkeypatch
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_apprise_gets_title_and_text(tmp_path: Path) -> None:
     pytest.importorskip("apprise", reason="apprise is not installed")
-    with WebhookReceiver() as heard:
-        urls = write_secret(tmp_path / "urls", f"json://127.0.0.1:{heard.port}/secret\n")
+    with WebhookReceiver() as webhook:
+        urls = write_secret(tmp_path / "urls", f"json://127.0.0.1:{webhook.port}/secret\n")
         services = Apprise.model_validate({"to": "apprise", "urls_file": urls})
         assert send_message(services, MESSAGE) == MessageSent()
         write_secret(urls, "nonsense://secret")
         assert "line 1 of" in failure_reason(send_message(services, MESSAGE))
         write_secret(urls, "json://127.0.0.1:9/secret")
         assert "secret" not in failure_reason(send_message(services, MESSAGE))
-    assert heard.requests[0]["message"] == MESSAGE.text
+    assert webhook.requests[0]["message"] == MESSAGE.text

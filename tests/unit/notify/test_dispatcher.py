@@ -67,8 +67,8 @@ def configure_notifiers(harness: Harness, *notify: dict[str, Any]) -> Config:
     return harness.load_config()
 
 
-def webhook_config(hook: WebhookReceiver, **more: Any) -> dict[str, Any]:
-    return {"to": "webhook", "url": hook.url, "timeout": 20, **more}
+def webhook_config(webhook: WebhookReceiver, **more: Any) -> dict[str, Any]:
+    return {"to": "webhook", "url": webhook.url, "timeout": 20, **more}
 
 
 @asynccontextmanager
@@ -442,8 +442,8 @@ async def test_an_unsent_message_is_sent_by_the_next_run_with_the_same_id(harnes
             active.hold_jobs("a.jpg")
             await active.run_check(at_once=True)
             await wait_until(lambda: slow.request_headers)
-        kept = json.loads(state_path(config.journal).read_text())["waiting"]
-        assert [each["notice"]["subject"] for each in kept] == ["a.jpg is held"]
+        saved = json.loads(state_path(config.journal).read_text())["waiting"]
+        assert [each["notice"]["subject"] for each in saved] == ["a.jpg is held"]
         slow.release.set()
         async with running_dispatcher(harness, config, clock) as active:
             await wait_until(lambda: len(slow.accepted_requests()) == 2)
@@ -603,8 +603,8 @@ async def test_a_restored_older_journal_is_reported_from_its_last_line(
     async with running_dispatcher(harness, config):
         pass
     place = state_path(config.journal)
-    kept = json.loads(place.read_text())
-    place.write_text(json.dumps({**kept, "event": 10**6}))
+    saved = json.loads(place.read_text())
+    place.write_text(json.dumps({**saved, "event": 10**6}))
     async with running_dispatcher(harness, config) as active:
         active.hold_jobs("a.jpg")
         await active.run_check(at_once=True)

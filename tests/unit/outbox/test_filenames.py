@@ -18,7 +18,7 @@ NOW = datetime(2026, 11, 5, 9, 8, 7)  # noqa: DTZ001
 
 
 def build_output_name(template: str, relative: str = "cat.jpg", **facts: Any) -> str:
-    given: dict[str, Any] = {
+    arguments: dict[str, Any] = {
         "format": Format.JPEG,
         "rule": "scans",
         "type": 1,
@@ -29,7 +29,7 @@ def build_output_name(template: str, relative: str = "cat.jpg", **facts: Any) ->
         "now": NOW,
         **facts,
     }
-    return str(render_output_name(template, relative=Path(relative), **given))
+    return str(render_output_name(template, relative=Path(relative), **arguments))
 
 
 @pytest.mark.parametrize(

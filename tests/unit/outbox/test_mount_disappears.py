@@ -67,9 +67,9 @@ def test_nothing_is_written_to_another_mount_than_the_one_that_was_looked_at(
         unmount(nas)
     accepted = AcceptedMount("scans", canonical_mount_of(nas))
     change(nas)
-    told = write(source, nas, accepted)
-    assert isinstance(told, FolderUnavailable | DisposalFailed)
-    assert told.reason.endswith("mount that again, or accept this one with `picwish-watchd approve scans`")
+    outcome = write(source, nas, accepted)
+    assert isinstance(outcome, FolderUnavailable | DisposalFailed)
+    assert outcome.reason.endswith("mount that again, or accept this one with `picwish-watchd approve scans`")
     assert list(nas.iterdir()) == []
     assert source.read_bytes() == DATA
     undo(nas)

@@ -69,9 +69,9 @@ def list_files(folder: Path) -> list[str]:
 
 def test_an_original_is_moved_with_its_subfolder_time_and_mode(source: Path, archive: Path) -> None:
     assert archive_original(source, archive) == Moved(archive / "a/cat.jpg")
-    found = (archive / "a/cat.jpg").stat()
+    status = (archive / "a/cat.jpg").stat()
     assert (archive / "a/cat.jpg").read_bytes() == DATA
-    assert (found.st_mtime_ns, stat.S_IMODE(found.st_mode)) == (1_000_000_000, 0o604)
+    assert (status.st_mtime_ns, stat.S_IMODE(status.st_mode)) == (1_000_000_000, 0o604)
     assert stat.S_IMODE((archive / "a").stat().st_mode) == 0o750
     assert list_files(source.parent) == []
     assert list_files(archive) == ["a/cat.jpg"]
@@ -151,8 +151,8 @@ def test_a_link_in_the_archive_leads_nowhere(source: Path, archive: Path, tmp_pa
 def test_of_a_symbolic_link_the_content_is_archived_and_its_target_stays(source: Path, archive: Path) -> None:
     link = source.with_name("link.jpg")
     link.symlink_to("cat.jpg")
-    found = move_original(link, read_stamp(source), DIGEST, archive, Path("link.jpg"), mode=0o644, tag="7")
-    assert found == Moved(archive / "link.jpg")
+    outcome = move_original(link, read_stamp(source), DIGEST, archive, Path("link.jpg"), mode=0o644, tag="7")
+    assert outcome == Moved(archive / "link.jpg")
     assert not (archive / "link.jpg").is_symlink()
     assert list_files(source.parent) == ["cat.jpg"]
     link.symlink_to("cat.jpg")

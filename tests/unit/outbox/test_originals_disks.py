@@ -93,9 +93,9 @@ def try_move(source: Path, archive: Path) -> Outcome:
 
 def list_whole_files(*folders: Path) -> list[str]:
     """Return the names of all files below, leftovers included; each must have the complete original."""
-    found = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
-    assert all(path.read_bytes() == DATA for path in found)
-    return sorted(f"{path.parent.name}/{path.name}" for path in found)
+    files = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
+    assert all(path.read_bytes() == DATA for path in files)
+    return sorted(f"{path.parent.name}/{path.name}" for path in files)
 
 
 @pytest.mark.parametrize(

@@ -143,8 +143,8 @@ def test_a_full_disk_is_told_and_holds_no_half_result(spooled: Path, small_disk:
 def test_a_sidecar_replaces_an_older_one_and_holds_any_text(outbox: Path) -> None:
     name = PurePath("a/cat.jpg")
     for text in ("{}", '{"source": "caf\udce9"}'):
-        found = write_sidecar(outbox, name, ".error.json", text, mode=0o644, tag="7")
-        assert found == Published(outbox / "a/cat.jpg.error.json")
+        outcome = write_sidecar(outbox, name, ".error.json", text, mode=0o644, tag="7")
+        assert outcome == Published(outbox / "a/cat.jpg.error.json")
     assert (outbox / "a/cat.jpg.error.json").read_bytes() == b'{"source": "caf\\udce9"}'
     assert list_tree(outbox) == ["a", "a/cat.jpg.error.json"]
 

@@ -28,11 +28,11 @@ RefusalCase = tuple[str, dict[str, int], bool, str]
 
 
 def list_cases() -> list[RefusalCase]:
-    found: list[RefusalCase] = [("vfat over FUSE", NO_LINKS, False, DONE), ("NFS", NO_RENAMEAT2, False, DONE)]
+    cases: list[RefusalCase] = [("vfat over FUSE", NO_LINKS, False, DONE), ("NFS", NO_RENAMEAT2, False, DONE)]
     for number, meaning in OUTCOME_BY_ERRNO.items():
         unknown = number in (errno.EINVAL, errno.ENOSYS)
         name = errno.errorcode[number]
-        found += [
+        cases += [
             (f"write {name}", {"write": number}, False, meaning),
             (f"fsync {name}", {"fsync": number}, False, meaning),
             (f"mkdir {name}", {"mkdirat": number}, False, meaning),
@@ -42,12 +42,12 @@ def list_cases() -> list[RefusalCase]:
             (f"rename over an older one {name}", {"renameat": number}, True, meaning),
             (f"unlink of the part after the link {name}", {**NO_RENAMEAT2, "unlinkat": number}, False, DONE),
         ]
-    return found
+    return cases
 
 
 @pytest.mark.skipif(not IS_SUPPORTED, reason="the numbers of this machine's system calls are not known here")
-@pytest.mark.parametrize("taken", [False, True], ids=["free", "taken"])
-def test_any_refused_syscall_clobbers_nothing_and_leaves_no_part_file(taken: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name_taken", [False, True], ids=["free", "taken"])
+def test_any_refused_syscall_clobbers_nothing_and_leaves_no_part_file(name_taken: bool, tmp_path: Path) -> None:
     spooled = tmp_path / "7.result"
     spooled.write_bytes(DATA)
     orders = []
@@ -56,7 +56,7 @@ def test_any_refused_syscall_clobbers_nothing_and_leaves_no_part_file(taken: boo
         outbox.mkdir()
         if "mkdirat" not in faults:
             (outbox / "sub").mkdir()
-        if replace or (taken and "mkdirat" not in faults):
+        if replace or (name_taken and "mkdirat" not in faults):
             (outbox / "sub" / "a.jpg").write_bytes(b"older")
         orders.append(PublishOrder(str(spooled), str(outbox), "sub/a.jpg", DIGEST, replace, faults))
     command = (sys.executable, "-m", "tests.support.seccomp_publish")
@@ -64,19 +64,19 @@ def test_any_refused_syscall_clobbers_nothing_and_leaves_no_part_file(taken: boo
     wrong = [
         (case[0], answer, odd)
         for case, order, answer in zip(list_cases(), orders, done.stdout.split(), strict=True)
-        if (odd := describe_mismatch(case, Path(order.outbox) / "sub", answer, taken=taken))
+        if (odd := describe_mismatch(case, Path(order.outbox) / "sub", answer, name_taken=name_taken))
     ]
     assert wrong == []
 
 
-def describe_mismatch(case: RefusalCase, folder: Path, answer: str, *, taken: bool) -> str | None:
+def describe_mismatch(case: RefusalCase, folder: Path, answer: str, *, name_taken: bool) -> str | None:
     """Return what is wrong after one order, or an empty string."""
     _, faults, replace, expected = case
     content = (folder / "a.jpg").read_bytes() if (folder / "a.jpg").exists() else None
     parts = [path.name for path in folder.glob(".picwish-*")]
     if parts and "unlinkat" not in faults:
         return f"litter: {parts}"
-    if not replace and taken and "mkdirat" not in faults:
+    if not replace and name_taken and "mkdirat" not in faults:
         allowed = {"NameTaken"} if expected == DONE else {"NameTaken", expected}
         return None if content == b"older" and answer in allowed else "clobbered, or a wrong answer"
     if content != (DATA if expected == DONE else b"older" if replace else None):
@@ -134,9 +134,9 @@ def test_a_folder_from_which_nothing_is_removed_gets_a_result_once(tmp_path: Pat
     if shutil.which("chattr") is None or subprocess.run(["chattr", "+a", outbox], check=False).returncode != 0:
         pytest.skip("this file system, or this user, knows no chattr +a")
     try:
-        found = publish_result(spooled, outbox, PurePath("a.jpg"), mode=0o640, replace=False, tag="7", sha256=DIGEST)
+        outcome = publish_result(spooled, outbox, PurePath("a.jpg"), mode=0o640, replace=False, tag="7", sha256=DIGEST)
     finally:
         subprocess.run(["chattr", "-a", outbox], check=True)
-    assert found == Published(outbox / "a.jpg")
+    assert outcome == Published(outbox / "a.jpg")
     assert (outbox / "a.jpg").read_bytes() == DATA
     assert len([path for path in outbox.iterdir() if not path.name.endswith(".part")]) == 1

@@ -633,8 +633,8 @@ async def test_cancelling_propagates(tmp_path: Path) -> None:
 
 
 async def test_the_key_is_in_no_text(tmp_path: Path) -> None:
-    said = f"no such key {KEY}, see https://example.com/help?token=abc#x"
-    outcome = await create_with_reply(tmp_path, http_response({"status": 401, "message": said}, code=401))
+    message = f"no such key {KEY}, see https://example.com/help?token=abc#x"
+    outcome = await create_with_reply(tmp_path, http_response({"status": 401, "message": message}, code=401))
     assert isinstance(outcome, Unauthorized)
     assert KEY not in repr(outcome)
     assert "abc" not in repr(outcome)

@@ -34,14 +34,14 @@ def test_the_body_is_the_form_in_small_pieces_of_the_announced_length(image: byt
 
 
 async def test_the_end_is_a_piece_of_its_own_and_decides_the_phase() -> None:
-    told: list[UploadPhase] = []
-    body = MultipartBody(CreateRequest(image=b"x" * (CHUNK_SIZE + 1)), lambda: told.append(body.phase))
+    phases_when_sent: list[UploadPhase] = []
+    body = MultipartBody(CreateRequest(image=b"x" * (CHUNK_SIZE + 1)), lambda: phases_when_sent.append(body.phase))
     assert body.phase is UploadPhase.NOT_STARTED
     body.allow_sending()
     phases = [(len(piece), body.phase) async for piece in body]
     assert [phase for _, phase in phases] == [UploadPhase.INCOMPLETE] * 3 + [UploadPhase.SENT]
     assert phases[-1][0] < 100
-    assert told == [UploadPhase.SENT]
+    assert phases_when_sent == [UploadPhase.SENT]
 
 
 async def test_a_body_is_sent_once_and_only_when_permitted() -> None:

@@ -25,16 +25,16 @@ USUAL_PACE = Throughput(rate=2.0, median_seconds=8.0, p90_seconds=12.0, max_pend
 
 
 def test_a_backlog_takes_two_requests_an_image() -> None:
-    found = predict(RemainingWork(queued_async=120, queued_sync=0, running=0, credits=600), USUAL_PACE)
-    assert found.seconds == pytest.approx(123)
-    assert found.per_hour == pytest.approx(3512, rel=0.01)
-    assert (found.images, found.credits) == (120, 600)
+    prediction = predict(RemainingWork(queued_async=120, queued_sync=0, running=0, credits=600), USUAL_PACE)
+    assert prediction.seconds == pytest.approx(123)
+    assert prediction.per_hour == pytest.approx(3512, rel=0.01)
+    assert (prediction.images, prediction.credits) == (120, 600)
 
 
 def test_sync_takes_one_and_the_wait_for_the_last_one() -> None:
-    found = predict(RemainingWork(queued_async=0, queued_sync=120, running=0, credits=600), USUAL_PACE)
-    assert found.seconds == pytest.approx(61.5 + 12)
-    assert found.per_hour == pytest.approx(7024, rel=0.01)
+    prediction = predict(RemainingWork(queued_async=0, queued_sync=120, running=0, credits=600), USUAL_PACE)
+    assert prediction.seconds == pytest.approx(61.5 + 12)
+    assert prediction.per_hour == pytest.approx(7024, rel=0.01)
 
 
 def test_a_lone_image_takes_as_long_as_picwish_needs() -> None:
@@ -100,9 +100,9 @@ class ForecastHarness:
 
 @pytest.fixture
 def forecast_harness(tmp_path: Path) -> Iterator[ForecastHarness]:
-    made = ForecastHarness(tmp_path)
-    yield made
-    made.journal.close()
+    harness = ForecastHarness(tmp_path)
+    yield harness
+    harness.journal.close()
 
 
 def test_each_rule_counts_as_it_is_sent_and_priced(forecast_harness: ForecastHarness) -> None:
@@ -200,13 +200,17 @@ def test_a_fractional_rate_promises_no_more_than_the_limiter_grants(forecast_har
     assert forecast_harness.make_forecast(api={"qps": 2.9}).seconds == pytest.approx(100 * 1.025)
 
 
-def submit_images(books: ForecastHarness, number: int, every: float, *, to: State = State.SUBMITTING) -> None:
+def submit_images(
+    forecast_harness: ForecastHarness, number: int, every: float, *, to: State = State.SUBMITTING
+) -> None:
     """Submit this number of queued images, one every ``every`` seconds."""
-    for job in books.journal.jobs(states=[State.QUEUED], limit=number, oldest_first=True):
-        books.clock.advance(every)
-        job = books.journal.transition(job, State.SUBMITTING, "sent", reserve=4, submitted_at=books.clock.now())
+    for job in forecast_harness.journal.jobs(states=[State.QUEUED], limit=number, oldest_first=True):
+        forecast_harness.clock.advance(every)
+        job = forecast_harness.journal.transition(
+            job, State.SUBMITTING, "sent", reserve=4, submitted_at=forecast_harness.clock.now()
+        )
         if to is not State.SUBMITTING:
-            books.journal.transition(job, to, "its result is here")
+            forecast_harness.journal.transition(job, to, "its result is here")
 
 
 def test_a_slow_connection_is_not_promised_faster(forecast_harness: ForecastHarness) -> None:

@@ -9,20 +9,20 @@ LONG_TIMEOUT = 60.0
 
 
 async def test_a_notify_ends_the_wait() -> None:
-    bell = Wakeup()
-    waiting = asyncio.create_task(bell.wait(LONG_TIMEOUT))
+    wakeup = Wakeup()
+    waiting = asyncio.create_task(wakeup.wait(LONG_TIMEOUT))
     await asyncio.sleep(0)
     assert not waiting.done()
-    bell.notify()
+    wakeup.notify()
     await asyncio.wait_for(waiting, 5)
 
 
 async def test_a_notify_before_the_wait_is_not_lost_and_counts_once() -> None:
-    bell = Wakeup()
-    bell.notify()
-    bell.notify()
-    await asyncio.wait_for(bell.wait(LONG_TIMEOUT), 5)
-    again = asyncio.create_task(bell.wait(LONG_TIMEOUT))
+    wakeup = Wakeup()
+    wakeup.notify()
+    wakeup.notify()
+    await asyncio.wait_for(wakeup.wait(LONG_TIMEOUT), 5)
+    again = asyncio.create_task(wakeup.wait(LONG_TIMEOUT))
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     assert not again.done()
@@ -30,17 +30,17 @@ async def test_a_notify_before_the_wait_is_not_lost_and_counts_once() -> None:
 
 
 async def test_a_wait_without_a_notify_ends_at_its_timeout() -> None:
-    bell = Wakeup()
-    await bell.wait(0.01)
-    await bell.wait(0.0)
-    await bell.wait(-5.0)
+    wakeup = Wakeup()
+    await wakeup.wait(0.01)
+    await wakeup.wait(0.0)
+    await wakeup.wait(-5.0)
 
 
 async def test_a_wakeup_notified_without_a_timeout_is_noticed() -> None:
-    bell = Wakeup()
-    bell.notify()
-    await bell.wait(0.0)
-    again = asyncio.create_task(bell.wait(LONG_TIMEOUT))
+    wakeup = Wakeup()
+    wakeup.notify()
+    await wakeup.wait(0.0)
+    again = asyncio.create_task(wakeup.wait(LONG_TIMEOUT))
     await asyncio.sleep(0)
     assert not again.done()
     again.cancel()

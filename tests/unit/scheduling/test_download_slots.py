@@ -58,72 +58,72 @@ class DownloadCrowd:
 
 
 async def test_four_at_a_time_in_the_order_of_asking() -> None:
-    crowd = DownloadCrowd(7)
-    await crowd.advance(0)
-    assert crowd.running == [0, 1, 2, 3]
-    await crowd.end(1, 2)
-    assert crowd.running == [0, 3, 4, 5]
-    await crowd.end(*range(7))
+    downloads = DownloadCrowd(7)
+    await downloads.advance(0)
+    assert downloads.running == [0, 1, 2, 3]
+    await downloads.end(1, 2)
+    assert downloads.running == [0, 3, 4, 5]
+    await downloads.end(*range(7))
 
 
 async def test_four_slow_downloads_do_not_block_the_others() -> None:
-    crowd = DownloadCrowd(7)
-    await crowd.advance(0)
-    await crowd.advance(9)
-    assert crowd.running == [0, 1, 2, 3]
-    await crowd.advance(2)
-    assert crowd.running == [0, 1, 2, 3, 4, 5, 6]
-    await crowd.end(*range(7))
-    assert crowd.running == []
+    downloads = DownloadCrowd(7)
+    await downloads.advance(0)
+    await downloads.advance(9)
+    assert downloads.running == [0, 1, 2, 3]
+    await downloads.advance(2)
+    assert downloads.running == [0, 1, 2, 3, 4, 5, 6]
+    await downloads.end(*range(7))
+    assert downloads.running == []
 
 
 async def test_a_hundred_slow_downloads_use_at_most_twelve_slots() -> None:
-    crowd = DownloadCrowd(100)
+    downloads = DownloadCrowd(100)
     for _ in range(9):
-        await crowd.advance(100)
-    assert crowd.running == list(range(12))
-    await crowd.end(*range(50))
-    assert len(crowd.running) == 4
-    await crowd.end(*range(100))
+        await downloads.advance(100)
+    assert downloads.running == list(range(12))
+    await downloads.end(*range(50))
+    assert len(downloads.running) == 4
+    await downloads.end(*range(100))
 
 
 async def test_in_flight_tasks_start_few_and_grow_as_results_arrive() -> None:
-    places = DownloadSlots(ManualMonotonicClock())
-    assert places.max_in_flight(64) == 64
+    slots = DownloadSlots(ManualMonotonicClock())
+    assert slots.max_in_flight(64) == 64
     for _ in range(1000):
-        places.record_result()
-    assert places.max_in_flight(64) > 4000
+        slots.record_result()
+    assert slots.max_in_flight(64) > 4000
 
 
 async def test_no_more_is_bought_than_can_be_downloaded_in_twenty_minutes() -> None:
-    crowd = DownloadCrowd(40)
+    downloads = DownloadCrowd(40)
     for _ in range(1000):
-        crowd.places.record_result()
+        downloads.places.record_result()
     for number in range(30):
-        await crowd.advance(15)
-        await crowd.end(number)
+        await downloads.advance(15)
+        await downloads.end(number)
     # Four a minute.
-    assert 60 <= crowd.places.max_in_flight(64) <= 100
-    await crowd.end(*range(40))
+    assert 60 <= downloads.places.max_in_flight(64) <= 100
+    await downloads.end(*range(40))
 
 
 async def test_a_connection_that_improved_is_trusted_again() -> None:
-    crowd = DownloadCrowd(40)
+    downloads = DownloadCrowd(40)
     for number in range(40):
-        await crowd.advance(100)
-        await crowd.end(number)
-    assert crowd.places.max_in_flight(500) < 20
+        await downloads.advance(100)
+        await downloads.end(number)
+    assert downloads.places.max_in_flight(500) < 20
     for _ in range(50):
-        async with crowd.places.acquire():
-            await crowd.advance(1)
-    assert crowd.places.max_in_flight(500) == 500
+        async with downloads.places.acquire():
+            await downloads.advance(1)
+    assert downloads.places.max_in_flight(500) == 500
 
 
 async def test_a_cancelled_waiter_takes_no_slot() -> None:
-    crowd = DownloadCrowd(30)
-    await crowd.advance(0)
-    await crowd.end(*range(4, 30))
-    await crowd.end(*range(4))
+    downloads = DownloadCrowd(30)
+    await downloads.advance(0)
+    await downloads.end(*range(4, 30))
+    await downloads.end(*range(4))
     async with AsyncExitStack() as stack, asyncio.timeout(5):
         for _ in range(4):
-            await stack.enter_async_context(crowd.places.acquire())
+            await stack.enter_async_context(downloads.places.acquire())

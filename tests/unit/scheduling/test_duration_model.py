@@ -27,16 +27,16 @@ def lognormal_samples(middle: float, spread: float, number: int, seed: int = 3) 
 
 
 def test_before_anything_is_learnt_a_task_takes_about_eight_seconds() -> None:
-    law = DurationModel()
-    assert law.quantile(0.5) == pytest.approx(8.0)
-    assert 12 < law.quantile(0.99) < 20
+    model = DurationModel()
+    assert model.quantile(0.5) == pytest.approx(8.0)
+    assert 12 < model.quantile(0.99) < 20
 
 
 def test_untrained_polling_starts_early_and_backs_off() -> None:
-    law = DurationModel()
+    model = DurationModel()
     ages = [0.0]
     while ages[-1] < 8:
-        ages.append(law.next_poll_age(ages[-1]))
+        ages.append(model.next_poll_age(ages[-1]))
     assert ages[1] == 0.25
     assert 8 <= len(ages) <= 15
 
@@ -44,59 +44,59 @@ def test_untrained_polling_starts_early_and_backs_off() -> None:
 @pytest.mark.parametrize("middle", [0.4, 3.0, 8.0, 25.0, 300.0])
 @pytest.mark.parametrize("spread", [0.15, 0.3, 0.8])
 def test_the_median_and_the_long_tail_are_learnt(middle: float, spread: float) -> None:
-    law = DurationModel()
-    seen = lognormal_samples(middle, spread, 200)
-    for seconds in seen:
-        law.observe(seconds)
-    assert law.quantile(0.5) == pytest.approx(median(seen), rel=0.01)
-    assert law.quantile(0.99) == pytest.approx(median(seen) * math.exp(2.326 * spread), rel=0.4)
-    assert law.quantile(0.5) / 5 < law.next_poll_age(0.0) < law.quantile(0.5)
+    model = DurationModel()
+    durations = lognormal_samples(middle, spread, 200)
+    for seconds in durations:
+        model.observe(seconds)
+    assert model.quantile(0.5) == pytest.approx(median(durations), rel=0.01)
+    assert model.quantile(0.99) == pytest.approx(median(durations) * math.exp(2.326 * spread), rel=0.4)
+    assert model.quantile(0.5) / 5 < model.next_poll_age(0.0) < model.quantile(0.5)
 
 
 def test_a_few_very_slow_tasks_change_little() -> None:
-    seen = lognormal_samples(8, 0.3, 180)
+    durations = lognormal_samples(8, 0.3, 180)
     slow = [3600.0] * 20
-    assert DurationModel(seen + slow).quantile(0.5) == pytest.approx(median(seen), rel=0.1)
-    assert DurationModel(seen + slow).quantile(0.99) < 30
+    assert DurationModel(durations + slow).quantile(0.5) == pytest.approx(median(durations), rel=0.1)
+    assert DurationModel(durations + slow).quantile(0.99) < 30
 
 
 def test_the_last_two_hundred_tasks_count_and_no_older_ones() -> None:
-    law = DurationModel(lognormal_samples(8, 0.3, 200))
+    model = DurationModel(lognormal_samples(8, 0.3, 200))
     for seconds in lognormal_samples(60, 0.3, 200):
-        law.observe(seconds)
-    assert law.quantile(0.5) == pytest.approx(60, rel=0.15)
+        model.observe(seconds)
+    assert model.quantile(0.5) == pytest.approx(60, rel=0.15)
 
 
 def test_a_model_from_the_journal_equals_that_of_its_writer() -> None:
-    seen = lognormal_samples(8, 0.3, 250)
+    durations = lognormal_samples(8, 0.3, 250)
     learning = DurationModel()
-    for seconds in seen:
+    for seconds in durations:
         learning.observe(seconds)
-    assert DurationModel(reversed(seen)).quantile(0.7) == learning.quantile(0.7)
+    assert DurationModel(reversed(durations)).quantile(0.7) == learning.quantile(0.7)
 
 
 @pytest.mark.untraced
 @given(ANY_HISTORY, ANY_SHARES, ANY_SHARES)
 def test_a_larger_share_takes_longer(history: list[float], one: float, other: float) -> None:
-    law = DurationModel(history)
+    model = DurationModel(history)
     low, high = sorted((one, other))
-    assert 0 < law.quantile(low) <= law.quantile(high)
+    assert 0 < model.quantile(low) <= model.quantile(high)
 
 
 @pytest.mark.untraced
 @given(ANY_HISTORY, ANY_SECONDS, ANY_SECONDS)
 def test_with_age_more_tasks_are_done(history: list[float], one: float, other: float) -> None:
-    law = DurationModel(history)
+    model = DurationModel(history)
     young, old = sorted((one, other))
-    assert 0 <= law.share_done(young) <= law.share_done(old) <= 1
-    assert law.share_done(0) == 0
+    assert 0 <= model.share_done(young) <= model.share_done(old) <= 1
+    assert model.share_done(0) == 0
 
 
 @pytest.mark.untraced
 @given(ANY_HISTORY, ANY_SHARES)
 def test_share_and_age_are_inverse_to_each_other(history: list[float], share: float) -> None:
-    law = DurationModel(history)
-    assert law.share_done(law.quantile(share)) == pytest.approx(share, abs=1e-6)
+    model = DurationModel(history)
+    assert model.share_done(model.quantile(share)) == pytest.approx(share, abs=1e-6)
 
 
 @pytest.mark.untraced
@@ -107,21 +107,21 @@ def test_the_next_query_is_always_ahead(history: list[float], open_at: float) ->
 
 
 def test_an_outlier_task_is_polled_ever_more_rarely_but_forever() -> None:
-    law = DurationModel(lognormal_samples(8, 0.3, 200))
+    model = DurationModel(lognormal_samples(8, 0.3, 200))
     age, queries = 0.0, 0
     while age < 3600:
-        age = law.next_poll_age(age)
+        age = model.next_poll_age(age)
         queries += 1
     assert queries < 60
 
 
-def simulate_cost(law: DurationModel, tasks: list[float]) -> tuple[float, float]:
+def simulate_cost(model: DurationModel, tasks: list[float]) -> tuple[float, float]:
     """Return (queries per task, added latency in seconds) where no other request waits for a permit."""
     queries, late = 0, 0.0
     for seconds in tasks:
         age = 0.0
         while age < seconds:
-            age = law.next_poll_age(age)
+            age = model.next_poll_age(age)
             queries += 1
         late += age - seconds
     return queries / len(tasks), late / len(tasks)
@@ -150,47 +150,47 @@ def test_a_slow_service_costs_little_more_queries_and_a_fast_one_little_latency(
 
 
 def test_a_slow_spell_is_learnt_from_eight_tasks_and_so_is_its_end() -> None:
-    law = DurationModel(lognormal_samples(8, 0.3, 200))
-    floods, _ = simulate_cost(law, lognormal_samples(80, 0.3, 50, seed=5))
+    model = DurationModel(lognormal_samples(8, 0.3, 200))
+    floods, _ = simulate_cost(model, lognormal_samples(80, 0.3, 50, seed=5))
     # The task takes ten times as long; one query a second would be 84.
     assert floods < 30
     for seconds in lognormal_samples(80, 0.3, 16, seed=5):
-        law.observe(seconds)
-    assert law.quantile(0.5) == pytest.approx(80, rel=0.3)
-    assert law.quantile(0.99) < 80 * 3
+        model.observe(seconds)
+    assert model.quantile(0.5) == pytest.approx(80, rel=0.3)
+    assert model.quantile(0.99) < 80 * 3
     for seconds in lognormal_samples(8, 0.3, 16, seed=6):
-        law.observe(seconds)
-    assert law.quantile(0.5) == pytest.approx(8, rel=0.3)
-    assert law.quantile(0.99) < 8 * 3
+        model.observe(seconds)
+    assert model.quantile(0.5) == pytest.approx(8, rel=0.3)
+    assert model.quantile(0.99) < 8 * 3
 
 
 def test_after_the_first_task_none_is_asked_for_in_the_first_seconds_any_more() -> None:
-    law = DurationModel()
-    law.observe(8.0)
-    assert law.next_poll_age(0.0) == 4.0
+    model = DurationModel()
+    model.observe(8.0)
+    assert model.next_poll_age(0.0) == 4.0
 
 
 def test_the_quickest_first_tasks_do_not_lower_max_pending() -> None:
-    law = DurationModel()
-    before = law.p99
+    model = DurationModel()
+    before = model.p99
     for seconds in sorted(lognormal_samples(8, 0.3, 60))[:20]:
-        law.observe(seconds)
-    assert law.p99 == before == pytest.approx(16, rel=0.01)
-    assert max_useful_pending(2, law.p99) == 32
+        model.observe(seconds)
+    assert model.p99 == before == pytest.approx(16, rel=0.01)
+    assert max_useful_pending(2, model.p99) == 32
 
 
 @pytest.mark.parametrize("middle", [0.01, 2.0, 60.0, 150.0])
 def test_max_pending_stays_bounded_while_durations_change(middle: float) -> None:
-    for begun in (DurationModel(), DurationModel(lognormal_samples(8, 0.3, 200))):
-        law = begun
+    for initial in (DurationModel(), DurationModel(lognormal_samples(8, 0.3, 200))):
+        model = initial
         for seconds in lognormal_samples(middle, 0.3, 60):
-            law.observe(seconds)
-            assert max_useful_pending(2, law.p99) <= 2 * max_useful_pending(2, max(16.0, 2 * middle))
+            model.observe(seconds)
+            assert max_useful_pending(2, model.p99) <= 2 * max_useful_pending(2, max(16.0, 2 * middle))
 
 
 def test_a_service_that_takes_hours_gets_no_more_than_can_be_collected() -> None:
-    law = DurationModel(lognormal_samples(5000, 0.3, 200))
-    assert max_useful_pending(2, law.p99) == 2400
+    model = DurationModel(lognormal_samples(5000, 0.3, 200))
+    assert max_useful_pending(2, model.p99) == 2400
     assert max_useful_pending(2, DurationModel(lognormal_samples(0.1, 0.3, 200)).p99) == 4
 
 
@@ -204,11 +204,11 @@ def test_a_duration_known_within_bounds_is_placed_between_them(history: list[flo
 @pytest.mark.untraced
 def test_a_model_fed_with_its_own_guesses_stays_unchanged() -> None:
     """With a service that reports no times and a backlog, each task is found done half a minute after its creation."""
-    law = DurationModel(lognormal_samples(8, 0.3, 200))
+    model = DurationModel(lognormal_samples(8, 0.3, 200))
     for _ in range(2000):
-        law.observe(law.spread_within(0.0, 32.0))
-    assert law.quantile(0.5) == pytest.approx(8, rel=0.15)
-    assert law.quantile(0.99) == pytest.approx(16, rel=0.3)
+        model.observe(model.spread_within(0.0, 32.0))
+    assert model.quantile(0.5) == pytest.approx(8, rel=0.15)
+    assert model.quantile(0.99) == pytest.approx(16, rel=0.3)
 
 
 @pytest.mark.untraced
@@ -216,9 +216,9 @@ def test_a_model_fed_with_its_own_guesses_stays_unchanged() -> None:
 def test_the_longer_ago_a_task_was_asked_for_the_likelier_it_is_done(
     history: list[float], one: float, other: float
 ) -> None:
-    law = DurationModel(history)
+    model = DurationModel(history)
     young, old = sorted((one, other))
-    assert 0 <= law.probability_done(1.0, 1.0 + young) <= law.probability_done(1.0, 1.0 + old) <= 1
+    assert 0 <= model.probability_done(1.0, 1.0 + young) <= model.probability_done(1.0, 1.0 + old) <= 1
 
 
 def test_what_picwish_says_is_believed_as_far_as_it_agrees_with_what_was_seen() -> None:
@@ -231,20 +231,20 @@ def test_what_picwish_says_is_believed_as_far_as_it_agrees_with_what_was_seen() 
 
 def test_picwish_is_not_believed_in_a_backlog_once_it_was_seen_to_be_wrong() -> None:
     """Such a service reports the end as the time of creation, for a task that is queried once it may have ended."""
-    law = DurationModel()
-    law.observe(law.estimate_duration(6.0, 8.0, 0.0))
+    model = DurationModel()
+    model.observe(model.estimate_duration(6.0, 8.0, 0.0))
     for _ in range(200):
-        law.observe(law.estimate_duration(0.0, 16.0, 0.0))
-    assert law.quantile(0.5) == pytest.approx(8, rel=0.3)
-    assert max_useful_pending(2, law.p99) >= 24
+        model.observe(model.estimate_duration(0.0, 16.0, 0.0))
+    assert model.quantile(0.5) == pytest.approx(8, rel=0.3)
+    assert max_useful_pending(2, model.p99) >= 24
 
 
 def test_picwish_is_believed_again_after_some_tasks_of_which_it_was_right() -> None:
-    law = DurationModel()
-    law.estimate_duration(6.0, 8.0, 7200.0)
+    model = DurationModel()
+    model.estimate_duration(6.0, 8.0, 7200.0)
     for _ in range(3):
-        assert law.estimate_duration(5.0, 20.0, 8.25) != 8.25
-    assert law.estimate_duration(5.0, 20.0, 8.25) == 8.25
+        assert model.estimate_duration(5.0, 20.0, 8.25) != 8.25
+    assert model.estimate_duration(5.0, 20.0, 8.25) == 8.25
 
 
 def test_where_a_clock_was_set_back_nothing_odd_is_learnt() -> None:
@@ -254,10 +254,10 @@ def test_where_a_clock_was_set_back_nothing_odd_is_learnt() -> None:
 
 @given(ANY_HISTORY, ANY_SECONDS, ANY_SECONDS, st.none() | st.floats(-1e9, 1e9))
 def test_a_learnt_duration_never_contradicts_what_was_seen(
-    history: list[float], one: float, other: float, told: float | None
+    history: list[float], one: float, other: float, reported: float | None
 ) -> None:
     low, high = sorted((one, other))
-    took = DurationModel(history).estimate_duration(low, high, told)
+    took = DurationModel(history).estimate_duration(low, high, reported)
     assert low <= took <= high or high <= 0 < took
 
 

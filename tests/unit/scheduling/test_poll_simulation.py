@@ -32,14 +32,14 @@ class SimulationResult:
     waits: float
 
 
-def estimate_done(law: DurationModel, now: float, task: TrackedTask) -> float:
-    return law.probability_done(task.last_open_age, now - task.born_at)
+def estimate_done(model: DurationModel, now: float, task: TrackedTask) -> float:
+    return model.probability_done(task.last_open_age, now - task.born_at)
 
 
-def simulate(arrivals: list[float], *, seed: int = 1, max_pending: int = 32, learnt: bool = True) -> SimulationResult:
+def simulate(arrivals: list[float], *, seed: int = 1, max_pending: int = 32, trained: bool = True) -> SimulationResult:
     chance = random.Random(seed)
-    law = DurationModel(chance.lognormvariate(math.log(MEDIAN), SIGMA) for _ in range(200 if learnt else 0))
-    agenda, waiting, number = PollQueue(), sorted(arrivals), len(arrivals)
+    model = DurationModel(chance.lognormvariate(math.log(MEDIAN), SIGMA) for _ in range(200 if trained else 0))
+    poll_queue, waiting, number = PollQueue(), sorted(arrivals), len(arrivals)
     ends: dict[int, float] = {}
     late: list[float] = []
     waits: list[float] = []
@@ -50,58 +50,58 @@ def simulate(arrivals: list[float], *, seed: int = 1, max_pending: int = 32, lea
             waits.append(now - waiting.pop(0))
             task = TrackedTask(len(waits), 0, "scans", born_at=now)
             ends[task.id] = now + chance.lognormvariate(math.log(MEDIAN), SIGMA)
-            agenda.track(task, now + law.next_poll_age(0.0))
-        elif asked := agenda.pop(now, partial(estimate_done, law, now)):
+            poll_queue.track(task, now + model.next_poll_age(0.0))
+        elif asked := poll_queue.pop(now, partial(estimate_done, model, now)):
             queries += 1
             if (end := ends[asked.id]) <= now:
                 late.append(now - end)
-                law.observe(end - asked.born_at)
-                agenda.drop(asked.id)
+                model.observe(end - asked.born_at)
+                poll_queue.drop(asked.id)
                 del ends[asked.id]
             else:
                 asked.last_open_age = now - asked.born_at
-                agenda.schedule(asked, asked.born_at + law.next_poll_age(asked.last_open_age))
+                poll_queue.schedule(asked, asked.born_at + model.next_poll_age(asked.last_open_age))
         else:
             slot_used = False
-        pause = agenda.seconds_until_due(now)
+        pause = poll_queue.seconds_until_due(now)
         soonest = min(waiting[0] - now if waiting else math.inf, math.inf if pause is None else pause)
         now += 1.025 / QPS if slot_used else max(0.001, soonest)
     return SimulationResult(now - arrivals[0], queries / number, mean(late), mean(waits))
 
 
 @pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize("learnt", [True, False])
-def test_a_backlog_costs_two_requests_an_image_and_wastes_no_permit(seed: int, learnt: bool) -> None:
-    found = simulate([0.0] * 120, seed=seed, learnt=learnt)
-    assert found.queries <= 1.05
-    assert found.seconds / (2 * 120 / QPS + MEDIAN) <= 0.97
+@pytest.mark.parametrize("trained", [True, False])
+def test_a_backlog_costs_two_requests_an_image_and_wastes_no_permit(seed: int, trained: bool) -> None:
+    result = simulate([0.0] * 120, seed=seed, trained=trained)
+    assert result.queries <= 1.05
+    assert result.seconds / (2 * 120 / QPS + MEDIAN) <= 0.97
 
 
 def test_twenty_images_take_hardly_longer_than_the_requests_that_they_cost() -> None:
-    found = simulate([0.0] * 20)
-    assert found.seconds <= 1.35 * max(2 * 20 / QPS, 20 / QPS + MEDIAN)
-    assert found.queries < 2.5
+    result = simulate([0.0] * 20)
+    assert result.seconds <= 1.35 * max(2 * 20 / QPS, 20 / QPS + MEDIAN)
+    assert result.queries < 2.5
 
 
 def test_a_lone_image_costs_half_the_polls_of_one_a_second() -> None:
-    found = simulate([60.0 * number for number in range(300)])
-    assert found.queries < 4.7
-    assert found.mean_latency < 0.6
-    assert found.waits == 0
+    result = simulate([60.0 * number for number in range(300)])
+    assert result.queries < 4.7
+    assert result.mean_latency < 0.6
+    assert result.waits == 0
 
 
 def test_a_steady_stream_is_polled_with_spare_requests_and_delays_no_create() -> None:
-    found = simulate([2.0 * number for number in range(300)])
+    result = simulate([2.0 * number for number in range(300)])
     # Of 1.96 requests a second, every other second one is a create.
-    assert found.queries < 3.1
-    assert found.mean_latency < 1.2
-    assert found.waits < 0.3
+    assert result.queries < 3.1
+    assert result.mean_latency < 1.2
+    assert result.waits < 0.3
 
 
 def test_a_stream_near_the_rate_limit_costs_about_one_query_an_image() -> None:
-    found = simulate([1.1 * number for number in range(400)])
-    assert found.queries < 1.3
-    assert found.waits < 0.5
+    result = simulate([1.1 * number for number in range(400)])
+    assert result.queries < 1.3
+    assert result.waits < 0.5
 
 
 @pytest.mark.untraced

@@ -35,9 +35,9 @@ def run_with_limiter(
     departures = None if journal is None else RequestLog(journal, clock)
 
     async def both() -> None:
-        pacer = RateLimiter(qps, clock, departures)
-        running = asyncio.create_task(pacer.run())
-        await act(pacer, clock)
+        limiter = RateLimiter(qps, clock, departures)
+        running = asyncio.create_task(limiter.run())
+        await act(limiter, clock)
         running.cancel()
         with pytest.raises(asyncio.CancelledError):
             await running
@@ -47,17 +47,17 @@ def run_with_limiter(
         departures.close()
 
 
-async def send_request(pacer: RateLimiter, urgency: RequestKind = RequestKind.CREATE) -> None:
+async def send_request(limiter: RateLimiter, kind: RequestKind = RequestKind.CREATE) -> None:
     """Acquire a permit and send the request at once."""
-    (await pacer.acquire(urgency)).mark_sent()
+    (await limiter.acquire(kind)).mark_sent()
 
 
-async def acquire_many(pacer: RateLimiter, clock: FakeClock, number: int) -> list[float]:
+async def acquire_many(limiter: RateLimiter, clock: FakeClock, number: int) -> list[float]:
     """Acquire permits as fast as they are granted; return when, in seconds from now."""
     began = clock.monotonic()
     granted = []
     for _ in range(number):
-        await send_request(pacer)
+        await send_request(limiter)
         granted.append(clock.monotonic() - began)
     return granted
 
@@ -86,55 +86,55 @@ RATES = st.sampled_from([0.5, 1.0, 2.0, 2.7, 5.0, 30.0, 200.0]) | st.floats(0.5,
 def test_no_second_ever_holds_more_than_qps_requests_and_none_is_lost(
     qps: float, reloaded: float | None, late: bool, waiters: list[Any]
 ) -> None:
-    left: list[float] = []
+    sent_at: list[float] = []
     granted: list[int] = []
 
-    async def ask(pacer: RateLimiter, clock: FakeClock, waiter: Any) -> None:
-        _, place, _, told, leaves = waiter
-        slot = await pacer.acquire(*place)
+    async def send(limiter: RateLimiter, clock: FakeClock, waiter: Any) -> None:
+        _, kind_and_priority, _, retry_after, leaves = waiter
+        slot = await limiter.acquire(*kind_and_priority)
         granted.append(1)
         try:
             await clock.sleep(leaves or 0.0)
             if leaves is not None:
                 slot.mark_sent()
-                left.append(clock.monotonic())
+                sent_at.append(clock.monotonic())
         finally:
             slot.release()
-        if told is not None:
-            pacer.throttle(told[0])
+        if retry_after is not None:
+            limiter.throttle(retry_after[0])
 
-    async def wait(pacer: RateLimiter, clock: FakeClock, waiter: Any) -> None:
+    async def wait(limiter: RateLimiter, clock: FakeClock, waiter: Any) -> None:
         delay, _, patience, _, _ = waiter
         await clock.sleep(delay)
-        asking = asyncio.create_task(ask(pacer, clock, waiter))
+        sending = asyncio.create_task(send(limiter, clock, waiter))
         if patience is not None:
             await clock.sleep(patience)
-            asking.cancel()
-        await asyncio.wait([asking])
+            sending.cancel()
+        await asyncio.wait([sending])
 
-    async def all_of_them(pacer: RateLimiter, clock: FakeClock) -> None:
+    async def all_of_them(limiter: RateLimiter, clock: FakeClock) -> None:
         async with asyncio.TaskGroup() as group:
             for waiter in waiters:
-                group.create_task(wait(pacer, clock, waiter))
+                group.create_task(wait(limiter, clock, waiter))
             if reloaded is not None:
                 await clock.sleep(1.0)
-                pacer.set_qps(reloaded)
+                limiter.set_qps(reloaded)
 
     run_with_limiter(qps, all_of_them, LateTimerClock() if late else FakeClock())
     assert len(granted) >= sum(patience is None for _, _, patience, _, _ in waiters)
-    left.sort()
+    sent_at.sort()
     most = max(1, int(max(qps, reloaded or 0)))
-    assert all(later - earlier > 1.0 for earlier, later in zip(left, left[most:], strict=False))
+    assert all(later - earlier > 1.0 for earlier, later in zip(sent_at, sent_at[most:], strict=False))
     if max(qps, reloaded or 0) < 1:
-        assert all(later - earlier >= 1 / max(qps, reloaded or 0) for earlier, later in pairwise(left))
+        assert all(later - earlier >= 1 / max(qps, reloaded or 0) for earlier, later in pairwise(sent_at))
 
 
 @pytest.mark.untraced
 @settings(max_examples=50, deadline=None)
 @given(qps=st.sampled_from([1.0, 2.0, 5.0, 30.0, 300.0]), late=st.booleans())
 def test_a_queue_gets_nearly_all_permits_that_the_rate_allows(qps: float, late: bool) -> None:
-    async def hurry(pacer: RateLimiter, clock: FakeClock) -> None:
-        granted = await acquire_many(pacer, clock, 100)
+    async def hurry(limiter: RateLimiter, clock: FakeClock) -> None:
+        granted = await acquire_many(limiter, clock, 100)
         assert granted[-1] <= 99 / qps * 1.04 + 0.1
         most = max(1, int(qps))
         assert all(later - earlier > 1.0 for earlier, later in zip(granted, granted[most:], strict=False))
@@ -146,9 +146,9 @@ def test_a_queue_gets_nearly_all_permits_that_the_rate_allows(qps: float, late: 
 def test_no_second_holds_more_than_qps_across_a_kill_and_a_quick_start(tmp_path: Path, qps: float) -> None:
     clock, left = FakeClock(), []
 
-    async def hurry(pacer: RateLimiter, clock: FakeClock) -> None:
+    async def hurry(limiter: RateLimiter, clock: FakeClock) -> None:
         for _ in range(max(3, int(qps))):
-            await send_request(pacer)
+            await send_request(limiter)
             left.append(clock.monotonic())
 
     for _ in range(4):
@@ -160,9 +160,9 @@ def test_no_second_holds_more_than_qps_across_a_kill_and_a_quick_start(tmp_path:
 
 
 def test_requests_before_boot_or_long_ago_delay_nothing(tmp_path: Path) -> None:
-    async def hurry(pacer: RateLimiter, clock: FakeClock) -> None:
+    async def hurry(limiter: RateLimiter, clock: FakeClock) -> None:
         began = clock.monotonic()
-        await send_request(pacer)
+        await send_request(limiter)
         assert clock.monotonic() == began
 
     late, early = FakeClock(), FakeClock()
@@ -172,12 +172,12 @@ def test_requests_before_boot_or_long_ago_delay_nothing(tmp_path: Path) -> None:
         run_with_limiter(2, hurry, clock, tmp_path / "journal.db")
 
 
-@pytest.mark.parametrize("found", [b"\0\xff\n", b"garbage", b"000001", b"nan\ninf\n-inf\n"])
-def test_a_damaged_or_unwritable_request_log_stops_no_request(tmp_path: Path, found: bytes) -> None:
-    async def hurry(pacer: RateLimiter, clock: FakeClock) -> None:
-        await acquire_many(pacer, clock, 3)
+@pytest.mark.parametrize("content", [b"\0\xff\n", b"garbage", b"000001", b"nan\ninf\n-inf\n"])
+def test_a_damaged_or_unwritable_request_log_stops_no_request(tmp_path: Path, content: bytes) -> None:
+    async def hurry(limiter: RateLimiter, clock: FakeClock) -> None:
+        await acquire_many(limiter, clock, 3)
 
-    (tmp_path / "journal.db.rate").write_bytes(found)
+    (tmp_path / "journal.db.rate").write_bytes(content)
     (tmp_path / "away.db.rate").mkdir()
     for name in ("journal.db", "away.db", "nowhere/journal.db"):
         run_with_limiter(2, hurry, FakeClock(), tmp_path / name)
@@ -186,12 +186,12 @@ def test_a_damaged_or_unwritable_request_log_stops_no_request(tmp_path: Path, fo
 def test_the_most_urgent_goes_first_and_equals_in_the_order_of_asking() -> None:
     order: list[tuple[RequestKind, int]] = []
 
-    async def ask(pacer: RateLimiter, urgency: RequestKind, number: int) -> None:
-        await send_request(pacer, urgency)
-        order.append((urgency, number))
+    async def send(limiter: RateLimiter, kind: RequestKind, number: int) -> None:
+        await send_request(limiter, kind)
+        order.append((kind, number))
 
-    async def crowd(pacer: RateLimiter, clock: FakeClock) -> None:
-        asked = [
+    async def send_all(limiter: RateLimiter, clock: FakeClock) -> None:
+        kinds = [
             RequestKind.QUERY,
             RequestKind.CREATE,
             RequestKind.QUERY,
@@ -200,24 +200,24 @@ def test_the_most_urgent_goes_first_and_equals_in_the_order_of_asking() -> None:
             RequestKind.CREATE,
         ]
         async with asyncio.TaskGroup() as group:
-            for number, urgency in enumerate(asked):
-                group.create_task(ask(pacer, urgency, number))
+            for number, kind in enumerate(kinds):
+                group.create_task(send(limiter, kind, number))
 
-    run_with_limiter(2, crowd, FakeClock())
+    run_with_limiter(2, send_all, FakeClock())
     assert order == sorted(order)
-    assert [urgency for urgency, _ in order] == [0, 1, 2, 2, 3, 3]
+    assert [kind for kind, _ in order] == [0, 1, 2, 2, 3, 3]
 
 
 def test_a_higher_priority_goes_first_also_a_query_before_lower_creates() -> None:
     order: list[str] = []
 
-    async def ask(pacer: RateLimiter, urgency: RequestKind, priority: int | None) -> None:
-        (await pacer.acquire(urgency, priority)).mark_sent()
-        order.append(f"{urgency.name.lower()} {priority}")
+    async def send(limiter: RateLimiter, kind: RequestKind, priority: int | None) -> None:
+        (await limiter.acquire(kind, priority)).mark_sent()
+        order.append(f"{kind.name.lower()} {priority}")
 
-    async def crowd(pacer: RateLimiter, clock: FakeClock) -> None:
+    async def send_all(limiter: RateLimiter, clock: FakeClock) -> None:
         async with asyncio.TaskGroup() as group:
-            for urgency, priority in (
+            for kind, priority in (
                 (RequestKind.QUERY, None),
                 (RequestKind.CREATE, 0),
                 (RequestKind.QUERY, 5),
@@ -227,9 +227,9 @@ def test_a_higher_priority_goes_first_also_a_query_before_lower_creates() -> Non
                 (RequestKind.EXPIRING, None),
                 (RequestKind.PROBE, None),
             ):
-                group.create_task(ask(pacer, urgency, priority))
+                group.create_task(send(limiter, kind, priority))
 
-    run_with_limiter(2, crowd, FakeClock())
+    run_with_limiter(2, send_all, FakeClock())
     assert order == [
         "probe None",
         "expiring None",
@@ -243,21 +243,21 @@ def test_a_higher_priority_goes_first_also_a_query_before_lower_creates() -> Non
 
 
 def test_a_reload_that_leaves_the_rate_as_it_was_forgets_no_429() -> None:
-    async def reload(pacer: RateLimiter, clock: FakeClock) -> None:
-        pacer.throttle(None)
-        pacer.set_qps(2)
-        assert pacer.rate < 2
-        pacer.set_qps(3)
-        assert pacer.rate == 3
+    async def reload(limiter: RateLimiter, clock: FakeClock) -> None:
+        limiter.throttle(None)
+        limiter.set_qps(2)
+        assert limiter.rate < 2
+        limiter.set_qps(3)
+        assert limiter.rate == 3
 
     run_with_limiter(2, reload, FakeClock())
 
 
 def test_a_cancelled_waiter_uses_no_permit() -> None:
-    async def cancel(pacer: RateLimiter, clock: FakeClock) -> None:
-        first = await acquire_many(pacer, clock, 1)
-        given_up = [asyncio.create_task(pacer.acquire(RequestKind.PROBE)) for _ in range(9)]
-        patient = asyncio.create_task(acquire_many(pacer, clock, 1))
+    async def cancel(limiter: RateLimiter, clock: FakeClock) -> None:
+        first = await acquire_many(limiter, clock, 1)
+        given_up = [asyncio.create_task(limiter.acquire(RequestKind.PROBE)) for _ in range(9)]
+        patient = asyncio.create_task(acquire_many(limiter, clock, 1))
         await asyncio.sleep(0)
         for task in given_up:
             task.cancel()
@@ -268,73 +268,73 @@ def test_a_cancelled_waiter_uses_no_permit() -> None:
 
 
 def test_cancelling_all_waiters_leaves_the_limiter_ready() -> None:
-    async def cancel(pacer: RateLimiter, clock: FakeClock) -> None:
-        await acquire_many(pacer, clock, 1)
-        given_up = asyncio.create_task(pacer.acquire(RequestKind.QUERY))
+    async def cancel(limiter: RateLimiter, clock: FakeClock) -> None:
+        await acquire_many(limiter, clock, 1)
+        given_up = asyncio.create_task(limiter.acquire(RequestKind.QUERY))
         await asyncio.sleep(0)
         given_up.cancel()
         await clock.sleep(10)
-        assert pacer.seconds_until_permit == 0.0
-        assert await acquire_many(pacer, clock, 1) == [0.0]
+        assert limiter.seconds_until_permit == 0.0
+        assert await acquire_many(limiter, clock, 1) == [0.0]
 
     run_with_limiter(2, cancel, FakeClock())
 
 
 def test_a_429_stops_for_a_second_and_slows_down() -> None:
-    async def told(pacer: RateLimiter, clock: FakeClock) -> None:
-        await acquire_many(pacer, clock, 1)
-        pacer.throttle(None)
-        assert pacer.seconds_until_permit == pytest.approx(1.0)
-        assert pacer.rate == pytest.approx(1.4)
-        assert await acquire_many(pacer, clock, 2) == [pytest.approx(1.0), pytest.approx(1.0 + 1.025 / 1.42)]
+    async def throttle_once(limiter: RateLimiter, clock: FakeClock) -> None:
+        await acquire_many(limiter, clock, 1)
+        limiter.throttle(None)
+        assert limiter.seconds_until_permit == pytest.approx(1.0)
+        assert limiter.rate == pytest.approx(1.4)
+        assert await acquire_many(limiter, clock, 2) == [pytest.approx(1.0), pytest.approx(1.0 + 1.025 / 1.42)]
 
-    run_with_limiter(2, told, FakeClock())
+    run_with_limiter(2, throttle_once, FakeClock())
 
 
 def test_after_a_429_one_query_goes_before_the_waiting_creates() -> None:
     order: list[str] = []
 
-    async def wait(pacer: RateLimiter, urgency: RequestKind) -> None:
-        await send_request(pacer, urgency)
-        order.append(urgency.name)
+    async def wait(limiter: RateLimiter, kind: RequestKind) -> None:
+        await send_request(limiter, kind)
+        order.append(kind.name)
 
-    async def act(pacer: RateLimiter, clock: FakeClock) -> None:
-        await send_request(pacer)
-        pacer.throttle(0.0)
+    async def act(limiter: RateLimiter, clock: FakeClock) -> None:
+        await send_request(limiter)
+        limiter.throttle(0.0)
         async with asyncio.TaskGroup() as group:
-            for urgency in (RequestKind.CREATE, RequestKind.QUERY, RequestKind.CREATE, RequestKind.QUERY):
-                group.create_task(wait(pacer, urgency))
+            for kind in (RequestKind.CREATE, RequestKind.QUERY, RequestKind.CREATE, RequestKind.QUERY):
+                group.create_task(wait(limiter, kind))
 
     run_with_limiter(2, act, FakeClock())
     assert order == ["QUERY", "CREATE", "CREATE", "QUERY"]
 
 
-@pytest.mark.parametrize(("said", "waits"), [(20.0, 20.0), (0.0, 0.0), (86_400.0, 300.0)])
-def test_retry_after_is_obeyed_up_to_five_minutes(said: float, waits: float) -> None:
-    async def told(pacer: RateLimiter, clock: FakeClock) -> None:
-        pacer.throttle(said)
-        assert await acquire_many(pacer, clock, 1) == [pytest.approx(waits)]
+@pytest.mark.parametrize(("retry_after", "waits"), [(20.0, 20.0), (0.0, 0.0), (86_400.0, 300.0)])
+def test_retry_after_is_obeyed_up_to_five_minutes(retry_after: float, waits: float) -> None:
+    async def throttle_once(limiter: RateLimiter, clock: FakeClock) -> None:
+        limiter.throttle(retry_after)
+        assert await acquire_many(limiter, clock, 1) == [pytest.approx(waits)]
 
-    run_with_limiter(2, told, FakeClock())
+    run_with_limiter(2, throttle_once, FakeClock())
 
 
 def test_a_shorter_retry_after_does_not_cut_a_longer_one_short() -> None:
-    async def told(pacer: RateLimiter, clock: FakeClock) -> None:
-        pacer.throttle(20.0)
-        pacer.throttle(1.0)
-        assert await acquire_many(pacer, clock, 1) == [pytest.approx(20.0)]
+    async def throttle_twice(limiter: RateLimiter, clock: FakeClock) -> None:
+        limiter.throttle(20.0)
+        limiter.throttle(1.0)
+        assert await acquire_many(limiter, clock, 1) == [pytest.approx(20.0)]
 
-    run_with_limiter(2, told, FakeClock())
+    run_with_limiter(2, throttle_twice, FakeClock())
 
 
 def test_the_rate_recovers_slowly_and_never_beyond_qps() -> None:
     clock = FakeClock()
-    pacer = RateLimiter(2, clock)
-    pacer.throttle(None)
+    limiter = RateLimiter(2, clock)
+    limiter.throttle(None)
     rates = []
     for _ in range(7):
         clock.advance(10)
-        rates.append(pacer.rate)
+        rates.append(limiter.rate)
     assert rates == pytest.approx([1.6, 1.8, 1.94, 1.95, 1.97, 2.0, 2.0], abs=0.005)
 
 
@@ -345,43 +345,43 @@ def test_from_the_lowest_rate_it_is_back_within_minutes() -> None:
 
 def test_many_429s_never_slow_down_to_a_standstill() -> None:
     clock = FakeClock()
-    pacer = RateLimiter(2, clock)
+    limiter = RateLimiter(2, clock)
     for _ in range(50):
         clock.advance(1.0)
-        pacer.throttle(1.0)
-    assert pacer.rate == pytest.approx(0.2)
+        limiter.throttle(1.0)
+    assert limiter.rate == pytest.approx(0.2)
 
 
 def test_429s_to_simultaneous_requests_count_as_one() -> None:
     clock = FakeClock()
-    pacer = RateLimiter(200, clock)
+    limiter = RateLimiter(200, clock)
     for _ in range(20):
         clock.advance(0.01)
-        pacer.throttle(None)
-    assert pacer.rate == pytest.approx(140, rel=0.01)
+        limiter.throttle(None)
+    assert limiter.rate == pytest.approx(140, rel=0.01)
 
 
 def test_the_slowdown_is_reported_until_the_rate_has_recovered() -> None:
     clock = FakeClock()
-    pacer = RateLimiter(2, clock)
-    told = [pacer.last_throttle]
-    pacer.throttle(None)
+    limiter = RateLimiter(2, clock)
+    reports = [limiter.last_throttle]
+    limiter.throttle(None)
     for seconds in (10, 50):
         clock.advance(seconds)
-        told.append(pacer.last_throttle)
-    assert told == [None, (1.4, 10), None]
+        reports.append(limiter.last_throttle)
+    assert reports == [None, (1.4, 10), None]
     assert recovered_rate(2, 1.4, 10) == pytest.approx(1.6)
 
 
 def test_another_qps_is_in_force_at_once() -> None:
-    async def change(pacer: RateLimiter, clock: FakeClock) -> None:
-        pacer.throttle(0.0)
-        pacer.set_qps(10)
-        assert pacer.rate == 10
-        fast = await acquire_many(pacer, clock, 20)
+    async def change(limiter: RateLimiter, clock: FakeClock) -> None:
+        limiter.throttle(0.0)
+        limiter.set_qps(10)
+        assert limiter.rate == 10
+        fast = await acquire_many(limiter, clock, 20)
         assert fast[-1] <= 19 * 0.1025 + 0.01
-        pacer.set_qps(1)
-        slow = await acquire_many(pacer, clock, 4)
+        limiter.set_qps(1)
+        slow = await acquire_many(limiter, clock, 4)
         assert all(later - earlier > 1.0 for earlier, later in pairwise(slow))
 
     run_with_limiter(2, change, FakeClock())
@@ -390,20 +390,20 @@ def test_another_qps_is_in_force_at_once() -> None:
 def test_a_request_counts_from_the_moment_at_which_it_leaves() -> None:
     """A first connection takes time, and PicWish counts a request when it arrives."""
 
-    async def late(pacer: RateLimiter, clock: FakeClock) -> None:
-        first = await pacer.acquire(RequestKind.PROBE)
+    async def late(limiter: RateLimiter, clock: FakeClock) -> None:
+        first = await limiter.acquire(RequestKind.PROBE)
         await clock.sleep(0.4)
         first.mark_sent()
-        following = await acquire_many(pacer, clock, 2)
+        following = await acquire_many(limiter, clock, 2)
         assert following == [pytest.approx(0.1125), pytest.approx(1.02)]
 
     run_with_limiter(2, late, FakeClock())
 
 
 def test_as_many_as_a_second_may_hold_can_be_leaving_and_no_more() -> None:
-    async def stall(pacer: RateLimiter, clock: FakeClock) -> None:
-        stalled = [await pacer.acquire(RequestKind.QUERY) for _ in range(2)]
-        third = asyncio.create_task(pacer.acquire(RequestKind.CREATE))
+    async def stall(limiter: RateLimiter, clock: FakeClock) -> None:
+        stalled = [await limiter.acquire(RequestKind.QUERY) for _ in range(2)]
+        third = asyncio.create_task(limiter.acquire(RequestKind.CREATE))
         done = []
         for _ in range(2):
             await clock.sleep(20)
@@ -415,22 +415,22 @@ def test_as_many_as_a_second_may_hold_can_be_leaving_and_no_more() -> None:
 
 
 def test_a_permit_whose_request_was_never_sent_is_released() -> None:
-    async def fail(pacer: RateLimiter, clock: FakeClock) -> None:
+    async def fail(limiter: RateLimiter, clock: FakeClock) -> None:
         for _ in range(20):
-            (await pacer.acquire(RequestKind.QUERY)).release()
-        assert await acquire_many(pacer, clock, 2) == [0.0, pytest.approx(0.5125)]
+            (await limiter.acquire(RequestKind.QUERY)).release()
+        assert await acquire_many(limiter, clock, 2) == [0.0, pytest.approx(0.5125)]
 
     run_with_limiter(2, fail, FakeClock())
 
 
 def test_an_unused_permit_goes_to_the_next_waiter_at_once() -> None:
-    async def decline(pacer: RateLimiter, clock: FakeClock) -> None:
+    async def decline(limiter: RateLimiter, clock: FakeClock) -> None:
         async def needless() -> None:
-            (await pacer.acquire(RequestKind.EXPIRING)).release()
+            (await limiter.acquire(RequestKind.EXPIRING)).release()
 
         declining = [asyncio.create_task(needless()) for _ in range(5)]
         await asyncio.sleep(0)
-        assert await acquire_many(pacer, clock, 2) == [0.0, pytest.approx(0.5125)]
+        assert await acquire_many(limiter, clock, 2) == [0.0, pytest.approx(0.5125)]
         await asyncio.wait(declining)
 
     run_with_limiter(2, decline, FakeClock())
@@ -438,9 +438,9 @@ def test_an_unused_permit_goes_to_the_next_waiter_at_once() -> None:
 
 @pytest.mark.parametrize("turns", range(6))
 def test_a_permit_granted_to_a_cancelled_waiter_is_released(turns: int) -> None:
-    async def cancel(pacer: RateLimiter, clock: FakeClock) -> None:
+    async def cancel(limiter: RateLimiter, clock: FakeClock) -> None:
         async def hesitate() -> None:
-            slot = await pacer.acquire(RequestKind.CREATE)
+            slot = await limiter.acquire(RequestKind.CREATE)
             try:
                 await clock.sleep(5)
             finally:
@@ -451,36 +451,36 @@ def test_a_permit_granted_to_a_cancelled_waiter_is_released(turns: int) -> None:
             await asyncio.sleep(0)
         impatient.cancel()
         await asyncio.wait([impatient])
-        assert await acquire_many(pacer, clock, 2) == [0.0, pytest.approx(0.5125)]
+        assert await acquire_many(limiter, clock, 2) == [0.0, pytest.approx(0.5125)]
 
     run_with_limiter(2, cancel, FakeClock())
 
 
 async def test_a_limiter_that_grants_nothing_although_it_could_is_overdue() -> None:
     clock = FakeClock()
-    pacer = RateLimiter(2, clock)
+    limiter = RateLimiter(2, clock)
     clock.advance(500)
     # No request is waiting.
-    assert pacer.overdue_seconds == 0
-    waiting = asyncio.create_task(pacer.acquire(RequestKind.CREATE))
+    assert limiter.overdue_seconds == 0
+    waiting = asyncio.create_task(limiter.acquire(RequestKind.CREATE))
     await asyncio.sleep(0)
     clock.advance(50)
-    assert pacer.overdue_seconds == 50
+    assert limiter.overdue_seconds == 50
     waiting.cancel()
     await asyncio.sleep(0)
-    assert pacer.overdue_seconds == 0
+    assert limiter.overdue_seconds == 0
 
 
 def test_a_limiter_paused_by_picwish_is_not_overdue() -> None:
     clock = FakeClock()
     late: list[float] = []
 
-    async def act(pacer: RateLimiter, clock: FakeClock) -> None:
-        pacer.throttle(120)
-        waiting = asyncio.create_task(pacer.acquire(RequestKind.CREATE))
+    async def act(limiter: RateLimiter, clock: FakeClock) -> None:
+        limiter.throttle(120)
+        waiting = asyncio.create_task(limiter.acquire(RequestKind.CREATE))
         while not waiting.done():
             await clock.sleep(10)
-            late.append(pacer.overdue_seconds)
+            late.append(limiter.overdue_seconds)
 
     run_with_limiter(2, act, clock)
     assert len(late) >= 12
@@ -492,10 +492,10 @@ def simulate_shared_key(every: float, seconds: float = 600.0) -> tuple[float, fl
 
     Return how many of our requests a second succeed, and which share of them is refused.
     """
-    told: list[bool] = []
+    refusals: list[bool] = []
     window, chance = RateWindow(), random.Random(1)
 
-    async def both_at_work(pacer: RateLimiter, clock: FakeClock) -> None:
+    async def both_at_work(limiter: RateLimiter, clock: FakeClock) -> None:
         until = clock.monotonic() + seconds
 
         async def other() -> None:
@@ -505,15 +505,15 @@ def simulate_shared_key(every: float, seconds: float = 600.0) -> tuple[float, fl
 
         async def ours() -> None:
             while clock.monotonic() < until:
-                await send_request(pacer)
-                told.append(window.admit(2, clock.monotonic()))
-                if not told[-1]:
-                    pacer.throttle(None)
+                await send_request(limiter)
+                refusals.append(window.admit(2, clock.monotonic()))
+                if not refusals[-1]:
+                    limiter.throttle(None)
 
         await asyncio.gather(other(), ours())
 
     run_with_limiter(2, both_at_work, FakeClock())
-    return sum(told) / seconds, 1 - sum(told) / len(told)
+    return sum(refusals) / seconds, 1 - sum(refusals) / len(refusals)
 
 
 @pytest.mark.untraced

@@ -57,15 +57,15 @@ async def test_a_task_goes_from_queued_over_preparing_and_processing_to_success(
 ) -> None:
     task_id = await client.create_task()
     await client.simulator.wait_until_rendered()
-    seen = []
+    states = []
     for _ in range(11):
         data = await client.query_data(task_id)
-        seen.append((data["state"], data["progress"], data["state_detail"]))
+        states.append((data["state"], data["progress"], data["state_detail"]))
         clock.at += 1
-    assert seen[0] == (0, 0, "Queued")
-    assert seen[1] == (2, 10, "Preparing")
-    assert seen[2:10] == [(4, 10 * i, "Processing") for i in range(2, 10)]
-    assert seen[10] == (1, 100, "Complete")
+    assert states[0] == (0, 0, "Queued")
+    assert states[1] == (2, 10, "Preparing")
+    assert states[2:10] == [(4, 10 * i, "Processing") for i in range(2, 10)]
+    assert states[10] == (1, 100, "Complete")
 
 
 async def test_every_answer_has_all_documented_fields_in_their_types(
@@ -232,9 +232,9 @@ async def test_a_missing_or_wrong_key_is_401_for_creates_and_queries(
 
 async def test_the_key_is_not_kept_in_what_is_remembered(client: SimulatorClient) -> None:
     await client.create()
-    [seen] = client.simulator.requests
-    assert seen.has_key
-    assert "secret" not in repr(seen)
+    [request] = client.simulator.requests
+    assert request.has_key
+    assert "secret" not in repr(request)
 
 
 async def test_creates_and_queries_share_one_rate_and_refusals_do_not_count(
@@ -249,7 +249,7 @@ async def test_creates_and_queries_share_one_rate_and_refusals_do_not_count(
     assert answer.status_code == answer.json()["status"] == 429
     clock.at += 0.002
     assert (await client.create()).status_code == 200
-    assert [seen.status for seen in client.simulator.requests] == [200, 200, 429, 429, 200]
+    assert [request.status for request in client.simulator.requests] == [200, 200, 429, 429, 200]
 
 
 def test_a_rate_below_one_is_one_request_in_more_than_a_second() -> None:

@@ -163,8 +163,8 @@ def test_inspect_tells_what_a_file_is(tmp_path: Path) -> None:
     source = tmp_path / "source"
     for kind, format in (("JPEG", "jpg"), ("BMP", "bmp"), ("TIFF", "tiff"), ("WEBP", "webp"), ("PNG", "png")):
         source.write_bytes(make_quartered_image(kind))
-        found = read_image_info(source, 48)
-        assert (found.path, found.width, found.height, found.format) == (source, 48, 32, format)
+        info = read_image_info(source, 48)
+        assert (info.path, info.width, info.height, info.format) == (source, 48, 32, format)
     with pytest.raises(EnhanceError) as caught:
         read_image_info(source, 47)
     assert caught.value.state == -5

@@ -268,7 +268,7 @@ async def test_a_fault_may_wait_for_one_image_in_all_its_requests(client: Simula
 
 
 async def test_a_fault_may_wait_for_what_a_test_says(client: SimulatorClient) -> None:
-    client.simulator.script.add(Fault("create", Reply(500), when=lambda seen: seen.fields.get("type") == "1"))
+    client.simulator.script.add(Fault("create", Reply(500), when=lambda request: request.fields.get("type") == "1"))
     assert (await client.create(type="0")).status_code == 200
     assert (await client.create(type="1")).status_code == 500
 

@@ -129,7 +129,7 @@ async def test_only_so_many_requests_are_remembered(client: SimulatorClient, mon
     monkeypatch.setattr(dispatch, "MAX_RECORDED_REQUESTS", 10)
     for number in range(12):
         await client.query(str(number))
-    assert [seen.task_id for seen in client.simulator.requests][-2:] == ["10", "11"]
+    assert [request.task_id for request in client.simulator.requests][-2:] == ["10", "11"]
     assert len(client.simulator.requests) == 10
 
 

@@ -16,8 +16,8 @@ async def test_a_result_is_handed_out_without_a_key_from_another_port(client: Si
     assert answer.headers["content-type"] == "image/jpeg"
     assert answer.headers["etag"]
     assert len(answer.content) == int(answer.headers["content-length"])
-    seen = client.simulator.requests[-1]
-    assert (seen.operation, seen.task_id, seen.has_key) == ("download", data["task_id"], False)
+    request = client.simulator.requests[-1]
+    assert (request.operation, request.task_id, request.has_key) == ("download", data["task_id"], False)
 
 
 async def test_a_key_that_comes_with_a_download_is_noticed(client: SimulatorClient) -> None:
