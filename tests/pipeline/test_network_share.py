@@ -107,7 +107,7 @@ async def test_a_name_the_share_refuses_is_replaced_in_outbox_and_archive(
             harness, "what?/then. /a|b.jpg"
         )
         assert "it is delivered as what_/then_/a_b.jpg" in history_text(harness, "what?/then. /a|b.jpg")
-        assert "does not take" not in history_text(harness, "plain.jpg")
+        assert "does not accept" not in history_text(harness, "plain.jpg")
 
 
 async def test_a_name_that_is_too_long_for_the_share_is_shortened(tmp_path: Path, harness: Harness) -> None:
