@@ -112,4 +112,4 @@ async def test_an_unfinished_run_ends_with_what_it_waits_for(harness: Harness, c
     await cancel_and_wait(following)
     reason = {"key": "PicWish does not accept the API key", "outbox": "scans: "}[case]
     last = lines.getvalue().splitlines()[-1]
-    assert last.startswith(f"0 of 1: 1 queued; at most 5 credits; no end can be told, it waits: {reason}")
+    assert last.startswith(f"0 of 1: 1 queued; at most 5 credits; no end can be predicted, it waits: {reason}")

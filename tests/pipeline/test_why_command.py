@@ -131,7 +131,7 @@ async def test_a_file_that_changed_since_its_job_is_said_to_become_a_new_job(
     assert "becomes a job of its own: it will be rejected" in why_command.run_json(job.source)["reason"]
     job.source.unlink()
     del harness.dropped[job.source]
-    assert "the file itself is not there any more" in why_command.run_json(job.source)["reason"]
+    assert "the file itself is gone" in why_command.run_json(job.source)["reason"]
 
 
 async def test_a_queued_job_tells_all_that_it_waits_for(harness: Harness, why_command: WhyCommand) -> None:
@@ -262,10 +262,10 @@ async def test_a_job_that_ended_badly_tells_what_retry_would_do_and_cost(
     (spool / f"{spooled.id}.result").write_bytes(b"paid")
     output = why_command.run_json(first.source)
     assert "its answer never came whole" in output["reason"]
-    assert "`picwish-watchd retry 1` submits it anew, and costs 5 credits again" in output["advice"]
+    assert "`picwish-watchd retry 1` submits it again, and costs 5 credits again" in output["advice"]
     assert "asks PicWish for the old task first" in why_command.run_json(asked_for.source)["advice"]
     assert "retry its first, job 1" in why_command.run_json(copy.source)["advice"]
-    assert "mended" in why_command.run_json(bad.source)["advice"]
+    assert "repaired" in why_command.run_json(bad.source)["advice"]
     assert "delivers what was paid for, at no cost" in why_command.run_json(spooled.source)["advice"]
     output = why_command.run_json(spool / f"{spooled.id}.result")
     assert (output["code"], output["job"]) == (0, spooled.id)
@@ -311,11 +311,11 @@ async def test_results_originals_and_sidecars_name_their_job(harness: Harness, w
     (harness.outbox / "a.jpg").write_bytes(make_image("png"))
     assert "changed" in why_command.run_json(harness.outbox / "a.jpg")["reason"]
     (harness.outbox / "a.jpg").unlink()
-    assert "does not stand here any more" in why_command.run_json(harness.outbox / "a.jpg")["reason"]
-    assert "does not stand there any more" in why_command.run_json(harness.inbox / "a.jpg")["reason"]
+    assert "it is not here any more" in why_command.run_json(harness.outbox / "a.jpg")["reason"]
+    assert "is not there any more" in why_command.run_json(harness.inbox / "a.jpg")["reason"]
     harness.drop_file("a.jpg", seed=5)
     assert (
-        "another file lies there now, and becomes a job of its own"
+        "another file is there now, and becomes a job of its own"
         in why_command.run_json(harness.inbox / "a.jpg")["reason"]
     )
 
@@ -361,7 +361,7 @@ async def test_links_into_our_own_folders_are_never_taken(harness: Harness, why_
     harness.drop_file("sub/b.jpg")
     (harness.inbox / "beside").symlink_to("sub")
     assert (
-        "leads to sub, which is looked into by its own name"
+        "leads to sub, which is scanned under its own name"
         in why_command.run_json(harness.inbox / "beside/b.jpg")["reason"]
     )
     assert "it costs 5 credits" in why_command.run_json(harness.inbox / "sub/b.jpg")["reason"]
@@ -378,7 +378,7 @@ async def test_what_is_no_file_is_never_opened_and_is_named(harness: Harness, wh
             output = why_command.run_json(harness.inbox / name)
             assert (output["code"], output["rule"]) == (0, "scans")
             assert f"it will be rejected: {name} is {what}, not a file" in output["reason"]
-    assert "looks into" in why_command.run_json(harness.inbox / "sub")["reason"]
+    assert "is scanned for rule scans" in why_command.run_json(harness.inbox / "sub")["reason"]
     harness.rule = {"recursive": False}
     assert "recursive is false" in why_command.run_json(harness.inbox / "sub")["reason"]
     output = why_command.run_json("/dev/null")

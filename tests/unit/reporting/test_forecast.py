@@ -122,7 +122,7 @@ def test_an_empty_journal_has_nothing_to_say(forecast_harness: ForecastHarness) 
 def test_a_closed_gate_is_told_instead_of_a_time(forecast_harness: ForecastHarness) -> None:
     forecast_harness.queue_images("hd", 1)
     text = forecast_harness.make_forecast("the key is refused").render()
-    assert text == "1 image, at most 4 credits; no end can be told, it waits: the key is refused"
+    assert text == "1 image, at most 4 credits; no end can be predicted, it waits: the key is refused"
 
 
 def test_a_budget_that_does_not_reach_is_told_instead_of_a_time(forecast_harness: ForecastHarness) -> None:
@@ -130,7 +130,7 @@ def test_a_budget_that_does_not_reach_is_told_instead_of_a_time(forecast_harness
     assert forecast_harness.make_forecast(budget={"per_day": 40}).seconds is not None
     short = forecast_harness.make_forecast(budget={"per_day": 39, "per_month": 100})
     assert short.seconds is None
-    assert short.waits_for == ("the budget has 39 credits left; what goes beyond waits until it is renewed",)
+    assert short.waits_for == ("the budget has 39 credits left; images beyond that wait until it is renewed",)
 
 
 def test_a_flood_is_no_part_of_the_promise(forecast_harness: ForecastHarness) -> None:
@@ -186,7 +186,7 @@ def test_pending_tasks_get_no_promise_while_nothing_is_collected(forecast_harnes
     assert forecast_harness.make_forecast("the budget is reached").seconds is not None
     ahead = forecast_harness.make_forecast("the daemon does not run", collecting=False)
     assert ahead.seconds is None
-    assert ahead.render() == "2 images, no end can be told, it waits: the daemon does not run"
+    assert ahead.render() == "2 images, no end can be predicted, it waits: the daemon does not run"
 
 
 def test_a_rule_that_left_the_configuration_is_no_part_of_it(forecast_harness: ForecastHarness) -> None:
