@@ -1,8 +1,7 @@
-"""Look at pictures: what kind they are, whether they are whole, and how to make them smaller.
+"""Validate images: recognise their format, check that they are complete, and make large ones smaller.
 
-* ``formats`` tells the kind by the first bytes; ``completeness`` and ``tiff`` tell whether all of the file is there.
-* ``inspect`` decodes; ``validate`` puts these together for one file; ``validation_process`` runs it in a process of
-  its own with bounded memory.
-* ``downscale`` fits a picture into the limits, in ``downscale_process``.
-* ``link_files`` reads ``.url`` and ``.webloc`` files.
+* ``formats`` detects the format by the first bytes; ``completeness`` and ``tiff`` check that the file is complete.
+* ``inspect`` validates one image, ``link_files`` one ``.url`` or ``.webloc`` file, ``validate`` either of them.
+* ``validation_process`` runs ``validate`` in a separate process with bounded memory.
+* ``downscale`` makes an image smaller that exceeds PicWish's limits, in the process of ``downscale_process``.
 """

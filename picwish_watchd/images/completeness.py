@@ -1,10 +1,10 @@
-"""Whether all of an image is there, told by its structure alone: cheap, and without a decoder.
+"""Check whether an image file is complete by its structure: cheap, and without a decoder.
 
-Every cut is noticed: each format says where it ends, and the file must go on at least until there. What follows after
-the end is not looked at, but for the further pictures of an MPO.
+Every truncation is noticed: each format says where it ends, and the file must reach that point. Bytes after the end are
+ignored, except the further images of an MPO.
 
-Nothing here is decoded, so zeros inside compressed data are only noticed in PNG (by its CRC); what was never written
-at all, the caller knows from the file system (`OpenFile.until_hole`).
+Nothing is decoded, so zeros inside compressed data are noticed only in PNG (by its CRC). Parts that were never written
+are known from the file system (`OpenFile.clip_at_hole`).
 """
 
 import re
@@ -20,26 +20,26 @@ from picwish_watchd.images.tiff import check_tiff
 
 @dataclass(frozen=True, slots=True)
 class ImageStructure:
-    """What the structure of a whole image tells."""
+    """What the structure of a complete image says."""
 
-    #: pixels
+    #: Pixels.
     width: int
-    #: pixels
+    #: Pixels.
     height: int
-    #: what it really is, if it only looks like its format: "a camera raw file (DNG)"
+    #: What the file really is if it only resembles its format: "a camera raw file (DNG)".
     foreign_format: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class StructureDefect:
-    """Why an image is not whole; ``cut`` if the file ends too early, else something in it is wrong."""
+    """Why an image is not complete: the file ends too early (``is_truncated``), or something in it is wrong."""
 
     reason: str
     is_truncated: bool
 
 
 def check_structure(file: OpenFile, format: Format) -> ImageStructure | StructureDefect:
-    """Walks through the structure of an image that `kinds.recognise` took for ``format``. Raises OSError only."""
+    """Check the structure of an image that `detect_format` took for ``format``. Raises only OSError."""
     try:
         match format:
             case Format.JPEG:
@@ -56,33 +56,33 @@ def check_structure(file: OpenFile, format: Format) -> ImageStructure | Structur
         return StructureDefect(flaw.reason, flaw.is_truncated)
 
 
-#: Segments or chunks of one image; a hostile file could have millions, and walking them would take minutes.
+#: Segments or chunks of one image; a hostile file could have millions, and reading them would take minutes.
 _PARTS_MAX = 100_000
 
 
-# JPEG: ITU-T T.81 annex B. Entropy-coded data never holds FF followed by another byte than 00 or RST0-7.
+# JPEG: ITU-T T.81 annex B. Entropy-coded data never contains FF followed by another byte than 00 or RST0-7.
 _MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 _SOF = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _SOI, _EOI, _SOS, _TEM, _APP2 = 0xD8, 0xD9, 0xDA, 0x01, 0xE2
 _MP_ENTRIES = 0xB002
-# bytes of one that are looked at: code, length, and of a frame precision, height and width
+#: Bytes of a segment that are read: code and length, and of a frame also precision, height and width.
 _SEGMENT_SIZE = 8
-# bytes; most markers follow the segment before at once
+#: Bytes to search for a marker first: most follow the previous segment at once.
 _MARKER_PROBE_SIZE = 64
 
 
 def _check_jpeg(file: OpenFile) -> tuple[int, int]:
     size, end, further = _scan_jpeg(file, 0)
-    # programs that know nothing of an MPO's further pictures drop them, and their index stays
+    # Programs that do not know MPO drop the further images but keep their index.
     if end == file.size:
         return size
     for start in further:
-        # some writers tell wrong places, but of pictures that follow each other at once
+        # Some programs write wrong offsets, but then the images follow each other directly.
         place = start if end <= start < file.size and _is_jpeg_start(file, start) else end
         if _is_jpeg_start(file, place):
             end = _scan_jpeg(file, place)[1]
         elif start >= file.size:
-            raise StructureError("a further picture of the MPO is missing", cut=True)
+            raise StructureError("a further image of the MPO is missing", cut=True)
     return size
 
 
@@ -91,7 +91,7 @@ def _is_jpeg_start(file: OpenFile, position: int) -> bool:
 
 
 def _scan_jpeg(file: OpenFile, start: int) -> tuple[tuple[int, int], int, list[int]]:
-    """Width and height of the picture that begins at ``start``, where it ends, and where further ones begin."""
+    """Return the size of the image that begins at ``start``, where it ends, and where further images begin."""
     size, scanned, position, further = None, False, start + 2, list[int]()
     for _ in _iter_parts():
         position, segment = _find_marker(file, position)
@@ -115,29 +115,30 @@ def _scan_jpeg(file: OpenFile, start: int) -> tuple[tuple[int, int], int, list[i
 
 
 def _parse_mpo_index(tiff: bytes, place: int) -> list[int]:
-    """Where the further pictures of an MPO begin, by its index at ``place`` (CIPA DC-007, 5.2.3).
+    """Return where the further images of an MPO begin, by its index at ``place`` (CIPA DC-007, 5.2.3).
 
-    It is a small TIFF directory, whose offsets count from its own beginning. Lengths stand in it too, often wrong ones.
+    The index is a small TIFF directory, whose offsets count from its own beginning. It has lengths too, but those are
+    often wrong and are not used.
     """
     order = "<" if tiff[:2] == b"II" else ">"
     try:
         directory = struct.unpack_from(order + "I", tiff, 4)[0]
         entries = struct.unpack_from(order + "H", tiff, directory)[0]
-        found = (struct.unpack_from(order + "HHII", tiff, directory + 2 + 12 * each) for each in range(entries))
-        size, offset = next((size, offset) for tag, _, size, offset in found if tag == _MP_ENTRIES)
+        rows = (struct.unpack_from(order + "HHII", tiff, directory + 2 + 12 * each) for each in range(entries))
+        size, offset = next((size, offset) for tag, _, size, offset in rows if tag == _MP_ENTRIES)
         return [place + at for (at,) in struct.iter_unpack(order + "8xI4x", tiff[offset : offset + size]) if at]
     except (struct.error, StopIteration):
         return []
 
 
 def _find_marker(file: OpenFile, position: int) -> tuple[int, bytes]:
-    """Where the marker's code stands, and the bytes from there on, enough of them for a frame's size."""
+    """Return the position of the next marker's code, and the first `_SEGMENT_SIZE` bytes from there on."""
     step = _MARKER_PROBE_SIZE
     while position < file.size:
         block = file.read_at(position, step)
-        found = _MARKER.search(block)
-        if found:
-            code = found.start() + 1
+        match = _MARKER.search(block)
+        if match:
+            code = match.start() + 1
             segment = block[code : code + _SEGMENT_SIZE]
             return position + code, segment if len(segment) == _SEGMENT_SIZE else file.read_at(
                 position + code, _SEGMENT_SIZE
@@ -217,15 +218,16 @@ def _parse_webp_size(file: OpenFile, kind: bytes, body: int) -> tuple[int, int]:
             return _validate_size((bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1)
     if kind == b"VP8 ":
         data = file.read_exact(body, 10)
-        # RFC 6386, 9.1: the start code of a key frame
+        # The start code of a key frame (RFC 6386, 9.1).
         if data[3:6] == b"\x9d\x01\x2a":
             width, height = struct.unpack("<HH", data[6:10])
             return _validate_size(width & 0x3FFF, height & 0x3FFF)
     raise StructureError("the WebP does not begin with a picture")
 
 
-# BMP: Microsoft, "Bitmap Storage"; bfSize and biSizeImage are often wrong, so they count only where nothing else does.
-# BI_RGB, BI_BITFIELDS, BI_ALPHABITFIELDS
+# BMP: Microsoft, "Bitmap Storage". bfSize and biSizeImage are often wrong, so they are used only as a last resort.
+
+#: BI_RGB, BI_BITFIELDS, BI_ALPHABITFIELDS.
 _UNCOMPRESSED = (0, 3, 6)
 
 

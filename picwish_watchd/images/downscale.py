@@ -1,7 +1,7 @@
-"""Fitting an image that is larger than PicWish takes (`oversize: downscale`), in a process of its own.
+"""Make an image smaller that is larger than PicWish accepts (`oversize: downscale`), in a separate process.
 
-What is fitted is provably what was judged: the source is copied, hashed on the way, and only a copy of the job's own
-hash is handed on. What comes back is looked at as any image is, for the process had to do with a stranger's bytes.
+The image that is made smaller is the one that was validated: the source is copied and hashed, and only a copy with the
+job's hash is passed on. The output is validated like any image, because the process has decoded untrusted bytes.
 """
 
 import hashlib
@@ -25,79 +25,80 @@ from picwish_watchd.job import ErrorCode, Problem
 from picwish_watchd.wording import printable_path
 
 _ABORT_REASON = "picwish-watchd was stopped while the image was made smaller"
-# seconds between looks at the process
+#: Seconds between checks of the process.
 _POLL_INTERVAL = 0.05
-#: All of the environment that it gets, if set: what an interpreter may need to start, and no keys.
+#: The environment variables that the process gets: what an interpreter may need to start, and no keys.
 _ENV_ALLOWLIST = ("PATH", "LD_LIBRARY_PATH", "PYTHONHOME", "PYTHONPATH")
-#: By which it ends that used more than it may, or more than there is.
+#: Exit codes of a process that used more than it may, or more memory than there is.
 _LIMIT_EXIT_CODES = {-signal.SIGXCPU, -signal.SIGKILL}
-#: By which somebody stops a service and all its processes: no fault of the image.
+#: Exit codes of a process stopped together with the service: no fault of the image.
 _STOP_EXIT_CODES = {-signal.SIGTERM, -signal.SIGINT, -signal.SIGHUP}
 
 
 @dataclass(frozen=True, slots=True)
 class ProcessLimits:
-    """What the process may use. A picture of `images.FIT_PIXELS` with transparency fits in."""
+    """The resources that the process may use; enough for `DOWNSCALE_MAX_PIXELS` with transparency."""
 
-    #: bytes of address space
+    #: Bytes of address space.
     memory_bytes: int = 2**31
-    #: seconds
+    #: Seconds.
     cpu_seconds: int = 120
-    #: seconds
+    #: Seconds.
     wall_seconds: float = 600.0
 
 
 @dataclass(frozen=True, slots=True)
 class DownscaleFailed:
-    """It cannot be made smaller, and why: the image's own fault."""
+    """The image cannot be made smaller because of what it is."""
 
     problem: Problem
 
 
 @dataclass(frozen=True, slots=True)
 class DownscaleDeferred:
-    """Another time: the daemon stops, or the spool has no room."""
+    """Not now: the daemon stops, or the spool has no room. Try again later."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class DownscaleRequest:
-    """A source, and what it was judged as."""
+    """A source, and the facts that validation found."""
 
     source: Path
     sha256: str
-    #: bytes
+    #: Bytes.
     size: int
-    #: pixels
+    #: Pixels.
     width: int
-    #: pixels
+    #: Pixels.
     height: int
-    #: what PicWish takes
+    #: What PicWish accepts.
     limits: ImageLimits
 
     @property
     def has_too_many_pixels(self) -> bool:
-        """Whether it has too many pixels for PicWish; else it is the bytes that are too many."""
+        """Whether it has too many pixels for PicWish; otherwise it has too many bytes."""
         return max(self.width, self.height) > self.limits.max_side
 
 
 def downscale_image(
-    order: DownscaleRequest,
+    request: DownscaleRequest,
     *,
     copy: Path,
     target: Path,
     give_up: Callable[[], bool],
     bounds: ProcessLimits | None = None,
 ) -> ValidImage | DownscaleFailed | DownscaleDeferred:
-    """Makes ``target``, an image within the limits, of a ``copy`` that `copied` made, and that is gone at the end.
+    """Make ``target``, an image within the limits, from a ``copy`` that `copy_source` made; remove the copy.
 
-    Nothing is at ``target`` before, nor after but where the answer is `Inspected`. ``give_up`` is asked all the while,
-    and ends it at once. For a thread: it takes seconds. Raises nothing for what is in the image.
+    ``target`` must not exist before, and exists afterwards only if the result is `ValidImage`. ``give_up`` is called
+    repeatedly; once it returns True, the process is ended. This takes seconds and is for a thread. The content of the
+    image never makes it raise.
     """
     verdict: ValidImage | DownscaleFailed | DownscaleDeferred
     try:
-        verdict = _run_process(order, copy, target, give_up, bounds or ProcessLimits())
+        verdict = _run_process(request, copy, target, give_up, bounds or ProcessLimits())
     except OSError as error:
         verdict = _classify_spool_error(error)
     with suppress(OSError):
@@ -108,15 +109,16 @@ def downscale_image(
 
 
 def copy_source(
-    order: DownscaleRequest, copy: Path, *, give_up: Callable[[], bool], follow_symlinks: bool = False
+    request: DownscaleRequest, copy: Path, *, give_up: Callable[[], bool], follow_symlinks: bool = False
 ) -> DownscaleDeferred | Changed | Missing | Unreadable | None:
-    """Copies the source to ``copy``; None where every byte is one that was judged, else nothing is left.
+    """Copy the source to ``copy``; return None if its bytes are those that were validated.
 
-    For a thread of the inbox, which may hang. ``give_up`` ends it at once.
+    Otherwise no copy is left. This may hang with the inbox and is for a worker thread. Once ``give_up`` returns True,
+    it stops.
     """
     verdict: DownscaleDeferred | Changed | Missing | Unreadable | None
     try:
-        verdict = _copy_and_verify(order, copy, give_up, follow_symlinks=follow_symlinks)
+        verdict = _copy_and_verify(request, copy, give_up, follow_symlinks=follow_symlinks)
     except OSError as error:
         verdict = _classify_spool_error(error)
     if verdict is not None:
@@ -130,16 +132,16 @@ def _classify_spool_error(error: OSError) -> DownscaleDeferred:
 
 
 def _copy_and_verify(
-    order: DownscaleRequest, copy: Path, give_up: Callable[[], bool], *, follow_symlinks: bool
+    request: DownscaleRequest, copy: Path, give_up: Callable[[], bool], *, follow_symlinks: bool
 ) -> DownscaleDeferred | Changed | Missing | Unreadable | None:
-    opened = open_file(order.source, follow_symlinks=follow_symlinks)
+    opened = open_file(request.source, follow_symlinks=follow_symlinks)
     if isinstance(opened, NotRegularFile):
         return Changed()
     if not isinstance(opened, OpenFile):
         return opened
     digest = hashlib.sha256()
     with opened, _create_private_file(copy) as file:
-        if opened.size != order.size:
+        if opened.size != request.size:
             return Changed()
         blocks = opened.iter_blocks()
         while True:
@@ -153,7 +155,7 @@ def _copy_and_verify(
                 break
             digest.update(block)
             file.write(block)
-    return None if digest.hexdigest() == order.sha256 else Changed()
+    return None if digest.hexdigest() == request.sha256 else Changed()
 
 
 def _create_private_file(path: Path) -> io.BufferedWriter:
@@ -161,9 +163,9 @@ def _create_private_file(path: Path) -> io.BufferedWriter:
 
 
 def _run_process(
-    order: DownscaleRequest, copy: Path, target: Path, give_up: Callable[[], bool], bounds: ProcessLimits
+    request: DownscaleRequest, copy: Path, target: Path, give_up: Callable[[], bool], bounds: ProcessLimits
 ) -> ValidImage | DownscaleFailed | DownscaleDeferred:
-    limits = order.limits
+    limits = request.limits
     numbers = (
         limits.max_side,
         limits.max_bytes,
@@ -174,7 +176,7 @@ def _run_process(
     )
     with copy.open("rb") as source, _create_private_file(target) as sink:
         child = subprocess.Popen(  # noqa: S603 - our own interpreter and file, and numbers
-            # -P: a module named like one of ours or Pillow's, in this or the current folder, must not be imported
+            # -P: no module from this or the current folder may be imported in place of one of Pillow.
             [sys.executable, "-P", downscale_process.__file__, *map(str, numbers)],
             stdin=source,
             stdout=sink,
@@ -190,21 +192,24 @@ def _run_process(
         return (
             DownscaleDeferred("there is no room in the spool")
             if code == ExitCode.NOT_WRITTEN
-            else _explain_failure(order, code, bounds)
+            else _explain_failure(request, code, bounds)
         )
-    made = inspect_image(target, limits)
-    return made if isinstance(made, ValidImage) else _explain_failure(order, -signal.SIGABRT, bounds)
+    verdict = inspect_image(target, limits)
+    return verdict if isinstance(verdict, ValidImage) else _explain_failure(request, -signal.SIGABRT, bounds)
 
 
 def _wait_for_exit(child: "subprocess.Popen[bytes]", give_up: Callable[[], bool], wall: float) -> int | None:
-    """Its exit code, that of SIGXCPU if it took too long; None if it was given up. It has ended in any case."""
-    until = time.monotonic() + wall
+    """Wait for the process; return its exit code, or None if ``give_up`` returned True. It has ended in any case.
+
+    After ``wall`` seconds it is killed, and the code is that of SIGXCPU.
+    """
+    deadline = time.monotonic() + wall
     try:
         while not give_up():
             try:
                 return child.wait(_POLL_INTERVAL)
             except subprocess.TimeoutExpired:
-                if time.monotonic() > until:
+                if time.monotonic() > deadline:
                     return -signal.SIGXCPU
         return None
     finally:
@@ -212,9 +217,9 @@ def _wait_for_exit(child: "subprocess.Popen[bytes]", give_up: Callable[[], bool]
         child.wait()
 
 
-def _explain_failure(order: DownscaleRequest, code: int, bounds: ProcessLimits) -> DownscaleFailed:
-    name, size = printable_path(order.source.name), f"{order.width} x {order.height} pixels"
-    word = ErrorCode.RESOLUTION_TOO_HIGH if order.has_too_many_pixels else ErrorCode.FILE_TOO_LARGE
+def _explain_failure(request: DownscaleRequest, code: int, bounds: ProcessLimits) -> DownscaleFailed:
+    name, size = printable_path(request.source.name), f"{request.width} x {request.height} pixels"
+    word = ErrorCode.RESOLUTION_TOO_HIGH if request.has_too_many_pixels else ErrorCode.FILE_TOO_LARGE
     match code:
         case ExitCode.TRUNCATED | ExitCode.CORRUPT:
             word = ErrorCode.TRUNCATED if code == ExitCode.TRUNCATED else ErrorCode.CORRUPT
@@ -224,11 +229,11 @@ def _explain_failure(order: DownscaleRequest, code: int, bounds: ProcessLimits) 
         case ExitCode.NO_MEMORY:
             why = f"that takes more than {bounds.memory_bytes / 2**30:g} GiB of memory"
         case _ if code in _LIMIT_EXIT_CODES:
-            why = f"the process that tried was stopped, after {bounds.cpu_seconds} s of computing or for want of memory"
+            why = f"the process that tried was stopped, after {bounds.cpu_seconds} s of computing or for lack of memory"
         case ExitCode.UNSUPPORTED_PIXELS:
             why = "its pixels are neither 8 nor 16 bits of grey, RGB or CMYK"
         case ExitCode.NOTHING_FITS:
-            why = f"nothing that looks like it fits into {order.limits.max_bytes} bytes"
+            why = f"nothing that looks like it fits into {request.limits.max_bytes} bytes"
         case ExitCode.TOO_MANY_PIXELS:
             why = f"it holds more than {DOWNSCALE_MAX_PIXELS // 10**6} million pixels"
         case _:

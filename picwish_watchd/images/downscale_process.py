@@ -1,11 +1,11 @@
-"""A program of its own that fits one image into PicWish's limits: bytes in at stdin, bytes out at stdout.
+"""A program that makes one image small enough for PicWish: bytes in at stdin, bytes out at stdout.
 
-`fit` starts it, for a decoder may need a gigabyte, loop or crash on what strangers send: then this process ends, and
-the daemon goes on. It imports nothing of ours, so that it starts fast and wherever it is started from. How it ended is
-its exit code, one of `Ending`.
+`downscale` starts it as a process, because a decoder may need a gigabyte, loop or crash on untrusted bytes; then this
+process ends, and the daemon goes on. It imports no other module of picwish-watchd, so that it starts fast and from
+anywhere. Its exit code is one of `ExitCode`.
 
-What is kept: the look. The colour profile goes along as long as it describes the pixels that are sent; the orientation
-(EXIF or TIFF) is applied to the pixels, for PNG and WebP have readers that ignore the tag. Other metadata stays here.
+The image keeps its look. The colour profile is kept if it describes the pixels that are sent. The orientation (EXIF or
+TIFF) is applied to the pixels, because some readers of PNG and WebP ignore the tag. Other metadata is dropped.
 """
 
 import ctypes
@@ -25,17 +25,14 @@ from typing import BinaryIO
 from PIL import Image
 
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
-_MAX_QUALITY, _MIN_QUALITY = (
-    95,
-    50,
-    # of JPEG and WebP; above 95 a file grows and the picture does not (Pillow's handbook)
-)
+#: Quality of JPEG and WebP. Above 95 a file grows and the image does not improve (Pillow's handbook).
+_MAX_QUALITY, _MIN_QUALITY = 95, 50
 # From prctl(2).
 _PR_SET_PDEATHSIG = 1
-# of making it smaller still, where no quality fits
+#: How often the image is made smaller still if no quality fits.
 _MAX_RESIZES = 16
 
-#: EXIF 2.32, tag 274: how the stored pixels have to be turned to look right.
+#: EXIF 2.32, tag 274: how the stored pixels must be turned.
 _ORIENTATION = 274
 _TRANSPOSES = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -46,29 +43,29 @@ _TRANSPOSES = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-#: ICC.1:2022, 7.2.6: the colour space that a profile describes, and the modes of it.
+#: ICC.1:2022, 7.2.6: the colour space that a profile describes, and the Pillow modes of it.
 _PROFILE_MODES = {b"GRAY": ("L", "LA", "I;16"), b"RGB ": ("RGB", "RGBA"), b"CMYK": ("CMYK",)}
 
 
 class ExitCode(IntEnum):
-    """How it ended. 1 is Python's own, for what nobody foresaw."""
+    """How the process ended. Python itself uses 1, for an unexpected exception."""
 
     DOWNSCALED = 0
     NO_MEMORY = 3
     TRUNCATED = 4
     CORRUPT = 5
     TOO_MANY_PIXELS = 6
-    #: no picture of 8 or 16 bits a channel in a colour space that can be sent
+    #: Not an image of 8 or 16 bits a channel in a colour space that can be sent.
     UNSUPPORTED_PIXELS = 7
     NOTHING_FITS = 8
-    #: the disk is full
+    #: The disk is full.
     NOT_WRITTEN = 9
-    #: whoever wanted it is no more
+    #: The process that started this one has ended.
     ORPHANED = 10
 
 
 class DownscaleError(Exception):
-    """There is no smaller picture, and why."""
+    """The image cannot be made smaller."""
 
     def __init__(self, ending: ExitCode) -> None:
         super().__init__(ending.name)
@@ -76,11 +73,11 @@ class DownscaleError(Exception):
 
 
 def downscale_stream(stream: BinaryIO, *, max_side: int, max_bytes: int, max_pixels: int) -> bytes:
-    """The first picture in ``stream`` with no side longer than ``max_side`` and in at most ``max_bytes`` bytes.
+    """Return the first image in ``stream`` with no side longer than ``max_side``, in at most ``max_bytes`` bytes.
 
-    It is never enlarged. JPEG stays JPEG and WebP stays WebP; PNG, TIFF and BMP become PNG, and where that is too
-    large, JPEG (WebP if something is transparent); CMYK becomes JPEG. Of all qualities up to 95 the best that fits is
-    taken; if even 50 does not fit, the picture is made smaller still. Raises `CannotError`, and MemoryError.
+    It is never enlarged. JPEG stays JPEG and WebP stays WebP. PNG, TIFF and BMP become PNG, or if that is too large
+    JPEG (WebP if something is transparent). CMYK becomes JPEG. The best quality up to 95 that fits is used; if even 50
+    does not fit, the image is made smaller still. Raises `DownscaleError`, also above ``max_pixels``, and MemoryError.
     """
     with Image.open(stream, formats=_FORMATS) as image:
         if image.width * image.height > max_pixels:
@@ -88,14 +85,14 @@ def downscale_stream(stream: BinaryIO, *, max_side: int, max_bytes: int, max_pix
         source, profile = image.format or "", image.info.get("icc_profile")
         wanted = _scale_to_side(image.size, max_side)
         turn = _TRANSPOSES.get(image.getexif().get(_ORIENTATION, 1))
-        # JPEG: decodes an eighth, a quarter or a half as far as that is enough
+        # Of a JPEG only an eighth, a quarter or a half is decoded if that is enough.
         image.draft(None, wanted)
         image.load()
-        # Pillow turns it while it loads
+        # Pillow turns a TIFF while it loads it.
         if image.format == "TIFF":
             turn, wanted = None, _scale_to_side(image.size, max_side)
         picture = _normalize_mode(image)
-    # what it was decoded to goes before more is made of it
+    # Free the decoded pixels before more are made.
     del image
     if picture.size != wanted:
         picture = picture.resize(wanted, Image.Resampling.LANCZOS)
@@ -119,7 +116,7 @@ def _scale_to_side(size: tuple[int, int], side: int) -> tuple[int, int]:
 
 
 def _normalize_mode(image: Image.Image) -> Image.Image:
-    """The same picture in a mode that can be averaged and sent: no palette, no colour that means "transparent"."""
+    """Return the image in a mode that can be resized and sent: no palette, no colour that means "transparent"."""
     mode = image.mode
     if mode in ("L", "RGB") and "transparency" in image.info:
         mode = "LA" if mode == "L" else "RGBA"
@@ -135,12 +132,12 @@ def _normalize_mode(image: Image.Image) -> Image.Image:
         image, mode = image.convert("I"), "I;16"
     if mode not in ("L", "LA", "RGB", "RGBA", "CMYK", "I;16"):
         raise DownscaleError(ExitCode.UNSUPPORTED_PIXELS)
-    # never a copy: it may be 800 MB
+    # Without a copy where possible: it may have 800 MB.
     return image if mode == image.mode else image.convert(mode)
 
 
 def _iter_encodings(picture: Image.Image, source: str, profile: bytes | None, max_bytes: int) -> Iterator[bytes]:
-    """The ways to write it, the best first, until one fits; the last one is the smallest."""
+    """Yield encoded images, the best first; the last is the best that fits, or the smallest if none does."""
     if source in ("PNG", "TIFF", "BMP") and picture.mode != "CMYK":
         data = _encode_image(picture, "PNG", profile)
         yield data
@@ -168,7 +165,7 @@ def _iter_encodings(picture: Image.Image, source: str, profile: bytes | None, ma
 
 
 def _encode_image(picture: Image.Image, name: str, profile: bytes | None, **options: int) -> bytes:
-    """The bytes of a file; the profile only where it describes these pixels."""
+    """Return the image as a file, with the profile only if it describes these pixels."""
     sink = io.BytesIO()
     fits = profile is not None and picture.mode in _PROFILE_MODES.get(profile[16:20], ())
     picture.info.clear()
@@ -177,19 +174,19 @@ def _encode_image(picture: Image.Image, name: str, profile: bytes | None, **opti
 
 
 def _die_with_parent(parent: int) -> bool:
-    """From here on this process dies with ``parent``; answers whether that is still there.
+    """Let the kernel end this process together with ``parent``, a process ID; return whether that still runs.
 
-    To be exact, it dies with the thread that started it (prctl(2)), which waits for it.
-    A daemon that is killed ends nothing in order: without this its image would go on being made smaller for nobody.
+    More exactly, it ends with the thread that started it (prctl(2)), which waits for it. Without this, the process
+    would go on working for nobody after the daemon was killed.
     """
-    # a libc without it: the bounds end us in time
+    # If libc has no prctl, the resource limits end this process in time.
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     return os.getppid() == parent
 
 
 def _limit_resources(memory: int, seconds: int) -> None:
-    """Bounds this process (getrlimit(2)): address space in bytes, CPU in seconds, and no core dumps."""
+    """Limit this process (setrlimit(2)): ``memory`` bytes of address space, CPU ``seconds``, no core dumps."""
     for what, most in ((resource.RLIMIT_AS, memory), (resource.RLIMIT_CPU, seconds), (resource.RLIMIT_CORE, 0)):
         hard = resource.getrlimit(what)[1]
         most = most if hard == resource.RLIM_INFINITY else min(most, hard)
@@ -197,13 +194,16 @@ def _limit_resources(memory: int, seconds: int) -> None:
 
 
 def main(arguments: list[str]) -> ExitCode:
-    """``max_side max_bytes max_pixels memory seconds parent``: bounds itself, then fits stdin into stdout."""
+    """Limit this process, then read an image from stdin and write a smaller one to stdout.
+
+    The arguments are ``max_side max_bytes max_pixels memory seconds parent``, all decimal numbers.
+    """
     max_side, max_bytes, max_pixels, memory, seconds, parent = map(int, arguments)
     if not _die_with_parent(parent):
         return ExitCode.ORPHANED
     _limit_resources(memory, seconds)
     warnings.simplefilter("ignore")
-    # `max_pixels` says it
+    # The limit is ``max_pixels`` instead.
     Image.MAX_IMAGE_PIXELS = None
     try:
         data = downscale_stream(sys.stdin.buffer, max_side=max_side, max_bytes=max_bytes, max_pixels=max_pixels)

@@ -1,13 +1,13 @@
-"""What a file is, told by its first bytes; names and extensions prove nothing."""
+"""Detect the format of a file by its first bytes. Its name and extension are not used."""
 
 from enum import StrEnum
 
-#: So many first bytes are enough for `recognise`.
+#: Number of first bytes that `detect_format` needs.
 HEAD_SIZE = 1024
 
 
 class Format(StrEnum):
-    """The formats that PicWish takes (API document, "Guidelines and Limits" 5) and that results come in."""
+    """The formats that PicWish accepts (API document, "Guidelines and Limits" 5) and that results come in."""
 
     JPEG = "jpeg"
     PNG = "png"
@@ -31,12 +31,12 @@ class Format(StrEnum):
         return f"image/{self.value}"
 
     def allows_suffix(self, suffix: str) -> bool:
-        """Whether a file of this format may end so; ``suffix`` with or without its dot, in any case."""
+        """Return whether a file of this format may have the ``suffix``, given with or without its dot, in any case."""
         return suffix.removeprefix(".").lower() in _SUFFIXES[self]
 
     @classmethod
     def from_suffix(cls, suffix: str) -> "Format | None":
-        """The format whose files end so, if it is one of the five."""
+        """Return the format whose files have this suffix, or None if it is none of the five."""
         return next((kind for kind in cls if kind.allows_suffix(suffix)), None)
 
 
@@ -50,10 +50,10 @@ _SUFFIXES = {
 
 _PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 _TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-# sizes of the DIB header that have ever been in use
+#: Sizes of the DIB header, in bytes, that have ever been in use.
 _BMP_HEADERS = frozenset({12, 16, 40, 52, 56, 64, 108, 124})
 
-#: What is known and not taken: offset, bytes, what to call it. The first match counts.
+#: Formats that are recognised but not accepted: offset, bytes there, and what to call it. The first match counts.
 _FOREIGN_MAGIC: tuple[tuple[int, bytes, str], ...] = (
     (0, b"GIF87a", "a GIF image"),
     (0, b"GIF89a", "a GIF image"),
@@ -86,7 +86,7 @@ _FOREIGN_MAGIC: tuple[tuple[int, bytes, str], ...] = (
     (0, b"\x1aE\xdf\xa3", "a video"),
 )
 
-#: Brands of the ISO base media file format (ISO/IEC 14496-12, 4.3) that are pictures; others are taken for videos.
+#: Brands of the ISO base media file format (ISO/IEC 14496-12, 4.3) that are images; all others count as videos.
 _FTYP_BRANDS = {
     b"heic": "a HEIC image",
     b"heix": "a HEIC image",
@@ -110,9 +110,9 @@ _KNOWN_MAGIC = (
 
 
 def detect_format(head: bytes) -> Format | str | None:
-    """What begins with ``head`` (the first `HEAD` bytes, fewer if there are no more).
+    """Return the format of a file that begins with ``head``, its first `HEAD_SIZE` bytes (fewer if it is shorter).
 
-    A `Format` that PicWish takes, the name of a known one that it does not take ("a GIF image"), or None.
+    The result is a `Format`, or the name of a known format that PicWish does not accept ("a GIF image"), or None.
     """
     if head.startswith(b"\xff\xd8\xff"):
         return Format.JPEG
@@ -131,7 +131,7 @@ def detect_format(head: bytes) -> Format | str | None:
 
 
 def can_become_image(head: bytes) -> bool:
-    """Whether this unrecognised beginning may only be too short, or not written yet (a hole full of zeros)."""
+    """Return whether this unrecognised beginning may just be too short, or not written yet (a hole of zeros)."""
     if not head.strip(b"\0"):
         return True
     if head.startswith(b"BM") and len(head) < 18:
@@ -142,7 +142,7 @@ def can_become_image(head: bytes) -> bool:
 
 
 def describe_text(head: bytes) -> str | None:
-    """What a text is that came where an image should be ("an HTML page"), or None if it is no text."""
+    """Return what kind of text this is ("an HTML page"), or None if it is not a text."""
     start = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     if start.startswith((b"<!doctype html", b"<html", b"<head", b"<body")):
         return "an HTML page"

@@ -1,8 +1,8 @@
-"""Judging images: is it one, which, how large, is all of it there, and what is its hash.
+"""Validate an image file: its format, its size, whether it is complete, and its hash.
 
-Taken is what Pillow calls JPEG (MPO included), PNG, WebP, BMP and TIFF, of any depth and colour space; of several
-pages or frames the first one counts. The structure is read by hand (`whole`); Pillow decodes only where that leaves a
-doubt.
+Accepted are JPEG (MPO included), PNG, WebP, BMP and TIFF as Pillow knows them, of any depth and colour space. Of
+several pages or frames the first one counts. `completeness` checks the structure; Pillow decodes only if that check
+leaves a doubt.
 """
 
 import hashlib
@@ -49,7 +49,7 @@ _PILLOW_NAMES = {
     Format.TIFF: TiffImagePlugin.TiffImageFile.format,
 }
 
-#: What Pillow's readers raise on damaged files, as found by fuzzing and in its own tests.
+#: What Pillow's decoders raise on damaged files, as found by fuzzing and in its own tests.
 _DECODER_ERRORS = (
     OSError,
     SyntaxError,
@@ -71,40 +71,38 @@ _DECODER_ERRORS = (
 _DECODE_LOCK = threading.Lock()
 
 
-#: What is tried at all where larger images are made smaller: a sheet of A2 at 600 dpi, and its uncompressed TIFF.
+#: The largest image that is made smaller: a sheet of A2 at 600 dpi (pixels), and its uncompressed TIFF (bytes).
 DOWNSCALE_MAX_PIXELS = 200_000_000
 DOWNSCALE_MAX_BYTES = 2**30
 
 
 @dataclass(frozen=True, slots=True)
 class ImageLimits:
-    """What PicWish takes at most."""
+    """The largest image that PicWish accepts."""
 
     max_bytes: int
-    #: pixels, of width and of height
+    #: Pixels, of width and of height.
     max_side: int
-    allow_downscale: bool = (
-        #: what is larger is made smaller before it is sent: taken, up to `FIT_PIXELS` and `FIT_BYTES`
-        False
-    )
+    #: Accept images up to `DOWNSCALE_MAX_PIXELS` and `DOWNSCALE_MAX_BYTES`; they are made smaller before sending.
+    allow_downscale: bool = False
 
     def is_exceeded_by(self, size: int, width: int, height: int) -> bool:
-        """Whether an image of ``size`` bytes and so many pixels is larger than PicWish takes."""
+        """Return whether an image of ``size`` bytes and this many pixels is larger than PicWish accepts."""
         return size > self.max_bytes or max(width, height) > self.max_side
 
 
 @dataclass(frozen=True, slots=True)
 class ValidImage:
-    """An image that can be submitted, as it is or (`Limits.fitting`) once it was made smaller."""
+    """An image that can be submitted, as it is or (`ImageLimits.allow_downscale`) after it was made smaller."""
 
     format: Format
-    #: pixels
+    #: Pixels.
     width: int
-    #: pixels
+    #: Pixels.
     height: int
-    #: bytes
+    #: Bytes.
     size: int
-    #: hexadecimal; of exactly the bytes that were judged
+    #: Hexadecimal, of exactly the bytes that were validated.
     sha256: str
     stamp: Stamp
 
@@ -115,11 +113,11 @@ ImageVerdict = ValidImage | Incomplete | Rejected | Changed | Missing | Unreadab
 def inspect_image(
     path: Path, limits: ImageLimits, *, follow_symlinks: bool = False, decode: bool = False
 ) -> ImageVerdict:
-    """Judges the file at ``path``; never raises for what is in it.
+    """Return the verdict on the image at ``path``; its content never makes this raise.
 
-    ``decode`` is for a file that has stood still for `settle_timeout`: then there is no `NotWhole`, for a full decode
-    decides between taken, `truncated` and `corrupt`. Nothing beyond ``limits`` is ever decoded here: what is to be made
-    smaller is decoded by the process that does that.
+    ``decode`` is for a file that has not changed for `settle_timeout`. It is then never `Incomplete`: a full decode
+    decides between valid, `truncated` and `corrupt`. An image beyond ``limits`` is never decoded here, but only by the
+    process that makes it smaller.
     """
     opened = open_file(path, follow_symlinks=follow_symlinks)
     if isinstance(opened, NotRegularFile):
@@ -137,9 +135,9 @@ def inspect_image(
 def read_verified(
     path: Path, sha256: str, size: int, *, follow_symlinks: bool = False
 ) -> bytearray | Changed | Missing | Unreadable:
-    """The bytes of the file, if they are those that were judged: ``size`` of them, with that hash.
+    """Return the bytes of the file if they are those that were validated: ``size`` bytes with that hash.
 
-    The file is read once, in pieces of 1 MiB, and what is returned is what was hashed.
+    The file is read once, in blocks of 1 MiB, and exactly the returned bytes are hashed.
     """
     opened = open_file(path, follow_symlinks=follow_symlinks)
     if isinstance(opened, NotRegularFile):
@@ -156,10 +154,10 @@ def read_verified(
 
 
 def inspect_result(path: Path) -> Result | str:
-    """What was paid for, or why it is no result: empty, cut, a web page, no image, none of the five formats.
+    """Return the facts of a downloaded result, or why it is none: empty, truncated, a web page, a foreign format.
 
-    There are no limits of size or pixels. Raises OSError if the file cannot be read, which says nothing about the
-    result itself.
+    There are no limits of bytes or pixels. Raises OSError if the file cannot be read, which says nothing about the
+    result.
     """
     opened = open_file(path)
     if isinstance(opened, NotRegularFile):
@@ -171,12 +169,12 @@ def inspect_result(path: Path) -> Result | str:
         kind = detect_format(head)
         if not isinstance(kind, Format):
             return f"the result is {_describe_content(kind, head)}"
-        found = check_structure(opened, kind)
-        if isinstance(found, StructureDefect):
-            return f"the result is not a whole {kind.name} image: {found.reason}"
-        if found.foreign_format is not None:
-            return f"the result is {found.foreign_format}"
-        return Result(kind.value, found.width, found.height, opened.size, sha256_of(opened))
+        structure = check_structure(opened, kind)
+        if isinstance(structure, StructureDefect):
+            return f"the result is not a whole {kind.name} image: {structure.reason}"
+        if structure.foreign_format is not None:
+            return f"the result is {structure.foreign_format}"
+        return Result(kind.value, structure.width, structure.height, opened.size, sha256_of(opened))
 
 
 def _inspect_open_file(
@@ -192,7 +190,7 @@ def _inspect_open_file(
     written = file.clip_at_hole()
     facts = check_structure(written, kind)
     if not decode and written.size < file.size and not isinstance(facts, StructureDefect):
-        # the picture is there, and what comes behind it would make another content of it, to be paid for again
+        # The image is complete, but bytes written after it would change its hash, and it would be paid for again.
         return Incomplete(f"{printable_path(path.name)} is not whole: not all of it is written yet", file.stamp)
     if isinstance(facts, StructureDefect):
         if not decode:
@@ -233,20 +231,20 @@ def _describe_content(kind: str | None, head: bytes) -> str:
 
 
 def _decode_size(
-    path: Path, file: OpenFile, kind: Format, limits: ImageLimits, flaw: StructureDefect
+    path: Path, file: OpenFile, kind: Format, limits: ImageLimits, defect: StructureDefect
 ) -> tuple[int, int] | Rejected:
-    """Decodes all of it: width and height in pixels, or what is wrong. Too large a picture is not decoded."""
-    code = ErrorCode.TRUNCATED if flaw.is_truncated else ErrorCode.CORRUPT
-    bad = _reject(code, path, f"is {code.value}: {flaw.reason}; copy or export it again", file.stamp)
+    """Decode the whole image unless it is too large; return width and height in pixels, or the rejection."""
+    code = ErrorCode.TRUNCATED if defect.is_truncated else ErrorCode.CORRUPT
+    rejected = _reject(code, path, f"is {code.value}: {defect.reason}; copy or export it again", file.stamp)
     if kind is Format.TIFF and file.size > limits.max_bytes:
-        # Its directory may stand at its end. All of it is decoded by the process that makes it smaller.
+        # The directory of a TIFF may be at its end. The process that makes it smaller decodes all of it.
         try:
             return read_first_size(file)
         except StructureError:
-            return bad
+            return rejected
     with _DECODE_LOCK, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        # From memory: libtiff would map the file, and die of SIGBUS (mmap(2)) if somebody cuts it meanwhile.
+        # Read into memory: libtiff would map the file, and get SIGBUS (mmap(2)) if somebody truncates it meanwhile.
         stream = io.BytesIO(file.read_at(0, min(file.size, limits.max_bytes)))
         try:
             with Image.open(stream, formats=[_PILLOW_NAMES[kind]]) as image:
@@ -257,7 +255,7 @@ def _decode_size(
                 image.load()
                 return image.size
         except _DECODER_ERRORS:
-            return bad
+            return rejected
 
 
 def _read_and_verify(opened: OpenFile, sha256: str) -> bytearray | Changed:
@@ -278,27 +276,27 @@ def _reject(code: ErrorCode, path: Path, what: str, stamp: Stamp) -> Rejected:
 
 
 def _reject_format(path: Path, kind: str, stamp: Stamp) -> Rejected:
-    found = f"is {kind}; PicWish takes JPEG, PNG, WebP, BMP and TIFF: convert it first"
-    return _reject(ErrorCode.UNSUPPORTED_FORMAT, path, found, stamp)
+    text = f"is {kind}; PicWish takes JPEG, PNG, WebP, BMP and TIFF: convert it first"
+    return _reject(ErrorCode.UNSUPPORTED_FORMAT, path, text, stamp)
 
 
 def _reject_resolution(path: Path, size: tuple[int, int], limits: ImageLimits, stamp: Stamp) -> Rejected:
-    found = f"has {size[0]} x {size[1]} pixels; PicWish takes at most {limits.max_side} x {limits.max_side}"
+    text = f"has {size[0]} x {size[1]} pixels; PicWish takes at most {limits.max_side} x {limits.max_side}"
     if limits.allow_downscale:
-        found += f", and oversize: downscale tries at most {DOWNSCALE_MAX_PIXELS // 10**6} million pixels"
-    found += ": make it smaller first"
-    return _reject(ErrorCode.RESOLUTION_TOO_HIGH, path, found, stamp)
+        text += f", and oversize: downscale tries at most {DOWNSCALE_MAX_PIXELS // 10**6} million pixels"
+    text += ": make it smaller first"
+    return _reject(ErrorCode.RESOLUTION_TOO_HIGH, path, text, stamp)
 
 
 def _reject_size(path: Path, limits: ImageLimits, file: OpenFile) -> Rejected:
-    found = f"is {_describe_size(file.size, limits.max_bytes)}"
+    text = f"is {_describe_size(file.size, limits.max_bytes)}"
     if limits.allow_downscale:
-        found += f", and oversize: downscale tries at most {DOWNSCALE_MAX_BYTES // 2**20} MiB"
-    return _reject(ErrorCode.FILE_TOO_LARGE, path, f"{found}; make it smaller, for example as a JPEG", file.stamp)
+        text += f", and oversize: downscale tries at most {DOWNSCALE_MAX_BYTES // 2**20} MiB"
+    return _reject(ErrorCode.FILE_TOO_LARGE, path, f"{text}; make it smaller, for example as a JPEG", file.stamp)
 
 
 def _describe_size(size: int, limit: int) -> str:
-    """Both numbers in one unit, with as many digits as it takes to tell them apart."""
+    """Return both numbers in one unit, with enough digits to tell them apart."""
     unit, name = (2**20, "MiB") if limit % 2**20 == 0 else (10**6, "MB")
     digits = next((each for each in (1, 3) if round(size / unit, each) > round(limit / unit, each)), 6)
     return f"{size / unit:.{digits}f} {name}; PicWish takes at most {limit / unit:g} {name}"

@@ -1,4 +1,4 @@
-"""Link files: ``.url`` (Windows, freedesktop) and ``.webloc`` (macOS). Their URL is submitted, never fetched here."""
+"""Read link files: ``.url`` (Windows, freedesktop) and ``.webloc`` (macOS). Their URL is submitted, not fetched."""
 
 import hashlib
 import plistlib
@@ -15,9 +15,9 @@ from picwish_watchd.job import ErrorCode, Problem, Stamp
 from picwish_watchd.wording import printable_path
 
 LINK_SUFFIXES = (".url", ".webloc")
-# characters (API document: image_url)
+#: Characters (API document: image_url).
 MAX_URL_LENGTH = 512
-# bytes; a link file has some hundred
+#: Bytes. A link file has a few hundred.
 _FILE_MAX = 64 * 1024
 _SCHEMES = ("http", "https", "oss")
 #: RFC 3986, 2: unreserved and reserved characters, and percent-encoded octets.
@@ -45,18 +45,18 @@ class ValidLink:
 
 
 def is_link_file(path: Path) -> bool:
-    """Whether the name is that of a link file; links are known by their extension alone."""
+    """Return whether the name is that of a link file; only the extension decides."""
     return path.suffix.lower() in LINK_SUFFIXES
 
 
 def inspect_link(
     path: Path, *, follow_symlinks: bool = False, final: bool = False
 ) -> ValidLink | Incomplete | Rejected | Changed | Missing | Unreadable:
-    """Reads a link file; never raises for what is in it.
+    """Return the verdict on a link file; its content never makes this raise.
 
-    Taken are http, https and oss URLs of at most 512 characters, percent-encoded (API document: `image_url`, and
-    "Guidelines and Limits" 3); everything else is `bad_request`. An empty file is `NotWhole`, or with ``final`` (it has
-    stood still for `settle_timeout`) `bad_request`.
+    Valid are http, https and oss URLs of at most 512 characters, percent-encoded (API document: `image_url`, and
+    "Guidelines and Limits" 3); everything else is rejected as `bad_request`. An empty file is `Incomplete`, or with
+    ``final`` (it has not changed for `settle_timeout`) rejected.
     """
     opened = open_file(path, follow_symlinks=follow_symlinks)
     if isinstance(opened, NotRegularFile):
@@ -88,7 +88,7 @@ def _validate_link(path: Path, data: bytes, stamp: Stamp) -> ValidLink | Rejecte
 
 
 def _find_url_fault(url: str) -> str | None:
-    """Why PicWish would not take this URL. The URL itself is not repeated: it may carry a signature."""
+    """Return why PicWish would not accept this URL, or None. The text omits the URL, which may contain a signature."""
     if len(url) > MAX_URL_LENGTH:
         return f"holds a URL of {len(url)} characters; PicWish takes at most {MAX_URL_LENGTH}"
     if not _URL_PATTERN.fullmatch(url):
@@ -106,7 +106,7 @@ def _find_url_fault(url: str) -> str | None:
 
 
 def _parse_url_file(data: bytes) -> str | None:
-    """The URL of an ``[InternetShortcut]``, or of a freedesktop ``[Desktop Entry]``; names in any case."""
+    """Return the URL of an ``[InternetShortcut]`` or a freedesktop ``[Desktop Entry]``; case does not matter."""
     section = ""
     for line in _decode_text(data).splitlines():
         line = line.strip()
@@ -120,12 +120,12 @@ def _parse_url_file(data: bytes) -> str | None:
 
 
 def _parse_webloc(data: bytes) -> str | None:
-    """The ``URL`` of a property list, XML or binary. plistlib refuses entity declarations."""
+    """Return the ``URL`` of a property list, XML or binary. plistlib refuses entity declarations."""
     try:
-        found = plistlib.loads(data)
+        plist = plistlib.loads(data)
     except _PLIST_ERRORS:
         return None
-    url = found.get("URL") if isinstance(found, dict) else None
+    url = plist.get("URL") if isinstance(plist, dict) else None
     return url.strip() if isinstance(url, str) else None
 
 

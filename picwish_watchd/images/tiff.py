@@ -1,7 +1,6 @@
-"""Whether all of a TIFF is there: TIFF 6.0 (Adobe, 1992) sections 2 and 15, and BigTIFF (libtiff).
+"""Check whether a TIFF is complete: TIFF 6.0 (Adobe, 1992) sections 2 and 15, and BigTIFF (libtiff).
 
-A TIFF has no end of its own. It is whole when every directory, every value and every strip or tile that it points to
-lies within the file.
+A TIFF has no end marker. It is complete if every directory, value, strip and tile that it points to is within the file.
 """
 
 import struct
@@ -10,16 +9,16 @@ from dataclasses import dataclass
 
 from picwish_watchd.fs.safe_open import OpenFile, StructureError
 
-#: Directory entries and values looked at in one file; a hostile one could keep us busy for hours.
+#: Directory entries and values read from one file at most; a hostile file could otherwise take hours.
 _MAX_ENTRIES = 1 << 20
 _TYPE_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
-# the unsigned kinds
+#: The unsigned types.
 _STRUCT_CODES = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}
 
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _SAMPLES = 256, 257, 258, 259, 262, 277
-# offsets and lengths of strips, tiles, old-style JPEG
+#: Tags of offsets and lengths: of strips, tiles, and old-style JPEG.
 _DATA_TAGS = ((273, 279), (324, 325), (513, 514))
-# SubIFDs, Exif, GPS, interoperability
+#: SubIFDs, Exif, GPS, interoperability.
 _SUBDIRECTORY_TAGS = (330, 34665, 34853, 40965)
 _DNG_VERSION = 50706
 _CFA, _LINEAR_RAW = 32803, 34892
@@ -29,7 +28,7 @@ _CFA, _LINEAR_RAW = 32803, 34892
 class _Entry:
     kind: int
     count: int
-    # where the values lie in the file
+    # Where the values are in the file.
     offset: int
 
 
@@ -37,7 +36,10 @@ _Entries = Mapping[int, _Entry]
 
 
 def check_tiff(file: OpenFile) -> tuple[int, int, str | None]:
-    """Width and height of the first picture in pixels, and what it is if it is a camera raw file. Raises FlawError."""
+    """Return width and height of the first image in pixels, and a name for the file if it is a camera raw file.
+
+    Raises `StructureError` if the file is incomplete or damaged.
+    """
     tiff = _TiffReader(file)
     size, has_data, raw = None, False, None
     for entries in tiff.iter_directories():
@@ -56,9 +58,10 @@ def check_tiff(file: OpenFile) -> tuple[int, int, str | None]:
 
 
 def read_first_size(file: OpenFile) -> tuple[int, int]:
-    """Width and height of the first picture in pixels, whatever else is wrong with the file. Raises FlawError.
+    """Return width and height of the first image in pixels, even if other parts of the file are damaged.
 
-    Reads the first directory, wherever in the file it stands, and nothing of the pixels.
+    Reads the first directory, which may be anywhere in the file, but no pixels. Raises `StructureError` if that is
+    damaged.
     """
     tiff = _TiffReader(file, strict=False)
     for entries in tiff.iter_directories():
@@ -70,10 +73,10 @@ def read_first_size(file: OpenFile) -> tuple[int, int]:
 
 
 class _TiffReader:
-    """An open TIFF: its byte order, the width of its fields, and how much work it has made."""
+    """An open TIFF: its byte order, the width of its fields, and the number of entries read so far."""
 
     def __init__(self, file: OpenFile, *, strict: bool = True) -> None:
-        """``strict``: every value must lie within the file, also those that nobody asks for."""
+        """``strict``: every value must be within the file, also those that are not read."""
         head = file.read_exact(0, 8)
         self._file = file
         self._order = "<" if head[:2] == b"II" else ">"
@@ -83,7 +86,7 @@ class _TiffReader:
         self._strict = strict
 
     def iter_directories(self) -> Iterator[_Entries]:
-        """All directories in turn, each once, however the chain may run in circles."""
+        """Yield all directories, each once, even if their chain is a circle."""
         waiting, seen = [self._parse_int(self._file.read_exact(self._word, self._word))], set[int]()
         while waiting:
             offset = waiting.pop()
@@ -97,8 +100,8 @@ class _TiffReader:
                 waiting += self._read_values(entries, tag)
 
     def check_data(self, entries: _Entries) -> bool:
-        """Whether this directory has a picture; all of its data must lie within the file."""
-        found = False
+        """Return whether this directory has image data; all of it must be within the file, else `StructureError`."""
+        has_data = False
         for where, how_long in _DATA_TAGS:
             offsets, lengths = self._read_values(entries, where), self._read_values(entries, how_long)
             if not lengths and len(offsets) == 1:
@@ -107,11 +110,11 @@ class _TiffReader:
                 raise StructureError("the TIFF does not say how long its strips are")
             for offset, length in zip(offsets, lengths, strict=True):
                 self._check_range(offset, length)
-            found = found or any(lengths)
-        return found
+            has_data = has_data or any(lengths)
+        return has_data
 
     def first_value(self, entries: _Entries, tag: int, default: int = 0) -> int:
-        """The first value of an entry."""
+        """Return the first value of the entry ``tag``, or ``default`` if there is none."""
         values = self._read_values(entries, tag)
         return values[0] if values else default
 
@@ -147,7 +150,7 @@ class _TiffReader:
         return struct.unpack(f"{self._order}{entry.count}{letter}", data)
 
     def _uncompressed_size(self, entries: _Entries) -> int:
-        """Bytes of a single strip whose length was left out, as some old writers do; 1 if it is compressed."""
+        """Return the bytes of a single strip whose length some old writers leave out; 1 if it is compressed."""
         if self.first_value(entries, _COMPRESSION, 1) != 1:
             return 1
         bits = self.first_value(entries, _BITS, 1) * self.first_value(entries, _SAMPLES, 1)

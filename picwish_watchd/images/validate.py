@@ -1,4 +1,4 @@
-"""Judging one file of an inbox: image or link, whole or not, within the limits or not."""
+"""Validate one file of an inbox: an image or a link, complete or not, within the limits or not."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,35 +10,35 @@ from picwish_watchd.images.link_files import ValidLink, inspect_link, is_link_fi
 from picwish_watchd.job import Stamp
 
 Verdict = ValidImage | ValidLink | Incomplete | Rejected | Changed | Missing | Unreadable
-#: What came of a question: a verdict, or the file's stamp where that is another one by now.
+#: The verdict, or the present stamp of the file if that has changed.
 ValidationResult = Verdict | Stamp
 
 
 @dataclass(frozen=True, slots=True)
 class ValidationRequest:
-    """A file that stood still, and what it is judged by."""
+    """A file that has settled, and how to validate it."""
 
     path: Path
-    #: as it was when it stood still
+    #: Its stamp when it had settled.
     stamp: Stamp
     limits: ImageLimits
     follow_symlinks: bool
-    #: its time to come whole is over: a full decode decides, and nothing is `NotWhole`
+    #: `settle_timeout` is over: a full decode decides, and the verdict is never `Incomplete`.
     final: bool
 
 
 def inspect_file(path: Path, limits: ImageLimits, *, follow_symlinks: bool, final: bool) -> Verdict:
-    """What the file is; never raises for what is in it. ``final`` as in `Question`."""
+    """Return the verdict on a file; its content never makes this raise. ``final`` as in `ValidationRequest`."""
     if is_link_file(path):
         return inspect_link(path, follow_symlinks=follow_symlinks, final=final)
     return inspect_image(path, limits, follow_symlinks=follow_symlinks, decode=final)
 
 
-def validate_request(question: ValidationRequest) -> ValidationResult:
-    """What the file is, if it is still as it was when it stood still."""
-    found = stat_file(question.path, follow_symlinks=question.follow_symlinks)
-    if isinstance(found, (Missing, Unreadable)):
-        return found
-    if (stamp := stamp_of(found)) != question.stamp:
+def validate_request(request: ValidationRequest) -> ValidationResult:
+    """Return the verdict on the file, or its stamp if that is not the one of the request."""
+    status = stat_file(request.path, follow_symlinks=request.follow_symlinks)
+    if isinstance(status, (Missing, Unreadable)):
+        return status
+    if (stamp := stamp_of(status)) != request.stamp:
         return stamp
-    return inspect_file(question.path, question.limits, follow_symlinks=question.follow_symlinks, final=question.final)
+    return inspect_file(request.path, request.limits, follow_symlinks=request.follow_symlinks, final=request.final)

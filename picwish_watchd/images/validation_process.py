@@ -1,11 +1,11 @@
-"""Judging files in a process of its own.
+"""Validate files in a separate process.
 
-In a flood it works on another core, while the daemon writes down what was judged before. And it decodes what the
-structure leaves in doubt: strangers' bytes may crash a decoder, and then the daemon goes on.
+In a flood of files it uses another core while the daemon records earlier verdicts. It also decodes images whose
+structure leaves a doubt: untrusted bytes may crash a decoder, and the daemon then goes on.
 
-The two talk in lines of JSON, not in pickles: who took over the process by a picture could otherwise take over the
-daemon, which has the key. What comes back is trusted no more than a file's name is: a job's bytes are hashed again
-before they are sent.
+The two exchange lines of JSON, not pickles: whoever took over the process with a crafted image could otherwise take
+over the daemon, which has the API key. The answers are not trusted either: a job's bytes are hashed again before they
+are sent.
 """
 
 import json
@@ -31,99 +31,102 @@ from picwish_watchd.images.validate import ValidationRequest, ValidationResult, 
 from picwish_watchd.job import ErrorCode, Problem, Stamp
 from picwish_watchd.wording import printable_path
 
-# seconds of judging before an answer
+#: Seconds of validation after which a batch is answered.
 _BATCH_SECONDS = 0.25
-# bytes of address space; what is decoded has at most some 17 million pixels (`Limits.max_side`)
+#: Bytes of address space; a decoded image has at most some 17 million pixels (`ImageLimits.max_side`).
 _MAX_MEMORY = 2**31
-# seconds for one answer
+#: Seconds of CPU time for one answer.
 _MAX_CPU_SECONDS = 60
-# seconds until another is tried where none could be begun
+#: Seconds until the next attempt after the process could not be started.
 _RESTART_DELAY = 60.0
-# seconds without a word, after which one that is stopped (SIGSTOP) is given up
+#: Seconds without an answer after which a process that is stopped (SIGSTOP) is ended.
 _SILENCE_TIMEOUT = 60.0
-#: By which somebody stops a service and all its processes: no fault of the image.
+#: Exit codes of a process stopped together with the service: no fault of the image.
 _STOP_EXIT_CODES = {-signal.SIGTERM, -signal.SIGINT, -signal.SIGHUP}
-#: All of the environment that it gets, if set: what an interpreter may need to start, and no keys.
+#: The environment variables that the process gets: what an interpreter may need to start, and no keys.
 _ENV_ALLOWLIST = ("PATH", "LD_LIBRARY_PATH", "PYTHONHOME", "PYTHONPATH")
-#: An update may have changed the program, and how it talks, below a daemon that still runs.
+#: The version is in it because an update may have replaced the program while an older daemon runs.
 _HANDSHAKE = f"ready {__version__}\n".encode()
-# bytes of answers; those to 64 questions are some 20 kB
+#: Bytes of one line of results; those to 64 requests have some 20 kB.
 _LINE_MAX = 2**20
-# The package may stand in the current folder only, which -P keeps out for what else might lie there.
+# -P keeps the current folder out of sys.path. The package may be in just that folder, so its path is an argument.
 _PROGRAM = (
     "import sys; sys.path.append(sys.argv[1]); from picwish_watchd.images.validation_process import serve; serve()"
 )
 
 
-def validate_requests(questions: Sequence[ValidationRequest]) -> list[ValidationResult]:
-    """What the first of the files are, as many as fit into a slice of time, and at least one."""
-    answers: list[ValidationResult] = []
-    until = time.monotonic() + _BATCH_SECONDS
-    for question in questions:
-        answers.append(validate_request(question))
-        if time.monotonic() > until:
+def validate_requests(requests: Sequence[ValidationRequest]) -> list[ValidationResult]:
+    """Return the verdicts on the first files: at least one, and as many as fit into `_BATCH_SECONDS`."""
+    results: list[ValidationResult] = []
+    deadline = time.monotonic() + _BATCH_SECONDS
+    for request in requests:
+        results.append(validate_request(request))
+        if time.monotonic() > deadline:
             break
-    return answers
+    return results
 
 
 class ValidationProcess:
-    """A process that answers questions; begun at the first one, and again after it broke down.
+    """A process that validates files, started at the first request and again after a crash.
 
-    For threads: one question at a time. The process ends with `close`, and by itself when its maker is no more.
+    For worker threads; it answers one request at a time. The process ends at `close`, and when the daemon has ended.
     """
 
     def __init__(self, *, patience: float = 3.0) -> None:
-        """``patience``: seconds in which another rule's question is waited for; after that, its folder hangs."""
+        """``patience``: seconds to wait for the request of another rule; after that its folder counts as hung."""
         self._patience = patience
         self._request_lock = threading.Lock()
-        # when the question that is being answered was asked (monotonic seconds)
+        # When the current request was made (monotonic seconds).
         self._requested_at = 0.0
         self._process: subprocess.Popen[bytes] | None = None
         self._last_used = 0.0
         self._not_before = 0.0
         self._closed = False
         self._start_lock = threading.Lock()
-        # for others, while a folder hangs
+        # A second process for other rules while a folder hangs.
         self._spare: ValidationProcess | None = None
 
     @property
     def is_busy(self) -> bool:
-        """Whether a question is being answered."""
+        """Whether a request is being answered."""
         return self._request_lock.locked()
 
-    def validate_batch(self, questions: Sequence[ValidationRequest]) -> list[ValidationResult]:
-        """`answers_to`, from the process; from this thread, where that is busy, cannot be begun or broke down.
+    def validate_batch(self, requests: Sequence[ValidationRequest]) -> list[ValidationResult]:
+        """Return the verdicts of `validate_requests`, from the process or else from this thread.
 
-        Raises nothing. Where nothing is decoded no file can harm the thread: the structure is read by Python alone.
+        This thread validates if the process is busy, cannot be started or crashed. Raises nothing. Only ``final``
+        requests are decoded, so no file can harm the thread: Python alone reads the structure.
         """
         if self._request_lock.acquire(blocking=False):
-            answers = self._request(questions)
-            if isinstance(answers, list):
-                return answers
-        return validate_requests(questions)
+            results = self._request(requests)
+            if isinstance(results, list):
+                return results
+        return validate_requests(requests)
 
-    def validate_final(self, question: ValidationRequest, *, again: bool = True) -> ValidationResult:
-        """The answer to a ``final`` question. Raises nothing: a file over which two processes break down is `Bad`."""
+    def validate_final(self, request: ValidationRequest, *, again: bool = True) -> ValidationResult:
+        """Return the verdict on a ``final`` request, which may decode. Raises nothing.
+
+        A file on which two processes crash is `Rejected`.
+        """
         if not self._request_lock.acquire(timeout=max(0.0, self._requested_at + self._patience - time.monotonic())):
-            return self._get_spare().validate_final(question)
-        answers = self._request([question])
-        if isinstance(answers, list):
-            return answers[0]
-        if answers is None:
-            return validate_request(question)
-        if answers in _STOP_EXIT_CODES:
-            return Incomplete(
-                f"{printable_path(question.path.name)} could not be decoded: what decodes was stopped", question.stamp
-            )
-        # it may have ended for a reason of its own, and before it was asked
+            return self._get_spare().validate_final(request)
+        results = self._request([request])
+        if isinstance(results, list):
+            return results[0]
+        if results is None:
+            return validate_request(request)
+        if results in _STOP_EXIT_CODES:
+            name = printable_path(request.path.name)
+            return Incomplete(f"{name} could not be decoded: the decoding process was stopped", request.stamp)
+        # The process may have ended for another reason, even before this request.
         if again:
-            return self.validate_final(question, again=False)
-        name = printable_path(question.path.name)
-        found = f"{name} is corrupt: the decoder crashed on it; copy or export it again"
-        return Rejected(Problem(ErrorCode.CORRUPT, found), question.stamp)
+            return self.validate_final(request, again=False)
+        name = printable_path(request.path.name)
+        text = f"{name} is corrupt: the decoder crashed on it; copy or export it again"
+        return Rejected(Problem(ErrorCode.CORRUPT, text), request.stamp)
 
     def stop_if_idle(self, after: float) -> None:
-        """Ends the process if nothing was asked for ``after`` seconds: it holds some 30 MB."""
+        """End the process if there was no request for ``after`` seconds: it uses some 30 MB."""
         if self._spare is not None:
             self._spare.stop_if_idle(after)
         if (
@@ -138,7 +141,7 @@ class ValidationProcess:
                 self._request_lock.release()
 
     def close(self) -> None:
-        """Ends the process at once, whatever it does, and begins no other; does not wait for one that hangs."""
+        """End the process at once and start no other; do not wait for a process that hangs."""
         with self._start_lock:
             self._closed = True
             process, self._process = self._process, None
@@ -152,8 +155,8 @@ class ValidationProcess:
                 _kill_and_wait(process)
             finally:
                 self._request_lock.release()
-        # else it is ended by whoever asked: what waits in the kernel for a dead mount does not even die, and who reads
-        # from it keeps its pipe from being closed
+        # Otherwise the thread that made the request reaps the process. A process that waits in the kernel for a dead
+        # mount does not even die, and while a thread reads from its pipe, the pipe cannot be closed.
 
     def _get_spare(self) -> "ValidationProcess":
         with self._start_lock:
@@ -163,25 +166,28 @@ class ValidationProcess:
                     self._spare.close()
             return self._spare
 
-    def _request(self, questions: Sequence[ValidationRequest]) -> list[ValidationResult] | int | None:
-        """Answers; the exit code of a process that broke down; None where none can be begun. Gives `_asking` back."""
+    def _request(self, requests: Sequence[ValidationRequest]) -> list[ValidationResult] | int | None:
+        """Return the verdicts, or the exit code of a process that crashed, or None if none can be started.
+
+        The caller holds `_request_lock`; this releases it.
+        """
         try:
             self._requested_at = time.monotonic()
             process = self._process or self._start()
             if not isinstance(process, subprocess.Popen):
                 return process
-            answers = _exchange(process, questions)
+            results = _exchange(process, requests)
             self._last_used = time.monotonic()
             closed = self._process is not process
-            if answers and not closed:
-                return answers
+            if results and not closed:
+                return results
             self._process, code = None, _kill_and_wait(process)
-            return answers or (-signal.SIGTERM if closed else code)
+            return results or (-signal.SIGTERM if closed else code)
         finally:
             self._request_lock.release()
 
     def _start(self) -> "subprocess.Popen[bytes] | int | None":
-        """A new process; None where there is no room for one, or it cannot run here; SIGTERM after `close`."""
+        """Start a process; return it, or None if that is not possible now, or -SIGTERM after `close`."""
         if self._closed or time.monotonic() < self._not_before:
             return -signal.SIGTERM if self._closed else None
         try:
@@ -199,7 +205,7 @@ class ValidationProcess:
 
 
 def serve() -> None:
-    """The process: a line of questions in at stdin, a line of answers out at stdout, until there is no more."""
+    """Run the process: read a line of requests from stdin, write a line of verdicts to stdout, until stdin ends."""
     _limit_resource(resource.RLIMIT_CORE, 0)
     _limit_resource(resource.RLIMIT_AS, _MAX_MEMORY)
     with suppress(BrokenPipeError):
@@ -219,13 +225,13 @@ def _write_output(line: bytes) -> None:
 
 
 def _limit_resource(what: int, most: int) -> None:
-    """Bounds this process, or leaves the bound that is narrower already (getrlimit(2))."""
+    """Limit this process (setrlimit(2)), unless its hard limit is lower already."""
     hard = resource.getrlimit(what)[1]
     resource.setrlimit(what, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
 
 
 def _spawn() -> "subprocess.Popen[bytes]":
-    """OSError: there is no room for a process, or none can be begun here."""
+    """Start the interpreter with `serve`. Raises OSError if no process can be started."""
     return subprocess.Popen(  # noqa: S603 - our own interpreter and program
         [sys.executable or "", "-P", "-c", _PROGRAM, str(Path(__file__).parents[2])],
         stdin=subprocess.PIPE,
@@ -236,13 +242,13 @@ def _spawn() -> "subprocess.Popen[bytes]":
     )
 
 
-def _exchange(process: "subprocess.Popen[bytes]", questions: Sequence[ValidationRequest]) -> list[ValidationResult]:
-    """Its answers; none where it is gone, or talks nonsense."""
+def _exchange(process: "subprocess.Popen[bytes]", requests: Sequence[ValidationRequest]) -> list[ValidationResult]:
+    """Send the requests and return the verdicts; an empty list if the process is gone or its answer is invalid."""
     assert process.stdin is not None
     try:
-        process.stdin.write(_encode_line([_pack_request(each) for each in questions]))
+        process.stdin.write(_encode_line([_pack_request(each) for each in requests]))
         process.stdin.flush()
-        return _parse_results(_read_line(process), len(questions))
+        return _parse_results(_read_line(process), len(requests))
     except (OSError, ValueError, RecursionError):
         return []
 
@@ -250,18 +256,18 @@ def _exchange(process: "subprocess.Popen[bytes]", questions: Sequence[Validation
 def _read_line(process: "subprocess.Popen[bytes]") -> bytes:
     assert process.stdout is not None
     try:
-        heard = select.poll()
-        heard.register(process.stdout, select.POLLIN)
-        while not heard.poll(_SILENCE_TIMEOUT * 1000):
+        poll = select.poll()
+        poll.register(process.stdout, select.POLLIN)
+        while not poll.poll(_SILENCE_TIMEOUT * 1000):
             _terminate_if_stopped(process)
         return process.stdout.readline(_LINE_MAX)
     except (OSError, ValueError):
-        # it was closed
+        # The pipe was closed.
         return b""
 
 
 def _terminate_if_stopped(process: "subprocess.Popen[bytes]") -> None:
-    """One that somebody has stopped answers nobody, and nothing tells of it. Who waits for a mount is left to wait."""
+    """End a process that somebody has stopped (SIGSTOP). One that only waits for a mount is left alone."""
     with suppress(OSError, IndexError):
         if Path(f"/proc/{process.pid}/stat").read_text("utf-8", "replace").rpartition(") ")[2][0] in "Tt":
             process.terminate()
@@ -283,19 +289,19 @@ def _encode_line(value: object) -> bytes:
     return json.dumps(value, separators=(",", ":")).encode() + b"\n"
 
 
-def _pack_request(asked: ValidationRequest) -> list[object]:
-    stamp, limits = asked.stamp, asked.limits
+def _pack_request(request: ValidationRequest) -> list[object]:
+    stamp, limits = request.stamp, request.limits
     return [
-        # bytes: the process may have been begun in another locale
-        os.fsencode(asked.path).decode("latin-1"),
+        # As bytes: the process may run in another locale.
+        os.fsencode(request.path).decode("latin-1"),
         stamp.inode,
         stamp.size,
         stamp.mtime_ns,
         limits.max_bytes,
         limits.max_side,
         limits.allow_downscale,
-        asked.follow_symlinks,
-        asked.final,
+        request.follow_symlinks,
+        request.final,
     ]
 
 
@@ -330,7 +336,7 @@ def _unpack(value: Any) -> Any:
 
 
 def _validate_field(field: Callable[[Any], Any], value: Any) -> Any:
-    """The same, if it is what belongs there: what the journal cannot store would end the daemon."""
+    """Return ``value`` if it has the type of the field and the journal can store it; otherwise raise ValueError."""
     if field in (Format, ErrorCode):
         return field(value)
     if type(value) is not field or (field is int and not -(2**63) <= value < 2**64):
@@ -340,12 +346,12 @@ def _validate_field(field: Callable[[Any], Any], value: Any) -> Any:
     return value
 
 
-def _parse_results(line: bytes, asked: int) -> list[ValidationResult]:
-    """What it said; ValueError where that is no answer."""
+def _parse_results(line: bytes, request_count: int) -> list[ValidationResult]:
+    """Return the verdicts in one line of output; raise ValueError if it is not a valid answer."""
     try:
-        answers = [_unpack(each) for each in json.loads(line)]
+        results = [_unpack(each) for each in json.loads(line)]
     except (LookupError, TypeError) as error:
         raise ValueError("no answer") from error
-    if not 0 < len(answers) <= asked or not all(isinstance(each, ValidationResult) for each in answers):
+    if not 0 < len(results) <= request_count or not all(isinstance(each, ValidationResult) for each in results):
         raise ValueError("no answer")
-    return answers
+    return results

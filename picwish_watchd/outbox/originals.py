@@ -94,18 +94,17 @@ def move_original(
         with _open_parent(source) as inbox, open_folder(root, relative.parts[:-1], mode, accepted=accepted) as folder:
             return _MoveOperation(original, inbox, folder, root, PurePath(relative), tag).run()
     except OSError as error:
-        plain = Path(make_portable(relative))
-        missing = isinstance(error, FileNotFoundError)
-        # SMB servers answer "no such file" to a name that they do not accept.
-        if (
-            plain != relative
-            and os.path.isdir(root)
-            and (missing or isinstance(classify_write_error(error), NameRefused))
-        ):
-            return move_original(source, stamp, sha256, root, plain, mode=mode, tag=tag, accepted=accepted)
-        if missing:
+        portable = Path(make_portable(relative))
+        if portable != relative and os.path.isdir(root) and _may_be_refused_name(error):
+            return move_original(source, stamp, sha256, root, portable, mode=mode, tag=tag, accepted=accepted)
+        if isinstance(error, FileNotFoundError):
             return Missing() if not os.path.lexists(source) else DisposalFailed(f"{root} is away")
         return DisposalFailed(error.strerror or str(error))
+
+
+def _may_be_refused_name(error: OSError) -> bool:
+    """Return whether the error may come from the name: SMB servers answer "no such file" to one they do not accept."""
+    return isinstance(error, FileNotFoundError) or isinstance(classify_write_error(error), NameRefused)
 
 
 def delete_original(source: Path, stamp: Stamp, sha256: str | None) -> Deleted | Replaced | Missing | DisposalFailed:
