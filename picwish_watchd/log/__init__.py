@@ -1,1 +1,1 @@
-"""Logging: structured events, one line each; `setup` configures it, `stream` writes without blocking the daemon."""
+"""Logging of structured events, one line each. `setup` configures it; `stream` writes without blocking the daemon."""

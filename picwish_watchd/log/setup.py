@@ -19,91 +19,90 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 from picwish_watchd.log.stream import LogStream
 from picwish_watchd.redaction import redact
 
-#: Quieter than the rest: httpx logs URLs, which can be secret; Pillow and watchdog log each chunk and each event.
+#: Least level of noisy libraries. httpx logs URLs, which can be secret; Pillow and watchdog log each chunk and event.
 _MIN_LEVELS = {
     "httpx": logging.WARNING,
     "httpcore": logging.WARNING,
     "PIL": logging.INFO,
     "watchdog": logging.INFO,
     "asyncio": logging.INFO,
-    # it logs URLs with their passwords, and so do those that it alone uses
+    # apprise logs URLs with their passwords. So do urllib3 and requests, which only apprise uses.
     "apprise": logging.CRITICAL,
     "urllib3": logging.CRITICAL,
     "requests": logging.CRITICAL,
 }
-
-
-#: sd-daemon(3): a line that begins with <N> has that syslog priority in the journal.
+#: Syslog priority by level. A line that begins with <N> has that priority in systemd's journal (sd-daemon(3)).
 _SYSLOG_PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
-
-
 _ENCODER = json.JSONEncoder(ensure_ascii=False)
-
-
+#: The keys that each line begins with, in this order.
 _LEADING_KEYS = ("timestamp", "level", "event")
 
 
 def configure_logging(level: str, format: str, stream: TextIO) -> None:
-    """Sends all logging to ``stream`` from now on; a second call replaces the first.
+    """Send all logging to ``stream``. A second call replaces the first.
 
     ``level`` is debug, info, warning or error. ``format`` is console, json, or auto: console if ``stream`` is a
     terminal. Each event has ``event``, ``level`` and ``timestamp`` (ISO 8601, UTC). Control characters and undecodable
-    bytes in values are escaped, secrets hidden (``secrecy``). An exception is one field, ``error``; with level debug
-    there is a ``traceback`` too. JSON lines to systemd's journal carry their priority. A stream that is closed, broken
-    or not read loses lines, nothing else (`LogStream`).
+    bytes in values are escaped, and secrets are redacted. An exception becomes the field ``error``, and at level debug
+    also the field ``traceback``. JSON lines to systemd's journal carry their priority. If the stream is closed, broken
+    or not read, lines are lost and nothing else happens (`LogStream`).
     """
     terminal = _is_terminal(stream)
     console = format == "console" or (format == "auto" and terminal)
-    begin: list[Processor] = [structlog.processors.add_log_level, structlog.processors.TimeStamper(fmt="iso", utc=True)]
-    end: list[Processor] = [
+    leading: list[Processor] = [
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    trailing: list[Processor] = [
         _convert_exception,
         partial(_sanitize_event, _ValueSanitizer(_is_unicode(stream))),
         _build_console_renderer(terminal) if console else partial(_render_json, _is_journal(stream)),
     ]
     root = logging.getLogger()
-    before = [handler for handler in root.handlers if isinstance(handler, _LineHandler)]
-    same = [handler.stream for handler in before if handler.stream.target is stream]
-    lines = _LineHandler(same[0] if same else LogStream(stream, _warn_lost_lines))
-    lines.addFilter(_repair_message)
-    lines.setFormatter(
+    old_handlers = [handler for handler in root.handlers if isinstance(handler, _LineHandler)]
+    reusable = [handler.stream for handler in old_handlers if handler.stream.target is stream]
+    line_handler = _LineHandler(reusable[0] if reusable else LogStream(stream, _warn_lost_lines))
+    line_handler.addFilter(_repair_message)
+    line_handler.setFormatter(
         ProcessorFormatter(
-            foreign_pre_chain=[_add_logger_name, *begin], processors=[ProcessorFormatter.remove_processors_meta, *end]
+            foreign_pre_chain=[_add_logger_name, *leading],
+            processors=[ProcessorFormatter.remove_processors_meta, *trailing],
         )
     )
-    root.handlers = [handler for handler in root.handlers if handler not in before] + [lines]
-    # Our own events do not make the detour through logging's records: it would be half of what a file costs.
+    root.handlers = [handler for handler in root.handlers if handler not in old_handlers] + [line_handler]
+    # Our own events skip logging's records, which would take half of the time that a new file costs.
     structlog.configure(
-        processors=[structlog.contextvars.merge_contextvars, *begin, *end],
-        logger_factory=lambda *_names: _EventLogger(lines.stream),
+        processors=[structlog.contextvars.merge_contextvars, *leading, *trailing],
+        logger_factory=lambda *_names: _EventLogger(line_handler.stream),
     )
     set_level(level)
 
 
 def set_level(level: str) -> None:
-    """The least important events that are logged from now on: debug, info, warning or error."""
-    least = logging.getLevelNamesMapping()[level.upper()]
-    logging.getLogger().setLevel(least)
+    """Log events of ``level`` (debug, info, warning or error) and above from now on."""
+    threshold = logging.getLevelNamesMapping()[level.upper()]
+    logging.getLogger().setLevel(threshold)
     for name, floor in _MIN_LEVELS.items():
-        logging.getLogger(name).setLevel(max(floor, least))
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(least))
+        logging.getLogger(name).setLevel(max(floor, threshold))
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(threshold))
 
 
 def drain_logs() -> None:
-    """Waits, but not for long, until all lines have left."""
+    """Wait until all lines are written, 2 s at most."""
     for handler in logging.getLogger().handlers:
         if isinstance(handler, _LineHandler):
             handler.stream.drain()
 
 
 class _LineHandler(logging.StreamHandler[LogStream]):
-    """Writes lines; what fails in writing one is nobody's business here."""
+    """Passes the lines of libraries to the log stream and ignores errors."""
 
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  # logging.Handler names it so
-        """Nothing: the log is the last to tell of trouble, and a closed terminal must not end the daemon."""
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the name is logging's
+        """Do nothing: a closed terminal must not end the daemon, and there is no other place to report it."""
 
 
 class _EventLogger:
-    """Where structlog puts the finished line of one of our own events."""
+    """structlog's output: writes the finished line of one of our own events."""
 
     def __init__(self, stream: LogStream) -> None:
         self._stream = stream
@@ -114,11 +113,11 @@ class _EventLogger:
 
 
 def _warn_lost_lines(lines: int) -> None:
-    structlog.get_logger().warning("log.lost", lines=lines, reason="nobody read the log")
+    structlog.get_logger().warning("log.lost", lines=lines, reason="nothing read the log, so its queue was full")
 
 
 def _repair_message(record: logging.LogRecord) -> bool:
-    """A filter that mends a library's message whose arguments do not fit; without it the event would be lost."""
+    """Repair a library's message whose arguments do not fit its format; the event would be lost otherwise."""
     try:
         record.getMessage()
     except (TypeError, ValueError, KeyError):
@@ -145,13 +144,13 @@ def _convert_exception(_logger: WrappedLogger, _method: str, event: EventDict) -
 
 @dataclass(frozen=True, slots=True)
 class _ValueSanitizer:
-    """Turns values into what JSON knows, without secrets and without what would control a terminal."""
+    """Converts values to JSON types, redacts secrets and escapes control characters."""
 
-    #: the stream takes characters outside ASCII
+    #: Whether the stream can encode characters outside ASCII.
     allows_unicode: bool
 
     def sanitize_value(self, value: object) -> Any:
-        # most are
+        # The most frequent types first.
         if isinstance(value, str | PurePath):
             return self.sanitize_text(str(value))
         if value is None or isinstance(value, bool | int):
@@ -176,15 +175,15 @@ class _ValueSanitizer:
         return character.encode("unicode_escape").decode()
 
 
-def _sanitize_event(cleaner: _ValueSanitizer, _logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+def _sanitize_event(sanitizer: _ValueSanitizer, _logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     return {
-        key: cleaner.sanitize_value(event[key])
+        key: sanitizer.sanitize_value(event[key])
         for key in (*_LEADING_KEYS, *(key for key in event if key not in _LEADING_KEYS))
     }
 
 
 def _describe_exception(error: BaseException) -> str:
-    """``ValueError: what it says``; a group is the list of what it holds."""
+    """Return ``TypeName: message``; for an exception group, its message and a list of its exceptions."""
     if isinstance(error, BaseExceptionGroup):
         return f"{error.message}: {'; '.join(map(_describe_exception, error.exceptions))}"
     message = str(error)
@@ -193,7 +192,7 @@ def _describe_exception(error: BaseException) -> str:
 
 def _build_console_renderer(terminal: bool) -> structlog.dev.ConsoleRenderer:
     return structlog.dev.ConsoleRenderer(
-        # no-color.org
+        # The convention of no-color.org.
         colors=terminal and not os.environ.get("NO_COLOR"),
         sort_keys=False,
         exception_formatter=structlog.dev.plain_traceback,
@@ -209,12 +208,12 @@ def _is_terminal(stream: TextIO) -> bool:
     try:
         return stream.isatty()
     except ValueError:
-        # closed
+        # The stream is closed.
         return False
 
 
 def _is_journal(stream: TextIO) -> bool:
-    """True if systemd connected the stream to its journal: systemd.exec(5), ``$JOURNAL_STREAM``."""
+    """Return whether systemd connected the stream to its journal (systemd.exec(5), ``$JOURNAL_STREAM``)."""
     try:
         status = os.fstat(stream.fileno())
     except (OSError, ValueError):

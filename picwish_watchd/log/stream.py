@@ -1,4 +1,4 @@
-"""Where log lines go: nobody waits for a terminal that is stopped, a pipe that is not read, or a journal that hangs."""
+"""Write log lines without ever waiting for a stopped terminal, a pipe that is not read, or a journal that hangs."""
 
 import atexit
 import os
@@ -10,45 +10,43 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TextIO
 
-# that wait; some 2 MB
+# Lines that may wait to be written; about 2 MB.
 _MAX_QUEUED_LINES = 10_000
-# seconds that the end of the process waits for lines to leave
+# Seconds that the end of the process waits for lines to be written.
 _DRAIN_TIMEOUT = 2.0
-_BATCH_DELAY = (
-    # seconds in which more lines may come: in a flood, waking the thread for each costs as much as the line
-    0.005
-)
+# Seconds in which more lines are collected. In a flood, waking the thread for each line would cost as much as the line.
+_BATCH_DELAY = 0.005
 
 
 class LogStream:
-    """Lines to a stream, in order and whole, from any thread; never an error, and never a wait.
+    """Writes whole lines to a stream in order, from any thread, without raising and without waiting.
 
-    What the system writes to (a file's disk may hang as well as a pipe, a socket or a terminal) is written to by a
-    thread. While that waits, `_LINES_MAX` lines are kept, and what comes beyond that is counted.
+    A stream with a file descriptor may hang (a file's disk as well as a pipe, a socket or a terminal), so a thread
+    writes to it. While the thread waits, up to 10 000 lines are queued; further lines are dropped and counted.
     """
 
-    def __init__(self, beneath: TextIO, lost: Callable[[int], None]) -> None:
-        """``lost`` is told how many lines were lost, once there is room again."""
-        self.target = beneath
-        self._on_lost = lost
+    def __init__(self, target: TextIO, on_lost: Callable[[int], None]) -> None:
+        """``on_lost`` is called with the number of dropped lines once there is room again."""
+        self.target = target
+        self._on_lost = on_lost
         self._lines: deque[str] = deque()
         self._lost_count = 0
         self._changed = threading.Condition()
-        # the thread holds lines that it has not got rid of yet
+        # Whether the thread holds lines that are not written yet.
         self._writing = False
-        # the thread waits to be woken
+        # Whether the thread waits for new lines.
         self._asleep = False
         self._thread: threading.Thread | None = None
-        if _has_file_descriptor(beneath):
+        if _has_file_descriptor(target):
             thread = threading.Thread(target=self._run, name="log", daemon=True)
-            # the system grants no more threads: then lines are waited for
+            # Without a thread (the system grants no more), the caller writes and waits.
             with suppress(RuntimeError):
                 thread.start()
                 self._thread = thread
                 atexit.register(self.drain)
 
     def write(self, line: str) -> None:
-        """One line, with its end."""
+        """Queue ``line``, which includes its line end."""
         if self._thread is None:
             self._write_directly(line)
             return
@@ -57,19 +55,19 @@ class LogStream:
                 self._lost_count += 1
                 return
             self._lines.append(line)
-            # else it is on its way already
+            # A thread that is awake takes the line anyway.
             if self._asleep:
                 self._changed.notify_all()
 
     def flush(self) -> None:
-        """Nothing: lines leave as soon as they can."""
+        """Do nothing: lines are written as soon as possible."""
 
-    def drain(self, patience: float = _DRAIN_TIMEOUT) -> None:
-        """Waits until all lines have left, at most ``patience`` seconds."""
-        until = time.monotonic() + patience
+    def drain(self, timeout: float = _DRAIN_TIMEOUT) -> None:
+        """Wait until all lines are written, ``timeout`` seconds at most."""
+        deadline = time.monotonic() + timeout
         with self._changed:
-            while (self._lines or self._writing) and (left := until - time.monotonic()) > 0:
-                self._changed.wait(left)
+            while (self._lines or self._writing) and (remaining := deadline - time.monotonic()) > 0:
+                self._changed.wait(remaining)
 
     def _run(self) -> None:
         while True:
@@ -82,29 +80,29 @@ class LogStream:
                     self._asleep = False
                 text, self._writing = "".join(self._lines), True
                 self._lines.clear()
-                missing, self._lost_count = self._lost_count, 0
+                lost, self._lost_count = self._lost_count, 0
             self._write_blocking(text)
-            if missing:
-                self._on_lost(missing)
+            if lost:
+                self._on_lost(lost)
             time.sleep(_BATCH_DELAY)
 
     def _write_directly(self, text: str) -> None:
-        # closed or broken: nobody to tell
+        # A closed or broken stream has nobody left to report to.
         with suppress(OSError, ValueError):
             self.target.write(text)
             self.target.flush()
 
     def _write_blocking(self, text: str) -> None:
-        # Not through the stream: a thread that waits in there keeps its lock, and the interpreter could not end.
+        # Bypass the stream object: a thread that waits inside it keeps its lock, and the interpreter could not end.
         encoding = getattr(self.target, "encoding", None) or "utf-8"
-        left = memoryview(text.encode(encoding, "backslashreplace"))
+        unwritten = memoryview(text.encode(encoding, "backslashreplace"))
         with suppress(OSError, ValueError):
             fd = self.target.fileno()
-            while left:
+            while unwritten:
                 try:
-                    left = left[os.write(fd, left) :]
+                    unwritten = unwritten[os.write(fd, unwritten) :]
                 except BlockingIOError:
-                    # somebody else made it non-blocking
+                    # Another process made the descriptor non-blocking.
                     select.select([], [fd], [])
 
 

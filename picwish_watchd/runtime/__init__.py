@@ -1,1 +1,1 @@
-"""Threads and wake-ups of the event loop, with no knowledge of images or jobs."""
+"""Threads, wake-ups, heartbeats and the memory limit of the event loop; nothing here knows of images or jobs."""

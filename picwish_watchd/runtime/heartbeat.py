@@ -1,16 +1,16 @@
-"""The pulse: do the loops turn that move jobs from state to state? It decides whether systemd's watchdog is fed."""
+"""Detect a loop of the daemon that no longer runs. Systemd's watchdog is fed only while no loop is overdue."""
 
 from picwish_watchd.clock import Clock
 
-# seconds; an idle loop looks at the journal every 5 s at the latest, a busy one more often
+# Seconds until the next beat. An idle loop reads the journal every 5 s at the latest, a busy one more often.
 _BEAT_TIMEOUT = 10.0
 
 
 class Heartbeat:
-    """When each loop is to turn again, by its own word.
+    """The time by which each loop has promised its next beat.
 
-    A job, a folder or a mount that hangs is not seen here, and must not be: each has a task or a thread of its own, and
-    holds up nothing else.
+    A job, a folder or a mount that hangs does not show here, and must not: each has a task or a thread of its own and
+    delays nothing else.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -18,10 +18,10 @@ class Heartbeat:
         self._due_at: dict[str, float] = {}
 
     def beat(self, loop: str, *, within: float = _BEAT_TIMEOUT) -> None:
-        """``loop`` turns now, and again before ``within`` seconds are over."""
+        """Record that ``loop`` runs now and promises to beat again within ``within`` seconds."""
         self._due_at[loop] = self._clock.monotonic() + within
 
     def overdue(self, grace: float) -> list[str]:
-        """The loops that should have turned more than ``grace`` seconds ago and have not."""
+        """Return the loops whose next beat is more than ``grace`` seconds overdue, sorted by name."""
         now = self._clock.monotonic()
         return sorted(loop for loop, due in self._due_at.items() if now > due + grace)

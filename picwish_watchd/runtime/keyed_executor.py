@@ -1,4 +1,4 @@
-"""Blocking work in threads, a lane each for what may hang together: a dead mount blocks its own lane only."""
+"""Run blocking calls in threads, one thread for each key, so that a dead mount blocks only the calls of its key."""
 
 import asyncio
 import math
@@ -20,46 +20,52 @@ _log = structlog.get_logger()
 P = ParamSpec("P")
 T = TypeVar("T")
 
-#: seconds after which a call counts as hanging
+#: Seconds after which a call counts as hung.
 STUCK_TIMEOUT = 5.0
-# seconds until a thread is tried again that the system had no room for
+# Seconds until a thread that the system refused is requested again.
 _RETRY_DELAY = 1.0
-# seconds
+# Seconds between two log lines about missing threads.
 _LOG_INTERVAL = 60.0
 _ADVICE = "raise TasksMax= of the service, ulimit -u, or the container's limit of pids"
-# threads that look names up and write results
+# Threads of asyncio's own executor, which resolves host names and writes results.
 _LOOP_THREADS = 4
 
 
 class KeyedExecutor:
-    """Threads by name, made when first used. A lane does one thing after the other.
+    """One worker thread for each key, made when first used. The calls of one key run one after the other.
 
-    Where the system grants no thread (ulimit -u, TasksMax=, a container's limit of pids) what needs it waits for it.
+    If the system grants no thread (ulimit -u, TasksMax=, a container's limit of pids), the calls wait for one.
     """
 
     def __init__(self) -> None:
         self._workers: dict[WorkerKey, _Worker] = {}
         self._running_count = 0
-        # lane -> when its call that is under way was begun
+        # When the running call of each key was started (monotonic seconds).
         self._started_at: dict[WorkerKey, float] = {}
-        # calls return in their own threads
+        # Calls end in their own threads.
         self._lock = threading.Lock()
-        # lanes that wait for a thread
+        # Keys that wait for a thread.
         self._threadless_keys: set[WorkerKey] = set()
-        # when that was last told (monotonic seconds)
+        # When a missing thread was last logged (monotonic seconds).
         self._logged_at = -math.inf
         self._closed = False
 
     async def run(self, key: WorkerKey, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """What ``function`` answers or raises. Cancelled, a call that has begun still runs to its end."""
+        """Run ``function`` in the thread of ``key``; return what it returns, raise what it raises.
+
+        If the caller is cancelled, a call that has started still runs to its end.
+        """
         return await self.submit(key, function, *args, **kwargs)
 
     def submit(
         self, key: WorkerKey, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
     ) -> "asyncio.Future[T]":
-        """The same, under way already: for what is done meanwhile. Raises RuntimeError after `close`."""
+        """Queue ``function`` for the thread of ``key`` at once, and return a future for its result.
+
+        Use it instead of `run` if the caller does something else meanwhile. Raises RuntimeError after `close`.
+        """
         if self._closed:
-            raise RuntimeError("nothing is begun after the end")
+            raise RuntimeError("the executor is closed; no call can be started")
         future: Future[T] = Future()
 
         def call() -> None:
@@ -67,13 +73,13 @@ class KeyedExecutor:
                 return
             self._started_at[key] = time.monotonic()
             try:
-                found = function(*args, **kwargs)
-            except BaseException as error:  # noqa: BLE001 - none is kept here: whoever waits for it gets it
+                result = function(*args, **kwargs)
+            except BaseException as error:  # noqa: BLE001 - passed on to the future
                 del self._started_at[key]
                 future.set_exception(error)
             else:
                 del self._started_at[key]
-                future.set_result(found)
+                future.set_result(result)
 
         with self._lock:
             self._running_count += 1
@@ -86,14 +92,16 @@ class KeyedExecutor:
         return asyncio.wrap_future(future)
 
     def _start_worker(self, key: WorkerKey) -> None:
-        """Begins its thread, again and again until there is room for it."""
+        """Start the thread of ``key``; if the system refuses, try again every second."""
         self._threadless_keys.discard(key)
         if self._closed or self._workers[key].ensure_started():
             return
         self._threadless_keys.add(key)
         if time.monotonic() - self._logged_at > _LOG_INTERVAL:
             self._logged_at = time.monotonic()
-            _log.error("threads.none", reason="the system grants no more threads; what needs one waits", advice=_ADVICE)
+            _log.error(
+                "threads.none", reason="the system grants no more threads; calls that need one wait", advice=_ADVICE
+            )
         asyncio.get_running_loop().call_later(_RETRY_DELAY, self._start_worker, key)
 
     def _on_call_done(self, _future: object) -> None:
@@ -101,48 +109,49 @@ class KeyedExecutor:
             self._running_count -= 1
 
     def is_stuck(self, key: WorkerKey) -> bool:
-        """Whether its call has been under way for longer than `PATIENCE`."""
+        """Return whether the current call of ``key`` has been running for more than `STUCK_TIMEOUT` seconds."""
         return self.running_seconds(key) > STUCK_TIMEOUT
 
     def running_seconds(self, key: WorkerKey) -> float:
-        """How long its call has been under way; 0 without one."""
-        began = self._started_at.get(key)
-        return 0.0 if began is None else time.monotonic() - began
+        """Return for how many seconds the current call of ``key`` has been running; 0 if there is none."""
+        started_at = self._started_at.get(key)
+        return 0.0 if started_at is None else time.monotonic() - started_at
 
     @property
     def has_running(self) -> bool:
-        """Whether a call has not come back yet."""
+        """Return whether a call is queued or running."""
         return self._running_count > 0
 
     def close(self) -> None:
-        """Lets go of all threads without waiting for one that hangs; what has not begun is cancelled."""
+        """Let all threads end, without waiting for one that hangs. Calls that have not started are cancelled."""
         self._closed = True
         for worker in self._workers.values():
             worker.close()
 
 
 def create_loop_executor() -> ThreadPoolExecutor:
-    """asyncio's own threads, begun at once: when a result has been paid for, the system may grant none.
+    """Return asyncio's default executor with all its threads started.
 
-    Raises `WatchdError` where it grants none now.
+    They are started now because the system may grant none later, when a paid result has to be written. Raises
+    `WatchdError` if it grants too few now.
     """
     pool = ThreadPoolExecutor(_LOOP_THREADS, thread_name_prefix="asyncio")
-    together = threading.Barrier(_LOOP_THREADS)
+    all_started = threading.Barrier(_LOOP_THREADS)
     try:
         for _ in range(_LOOP_THREADS):
-            pool.submit(together.wait)
+            pool.submit(all_started.wait)
     except RuntimeError as error:
-        together.abort()
+        all_started.abort()
         raise WatchdError(f"the system grants picwish-watchd too few threads ({error})", hint=_ADVICE) from error
     return pool
 
 
-# what to do, and how to give it up
+# How to run the call, and how to cancel it.
 _Call = tuple[Callable[[], object], Callable[[], object]]
 
 
 class _Worker:
-    """One thread, and what it is to do."""
+    """The thread of one key and the queue of its calls."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -150,7 +159,7 @@ class _Worker:
         self.calls: SimpleQueue[_Call | None] = SimpleQueue()
 
     def ensure_started(self) -> bool:
-        """Whether it is there by now: the system may have no room for it."""
+        """Start the thread unless it runs; return whether it runs, because the system may refuse it."""
         if self._thread is None:
             thread = threading.Thread(target=self._run_calls, name=self._name, daemon=True)
             with suppress(RuntimeError):
@@ -167,5 +176,5 @@ class _Worker:
     def _run_calls(self) -> None:
         while (call := self.calls.get()) is not None:
             call[0]()
-            # what it answered may be 30 MB
+            # Drop the reference: the result may be 30 MB.
             del call

@@ -1,11 +1,14 @@
-"""How many bytes of images may be in memory at once; a number of uploads would say nothing about memory."""
+"""Limit the bytes of images in memory. A limit on the number of uploads would not limit memory."""
 
 import asyncio
 from collections import deque
 
 
 class MemoryBudget:
-    """Leases of bytes, granted in the order of asking. An image larger than the whole budget is granted it alone."""
+    """Leases of bytes, granted in the order of the requests.
+
+    An image larger than the whole budget gets its lease when no other lease is held.
+    """
 
     def __init__(self, total: int) -> None:
         self._total = total
@@ -13,7 +16,7 @@ class MemoryBudget:
         self._waiters: deque[tuple[int, asyncio.Future[None]]] = deque()
 
     def new_lease(self) -> "MemoryLease":
-        """A lease of nothing as yet."""
+        """Return a lease of 0 bytes; `MemoryLease.acquire` fills it."""
         return MemoryLease(self)
 
     async def _acquire(self, size: int) -> None:
@@ -25,7 +28,7 @@ class MemoryBudget:
         try:
             await granted
         except asyncio.CancelledError:
-            # Also where nothing was granted: whoever waits behind may fit now.
+            # Release even if nothing was granted: a smaller request behind this one may fit now.
             self._release(size if granted.done() and not granted.cancelled() else 0)
             raise
 
@@ -45,19 +48,19 @@ class MemoryBudget:
 
 
 class MemoryLease:
-    """Bytes for one image; to be released once, more does no harm."""
+    """The bytes reserved for one image."""
 
     def __init__(self, budget: MemoryBudget) -> None:
         self._budget = budget
         self._size = 0
 
     async def acquire(self, size: int) -> None:
-        """Waits until ``size`` bytes are free."""
+        """Wait until ``size`` bytes are free, and reserve them."""
         await self._budget._acquire(size)
         self._size = size
 
     def release(self) -> None:
-        """Gives them back."""
+        """Give the bytes back. A second call does nothing."""
         size, self._size = self._size, 0
         if size:
             self._budget._release(size)
