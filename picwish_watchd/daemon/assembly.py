@@ -24,6 +24,7 @@ from picwish_watchd.pipeline.deliver import Deliver
 from picwish_watchd.pipeline.dispose import Dispose
 from picwish_watchd.pipeline.gate import Gate
 from picwish_watchd.pipeline.inboxes import Inboxes
+from picwish_watchd.pipeline.prepare import Prepare
 from picwish_watchd.pipeline.submit import Submit
 from picwish_watchd.reporting.status_report import ReportPublisher
 from picwish_watchd.runtime.memory_budget import MemoryBudget
@@ -91,9 +92,11 @@ async def build_services(
         gate=gate,
         inboxes=inboxes,
         rate_limiter=rate_limiter,
-        steps=_build_steps(context, gate, rate_limiter),
+        steps=_build_steps(context, gate, inboxes, rate_limiter),
         mount_watcher=mount_watcher,
-        report_publisher=ReportPublisher(context, gate, inboxes, rate_limiter),
+        report_publisher=ReportPublisher(
+            journal, clock, lambda: context.config, gate=gate, inboxes=inboxes, rate_limiter=rate_limiter
+        ),
         exporter=exporter,
         dispatcher=NotificationDispatcher(context, gate, inboxes),
     )
@@ -123,17 +126,19 @@ def _build_context(config: Config, key: str, clock: Clock, journal: Journal) -> 
     return StepContext(config=config, journal=journal, spool=spool, clock=clock, client=client, counters=counters)
 
 
-def _build_steps(context: StepContext, gate: Gate, rate_limiter: RateLimiter) -> Steps:
+def _build_steps(context: StepContext, gate: Gate, inboxes: Inboxes, rate_limiter: RateLimiter) -> Steps:
     collect = Collect(context, gate=gate, pacer=rate_limiter)
     submit = Submit(
         context,
         gate=gate,
         rate_limiter=rate_limiter,
         memory_budget=MemoryBudget(_UPLOAD_MEMORY),
+        prepare=Prepare(context, rescan_source=inboxes.rescan_source),
         tracker=collect,
         handle_result=collect.handle_task_success,
     )
-    return Steps(submit=submit, collect=collect, deliver=Deliver(context), dispose=Dispose(context))
+    dispose = Dispose(context, rescan_source=inboxes.rescan_source)
+    return Steps(submit=submit, collect=collect, deliver=Deliver(context), dispose=dispose)
 
 
 def connection_settings(config: Config) -> tuple[object, ...]:

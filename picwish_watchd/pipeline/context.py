@@ -1,6 +1,5 @@
 """The parts that the steps of the pipeline share."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -58,8 +57,6 @@ class StepContext:
     stopping: bool = False
     heartbeat: Heartbeat = field(init=False)
     journal_outage: JournalOutage = field(init=False)
-    #: Make the file at a job's source a candidate again.
-    rescan_source: Callable[[Job], None] = lambda _job: None
 
     def __post_init__(self) -> None:
         self.heartbeat = Heartbeat(self.clock)

@@ -1,6 +1,7 @@
 """After a job has ended: move or delete its original as the rule says, and retry until that has succeeded."""
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import assert_never
@@ -66,7 +67,9 @@ DisposalOutcome = Moved | MovedWithoutSidecar | Deleted | Replaced | Missing | D
 class Dispose:
     """The step that moves and deletes the originals that are `waiting`, rule by rule."""
 
-    def __init__(self, context: StepContext) -> None:
+    def __init__(self, context: StepContext, *, rescan_source: Callable[[Job], None]) -> None:
+        """``rescan_source`` makes the file at a job's source a candidate again."""
+        self._rescan_source = rescan_source
         self._context = context
         self._busy_rules: set[str] = set()
         self._sweeper = Sweeper(context)
@@ -160,7 +163,7 @@ class Dispose:
     def _finish(self, job: Job, original: OriginalStatus, message: str) -> None:
         _log.info(f"original.{original}", job=job.id, rule=job.rule, path=job.source, reason=message)
         self._context.journal.update(job, message, original=original, note=None, not_before=None)
-        self._context.rescan_source(job)
+        self._rescan_source(job)
 
 
 def _describe_failure(job: Job, rule: Rule, root: Path | None, reason: str) -> str:

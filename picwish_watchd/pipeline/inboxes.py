@@ -69,7 +69,6 @@ class Inboxes:
         self._context = context
         self._on_change = changed
         self._active: dict[str, ActiveInbox] = {}
-        context.rescan_source = self.rescan_source
 
     def open(self, rule: Rule, group: asyncio.TaskGroup) -> None:
         """Begins to watch and to take in."""

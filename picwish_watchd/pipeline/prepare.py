@@ -1,6 +1,7 @@
 """The last looks before paying: is the file still what was validated, and was the same image paid for already?"""
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import assert_never
@@ -47,7 +48,9 @@ class Upload:
 class Prepare:
     """The last looks at a queued job. What they decide is in the journal when a method returns None or True."""
 
-    def __init__(self, context: StepContext) -> None:
+    def __init__(self, context: StepContext, *, rescan_source: Callable[[Job], None]) -> None:
+        """``rescan_source`` makes the file at a job's source a candidate again."""
+        self._rescan_source = rescan_source
         self._context = context
         self._downscaling = Downscaling(context)
         # Outboxes that were usable, and when (monotonic seconds).
@@ -164,7 +167,7 @@ class Prepare:
             case Changed():
                 text = f"{job.source.name} changed while it waited; its new content becomes a job of its own"
                 mark_rejected(self._context, job, Problem(ErrorCode.SOURCE_CHANGED, text))
-                self._context.rescan_source(job)
+                self._rescan_source(job)
             case Missing():
                 await self._handle_missing_source(job, rule)
             case Unreadable(reason=reason):
@@ -272,7 +275,7 @@ class Prepare:
             return
         text = f"{job.source.name} was removed from the inbox before it was submitted"
         mark_rejected(self._context, job, Problem(ErrorCode.SOURCE_MISSING, text))
-        self._context.rescan_source(job)
+        self._rescan_source(job)
 
     def _postpone(self, job: Job, note: str) -> None:
         later = self._context.clock.now() + _RETRY_DELAY

@@ -60,6 +60,7 @@ class Submit:
         gate: Gate,
         rate_limiter: RateLimiter,
         memory_budget: MemoryBudget,
+        prepare: Prepare,
         tracker: TrackedTasks,
         handle_result: ResultHandler,
     ) -> None:
@@ -71,7 +72,7 @@ class Submit:
         self._outcomes = SubmitOutcomes(
             context, gate=gate, rate_limiter=rate_limiter, tracker=tracker, handle_result=handle_result
         )
-        self._prepare = Prepare(context)
+        self._prepare = prepare
         # Job id -> rule, of jobs on their way to the first byte; they are `queued` in the journal.
         self._preparing: dict[int, str] = {}
         # Those of them that are being downscaled.

@@ -1,4 +1,4 @@
-"""What is so while somebody asks `why`: the configuration, the journal, the moment, and what the daemon tells."""
+"""The state of configuration, journal, folders and daemon at one moment, and what blocks the images of a rule then."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ from picwish_watchd.reporting.daemon_report import DaemonReport, GateReport, rea
 from picwish_watchd.scheduling.credit_budget import CreditBudget
 from picwish_watchd.wording import pluralize, printable_path
 
-# queued images of a rule: one alone may wait for something of its own
+#: Number of queued images of a rule that are compared. A single image may wait for a reason of its own.
 _BACKLOG_SAMPLE = 20
 
 _CORRECT_IT = "correct that; it continues automatically"
@@ -27,7 +27,7 @@ _CORRECT_IT = "correct that; it continues automatically"
 
 @dataclass(frozen=True, slots=True)
 class Blocker:
-    """Something that an image waits for, and what to do about it (None: it goes on by itself)."""
+    """What an image waits for, and what a person can do about it; None if it continues automatically."""
 
     reason: str
     advice: str | None = None
@@ -35,19 +35,22 @@ class Blocker:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """``now`` is Unix seconds; ``pid`` that of the running daemon, None without one, ``told`` what it last reported."""
+    """What `why` and `plan` judge by."""
 
     config: Config
     journal: JournalReader
+    #: Unix seconds.
     now: float
+    #: The running daemon; None if there is none.
     pid: int | None
+    #: None also if the running daemon has not reported yet.
     daemon_report: DaemonReport | None
-    #: paths that do not answer, as on a mount that hangs: whoever asks them hangs as well
+    #: Paths that do not answer, for example on a mount that hangs. Asking them hangs, too.
     unresponsive_paths: frozenset[Path]
 
     @classmethod
     def capture(cls, config: Config, journal: JournalReader, now: float, asked: Path) -> Self:
-        """The scene as it is now, around the path that is ``asked`` for."""
+        """Capture the state now. ``asked`` is a path that is looked at besides the folders of the rules."""
         pid = DaemonLock(config.journal).owner_pid()
         folders = find_unresponsive_paths(
             [asked, *(folder for rule in config.rules for folder in rule.folders().values())]
@@ -55,11 +58,11 @@ class Snapshot:
         return cls(config, journal, now, pid, read_daemon_report(pid, journal.daemon_report()), folders)
 
     def is_responsive(self, path: Path) -> bool:
-        """Whether it may be asked what lies at ``path``."""
+        """Return whether ``path`` can be looked at without a risk to hang."""
         return not is_inside_any(path, self.unresponsive_paths)
 
     def find_rule(self, name: str) -> Rule | None:
-        """The rule of that name, if the configuration still has it."""
+        """Return the rule of that name; None if the configuration has none."""
         return next((rule for rule in self.config.rules if rule.name == name), None)
 
     def why_unavailable(self, rule: Rule, folder: Path) -> str | None:
@@ -69,7 +72,7 @@ class Snapshot:
         return why_unavailable(folder, AcceptedMount(rule.name, self.journal.folder_mount(folder)))
 
     def find_watch_blocker(self, rule: Rule) -> Blocker | None:
-        """Why nobody looks into the rule's inbox now."""
+        """Return why the rule's inbox is not watched now; None if it is."""
         if self.pid is None:
             return Blocker("the daemon does not run", "start `picwish-watchd run`")
         # A daemon that has just started has not reported yet.
@@ -85,7 +88,7 @@ class Snapshot:
         return None
 
     def find_submit_blocker(self, rule: Rule, job_id: int = 0) -> Blocker | None:
-        """Why nothing of the rule, or this job of it, is bought now: the gate, the budget, the outbox, the spool."""
+        """Return why nothing of the rule, or this job of it, is submitted: gate, budget, outbox, spool; None if it is."""
         gate = self._gate
         short = CreditBudget(self.config.budget, self.now).why_exceeded(self.journal, PRICES[rule.type])
         if gate is not None and (not gate.is_budget or short is None):
@@ -99,7 +102,7 @@ class Snapshot:
 
     @property
     def gate_message(self) -> str | None:
-        """Why the gate is closed: then results do not come either. A budget that is reached closes none."""
+        """Why the gate is closed, so that results do not come either. A spent budget does not close it."""
         return None if self._gate is None or self._gate.is_budget else self._gate.message
 
     @property
@@ -107,7 +110,7 @@ class Snapshot:
         return None if self.daemon_report is None else self.daemon_report.blocked
 
     def find_flood_blocker(self, rule: Rule) -> Blocker | None:
-        """Whether one more new image of the rule would wait for a person."""
+        """Return what one more new image of the rule would wait for in a burst; None if it would not."""
         burst = self.config.budget.burst
         if burst is None:
             return None
@@ -118,7 +121,7 @@ class Snapshot:
         return Blocker(held, f"`picwish-watchd approve {rule.name}` once it is queued lets it go")
 
     def why_outbox_unusable(self, rule: Rule) -> str | None:
-        """Why nothing can be put into the rule's outbox; nothing is made by looking."""
+        """Return why nothing can be delivered to the rule's outbox; None if it can. Create nothing."""
         outbox = rule.outbox
         if self.is_responsive(outbox):
             accepted = AcceptedMount(rule.name, self.journal.folder_mount(outbox))
@@ -130,7 +133,7 @@ class Snapshot:
         return f"the outbox {printable_path(outbox)} cannot be used: {away}"
 
     def _find_common_delay(self, rule: Rule, job_id: int) -> str | None:
-        """What the oldest queued images of the rule, other than this job, all tell to wait for: so do the others."""
+        """Return the note that the oldest queued images of the rule, without this job, have in common; else None."""
         oldest = self.journal.list_backlog(State.QUEUED, rule.name, _BACKLOG_SAMPLE, excluding=job_id)
         notes = {job.note if (job.not_before or 0) > self.now else None for job in oldest}
         return notes.pop() if len(oldest) > 1 and len(notes) == 1 else None

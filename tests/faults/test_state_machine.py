@@ -116,7 +116,7 @@ class ProgramRun:
         self.submit = make_submit(self.context, self.gate, pacer, self.collect)
         self.intake = Intake(self.context, self.rule)
         self.deliver = Deliver(self.context)
-        self.dispose = Dispose(self.context)
+        self.dispose = Dispose(self.context, rescan_source=lambda _job: None)
         recover(self.context)
 
     async def crash(self) -> None:

@@ -16,13 +16,12 @@ from picwish_watchd.pipeline.admission import build_new_job, validate_file
 from picwish_watchd.pipeline.collect import Collect
 from picwish_watchd.pipeline.context import StepContext
 from picwish_watchd.pipeline.gate import Gate
-from picwish_watchd.pipeline.prepare import Prepare
 from picwish_watchd.runtime.worker_key import WorkerKey
 from picwish_watchd.scheduling.rate_limiter import RateLimiter
 from tests.support.harness import Harness, wait_until
 from tests.support.sample_images import make_image
 from tests.support.step_context import open_step_context
-from tests.support.submit_step import make_submit
+from tests.support.submit_step import make_prepare, make_submit
 
 SMALL = {"max_side": 200}
 
@@ -63,7 +62,7 @@ def spooled_downscales(context: StepContext) -> dict[str, int]:
 async def test_a_downscaled_copy_is_kept_for_retries_and_removed_at_the_end(
     harness: Harness, context: StepContext
 ) -> None:
-    prepare, rule, job = Prepare(context), context.config.rules[0], queue_image(harness, context, "a.jpg")
+    prepare, rule, job = make_prepare(context), context.config.rules[0], queue_image(harness, context, "a.jpg")
     first = await prepare.read_upload(job, rule)
     downscales = spooled_downscales(context)
     assert list(downscales) == ["1.fitted.part"]
@@ -80,7 +79,7 @@ async def test_a_downscaled_copy_is_kept_for_retries_and_removed_at_the_end(
 async def test_a_downscaled_copy_is_not_sent_once_the_original_has_changed(
     harness: Harness, context: StepContext
 ) -> None:
-    prepare, rule, job = Prepare(context), context.config.rules[0], queue_image(harness, context, "a.jpg")
+    prepare, rule, job = make_prepare(context), context.config.rules[0], queue_image(harness, context, "a.jpg")
     assert await prepare.read_upload(job, rule) is not None
     del harness.dropped[job.source]
     harness.drop_file("a.jpg", make_image("jpeg", 300, 240, seed=1))
@@ -93,7 +92,7 @@ async def test_a_downscaled_copy_is_not_sent_once_the_original_has_changed(
 async def test_few_downscaled_copies_are_spooled_and_damaged_ones_remade(
     harness: Harness, context: StepContext
 ) -> None:
-    prepare, rule = Prepare(context), context.config.rules[0]
+    prepare, rule = make_prepare(context), context.config.rules[0]
     jobs = [queue_image(harness, context, f"{number}.jpg", seed=number) for number in range(6)]
     uploads = [await prepare.read_upload(job, rule) for job in jobs]
     assert sorted(spooled_downscales(context)) == [f"{job.id}.fitted.part" for job in jobs[2:]]

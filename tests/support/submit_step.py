@@ -3,9 +3,15 @@
 from picwish_watchd.pipeline.collect import Collect
 from picwish_watchd.pipeline.context import StepContext
 from picwish_watchd.pipeline.gate import Gate
+from picwish_watchd.pipeline.prepare import Prepare
 from picwish_watchd.pipeline.submit import Submit
 from picwish_watchd.runtime.memory_budget import MemoryBudget
 from picwish_watchd.scheduling.rate_limiter import RateLimiter
+
+
+def make_prepare(context: StepContext) -> Prepare:
+    """Return a `Prepare` whose changed sources nobody rescans."""
+    return Prepare(context, rescan_source=lambda _job: None)
 
 
 def make_submit(
@@ -17,6 +23,7 @@ def make_submit(
         gate=gate,
         rate_limiter=rate_limiter,
         memory_budget=MemoryBudget(memory_bytes),
+        prepare=make_prepare(context),
         tracker=collect,
         handle_result=collect.handle_task_success,
     )
