@@ -13,25 +13,22 @@ from picwish_watchd.errors import WatchdError
 from picwish_watchd.redaction import redact
 
 _LONG_RUNNING = ("run", "demo", "simulate")
-
-
-# objects until a short command looks for garbage: to load it alone makes some ten thousand
+# Objects before the garbage collector runs in a short command. Loading one creates about ten thousand.
 _GC_THRESHOLD = 50_000
-
 
 _HELP_FLAGS = frozenset({"-h", "--help"})
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command and answers its exit code; no traceback ever reaches a user."""
+    """Run one command and return its exit code. A user never sees a traceback."""
     _replace_closed_streams()
     for stream in (sys.stdout, sys.stderr):
-        # a name that this terminal cannot show is escaped, and no error
+        # Escape characters that this terminal cannot show, instead of raising an error.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     words = sys.argv[1:] if argv is None else argv
     args = build_parser(next(iter(words), None), shown=not _HELP_FLAGS.isdisjoint(words)).parse_args(words)
-    # it would end a daemon that is still being loaded; that unblocks it once it can obey
+    # SIGHUP would end a daemon that is still being loaded. The daemon unblocks it once it can handle it.
     if args.command == "run":
         import signal
 
@@ -47,23 +44,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        # whoever read our output has enough; keep the interpreter from complaining at exit
+        # The reader of our output is gone; keep the interpreter from complaining about that at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except Exception as error:  # noqa: BLE001 - the top of the CLI: a bug is told in a line
+    except Exception as error:  # noqa: BLE001 - the top of the CLI: a bug becomes one line
         return _report_bug(error)
     return code
 
 
 def _replace_closed_streams() -> None:
-    """Puts nothing in the place of those that were closed (2>&-): else the next file that is opened stood there."""
+    """Open /dev/null for closed standard streams (2>&-), or the next opened file would get their descriptor."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 - for as long as the program runs
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 - stays open until the program ends
 
 
 def print_error(error: WatchdError) -> int:
-    """Tells an error and what to do about it on stderr; answers its exit code."""
+    """Print an error and what to do about it to stderr; return its exit code."""
     print(f"picwish-watchd: {_sanitize_output(error.message)}", file=sys.stderr)
     if error.hint:
         print(f"hint: {_sanitize_output(error.hint)}", file=sys.stderr)
@@ -76,9 +73,9 @@ def _report_bug(error: Exception) -> int:
     where = traceback.extract_tb(error.__traceback__)[-1]
     place = f"{Path(where.filename).name}:{where.lineno}"
     print(
-        "picwish-watchd: an unexpected error, which is a bug: "
+        "picwish-watchd: unexpected error, which is a bug: "
         f"{type(error).__name__}: {_sanitize_output(str(error))} ({place})\n"
-        "hint: nothing was lost; start again, and please report this line",
+        "hint: nothing was lost; start it again, and please report this line",
         file=sys.stderr,
     )
     return os.EX_SOFTWARE

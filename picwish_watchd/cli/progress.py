@@ -1,4 +1,4 @@
-"""How far ``run --once`` and the demo are: a bar on a terminal, plain lines elsewhere."""
+"""Show the progress of ``run --once`` and the demo: a bar on a terminal, plain lines elsewhere."""
 
 import asyncio
 from collections import Counter
@@ -9,26 +9,26 @@ from picwish_watchd.daemon.daemon import Daemon
 from picwish_watchd.job import UNSUCCESSFUL, State
 from picwish_watchd.reporting.forecast import Forecast
 
-# seconds
+# Seconds.
 _REFRESH_INTERVAL = 0.2
 
 
 class ProgressReporter:
-    """Follows a daemon in the same process. ``stream`` is where log lines must go so that they do not cut the bar."""
+    """Shows the progress of a daemon in the same process. Log lines must go to ``stream``: it keeps the bar intact."""
 
     def __init__(self, stream: TextIO) -> None:
         self.stream: TextIO = stream
         self._out = stream
         self._is_terminal = stream.isatty()
         self._bar: _ProgressBar | None = None
-        # the jobs, and what they wait for
+        # The counts of jobs, and what they wait for.
         self._last_printed: tuple[str, tuple[str, ...]] = ("", ())
         if self._is_terminal:
             self._bar = _ProgressBar()
             self.stream = self._bar.stream
 
     async def follow(self, daemon: Daemon) -> None:
-        """Shows the daemon's progress until cancelled, and how it ended."""
+        """Show the daemon's progress until cancelled, then its final state."""
         try:
             while True:
                 await asyncio.sleep(_REFRESH_INTERVAL)
@@ -38,33 +38,35 @@ class ProgressReporter:
             if self._bar is not None:
                 self._bar.close()
 
-    def _render(self, totals: Counter[State], settling: int, ahead: Forecast | None) -> None:
+    def _render(self, totals: Counter[State], settling: int, forecast: Forecast | None) -> None:
         ended = totals[State.DONE] + sum(totals[state] for state in UNSUCCESSFUL)
-        everything = totals.total() + settling
-        words = [f"{totals[state]} {state}" for state in State if totals[state]]
+        total = totals.total() + settling
+        parts = [f"{totals[state]} {state}" for state in State if totals[state]]
         if settling:
-            words.insert(0, f"{settling} settling")
-        text = ", ".join(words) or "looking"
-        # what was foretold a moment ago has come
-        if ended == everything:
-            ahead = None
-        full = f"{text}; {ahead.render_outlook()}" if ahead is not None and ahead.render_outlook() else text
-        news = text, ahead.waits_for if ahead is not None else ()
+            parts.insert(0, f"{settling} settling")
+        text = ", ".join(parts) or "scanning"
+        # The forecast is outdated once everything is done.
+        if ended == total:
+            forecast = None
+        full = f"{text}; {forecast.render_outlook()}" if forecast is not None and forecast.render_outlook() else text
+        shown = text, forecast.waits_for if forecast is not None else ()
         if self._bar is not None:
-            self._bar.update(ended, everything, full)
-        elif news != self._last_printed:
-            self._last_printed = news
-            print(f"{ended} of {everything}: {full}", file=self._out, flush=True)
+            self._bar.update(ended, total, full)
+        elif shown != self._last_printed:
+            self._last_printed = shown
+            print(f"{ended} of {total}: {full}", file=self._out, flush=True)
 
 
 async def cancel_and_wait(task: "asyncio.Task[None]") -> None:
-    """Cancels a task and waits until it has cleaned up."""
+    """Cancel a task and wait until it has cleaned up."""
     task.cancel()
     with suppress(asyncio.CancelledError):
         await task
 
 
 class _ProgressBar:
+    """A progress bar on a terminal, with a line of text below it."""
+
     def __init__(self) -> None:
         from rich.console import Console
         from rich.live import Live
@@ -72,21 +74,21 @@ class _ProgressBar:
         from rich.progress import Progress as RichProgress
 
         console = Console(stderr=True)
-        self.stream: TextIO = _StreamAboveBar(console)  # type: ignore[assignment]  # only what a log handler calls
+        self.stream: TextIO = _StreamAboveBar(console)  # type: ignore[assignment]
         self._progress = RichProgress(BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), auto_refresh=False)
         self._task = self._progress.add_task("", total=None)
-        self._live = Live(self._render("looking"), console=console, vertical_overflow="visible")
+        self._live = Live(self._render("scanning"), console=console, vertical_overflow="visible")
         self._live.start()
 
-    def update(self, ended: int, everything: int, text: str) -> None:
-        self._progress.update(self._task, completed=ended, total=everything or None)
+    def update(self, ended: int, total: int, text: str) -> None:
+        self._progress.update(self._task, completed=ended, total=total or None)
         self._live.update(self._render(text))
 
     def close(self) -> None:
         self._live.stop()
 
     def _render(self, text: str) -> "Group":
-        """The bar, and below it the words: beside it, a terminal of 80 columns cut off what is still to be paid."""
+        """Return the bar with the text below it: beside it, 80 columns would cut off the cost of the backlog."""
         from rich.console import Group
         from rich.text import Text
 
@@ -94,7 +96,7 @@ class _ProgressBar:
 
 
 class _StreamAboveBar:
-    """A stream whose lines appear above the bar."""
+    """A text stream whose lines appear above the bar; it has only the methods that a log handler calls."""
 
     def __init__(self, console: "Console") -> None:
         self._console = console

@@ -1,4 +1,4 @@
-"""The text of a systemd unit: one template for what ``systemd/`` ships and for what `service install` writes."""
+"""Render systemd units: one template for those in ``systemd/`` and for the one that `service install` writes."""
 
 import hashlib
 import os
@@ -13,13 +13,15 @@ from picwish_watchd.config.schema import Rule
 from picwish_watchd.errors import UsageError
 from picwish_watchd.fs.hang_guard import resolve_paths
 
+# Units of earlier versions are recognised by it: it must not change.
 _SIGNATURE_PREFIX = "# Written by `picwish-watchd service install`; sha256 of the lines below: "
-# where systemd makes a StateDirectory (systemd.exec(5))
+# The folder in which systemd makes a StateDirectory= (systemd.exec(5)).
 _STATE_ROOT = Path("/var/lib")
-# what ProtectHome= hides
+# Folders that ProtectHome= hides.
 _HOME_ROOTS = ("/home", "/root", "/run/user")
-_TMP_ROOTS = ("/tmp", "/var/tmp")  # noqa: S108 - what PrivateTmp= hides
-#: A service that may write to one of these as a whole would be confined no more.
+# Folders that PrivateTmp= hides.
+_TMP_ROOTS = ("/tmp", "/var/tmp")  # noqa: S108
+#: Folders that a service must not be able to write to as a whole: it would not be confined any more.
 _SYSTEM_FOLDERS = {
     "/",
     "/bin",
@@ -50,7 +52,7 @@ _DESCRIPTION = "PicWish hot folders: enhance what is dropped into the inboxes"
 
 @dataclass(frozen=True, slots=True)
 class SystemdUnit:
-    """What a unit says of one installation. All texts as systemd reads them: see `quoted`."""
+    """The values of a unit for one installation. Texts are quoted for systemd: see `quote_path`."""
 
     header: str
     description: str = _DESCRIPTION
@@ -59,26 +61,30 @@ class SystemdUnit:
     key: str | None = "/etc/picwish-watchd/api.key"
     user: str = "picwish"
     group: str = "picwish"
-    #: below /var/lib; None: the journal is elsewhere
+    #: folder of the journal below /var/lib; None if the journal is elsewhere
     state: str | None = "picwish-watchd"
     writable_paths: tuple[str, ...] = ("-/srv/nas",)
     writable_note: str = (
-        "ONE common parent of all inboxes, outboxes, archives: two entries would be two mounts, and renames\n"
-        "# between them fail. A folder that comes later than the service is writable only if it is a mount."
+        "ONE common parent of all inboxes, outboxes and archives: two entries would be two mounts, and renames\n"
+        "# between them fail. A folder that appears after the start of the service is writable only if it is a mount."
     )
-    #: the same as paths, for people
+    #: ``writable_paths`` as plain paths, for people
     folders: tuple[Path, ...] = ()
-    #: likewise
+    #: ``key`` as a plain path, for people
     key_file: Path | None = None
     hides_home: bool = True
     hides_tmp: bool = True
 
     def render(self) -> str:
-        """The whole unit."""
+        """Return the text of the unit."""
         state = f"StateDirectory={self.state}\nStateDirectoryMode=0750" if self.state else "# The journal: see below."
-        key = f"LoadCredential=picwish_api_key:{self.key}" if self.key else "# The key stands in the configuration."
-        home = "ProtectHome=yes" if self.hides_home else "# Something that it needs lies there.\nProtectHome=read-only"
-        tmp = "PrivateTmp=yes" if self.hides_tmp else "# Something that it needs lies in /tmp.\nPrivateTmp=no"
+        key = f"LoadCredential=picwish_api_key:{self.key}" if self.key else "# The API key is in the configuration."
+        home = (
+            "ProtectHome=yes"
+            if self.hides_home
+            else "# A folder that the service needs is there.\nProtectHome=read-only"
+        )
+        tmp = "PrivateTmp=yes" if self.hides_tmp else "# A folder that the service needs is in /tmp.\nPrivateTmp=no"
         parts = {
             "HEADER": self.header,
             "DESCRIPTION": self.description,
@@ -93,18 +99,18 @@ class SystemdUnit:
             "WRITABLE": f"# {self.writable_note}\nReadWritePaths={' '.join(self.writable_paths)}",
         }
         template = (files(__package__) / "texts/service.unit").read_text("utf-8")
-        return re.sub(r"@([A-Z]+)@", lambda found: parts[found[1]], template)
+        return re.sub(r"@([A-Z]+)@", lambda match: parts[match[1]], template)
 
 
-#: What is shipped: a service as the README installs it, and one for several configurations, each with its name.
+#: The units in ``systemd/``: one service, and a template for several configurations, each with a name.
 SHIPPED_UNIT = SystemdUnit(
-    '# Install: see "As a service" in README.md. Edit ReadWritePaths=, User= and Group= to your folders.'
+    '# Install: see "As a service" in docs/installation.md. Set ReadWritePaths=, User= and Group= for your folders.'
 )
 SHIPPED_TEMPLATE_UNIT = replace(
     SHIPPED_UNIT,
     header=f"{SHIPPED_UNIT.header}\n"
-    "# Several services: picwish-watchd@NAME reads /etc/picwish-watchd/NAME.yaml, takes the key from NAME.key\n"
-    "# beside it, and NAME.yaml names a journal of its own: /var/lib/picwish-watchd/NAME/journal.db",
+    "# Several services: picwish-watchd@NAME reads /etc/picwish-watchd/NAME.yaml and takes the key from NAME.key\n"
+    "# beside it. NAME.yaml must name a journal of its own: /var/lib/picwish-watchd/NAME/journal.db",
     description=f"{_DESCRIPTION} (%i)",
     config="/etc/picwish-watchd/%i.yaml",
     key="/etc/picwish-watchd/%i.key",
@@ -113,21 +119,21 @@ SHIPPED_TEMPLATE_UNIT = replace(
 
 
 def sign_unit(unit: SystemdUnit) -> str:
-    """The unit's text under a first line by which `is_ours` knows it again."""
-    text = replace(unit, header="# Your own changes belong into a drop-in: `systemctl edit` makes one.").render()
+    """Return the unit's text below a first line by which `is_own_unit` recognises it."""
+    text = replace(unit, header="# Put your own changes into a drop-in: `systemctl edit` makes one.").render()
     return f"{_SIGNATURE_PREFIX}{hashlib.sha256(text.encode()).hexdigest()}\n{text}"
 
 
 def is_own_unit(text: str) -> bool:
-    """Whether `signed` made this text, and nobody has changed it since."""
+    """Return whether `sign_unit` made this text and it is unchanged since."""
     first, _, rest = text.partition("\n")
     return first == f"{_SIGNATURE_PREFIX}{hashlib.sha256(rest.encode()).hexdigest()}"
 
 
 def quote_path(path: str | Path, *, prefix: str = "", command: bool = False) -> str:
-    """A path as one word of a unit (systemd.syntax(7)), in an Exec line with ``command``.
+    """Return a path as one word of a unit (systemd.syntax(7)). ``command``: the word is for an Exec line.
 
-    Raises `UsageError` for what no unit can hold: control characters, and names that are not UTF-8.
+    Raises `UsageError` for control characters and names that are not UTF-8: a unit cannot contain them.
     """
     text = prefix + escape_path(path)
     if command:
@@ -138,28 +144,33 @@ def quote_path(path: str | Path, *, prefix: str = "", command: bool = False) -> 
 
 
 def escape_path(path: str | Path) -> str:
-    """A path as the rest of a line of a unit."""
+    """Return a path as the rest of a line of a unit. Raises `UsageError` like `quote_path`."""
     text = os.fspath(path)
     if not text.isprintable():
-        raise UsageError(f"the path {text!a} cannot stand in a systemd unit", hint="give it a plain name")
+        raise UsageError(
+            f"the path {text!a} cannot be written in a systemd unit", hint="rename it, without control characters"
+        )
     return text.replace("%", "%%")
 
 
 def build_unit(
-    config: Config, program: Sequence[Path | str], *, user: str, group: str, seen: Iterable[Path]
+    config: Config, program: Sequence[Path | str], *, user: str, group: str, visible_paths: Iterable[Path]
 ) -> SystemdUnit:
-    """The unit that runs ``program`` (a path and its arguments) with this configuration.
+    """Build the unit that runs ``program`` (a path and its arguments) with this configuration.
 
-    ``seen`` are further paths that it must see. Raises `UsageError` where a folder cannot be opened to a service.
+    The service must be able to read ``visible_paths``, too. Raises `UsageError` if it would have to write to a folder
+    of the system.
     """
     assert config.path is not None
     folders, note = find_writable_folders(config.rules)
     state = config.journal.parent
-    inside = state.is_relative_to(_STATE_ROOT) and state != _STATE_ROOT and re.fullmatch(r"[\w./@-]+", str(state))
-    if not inside and not any(state.is_relative_to(folder) for folder in folders):
+    is_state_directory = (
+        state.is_relative_to(_STATE_ROOT) and state != _STATE_ROOT and re.fullmatch(r"[\w./@-]+", str(state))
+    )
+    if not is_state_directory and not any(state.is_relative_to(folder) for folder in folders):
         folders.append(_check_not_system_folder(state))
-        note += ("; " if note else "") + "the journal's folder beside it"
-    needed = [*folders, state, config.path, *seen]
+        note += ("; " if note else "") + "besides, the journal's folder"
+    needed = [*folders, state, config.path, *visible_paths]
     words = [quote_path(word, command=True) for word in program]
     key = config.api.key_file
     if key is None and config.api.key is None:
@@ -172,7 +183,7 @@ def build_unit(
         key=None if key is None else escape_path(key),
         user=user,
         group=group,
-        state=str(state.relative_to(_STATE_ROOT)) if inside else None,
+        state=str(state.relative_to(_STATE_ROOT)) if is_state_directory else None,
         writable_paths=tuple(quote_path(folder, prefix="-") for folder in folders),
         writable_note=note,
         folders=tuple(folders),
@@ -183,24 +194,28 @@ def build_unit(
 
 
 def find_writable_folders(rules: Sequence[Rule]) -> tuple[list[Path], str]:
-    """The folders that a service with these rules must be able to write to, links followed, and why these.
+    """Return the folders that a service with these rules must be able to write to, links resolved, and a note why.
 
-    One common parent, for each entry is a mount of its own, and nothing can be renamed from one into another. Where
-    that would be a folder of the system, one for each rule; raises `UsageError` where even that is one.
+    This is one common parent if possible: each entry is a mount of its own, and files cannot be renamed between mounts.
+    If that would be a folder of the system, each rule gets one. Raises `UsageError` if even that is one.
     """
     by_rule = [list(map(Path, resolve_paths(rule.folders().values()).values())) for rule in rules]
-    whole = _common_parent([folder for folders in by_rule for folder in folders])
-    if str(whole) not in _SYSTEM_FOLDERS:
-        return [whole], "The one parent of all folders: renames between two entries would fail."
+    common = _common_parent([folder for folders in by_rule for folder in folders])
+    if str(common) not in _SYSTEM_FOLDERS:
+        return [common], "One parent of all folders: renames between two entries would fail."
     entries: set[Path] = set()
     for folders in by_rule:
         parent = _common_parent(folders)
         entries.update(folders if str(parent) in _SYSTEM_FOLDERS else [parent])
     for entry in entries:
         _check_not_system_folder(entry)
-    least = [entry for entry in entries if not any(entry != other and entry.is_relative_to(other) for other in entries)]
-    note = f"Several, for their only common parent is {whole}; originals are copied from one to another, not renamed."
-    return sorted(least), note
+    top_entries = [
+        entry for entry in entries if not any(entry != other and entry.is_relative_to(other) for other in entries)
+    ]
+    note = (
+        f"Several, because their only common parent is {common}; originals are copied from one to another, not renamed."
+    )
+    return sorted(top_entries), note
 
 
 def _common_parent(folders: Sequence[Path]) -> Path:
@@ -210,8 +225,8 @@ def _common_parent(folders: Sequence[Path]) -> Path:
 def _check_not_system_folder(folder: Path) -> Path:
     if str(folder) in _SYSTEM_FOLDERS:
         raise UsageError(
-            f"a service cannot be given {folder} to write to: that would open the system to it",
-            hint="put the folder one level down, such as /srv/picwish",
+            f"the service would have to write to {folder}, a folder of the system",
+            hint="move your folders one level down, such as to /srv/picwish",
         )
     return folder
 

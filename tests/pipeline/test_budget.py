@@ -136,7 +136,7 @@ async def test_approve_of_an_unknown_rule_is_wrong_usage(harness: Harness) -> No
     await harness.run_once()
     output = run_command(harness, "approve", "nobody")
     assert output.returncode == 2
-    assert "there are scans" in output.stderr
+    assert "its rules are scans" in output.stderr
 
 
 async def test_approve_accepts_that_a_folder_is_made_anew(harness: Harness) -> None:

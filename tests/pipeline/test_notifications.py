@@ -200,7 +200,8 @@ def test_notify_test_reports_the_result_of_each_channel(
         assert "from 1 to 2" in capsys.readouterr().err
     assert [each["event"] for each in webhook.requests] == ["test", "test"]
     assert main(["check", "-c", str(config)]) != 0
-    assert f"FAIL  notifier 2, command nothing: {tmp_path}/nothing is no program" in capsys.readouterr().out
+    output = capsys.readouterr().out
+    assert f"FAIL  notifier 2, command nothing: {tmp_path}/nothing is not an executable program" in output
     config.write_text("rules:\n- {name: scans, inbox: in, outbox: out}\n")
     assert main(["notify", "test", "-c", str(config)]) == 1
     assert "has no notify:" in capsys.readouterr().err

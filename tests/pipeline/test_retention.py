@@ -118,6 +118,6 @@ async def test_show_says_that_the_history_of_an_old_job_has_gone_and_what_it_cos
         assert "older than" not in show_job(harness)
         await drain_days_later(harness, 40)
     output = show_job(harness)
-    assert "job 1 is older than `keep`: only the end of its history was kept; its charges all stay" in output
+    assert "job 1 is older than `keep`: only the end of its history is left; all its charges are kept" in output
     assert "credits" in output
     assert "done" in output

@@ -1,4 +1,4 @@
-"""``approve RULE``: lets a flood held by `budget.burst` go; accepts the rule's folders where they lie now."""
+"""``approve RULE``: release a flood held by `budget.burst`; accept the rule's folders on their present mounts."""
 
 import argparse
 
@@ -11,18 +11,19 @@ from picwish_watchd.wording import pluralize
 
 
 def run(args: argparse.Namespace) -> int:
-    """Releases what was found so far; later floods are held anew."""
+    """Release the images found so far and accept the folders' mounts; later floods are held again."""
     config = resolve_config(args)
     rule = next((rule for rule in config.rules if rule.name == args.rule), None)
     if rule is None:
         names = ", ".join(rule.name for rule in config.rules)
-        raise UsageError(f"there is no rule {args.rule!r} in {config.path}", hint=f"there are {names}")
+        raise UsageError(f"there is no rule {args.rule!r} in {config.path}", hint=f"its rules are {names}")
     folders = list(rule.folders().values())
     journal = Journal.open_existing(config.journal, Clock())
     try:
         images = journal.approve(rule.name, folders)
     finally:
         journal.close()
-    what = f"{pluralize(images, 'image')} of {rule.name} {'goes' if images == 1 else 'go'} on"
-    print(f"{what}, for {images * PRICES[rule.type]} credits at most")
+    verb = "goes" if images == 1 else "go"
+    credits = images * PRICES[rule.type]
+    print(f"{pluralize(images, 'image')} of {rule.name} {verb} on, for {credits} credits at most")
     return 0

@@ -1,4 +1,4 @@
-"""``check``: would ``run`` work here? Looks at everything, changes and submits nothing."""
+"""``check``: test whether ``run`` would work here; change and submit nothing."""
 
 import argparse
 import os
@@ -26,7 +26,7 @@ from picwish_watchd.wording import pluralize, printable_path
 
 @dataclass(frozen=True, slots=True)
 class _CheckResult:
-    """One thing that was looked at. ``code`` is 0 where it is well, else the exit code that it asks for."""
+    """The result of one check. ``code`` is 0 if it passed, else the exit code for this failure."""
 
     code: int
     message: str
@@ -34,27 +34,27 @@ class _CheckResult:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Prints a line for each thing looked at; the gravest decides the exit code: 78, 74, 1 or 0."""
+    """Print a line for each check; the worst result is the exit code: 78, 74, 1 or 0."""
     config = resolve_config(args)
-    findings = [_CheckResult(0, f"configuration {config.path}: {pluralize(len(config.rules), 'rule')}")]
-    findings += [_CheckResult(0, f"warning: {warning}") for warning in config.warnings]
-    findings.append(_check_key(config))
-    findings += _check_http(config)
-    findings += _check_journal(config)
+    results = [_CheckResult(0, f"configuration {config.path}: {pluralize(len(config.rules), 'rule')}")]
+    results += [_CheckResult(0, f"warning: {warning}") for warning in config.warnings]
+    results.append(_check_key(config))
+    results += _check_http(config)
+    results += _check_journal(config)
     for rule in config.rules:
-        findings.append(_check_with_timeout(f"inbox of {rule.name}", rule.inbox, partial(_check_inbox, rule)))
-        findings.append(_check_target_with_timeout(f"outbox of {rule.name}", rule.outbox, config.min_free))
-        findings += [
+        results.append(_check_with_timeout(f"inbox of {rule.name}", rule.inbox, partial(_check_inbox, rule)))
+        results.append(_check_target_with_timeout(f"outbox of {rule.name}", rule.outbox, config.min_free))
+        results += [
             _check_target_with_timeout(f"{name} of {rule.name}", folder, 0)
             for name, folder in (("archive", rule.archive), ("failed", rule.failed))
             if folder is not None
         ]
-    findings += [_check_notifier(number, notifier) for number, notifier in enumerate(config.notify, 1)]
-    for finding in findings:
-        print(f"{'FAIL' if finding.code else 'ok  '}  {printable_path(finding.message)}")
-        if finding.code and finding.hint:
-            print(f"      {printable_path(finding.hint)}")
-    return max(finding.code for finding in findings)
+    results += [_check_notifier(number, notifier) for number, notifier in enumerate(config.notify, 1)]
+    for result in results:
+        print(f"{'FAIL' if result.code else 'ok  '}  {printable_path(result.message)}")
+        if result.code and result.hint:
+            print(f"      {printable_path(result.hint)}")
+    return max(result.code for result in results)
 
 
 def _check_key(config: Config) -> _CheckResult:
@@ -75,7 +75,7 @@ def _check_http(config: Config) -> Iterator[_CheckResult]:
             yield _CheckResult(0, f"token of http: there is one in {http.token_file}")
         except ConfigError as error:
             yield _CheckResult(error.exit_code, f"token of http: {error.message}", error.hint)
-    # else it has the address
+    # A daemon that runs listens at the address itself.
     if DaemonLock(config.journal).owner_pid() is None:
         from picwish_watchd.metrics.http_server import check_listen_address
 
@@ -87,11 +87,11 @@ def _check_http(config: Config) -> Iterator[_CheckResult]:
 
 
 def _check_notifier(number: int, notifier: Notifier) -> _CheckResult:
-    """What can be said without sending anything."""
+    """Check what can be checked without sending a message."""
     what = f"notifier {number}, {notifier.label}"
     if isinstance(notifier, Command) and shutil.which(notifier.run[0]) is None:
         hint = "correct its path, or chmod +x it"
-        return _CheckResult(1, f"{what}: {notifier.run[0]} is no program that can be run", hint)
+        return _CheckResult(1, f"{what}: {notifier.run[0]} is not an executable program", hint)
     try:
         for file in notifier.secret_files:
             file.read()
@@ -121,20 +121,20 @@ def _check_journal(config: Config) -> Iterator[_CheckResult]:
     yield _check_target("folder of the journal", path.parent, config.min_free)
 
 
-def _check_target_with_timeout(what: str, path: Path, least: int) -> _CheckResult:
-    return _check_with_timeout(what, path, partial(_check_target, what, path, least))
+def _check_target_with_timeout(what: str, path: Path, min_free: int) -> _CheckResult:
+    return _check_with_timeout(what, path, partial(_check_target, what, path, min_free))
 
 
-def _check_with_timeout(what: str, path: Path, look: Callable[[], _CheckResult]) -> _CheckResult:
-    """What is found there; a mount that hangs would keep us waiting as long as it likes, and one may be broken."""
+def _check_with_timeout(what: str, path: Path, check: Callable[[], _CheckResult]) -> _CheckResult:
+    """Run a check of a folder in a thread: its mount may hang without end, or be broken."""
 
-    def ask() -> _CheckResult:
+    def check_safely() -> _CheckResult:
         try:
-            return look()
+            return check()
         except OSError as error:
             return _CheckResult(1, f"{what}: {path}: {error.strerror or error}", "check the mount that it is on")
 
-    return call_with_timeout(ask) or _fail_folder(what, path, describe_hang())
+    return call_with_timeout(check_safely) or _fail_folder(what, path, describe_hang())
 
 
 def _fail_folder(what: str, path: Path, reason: str) -> _CheckResult:
@@ -157,17 +157,18 @@ def _check_inbox(rule: Rule) -> _CheckResult:
         return _fail_folder(f"{what}, whose originals are to be moved or deleted", path, problem.reason)
     mount = mount_of(path)
     kind = f" on {mount.kind}" if mount is not None else ""
-    walked = "; walked only, for the kernel does not see what others do there" if mount and mount.is_network else ""
-    return _CheckResult(0, f"{what}: {path}{kind}{walked}")
+    is_network = mount is not None and mount.is_network
+    note = "; polling only, because the kernel sees no changes that other machines make" if is_network else ""
+    return _CheckResult(0, f"{what}: {path}{kind}{note}")
 
 
-def _check_target(what: str, path: Path, least: int) -> _CheckResult:
+def _check_target(what: str, path: Path, min_free: int) -> _CheckResult:
     """Check a folder that is written to: it exists, or can be made because its parent exists."""
     if (reason := why_absent(path, None, seen=False)) is not None:
         return _fail_folder(what, path, reason)
     there = path if os.path.exists(path) else path.parent
-    if (problem := why_not_writable(there, least)) is not None:
+    if (problem := why_not_writable(there, min_free)) is not None:
         return _fail_folder(what, there, problem.reason)
     free = shutil.disk_usage(there).free
-    made = "" if there == path else "; it will be made"
-    return _CheckResult(0, f"{what}: {path}, {free / 2**30:.1f} GiB free{made}")
+    note = "" if there == path else "; it will be made"
+    return _CheckResult(0, f"{what}: {path}, {free / 2**30:.1f} GiB free{note}")

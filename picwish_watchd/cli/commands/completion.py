@@ -1,4 +1,4 @@
-"""``completion``: what makes a shell complete our commands and options."""
+"""``completion``: print a script that makes a shell complete our commands and options."""
 
 import argparse
 import sys
@@ -7,6 +7,6 @@ from picwish_watchd.cli.commands.manual import read_shipped_text
 
 
 def run(args: argparse.Namespace) -> int:
-    """Prints it, as the shell takes it."""
+    """Print the script for the shell that ``args`` names."""
     sys.stdout.write(read_shipped_text(f"completion.{args.shell}"))
     return 0

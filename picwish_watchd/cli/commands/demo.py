@@ -1,4 +1,4 @@
-"""``demo``: a complete round trip on this machine, against the built-in simulator."""
+"""``demo``: make a complete round trip on this machine, with the built-in simulator."""
 
 import argparse
 import asyncio
@@ -16,7 +16,7 @@ from picwish_watchd.simulator import Settings, Simulator
 from picwish_watchd.simulator.samples import draw_samples
 
 _DEMO_CONFIG = """\
-# The configuration of the demo. With a PicWish key and another base_url it would spend real credits.
+# Configuration of the demo. With a PicWish key and another base_url it would spend real credits.
 api:
   base_url: {url}
 journal: state/journal.db
@@ -29,14 +29,14 @@ rules:
 
 
 def run(_args: argparse.Namespace) -> int:
-    """Draws pictures, runs simulator and daemon until all are enhanced, and shows what came of it."""
+    """Draw pictures, run simulator and daemon until all are enhanced, and print the results."""
     folder = Path(tempfile.mkdtemp(prefix="picwish-demo-"))
     inbox = folder / "inbox"
     inbox.mkdir()
     pictures = draw_samples(inbox)
     print(
-        f"{len(pictures)} small pictures were drawn into {inbox}.\n"
-        "A stand-in for PicWish runs on this machine: no key is needed and nothing is paid.",
+        f"Drew {len(pictures)} small pictures into {inbox}\n"
+        "A simulator stands in for PicWish on this machine: no key, no cost.",
         file=sys.stderr,
         flush=True,
     )
@@ -51,11 +51,11 @@ async def _run_round_trip(folder: Path) -> int:
         progress = ProgressReporter(sys.stderr)
         configure_logging("warning", "auto", progress.stream)
         daemon = Daemon(config, "demo-key")
-        following = asyncio.create_task(progress.follow(daemon))
+        follower = asyncio.create_task(progress.follow(daemon))
         try:
             code = await daemon.run(once=True)
         finally:
-            await cancel_and_wait(following)
+            await cancel_and_wait(follower)
     _print_results(daemon.finished_jobs, folder)
     return code
 
@@ -65,7 +65,7 @@ def _print_results(jobs: list[Job], folder: Path) -> None:
     for job in jobs:
         assert job.result is not None
         assert job.output is not None
-        taken = (job.completed_at or 0.0) - job.created_at
+        seconds = (job.completed_at or 0.0) - job.created_at
         rows.append(
             (
                 job.relative,
@@ -73,8 +73,9 @@ def _print_results(jobs: list[Job], folder: Path) -> None:
                 f"{job.result.width} x {job.result.height}",
                 job.output.relative_to(folder),
                 job.credits,
-                f"{taken:.1f} s",
+                f"{seconds:.1f} s",
             )
         )
     print_table(("FILE", "BEFORE", "AFTER", "RESULT", "CREDITS", "TIME"), rows, right=("CREDITS", "TIME"))
-    print(f"\n{sum(job.credits for job in jobs)} credits would have been paid. Everything is in {folder}")
+    print(f"\nWith PicWish, {sum(job.credits for job in jobs)} credits would have been paid.")
+    print(f"Everything is in {folder}")

@@ -1,4 +1,4 @@
-"""``export``: jobs or spending as CSV or JSON lines, for accounting; as many as there are, in little memory."""
+"""``export``: write jobs or spending as CSV or JSON lines, for accounting. Memory stays small with any number."""
 
 import argparse
 import csv
@@ -17,11 +17,11 @@ from picwish_watchd.wording import iso_utc, printable_path
 
 Row = dict[str, object]
 
-#: A cell that begins like this is a formula to spreadsheets (owasp.org/www-community/attacks/CSV_Injection).
+#: Beginnings of a cell that spreadsheets run as a formula (owasp.org/www-community/attacks/CSV_Injection).
 _FORMULA_PREFIXES = ("=", "+", "-", "@", "\t", "\r")
-#: Or behind a semicolon, at which spreadsheets split where the comma is the decimal mark, whatever is in quotes.
+#: The same beginnings after a semicolon: where the comma is the decimal mark, spreadsheets split there even in quotes.
 _FORMULA_AFTER_SEMICOLON = re.compile(r';(?=["\s]*[-=+@])')
-#: What `jobs --json` nests is a column for each part in CSV; PicWish's answer stays out of it.
+#: Objects of `jobs --json` -> the parts that become columns of the CSV. PicWish's answer is left out.
 _NESTED_COLUMNS = {
     "sent": ("format", "width", "height", "size"),
     "error": ("code", "message"),
@@ -30,11 +30,11 @@ _NESTED_COLUMNS = {
 
 
 def run(args: argparse.Namespace) -> int:
-    """Writes them, oldest first."""
+    """Write the rows that ``args`` selects, oldest first."""
     since, until = _parse_day(args.since), _parse_day(args.until)
     if since is not None and until is not None and until < since:
         raise UsageError(
-            f"--until {args.until} lies before --since {args.since}", hint="both days are included; swap them"
+            f"--until {args.until} is before --since {args.since}", hint="both days are included; swap them"
         )
     reader = open_journal_view(args, JournalReader)
     begin = 0.0 if since is None else time.mktime(since)
@@ -55,16 +55,16 @@ def _iter_job_rows(reader: JournalReader, rule: str | None, begin: float, end: f
 
 
 def _iter_spending_rows(reader: JournalReader, rule: str | None, begin: float, end: float) -> Iterator[Row]:
-    for one in reader.iter_spending():
-        if begin <= one.at < end and rule in (None, one.rule):
+    for charge in reader.iter_spending():
+        if begin <= charge.at < end and rule in (None, charge.rule):
             yield {
-                "at": iso_utc(one.at),
-                "day": time.strftime("%Y-%m-%d", time.localtime(one.at)),
-                "rule": one.rule,
-                "job": one.job,
-                "source": str(one.source),
-                "credits": one.credits,
-                "state": one.state,
+                "at": iso_utc(charge.at),
+                "day": time.strftime("%Y-%m-%d", time.localtime(charge.at)),
+                "rule": charge.rule,
+                "job": charge.job,
+                "source": str(charge.source),
+                "credits": charge.credits,
+                "state": charge.state,
             }
 
 
@@ -109,7 +109,7 @@ _CSV_COLUMNS = {"jobs": _JOB_COLUMNS, "spend": ("at", "day", "rule", "job", "sou
 
 
 def _write_csv(rows: Iterator[Row], columns: tuple[str, ...]) -> None:
-    """RFC 4180: UTF-8, a header, lines that end in CR LF."""
+    """Write CSV as RFC 4180 defines it: a header, lines that end in CR LF; in UTF-8."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(encoding="utf-8", newline="")
     writer = csv.writer(sys.stdout)
@@ -129,13 +129,13 @@ def _flatten_row(row: Row) -> Row:
 
 
 def _sanitize_cell(value: object) -> object:
-    """Text as a spreadsheet may have it: nothing in it is run, and a name's odd characters are escaped as in `jobs`.
+    """Return a value that is safe in a spreadsheet: no formula, and control characters escaped as in `jobs`.
 
-    An apostrophe is put before what would be a formula; JSON has the text as it is.
+    An apostrophe is put before a formula. JSON keeps the text unchanged.
     """
     if not isinstance(value, str):
         return value
-    # a million rows: escaping looks at every character
+    # There may be a million rows, and escaping looks at every character.
     text = value if value.isprintable() else printable_path(value)
     if ";" in text:
         text = _FORMULA_AFTER_SEMICOLON.sub(";'", text)
@@ -143,13 +143,13 @@ def _sanitize_cell(value: object) -> object:
 
 
 def _parse_day(text: str | None) -> time.struct_time | None:
-    """The local midnight with which a day begins, as `time.mktime` takes it."""
+    """Return the local midnight at which a day begins, for `time.mktime`. Raises `UsageError` for other texts."""
     if text is None:
         return None
     try:
         return time.strptime(text, "%Y-%m-%d")
     except ValueError:
-        raise UsageError(f"{text} is no day", hint="days are written 2026-01-31") from None
+        raise UsageError(f"{text} is not a date", hint="write dates as 2026-01-31") from None
 
 
 def _day_after(day: time.struct_time) -> time.struct_time:

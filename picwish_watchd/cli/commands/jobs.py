@@ -1,4 +1,4 @@
-"""``jobs``: the jobs, newest first."""
+"""``jobs``: list the jobs, newest first."""
 
 import argparse
 import json
@@ -12,7 +12,7 @@ from picwish_watchd.wording import iso_utc
 
 
 def run(args: argparse.Namespace) -> int:
-    """Lists them."""
+    """Print the jobs in the state and of the rule that ``args`` names, or all."""
     reader = open_journal_view(args, JournalReader)
     jobs = reader.jobs(states=[State(args.state)] if args.state else [], rule=args.rule)
     if args.json:

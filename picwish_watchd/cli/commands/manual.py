@@ -1,4 +1,4 @@
-"""``manual``: the manual page, made from the same source as ``--help``."""
+"""``manual``: print the manual page, which is generated from the same source as ``--help``."""
 
 import argparse
 import sys
@@ -6,11 +6,11 @@ from importlib.resources import files
 
 
 def run(_args: argparse.Namespace) -> int:
-    """Prints it, as man(1) takes it."""
+    """Print the manual page in the format of man(1)."""
     sys.stdout.write(read_shipped_text("picwish-watchd.1"))
     return 0
 
 
 def read_shipped_text(name: str) -> str:
-    """A text that was made from the command line's definition and is shipped with this program."""
+    """Return a shipped text of this name; these texts are generated from the definition of the command line."""
     return files("picwish_watchd.cli").joinpath("texts", name).read_text("utf-8")

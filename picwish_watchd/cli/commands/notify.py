@@ -1,4 +1,4 @@
-"""``notify test``: does a message reach the people whom `notify:` names?"""
+"""``notify test``: send a test message through the notifiers of `notify:`."""
 
 import argparse
 import asyncio
@@ -17,21 +17,24 @@ from picwish_watchd.wording import printable_path
 
 
 def run(args: argparse.Namespace) -> int:
-    """Sends a test through each, or the one that is named; a line for each, and 1 if one did not go."""
+    """Send a test message through each notifier, or through the one of ``--to``; print a line for each.
+
+    Return 1 if a message was not sent.
+    """
     config = resolve_config(args)
-    # what libraries log would stand between the lines
+    # Log lines of libraries would appear between ours.
     configure_logging("error", "console", sys.stderr)
     if not config.notify:
         raise WatchdError(
-            f"nobody is to be told: {config.path} has no notify:",
+            f"there are no notifiers: {config.path} has no notify:",
             hint="add an entry, such as - {to: email, server: ..., sender: ..., recipients: [...]}; "
-            "config.example.yaml shows all ways",
+            "config.example.yaml shows all kinds",
         )
     if args.to is not None and not 1 <= args.to <= len(config.notify):
-        raise UsageError(f"there is no notifier {args.to}", hint=f"they are counted from 1 to {len(config.notify)}")
+        raise UsageError(f"there is no notifier {args.to}", hint=f"they are numbered from 1 to {len(config.notify)}")
     chosen = {n: each for n, each in enumerate(config.notify, 1) if args.to in (None, n)}
-    lanes = KeyedExecutor()
-    outcomes = asyncio.run(_send_tests(lanes, chosen))
+    executor = KeyedExecutor()
+    outcomes = asyncio.run(_send_tests(executor, chosen))
     for number, outcome in outcomes.items():
         label = printable_path(chosen[number].label)
         print(
@@ -40,15 +43,17 @@ def run(args: argparse.Namespace) -> int:
             else f"FAIL  {number} {label}: {outcome.reason}"
         )
     code = 0 if all(isinstance(outcome, MessageSent) for outcome in outcomes.values()) else 1
-    lanes.close()
-    if lanes.has_running:
-        # a thread waits for a server that hangs, and the interpreter would wait for it
+    executor.close()
+    if executor.has_running:
+        # A thread waits for a server that hangs; the interpreter would wait for the thread.
         sys.stdout.flush()
         os._exit(code)
     return code
 
 
-async def _send_tests(lanes: KeyedExecutor, chosen: dict[int, Notifier]) -> dict[int, SendOutcome]:
+async def _send_tests(executor: KeyedExecutor, chosen: dict[int, Notifier]) -> dict[int, SendOutcome]:
     now = Clock().now()
-    tries = [send_with_timeout(lanes, notifier, build_test_message(now, number)) for number, notifier in chosen.items()]
-    return dict(zip(chosen, await asyncio.gather(*tries), strict=True))
+    attempts = [
+        send_with_timeout(executor, notifier, build_test_message(now, number)) for number, notifier in chosen.items()
+    ]
+    return dict(zip(chosen, await asyncio.gather(*attempts), strict=True))

@@ -1,4 +1,4 @@
-"""``plan``: what the inboxes hold that is not done, by rule, and what it would cost."""
+"""``plan``: count the unfinished images in the inboxes, by rule, and what they would cost."""
 
 import argparse
 import json
@@ -17,32 +17,31 @@ _EXTRA_COLUMNS = ("not_whole", "unreadable", "held", "skipped", "flood", "under_
 
 
 def run(args: argparse.Namespace) -> int:
-    """Tells it; 1 if an inbox could not be looked at. Submits nothing, and writes nothing down."""
+    """Print the plan; submit and store nothing. Return 1 if an inbox could not be read."""
     config, reader = open_config_and_journal(args)
     now = Clock().now()
     rules = build_plan(config, reader, now)
-    found = plan_budget(config, reader, rules, now)
+    budget = plan_budget(config, reader, rules, now)
     images, credits = sum(rule.images for rule in rules), sum(rule.credits for rule in rules)
     if args.json:
         rows = [{key: getattr(rule, key) for key in (*_MAIN_COLUMNS, *_EXTRA_COLUMNS)} for rule in rules]
         facts = {
-            "left_today": found.left_today,
-            "left_this_month": found.left_this_month,
-            "waiting": found.waiting,
-            "until": None if found.until is None else found.until.isoformat(),
+            "left_today": budget.left_today,
+            "left_this_month": budget.left_this_month,
+            "waiting": budget.waiting,
+            "until": None if budget.until is None else budget.until.isoformat(),
         }
         print(json.dumps({"rules": rows, "images": images, "credits": credits, **facts}))
     else:
         _print_plan(rules)
-        print(
-            f"\n{pluralize(images, 'image')} would cost {pluralize(credits, 'credit')}{_describe_budget(config, found)}"
-        )
+        cost = f"{pluralize(images, 'image')} would cost {pluralize(credits, 'credit')}"
+        print(f"\n{cost}{_describe_budget(config, budget)}")
         for rule in rules:
             if rule.flood:
                 approve = f"`picwish-watchd approve {rule.rule}`"
                 print(f"{pluralize(rule.flood, 'image')} of {rule.rule} would wait for {approve} (budget.burst)")
         if images and config.charging is Charging.AT_LEAST_ONCE:
-            print("an image whose answer is lost may cost more: charging is at-least-once")
+            print("an image whose response is lost may cost more: charging is at-least-once")
     for rule in rules:
         if rule.away is not None:
             print(
@@ -51,27 +50,27 @@ def run(args: argparse.Namespace) -> int:
     return 1 if any(rule.away is not None for rule in rules) else 0
 
 
-def _describe_budget(config: Config, found: BudgetPlan) -> str:
-    """What the budget leaves, and what would wait for how long."""
+def _describe_budget(config: Config, budget: BudgetPlan) -> str:
+    """Return the end of a sentence: what is left of the budget, and which images would wait and how long."""
     limits = (
-        (found.left_today, config.budget.per_day, "today"),
-        (found.left_this_month, config.budget.per_month, "this month"),
+        (budget.left_today, config.budget.per_day, "today"),
+        (budget.left_this_month, config.budget.per_month, "this month"),
     )
     left = " and ".join(
-        f"{left} of {pluralize(most, 'credit')} {when}"
-        for left, most, when in limits
-        if left is not None and most is not None
+        f"{left} of {pluralize(limit, 'credit')} {when}"
+        for left, limit, when in limits
+        if left is not None and limit is not None
     )
     if not left:
         return ""
-    if not found.waiting:
+    if not budget.waiting:
         return f"; the budget leaves {left}"
     until = (
         "for more than ten years: the budget is too small"
-        if found.until is None
-        else f"until {found.until} at the earliest"
+        if budget.until is None
+        else f"until {budget.until} at the earliest"
     )
-    return f"; the budget leaves {left}: {pluralize(found.waiting, 'image')} would wait, the last {until}"
+    return f"; the budget leaves {left}: {pluralize(budget.waiting, 'image')} would wait, the last {until}"
 
 
 def _print_plan(rules: list[RulePlan]) -> None:

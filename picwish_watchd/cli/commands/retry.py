@@ -1,4 +1,4 @@
-"""``retry``: a person's word that jobs which ended badly may go on, and may cost again what must be paid again."""
+"""``retry``: continue jobs that ended badly; a person decides that they may cost credits again."""
 
 import argparse
 from collections import Counter
@@ -15,19 +15,22 @@ from picwish_watchd.wording import pluralize
 
 _ACTION_TEXTS = {
     RetryAction.DELIVER: "delivered from the spool, at no cost",
-    RetryAction.QUERY: "asked for at PicWish first, and paid again only if gone",
+    RetryAction.QUERY: "looked up at PicWish first, and paid again only if gone",
     RetryAction.SUBMIT: "submitted again",
     RetryAction.WAIT: "copies of these, at no cost",
-    RetryAction.REVALIDATE: "looked at again",
+    RetryAction.REVALIDATE: "checked again",
 }
 
 
 def run(args: argparse.Namespace) -> int:
-    """Puts them back in the queue; 1 if a named job does not exist or there is nothing to retry in it."""
+    """Put the jobs that ``args`` names back into the queue and print what happens to them.
+
+    Raises `WatchdError` if a named job does not exist or cannot be retried.
+    """
     if bool(args.id) == bool(args.state):
-        raise UsageError("name jobs by their ID, or all of one --state", hint="picwish-watchd retry 12 13")
+        raise UsageError("give either the IDs of jobs or a --state", hint="for example: picwish-watchd retry 12 13")
     if args.rule and not args.state:
-        raise UsageError("--rule goes with --state", hint="picwish-watchd retry --state held --rule scans")
+        raise UsageError("--rule needs --state", hint="for example: picwish-watchd retry --state held --rule scans")
     config = resolve_config(args)
     journal = Journal.open_existing(config.journal, Clock())
     try:
@@ -37,11 +40,11 @@ def run(args: argparse.Namespace) -> int:
     finally:
         journal.close()
     _print_results(retried)
-    left = sorted({job.id for job in jobs} - {one.job.id for one in retried})
-    if args.id and left:
+    ignored = sorted({job.id for job in jobs} - {result.job.id for result in retried})
+    if args.id and ignored:
         raise WatchdError(
-            f"nothing to retry in job {', '.join(map(str, left))}",
-            hint="only rejected, failed and held jobs can be retried; `picwish-watchd show ID` tells how one stands",
+            f"nothing to retry in job {', '.join(map(str, ignored))}",
+            hint="only rejected, failed and held jobs can be retried; `picwish-watchd show ID` shows the state of one",
         )
     return 0
 
@@ -49,18 +52,18 @@ def run(args: argparse.Namespace) -> int:
 def _select_jobs(journal: Journal, args: argparse.Namespace) -> list[Job]:
     if args.state:
         return journal.jobs(states=[State(args.state)], rule=args.rule, oldest_first=True)
-    found = {number: journal.get(number) for number in dict.fromkeys(args.id)}
-    missing = [str(number) for number, job in found.items() if job is None]
+    jobs = {number: journal.get(number) for number in dict.fromkeys(args.id)}
+    missing = [str(number) for number, job in jobs.items() if job is None]
     if missing:
         raise WatchdError(
             f"there is no job {', '.join(missing)}; nothing was changed", hint="see `picwish-watchd jobs`"
         )
-    return [job for job in found.values() if job is not None]
+    return [job for job in jobs.values() if job is not None]
 
 
 def _print_results(retried: list[RetryResult]) -> None:
-    for way, number in Counter(one.action for one in retried).items():
-        print(f"{number} {_ACTION_TEXTS[way]}")
-    credits = sum(one.credits for one in retried)
+    for action, number in Counter(result.action for result in retried).items():
+        print(f"{number} {_ACTION_TEXTS[action]}")
+    credits = sum(result.credits for result in retried)
     jobs = f"{pluralize(len(retried), 'job')} {'goes' if len(retried) == 1 else 'go'} on"
     print(f"{jobs}, for {pluralize(credits, 'credit')} at most")

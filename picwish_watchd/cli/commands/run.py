@@ -1,4 +1,4 @@
-"""``run``: the daemon in the foreground; ``run --once``: everything that is there, and out."""
+"""``run``: run the daemon in the foreground. ``run --once``: process everything in the inboxes, then exit."""
 
 import argparse
 import asyncio
@@ -16,7 +16,7 @@ from picwish_watchd.log.setup import configure_logging, drain_logs
 
 
 def run(args: argparse.Namespace) -> int:
-    """Runs until stopped, or with ``--once`` until all is done; answers the exit code."""
+    """Run until stopped, or with ``--once`` until everything is processed; return the exit code."""
     config, key = resolve_config_and_key(args)
     progress = ProgressReporter(sys.stderr) if args.once else None
     stream = sys.stderr if progress is None else progress.stream
@@ -30,11 +30,11 @@ def run(args: argparse.Namespace) -> int:
         return fresh, fresh_key
 
     daemon = Daemon(config, key, reload=reload)
-    # what was imported stays: no need to look through it again and again
+    # Imported objects stay for ever: exclude them from garbage collection.
     gc.freeze()
     code = _run_to_end(daemon, progress)
     if daemon.has_stuck_threads:
-        # a thread waits for a dead mount in the kernel, and the interpreter would wait for it
+        # A thread waits in the kernel for a dead mount; the interpreter would wait for the thread.
         drain_logs()
         sys.stdout.flush()
         os._exit(code)
@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _run_to_end(daemon: Daemon, progress: ProgressReporter | None) -> int:
-    """Runs it to its end; its exit code."""
+    """Run the daemon until it ends; return its exit code."""
     code: int | None = None
 
     async def serve() -> None:
@@ -52,7 +52,7 @@ def _run_to_end(daemon: Daemon, progress: ProgressReporter | None) -> int:
     try:
         asyncio.run(serve())
     except RuntimeError:
-        # asyncio lets go of its threads by one more, which the system may not grant: the process ends without that
+        # To join its threads, asyncio starts one more, which the system may refuse. The work is done all the same.
         if code is None:
             raise
     assert code is not None
@@ -62,8 +62,8 @@ def _run_to_end(daemon: Daemon, progress: ProgressReporter | None) -> int:
 async def _run_daemon(daemon: Daemon, progress: ProgressReporter | None) -> int:
     if progress is None:
         return await daemon.run()
-    following = asyncio.create_task(progress.follow(daemon))
+    follower = asyncio.create_task(progress.follow(daemon))
     try:
         return await daemon.run(once=True)
     finally:
-        await cancel_and_wait(following)
+        await cancel_and_wait(follower)

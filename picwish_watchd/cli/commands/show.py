@@ -1,4 +1,4 @@
-"""``show ID``: one job with its whole history."""
+"""``show ID``: show one job with its whole history."""
 
 import argparse
 import json
@@ -13,7 +13,7 @@ from picwish_watchd.journal.reader import JournalReader
 
 
 def run(args: argparse.Namespace) -> int:
-    """Shows it; 1 if there is no such job."""
+    """Print the job and its history. Raises `WatchdError` (exit code 1) if there is no such job."""
     reader = open_journal_view(args, JournalReader)
     job = reader.get(args.id)
     if job is None:
@@ -35,13 +35,16 @@ def run(args: argparse.Namespace) -> int:
     )
     print()
     if pruned:
-        print(f"job {job.id} is older than `keep`: only the end of its history was kept; its charges all stay\n")
+        print(f"job {job.id} is older than `keep`: only the end of its history is left; all its charges are kept\n")
     print_table(("WHEN (UTC)", "STATE", "WHAT"), [tuple(event.values()) for event in history])
     return 0
 
 
 def _is_history_pruned(job: Job, events: list[JobEvent]) -> bool:
-    """Whether the beginning of the history is gone: that is `queued`, or an end at the moment of the finding."""
+    """Return whether the beginning of the history was removed.
+
+    A complete history begins with `queued`, or ends at the moment when the file was found.
+    """
     began = min(job.created_at + 1, job.submitted_at or math.inf)
     return not events or (events[0].state is not State.QUEUED and events[0].at > began)
 

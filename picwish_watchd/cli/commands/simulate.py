@@ -1,4 +1,4 @@
-"""``simulate``: the simulator alone."""
+"""``simulate``: run the simulator alone."""
 
 import argparse
 import asyncio
@@ -10,10 +10,11 @@ from picwish_watchd.simulator import Settings, run_simulator
 
 
 def run(args: argparse.Namespace) -> int:
-    """Serves until interrupted; the URL is the only line on stdout."""
+    """Serve until interrupted. The URL is the only line on stdout."""
     print(
-        "a stand-in for PicWish on this machine: it takes any key, costs nothing, and really enlarges pictures;\n"
-        "set `api.base_url` to the address below, and stop it with Ctrl-C",
+        "A simulator stands in for PicWish on this machine. It accepts any key, costs\n"
+        "nothing, and really enlarges images. Set `api.base_url` to the address below.\n"
+        "Ctrl-C stops it.",
         file=sys.stderr,
     )
     try:
@@ -21,5 +22,5 @@ def run(args: argparse.Namespace) -> int:
             asyncio.run(run_simulator(Settings(), args.port, lambda url: print(url, flush=True)))
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise UsageError(f"port {args.port} cannot be used: {reason}", hint="give another one with --port") from error
+        raise UsageError(f"port {args.port} cannot be used: {reason}", hint="choose another one with --port") from error
     return 0

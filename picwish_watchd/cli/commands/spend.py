@@ -1,4 +1,4 @@
-"""``spend``: credits used, by day, month or rule."""
+"""``spend``: show the credits used, by day, month or rule."""
 
 import argparse
 import json
@@ -11,27 +11,27 @@ from picwish_watchd.cli.table import print_table
 from picwish_watchd.journal.status_reader import SpendingBucket, StatusReader
 from picwish_watchd.wording import pluralize
 
-# characters of the longest bar
+# Characters of the longest bar.
 _BAR_WIDTH = 40
 
 
 def run(args: argparse.Namespace) -> int:
-    """Tells it; doubtful credits count as used, and are told beside them."""
+    """Print the credits used. Credits in doubt count as used and are also shown in a column of their own."""
     reader = open_journal_view(args, StatusReader)
     used: Counter[str] = Counter()
-    doubt: Counter[str] = Counter()
+    in_doubt: Counter[str] = Counter()
     images: Counter[str] = Counter()
-    for one in reader.spending_buckets():
-        key = _group_key(one, args.by)
-        used[key] += one.credits
-        images[key] += one.images
-        doubt[key] += one.in_doubt
+    for bucket in reader.spending_buckets():
+        key = _group_key(bucket, args.by)
+        used[key] += bucket.credits
+        images[key] += bucket.images
+        in_doubt[key] += bucket.in_doubt
     rows = [
-        {args.by: key, "images": images[key], "credits": used[key], "credits_in_doubt": doubt[key]}
+        {args.by: key, "images": images[key], "credits": used[key], "credits_in_doubt": in_doubt[key]}
         for key in sorted(used)
     ]
     if args.json:
-        print(json.dumps({"by": args.by, "credits": used.total(), "credits_in_doubt": doubt.total(), "rows": rows}))
+        print(json.dumps({"by": args.by, "credits": used.total(), "credits_in_doubt": in_doubt.total(), "rows": rows}))
         return 0
     most = max(used.values(), default=0)
     bars = sys.stdout.isatty()
@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _group_key(one: SpendingBucket, by: str) -> str:
+def _group_key(bucket: SpendingBucket, by: str) -> str:
     if by == "rule":
-        return one.rule
-    return time.strftime("%Y-%m-%d" if by == "day" else "%Y-%m", time.localtime(one.at))
+        return bucket.rule
+    return time.strftime("%Y-%m-%d" if by == "day" else "%Y-%m", time.localtime(bucket.at))

@@ -1,4 +1,4 @@
-"""``vacuum``: gives the room that pruning left in the journal's file back to the disk."""
+"""``vacuum``: shrink the journal's file by the space that pruning left in it."""
 
 import argparse
 
@@ -8,7 +8,7 @@ from picwish_watchd.journal.vacuum import vacuum_journal
 
 
 def run(args: argparse.Namespace) -> int:
-    """Does it, and tells how large the file was and is."""
+    """Shrink the journal's file and print its size before and after."""
     config = resolve_config(args)
     before, after = vacuum_journal(config.journal, Clock())
     print(f"{config.journal}: {before / 1e6:.1f} MB before, {after / 1e6:.1f} MB now")

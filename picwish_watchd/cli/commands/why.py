@@ -1,4 +1,4 @@
-"""``why PATH``: what became of a file and why."""
+"""``why PATH``: explain what happened to a file and why."""
 
 import argparse
 import json
@@ -14,38 +14,37 @@ from picwish_watchd.wording import printable_path
 
 
 def run(args: argparse.Namespace) -> int:
-    """Tells it; 1 if the path lies under no inbox or does not exist, and no job knows it."""
+    """Print the explanation. Return 1 if no job knows the path and it does not exist or is under no inbox."""
     config, reader = open_config_and_journal(args)
-    found = explain_path(config, reader, _resolve_path(args.path), Clock().now())
+    explanation = explain_path(config, reader, _resolve_path(args.path), Clock().now())
     if not os.path.lexists(config.journal):
-        found = replace(found, reason=f"{found.reason} (there is no journal yet: nothing has run)")
-    job = found.job
+        reason = f"{explanation.reason} (there is no journal yet: nothing has run)"
+        explanation = replace(explanation, reason=reason)
+    job = explanation.job
     facts = {
-        "path": str(found.path),
-        "rule": found.rule,
+        "path": str(explanation.path),
+        "rule": explanation.rule,
         "job": None if job is None else job.id,
         "state": None if job is None else job.state,
-        "reason": found.reason,
-        "advice": found.advice,
+        "reason": explanation.reason,
+        "advice": explanation.advice,
     }
     if args.json:
-        print(json.dumps({**facts, "earlier": found.earlier_job_ids}))
+        print(json.dumps({**facts, "earlier": explanation.earlier_job_ids}))
     else:
-        for name, value in {**facts, "earlier": ", ".join(map(str, found.earlier_job_ids)) or None}.items():
+        for name, value in {**facts, "earlier": ", ".join(map(str, explanation.earlier_job_ids)) or None}.items():
             if value is not None:
                 print(f"{name:<8} {printable_path(str(value))}")
-    return 0 if found.is_known else 1
+    return 0 if explanation.is_known else 1
 
 
 def _resolve_path(path: Path) -> Path:
-    """The path that is meant: absolute, and "..", where it stands, as the system understands it behind a link."""
+    """Return the absolute path. ".." is resolved as the system does it, through links."""
     if not path.is_absolute():
         try:
             path = Path.cwd() / path
         except OSError:
-            raise UsageError(
-                "the folder that this was started in is gone", hint="give the whole path, from / on"
-            ) from None
+            raise UsageError("the working folder was removed", hint="give the whole path, beginning with /") from None
     if ".." not in path.parts:
         return path
     return Path(os.path.realpath(path)) if path.name == ".." else Path(os.path.realpath(path.parent), path.name)

@@ -135,9 +135,9 @@ def test_since_and_until_are_local_days_and_both_are_included(config: Path) -> N
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (("--since", "yesterday"), "yesterday is no day"),
-        (("--until", "2026-02-30"), "2026-02-30 is no day"),
-        (("--since", "2026-02-02", "--until", "2026-02-01"), "--until 2026-02-01 lies before --since 2026-02-02"),
+        (("--since", "yesterday"), "yesterday is not a date"),
+        (("--until", "2026-02-30"), "2026-02-30 is not a date"),
+        (("--since", "2026-02-02", "--until", "2026-02-01"), "--until 2026-02-01 is before --since 2026-02-02"),
     ],
 )
 def test_what_is_no_day_or_no_time_is_told(
