@@ -88,7 +88,7 @@ class Snapshot:
         return None
 
     def find_submit_blocker(self, rule: Rule, job_id: int = 0) -> Blocker | None:
-        """Return why nothing of the rule, or this job of it, is submitted: gate, budget, outbox, spool; None if it is."""
+        """Return why the rule, or this job of it, is not submitted: gate, budget, outbox, spool; None if it is."""
         gate = self._gate
         short = CreditBudget(self.config.budget, self.now).why_exceeded(self.journal, PRICES[rule.type])
         if gate is not None and (not gate.is_budget or short is None):
