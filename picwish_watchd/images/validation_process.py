@@ -3,9 +3,9 @@
 In a flood of files it uses another core while the daemon records earlier verdicts. It also decodes images whose
 structure leaves a doubt: untrusted bytes may crash a decoder, and the daemon then goes on.
 
-The two exchange lines of JSON, not pickles: whoever took over the process with a crafted image could otherwise take
-over the daemon, which has the API key. The answers are not trusted either: a job's bytes are hashed again before they
-are sent.
+The two exchange lines of JSON, not pickles: an attacker who took over the process with a crafted image could otherwise
+take over the daemon, which has the API key. The answers are not trusted either: a job's bytes are hashed again before
+they are sent.
 """
 
 import json

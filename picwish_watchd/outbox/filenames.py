@@ -45,10 +45,9 @@ def render_output_name(
     ("cat.jpg.png"). In a component that is empty or begins with a dot, "_" takes its place. A component of more than
     255 bytes loses the end of its stem. Names that are not UTF-8 keep their bytes.
     """
-    extension = _choose_extension(relative, format)
     fields = {
         "stem": relative.stem,
-        "ext": extension,
+        "ext": _choose_extension(relative, format),
         "name": relative.name,
         "rule": rule,
         "type": str(type),
@@ -59,13 +58,17 @@ def render_output_name(
         "date": now.strftime("%Y-%m-%d"),
         "time": now.strftime("%H%M%S"),
     }
-    folders = [part for part in relative.parent.parts if part != "."]
-    if relative.is_absolute() or ".." in folders:
-        raise ValueError(f"not a path below an inbox: {relative}")
+    return _render_template(template, fields, relative.parent, format)
+
+
+def _render_template(template: str, fields: dict[str, str], subfolder: Path, format: Format) -> PurePath:
+    folders = [part for part in subfolder.parts if part != "."]
+    if subfolder.is_absolute() or ".." in folders:
+        raise ValueError(f"not a path below an inbox: {subfolder}")
     *above, last = [_render_part(part, fields) for part in template.split("/")]
     last = _sanitize_part(last)
     if not format.allows_suffix(PurePath(last).suffix):
-        last = _sanitize_part(f"{last}.{extension}")
+        last = _sanitize_part(f"{last}.{fields['ext']}")
     return PurePath(*folders, *(_sanitize_part(part) for part in above), last)
 
 
