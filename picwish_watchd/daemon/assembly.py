@@ -83,7 +83,7 @@ async def build_services(
     rate_limiter = RateLimiter(config.api.qps, clock, request_log)
     context = _build_context(config, key, clock, journal)
     stack.callback(context.close)
-    gate = Gate(context, pacer=rate_limiter, changed=changes.notify)
+    gate = Gate(context, rate_limiter=rate_limiter, on_change=changes.notify)
     inboxes = Inboxes(context, changed=changes.notify)
     overdue_loops = partial(list_overdue_loops, context.heartbeat, rate_limiter)
     exporter = Exporter(context, gate, inboxes, overdue_loops=overdue_loops)
@@ -127,7 +127,7 @@ def _build_context(config: Config, key: str, clock: Clock, journal: Journal) -> 
 
 
 def _build_steps(context: StepContext, gate: Gate, inboxes: Inboxes, rate_limiter: RateLimiter) -> Steps:
-    collect = Collect(context, gate=gate, pacer=rate_limiter)
+    collect = Collect(context, gate=gate, rate_limiter=rate_limiter)
     submit = Submit(
         context,
         gate=gate,

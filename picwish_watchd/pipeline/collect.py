@@ -78,10 +78,10 @@ _REFRESH_DIVISOR = 50
 class Collect:
     """Follows the tasks at PicWish."""
 
-    def __init__(self, context: StepContext, *, gate: Gate, pacer: RateLimiter) -> None:
+    def __init__(self, context: StepContext, *, gate: Gate, rate_limiter: RateLimiter) -> None:
         self._context = context
         self._gate = gate
-        self._rate_limiter = pacer
+        self._rate_limiter = rate_limiter
         self._duration_models: dict[int, DurationModel] = {
             model: DurationModel(context.journal.recent_task_durations(model, 200)) for model in TaskType
         }
@@ -360,7 +360,7 @@ class Collect:
         self._failed_downloads += 1
         if self._failed_downloads >= _MAX_FAILED_DOWNLOADS:
             text = f"{self._failed_downloads} results in a row could not be downloaded: {outcome.reason}"
-            self._gate.close(CloseReason.RESULTS_UNREACHABLE, text, trial=True, by=job.id)
+            self._gate.close(CloseReason.RESULTS_UNREACHABLE, text, trial=True, job_id=job.id)
 
     def _handle_spool_failure(self, job: Job, followed: TrackedTask, reason: str) -> None:
         """The spool did not take the result: it stays at PicWish for up to an hour."""
@@ -368,7 +368,7 @@ class Collect:
         message = f"the result could not be kept in the spool ({reason}); it is fetched again"
         _log.error("spool.failed", job=job.id, rule=job.rule, path=job.source, reason=reason)
         told = f"results cannot be kept in {self._context.spool.folder}: {reason}"
-        self._gate.close(CloseReason.SPOOL, told, trial=True, by=job.id)
+        self._gate.close(CloseReason.SPOOL, told, trial=True, job_id=job.id)
         with suppress(OSError):
             self._context.spool.ensure_folder()
         if job.state is State.FETCHING:

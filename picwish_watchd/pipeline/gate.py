@@ -1,10 +1,13 @@
-"""The gate: what stands before paying, and whether it is open."""
+"""The gate: a circuit breaker before paying.
+
+It closes at the first answer that shows that no submission can succeed, and opens automatically.
+"""
 
 import asyncio
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import StrEnum
+from enum import Enum, StrEnum, auto
 from typing import assert_never
 
 import structlog
@@ -17,83 +20,105 @@ from picwish_watchd.state import AT_PICWISH
 
 _log = structlog.get_logger()
 
-# seconds between free queries while the gate is closed
+# Seconds between free probes while the gate is closed; doubled from the first to the longest pause.
 _PROBE_FIRST, _PROBE_MAX = 1.0, 30.0
-# seconds before a single image may try what failed for the one before it
+# Seconds before one image may try what failed for the image before it; doubled as well.
 _TRIAL_FIRST, _TRIAL_MAX = 1.0, 300.0
-# seconds that a turn may take: a pause, a slot and a probe, each of 5 minutes at most
+# Seconds that one turn of the loop may take: a pause, a permit and a probe, each of 5 minutes at most.
 _HEARTBEAT_TIMEOUT = 900.0
 
 
 class CloseReason(StrEnum):
-    """Why nothing is being submitted; users see the word in `status`."""
+    """The reasons for which nothing is submitted; users see these words in `status`."""
 
     UNAUTHORIZED = "unauthorized"
     API_DOWN = "api_down"
-    #: tasks succeed, and their results cannot be downloaded
+    #: Tasks succeed, but their results cannot be downloaded.
     RESULTS_UNREACHABLE = "results_unreachable"
-    #: nothing more may be spent today or this month
+    #: Nothing more may be spent today or this month.
     BUDGET = "budget"
-    #: results cannot be kept on this machine
+    #: Results cannot be stored on this machine.
     SPOOL = "spool"
 
 
 @dataclass(frozen=True, slots=True)
 class GateClosure:
-    """The closed gate: a word for scripts and a sentence for people."""
+    """A reason for which the gate is closed: a word for scripts and a sentence for people."""
 
     code: CloseReason
     message: str
 
 
-class Gate:
-    """Closed by the first answer that shows that no submission can succeed, and opened again by itself.
+class BreakerState(Enum):
+    """The states of the gate as a circuit breaker.
 
-    A free query tells when API and key are well. What was closed by more than that (a failed create, results that
-    cannot be fetched or kept) is then tried by one image at a time, ever more seldom, until one succeeds. No job's
-    attempts are used up meanwhile: jobs stay `queued`.
+    A gate and a circuit use "open" in opposite senses: current flows through a *closed* circuit, images pass an *open*
+    gate. Everywhere else in this program, "open" and "closed" are meant of the gate.
     """
 
-    def __init__(self, context: StepContext, *, pacer: RateLimiter, changed: Callable[[], None] = lambda: None) -> None:
+    #: The gate is open, the circuit closed: every image may be submitted.
+    PASSING = auto()
+    #: The gate is closed, the circuit open. A successful probe is enough to open the gate.
+    PROBING = auto()
+    #: The gate is closed, the circuit open. After a pause and a successful probe, one image must try first.
+    TRIAL_NEEDED = auto()
+    #: The circuit is half-open: a probe succeeded, and one image may be submitted as the trial.
+    HALF_OPEN = auto()
+    #: An image is being prepared and submitted as the trial.
+    TRIAL_STARTED = auto()
+    #: PicWish has, or may have, the trial's image; the gate waits for its result.
+    TRIAL_SENT = auto()
+
+
+class Gate:
+    """The circuit breaker before paying.
+
+    A free probe shows whether the API works and accepts the key. After failures of another kind (a failed create,
+    results that cannot be downloaded or stored) one image at a time must try, with growing pauses, until one succeeds.
+    Meanwhile the other jobs stay `queued` and use up no attempts.
+    """
+
+    def __init__(
+        self, context: StepContext, *, rate_limiter: RateLimiter, on_change: Callable[[], None] = lambda: None
+    ) -> None:
+        """Start with an open gate; call ``on_change`` whenever the reasons have changed."""
         self._context = context
-        self._rate_limiter = pacer
-        self._on_change = changed
+        self._rate_limiter = rate_limiter
+        self._on_change = on_change
         self._closed_wakeup = Wakeup()
         self._probe_wakeup = Wakeup()
-        self._needs_trial = False
-        self._trial_allowed = False
-        # the job that tries
+        # PASSING if and only if there are no closures.
+        self._state = BreakerState.PASSING
+        # The job of TRIAL_STARTED and TRIAL_SENT.
         self._trial_job: int | None = None
-        self._trial_sent = False
+        # Seconds.
         self._trial_pause = _TRIAL_FIRST
-        # PicWish asked for that pause (monotonic seconds)
+        # Monotonic seconds until which PicWish asked for no trial.
         self._paused_until = -math.inf
-        # a probe is wanted now: whatever the last one said is old
+        # Whether to probe at once, because the result of the last probe is out of date.
         self._probe_requested = False
-        # all that is not yet proved wrong, the last one told last
+        # The reasons that still hold, the latest one last.
         self._closures: dict[CloseReason, GateClosure] = {}
-        self.budget_closure: GateClosure | None = (
-            #: the budget is reached, which is no fault: checked anew for each image
-            None
-        )
+        #: Set while the budget is reached. That is no failure, and it is checked anew for each image.
+        self.budget_closure: GateClosure | None = None
 
     @property
     def closure(self) -> GateClosure | None:
-        """Why the gate is closed: the last reason of those that hold."""
+        """The latest of the reasons for which the gate is closed, or None if it is open."""
         return next(reversed(self._closures.values()), None)
 
     @property
     def closures(self) -> tuple[GateClosure, ...]:
-        """All reasons that hold, the last one told last; the budget is none of them."""
+        """All reasons for which the gate is closed, the latest one last, without the budget."""
         return tuple(self._closures.values())
 
     @property
     def why_not_submitting(self) -> GateClosure | None:
-        """Why nothing is being submitted, for people."""
+        """The reason for which nothing is submitted, the budget included, or None."""
         return self.closure or self.budget_closure
 
     def update_budget(self, shortage: str | None) -> None:
-        """Whether the next image can be paid for, or what is short."""
+        """Record why the next image cannot be paid for, or None if it can."""
         if (shortage is None) != (self.budget_closure is None):
             self.budget_closure = None if shortage is None else GateClosure(CloseReason.BUDGET, shortage)
             if shortage is None:
@@ -103,25 +128,30 @@ class Gate:
             self._on_change()
 
     def close(
-        self, code: CloseReason, message: str, *, trial: bool = False, by: int | None = None, rest: float | None = None
+        self,
+        code: CloseReason,
+        message: str,
+        *,
+        trial: bool = False,
+        job_id: int | None = None,
+        retry_after: float | None = None,
     ) -> None:
-        """Nothing is submitted until a probe succeeds, and with ``trial`` one image after it.
+        """Submit nothing until a probe succeeds and, with ``trial``, one image after it.
 
-        ``by`` is the job that found out: one that was bought before does not end the trial of another. ``rest``:
-        seconds that PicWish asks to be left alone; obeyed up to `_TRIAL_MAX`.
+        ``job_id`` is the job that failed: if it is not the trial, the trial goes on. ``retry_after`` are the seconds
+        that PicWish asked to wait; they are obeyed up to `_TRIAL_MAX`.
         """
-        if rest is not None:
-            self._paused_until = max(self._paused_until, self._context.clock.monotonic() + min(rest, _TRIAL_MAX))
-        is_news = self.closure is None or self.closure.code is not code
+        if retry_after is not None:
+            pause = min(retry_after, _TRIAL_MAX)
+            self._paused_until = max(self._paused_until, self._context.clock.monotonic() + pause)
+        is_news = trial or self.closure is None or self.closure.code is not code
         if trial:
-            self._needs_trial = is_news = True
-            if by is None or self._trial_job is None or by == self._trial_job:
-                if self._trial_job is not None:
-                    self._trial_pause = min(_TRIAL_MAX, self._trial_pause * 2)
-                self._trial_allowed, self._trial_job = False, None
-        elif self._trial_job is None:
-            # nobody is to try what is known not to go
-            self._trial_allowed = False
+            self._require_trial(job_id)
+        elif self._state is BreakerState.PASSING:
+            self._state = BreakerState.PROBING
+        elif self._state is BreakerState.HALF_OPEN:
+            # No image is to try what is known to fail.
+            self._state = BreakerState.TRIAL_NEEDED
         if is_news:
             self._closures.pop(code, None)
             self._closures[code] = GateClosure(code, message)
@@ -130,51 +160,51 @@ class Gate:
             self._closed_wakeup.notify()
 
     def clear_reasons(self, *reasons: CloseReason) -> None:
-        """Something went well that proves these reasons wrong: submissions may go on if no other one holds."""
-        wrong = [self._closures.pop(reason) for reason in reasons if reason in self._closures]
-        if wrong and not self._closures:
-            self._open(after=wrong[-1].code)
-        elif wrong:
+        """Drop reasons that a success has disproved, and open the gate if none is left."""
+        disproved = [self._closures.pop(reason) for reason in reasons if reason in self._closures]
+        if disproved and not self._closures:
+            self._open(after=disproved[-1].code)
+        elif disproved:
             self._on_change()
         if self.closure is None:
             self._trial_pause = _TRIAL_FIRST
 
     def can_submit(self) -> bool:
-        """Whether a job may be prepared now."""
-        if self.closure is None:
-            return True
-        if self._trial_job is not None and self._trial_sent and not self._is_at_picwish(self._trial_job):
-            # it ended, and proved nothing
-            self._trial_job = None
-        return self._trial_allowed and self._trial_job is None
+        """Return whether another job may be prepared now. A trial that ended without any proof lets another one go."""
+        match self._state:
+            case BreakerState.PASSING | BreakerState.HALF_OPEN:
+                return True
+            case BreakerState.TRIAL_SENT if not self._is_trial_at_picwish():
+                self._state, self._trial_job = BreakerState.HALF_OPEN, None
+                return True
+            case _:
+                return False
 
     def is_admitted(self, job_id: int) -> bool:
-        """Whether this job may go through: the gate is open, or this is the one that tries."""
+        """Return whether this job may be sent: the gate is open, or the job is the trial."""
         return self.closure is None or self._trial_job == job_id
 
     def begin_attempt(self, job_id: int) -> None:
-        """A job is being prepared; behind a closed gate it is the one that tries."""
+        """Record that a job is being prepared; if the gate is closed, the job is the trial."""
         if self.closure is not None:
-            self._trial_job, self._trial_sent = job_id, False
+            self._state, self._trial_job = BreakerState.TRIAL_STARTED, job_id
 
     def end_attempt(self, job_id: int) -> None:
-        """Its submission is over: accepted, it goes on trying until its result is here.
+        """Record that a job's submission is over. A trial that PicWish has goes on until its result is here.
 
-        One that never left proved nothing: another one may try, once a probe says that PicWish is still well.
+        A trial that never left proved nothing. Another one may go once a probe shows that PicWish still works.
         """
-        if self._trial_job == job_id:
-            self._trial_sent = self._is_at_picwish(job_id)
-            if not self._trial_sent:
-                self._trial_job, self._trial_allowed = None, False
-                self._probe_requested = True
-                self._closed_wakeup.notify()
-
-    def _is_at_picwish(self, job_id: int) -> bool:
-        job = self._context.journal.get(job_id)
-        return job is not None and job.state in AT_PICWISH
+        if self._trial_job != job_id:
+            return
+        if self._is_trial_at_picwish():
+            self._state = BreakerState.TRIAL_SENT
+        else:
+            self._state, self._trial_job = BreakerState.TRIAL_NEEDED, None
+            self._probe_requested = True
+            self._closed_wakeup.notify()
 
     def probe_now(self) -> None:
-        """Key or address may have changed: a closed gate is probed at once."""
+        """Probe at once if the gate is closed, because the key or the address may have changed."""
         self._trial_pause = _TRIAL_FIRST
         self._paused_until = -math.inf
         self._probe_requested = True
@@ -182,19 +212,15 @@ class Gate:
         self._closed_wakeup.notify()
 
     async def probe(self) -> None:
-        """Asks PicWish, by a query that costs nothing, whether API and key are well, and sets the gate by it."""
-        slot = await self._rate_limiter.acquire(RequestKind.PROBE)
+        """Send a query that costs nothing, to learn whether API and key work, and set the gate accordingly."""
+        permit = await self._rate_limiter.acquire(RequestKind.PROBE)
         try:
-            outcome = await self._context.client.probe(on_send_start=slot.mark_sent)
+            outcome = await self._context.client.probe(on_send_start=permit.mark_sent)
         finally:
-            slot.release()
+            permit.release()
         match outcome:
             case Healthy():
-                if self._needs_trial and self.closure is not None:
-                    self._trial_allowed = True
-                    self._context.wakeups.submit.notify()
-                else:
-                    self.clear_reasons(CloseReason.API_DOWN, CloseReason.UNAUTHORIZED)
+                self._handle_healthy()
             case Unauthorized(message=message):
                 self.close(CloseReason.UNAUTHORIZED, message)
             case RateLimited(retry_after=seconds):
@@ -205,16 +231,16 @@ class Gate:
                 assert_never(outcome)
 
     async def run(self) -> None:
-        """Probes while the gate is closed, less and less often, until cancelled."""
+        """Probe while the gate is closed, with growing pauses, until cancelled."""
         while True:
             self._context.heartbeat.beat("gate", within=_HEARTBEAT_TIMEOUT)
             await self._closed_wakeup.wait(_PROBE_MAX)
             pause = _PROBE_FIRST
             while self.closure is not None:
                 self._context.heartbeat.beat("gate", within=_HEARTBEAT_TIMEOUT)
-                if self._needs_trial and not self._trial_allowed and not self._probe_requested:
-                    rest = self._paused_until - self._context.clock.monotonic()
-                    await self._sleep_until_hurried(max(self._trial_pause, rest))
+                if self._state is BreakerState.TRIAL_NEEDED and not self._probe_requested:
+                    remaining = self._paused_until - self._context.clock.monotonic()
+                    await self._sleep_until_probe_now(max(self._trial_pause, remaining))
                 if self._trial_job is None or self._probe_requested:
                     self._probe_requested = False
                     await self.probe()
@@ -222,8 +248,8 @@ class Gate:
                     await self._closed_wakeup.wait(pause)
                 pause = min(_PROBE_MAX, pause * 2)
 
-    async def _sleep_until_hurried(self, seconds: float) -> None:
-        """Until then, or until somebody says `look`."""
+    async def _sleep_until_probe_now(self, seconds: float) -> None:
+        """Sleep for ``seconds``, or less if `probe_now` is called."""
         waits = [
             asyncio.ensure_future(self._context.clock.sleep(seconds)),
             asyncio.ensure_future(self._probe_wakeup.wait(seconds)),
@@ -234,8 +260,37 @@ class Gate:
             for wait in waits:
                 wait.cancel()
 
+    def _handle_healthy(self) -> None:
+        match self._state:
+            case BreakerState.PASSING | BreakerState.PROBING:
+                self.clear_reasons(CloseReason.API_DOWN, CloseReason.UNAUTHORIZED)
+            case BreakerState.TRIAL_NEEDED:
+                self._state = BreakerState.HALF_OPEN
+                self._context.wakeups.submit.notify()
+            case BreakerState.HALF_OPEN | BreakerState.TRIAL_STARTED | BreakerState.TRIAL_SENT:
+                self._context.wakeups.submit.notify()
+            case _:
+                assert_never(self._state)
+
+    def _require_trial(self, job_id: int | None) -> None:
+        """Require a trial after a failure of ``job_id`` (None: unknown), which ends a trial by that job."""
+        match self._state:
+            case BreakerState.TRIAL_STARTED | BreakerState.TRIAL_SENT:
+                if job_id is not None and job_id != self._trial_job:
+                    # The failed job was bought before the trial, so it says nothing about it.
+                    return
+                self._trial_pause = min(_TRIAL_MAX, self._trial_pause * 2)
+                self._trial_job = None
+            case _:
+                pass
+        self._state = BreakerState.TRIAL_NEEDED
+
+    def _is_trial_at_picwish(self) -> bool:
+        job = None if self._trial_job is None else self._context.journal.get(self._trial_job)
+        return job is not None and job.state in AT_PICWISH
+
     def _open(self, *, after: CloseReason) -> None:
         _log.info("gate.opened", after=after)
-        self._needs_trial, self._trial_allowed, self._trial_job = False, False, None
+        self._state, self._trial_job = BreakerState.PASSING, None
         self._on_change()
         self._context.wakeups.submit.notify()

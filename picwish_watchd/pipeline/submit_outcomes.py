@@ -130,7 +130,7 @@ class SubmitOutcomes:
             pause = min(backoff, _BUSY_DELAY_MAX)
             self._requeue(job, f"PicWish asked for fewer requests: {outcome.reason}", pause=pause)
         else:
-            self._gate.close(CloseReason.API_DOWN, outcome.reason, trial=True, rest=outcome.retry_after)
+            self._gate.close(CloseReason.API_DOWN, outcome.reason, trial=True, retry_after=outcome.retry_after)
             pause = max(backoff, min(outcome.retry_after or 0.0, _RETRY_AFTER_MAX))
             self._requeue(job, f"not accepted: {outcome.reason}", pause=pause)
 

@@ -325,8 +325,8 @@ async def _post_once(harness: Harness) -> Job:
     async with open_step_context(config, timeout=0.25, request_timeouts=request_timeouts) as context:
         context.journal.add_jobs([new])
         pacer = RateLimiter(config.api.qps, context.clock)
-        gate = Gate(context, pacer=pacer)
-        collect = Collect(context, gate=gate, pacer=pacer)
+        gate = Gate(context, rate_limiter=pacer)
+        collect = Collect(context, gate=gate, rate_limiter=pacer)
         submit = make_submit(context, gate, pacer, collect)
         granting = asyncio.create_task(pacer.run())
         job = submit.choose_job()

@@ -117,8 +117,8 @@ async def test_downscaling_one_image_does_not_block_another_rule(harness: Harnes
         return {job.state for job in current if job is not None}
 
     pacer = RateLimiter(10, context.clock)
-    gate = Gate(context, pacer=pacer)
-    collect = Collect(context, gate=gate, pacer=pacer)
+    gate = Gate(context, rate_limiter=pacer)
+    collect = Collect(context, gate=gate, rate_limiter=pacer)
     submit = make_submit(context, gate, pacer, collect, memory_bytes=64 * 2**20)
     done = threading.Event()
     context.executor.submit(WorkerKey.downscale(), done.wait)

@@ -25,7 +25,7 @@ async def gate(harness: Harness) -> AsyncIterator[Gate]:
     async with open_step_context(harness.load_config()) as context:
         rate_limiter = RateLimiter(context.config.api.qps, context.clock)
         permits = asyncio.create_task(rate_limiter.run())
-        yield Gate(context, pacer=rate_limiter)
+        yield Gate(context, rate_limiter=rate_limiter)
         permits.cancel()
 
 
@@ -100,10 +100,10 @@ async def test_another_jobs_outcome_does_not_end_a_trial_in_flight(harness: Harn
     gate.close(CloseReason.RESULTS_UNREACHABLE, "results cannot be downloaded", trial=True)
     gate.begin_attempt(trial)
     gate.end_attempt(trial)
-    gate.close(CloseReason.RESULTS_UNREACHABLE, "another one could not be downloaded", trial=True, by=trial + 1)
+    gate.close(CloseReason.RESULTS_UNREACHABLE, "another one could not be downloaded", trial=True, job_id=trial + 1)
     assert gate.is_admitted(trial)
     assert not gate.can_submit()
-    gate.close(CloseReason.RESULTS_UNREACHABLE, "its own could not", trial=True, by=trial)
+    gate.close(CloseReason.RESULTS_UNREACHABLE, "its own could not", trial=True, job_id=trial)
     assert not gate.is_admitted(trial)
     daemon.stop()
     assert await running == 0

@@ -54,8 +54,8 @@ async def context(harness: Harness) -> AsyncIterator[StepContext]:
 
 def submit_next(context: StepContext) -> tuple[Submit, Gate, RateLimiter]:
     pacer = RateLimiter(context.config.api.qps, context.clock)
-    gate = Gate(context, pacer=pacer)
-    collect = Collect(context, gate=gate, pacer=pacer)
+    gate = Gate(context, rate_limiter=pacer)
+    collect = Collect(context, gate=gate, rate_limiter=pacer)
     return make_submit(context, gate, pacer, collect), gate, pacer
 
 
@@ -173,8 +173,8 @@ async def test_an_image_waiting_for_its_permit_is_not_sent_once_the_gate_closes(
 
 async def test_no_image_is_prepared_while_a_paid_result_is_urgent(context: StepContext) -> None:
     pacer = RateLimiter(context.config.api.qps, context.clock)
-    gate = Gate(context, pacer=pacer)
-    collect = Collect(context, gate=gate, pacer=pacer)
+    gate = Gate(context, rate_limiter=pacer)
+    collect = Collect(context, gate=gate, rate_limiter=pacer)
     submit = make_submit(context, gate, pacer, collect)
     queue_job(context, "scans", "a.jpg")
     job = submit.choose_job()
@@ -199,8 +199,8 @@ async def test_few_images_are_sent_while_picwish_does_not_answer(harness: Harnes
             context.journal.add_jobs([NewJob("scans", name, Path(name.name), stamp, sha256=sha256, format="jpeg")])
         # The request rate is not tested here, so it need not slow the test down.
         pacer = RateLimiter(500, context.clock)
-        gate = Gate(context, pacer=pacer)
-        collect = Collect(context, gate=gate, pacer=pacer)
+        gate = Gate(context, rate_limiter=pacer)
+        collect = Collect(context, gate=gate, rate_limiter=pacer)
         submit = make_submit(context, gate, pacer, collect)
         tasks = [asyncio.create_task(pacer.run()), asyncio.create_task(submit.run())]
         await wait_until(lambda: harness.count_creates() == sent)

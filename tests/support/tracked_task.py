@@ -27,7 +27,9 @@ class TaskTracking:
     def __init__(self, harness: Harness, context: StepContext, clock: FakeClock) -> None:
         self.clock = clock
         self.rate_limiter = RateLimiter(context.config.api.qps, clock)
-        self.collect = Collect(context, gate=Gate(context, pacer=self.rate_limiter), pacer=self.rate_limiter)
+        self.collect = Collect(
+            context, gate=Gate(context, rate_limiter=self.rate_limiter), rate_limiter=self.rate_limiter
+        )
         self._harness = harness
         self._context = context
 

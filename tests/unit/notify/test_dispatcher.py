@@ -32,7 +32,7 @@ class DispatcherHarness:
     def __init__(self, context: StepContext, clock: FakeClock) -> None:
         self.context, self.clock = context, clock
         self.journal = context.journal
-        self.gate = Gate(context, pacer=RateLimiter(2, clock))
+        self.gate = Gate(context, rate_limiter=RateLimiter(2, clock))
         self.inboxes = Inboxes(context, changed=lambda: None)
         self.dispatcher = NotificationDispatcher(context, self.gate, self.inboxes)
 
