@@ -40,6 +40,8 @@ LAYERS = (
 )
 #: Modules of the lowest layer build on each other in this order.
 GROUND_MODULES = ("clock", "errors", "redaction", "counters", "pricing", "state", "job", "wording", "job_json")
+#: The modules of the steps of one image, in their order. `submit` is built on `prepare` and `submit_outcomes`.
+STEPS = ("intake", "prepare", "submit_outcomes", "submit", "collect", "deliver", "dispose")
 #: A library, and the folders and files that may import it.
 LIBRARY_HOMES = {
     "sqlite3": ("journal",),
@@ -135,6 +137,13 @@ def test_imports_point_downward(path: Path) -> None:
 
 def test_no_import_closes_a_circle() -> None:
     assert find_cycle(parse_package()) == []
+
+
+def test_a_step_knows_no_later_step() -> None:
+    for number, step in enumerate(STEPS):
+        imports = list_imports(parse_file(PACKAGE / "pipeline" / f"{step}.py"))
+        later = {f"picwish_watchd.pipeline.{other}" for other in STEPS[number + 1 :]}
+        assert not later & set(imports), f"pipeline/{step}.py"
 
 
 @pytest.mark.parametrize(
