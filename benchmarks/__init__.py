@@ -1,1 +1,1 @@
-"""How fast, how lean and how sparing the daemon is: one command each, ``python -m benchmarks.NAME``; see README.md."""
+"""Benchmarks of the daemon's speed, memory and API use: ``python -m benchmarks.NAME``. See README.md."""

@@ -7,7 +7,7 @@ import sys
 
 from benchmarks.results import Figure, add_common_options, describe_machine, print_figures
 
-#: Name -> what it tells; the short ones first. Each is a command of its own, ``python -m benchmarks.NAME``.
+#: Name -> what it measures, short ones first. Each is a command of its own, ``python -m benchmarks.NAME``.
 BENCHMARKS = {
     "startup": "how long --help, status and the start of the daemon take, and what of it is imports",
     "scan": "one walk of an inbox of 100,000 known files",
@@ -25,7 +25,7 @@ BENCHMARKS = {
 
 
 def main() -> int:
-    """Runs what is asked for; answers 1 if a goal was missed or something could not be measured."""
+    """Run the chosen benchmarks; return 1 if a goal is missed or a figure could not be measured."""
     names = "\n".join(f"  {name:<12}{purpose}" for name, purpose in BENCHMARKS.items())
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
@@ -41,18 +41,18 @@ def main() -> int:
     unmeasured: list[str] = []
     for name in args.only:
         print(f"{name}: {BENCHMARKS[name]} ...", file=sys.stderr, flush=True)
-        told = _run(name, args.repeat)
-        figures += [(name, figure) for figure in told]
-        unmeasured += [] if told else [name]
+        results = _run(name, args.repeat)
+        figures += [(name, figure) for figure in results]
+        unmeasured += [] if results else [name]
     _print(figures, unmeasured, as_json=args.json)
     return int(bool(unmeasured) or any(figure.is_met is False for _, figure in figures))
 
 
 def _run(name: str, repeat: int) -> list[Figure]:
-    """A process of its own, so that no benchmark pays for another's memory; what it complains of is shown."""
+    """Run a benchmark in a process of its own, so that no other one's memory counts."""
     command = [sys.executable, "-m", f"benchmarks.{name}", "--json", "--repeat", str(repeat)]
-    told = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False).stdout
-    return [Figure.from_dict(each) for each in json.loads(told)["figures"]] if told else []
+    output = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False).stdout
+    return [Figure.from_dict(each) for each in json.loads(output)["figures"]] if output else []
 
 
 def _print(figures: list[tuple[str, Figure]], unmeasured: list[str], *, as_json: bool) -> None:

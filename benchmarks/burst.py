@@ -1,4 +1,4 @@
-"""A flood of pictures into new nested folders: how long until each of them is in the journal, once."""
+"""Measure a burst of images into new nested folders: the time until each is in the journal, once."""
 
 import argparse
 import json
@@ -21,16 +21,16 @@ from benchmarks.processes import (
 from benchmarks.results import Figure, run_benchmark
 
 _FILES_PER_FOLDER = 100
-# seconds, until the daemon has loaded all that it needs
+# Seconds until the daemon has loaded all that it needs.
 _WARM_UP = 5.0
-# of noise at quality 50, without its headers
+# Size of noise at quality 50, without headers.
 _BYTES_PER_PIXEL = 1.0
-# seconds between looks into the journal
+# Seconds between queries of the journal.
 _POLL_INTERVAL = 0.2
 
 
 def measure(args: argparse.Namespace) -> Iterator[Figure]:
-    """Writes ``--files`` pictures of some ``--kilobytes`` as fast as can be, a hundred a folder, all folders new."""
+    """Write ``--files`` images of ``--kilobytes`` each as fast as possible, a hundred per folder, all folders new."""
     jpeg = _make_image(args.kilobytes)
     with temporary_workspace() as here, SimulatorProcess(qps=2) as simulator:
         here.configure(simulator.url, {"qps": 2}, {"settle": args.settle})

@@ -1,4 +1,4 @@
-"""What it takes to make a scan of 108 million pixels small enough: memory of the daemon and of the process, time."""
+"""Measure the downscaling of a scan with 108 million pixels: memory of the daemon and of the process, and time."""
 
 import argparse
 import os
@@ -11,12 +11,12 @@ from benchmarks.noise_images import enlarged_noise_image
 from benchmarks.processes import BenchmarkError, SimulatorProcess, peak_memory, temporary_workspace
 from benchmarks.results import Figure, run_benchmark
 
-# seconds
+# Seconds.
 _TIMEOUT = 120.0
 
 
 def measure(args: argparse.Namespace) -> Iterator[Figure]:
-    """One picture for each format, dropped into an idle daemon."""
+    """Drop one image of each format into an idle daemon's inbox."""
     for kind in ("JPEG", "PNG"):
         picture = enlarged_noise_image(args.width, args.height, kind)
         yield Figure(f"the {kind}", len(picture) / 1e6, "MB")
@@ -39,7 +39,7 @@ def _measure_peaks(picture: bytes, suffix: str) -> tuple[float, float, float]:
                     if now > until:
                         raise BenchmarkError("the picture was not delivered")
                     for pid in _child_pids(daemon.pid):
-                        # it has just ended
+                        # The process has just ended.
                         with suppress(OSError, BenchmarkError):
                             child, began, ended = max(child, peak_memory(pid)), began or now, now
                     time.sleep(0.002)
@@ -51,12 +51,12 @@ def _measure_peaks(picture: bytes, suffix: str) -> tuple[float, float, float]:
 
 
 def _child_pids(pid: int) -> list[int]:
-    """Processes that any thread of ``pid`` has started and that are still there (proc(5): children)."""
-    found: list[int] = []
+    """Return the living children of all threads of ``pid`` (proc(5): children)."""
+    pids: list[int] = []
     for thread in os.listdir(f"/proc/{pid}/task"):
         with suppress(OSError):
-            found += map(int, Path(f"/proc/{pid}/task/{thread}/children").read_text().split())
-    return found
+            pids += map(int, Path(f"/proc/{pid}/task/{thread}/children").read_text().split())
+    return pids
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""How fast ``run --once`` brings a full inbox to its end, when PicWish allows 200 requests a second."""
+"""Measure how fast ``run --once`` processes a full inbox when PicWish allows 200 requests a second."""
 
 import argparse
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ _QPS = 200
 
 
 def measure(args: argparse.Namespace) -> Iterator[Figure]:
-    """Fills an inbox with pictures of 20 kB and drains it; the simulator takes as many requests as come."""
+    """Fill an inbox with images of 20 kB and drain it; the simulator accepts every request."""
     jpeg = noise_jpeg(110, 110, quality=75)
     with temporary_workspace() as here:
         for number in range(args.pictures):

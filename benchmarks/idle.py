@@ -1,4 +1,4 @@
-"""What a daemon costs that has nothing to do: CPU and memory with a long past, all of it still in the inbox."""
+"""Measure an idle daemon: CPU and memory with many finished jobs whose originals are still in the inbox."""
 
 import argparse
 import subprocess
@@ -9,12 +9,12 @@ from benchmarks.journal_history import fill_journal
 from benchmarks.processes import SimulatorProcess, process_cpu_seconds, resident_memory, temporary_workspace, wait_until
 from benchmarks.results import Figure, run_benchmark
 
-# seconds after READY=1 that are not counted
+# Seconds after READY=1 that are not counted.
 _WARM_UP = 5.0
 
 
 def measure(args: argparse.Namespace) -> Iterator[Figure]:
-    """Leaves a daemon alone for ``--seconds`` with ``--files`` finished files, by kernel events and by polling."""
+    """Leave a daemon idle for ``--seconds`` with ``--files`` finished files, with kernel events and with polling."""
     with temporary_workspace() as here, SimulatorProcess(qps=None) as simulator:
         fill_journal(here, args.files, 0, lying=True)
         ways = {"events, rescan_interval 60 s": ("native", 60, 0.5), "polling, every 10 s": ("polling", 10, 5.0)}

@@ -1,4 +1,4 @@
-"""How fast the journal commits, and how soon a daemon with a long past is ready again."""
+"""Measure how fast the journal commits, and how soon a daemon with many finished jobs is ready again."""
 
 import argparse
 import os
@@ -17,14 +17,14 @@ from picwish_watchd.clock import Clock
 from picwish_watchd.job import NewJob, Stamp, State
 from picwish_watchd.journal.writer import Journal
 
-# seconds until READY=1
+# Seconds until READY=1.
 _TIMEOUT = 120.0
-# of each kind; the median counts
+# Number of starts of each kind, of which the median counts.
 _STARTS = 3
 
 
 def measure(args: argparse.Namespace) -> Iterator[Figure]:
-    """First the commits of a journal alone, then the daemon's start on a journal with ``--finished`` jobs."""
+    """Measure the commits of a journal alone, then the daemon's start on a journal with ``--finished`` jobs."""
     yield from _measure_commits(args.commits)
     imports = statistics.median(_measure_imports() for _ in range(_STARTS))
     yield Figure("interpreter and imports alone", imports, "s")
@@ -90,14 +90,14 @@ def _measure_imports() -> float:
 
 
 def _measure_start(here: Workspace, *, killed: bool) -> float:
-    """Seconds from a process's start to READY=1. With ``killed`` the one before it was killed."""
+    """Return the seconds from a process's start to READY=1. With ``killed`` the previous daemon was killed."""
     if killed:
         measure_time_to_ready(here, kill=True)
     return measure_time_to_ready(here, kill=False)
 
 
 def measure_time_to_ready(here: Workspace, *, kill: bool) -> float:
-    """Seconds from a daemon's start to READY=1; ends it, by SIGKILL or by SIGTERM."""
+    """Return the seconds from a daemon's start to READY=1; then end it by SIGKILL or SIGTERM."""
     address = f"picwish-bench-{os.getpid()}"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(f"\0{address}")

@@ -1,4 +1,4 @@
-"""The journal of a daemon that has done a great many pictures, and their originals."""
+"""A journal with a large number of finished jobs, and their originals."""
 
 import os
 import sqlite3
@@ -13,7 +13,7 @@ _ORIGINAL_BYTES = b"\xff\xd8 a picture that was enhanced long ago"
 
 
 def fill_journal(here: Workspace, finished: int, pending: int, *, lying: bool) -> None:
-    """A past of ``finished`` jobs and ``pending`` tasks, each with its history and its charge."""
+    """Fill a journal with ``finished`` jobs and ``pending`` tasks, each with its history and its charge."""
     path = here.folder / "state" / "journal.db"
     Journal.open_for_writing(path, Clock()).close()
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
@@ -30,8 +30,8 @@ def _insert_rows(connection: sqlite3.Connection, here: Workspace, number: int, *
     if lying or not done:
         source.parent.mkdir(exist_ok=True)
         source.write_bytes(_ORIGINAL_BYTES)
-        found = source.stat()
-        inode, mtime_ns = found.st_ino, found.st_mtime_ns
+        status = source.stat()
+        inode, mtime_ns = status.st_ino, status.st_mtime_ns
     sha = f"{number:064x}"
     result = f'{{"format": "JPEG", "width": 220, "height": 220, "size": 90000, "sha256": "{number:063x}f"}}'
     connection.execute(

@@ -1,4 +1,4 @@
-"""What large pictures take: 30 of 25 MB up and down, by URL and as base64, beside curl with the same transfers."""
+"""Measure large images: 30 of 25 MB up and down, by URL and as base64, beside curl with the same transfers."""
 
 import argparse
 import os
@@ -20,39 +20,39 @@ from benchmarks.processes import (
 )
 from benchmarks.results import Figure, run_benchmark
 
-# so that as many pictures go at once as the daemon ever lets
+# The daemon uploads as many images at a time as it ever does.
 _QPS = 200
 _SCRIPT = Path(__file__).parent / "reference" / "transfer.sh"
-# seconds
+# Seconds.
 _TIMEOUT = 300.0
 
 
 @dataclass(frozen=True, slots=True)
 class _TransferUsage:
-    #: from the drop to the last result
+    #: From the drop of the images to the last result.
     seconds: float
-    #: seconds, of the daemon
+    #: CPU time of the daemon in seconds.
     cpu: float
-    #: MB, resident
+    #: Peak resident memory in MB.
     peak: float
-    #: MB, before
+    #: Resident memory before the drop in MB.
     idle: float
 
 
 def measure(args: argparse.Namespace) -> Iterator[Figure]:
-    """The daemon checks, hashes, journals and syncs what it sends and gets; curl only moves it."""
+    """Measure the daemon, which checks, hashes, journals and syncs what it transfers, and curl, which only moves it."""
     jpeg = noise_jpeg(3200, 3200, quality=95)
     yield Figure("a picture", len(jpeg) / 1e6, "MB")
     for return_type, way in ((1, "by URL"), (2, "as base64")):
-        taken = _measure_daemon(jpeg, args.pictures, return_type)
-        yield Figure(f"{way}: peak memory of the daemon", taken.peak, "MB", 150.0)
-        yield Figure(f"{way}: of it idle", taken.idle, "MB")
-        yield Figure(f"{way}: time", taken.seconds, "s")
-        yield Figure(f"{way}: CPU of the daemon a picture", taken.cpu / args.pictures * 1000, "ms")
+        usage = _measure_daemon(jpeg, args.pictures, return_type)
+        yield Figure(f"{way}: peak memory of the daemon", usage.peak, "MB", 150.0)
+        yield Figure(f"{way}: of it idle", usage.idle, "MB")
+        yield Figure(f"{way}: time", usage.seconds, "s")
+        yield Figure(f"{way}: CPU of the daemon a picture", usage.cpu / args.pictures * 1000, "ms")
         for at_once in (1, 4) if args.curl else ():
             seconds = _measure_curl(jpeg, args.pictures, return_type, at_once)
             yield Figure(f"{way}: curl, {at_once} at once", seconds, "s")
-            yield Figure(f"{way}: the daemon's time / curl's, {at_once} at once", taken.seconds / seconds, "")
+            yield Figure(f"{way}: the daemon's time / curl's, {at_once} at once", usage.seconds / seconds, "")
 
 
 def _start_simulator() -> SimulatorProcess:
@@ -86,7 +86,7 @@ def _measure_curl(jpeg: bytes, pictures: int, return_type: int, at_once: int) ->
             _drop_images(here, jpeg, pictures)
             command = ["bash", str(_SCRIPT), str(here.inbox), str(here.outbox)]
             environ = {"API": simulator.url, "KEY": "benchmark", "RETURN_TYPE": str(return_type)}
-            told = subprocess.run(
+            process = subprocess.run(
                 command,
                 env={**os.environ, **environ, "AT_ONCE": str(at_once)},
                 stderr=subprocess.PIPE,
@@ -98,7 +98,7 @@ def _measure_curl(jpeg: bytes, pictures: int, return_type: int, at_once: int) ->
         sizes = [os.stat(here.outbox / name).st_size for name in os.listdir(here.outbox)]
         if sizes != [len(make_unique(jpeg, 0))] * pictures:
             raise BenchmarkError(
-                f"curl brought {len(sizes)} of {pictures} pictures, or none that are whole: {told.stderr[-300:]}"
+                f"curl brought {len(sizes)} of {pictures} pictures, or none that are whole: {process.stderr[-300:]}"
             )
     return seconds
 

@@ -1,4 +1,4 @@
-"""How long a picture waits for its POST although nothing stands in its way."""
+"""Measure how long an image waits for its POST when nothing else is waiting."""
 
 import argparse
 import hashlib
@@ -11,12 +11,12 @@ from benchmarks.noise_images import make_unique, noise_jpeg
 from benchmarks.processes import SimulatorProcess, temporary_workspace, to_monotonic, wait_until
 from benchmarks.results import Figure, run_benchmark
 
-# seconds
+# Seconds.
 _SETTLE = 0.5
 
 
 def measure(args: argparse.Namespace) -> Iterator[Figure]:
-    """Drops pictures one at a time into the inbox of an idle daemon."""
+    """Drop images one at a time into the inbox of an idle daemon."""
     jpeg, chance = noise_jpeg(160, 120, quality=75), random.Random(0)
     settled: dict[str, float] = {}
     with temporary_workspace() as here:
@@ -24,7 +24,7 @@ def measure(args: argparse.Namespace) -> Iterator[Figure]:
             here.configure(simulator.url, {"qps": 20}, {"settle": _SETTLE})
             with here.running_daemon() as daemon:
                 for number in range(args.pictures):
-                    # the second of the last request is over, and no timer is met
+                    # Wait until the rate limit's second has passed, at a random offset to the daemon's timers.
                     time.sleep(1.1 + chance.random())
                     data = make_unique(jpeg, number)
                     with (here.inbox / f"{number}.jpg").open("wb") as file:

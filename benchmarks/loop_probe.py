@@ -1,11 +1,11 @@
 """Run the daemon with a probe in its event loop.
 
-``python -m benchmarks.loop_probe run -c CONFIG`` serves until SIGTERM. Its log goes to standard error. At its end it
-prints one line of JSON: the longest gap between beats and all gaps over 50 ms, in seconds; the most CPU time that the
-loop's own thread used in one turn; the number of synced commits.
+``python -m benchmarks.loop_probe run -c CONFIG`` serves until SIGTERM and logs to standard error. At its end it prints
+one line of JSON: the longest gap between ticks and all gaps over 50 ms, in seconds; the most CPU time that the loop's
+own thread used in one turn; the number of synced commits.
 
-A turn is what the loop does before it looks for news again. Up to three turns may pass between two beats. A gap is the
-time for which the loop could not turn: because of its own work, a disk that syncs, another thread that holds the
+A turn is what the loop does before it polls for events again. Up to three turns may pass between two ticks. A gap is
+the time for which the loop could not turn: because of its own work, a disk that syncs, another thread that holds the
 interpreter, or the machine.
 """
 
@@ -23,27 +23,27 @@ from picwish_watchd.daemon.daemon import Daemon
 from picwish_watchd.journal.locks import WriteLock
 from picwish_watchd.log import setup as log
 
-# seconds
+# Seconds.
 _TICK = 0.005
 _LONG_TURN = 0.05
-# seconds in which the first connection loads its libraries: once, and before any picture is there
+# Seconds in which the first connection loads its libraries, once and before any image exists.
 _WARM_UP = 5.0
 
 
 @dataclass(slots=True)
 class LoopStats:
-    """What is told at the end; it must not grow while the daemon's memory is watched."""
+    """The figures to print at the end. They must not grow while the daemon's memory is measured."""
 
-    #: gap, seconds
+    #: The longest gap in seconds.
     longest: float = 0.0
-    #: the most CPU of the loop's thread in one turn, seconds; after the begin
+    #: The most CPU seconds of the loop's thread in one turn after the warm-up.
     work: float = 0.0
     long: list[float] = field(default_factory=list)
     commits: int = 0
 
 
 class _TimedEventLoop(asyncio.SelectorEventLoop):
-    """Looks at the clock before and after each turn."""
+    """An event loop that reads the clock before and after each turn."""
 
     def __init__(self, noticed: LoopStats) -> None:
         super().__init__()
@@ -52,7 +52,8 @@ class _TimedEventLoop(asyncio.SelectorEventLoop):
 
     def _run_once(self) -> None:
         before = time.thread_time()
-        super()._run_once()  # type: ignore[misc]  # not public, and the only place that knows of turns
+        # This method is not public, and no other place sees single turns.
+        super()._run_once()  # type: ignore[misc]
         if time.monotonic() > self._begin:
             self._noticed.work = max(self._noticed.work, time.thread_time() - before)
 
@@ -76,7 +77,7 @@ async def _tick(noticed: LoopStats) -> None:
 
 
 def _count_commits(noticed: LoopStats) -> None:
-    """From now on: the journal testifies to every one of them."""
+    """Count the journal's commits from now on."""
     testify = WriteLock.record_durable_event
 
     def counted(self: WriteLock, event: int) -> None:
@@ -87,10 +88,10 @@ def _count_commits(noticed: LoopStats) -> None:
 
 
 def main() -> None:
-    """Runs the daemon of the configuration that is named on the command line."""
+    """Run the daemon with the configuration named on the command line."""
     config, key = resolve_config_and_key(argparse.Namespace(config=Path(sys.argv[3])))
     log.configure_logging(config.log.level, config.log.format, sys.stderr)
-    # as the command does
+    # The command does the same.
     gc.freeze()
     noticed = LoopStats()
     _count_commits(noticed)

@@ -1,4 +1,4 @@
-"""The daemon and the simulator, each a process of its own, and the folder that they work in."""
+"""The daemon and the simulator, each a process of its own, and the folder in which they work."""
 
 import json
 import os
@@ -17,26 +17,26 @@ from typing import Self
 from picwish_watchd.job import Job, State
 from picwish_watchd.journal.reader import JournalReader
 
-# seconds until a benchmark gives up
+# Seconds until a benchmark gives up.
 _TIMEOUT = 600.0
-#: An installed package has its bytecode: no process is to compile it anew.
+#: Let processes write bytecode, because an installed package has it.
 ENVIRON = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 
 
 class BenchmarkError(Exception):
-    """A run that did not go as it should measures nothing."""
+    """Raised when a run did not go as it should, so that its figures would be meaningless."""
 
 
 @dataclass(frozen=True, slots=True)
 class LoggedRequest:
     """One request as the simulator saw it."""
 
-    #: create, query, download or other
+    #: One of create, query, download and other.
     operation: str
-    #: monotonic seconds, the same in all processes of a machine (clock_gettime(2)), at its first byte
+    #: Monotonic seconds of its first byte, the same clock in all processes of a machine (clock_gettime(2)).
     at: float
     status: int | None
-    #: of the picture that it is about
+    #: SHA-256 of its image.
     sha256: str | None
 
 
@@ -44,7 +44,7 @@ class SimulatorProcess:
     """``with SimulatorProcess(qps=None) as simulator``: after the block, ``requests`` is complete."""
 
     def __init__(self, **settings: object) -> None:
-        """``settings``: as of `picwish_watchd.simulator.Settings`; echo mode if not told otherwise."""
+        """Take the settings of `picwish_watchd.simulator.Settings`; results are an echo by default."""
         self._settings = {"enhance": "echo", **settings}
         self.requests: list[LoggedRequest] = []
         self.url = ""
@@ -61,30 +61,30 @@ class SimulatorProcess:
         return self
 
     def __exit__(self, *_error: object) -> None:
-        told, _ = self._process.communicate(timeout=60)
-        self.requests = [LoggedRequest(**each) for each in json.loads(told)]
+        output, _ = self._process.communicate(timeout=60)
+        self.requests = [LoggedRequest(**each) for each in json.loads(output)]
 
     def rate_limited_requests(self) -> list[LoggedRequest]:
-        """Creates and queries: what counts against QPS."""
+        """Return creates and queries, the requests that count against QPS."""
         return [request for request in self.requests if request.operation in ("create", "query")]
 
     def accepted_creates(self) -> dict[str, LoggedRequest]:
-        """The creates that were taken, by the hash of their picture. Raises `BenchmarkError` if one was sent twice."""
-        found: dict[str, LoggedRequest] = {}
+        """The accepted creates by the SHA-256 of their image. Raises `BenchmarkError` if an image was sent twice."""
+        creates: dict[str, LoggedRequest] = {}
         for request in self.requests:
             if request.operation == "create" and request.status == 200:
-                if request.sha256 is None or request.sha256 in found:
+                if request.sha256 is None or request.sha256 in creates:
                     raise BenchmarkError(f"picture {request.sha256} was paid twice")
-                found[request.sha256] = request
-        return found
+                creates[request.sha256] = request
+        return creates
 
 
 @dataclass(frozen=True, slots=True)
 class ResourceUsage:
-    """What a process took."""
+    """Resources that a process used."""
 
     seconds: float
-    #: seconds of all its threads, in user and kernel
+    #: CPU seconds of all its threads, in user and kernel mode.
     cpu: float
 
 
@@ -96,20 +96,20 @@ class Workspace:
 
     @property
     def inbox(self) -> Path:
-        """Where pictures are dropped."""
+        """The folder for new images."""
         return self.folder / "inbox"
 
     @property
     def outbox(self) -> Path:
-        """Where results appear."""
+        """The folder in which results appear."""
         return self.folder / "outbox"
 
     def count_results(self) -> int:
-        """Number of results that stand in the outbox."""
+        """Return the number of results in the outbox."""
         return sum(not name.startswith(".") for name in os.listdir(self.outbox)) if self.outbox.exists() else 0
 
     def load_finished_jobs(self) -> list[Job]:
-        """All jobs, oldest first. Raises `BenchmarkError` unless every one is done."""
+        """Return all jobs, oldest first. Raises `BenchmarkError` unless every job is done."""
         reader = JournalReader.open(self.folder / "state" / "journal.db")
         try:
             jobs = reader.jobs(oldest_first=True)
@@ -121,20 +121,20 @@ class Workspace:
         return jobs
 
     def configure(self, url: str, api: Mapping[str, object], rule: Mapping[str, object], **top: object) -> None:
-        """Writes the configuration: one rule from inbox to outbox; ``top`` are keys that stand at the top."""
+        """Write a configuration with one rule from inbox to outbox; ``top`` has top-level keys."""
         config = {
             "api": {"base_url": url, **api},
             "journal": "state/journal.db",
             **top,
             "rules": [{"name": "bench", "inbox": "inbox", "outbox": "outbox", **rule}],
         }
-        # JSON is YAML
+        # JSON is valid YAML.
         self.config_file.write_text(json.dumps(config))
 
     def start_daemon(
         self, *arguments: str, environ: Mapping[str, str] | None = None, module: str = "picwish_watchd"
     ) -> "subprocess.Popen[bytes]":
-        """Starts ``python -m picwish_watchd run``; its log goes to daemon.log, what it prints to daemon.out."""
+        """Start ``python -m picwish_watchd run`` with its log in daemon.log and its output in daemon.out."""
         command = [sys.executable, "-m", module, "run", *arguments, "-c", str(self.config_file)]
         with self._log_file.open("wb") as log, self._output_file.open("wb") as out:
             return subprocess.Popen(
@@ -146,7 +146,7 @@ class Workspace:
 
     @contextmanager
     def running_daemon(self, module: str = "picwish_watchd") -> Iterator["subprocess.Popen[bytes]"]:
-        """A daemon that is ready. Raises `BenchmarkError` if it does not end well."""
+        """Run a daemon; the block begins once it is ready. Raises `BenchmarkError` if it does not end well."""
         process = self.start_daemon(module=module)
         try:
             wait_until(lambda: b"daemon.ready" in self._log_file.read_bytes(), process)
@@ -158,11 +158,11 @@ class Workspace:
             raise BenchmarkError(f"the daemon ended with {code}; see {self._log_file}")
 
     def read_output(self) -> str:
-        """What the last daemon printed."""
+        """Return the output of the last daemon."""
         return self._output_file.read_text()
 
     def run_once(self) -> "ResourceUsage":
-        """``run --once``, from the process's start to its end. Raises `BenchmarkError` if it fails."""
+        """Run ``run --once`` from start to end and return what it used. Raises `BenchmarkError` if it fails."""
         began, before = time.monotonic(), os.times()
         code = self.start_daemon("--once").wait(_TIMEOUT)
         after = os.times()
@@ -173,7 +173,7 @@ class Workspace:
 
     @property
     def config_file(self) -> Path:
-        """The configuration."""
+        """The path of the configuration."""
         return self.folder / "picwish-watchd.yaml"
 
     @property
@@ -187,7 +187,7 @@ class Workspace:
 
 @contextmanager
 def temporary_workspace() -> Iterator[Workspace]:
-    """A fresh place in $TMPDIR, removed at the end; it stays where something went wrong."""
+    """Yield a new workspace in $TMPDIR. It is removed at the end, unless an error occurred."""
     folder = Path(tempfile.mkdtemp(prefix="picwish-bench-"))
     (folder / "inbox").mkdir()
     yield Workspace(folder)
@@ -195,7 +195,7 @@ def temporary_workspace() -> Iterator[Workspace]:
 
 
 def wait_until(condition: Callable[[], bool], process: "subprocess.Popen[bytes]", *, every: float = 0.002) -> None:
-    """Looks ``every`` so many seconds. Raises `BenchmarkError` after 10 minutes, or when the process has ended."""
+    """Check every ``every`` seconds. Raises `BenchmarkError` after 10 minutes, or when the process has ended."""
     until = time.monotonic() + _TIMEOUT
     while not condition():
         if time.monotonic() > until or process.poll() is not None:
@@ -204,12 +204,12 @@ def wait_until(condition: Callable[[], bool], process: "subprocess.Popen[bytes]"
 
 
 def peak_memory(pid: int) -> float:
-    """The largest resident set that a process ever had, in MB (proc_pid_status(5): VmHWM, in KiB)."""
+    """Return the peak resident memory of a process in MB (proc_pid_status(5): VmHWM, in KiB)."""
     return _read_memory(pid, "VmHWM")
 
 
 def resident_memory(pid: int) -> float:
-    """The resident set of a process now, in MB (proc_pid_status(5): VmRSS, in KiB)."""
+    """Return the resident memory of a process in MB (proc_pid_status(5): VmRSS, in KiB)."""
     return _read_memory(pid, "VmRSS")
 
 
@@ -221,11 +221,11 @@ def _read_memory(pid: int, name: str) -> float:
 
 
 def process_cpu_seconds(pid: int) -> float:
-    """Seconds of CPU that a process has used in all its threads (proc_pid_stat(5): utime and stime, in ticks)."""
+    """Return the CPU seconds of all threads of a process (proc_pid_stat(5): utime and stime, in ticks)."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def to_monotonic(moment: float) -> float:
-    """Unix seconds as monotonic seconds; good for as long as nobody sets the clock."""
+    """Convert Unix seconds to monotonic seconds; this is valid as long as nobody sets the clock."""
     return moment - time.time() + time.monotonic()

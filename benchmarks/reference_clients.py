@@ -1,4 +1,4 @@
-"""The ordinary clients at work: each a process of its own, for as long as it takes and no longer than a limit."""
+"""Run the reference clients, each as a process of its own with a time limit."""
 
 import hashlib
 import os
@@ -15,38 +15,38 @@ from pathlib import Path
 from benchmarks.processes import BenchmarkError, SimulatorProcess, Workspace, to_monotonic
 
 _FOLDER = Path(__file__).parent / "reference"
-# seconds until it surely watches
+# Seconds after which a client surely watches the folder.
 _WARM_UP = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class ReferenceClient:
-    """One of them."""
+    """One reference client."""
 
     name: str
     command: tuple[str, ...]
-    #: pictures
+    #: Number of images that it processes at a time.
     concurrency: int
 
 
 @dataclass(frozen=True, slots=True)
 class BatchOutcome:
-    """What became of the pictures."""
+    """The outcome of one run of a client."""
 
-    #: from the first POST to the last result in the outbox
+    #: From the first POST to the last result in the outbox.
     seconds: float
-    #: creates and queries, those that were refused included
+    #: Number of creates and queries, including refused ones.
     requests: int
-    #: answers 429
+    #: Number of 429 responses.
     refused: int
-    #: pictures without their result when the time was up
+    #: Number of images without a result at the time limit.
     lost: int
-    #: pictures that were taken more than once
+    #: Number of images that were accepted more than once.
     paid_twice: int
 
 
 def reference_clients(*, sync: bool) -> list[ReferenceClient]:
-    """Both clients. Who waits for the answer takes twice as many threads, for they do nothing but wait.
+    """Return both clients. With ``sync`` they use twice as many threads, because a thread only waits for its response.
 
     Raises `BenchmarkError` where bash, curl or jq is missing.
     """
@@ -73,7 +73,7 @@ def run_client(
     every: float,
     limit: float,
 ) -> None:
-    """Starts it, drops the pictures, and ends it when all results are there or ``limit`` seconds are over."""
+    """Start a client, drop the images, and stop it when all results exist or ``limit`` seconds have passed."""
     here.outbox.mkdir()
     environ = {"API": simulator.url, "KEY": "benchmark", "SYNC": str(int(sync)), "EVERY": f"{every:g}"}
     with (here.folder / "client.log").open("wb") as log:
@@ -91,26 +91,26 @@ def run_client(
         while here.count_results() < pictures and time.monotonic() < until and process.poll() is None:
             time.sleep(0.05)
     finally:
-        # with all its curls
+        # End all curl processes as well.
         os.killpg(process.pid, signal.SIGKILL)
         process.wait(10)
 
 
 def collect_outcome(here: Workspace, simulator: SimulatorProcess) -> BatchOutcome:
-    """What the simulator saw and what the folders hold; the simulator has ended."""
-    creates = [seen for seen in simulator.rate_limited_requests() if seen.operation == "create"]
-    taken = Counter(seen.sha256 for seen in creates if seen.status == 200)
+    """Return the outcome from the simulator's log and the folders; the simulator must have ended."""
+    creates = [request for request in simulator.rate_limited_requests() if request.operation == "create"]
+    accepted = Counter(request.sha256 for request in creates if request.status == 200)
     results = [here.outbox / name for name in os.listdir(here.outbox) if not name.startswith(".")]
     if not results or not creates:
         raise BenchmarkError(f"a client brought nothing: {(here.folder / 'client.log').read_text()[-300:]}")
     dropped = {_hash_file(here.inbox / name) for name in os.listdir(here.inbox)}
     last = max(to_monotonic(result.stat().st_mtime) for result in results)
     return BatchOutcome(
-        seconds=last - min(seen.at for seen in creates),
+        seconds=last - min(request.at for request in creates),
         requests=len(simulator.rate_limited_requests()),
-        refused=sum(seen.status == 429 for seen in simulator.rate_limited_requests()),
+        refused=sum(request.status == 429 for request in simulator.rate_limited_requests()),
         lost=len(dropped - {_hash_file(result) for result in results}),
-        paid_twice=sum(times > 1 for times in taken.values()),
+        paid_twice=sum(times > 1 for times in accepted.values()),
     )
 
 

@@ -1,4 +1,4 @@
-"""What a benchmark found: a table for people, JSON for scripts; several runs as medians with their spread."""
+"""Figures of a benchmark: a table for users, JSON for scripts, medians and spread of several runs."""
 
 import argparse
 import json
@@ -16,31 +16,31 @@ from picwish_watchd.cli.table import print_table
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One number. ``below`` is the goal, at most this, where there is one; ``bound`` what nothing could beat."""
+    """One measured number. ``below`` is the highest value that meets the goal; ``bound`` is the theoretical optimum."""
 
     name: str
-    #: of several runs the median
+    #: The median of several runs.
     value: float
     unit: str
     below: float | None = None
     bound: float | None = None
-    #: the least of several runs
+    #: The lowest value of several runs.
     low: float | None = None
-    #: the largest of several runs
+    #: The highest value of several runs.
     high: float | None = None
 
     @property
     def is_met(self) -> bool | None:
-        """Whether the goal was reached."""
+        """Whether the goal is met, or None without a goal."""
         return None if self.below is None else self.value <= self.below
 
     def to_dict(self) -> dict[str, object]:
-        """What ``--json`` gives of it."""
+        """Return the figure as ``--json`` prints it."""
         return {**asdict(self), "met": self.is_met}
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, object]) -> "Figure":
-        """The figure that `as_plain` gave."""
+        """Return the figure of a dict that `to_dict` returned."""
         return cls(**{key: value for key, value in plain.items() if key != "met"})  # type: ignore[arg-type]
 
 
@@ -48,7 +48,7 @@ Measure = Callable[[argparse.Namespace], Iterable[Figure]]
 
 
 def run_benchmark(description: str | None, measure: Measure, **options: float) -> None:
-    """The command line of a benchmark: ``options`` are numbers with their defaults. Exits 1 where a goal is missed."""
+    """Run a benchmark as a command with these numeric options and defaults. Exit with 1 if a goal is missed."""
     parser = argparse.ArgumentParser(description=description)
     for name, default in options.items():
         parser.add_argument(f"--{name}", type=type(default), default=default, metavar="N", help=f"default: {default}")
@@ -67,7 +67,7 @@ def run_benchmark(description: str | None, measure: Measure, **options: float) -
 
 
 def add_common_options(parser: argparse.ArgumentParser) -> None:
-    """The options that are the same for all: ``--json`` and ``--repeat``."""
+    """Add the options of all benchmarks: ``--json`` and ``--repeat``."""
     parser.add_argument("--json", action="store_true", help="for scripts")
     parser.add_argument(
         "--repeat", type=int, default=1, metavar="N", help="so many runs: the median of each figure, and its spread"
@@ -75,29 +75,31 @@ def add_common_options(parser: argparse.ArgumentParser) -> None:
 
 
 def median_of(runs: Sequence[Sequence[Figure]]) -> list[Figure]:
-    """The figures of several runs as one: medians, with the least and the largest. Raises `BenchmarkError` if the
-    runs tell different things."""
+    """Return the median of each figure of several runs, with its lowest and highest value.
+
+    Raises `BenchmarkError` if the runs measured different figures.
+    """
     if len(runs) == 1:
         return list(runs[0])
     if len({tuple(figure.name for figure in run) for run in runs}) != 1:
         raise BenchmarkError("no two runs measured the same")
-    told = []
+    medians = []
     for same in zip(*runs, strict=True):
         values = [figure.value for figure in same]
-        told.append(replace(same[0], value=statistics.median(values), low=min(values), high=max(values)))
-    return told
+        medians.append(replace(same[0], value=statistics.median(values), low=min(values), high=max(values)))
+    return medians
 
 
 def print_figures(figures: Sequence[tuple[str, Figure]]) -> None:
-    """The table for people: each figure with the benchmark that it is of; a column that has nothing is left out."""
+    """Print a table of figures, each with the name of its benchmark; empty columns are left out."""
     headings = ("BENCHMARK", "FIGURE", "VALUE", "UNIT", "SPREAD", "GOAL", "BOUND", "")
     rows = [(name, *_format_row(figure)) for name, figure in figures]
-    kept = [number for number in range(len(headings)) if any(row[number] for row in rows)]
-    print_table([headings[n] for n in kept], [[row[n] for n in kept] for row in rows], right=("VALUE",))
+    columns = [number for number in range(len(headings)) if any(row[number] for row in rows)]
+    print_table([headings[n] for n in columns], [[row[n] for n in columns] for row in rows], right=("VALUE",))
 
 
 def describe_machine() -> str:
-    """Where it was measured, in one line."""
+    """Return a line that describes this machine."""
     return f"Python {platform.python_version()}, {os.cpu_count()} cores, {platform.system()} {platform.release()}"
 
 
@@ -116,7 +118,7 @@ def _run_measure(measure: Measure, args: argparse.Namespace) -> list[Figure]:
 
 
 def _cpu_of_other_processes() -> float:
-    """Seconds of CPU that all processes but ours have used since the machine started (proc_stat(5), in ticks)."""
+    """Return the CPU seconds of all other processes since the machine's start (proc_stat(5), in ticks)."""
     ticks = [int(each) for each in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
     idle, waiting = ticks[3], ticks[4]
     return (sum(ticks) - idle - waiting) / os.sysconf("SC_CLK_TCK") - sum(os.times()[:4])

@@ -1,4 +1,4 @@
-"""What one walk of an inbox full of known files costs, in CPU time of this process."""
+"""Measure one scan of an inbox full of known files, in CPU time of this process."""
 
 import argparse
 import statistics
@@ -14,12 +14,12 @@ from picwish_watchd.inbox.scanner import InboxUnavailable, Scanner
 
 _INCLUDE = ("*.jpg", "*.jpeg", "*.bmp", "*.png", "*.webp", "*.tif", "*.tiff")
 _FILES_PER_FOLDER = 1000
-# the median counts
+# Number of scans, of which the median counts.
 _WALKS = 7
 
 
 def measure(args: argparse.Namespace) -> Iterator[Figure]:
-    """Walks ``--files`` names in folders of a thousand, first all new, then all known."""
+    """Scan ``--files`` names in folders of a thousand, first all new, then all known."""
     with tempfile.TemporaryDirectory(prefix="picwish-bench-") as folder:
         for number in range(args.files):
             path = Path(folder) / f"{number // _FILES_PER_FOLDER:03d}" / f"{number}.jpg"
@@ -37,10 +37,10 @@ def _time_walk(walker: Scanner, expected: int) -> float:
     sightings = walker.scan()
     if isinstance(sightings, InboxUnavailable):
         raise BenchmarkError(sightings.reason)
-    found = len(list(sightings))
+    file_count = len(list(sightings))
     spent = time.process_time() - began
-    if found != expected:
-        raise BenchmarkError(f"a walk found {found} files, not {expected}")
+    if file_count != expected:
+        raise BenchmarkError(f"a walk found {file_count} files, not {expected}")
     return spent
 
 

@@ -1,4 +1,4 @@
-"""How long a scrape takes with a long past, and how often it keeps the daemon's event loop from turning."""
+"""Measure how long a scrape takes with many finished jobs, and how often it delays the daemon's event loop."""
 
 import argparse
 import json
@@ -18,7 +18,7 @@ from picwish_watchd.journal.writer import Journal
 
 
 def measure(args: argparse.Namespace) -> Iterator[Figure]:
-    """Asks a daemon with ``--finished`` jobs ``--scrapes`` times, with and without something that has happened."""
+    """Scrape a daemon with ``--finished`` jobs ``--scrapes`` times, with and without changes in between."""
     with temporary_workspace() as here, SimulatorProcess(qps=None) as simulator:
         with socket.create_server(("127.0.0.1", 0)) as free:
             address = f"127.0.0.1:{free.getsockname()[1]}"
@@ -36,23 +36,23 @@ def _measure_scrapes(here: Workspace, daemon: "subprocess.Popen[bytes]", address
     first, last = journal.jobs(oldest_first=True, limit=1)[0], journal.jobs(limit=1)[0]
     _timed_get(daemon, address, "/metrics")
     still = [_timed_get(daemon, address, "/metrics") for _ in range(number)]
-    ways: dict[str, list[float]] = {"something new has happened": [], "an old job has moved": []}
-    for job, found in zip((last, first), ways.values(), strict=True):
+    changes: dict[str, list[float]] = {"something new has happened": [], "an old job has moved": []}
+    for job, times in zip((last, first), changes.values(), strict=True):
         for _ in range(number):
             journal.update(job, "a line of history", note=None)
-            found.append(_timed_get(daemon, address, "/metrics"))
+            times.append(_timed_get(daemon, address, "/metrics"))
     health = [_timed_get(daemon, address, "/healthz") for _ in range(number)]
     journal.close()
-    for name, found in ways.items():
-        yield from _summarize(f"/metrics, {name}", found)
+    for name, times in changes.items():
+        yield from _summarize(f"/metrics, {name}", times)
     yield from _summarize("/metrics, nothing has happened", still)
     yield from _summarize("/healthz", health)
 
 
-def _summarize(name: str, found: list[float]) -> Iterator[Figure]:
+def _summarize(name: str, times: list[float]) -> Iterator[Figure]:
     goal = None if "old" in name else 50.0
-    yield Figure(f"{name}, median", statistics.median(found), "ms", goal)
-    yield Figure("  the same, p95", statistics.quantiles(found, n=20, method="inclusive")[-1], "ms")
+    yield Figure(f"{name}, median", statistics.median(times), "ms", goal)
+    yield Figure("  the same, p95", statistics.quantiles(times, n=20, method="inclusive")[-1], "ms")
 
 
 def _timed_get(daemon: "subprocess.Popen[bytes]", address: str, path: str) -> float:

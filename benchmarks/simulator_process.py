@@ -1,7 +1,7 @@
-"""The simulator as a process of its own: tells its address, and at its end what it has seen.
+"""Run the simulator as a process of its own.
 
 ``python -m benchmarks.simulator_process SETTINGS`` takes the fields of `picwish_watchd.simulator.Settings` as JSON,
-prints one line with its base URL, serves until its standard input ends, and prints one line of JSON with every request.
+prints its base URL on one line, serves until its standard input ends, and prints every request as one line of JSON.
 """
 
 import asyncio
@@ -16,14 +16,14 @@ async def _serve(settings: Settings) -> None:
         print(simulator.url, flush=True)
         await asyncio.to_thread(sys.stdin.read)
     requests = [
-        {"operation": seen.operation, "at": seen.received_at, "status": seen.status, "sha256": seen.sha256}
-        for seen in simulator.requests
+        {"operation": request.operation, "at": request.received_at, "status": request.status, "sha256": request.sha256}
+        for request in simulator.requests
     ]
     print(json.dumps(requests), flush=True)
 
 
 if __name__ == "__main__":
-    told = json.loads(sys.argv[1])
-    if "processing" in told:
-        told["processing"] = tuple(told["processing"])
-    asyncio.run(_serve(Settings(**told)))
+    settings = json.loads(sys.argv[1])
+    if "processing" in settings:
+        settings["processing"] = tuple(settings["processing"])
+    asyncio.run(_serve(Settings(**settings)))

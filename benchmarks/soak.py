@@ -1,4 +1,4 @@
-"""Whether the daemon stays as lean as it began: 10,000 pictures, one after the other, at QPS 200."""
+"""Measure whether memory and CPU stay constant over 10,000 images, one after the other, at QPS 200."""
 
 import argparse
 import json
@@ -23,41 +23,41 @@ from benchmarks.processes import (
 from benchmarks.results import Figure, run_benchmark
 
 _QPS, _SECONDS = 200, 0.1
-# pictures: there is always work, and what has to be taken in comes evenly
+# Number of images in flight, so that the daemon always has work and images arrive evenly.
 _IN_FLIGHT = 200
 _BATCH = 50
-# seconds
+# Seconds.
 _POLL_INTERVAL = 0.1
-# of all pictures, after which memory must stay flat
+# Share of all images after which memory must stay constant.
 _WARM_UP_SHARE = 0.1
-# seconds without a result that end the measurement
+# Seconds without a result that end the measurement.
 _STALL_TIMEOUT = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """The daemon after so many pictures."""
+    """The daemon's usage after a number of images."""
 
     done: int
-    #: MB, resident
+    #: Resident memory in MB.
     memory: float
-    #: seconds since its start
+    #: CPU seconds since its start.
     cpu: float
-    #: monotonic seconds
+    #: Monotonic seconds.
     at: float
 
 
 def measure(args: argparse.Namespace) -> Iterator[Figure]:
-    """Samples every twentieth of the way; ``--trail 1`` tells each sample on standard error."""
+    """Sample the daemon every twentieth of the way; ``--trail 1`` prints each sample to standard error."""
     with temporary_workspace() as here:
         with SimulatorProcess(qps=None, processing=(_SECONDS, 0.3)) as simulator:
             here.configure(simulator.url, {"qps": _QPS}, {"settle": 0.2})
             with here.running_daemon("benchmarks.loop_probe") as daemon:
                 samples = list(_feed_images(here, daemon, args.pictures, trail=bool(args.trail)))
                 peak = peak_memory(daemon.pid)
-        told = json.loads(here.read_output())
+        loop_stats = json.loads(here.read_output())
         here.load_finished_jobs()
-    # none was paid twice
+    # This fails if an image was paid twice.
     simulator.accepted_creates()
     yield from _measure_drift(samples)
     paced = simulator.rate_limited_requests()
@@ -65,22 +65,22 @@ def measure(args: argparse.Namespace) -> Iterator[Figure]:
     yield Figure("peak memory", peak, "MB", 150.0)
     yield Figure("requests an image", len(paced) / args.pictures, "", 2.05, 2.0)
     yield Figure("answers 429", sum(request.status == 429 for request in paced), "", 0)
-    yield Figure("synced commits an image", told["commits"] / args.pictures, "")
-    yield Figure("most work of the event loop in one turn, after the start", told["work"] * 1000, "ms", 50.0)
-    yield Figure("longest standstill of the event loop", told["longest"] * 1000, "ms")
-    yield Figure("standstills over 50 ms", len(told["long"]), "")
+    yield Figure("synced commits an image", loop_stats["commits"] / args.pictures, "")
+    yield Figure("most work of the event loop in one turn, after the start", loop_stats["work"] * 1000, "ms", 50.0)
+    yield Figure("longest standstill of the event loop", loop_stats["longest"] * 1000, "ms")
+    yield Figure("standstills over 50 ms", len(loop_stats["long"]), "")
 
 
 def _feed_images(here: Workspace, daemon: "subprocess.Popen[bytes]", pictures: int, *, trail: bool) -> Iterator[Sample]:
-    """Drops pictures as fast as results come; a sample at the begin, and at every twentieth of the way."""
+    """Drop images as fast as results come; return a sample at the start and every twentieth of the way."""
     jpeg, step = noise_jpeg(110, 110, quality=75), max(1, pictures // 20)
-    dropped, last, due, heard = 0, -1, 0, time.monotonic()
+    dropped, last, due, last_result_at = 0, -1, 0, time.monotonic()
     while last < pictures:
         done = here.count_results()
         now = time.monotonic()
-        heard = now if done > last else heard
+        last_result_at = now if done > last else last_result_at
         last = done
-        if daemon.poll() is not None or now - heard > _STALL_TIMEOUT:
+        if daemon.poll() is not None or now - last_result_at > _STALL_TIMEOUT:
             raise BenchmarkError(f"after {done} pictures the daemon brought no more")
         while dropped < min(pictures, done + _IN_FLIGHT) and dropped - done + _BATCH <= _IN_FLIGHT:
             dropped = _drop_images(here, jpeg, dropped, min(pictures, dropped + _BATCH))

@@ -1,4 +1,4 @@
-"""How long a person waits for a command, and a service for its daemon, with 100,000 finished jobs in the journal."""
+"""Measure how long a user waits for a command, and a service for its daemon, with 100,000 finished jobs."""
 
 import argparse
 import resource
@@ -14,25 +14,25 @@ from benchmarks.processes import ENVIRON, BenchmarkError, SimulatorProcess, temp
 from benchmarks.results import Figure, run_benchmark
 
 _MS = 1000.0
-# seconds from a daemon's readiness until it is at rest
+# Seconds from a daemon's readiness until it is idle.
 _SETTLE_TIME = 3.0
 
 
 def measure(args: argparse.Namespace) -> Iterator[Figure]:
-    """Each is a process of its own, from its start to its end, the interpreter's own start included."""
+    """Measure each command as a process, from its start to its end, including the interpreter's own start."""
     with temporary_workspace() as here, SimulatorProcess(qps=None) as simulator:
         here.configure(simulator.url, {"qps": 2}, {"settle": 0.2})
         fill_journal(here, args.finished, 0, lying=False)
         run, times = ("-m", "picwish_watchd"), args.times
-        asked = ("-c", str(here.config_file))
+        options = ("-c", str(here.config_file))
         yield from _measure_command("an empty interpreter", times, "-c", "pass")
         yield from _measure_command("--help", times, *run, "--help", goal=100.0)
-        yield from _measure_command("status --json, no daemon running", times, *run, "status", *asked, "--json")
+        yield from _measure_command("status --json, no daemon running", times, *run, "status", *options, "--json")
         with here.running_daemon():
             time.sleep(_SETTLE_TIME)
-            yield from _measure_command("status, beside a daemon at rest", times, *run, "status", *asked, goal=100.0)
+            yield from _measure_command("status, beside a daemon at rest", times, *run, "status", *options, goal=100.0)
             yield from _measure_command(
-                "status --json, beside a daemon at rest", times, *run, "status", *asked, "--json", goal=100.0
+                "status --json, beside a daemon at rest", times, *run, "status", *options, "--json", goal=100.0
             )
         yield from _measure_command(
             "  of it interpreter and imports", times, "-c", "import picwish_watchd.cli.commands.status"
@@ -45,7 +45,7 @@ def measure(args: argparse.Namespace) -> Iterator[Figure]:
 
 
 def _measure_command(name: str, times: int, *arguments: str, goal: float | None = None) -> Iterator[Figure]:
-    # the first one may have to write bytecode
+    # The first run may write bytecode.
     _time_process(arguments)
     seconds, cpu = zip(*(_time_process(arguments) for _ in range(times)), strict=True)
     yield Figure(name, statistics.median(seconds) * _MS, "ms", goal)
@@ -53,12 +53,12 @@ def _measure_command(name: str, times: int, *arguments: str, goal: float | None 
 
 
 def _time_process(arguments: tuple[str, ...]) -> tuple[float, float]:
-    """Seconds on the clock and of CPU that one process takes."""
+    """Return the seconds of wall-clock and CPU time of one process."""
     began, before = time.monotonic(), _cpu_of_children()
-    told = subprocess.run([sys.executable, *arguments], stdout=subprocess.DEVNULL, env=ENVIRON, check=False)
+    process = subprocess.run([sys.executable, *arguments], stdout=subprocess.DEVNULL, env=ENVIRON, check=False)
     spent = time.monotonic() - began, _cpu_of_children() - before
-    if told.returncode != 0:
-        raise BenchmarkError(f"{' '.join(arguments)} ended with {told.returncode}")
+    if process.returncode != 0:
+        raise BenchmarkError(f"{' '.join(arguments)} ended with {process.returncode}")
     return spent
 
 

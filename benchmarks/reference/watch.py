@@ -1,6 +1,6 @@
-"""``watch.py INBOX OUTBOX``: enhances each new picture; see __init__.py for where the shape comes from.
+"""``watch.py INBOX OUTBOX``: enhance each new image. The package's docstring says where this shape comes from.
 
-From the environment: API, KEY, SYNC (0 or 1), EVERY (seconds between two tries), AT_ONCE (threads).
+Environment: API, KEY, SYNC (0 or 1), EVERY (seconds between two tries), AT_ONCE (number of threads).
 """
 
 import os
@@ -24,7 +24,7 @@ pool = ThreadPoolExecutor(int(os.environ["AT_ONCE"]))
 
 
 def submit(path: Path) -> dict[str, Any]:
-    """Answers the task; tries again while PicWish refuses it."""
+    """Return the task of a new request; try again while PicWish refuses it."""
     while True:
         with path.open("rb") as file:
             response = client.post(TASKS, data=FORM, files={"image_file": file})
@@ -34,14 +34,14 @@ def submit(path: Path) -> dict[str, Any]:
 
 
 def query(task_id: str) -> dict[str, Any]:
-    """Answers the task as it is now, as far as PicWish tells."""
+    """Return the current task as PicWish reports it."""
     response = client.get(f"{TASKS}/{task_id}")
     return dict(response.json()["data"]) if response.status_code == 200 else {}
 
 
 def enhance(path: Path, outbox: Path) -> None:
-    """One picture from the inbox to the outbox."""
-    # it may still be being written
+    """Enhance one image from the inbox into the outbox."""
+    # The file may be incomplete yet.
     time.sleep(POLL_INTERVAL)
     task = submit(path)
     task_id = task["task_id"]
@@ -54,13 +54,13 @@ def enhance(path: Path, outbox: Path) -> None:
 
 
 class NewPicture(FileSystemEventHandler):
-    """Hands each new file to the pool."""
+    """Pass each new file to the thread pool."""
 
     def __init__(self, outbox: Path) -> None:
         self.outbox = outbox
 
     def on_created(self, event: FileSystemEvent) -> None:
-        """A file has turned up."""
+        """Start work on a new file."""
         if not event.is_directory:
             pool.submit(enhance, Path(str(event.src_path)), self.outbox)
 
