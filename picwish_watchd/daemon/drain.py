@@ -1,4 +1,4 @@
-"""``run --once``: when is nothing left to do, and when can nothing more be done?"""
+"""``run --once``: find out when all work is done, or when the rest needs a person."""
 
 from collections import Counter
 
@@ -13,17 +13,18 @@ from picwish_watchd.state import AT_PICWISH, State
 
 _log = structlog.get_logger()
 
+# Seconds between checks whether the run is over.
 _CHECK_INTERVAL = 0.1
-# seconds between forecasts
+# Seconds between forecasts.
 _FORECAST_INTERVAL = 2.0
-# the same, until there is anything to foretell
+# Seconds between forecasts while there is nothing to forecast yet.
 _FIRST_FORECAST_INTERVAL = 0.5
-# seconds that a dead API, or a refused key with tasks at PicWish, is waited for
+# Seconds to wait for an API that does not answer, or while the key is refused with tasks at PicWish.
 _GIVE_UP_AFTER = 300.0
 
 
 class Drain:
-    """Watches over one run. Made before anything has happened in it."""
+    """Follows one run of ``run --once``. Make it before the run changes anything in the journal."""
 
     def __init__(self, context: StepContext, *, gate: Gate, inboxes: Inboxes) -> None:
         self._context = context
@@ -32,69 +33,75 @@ class Drain:
         self._start_event = context.journal.last_event_id()
         self._forecast: Forecast | None = None
         self._forecast_at = 0.0
-        # as it was then
+        # Why nothing was submitted at the time of the forecast.
         self._forecast_closure: GateClosure | None = None
 
     async def run(self) -> None:
-        """Returns when all is done, or when all that is left waits for a person."""
+        """Return when all work is done, or when all that remains needs a person."""
         clock = self._context.clock
-        give_up = clock.monotonic() + _GIVE_UP_AFTER
+        deadline = clock.monotonic() + _GIVE_UP_AFTER
         while True:
             await clock.sleep(_CHECK_INTERVAL)
             if self._gate.closure is None:
-                give_up = clock.monotonic() + _GIVE_UP_AFTER
-            weary = clock.monotonic() > give_up
+                deadline = clock.monotonic() + _GIVE_UP_AFTER
+            timed_out = clock.monotonic() > deadline
             if (
                 self._is_intake_idle()
                 and self._is_disposal_done()
-                and (self._count_remaining() == 0 or self._is_stuck(weary=weary))
+                and (self._count_remaining() == 0 or self._is_stuck(timed_out=timed_out))
             ):
                 return
 
     def counts_by_state(self) -> Counter[State]:
-        """Number of jobs by state: those on their way, and those that ended in this run."""
+        """Return the number of jobs by state: all unfinished jobs, and those that ended in this run."""
         return Counter(self._context.journal.counts_since(self._start_event))
 
     def forecast(self, rate: float, *, afresh: bool = False) -> Forecast:
-        """What is left to do, at ``rate`` requests a second; looked at ``afresh`` every 2 seconds, and where the gate
-        was closed or opened.
+        """Return the forecast of the remaining work at ``rate`` requests a second.
+
+        The last forecast is returned unless it is 2 s old, the gate opened or closed since, or ``afresh`` is true.
         """
-        context, blocked = self._context, self._gate.why_not_submitting
+        context, closure = self._context, self._gate.why_not_submitting
         now = context.clock.monotonic()
         images = 0 if self._forecast is None else self._forecast.images
-        afresh |= blocked != self._forecast_closure or now - self._forecast_at >= (
+        afresh |= closure != self._forecast_closure or now - self._forecast_at >= (
             _FORECAST_INTERVAL if images else _FIRST_FORECAST_INTERVAL
         )
         if self._forecast is None or afresh:
-            self._forecast_at, self._forecast_closure = now, blocked
+            self._forecast_at, self._forecast_closure = now, closure
             self._forecast = build_forecast(
                 context.config.summary(),
                 context.journal,
                 context.clock.now(),
                 counts=context.journal.counts_by_rule(),
                 rate=rate,
-                stopped=None if blocked is None else blocked.message,
+                stopped=None if closure is None else closure.message,
                 collecting=self._gate.closure is None,
             )
         return self._forecast
 
     def list_finished_jobs(self) -> list[Job]:
-        """What was done in this run, oldest first."""
+        """Return the jobs that were completed in this run, oldest first."""
         return self._context.journal.jobs_changed_since(self._start_event, (State.DONE,))
 
     def compute_exit_code(self) -> int:
-        """0 if all went well; else 1, and the log says why. To be asked while the desks are open."""
-        left = self._count_remaining()
-        if left:
-            blocked = self._gate.why_not_submitting
-            reason = blocked.message if blocked else "`picwish-watchd jobs` shows what each of them waits for"
-            _log.error("run.unfinished", jobs=left, reason=reason)
-        away = any(desk.unavailable for desk in self._inboxes.list_active())
+        """Return 0 if all images are done; else log the reason and return 1.
+
+        To be called before the inboxes are closed.
+        """
+        remaining = self._count_remaining()
+        if remaining:
+            closure = self._gate.why_not_submitting
+            reason = closure.message if closure else "`picwish-watchd jobs` shows what each of them waits for"
+            _log.error("run.unfinished", jobs=remaining, reason=reason)
+        unavailable = any(inbox.unavailable for inbox in self._inboxes.list_active())
         unreadable = self._inboxes.unreadable_count
         if unreadable:
-            _log.error("run.unread", number=unreadable, reason="files or folders could not be read; see above")
-        bad = self._context.journal.jobs_changed_since(self._start_event, UNSUCCESSFUL)
-        return 1 if bad or left or away or unreadable else 0
+            _log.error(
+                "run.unread", number=unreadable, reason="files or folders could not be read; see the warnings above"
+            )
+        unsuccessful = self._context.journal.jobs_changed_since(self._start_event, UNSUCCESSFUL)
+        return 1 if unsuccessful or remaining or unavailable or unreadable else 0
 
     def _is_intake_idle(self) -> bool:
         return (
@@ -104,38 +111,38 @@ class Drain:
         )
 
     def _is_disposal_done(self) -> bool:
-        """Whether every original that is to go was at least tried, or one for all that wait for the same folder."""
+        """Return whether every original that should be moved was tried, or another one for the same folder."""
         return self._context.journal.count_waiting_originals(self._context.clock.now()) == 0
 
     def _count_remaining(self) -> int:
-        """Number of jobs on their way, less those that wait for a rule that left the configuration."""
+        """Return the number of unfinished jobs, without queued ones whose rule is no longer in the configuration."""
         journal = self._context.journal
         names = {rule.name for rule in self._context.config.rules}
         counts = journal.counts_by_rule()
         orphans = sum(states.get(State.QUEUED, 0) for name, states in counts.items() if name not in names)
         return journal.count_unfinished() - orphans
 
-    def _is_stuck(self, *, weary: bool) -> bool:
-        """Whether all that is left waits for something that a person has to mend."""
+    def _is_stuck(self, *, timed_out: bool) -> bool:
+        """Return whether all remaining jobs need a person. ``timed_out``: the gate was closed for too long."""
         totals: Counter[State] = Counter()
         for states in self._context.journal.counts_by_rule().values():
             totals.update(states)
         at_picwish = sum(totals[state] for state in AT_PICWISH)
         if at_picwish:
-            return weary
+            return timed_out
         delivering = totals[State.DELIVERING]
         if delivering != self._context.journal.count_blocked(State.DELIVERING):
             return False
-        blocked = self._gate.closure
-        shut = blocked is not None and (weary or blocked.code is CloseReason.UNAUTHORIZED)
+        closure = self._gate.closure
+        gate_needs_person = closure is not None and (timed_out or closure.code is CloseReason.UNAUTHORIZED)
         return (
-            shut
+            gate_needs_person
             or self._gate.budget_closure is not None
             or self._has_only_waiting_jobs(self._count_remaining() - delivering, delivering)
         )
 
     def _has_only_waiting_jobs(self, queued: int, delivering: int) -> bool:
-        """Whether each queued job was tried in vain, is held by a flood, or is a copy of one that waits so."""
+        """Return whether each queued job was tried in vain, is held by the burst limit, or is a copy of such a job."""
         journal = self._context.journal
         waiting = journal.count_blocked(State.QUEUED) + sum(journal.flood_counts().values())
         if waiting < queued and waiting + delivering > 0:

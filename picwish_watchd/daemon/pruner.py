@@ -1,4 +1,4 @@
-"""Once a day: forgets the histories that are older than `keep`, in slices that nobody else notices."""
+"""Remove job histories older than ``keep`` from the journal, once a day, in batches short enough to disturb nothing."""
 
 import structlog
 
@@ -8,27 +8,28 @@ from picwish_watchd.state import AT_PICWISH, State
 
 _log = structlog.get_logger()
 
-# seconds after the start: READY never takes as long
+# Seconds after the start; the daemon is READY by then.
 _START_DELAY = 60.0
+# Seconds between two runs.
 _DAY = 86_400.0
-# seconds between looks whether it is quiet
+# Seconds between checks whether images are still under way.
 _BUSY_CHECK_INTERVAL = 10.0
-# seconds that a quiet moment is waited for; a house that is never quiet is tidied, too
+# Seconds to wait for a moment without work. After that, a daemon that is always busy is pruned as well.
 _MAX_BUSY_WAIT = 3600.0
-# a slice is followed by a pause that lasts so many times as long
+# The pause after a batch, as a multiple of the time that the batch took.
 _PAUSE_FACTOR = 20.0
 
 _BUSY_STATES = (*AT_PICWISH, State.DELIVERING)
 
 
 class JournalPruner:
-    """Keeps the journal small. What was paid, and by what an image is recognised, is never forgotten."""
+    """Keeps the journal small. Charges, and the hashes by which a known image is recognised, are never removed."""
 
     def __init__(self, context: StepContext) -> None:
         self._context = context
 
     async def run(self) -> None:
-        """Serves until cancelled."""
+        """Prune once a day until cancelled."""
         clock = self._context.clock
         await clock.sleep(_START_DELAY)
         while True:
@@ -36,27 +37,30 @@ class JournalPruner:
             await clock.sleep(_DAY)
 
     async def prune(self, *, at_most: float | None = None) -> None:
-        """Forgets all that is old; with ``at_most``, what can be forgotten in so many seconds, and at once."""
+        """Remove all histories older than ``keep``.
+
+        With ``at_most``, remove what is possible in that many seconds, without pauses, even while images are under way.
+        """
         keep = self._context.config.keep
         if keep is None:
             return
         clock, journal = self._context.clock, self._context.journal
-        before, began = clock.now() - keep, clock.monotonic()
-        upto, removed = 0, 0
-        while at_most is None or clock.monotonic() < began + at_most:
-            if at_most is None and clock.monotonic() < began + _MAX_BUSY_WAIT and self._is_busy():
+        cutoff, started_at = clock.now() - keep, clock.monotonic()
+        last_event_id, removed = 0, 0
+        while at_most is None or clock.monotonic() < started_at + at_most:
+            if at_most is None and clock.monotonic() < started_at + _MAX_BUSY_WAIT and self._is_busy():
                 await clock.sleep(_BUSY_CHECK_INTERVAL)
                 continue
-            started = clock.monotonic()
+            batch_started_at = clock.monotonic()
             try:
-                piece = journal.prune_batch(before, upto)
+                batch = journal.prune_batch(cutoff, last_event_id)
             except JournalTemporaryError as error:
                 _log.warning("journal.not_pruned", reason=error.message)
                 break
-            upto, removed = piece.last_event_id, removed + piece.removed_count
-            if piece.is_last:
+            last_event_id, removed = batch.last_event_id, removed + batch.removed_count
+            if batch.is_last:
                 break
-            await clock.sleep(0 if at_most else _PAUSE_FACTOR * (clock.monotonic() - started))
+            await clock.sleep(0 if at_most else _PAUSE_FACTOR * (clock.monotonic() - batch_started_at))
         if removed:
             _log.info("journal.pruned", lines=removed)
 

@@ -1,4 +1,4 @@
-"""Warn after a reload of what keeps using the old configuration until a restart."""
+"""Warn after a reload about rules that cannot use their new folders before a restart."""
 
 import structlog
 
@@ -8,20 +8,19 @@ from picwish_watchd.runtime.worker_key import WorkerKey
 
 _log = structlog.get_logger()
 
-
 _HANG_REASON = (
-    "an earlier folder of it does not answer: until that does, or picwish-watchd is started again, its images wait. "
+    "one of its old folders does not answer; its images wait until that folder answers or picwish-watchd is restarted. "
     "A restart loses nothing"
 )
 
 
-def warn_stuck_folders(context: StepContext, before: Config) -> None:
-    """A line in the log for each rule whose folders are others than ``before``, while an earlier one does not answer.
+def warn_stuck_folders(context: StepContext, old_config: Config) -> None:
+    """Log each rule whose folders differ from ``old_config`` while a call for one of its old folders hangs.
 
-    What waits there may still write once it answers: nothing of it may be begun a second time beside it.
+    The hung call may still write when the folder answers, so the same work must not be started beside it.
     """
-    folders = {rule.name: rule.folders() for rule in before.rules}
+    old_folders = {rule.name: rule.folders() for rule in old_config.rules}
     for rule in context.config.rules:
         stuck = any(map(context.executor.is_stuck, WorkerKey.used_before_submission(rule.name)))
-        if stuck and folders.get(rule.name, rule.folders()) != rule.folders():
+        if stuck and old_folders.get(rule.name, rule.folders()) != rule.folders():
             _log.warning("config.needs_restart", key="rules", rule=rule.name, reason=_HANG_REASON)

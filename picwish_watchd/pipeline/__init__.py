@@ -1,6 +1,6 @@
 """The steps of one image, one file each, from ``intake`` to ``dispose``.
 
-``intake`` (with ``admission``) takes a settled file into the journal, ``gate`` decides whether anything may be bought,
-``prepare`` reads or downscales it, ``submit`` pays, ``collect`` polls and downloads, ``deliver`` publishes, and
-``dispose`` treats the original. ``recover`` runs first at each start.
+``intake`` (with ``admission``) adds a settled file to the journal as a job, ``gate`` decides whether anything may be
+submitted, ``prepare`` reads or downscales the image, ``submit`` sends it and so pays, ``collect`` polls and downloads,
+``deliver`` publishes the result, and ``dispose`` moves or deletes the original. ``recover`` runs first at each start.
 """

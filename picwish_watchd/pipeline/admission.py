@@ -1,6 +1,6 @@
-"""Judging one file of an inbox: what it is by the settings of its rule, what is written down about it, if it is news.
+"""Decide on one file of an inbox: whether it is valid for its rule, which job it becomes, and whether it is new.
 
-The intake does so, and `why` and `plan`, which change nothing.
+Used by the intake, and by `why` and `plan`, which change nothing.
 """
 
 import os
@@ -20,19 +20,22 @@ from picwish_watchd.outbox.spool import spool_folder
 
 
 def validate_file(path: Path, api: Api, rule: Rule, *, final: bool) -> Verdict:
-    """What the file is. ``final``: its time to come whole is over, a full decode decides and nothing is `NotWhole`."""
+    """Return the verdict on the file at ``path``.
+
+    With ``final``, its time to become complete is over: a full decode decides, and the verdict is never `Incomplete`.
+    """
     return validate.inspect_file(path, image_limits(api, rule), follow_symlinks=rule.follow_symlinks, final=final)
 
 
 def image_limits(api: Api, rule: Rule) -> ImageLimits:
-    """What PicWish takes, and whether the rule wants what is larger made smaller."""
+    """Return PicWish's limits (bytes and pixels), and whether ``rule`` has larger images downscaled."""
     return ImageLimits(
         max_bytes=api.max_bytes, max_side=api.max_side, allow_downscale=rule.oversize is Oversize.DOWNSCALE
     )
 
 
 def build_new_job(rule: Rule, path: Path, stamp: Stamp, verdict: ValidImage | ValidLink | Rejected) -> NewJob:
-    """What is written down about a file of ``rule`` that was judged so."""
+    """Return the job for the file at ``path``, an absolute path in the inbox of ``rule``, with this verdict."""
     new = partial(
         NewJob,
         rule=rule.name,
@@ -44,8 +47,8 @@ def build_new_job(rule: Rule, path: Path, stamp: Stamp, verdict: ValidImage | Va
         sync=rule.sync,
     )
     match verdict:
-        case ValidImage(format=kind, width=width, height=height, sha256=sha256):
-            return new(format=kind, width=width, height=height, sha256=sha256)
+        case ValidImage(format=image_format, width=width, height=height, sha256=sha256):
+            return new(format=image_format, width=width, height=height, sha256=sha256)
         case ValidLink(url=url, sha256=sha256):
             return new(kind=SourceKind.LINK, url=url, sha256=sha256)
         case Rejected(problem=problem):
@@ -54,12 +57,12 @@ def build_new_job(rule: Rule, path: Path, stamp: Stamp, verdict: ValidImage | Va
 
 
 def is_unchanged(last: Job | None, new: NewJob, rules: Sequence[Rule]) -> bool:
-    """Whether the file was only touched, and holds what ``last``, the newest job of its path, was about."""
+    """Return whether the file still has the content of ``last``, the newest job of its path, so it needs no new job."""
     if last is None or last.original in (OriginalStatus.MOVED, OriginalStatus.DELETED, OriginalStatus.REPLACED):
         return False
-    # the inbox of a rule that was only renamed is not bought again, and what is under way never is
-    others = any(rule.name == last.rule for rule in rules) and last.rule != new.rule
-    if others and last.state not in (*UNFINISHED, State.HELD):
+    # The images of a rule that was only renamed are not paid again, and unfinished ones never are.
+    is_other_rule = any(rule.name == last.rule for rule in rules) and last.rule != new.rule
+    if is_other_rule and last.state not in (*UNFINISHED, State.HELD):
         return False
     return _is_same_content(last, new)
 
@@ -73,22 +76,26 @@ def _is_same_content(last: Job, new: NewJob) -> bool:
     return new.problem is None and last.sha256 == new.sha256 and last.kind is new.kind
 
 
-def seconds_unchanged(found: os.stat_result, now: float) -> float | None:
-    """For how many seconds the file has not changed; None where the file system's clock is ahead of ours.
+def seconds_unchanged(status: os.stat_result, now: float) -> float | None:
+    """Return for how many seconds the file has not changed; None if the file system's clock is ahead of ours.
 
-    A copy that keeps the time of its original (`cp -p`) still changed when it was made: st_ctime.
+    st_ctime counts as well: a copy that keeps the st_mtime of its original (`cp -p`) changed when it was made.
     """
-    age = now - max(found.st_mtime, found.st_ctime)
+    age = now - max(status.st_mtime, status.st_ctime)
     return age if age >= 0 else None
 
 
-def has_settle_expired(rule: Rule, found: os.stat_result, now: float) -> bool:
-    """Whether the file has had its time to come whole."""
-    return (seconds_unchanged(found, now) or 0.0) >= max(rule.settle, rule.settle_timeout)
+def has_settle_expired(rule: Rule, status: os.stat_result, now: float) -> bool:
+    """Return whether the file's time to become complete is over."""
+    return (seconds_unchanged(status, now) or 0.0) >= max(rule.settle, rule.settle_timeout)
 
 
-def forbidden_link_targets(config: "Config", rule: "Rule") -> tuple[Path, ...]:
-    """Folders that no link in the rule's inbox may lead into: what is found there would be bought in a circle."""
-    written = [folder for each in config.rules for folder in (each.outbox, each.archive, each.failed) if folder]
-    others = [each.inbox for each in config.rules if each.name != rule.name]
-    return (*written, *others, spool_folder(config.journal))
+def forbidden_link_targets(config: Config, rule: Rule) -> tuple[Path, ...]:
+    """Return the folders that no link in the rule's inbox may lead into.
+
+    These are the folders that picwish-watchd writes to, whose images would be submitted again without end, and the
+    inboxes of other rules.
+    """
+    output_folders = [folder for each in config.rules for folder in (each.outbox, each.archive, each.failed) if folder]
+    other_inboxes = [each.inbox for each in config.rules if each.name != rule.name]
+    return (*output_folders, *other_inboxes, spool_folder(config.journal))

@@ -1,4 +1,4 @@
-"""The border of one job: a bad job is parked, and the daemon goes on with the others."""
+"""Keep an unexpected error in one job from stopping the daemon: the job is held, and the others continue."""
 
 from collections.abc import Awaitable
 
@@ -11,15 +11,15 @@ from picwish_watchd.pipeline.context import StepContext
 
 _log = structlog.get_logger()
 
-# seconds
+# Seconds to wait after the journal could not be written.
 _RETRY_DELAY = 1.0
 
 
 async def job_error_boundary(context: StepContext, job_id: int, work: Awaitable[None]) -> None:
-    """Runs one job's work. What nobody foresaw holds the job, with the credits of an open POST in doubt.
+    """Await the work of one job. An unexpected exception holds the job; credits of an open POST become doubtful.
 
-    Errors of the journal itself are not one job's: they pass, unless they will pass by themselves; then the job is
-    where it was, and its step comes back to it.
+    A temporary error of the journal is logged: the job stays in its state, and its step tries again. Any other
+    `WatchdError` is raised, because it does not concern this job alone.
     """
     journal = context.journal
     try:
@@ -29,11 +29,11 @@ async def job_error_boundary(context: StepContext, job_id: int, work: Awaitable[
         await context.clock.sleep(_RETRY_DELAY)
     except WatchdError:
         raise
-    except Exception as error:  # noqa: BLE001 - one job's border: a bug holds this job, and the others go on
+    except Exception as error:  # noqa: BLE001 - a bug holds this job; the others continue
         _log.exception("job.parked", job=job_id)
         job = journal.get(job_id)
         if job is None or State.HELD not in ALLOWED_TRANSITIONS[job.state]:
-            # it has ended: nothing is left to park
+            # The job has ended: there is nothing to hold.
             return
         message = (
             f"an unexpected error in picwish-watchd stopped this job ({type(error).__name__}: {error}); "

@@ -1,4 +1,4 @@
-"""A journal that takes nothing for now is told of once, and so is the end of that: not with each try."""
+"""Log once that the journal cannot be written, and once that it can again, not at each attempt."""
 
 import structlog
 
@@ -9,21 +9,21 @@ _log = structlog.get_logger()
 
 
 class JournalOutage:
-    """What the log says of a journal that another program keeps locked, or whose disk is full."""
+    """A time in which the journal cannot be written: another program keeps it locked, or its disk is full."""
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
-        # what the journal had taken when that was told
+        # The journal's number of commits when the outage was logged; None if there is no outage.
         self._reported_commits: int | None = None
 
     def report(self, error: JournalTemporaryError, **about: object) -> None:
-        """It did not take something; ``about``: what waits for it. Told once, until it has taken something again."""
+        """Log that a write failed, unless this outage was logged. ``about`` are log fields that say what waits."""
         if self._reported_commits != self._journal.commits:
             self._reported_commits = self._journal.commits
             _log.error("journal.waits", reason=error.message, **about)
 
     def check_recovery(self) -> None:
-        """To be called once a second: tells that it takes things again."""
+        """Log the end of the outage if the journal was written since. To be called once a second."""
         if self._reported_commits is not None and self._reported_commits != self._journal.commits:
             self._reported_commits = None
             _log.info("journal.goes_on")

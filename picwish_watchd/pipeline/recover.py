@@ -1,4 +1,4 @@
-"""The first step of every start: whatever an earlier run left in the middle goes to a state from which to go on."""
+"""The first step of every start: bring jobs that were interrupted into a state from which they can continue."""
 
 from contextlib import suppress
 
@@ -15,19 +15,19 @@ _log = structlog.get_logger()
 
 
 def recover(context: StepContext) -> None:
-    """Sweeps journal and spool. Nothing is sent; the ordinary steps then go on, paid work first."""
+    """Bring interrupted jobs and the spool into order. Nothing is sent; the steps then continue, paid work first."""
     journal = context.journal
     for job in journal.jobs(states=[State.SUBMITTING], oldest_first=True):
         message = (
-            "picwish-watchd was stopped while it sent this image: PicWish may have taken it, and there is no way to ask"
+            "picwish-watchd was stopped while it sent this image: PicWish may have accepted it, and cannot be asked"
         )
         mark_in_doubt(
             context, journal.update(job, attempts=job.attempts + 1), ErrorCode.SUBMIT_OUTCOME_UNKNOWN, message
         )
     for job in journal.jobs(states=[State.FETCHING], oldest_first=True):
-        kept = context.spool.result_path(job.id)
-        result = inspect_result(kept) if kept.exists() else None
-        # it was synced, and the journal had not heard of it yet
+        path = context.spool.result_path(job.id)
+        result = inspect_result(path) if path.exists() else None
+        # The result was saved and synced, but the journal was not updated any more.
         if isinstance(result, Result):
             journal.transition(
                 job, State.DELIVERING, "its result was found in the spool", result=result, note=None, not_before=None
@@ -46,14 +46,14 @@ def recover(context: StepContext) -> None:
             _log.error("spool.lost", job=job.id, rule=job.rule, path=job.source)
             message = "its result is gone from the spool; PicWish is asked again"
             journal.transition(job, State.PENDING, message, result=None, note=None, not_before=None)
-    # what was paid for and could not be delivered stays: `retry` delivers it at no cost
+    # Paid results that could not be delivered stay: `retry` delivers them at no cost.
     keep |= {job.id for job in journal.jobs(states=[State.HELD, State.FAILED]) if job.result is not None}
     context.spool.remove_orphans(keep)
     warn_orphaned_jobs(context)
 
 
 def warn_orphaned_jobs(context: StepContext) -> None:
-    """A line in the log for each rule that left the configuration, or was renamed, while images waited for it."""
+    """Log each rule that was removed from the configuration, or renamed, while it still has unfinished images."""
     with suppress(JournalTemporaryError):
         for reason in describe_orphaned_jobs(
             [rule.name for rule in context.config.rules], context.journal.counts_by_rule()

@@ -450,7 +450,7 @@ class InboxHarness:
             [],
             lambda _rule, news: self._reports.put(news),
         )
-        self.intake = Intake(self.context, self.rule, gone=self.watcher.forget_file)
+        self.intake = Intake(self.context, self.rule, on_missing=self.watcher.forget_file)
         self.watcher.start()
 
     async def scan_and_judge(self, seconds: float) -> None:
