@@ -117,9 +117,9 @@ class Scanner:
     ) -> Iterator[FileSeen]:
         """Yield the news in one open folder and close it. Raises OSError if it cannot be read to the end."""
         # The known names that were found, each once.
-        seen: list[str] = []
+        known_names: list[str] = []
         with _scandir_closing(folder) as entries:
-            for entry in self._iter_changed(entries, prefix, touched, seen, full):
+            for entry in self._iter_changed(entries, prefix, touched, known_names, full):
                 relative = prefix + entry.name
                 if self._names.is_ignored(entry.name, relative):
                     continue
@@ -134,21 +134,21 @@ class Scanner:
                     entry, relative, state.unreadable_folders, close=full or entry.name in touched
                 )
                 if entry.name in self._known.files_in(prefix):
-                    seen.append(entry.name)
+                    known_names.append(entry.name)
                 if stamp is not None:
                     yield FileSeen(relative, stamp)
-        if len(seen) < len(self._known.files_in(prefix)):
-            state.missing_files.append((prefix, self._known.files_in(prefix).keys() - seen))
+        if len(known_names) < len(self._known.files_in(prefix)):
+            state.missing_files.append((prefix, self._known.files_in(prefix).keys() - known_names))
 
     def _iter_changed(
         self,
         entries: Iterator[os.DirEntry[str]],
         prefix: str,
         touched: Collection[str],
-        seen: list[str],
+        known_names: list[str],
         full: bool,
     ) -> "Iterator[os.DirEntry[str]]":
-        """Yield the entries that may be new or changed; append the names of the others to ``seen``.
+        """Yield the entries that may be new or changed; append the names of the others to ``known_names``.
 
         Nearly all of the time for an inbox of finished files is spent in this loop, so unless ``full`` it reads nothing
         but the folder itself.
@@ -158,23 +158,23 @@ class Scanner:
             name = entry.name
             known = known_as(name)
             try:
-                news = (
+                is_news = (
                     known is None
                     or follow
                     or known.inode != entry.inode()
                     or name in touched
                     or entry.is_dir(follow_symlinks=False)
                 )
-                if full and not news and known is not None:
-                    found = entry.stat(follow_symlinks=False)
-                    news = found.st_mtime_ns != known.mtime_ns or found.st_size != known.size
+                if full and not is_news and known is not None:
+                    status = entry.stat(follow_symlinks=False)
+                    is_news = status.st_mtime_ns != known.mtime_ns or status.st_size != known.size
             except OSError:
                 # The error concerns this file only; the scan goes on with the next.
-                news = True
-            if news:
+                is_news = True
+            if is_news:
                 yield entry
             else:
-                seen.append(name)
+                known_names.append(name)
 
     def _open_next_folder(self, state: "_ScanState") -> tuple[int, str] | None:
         """Open the next folder; None if there is none. If links are followed, each folder is read once.
@@ -232,18 +232,18 @@ class Scanner:
         try:
             # By path, for the file will be opened by path too.
             path = os.path.join(self.root, relative)
-            found = os.stat(path, follow_symlinks=self._follow_symlinks)
+            status = os.stat(path, follow_symlinks=self._follow_symlinks)
         except OSError as error:
             # A folder without the x bit lists names only, and a path may be longer than PATH_MAX.
             folder = relative.removesuffix(entry.name)
             if error.errno not in _DANGLING_ERRNOS and folder not in unread:
                 unread.append(folder)
             return None
-        if stat.S_ISDIR(found.st_mode):
+        if stat.S_ISDIR(status.st_mode):
             # The size and time of a folder change with its contents. Only a new folder is news.
-            stamp = Stamp(found.st_ino, 0, 0)
+            stamp = Stamp(status.st_ino, 0, 0)
         else:
-            stamp = Stamp(found.st_ino, found.st_size, found.st_mtime_ns)
+            stamp = Stamp(status.st_ino, status.st_size, status.st_mtime_ns)
         if stamp == known:
             return None
         self._known.put(relative, stamp)
