@@ -1,8 +1,8 @@
-"""A stand-in for PicWish: the documented API over real HTTP on loopback, with pictures that are really enlarged.
+"""A stand-in for PicWish: the documented API over real HTTP on loopback, with images that are really enlarged.
 
-The demo, ``simulate`` and the tests use it. A request's way: ``channel`` (HTTP/1.1) -> ``desk`` (noted; faults of the
-``script`` befall it) -> ``api`` (key, rate, ``forms``) -> ``tasks`` (``fetch``, ``enhance``, the ledger of charges)
--> ``results`` (the download, on a port of its own).
+The demo, ``simulate`` and the tests use it. The path of a request: ``http_connection`` (HTTP/1.1) -> ``dispatch``
+(records it and applies the faults of ``faults``) -> ``api`` (key, ``rate_window``, ``multipart``) -> ``tasks``
+(``image_fetch``, ``enhance``, the ledger of charges) -> ``result_server`` (the download, on a port of its own).
 
     async with Simulator(Settings(qps=None)) as sim:
         sim.script.add(Fault("create", Reset(at="work")))  # accepted, then lost

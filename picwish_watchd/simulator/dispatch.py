@@ -1,4 +1,4 @@
-"""Where every request arrives: it is noted, faults befall it, the rest is served."""
+"""Receive every request: record it, apply the scripted faults, and serve it."""
 
 import asyncio
 import json
@@ -26,33 +26,36 @@ from picwish_watchd.simulator.rate_window import RateWindow
 from picwish_watchd.simulator.settings import Settings
 from picwish_watchd.simulator.tasks import TaskStore
 
-#: Requests that are remembered; older ones are dropped, so that a simulator can run for weeks.
+#: Recorded requests; older ones are dropped, so that a simulator can run for weeks.
 MAX_RECORDED_REQUESTS = 200_000
 
 
 def build_envelope(status: int, message: str, data: dict[str, object] | None = None) -> HttpResponse:
-    """The API's answer: ``{"status", "message", "data"}`` (API document, Return Parameters); no data for errors."""
+    """Build a response of the API: ``{"status", "message", "data"}`` (API document, Return Parameters).
+
+    Errors have no ``data``.
+    """
     body: dict[str, object] = {"status": status, "message": message}
     if data is not None:
         body["data"] = data
     return HttpResponse(status, json.dumps(body).encode(), {"Content-Type": "application/json; charset=utf-8"})
 
 
-class EarlyResponse(Exception):  # noqa: N818 - it is an answer, not an error
-    """The request gets this answer and is served no further."""
+class EarlyResponse(Exception):  # noqa: N818 - it is a response, not an error
+    """Ends the handling of a request: this response is sent instead."""
 
-    def __init__(self, answer: HttpResponse) -> None:
-        super().__init__(answer.status)
-        self.response = answer
+    def __init__(self, response: HttpResponse) -> None:
+        super().__init__(response.status)
+        self.response = response
 
 
 def build_error(status: int, message: str) -> EarlyResponse:
-    """The API's error answer."""
+    """Build an error response of the API, to be raised."""
     return EarlyResponse(build_envelope(status, message))
 
 
 class RequestDispatcher:
-    """What both ports share."""
+    """What both ports share: settings, faults, recorded requests, tasks and the rate limit."""
 
     def __init__(self, settings: Settings, refuse: Callable[[], None]) -> None:
         self.settings = settings
@@ -60,79 +63,87 @@ class RequestDispatcher:
         self.requests: list[RecordedRequest] = []
         self.task_store = TaskStore(settings)
         self.rate_window = RateWindow()
-        #: every request is answered 500
+        #: whether every request is answered with 500
         self.is_broken = False
         self._counts: Counter[Operation] = Counter()
         self._on_refuse = refuse
 
-    def begin_request(self, channel: HttpConnection, head: RequestHead, operation: Operation) -> "RequestHandling":
-        """Notes the request."""
+    def begin_request(self, connection: HttpConnection, head: RequestHead, operation: Operation) -> "RequestHandling":
+        """Record a request whose head was read, and return its handling."""
         self._counts[operation] += 1
         headers = {name: "(not kept)" if name == "x-api-key" else value for name, value in head.headers.items()}
-        seen = RecordedRequest(
+        record = RecordedRequest(
             operation, head.method, head.path, head.received_at, "x-api-key" in head.headers, headers
         )
-        self.requests.append(seen)
+        self.requests.append(record)
         if len(self.requests) > MAX_RECORDED_REQUESTS:
             del self.requests[: MAX_RECORDED_REQUESTS // 10]
-        return RequestHandling(self, channel, head, seen, self._counts[operation])
+        return RequestHandling(self, connection, head, record, self._counts[operation])
 
     def refuse_connections(self) -> None:
-        """Refuses connections on both ports."""
+        """Refuse connections on both ports."""
         self._on_refuse()
 
 
 class RequestHandling:
-    """One request on its way through the stages head, body and work."""
+    """One request on its way through the stages head, body and work (see ``faults``)."""
 
     def __init__(
-        self, desk: RequestDispatcher, channel: HttpConnection, head: RequestHead, seen: RecordedRequest, count: int
+        self,
+        dispatcher: RequestDispatcher,
+        connection: HttpConnection,
+        head: RequestHead,
+        record: RecordedRequest,
+        count: int,
     ) -> None:
-        self.dispatcher = desk
-        self.connection = channel
+        self.dispatcher = dispatcher
+        self.connection = connection
         self.head = head
-        self.record = seen
+        self.record = record
         self._count = count
         self._action: Action | None = None
 
     async def serve(self, work: Callable[["RequestHandling"], Awaitable[HttpResponse]]) -> None:
-        """Answers with what ``work`` gives, or as the script has it. Raises Gone when the connection is over.
+        """Send the response that ``work`` returns, or what the fault script says instead.
 
-        ``work`` has to call ``body_read`` once.
+        ``work`` must call `apply_body_fault` once. Raises `ConnectionClosed` when the connection is over.
         """
         try:
             if self.dispatcher.is_broken:
                 raise build_error(500, "Internal server error")
             await self._apply_fault(self.dispatcher.script.take_head_fault(self.record, self._count))
-            answer = await self._apply_work_fault(await work(self))
-        except EarlyResponse as instead:
-            answer = instead.response
-        self.record.status = answer.status
-        await self.connection.send_response(answer)
+            response = await self._apply_work_fault(await work(self))
+        except EarlyResponse as early:
+            response = early.response
+        self.record.status = response.status
+        await self.connection.send_response(response)
         self.connection.bytes_per_second = None
 
     async def apply_body_fault(self) -> Action | None:
-        """The body is read, and nothing is done yet. Gives what shapes the work; what ends it happens here."""
+        """Apply the faults of the stage body; to be called when the body was read and nothing is done yet.
+
+        Return the action that changes the work, if any.
+        """
         self._action = self.dispatcher.script.take_body_fault(self.record, self._count)
         if self._action is not None and self._action.at == "body":
             await self._apply_fault(self._action)
         return self._action
 
-    async def _apply_work_fault(self, answer: HttpResponse) -> HttpResponse:
+    async def _apply_work_fault(self, response: HttpResponse) -> HttpResponse:
         action = self._action
         if action is None or action.at != "work":
-            return answer
+            return response
         await self._apply_fault(action)
         if isinstance(action, Drip):
             self.connection.bytes_per_second = action.rate
         elif isinstance(action, CutResponse):
             self.connection.bytes_until_cut = action.after
         elif isinstance(action, TruncateBody):
-            return replace(answer, body=b"".join(answer.chunks)[: action.keep], length=None)
-        elif isinstance(action, Rewrite) and answer.status == 200 and isinstance(answer.body, bytes):
-            body = json.loads(answer.body)
+            return replace(response, body=b"".join(response.chunks)[: action.keep], length=None)
+        elif isinstance(action, Rewrite) and response.status == 200 and isinstance(response.body, bytes):
+            body = json.loads(response.body)
             return build_envelope(body["status"], body["message"], action.change(body["data"]))
-        return answer
+        return response
 
     async def _apply_fault(self, action: Action | None) -> None:
         if isinstance(action, Reset):
@@ -152,6 +163,6 @@ class RequestHandling:
 
 def _build_reply(action: Reply) -> HttpResponse:
     if action.body is None:
-        answer = build_envelope(action.status, f"Fault by order: {action.status}")
-        return replace(answer, headers={**answer.headers, **action.headers})
+        response = build_envelope(action.status, f"Scripted fault: {action.status}")
+        return replace(response, headers={**response.headers, **action.headers})
     return HttpResponse(action.status, action.body, action.headers)

@@ -1,8 +1,8 @@
-"""What the simulator does to a picture: it is truly enlarged and sharpened, and stays recognisable.
+"""Enhance an image: enlarge and sharpen it, so that the result is real and recognisable.
 
-Formats: JPEG, PNG and WebP keep theirs; BMP and TIFF come back as PNG, which holds all that they hold. Of several
-frames the first counts. EXIF orientation is applied and EXIF then left out; transparency and, where it still fits the
-colours, the ICC profile are kept. Sixteen-bit and float greys become eight-bit.
+JPEG, PNG and WebP keep their format; BMP and TIFF become PNG, which can hold all that they hold. Only the first frame
+counts. The EXIF orientation is applied and EXIF is then left out. Transparency is kept, and the ICC profile if it
+still fits the colours. Sixteen-bit and float grey becomes eight-bit.
 """
 
 import os
@@ -14,9 +14,9 @@ from pathlib import Path
 
 from PIL import Image, ImageFilter, ImageOps
 
-#: Of a result (our own bound: 8192 x 8192 takes about 1 GB while it is made).
+#: Pixels of a result's longest side (our own limit: 8192 x 8192 takes about 1 GB of memory while it is made).
 MAX_RESULT_SIDE = 8192
-#: A result with more pixels is made alone, whatever the number of workers.
+#: Pixels above which results are made one at a time, independent of the number of workers.
 _LARGE_PIXELS = 16_000_000
 _large_image_lock = threading.Lock()
 
@@ -35,7 +35,7 @@ _SAVE: dict[str, dict[str, int]] = {
     "PNG": {"compress_level": 1},
     "WEBP": {"quality": 92, "method": 2},
 }
-#: What Pillow raises for bytes that are no whole picture; warnings where they are made errors.
+#: What Pillow raises for bytes that are not a whole image. Warning: if a caller turns warnings into errors.
 _DECODE_ERRORS = (
     OSError,
     SyntaxError,
@@ -52,7 +52,7 @@ _BOMB_ERRORS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 
 
 class EnhanceError(Exception):
-    """The picture ends its task; ``state`` is PicWish's: -2 not stored, -5 too large, -7 invalid."""
+    """The image makes its task fail; ``state`` is PicWish's: -2 not stored, -5 too large, -7 invalid."""
 
     def __init__(self, state: int, message: str) -> None:
         super().__init__(message)
@@ -62,7 +62,7 @@ class EnhanceError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class StoredImage:
-    """A result in a file."""
+    """An image in a file."""
 
     path: Path
     #: pixels
@@ -71,21 +71,21 @@ class StoredImage:
     height: int
     #: bytes
     size: int
-    #: "jpg", "png", "webp"; from ``inspect`` also "bmp", "tiff"
+    #: "jpg", "png" or "webp"; from `read_image_info` also "bmp" or "tiff"
     format: str
 
 
 def read_image_info(source: Path, max_side: int) -> StoredImage:
-    """The file as it is, judged by its head only. Raises PictureError."""
+    """Return the facts of a file from its head alone. Raises `EnhanceError`."""
     with _open(source, max_side) as image:
         return StoredImage(source, image.width, image.height, source.stat().st_size, _SUFFIX[_require_format(image)])
 
 
 def enhance_image(source: Path, target: Path, *, enlarge: float, max_side: int, type: int) -> StoredImage:
-    """Writes the enlarged and sharpened picture to ``target``. Blocks for seconds. Raises PictureError.
+    """Write the enlarged and sharpened image to ``target``. Blocks for seconds. Raises `EnhanceError`.
 
-    Its longest side is ``enlarge`` times as long, so far as that stays within 8192 pixels. Type 0 (Ultra HD) is
-    sharpened more than type 1.
+    The longest side becomes ``enlarge`` times as long, but at most 8192 pixels. Type 0 (Ultra HD) is sharpened more
+    than type 1.
     """
     with _open(source, max_side) as image:
         factor = max(1.0, min(enlarge, MAX_RESULT_SIDE / max(image.size)))
@@ -101,11 +101,11 @@ def _open(source: Path, max_side: int) -> Image.Image:
     except _BOMB_ERRORS as error:
         raise EnhanceError(-5, f"the image has far more than {max_side} x {max_side} pixels") from error
     except _DECODE_ERRORS as error:
-        raise EnhanceError(-7, "the file is no jpg, png, webp, bmp or tiff image") from error
+        raise EnhanceError(-7, "the file is not a jpg, png, webp, bmp or tiff image") from error
     if max(image.size) > max_side:
         image.close()
         size = f"{image.width} x {image.height}"
-        raise EnhanceError(-5, f"the image has {size} pixels; at most {max_side} x {max_side} are taken")
+        raise EnhanceError(-5, f"the image has {size} pixels; at most {max_side} x {max_side} are accepted")
     return image
 
 
@@ -119,7 +119,7 @@ def _write_enhanced(image: Image.Image, target: Path, factor: float, type: int) 
     try:
         upright = _to_eight_bit(ImageOps.exif_transpose(image))
     except _DECODE_ERRORS as error:
-        raise EnhanceError(-7, "the image data is damaged or not whole") from error
+        raise EnhanceError(-7, "the image data is damaged or incomplete") from error
     size = (max(1, round(upright.width * factor)), max(1, round(upright.height * factor)))
     result = _sharpen(upright.resize(size, Image.Resampling.LANCZOS), percent=60 if type else 120)
     if kind == "JPEG" and result.mode != "L":
@@ -133,7 +133,7 @@ def _write_enhanced(image: Image.Image, target: Path, factor: float, type: int) 
 
 
 def _to_eight_bit(image: Image.Image) -> Image.Image:
-    """The picture in L, RGB or RGBA: the modes that can be resized, sharpened and saved everywhere."""
+    """Return the image in mode L, RGB or RGBA: these can be resized, sharpened and saved in every format."""
     if image.mode in ("L", "RGB", "RGBA"):
         return image
     if image.mode.startswith("I") or image.mode == "F":
@@ -144,7 +144,10 @@ def _to_eight_bit(image: Image.Image) -> Image.Image:
 
 
 def _grey_to_eight_bit(image: Image.Image) -> Image.Image:
-    """Greys of 16 bits by their range; of 32 bits and floats, whose range nobody knows, by their brightest value."""
+    """Scale grey values to 8 bits: 16 bits by their range, 32 bits and floats by their brightest value.
+
+    The range of the latter is not known.
+    """
     grey = image.convert("F")
     brightest = grey.getextrema()[1]
     assert isinstance(brightest, float)
@@ -154,7 +157,7 @@ def _grey_to_eight_bit(image: Image.Image) -> Image.Image:
 
 
 def _sharpen(image: Image.Image, percent: int) -> Image.Image:
-    """Sharpens the colours and leaves the transparency as it is."""
+    """Return the image with sharpened colours and unchanged transparency."""
     sharp = ImageFilter.UnsharpMask(radius=2, percent=percent, threshold=2)
     if image.mode != "RGBA":
         return image.filter(sharp)

@@ -1,8 +1,9 @@
-"""Faults by order: what goes wrong, in which request, how often.
+"""Scripted faults: what goes wrong, in which request, and how often.
 
-A request passes three stages: its ``head`` is read, then its ``body``, then the ``work`` is done (a task is made, a
-result found) and the answer is ready. Every action belongs to one of them. What happens at ``head`` or ``body``
-leaves no task behind; what happens at ``work`` leaves one that will be charged, though its answer may be lost.
+A request passes three stages: its ``head`` is read, its ``body`` is read, and the ``work`` is done (a task is made or
+a result is found), after which the response is ready. Every action belongs to one stage. An action at ``head`` or
+``body`` leaves no task behind. An action at ``work`` leaves a task that will be charged, although its response may be
+lost.
 """
 
 from collections.abc import Callable, Mapping
@@ -17,16 +18,16 @@ TaskData = dict[str, object]
 
 @dataclass(frozen=True, slots=True)
 class Reset:
-    """The connection is reset (RST). At ``work``: accepted, then lost."""
+    """The connection is reset (RST). At ``work`` the task was accepted, and its response is lost."""
 
     at: Stage = "body"
 
 
 @dataclass(frozen=True, slots=True)
 class Hang:
-    """Nothing more comes, and the connection stands until the simulator stops. At ``head`` the body stays unread.
+    """No response is sent, and the connection stays open until the simulator stops. At ``head`` the body stays unread.
 
-    With ``seconds`` it is reset after so long.
+    With ``seconds`` the connection is reset after that time.
     """
 
     at: Stage = "body"
@@ -35,7 +36,7 @@ class Hang:
 
 @dataclass(frozen=True, slots=True)
 class SendRaw:
-    """These bytes come instead of an answer, then the end of the connection."""
+    """These bytes are sent instead of a response, then the connection is closed."""
 
     data: bytes = b"\x00\x16garbage\r\n\r\n"
     at: Stage = "body"
@@ -43,7 +44,7 @@ class SendRaw:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """This answer comes instead of the true one. ``body=None`` is the API's own error envelope."""
+    """This response is sent instead of the true one. ``body=None`` is the API's own error body."""
 
     status: int
     body: bytes | None = None
@@ -53,14 +54,14 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class RefuseConnections:
-    """All connections break, and new ones are refused on both ports until ``Simulator.repair``."""
+    """All connections are broken, and new ones are refused on both ports until `Simulator.repair`."""
 
     at: Stage = "head"
 
 
 @dataclass(frozen=True, slots=True)
 class Drip:
-    """The true answer comes at this many bytes a second."""
+    """The true response is sent at ``rate`` bytes a second."""
 
     rate: float
     at: Literal["work"] = "work"
@@ -68,7 +69,7 @@ class Drip:
 
 @dataclass(frozen=True, slots=True)
 class CutResponse:
-    """The true answer ends after so many bytes, head included, and so does the connection (FIN)."""
+    """The connection is closed (FIN) after ``after`` bytes of the true response, its head included."""
 
     after: int = 0
     at: Literal["work"] = "work"
@@ -76,7 +77,7 @@ class CutResponse:
 
 @dataclass(frozen=True, slots=True)
 class TruncateBody:
-    """The answer is true HTTP, but its body holds only the first bytes. For downloads: half an image."""
+    """The response is valid HTTP, but has only the first ``keep`` bytes of its body, such as half an image."""
 
     keep: int
     at: Literal["work"] = "work"
@@ -84,7 +85,7 @@ class TruncateBody:
 
 @dataclass(frozen=True, slots=True)
 class Rewrite:
-    """The answer's ``data`` is changed before it leaves. Only answers with status 200 have ``data``."""
+    """``data`` of the response is changed before it is sent. Only responses with status 200 have ``data``."""
 
     change: Callable[[TaskData], TaskData]
     at: Literal["work"] = "work"
@@ -92,24 +93,24 @@ class Rewrite:
 
 @dataclass(frozen=True, slots=True)
 class EndIn:
-    """The task that this create makes ends in this state, uncharged unless the state is 1."""
+    """The task that this create makes ends in ``state``. It is charged only if that is 1 (success)."""
 
     state: int
-    #: None: the usual words for that state
+    #: None for the usual text of that state
     detail: str | None = None
     at: Literal["body"] = "body"
 
 
 @dataclass(frozen=True, slots=True)
 class NeverEnd:
-    """The task that this create makes is processed for ever."""
+    """The task that this create makes never ends."""
 
     at: Literal["body"] = "body"
 
 
 @dataclass(frozen=True, slots=True)
 class DuplicateTaskId:
-    """The create is answered with the task_id of the last task; no new one is made."""
+    """The create returns the task_id of the last task; no new task is made."""
 
     at: Literal["body"] = "body"
 
@@ -129,51 +130,51 @@ Action = (
     | DuplicateTaskId
 )
 
-#: A page that is no answer of the API, as a captive portal or a proxy gives it.
+#: A web page instead of a response of the API, as a captive portal or a proxy sends it.
 HTML_PAGE = Reply(200, b"<!doctype html><title>Welcome</title><p>Log in", {"Content-Type": "text/html"})
 
 
 def redirect(to: str, status: int = 307) -> Reply:
-    """An answer that sends the client elsewhere."""
+    """Return a redirect to another URL."""
     return Reply(status, b"", {"Location": to})
 
 
 def drop_fields(*names: str) -> Rewrite:
-    """``data`` without these fields."""
+    """Return an action that removes these fields from ``data``."""
     return Rewrite(lambda data: {name: value for name, value in data.items() if name not in names})
 
 
 def nullify_fields(*but: str) -> Rewrite:
-    """``data`` with null in every field but these."""
+    """Return an action that sets all fields of ``data`` to null except these."""
     return Rewrite(lambda data: {name: value if name in but else None for name, value in data.items()})
 
 
 def stringify_numbers() -> Rewrite:
-    """``data`` with every number in quotation marks."""
+    """Return an action that turns every number in ``data`` into a string."""
     return Rewrite(lambda data: {name: str(v) if isinstance(v, int | float) else v for name, v in data.items()})
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """An action, and the requests that it befalls: by default the next one of that operation.
+    """An action and the requests that it applies to: by default the next one of that operation.
 
-    All conditions that are given must hold. ``when`` sees the request as it is known at the action's stage: a
-    create's fields, sha256 and size only from ``body`` on. Raises ValueError for conditions that can never hold.
+    All given conditions must hold. ``when`` gets the request as it is known at the action's stage: the fields, sha256
+    and size of a create are known from ``body`` on. Raises ValueError for conditions that can never hold.
     """
 
     on: Operation
     do: Action
     times: int = 1
-    #: only the n-th request of that operation since the simulator started, from 1
+    #: only the n-th request of that operation since the simulator started, counted from 1
     nth: int | None = None
-    #: only for this image (or image_url)
+    #: only requests for this image (or image_url)
     sha256: str | None = None
     when: Callable[[RecordedRequest], bool] | None = None
 
     def __post_init__(self) -> None:
-        """Refuses what would wait for ever."""
+        """Raise ValueError for a fault that could never happen."""
         if self.on not in get_args(Operation):
-            raise ValueError(f"no such operation: {self.on!r}; there are {', '.join(get_args(Operation))}")
+            raise ValueError(f"unknown operation {self.on!r}; the operations are {', '.join(get_args(Operation))}")
         if self.on == "create" and self.sha256 is not None and self.do.at == "head":
             raise ValueError("the image of a create is not known at its head; use at='body'")
         if self.on != "create" and isinstance(self.do, EndIn | NeverEnd | DuplicateTaskId):
@@ -181,53 +182,53 @@ class Fault:
 
     @property
     def needs_body(self) -> bool:
-        """Whether it is only known once the body is read if this fault is meant."""
+        """Whether the body must be read to know if this fault applies."""
         return self.on == "create" and self.do.at != "head" and (self.sha256, self.when) != (None, None)
 
-    def matches(self, seen: RecordedRequest, count: int) -> bool:
-        """Whether this request, the count-th of its operation, is meant."""
+    def matches(self, request: RecordedRequest, count: int) -> bool:
+        """Return whether the fault applies to this request, which is number ``count`` of its operation."""
         return (
-            self.on == seen.operation
+            self.on == request.operation
             and self.nth in (None, count)
-            and self.sha256 in (None, seen.sha256)
-            and (self.when is None or self.when(seen))
+            and self.sha256 in (None, request.sha256)
+            and (self.when is None or self.when(request))
         )
 
 
 class FaultScript:
-    """The faults still to come. A request suffers at most one: the first, in the order of adding, that fits it."""
+    """The faults still to come. At most one applies to a request: the first that matches, in the order of adding."""
 
     def __init__(self) -> None:
         self._faults: list[tuple[Fault, int]] = []
 
     @property
     def pending(self) -> list[Fault]:
-        """What has not happened as often as it should."""
+        """The faults that have not happened as often as they should."""
         return [fault for fault, _ in self._faults]
 
     def add(self, *faults: Fault) -> None:
-        """Appends."""
+        """Append faults."""
         self._faults += [(fault, fault.times) for fault in faults if fault.times > 0]
 
     def clear(self) -> None:
-        """Normal service from now on."""
+        """Remove all faults."""
         self._faults.clear()
 
-    def take_head_fault(self, seen: RecordedRequest, count: int) -> Action | None:
-        """What befalls this request before its body is read, used up by one; None for normal service."""
-        for place, (fault, _) in enumerate(self._faults):
-            if not fault.needs_body and fault.matches(seen, count):
-                return self._consume(place) if fault.do.at == "head" else None
+    def take_head_fault(self, request: RecordedRequest, count: int) -> Action | None:
+        """Return the action for a request whose body is not read yet, and count it as used; None for normal service."""
+        for index, (fault, _) in enumerate(self._faults):
+            if not fault.needs_body and fault.matches(request, count):
+                return self._consume(index) if fault.do.at == "head" else None
         return None
 
-    def take_body_fault(self, seen: RecordedRequest, count: int) -> Action | None:
-        """What befalls it now or at the work, used up by one; None for normal service."""
-        for place, (fault, _) in enumerate(self._faults):
-            if fault.do.at != "head" and fault.matches(seen, count):
-                return self._consume(place)
+    def take_body_fault(self, request: RecordedRequest, count: int) -> Action | None:
+        """Return the action for a request at the stage body or work, and count it as used; None for normal service."""
+        for index, (fault, _) in enumerate(self._faults):
+            if fault.do.at != "head" and fault.matches(request, count):
+                return self._consume(index)
         return None
 
-    def _consume(self, place: int) -> Action:
-        fault, left = self._faults[place]
-        self._faults[place : place + 1] = [(fault, left - 1)] if left > 1 else []
+    def _consume(self, index: int) -> Action:
+        fault, left = self._faults[index]
+        self._faults[index : index + 1] = [(fault, left - 1)] if left > 1 else []
         return fault.do

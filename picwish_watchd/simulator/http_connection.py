@@ -1,4 +1,4 @@
-"""HTTP/1.1 on a loopback port: a connection that can also misbehave, and the port that takes connections."""
+"""HTTP/1.1 on a loopback port: a connection that can also misbehave, and the port that accepts connections."""
 
 import asyncio
 import contextlib
@@ -15,14 +15,14 @@ from picwish_watchd.clock import Clock
 
 LOOPBACK = "127.0.0.1"
 READ_SIZE = 256 * 1024
-#: How much of an unwanted body is read after an early answer, and for how long: a client that is still sending must
-#: be able to read the answer before the connection breaks (nginx: lingering_close).
+#: Bytes of an unwanted body that are read after an early response, and seconds: a client that is still sending must
+#: be able to read the response before the connection breaks (nginx: lingering_close).
 LINGER_BYTES = 64 * 1024 * 1024
 LINGER_SECONDS = 5.0
 
 
-class ConnectionClosed(Exception):  # noqa: N818 - it is an ending, not an error
-    """This connection is over; nothing more is said on it."""
+class ConnectionClosed(Exception):  # noqa: N818 - it is an end, not an error
+    """The connection is over; nothing more is sent or received."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,13 +34,13 @@ class RequestHead:
     query: str
     #: names in lower case
     headers: Mapping[str, str]
-    #: the clock's monotonic seconds at its first byte
+    #: monotonic seconds of the clock at its first byte
     received_at: float
 
 
 @dataclass(frozen=True, slots=True)
 class HttpResponse:
-    """An answer; ``body`` in pieces needs its ``length``."""
+    """A response. A ``body`` in chunks needs its ``length`` in bytes."""
 
     status: int
     body: bytes | Iterable[bytes] = b""
@@ -49,17 +49,17 @@ class HttpResponse:
 
     @property
     def size(self) -> int:
-        """Bytes of the body."""
+        """Length of the body in bytes."""
         return len(self.body) if isinstance(self.body, bytes) else self.length or 0
 
     @property
     def chunks(self) -> Iterable[bytes]:
-        """The body as it is written."""
+        """The body in the chunks in which it is sent."""
         return (self.body,) if isinstance(self.body, bytes) else self.body
 
 
 class HttpConnection:
-    """The server's side of one connection."""
+    """The server side of one connection."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, clock: Clock) -> None:
         self._reader = reader
@@ -67,13 +67,16 @@ class HttpConnection:
         self._clock = clock
         self._http = h11.Connection(h11.SERVER)
         self._method = ""
-        #: bytes that may still be written
+        #: bytes that are still sent before the connection is cut; None for no limit
         self.bytes_until_cut: int | None = None
-        #: bytes a second; None: as fast as they go
+        #: bytes a second; None for full speed
         self.bytes_per_second: float | None = None
 
     async def read_head(self) -> RequestHead | None:
-        """The next request; None when the client has closed. Raises Gone when what came is no HTTP."""
+        """Read the head of the next request; None if the client closed.
+
+        Raises `ConnectionClosed` if the bytes are not HTTP.
+        """
         at: float | None = None
         while (event := self._next()) is h11.NEED_DATA:
             await self._receive()
@@ -87,7 +90,7 @@ class HttpConnection:
         return RequestHead(self._method, path, query, headers, at)
 
     async def iter_body(self) -> AsyncIterator[bytes]:
-        """The body in pieces, as they come. Raises Gone when it ends too early."""
+        """Yield the body in chunks as they arrive. Raises `ConnectionClosed` if it ends too early."""
         if self._http.they_are_waiting_for_100_continue:
             await self._write(self._serialize_event(h11.InformationalResponse(status_code=100, headers=[])))
         while not isinstance(event := self._next(), h11.EndOfMessage):
@@ -96,19 +99,19 @@ class HttpConnection:
             else:
                 await self._receive()
 
-    async def send_response(self, answer: HttpResponse) -> None:
-        """Answers. Raises Gone when the connection ends with that, as it does when a body was left unread."""
+    async def send_response(self, response: HttpResponse) -> None:
+        """Send a response. Raises `ConnectionClosed` if the connection ends with it, as after an unread body."""
         unread = self._has_unread_body()
         headers = {
             "Date": email.utils.formatdate(usegmt=True),
             "Server": "picwish-simulator",
-            "Content-Length": str(answer.size),
-            **answer.headers,
+            "Content-Length": str(response.size),
+            **response.headers,
             **({"Connection": "close"} if unread else {}),
         }
-        out = self._serialize_event(h11.Response(status_code=answer.status, headers=list(headers.items())))
-        for piece in () if self._method == "HEAD" else answer.chunks:
-            await self._write(out + self._serialize_event(h11.Data(data=piece)))
+        out = self._serialize_event(h11.Response(status_code=response.status, headers=list(headers.items())))
+        for chunk in () if self._method == "HEAD" else response.chunks:
+            await self._write(out + self._serialize_event(h11.Data(data=chunk)))
             out = b""
         await self._write(out + self._serialize_event(h11.EndOfMessage()))
         if unread:
@@ -118,12 +121,12 @@ class HttpConnection:
         self._http.start_next_cycle()
 
     async def send_raw(self, data: bytes) -> NoReturn:
-        """Writes bytes as they are, then ends the connection."""
+        """Send bytes unchanged, then end the connection."""
         await self._write(data)
         raise ConnectionClosed
 
     def reset(self) -> NoReturn:
-        """Ends the connection with RST (socket(7): SO_LINGER of zero seconds)."""
+        """End the connection with RST (socket(7): SO_LINGER of zero seconds)."""
         sock: socket.socket = self._writer.get_extra_info("socket")
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self._writer.transport.abort()
@@ -142,7 +145,7 @@ class HttpConnection:
         self._http.receive_data(await self._reader.read(READ_SIZE))
 
     def _has_unread_body(self) -> bool:
-        """Whether the client is still sending; what came already is thrown away."""
+        """Return whether the client is still sending; what has arrived is discarded."""
         while self._http.their_state is h11.SEND_BODY:
             if self._next() is h11.NEED_DATA:
                 return True
@@ -153,11 +156,11 @@ class HttpConnection:
             data, self.bytes_until_cut = data[: self.bytes_until_cut], self.bytes_until_cut - len(data)
         step = len(data) if self.bytes_per_second is None else max(1, int(self.bytes_per_second / 10))
         for start in range(0, len(data), step or 1):
-            piece = data[start : start + step]
-            self._writer.write(piece)
+            chunk = data[start : start + step]
+            self._writer.write(chunk)
             await self._writer.drain()
             if self.bytes_per_second is not None:
-                await self._clock.sleep(len(piece) / self.bytes_per_second)
+                await self._clock.sleep(len(chunk) / self.bytes_per_second)
         if self.bytes_until_cut is not None and self.bytes_until_cut < 0:
             raise ConnectionClosed
 
@@ -171,23 +174,23 @@ class HttpConnection:
 
 
 def _reserve_port(port: int) -> socket.socket:
-    """Holds a port while nobody listens on it: connections are refused, and the kernel gives it to nobody else.
+    """Bind a socket to a port without listening: connections are refused, and no other process gets the port.
 
-    Two sockets with SO_REUSEADDR may have one port unless both listen (socket(7)); a port for which the kernel
-    is asked, by bind(2) with 0 or by connect(2), is never one that is bound.
+    Two sockets with SO_REUSEADDR may share a port unless both listen (socket(7)). The kernel never chooses a bound
+    port for bind(2) with port 0 or for connect(2).
     """
-    keeper = socket.socket()
+    reserved = socket.socket()
     try:
-        keeper.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        keeper.bind((LOOPBACK, port))
+        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        reserved.bind((LOOPBACK, port))
     except OSError:
-        keeper.close()
+        reserved.close()
         raise
-    return keeper
+    return reserved
 
 
 class Listener:
-    """A port of 127.0.0.1 and the connections on it; never any other address."""
+    """A port of 127.0.0.1, and of no other address, with its connections."""
 
     def __init__(self, serve: Callable[[HttpConnection], Awaitable[None]], clock: Callable[[], Clock]) -> None:
         self._serve = serve
@@ -195,11 +198,11 @@ class Listener:
         self._server: asyncio.Server | None = None
         self._connections: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
         self._reserved_socket: socket.socket | None = None
-        #: tried again after ``close``
+        #: kept after ``close``, for the next ``open``
         self.port = 0
 
     async def open(self, port: int = 0) -> None:
-        """Takes connections; port 0 is the last port, or at first any free one. OSError: the port is taken."""
+        """Accept connections. Port 0 means the last port, or at first any free one. Raises OSError if it is taken."""
         if self._reserved_socket is None:
             self._reserved_socket = _reserve_port(port or self.port)
             self.port = self._reserved_socket.getsockname()[1]
@@ -207,7 +210,7 @@ class Listener:
             self._server = await asyncio.start_server(self._on_connection, LOOPBACK, self.port, backlog=1024)
 
     def refuse_connections(self) -> None:
-        """From now on connections are refused; those that stand are broken."""
+        """Refuse connections from now on, and break the open ones."""
         if self._server is not None:
             self._server.close()
             self._server = None
@@ -215,7 +218,7 @@ class Listener:
             writer.transport.abort()
 
     async def close(self) -> None:
-        """``shut``, gives the port away, and waits until every connection's task has ended."""
+        """Break all connections, release the port, and wait until the tasks of all connections have ended."""
         self.refuse_connections()
         if self._reserved_socket is not None:
             self._reserved_socket.close()
@@ -226,8 +229,11 @@ class Listener:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def _on_connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Not a coroutine function: asyncio 3.11 logs a traceback for its own tasks when they are cancelled."""
-        # it was being accepted while the port was shut
+        """Start a task for a new connection.
+
+        Not a coroutine function: asyncio 3.11 logs a traceback for its own tasks when they are cancelled.
+        """
+        # The connection was accepted while the port was being closed.
         if self._server is None:
             writer.transport.abort()
             return
@@ -239,7 +245,7 @@ class Listener:
         try:
             await self._serve(HttpConnection(reader, writer, self._clock()))
         except (ConnectionClosed, ConnectionError):
-            # the client left, or a fault ended it: nobody is there to be told
+            # The client disconnected, or a fault ended the connection.
             pass
         finally:
             writer.close()

@@ -1,4 +1,4 @@
-"""Fetching an ``image_url``, from this machine only: the simulator never talks to anybody outside."""
+"""Fetch an ``image_url`` from this machine; the simulator never connects to another one."""
 
 import asyncio
 import urllib.parse
@@ -7,14 +7,14 @@ from pathlib import Path
 
 import h11
 
-#: for the whole download (API document, image_url: "10-second download timeout")
+#: Seconds for the whole download (API document, image_url: "10-second download timeout").
 FETCH_TIMEOUT = 10.0
 _CHUNK = 256 * 1024
 _HOSTS = ("127.0.0.1", "localhost")
 
 
 class FetchError(Exception):
-    """The URL gave no image; ``state`` is PicWish's: -3 not downloaded, -5 image too large."""
+    """The image could not be fetched; ``state`` is PicWish's: -3 not downloaded, -5 image too large."""
 
     def __init__(self, message: str, state: int = -3) -> None:
         super().__init__(message)
@@ -23,16 +23,15 @@ class FetchError(Exception):
 
 
 async def fetch_image(url: str, target: Path, max_bytes: int) -> None:
-    """Writes what ``url`` holds to ``target``. Raises FetchError; ``target`` is then not of use.
+    """Download ``url`` to ``target``. Raises `FetchError`; ``target`` is useless then.
 
-    Only http URLs of 127.0.0.1 or localhost are asked, without following redirects; for all others the download
-    fails at once.
+    Only http URLs of 127.0.0.1 and localhost are fetched, without following redirects. All others fail at once.
     """
     try:
         parts = urllib.parse.urlsplit(url)
         port = parts.port or 80
     except ValueError as error:
-        raise FetchError(f"{url} is not a URL") from error
+        raise FetchError(f"{url} is not a valid URL") from error
     if parts.scheme != "http" or parts.hostname not in _HOSTS:
         raise FetchError(f"the simulator fetches only http://{_HOSTS[0]} URLs")
     try:
@@ -67,11 +66,11 @@ async def _iter_body(http: h11.Connection, reader: asyncio.StreamReader) -> Asyn
             yield bytes(event.data)
 
 
-async def _save(pieces: AsyncIterator[bytes], target: Path, max_bytes: int) -> None:
+async def _save(chunks: AsyncIterator[bytes], target: Path, max_bytes: int) -> None:
     size = 0
     with target.open("wb") as file:
-        async for piece in pieces:
-            size += len(piece)
+        async for chunk in chunks:
+            size += len(chunk)
             if size > max_bytes:
                 raise FetchError(f"the image has more than {max_bytes} bytes", state=-5)
-            file.write(piece)
+            file.write(chunk)

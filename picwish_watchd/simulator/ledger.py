@@ -1,4 +1,4 @@
-"""What the simulator remembers, for tests that count."""
+"""What the simulator records: charges and requests."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,13 +9,13 @@ Operation = Literal["create", "query", "download", "other"]
 
 @dataclass(frozen=True, slots=True)
 class LedgerEntry:
-    """Credits taken for one task that succeeded."""
+    """The charge for one successful task."""
 
     task_id: str
     #: 5 for type 0, 4 for type 1 (API document, guideline 4)
     credits: int
     type: int
-    #: hexadecimal, of the uploaded bytes or of the image_url
+    #: hexadecimal; of the uploaded bytes, or of the image_url
     sha256: str
     #: Unix seconds
     charged_at: float
@@ -23,7 +23,7 @@ class LedgerEntry:
 
 @dataclass(slots=True)
 class RecordedRequest:
-    """One request: noted when its head was read, filled in while it is served."""
+    """One request: recorded when its head was read, completed while it is served."""
 
     operation: Operation
     method: str
@@ -31,15 +31,15 @@ class RecordedRequest:
     path: str
     #: the clock's monotonic seconds when its first byte was read
     received_at: float
-    #: an X-API-KEY header came, whatever its value
+    #: whether it had an X-API-KEY header, with any value
     has_key: bool
     #: names in lower case; the key's value is not kept
     headers: Mapping[str, str]
-    #: of the answer; None while there is none, and where none was given
+    #: of the response; None as long as there is none
     status: int | None = None
-    #: of a create, the image left out
+    #: of the form of a create, without the image
     fields: Mapping[str, str] = field(default_factory=dict)
-    #: of the upload or the image_url; for query and download that of their task
+    #: of the upload or the image_url; for a query or download, that of the task
     sha256: str | None = None
     #: bytes of the upload
     size: int | None = None

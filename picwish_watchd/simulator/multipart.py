@@ -1,6 +1,6 @@
-"""The body of a create: multipart/form-data (RFC 7578, RFC 2046 section 5.1), read as it comes, or urlencoded.
+"""Parse the body of a create while it arrives: multipart/form-data (RFC 7578, RFC 2046 section 5.1) or urlencoded.
 
-The image goes straight to a file, so that a 30 MB upload never stands in memory.
+The image goes straight to a file, so that an upload of 30 MB is never in memory as a whole.
 """
 
 import hashlib
@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 IMAGE_FIELD = "image_file"
-#: Our own bound of a text field and of a part's head; the API document names none.
+#: Bytes of a text field and of a part's head (our own limit; the API document names none).
 MAX_FIELD_SIZE = 64 * 1024
 _NAME = re.compile(rb';\s*name=(?:"((?:[^"\\]|\\.)*)"|([^\s;"]+))', re.IGNORECASE)
 _BOUNDARY = re.compile(r';\s*boundary=(?:"([^"]{1,70})"|([^\s;"]{1,70}))', re.IGNORECASE)
 
 
 class FormError(Exception):
-    """The form cannot be taken; ``status`` is the HTTP status of the answer."""
+    """The form is not accepted; ``status`` is the HTTP status of the response."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -30,7 +30,7 @@ class FormError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class UploadedImage:
-    """The image of a form, in a file of the simulator's."""
+    """The image of a form, in a file of the simulator."""
 
     path: Path
     #: bytes
@@ -41,52 +41,52 @@ class UploadedImage:
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """A form that was read to its end. The last of several fields of one name counts."""
+    """A complete form. Of several fields with one name the last counts."""
 
     fields: Mapping[str, str]
-    #: never an empty one
+    #: None also if the uploaded file is empty
     upload: UploadedImage | None = None
 
 
-async def parse_form(content_type: str, pieces: AsyncIterator[bytes], folder: Path, max_bytes: int) -> Form:
-    """Reads a form; its image is put into ``folder`` and belongs to the caller.
+async def parse_form(content_type: str, chunks: AsyncIterator[bytes], folder: Path, max_bytes: int) -> Form:
+    """Read a form; its image is put into ``folder`` and belongs to the caller.
 
-    Raises FormError: 400 for what is no form, 413 for an image of more than ``max_bytes`` or too much text.
-    Leaves no file behind when it raises.
+    Raises `FormError`: 400 if it is not a form, 413 for an image of more than ``max_bytes`` or too much text. Leaves no
+    file behind if it raises.
     """
     kind = content_type.partition(";")[0].strip().lower()
     if kind == "application/x-www-form-urlencoded":
-        return await _parse_urlencoded(pieces)
+        return await _parse_urlencoded(chunks)
     boundary = _BOUNDARY.search(content_type)
     if kind != "multipart/form-data" or boundary is None:
         raise FormError(400, f"the body must be multipart/form-data with a boundary, not {kind or 'untyped'}")
     reader = MultipartParser((boundary[1] or boundary[2]).encode("latin-1"), folder, max_bytes)
     try:
-        async for piece in pieces:
-            reader.feed(piece)
+        async for chunk in chunks:
+            reader.feed(chunk)
         return reader.finish()
     finally:
         reader.close()
 
 
-async def _parse_urlencoded(pieces: AsyncIterator[bytes]) -> Form:
+async def _parse_urlencoded(chunks: AsyncIterator[bytes]) -> Form:
     text = bytearray()
-    async for piece in pieces:
-        text += piece
+    async for chunk in chunks:
+        text += chunk
         if len(text) > MAX_FIELD_SIZE:
             raise FormError(413, f"the form has more than {MAX_FIELD_SIZE} bytes")
     return Form(dict(urllib.parse.parse_qsl(text.decode("utf-8", "replace"), keep_blank_values=True)))
 
 
 class MultipartParser:
-    """Takes a multipart body in pieces of any size; keeps at most one piece and a delimiter in memory.
+    """Parses a multipart body in chunks of any size; keeps at most one chunk and a delimiter in memory.
 
-    ``close`` removes the file of an image that ``finish`` did not hand over.
+    `close` removes the file of an image that `finish` did not hand over.
     """
 
     def __init__(self, boundary: bytes, folder: Path, max_bytes: int) -> None:
         self._delimiter = b"\r\n--" + boundary
-        # so that the first delimiter looks like all others
+        # With this the first delimiter looks like all others.
         self._buffer = bytearray(b"\r\n")
         self._parse_step = self._skip_preamble
         self._folder = folder
@@ -96,13 +96,13 @@ class MultipartParser:
         self._image: _UploadWriter | None = None
 
     def feed(self, data: bytes) -> None:
-        """Takes the next piece. Raises FormError."""
+        """Parse the next chunk. Raises `FormError`."""
         self._buffer += data
         while self._parse_step():
             pass
 
     def finish(self) -> Form:
-        """The form. Raises FormError where the closing delimiter is missing."""
+        """Return the form. Raises `FormError` if the closing delimiter is missing."""
         if self._parse_step != self._skip_epilogue:
             raise FormError(400, "the multipart body ends before its closing boundary")
         image, self._image = self._image, None
@@ -110,7 +110,7 @@ class MultipartParser:
         return Form(fields, image.commit() if image else None)
 
     def close(self) -> None:
-        """Removes an image that nobody took over."""
+        """Remove the file of an image that was not handed over."""
         if self._image is not None:
             self._image.discard()
             self._image = None
@@ -123,7 +123,7 @@ class MultipartParser:
         return False
 
     def _parse_boundary(self) -> bool:
-        """After a delimiter: two dashes end the form, a line end starts a part (and stays in the buffer)."""
+        """Parse what follows a delimiter: two dashes end the form, a line end starts a part and stays in the buffer."""
         if self._buffer.startswith(b"--"):
             self._parse_step = self._skip_epilogue
             return True
@@ -151,7 +151,7 @@ class MultipartParser:
         return self._consume_to_delimiter()
 
     def _consume_to_delimiter(self) -> bool:
-        """Passes on what certainly stands before the next delimiter."""
+        """Pass on the bytes that surely come before the next delimiter. Return whether the delimiter was found."""
         found = self._buffer.find(self._delimiter)
         end = found if found >= 0 else max(0, len(self._buffer) - len(self._delimiter) + 1)
         with memoryview(self._buffer) as view, view[:end] as data:
@@ -193,7 +193,7 @@ class MultipartParser:
 
 
 class _UploadWriter:
-    """An image on its way to disk."""
+    """The file of an image that is being uploaded."""
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / f"{secrets.token_hex(16)}.upload"
@@ -202,7 +202,7 @@ class _UploadWriter:
         self.size = 0
 
     def write(self, data: memoryview) -> None:
-        """Appends; a regular file takes all of it or raises OSError."""
+        """Append data. Raises OSError if it cannot be written completely."""
         self._hash.update(data)
         while data:
             written = os.write(self._fd, data)
@@ -210,7 +210,7 @@ class _UploadWriter:
             data = data[written:]
 
     def commit(self) -> UploadedImage | None:
-        """The finished upload; None, and no file, where it is empty."""
+        """Close the file and return the upload; if it is empty, remove the file and return None."""
         if self.size == 0:
             self.discard()
             return None
@@ -218,6 +218,6 @@ class _UploadWriter:
         return UploadedImage(self._path, self.size, self._hash.hexdigest())
 
     def discard(self) -> None:
-        """No upload, no file."""
+        """Close and remove the file."""
         os.close(self._fd)
         self._path.unlink()

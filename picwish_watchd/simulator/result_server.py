@@ -1,4 +1,4 @@
-"""The port of the results: what an object storage does with signed URLs. No key is needed here, or wanted."""
+"""The port of the results: an object storage with signed URLs. It needs no API key, and must not be sent one."""
 
 import hashlib
 import hmac
@@ -20,13 +20,13 @@ _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 
 
 class ResultServer:
-    """Hands out results to whoever holds a URL that is signed and not expired."""
+    """Serves results to clients that have a URL which is signed and not expired."""
 
-    def __init__(self, desk: RequestDispatcher) -> None:
-        self._dispatcher = desk
+    def __init__(self, dispatcher: RequestDispatcher) -> None:
+        self._dispatcher = dispatcher
         self._secret = secrets.token_bytes(32)
         self._sequence = itertools.count(1)
-        self.listener = Listener(self.serve, lambda: desk.settings.clock)
+        self.listener = Listener(self.serve, lambda: dispatcher.settings.clock)
 
     @property
     def url(self) -> str:
@@ -34,7 +34,7 @@ class ResultServer:
         return f"http://{LOOPBACK}:{self.listener.port}"
 
     def sign_url(self, task: Task) -> str:
-        """A new URL of the task's picture, valid for ``Settings.url_lifetime`` from now; "" where it has none."""
+        """Return a new URL of the task's result, valid for `Settings.url_lifetime` from now; "" if it has none."""
         if task.picture is None:
             return ""
         path = f"/results/{task.id}.{task.picture.format}"
@@ -44,21 +44,21 @@ class ResultServer:
         query = {"Expires": expires, "OSSAccessKeyId": "simulator", "n": number, "Signature": signature}
         return f"{self.url}{path}?{urllib.parse.urlencode(query)}"
 
-    async def serve(self, channel: HttpConnection) -> None:
-        """Serves one connection until the client closes it."""
-        while (head := await channel.read_head()) is not None:
+    async def serve(self, connection: HttpConnection) -> None:
+        """Serve one connection until the client closes it."""
+        while (head := await connection.read_head()) is not None:
             match = _PATH.fullmatch(head.path)
-            visit = self._dispatcher.begin_request(channel, head, "download" if match else "other")
+            handling = self._dispatcher.begin_request(connection, head, "download" if match else "other")
             if match and (task := self._dispatcher.task_store.tasks.get(match[1])):
-                visit.record.task_id, visit.record.sha256 = task.id, task.request.sha256
-            await visit.serve(self._serve_result)
+                handling.record.task_id, handling.record.sha256 = task.id, task.request.sha256
+            await handling.serve(self._serve_result)
 
-    async def _serve_result(self, visit: RequestHandling) -> HttpResponse:
-        await visit.apply_body_fault()
-        if visit.head.method not in ("GET", "HEAD"):
+    async def _serve_result(self, handling: RequestHandling) -> HttpResponse:
+        await handling.apply_body_fault()
+        if handling.head.method not in ("GET", "HEAD"):
             raise _build_xml_error(405, "MethodNotAllowed", "The specified method is not allowed.")
-        self._check_signature(visit)
-        task = self._dispatcher.task_store.find_task(visit.record.task_id or "")
+        self._check_signature(handling)
+        task = self._dispatcher.task_store.find_task(handling.record.task_id or "")
         if task is None or task.picture is None:
             raise _build_xml_error(404, "NoSuchKey", "The specified key does not exist.")
         picture = task.picture
@@ -67,17 +67,17 @@ class ResultServer:
             "ETag": f'"{hashlib.sha256(task.id.encode()).hexdigest()[:32].upper()}"',
             "Accept-Ranges": "bytes",
         }
-        span = _parse_range(visit.head.headers.get("range", ""), picture.size)
+        span = _parse_range(handling.head.headers.get("range", ""), picture.size)
         if span is None:
             return HttpResponse(200, _iter_file(picture.path, 0, picture.size), headers, picture.size)
         start, end = span
         headers["Content-Range"] = f"bytes {start}-{end - 1}/{picture.size}"
         return HttpResponse(206, _iter_file(picture.path, start, end), headers, end - start)
 
-    def _check_signature(self, visit: RequestHandling) -> None:
-        query = dict(urllib.parse.parse_qsl(visit.head.query))
+    def _check_signature(self, handling: RequestHandling) -> None:
+        query = dict(urllib.parse.parse_qsl(handling.head.query))
         expires, number = query.get("Expires", ""), query.get("n", "")
-        if not hmac.compare_digest(self._sign(visit.head.path, expires, number), query.get("Signature", "")):
+        if not hmac.compare_digest(self._sign(handling.head.path, expires, number), query.get("Signature", "")):
             raise _build_xml_error(403, "SignatureDoesNotMatch", "The request signature does not match.")
         if float(expires) <= self._dispatcher.settings.clock.now():
             raise _build_xml_error(403, "AccessDenied", "Request has expired.")
@@ -88,13 +88,16 @@ class ResultServer:
 
 
 def _build_xml_error(status: int, code: str, message: str) -> EarlyResponse:
-    """An error as object storages give it: XML, not the API's JSON."""
+    """Build an error response of an object storage: XML, not the API's JSON."""
     body = f'<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>{code}</Code><Message>{message}</Message></Error>'
     return EarlyResponse(HttpResponse(status, body.encode(), {"Content-Type": "application/xml"}))
 
 
 def _parse_range(header: str, size: int) -> tuple[int, int] | None:
-    """First byte and end of a single range (RFC 9110, section 14.1.2); None: all of it. Raises Instead, 416."""
+    """Return first byte and end of a single range (RFC 9110, section 14.1.2); None for the whole result.
+
+    Raises `EarlyResponse` 416 for a range outside of it.
+    """
     match = _RANGE.fullmatch(header)
     if match is None or not (match[1] or match[2]):
         return None
@@ -110,6 +113,6 @@ def _parse_range(header: str, size: int) -> tuple[int, int] | None:
 def _iter_file(path: Path, start: int, end: int) -> Iterator[bytes]:
     with path.open("rb") as file:
         file.seek(start)
-        while start < end and (piece := file.read(min(_CHUNK, end - start))):
-            start += len(piece)
-            yield piece
+        while start < end and (chunk := file.read(min(_CHUNK, end - start))):
+            start += len(chunk)
+            yield chunk

@@ -1,4 +1,4 @@
-"""Sample pictures for the demo: drawn, small, and each unlike the others."""
+"""Draw small sample pictures for the demo, each different from the others."""
 
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ _SKY, _DUSK, _SEA, _HILL = (126, 178, 221), (242, 178, 122), (38, 92, 128), (66,
 
 
 def draw_samples(folder: Path) -> list[Path]:
-    """Draws five pictures in five formats below ``folder`` and answers their paths."""
+    """Draw five pictures in five formats below ``folder`` and return their paths."""
     (folder / "Été 2019").mkdir()
     harbour = _draw_scene(_SKY, _SEA, sun=(70, 60))
     evening = _draw_scene(_DUSK, (96, 66, 88), sun=(230, 110))
@@ -30,7 +30,7 @@ def draw_samples(folder: Path) -> list[Path]:
 
 
 def _draw_scene(above: tuple[int, int, int], below: tuple[int, int, int], sun: tuple[int, int]) -> Image.Image:
-    """A sky, a sun, ridges and a sail, softened as an old scan is."""
+    """Draw sky, sun, hills and a sailing boat, blurred like an old scan."""
     width, height, horizon = 320, 240, 150
     picture = Image.new("RGB", (width, height), above)
     draw = ImageDraw.Draw(picture)

@@ -1,4 +1,4 @@
-"""The simulator as a whole: two loopback ports, and what tests may look at and turn."""
+"""The simulator as a whole: two loopback ports, and the controls for tests."""
 
 import asyncio
 from collections.abc import Callable
@@ -17,8 +17,8 @@ from picwish_watchd.simulator.tasks import Task
 class Simulator:
     """A stand-in for PicWish on 127.0.0.1, and on no other address.
 
-    ``async with Simulator(Settings(...)) as sim`` starts and stops it. What it has seen and charged can be read after
-    it has stopped, too.
+    ``async with Simulator(Settings(...)) as sim`` starts and stops it. Its requests, tasks and charges can still be
+    read after it has stopped.
     """
 
     def __init__(self, settings: Settings | None = None) -> None:
@@ -36,7 +36,7 @@ class Simulator:
         await self.stop()
 
     async def start(self, port: int = 0) -> None:
-        """Opens both ports; ``port`` is the API's, 0 any free one. Raises OSError where it is taken."""
+        """Open both ports; ``port`` is the API's, or 0 for any free one. Raises OSError if it is taken."""
         self._dispatcher.task_store.open()
         try:
             await self._api_server.listener.open(port)
@@ -46,44 +46,44 @@ class Simulator:
             raise
 
     async def stop(self) -> None:
-        """Breaks every connection, closes the ports and forgets all tasks; takes well under a second.
+        """Break all connections, close the ports and forget all tasks; takes well under a second.
 
-        After another ``start`` the ports are the same, and the old tasks are unknown (404).
+        After another `start` the ports are the same, and the old tasks are unknown (404).
         """
         await self._api_server.listener.close()
         await self._result_server.listener.close()
         await self._dispatcher.task_store.close()
 
     async def wait_until_rendered(self) -> None:
-        """Waits until the pictures of all tasks are made: after that only the clock decides when they end."""
+        """Wait until the results of all tasks are rendered: after that only the clock decides when tasks end."""
         await self._dispatcher.task_store.wait_until_rendered()
 
     def break_down(self, *, refuse: bool = False) -> None:
-        """From now on every request of both ports is answered 500, or (``refuse``) no connection is taken."""
+        """Answer every request on both ports with 500 from now on, or with ``refuse`` accept no connections."""
         if refuse:
             self._refuse_connections()
         else:
             self._dispatcher.is_broken = True
 
     async def repair(self) -> None:
-        """Ends ``break_down`` and the `Refuse` fault; the ports are the same as before. OSError: one is taken."""
+        """End `break_down` and `RefuseConnections`, on the same ports. Raises OSError if one of them is taken."""
         self._dispatcher.is_broken = False
         await self._api_server.listener.open()
         await self._result_server.listener.open()
 
     @property
     def url(self) -> str:
-        """The base URL, as ``api.base_url`` has it: http://127.0.0.1:PORT."""
+        """The base URL for ``api.base_url``: http://127.0.0.1:PORT."""
         return self._api_server.url
 
     @property
     def results_url(self) -> str:
-        """The base URL of the results, on another port."""
+        """The base URL of the results, which are on another port."""
         return self._result_server.url
 
     @property
     def settings(self) -> Settings:
-        """What it is told to be; may be replaced while it runs, but for clock, seed and enhance."""
+        """The settings. They may be replaced while it runs, except clock, seed and enhance."""
         return self._dispatcher.settings
 
     @settings.setter
@@ -92,32 +92,32 @@ class Simulator:
 
     @property
     def script(self) -> FaultScript:
-        """The faults to come."""
+        """The scripted faults still to come."""
         return self._dispatcher.script
 
     @property
     def requests(self) -> list[RecordedRequest]:
-        """Every request of both ports, in the order in which they came; at most the last 200 000."""
+        """The requests of both ports in the order of arrival, up to the last 200,000."""
         return self._dispatcher.requests
 
     @property
     def tasks(self) -> dict[str, Task]:
-        """Every task that was ever accepted, by its id. One that is removed from here is unknown (404)."""
+        """All tasks that were ever accepted, by id. A task that is removed from here is unknown (404)."""
         return self._dispatcher.task_store.tasks
 
     @property
     def remote_images(self) -> dict[str, bytes]:
-        """Stands in for the internet: image_url -> the bytes there. May be filled at any time."""
+        """A stand-in for the internet: image_url -> the bytes at it. May be changed at any time."""
         return self._dispatcher.task_store.remote_images
 
     @property
     def ledger(self) -> list[LedgerEntry]:
-        """The charges so far. A task is charged when it succeeds, whether or not anybody asks for it."""
+        """The charges so far. A task is charged when it succeeds, even if it is never queried."""
         return self._dispatcher.task_store.ledger
 
     @property
     def credits_used(self) -> int:
-        """Credits used up so far."""
+        """Credits charged so far."""
         return sum(charge.credits for charge in self.ledger)
 
     def _refuse_connections(self) -> None:
@@ -126,9 +126,9 @@ class Simulator:
 
 
 async def run_simulator(settings: Settings, port: int, announce: Callable[[str], None]) -> None:
-    """Runs a simulator until cancelled; announces its base URL once it takes connections.
+    """Run a simulator until cancelled; call ``announce`` with its base URL once it accepts connections.
 
-    Raises OSError where the port is taken.
+    Raises OSError if the port is taken.
     """
     simulator = Simulator(settings)
     await simulator.start(port)

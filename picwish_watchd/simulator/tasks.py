@@ -1,4 +1,4 @@
-"""The tasks: what PicWish knows of each image, from the create until it forgets the result."""
+"""Keep the tasks: what PicWish knows about each image, from the create until it forgets the result."""
 
 import asyncio
 import math
@@ -23,7 +23,7 @@ from picwish_watchd.simulator.settings import Settings
 SUCCEEDED, QUEUED, PREPARING, PROCESSING = 1, 0, 2, 4
 #: Credits by type (API document, guideline 4).
 CREDITS_BY_TYPE: Mapping[int, int] = {0: 5, 1: 4}
-#: What the states mean (PicWish's status code page).
+#: Texts of the states (PicWish's status code page).
 STATE_DETAILS: Mapping[int, str] = {
     -17: "Invalid prompt",
     -16: "Refused by third-party review",
@@ -45,23 +45,23 @@ STATE_DETAILS: Mapping[int, str] = {
     3: "Waiting",
     PROCESSING: "Processing",
 }
-#: Parts of the processing time that a task is queued, and until its preparation ends (our own choice).
+#: Shares of the processing time after which a task is no longer queued, and no longer prepared (our own choice).
 _QUEUED_SHARE, _PREPARED_SHARE = 0.05, 0.15
 _WORKERS = 2
-#: Seconds; what nobody asks for is ended and forgotten so often.
+#: Seconds between checks for tasks that nobody queries, to end and forget them.
 _SETTLE_INTERVAL = 1.0
-#: Seconds; shorter sleeps may be lost in the rounding of a clock.
+#: Seconds. Shorter sleeps may be lost in the rounding of a clock.
 _MIN_SLEEP = 0.001
 
 
 def default_detail(state: int) -> str:
-    """The usual words for a state."""
+    """Return the usual text for a state."""
     return STATE_DETAILS.get(state, "Failed" if state < 0 else "Processing")
 
 
 @dataclass(frozen=True, slots=True)
 class TaskRequest:
-    """What a create asks for: an upload or else a URL."""
+    """What a create requests, for an upload or else a URL."""
 
     #: 0 or 1
     type: int
@@ -71,39 +71,39 @@ class TaskRequest:
     return_type: int
     upload: UploadedImage | None
     url: str | None
-    #: of the upload or the URL
+    #: hexadecimal; of the upload, or of the URL
     sha256: str
 
 
 @dataclass(slots=True)
 class Task:
-    """One task. ``began`` and ``ended`` are the clock's monotonic seconds, ``created_at`` Unix seconds."""
+    """One task. ``created_at`` is in Unix seconds, ``started_at``, ``due_at`` and ``ended_at`` in monotonic seconds."""
 
     id: str
     request: TaskRequest
     created_at: float
     started_at: float
-    #: monotonic; infinity for a task that never ends
+    #: infinity for a task that never ends
     due_at: float
-    #: final once ``ended`` is set; on the way see ``Workshop.stage``
+    #: valid once ``ended_at`` is set; before that see `TaskStore.state_and_progress`
     state: int = QUEUED
     detail: str = ""
     ended_at: float | None = None
     #: seconds
     download_time: float = 0.0
-    #: of a task that succeeded, until it is forgotten
+    #: the result of a successful task, until it is forgotten
     picture: StoredImage | None = None
     is_forgotten: bool = False
 
     @property
     def completed_at(self) -> float:
-        """Unix seconds; 0 before the end."""
+        """When the task ended, in Unix seconds; 0 before that."""
         return 0.0 if self.ended_at is None else self.created_at + self.ended_at - self.started_at
 
 
 @dataclass(frozen=True, slots=True)
 class _RenderResult:
-    """What rendering came to; ``at`` is monotonic."""
+    """The outcome of rendering; ``rendered_at`` is in monotonic seconds."""
 
     rendered_at: float
     picture: StoredImage | None = None
@@ -113,48 +113,48 @@ class _RenderResult:
 
 
 def _remove_folder(folder: Path) -> None:
-    """Removes a folder in which a thread may be about to make a file: under another name it cannot."""
+    """Remove a folder in which a thread may still create a file. Once renamed, the thread cannot find it."""
     away = folder.with_name(f"{folder.name}.gone")
     folder.rename(away)
     shutil.rmtree(away)
 
 
 class TaskStore:
-    """Makes the pictures and keeps the tasks, the results (in a folder of its own) and the ledger.
+    """Renders the results and keeps the tasks, the results (in a folder of its own) and the ledger.
 
-    A task ends when its processing time is over and its picture is made. Nothing runs on a timer: a task's state
-    follows from the clock whenever somebody looks.
+    A task ends when its processing time is over and its result is rendered. There are no timers: the state of a task
+    is computed from the clock whenever it is read.
     """
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.tasks: dict[str, Task] = {}
-        #: stands in for the internet: image_url -> what it holds
+        #: a stand-in for the internet: image_url -> the bytes at it
         self.remote_images: dict[str, bytes] = {}
         self._ledger: list[LedgerEntry] = []
         self._unfinished: dict[str, tuple[Task, asyncio.Task[_RenderResult]]] = {}
-        #: ended, in that order, and not forgotten
+        # Tasks that ended and are not forgotten, in the order of their ends.
         self._kept: deque[Task] = deque()
         self._settled_at = -math.inf
-        self._random = random.Random(settings.seed)  # noqa: S311 - processing times are no secret
+        self._random = random.Random(settings.seed)  # noqa: S311 - processing times are not secret
         self.folder = Path()
         self._threads: ThreadPoolExecutor | None = None
 
     def open(self) -> None:
-        """Makes the folder and the worker threads."""
+        """Make the folder and the worker threads."""
         self.folder = Path(tempfile.mkdtemp(prefix="picwish-simulator-"))
         self._threads = ThreadPoolExecutor(_WORKERS, thread_name_prefix="picwish-simulator")
 
     async def close(self) -> None:
-        """Gives up what is being made, removes the results and forgets all tasks; the ledger stays.
+        """Cancel the rendering, remove the results and forget all tasks; the ledger is kept.
 
-        A picture under way in a thread is not waited for: it ends with nowhere to be stored.
+        Rendering that runs in a thread is not waited for: it will fail to store its result.
         """
         self.end_due_tasks()
-        rendering = [made for _, made in self._unfinished.values()]
-        for made in rendering:
-            made.cancel()
-        await asyncio.gather(*rendering, return_exceptions=True)
+        renderings = [rendering for _, rendering in self._unfinished.values()]
+        for rendering in renderings:
+            rendering.cancel()
+        await asyncio.gather(*renderings, return_exceptions=True)
         self._unfinished.clear()
         for task in self.tasks.values():
             self._forget_task(task)
@@ -170,27 +170,27 @@ class TaskStore:
         return self._ledger
 
     def can_pay(self, type: int) -> bool:
-        """Whether the balance covers one more task; unfinished ones count as paid."""
+        """Return whether the balance covers one more task of this type; unfinished tasks count as paid."""
         if self.settings.balance is None:
             return True
         spent = sum(charge.credits for charge in self.ledger)
         reserved = sum(CREDITS_BY_TYPE[task.request.type] for task, _ in self._unfinished.values())
         return spent + reserved + CREDITS_BY_TYPE[type] <= self.settings.balance
 
-    def add_task(self, order: TaskRequest, ending: EndIn | NeverEnd | None = None) -> Task:
-        """A new task; the order's upload is the workshop's from now on."""
+    def add_task(self, request: TaskRequest, ending: EndIn | NeverEnd | None = None) -> Task:
+        """Create a task and start to render its result; the file of the upload belongs to the store from now on."""
         clock = self.settings.clock
-        began = clock.monotonic()
-        if began >= self._settled_at + _SETTLE_INTERVAL:
+        started_at = clock.monotonic()
+        if started_at >= self._settled_at + _SETTLE_INTERVAL:
             self.end_due_tasks()
-        due = math.inf if isinstance(ending, NeverEnd) else began + self._draw_processing_time()
-        task = Task(str(uuid.uuid4()), order, clock.now(), began, due)
+        due = math.inf if isinstance(ending, NeverEnd) else started_at + self._draw_processing_time()
+        task = Task(str(uuid.uuid4()), request, clock.now(), started_at, due)
         self.tasks[task.id] = task
         self._unfinished[task.id] = task, asyncio.create_task(self._render(task, ending))
         return task
 
     def find_task(self, task_id: str) -> Task | None:
-        """The task as it stands now; None for one that is unknown or forgotten."""
+        """Return the task in its present state; None if it is unknown or forgotten."""
         task = self.tasks.get(task_id)
         if task is None:
             return None
@@ -198,31 +198,31 @@ class TaskStore:
         return None if task.is_forgotten else task
 
     def state_and_progress(self, task: Task) -> tuple[int, int]:
-        """State and progress (0-100) at this moment: queued, preparing, processing, then how it ended."""
+        """Return the present state and progress (0-100): queued, preparing, processing, then the final state."""
         if task.ended_at is not None:
             return task.state, 100
-        gone = self.settings.clock.monotonic() - task.started_at
-        whole = task.due_at - task.started_at
-        part = 0.5 if whole == math.inf else gone / whole if whole > 0 else 1.0
-        if part < _QUEUED_SHARE:
+        elapsed = self.settings.clock.monotonic() - task.started_at
+        duration = task.due_at - task.started_at
+        share = 0.5 if duration == math.inf else elapsed / duration if duration > 0 else 1.0
+        if share < _QUEUED_SHARE:
             return QUEUED, 0
-        return PREPARING if part < _PREPARED_SHARE else PROCESSING, min(99, int(100 * part))
+        return PREPARING if share < _PREPARED_SHARE else PROCESSING, min(99, int(100 * share))
 
     def processed_at(self, task: Task) -> float:
-        """When its processing began, Unix seconds; 0 while it is still queued."""
+        """Return when the processing began, in Unix seconds; 0 while the task is queued."""
         if self.state_and_progress(task)[0] == QUEUED:
             return 0.0
-        whole = task.due_at - task.started_at
-        return task.created_at + (0.0 if whole == math.inf else whole * _QUEUED_SHARE)
+        duration = task.due_at - task.started_at
+        return task.created_at + (0.0 if duration == math.inf else duration * _QUEUED_SHARE)
 
     def processing_seconds(self, task: Task) -> float:
-        """Seconds since its processing began, or that it took."""
+        """Return the seconds since the processing began, or that it took."""
         started = self.processed_at(task)
         until = task.completed_at or task.created_at + self.settings.clock.monotonic() - task.started_at
         return max(0.0, until - started) if started else 0.0
 
     async def wait_until_ended(self, task: Task) -> None:
-        """Waits until the task has ended."""
+        """Wait until the task has ended."""
         clock = self.settings.clock
         while task.ended_at is None:
             await asyncio.wait([self._unfinished[task.id][1]])
@@ -232,12 +232,12 @@ class TaskStore:
             self._update_task(task)
 
     async def wait_until_rendered(self) -> None:
-        """Waits until every picture that was ordered is made; with a clock of their own, tests need no more."""
+        """Wait until the results of all tasks are rendered; with a fake clock, tests need no more."""
         if self._unfinished:
-            await asyncio.wait([made for _, made in self._unfinished.values()])
+            await asyncio.wait([rendering for _, rendering in self._unfinished.values()])
 
     def end_due_tasks(self) -> None:
-        """Ends every task that is due and forgets what has been kept long enough."""
+        """End all tasks that are due, and forget those whose retention is over."""
         self._settled_at = self.settings.clock.monotonic()
         for task, _ in list(self._unfinished.values()):
             self._update_task(task)
@@ -254,24 +254,24 @@ class TaskStore:
         return seconds * self.settings.time_scale
 
     def _update_task(self, task: Task) -> None:
-        """Ends the task if its time has come; forgets it if it is old."""
+        """End the task if it is due; forget it if its retention is over."""
         if self._is_expired(task):
             self._forget_task(task)
         if task.id not in self._unfinished:
             return
-        _, made = self._unfinished[task.id]
-        if made.done() and task.due_at <= self.settings.clock.monotonic():
+        _, rendering = self._unfinished[task.id]
+        if rendering.done() and task.due_at <= self.settings.clock.monotonic():
             del self._unfinished[task.id]
-            self._end_task(task, made.result())
+            self._end_task(task, rendering.result())
 
-    def _end_task(self, task: Task, made: _RenderResult) -> None:
-        task.ended_at = max(task.due_at, made.rendered_at)
-        task.state, task.detail = made.state, made.detail or default_detail(made.state)
-        task.picture, task.download_time = made.picture, made.download_time
+    def _end_task(self, task: Task, result: _RenderResult) -> None:
+        task.ended_at = max(task.due_at, result.rendered_at)
+        task.state, task.detail = result.state, result.detail or default_detail(result.state)
+        task.picture, task.download_time = result.picture, result.download_time
         self._kept.append(task)
         if task.state == SUCCEEDED:
-            price, order = CREDITS_BY_TYPE[task.request.type], task.request
-            self._ledger.append(LedgerEntry(task.id, price, order.type, order.sha256, task.completed_at))
+            price, request = CREDITS_BY_TYPE[task.request.type], task.request
+            self._ledger.append(LedgerEntry(task.id, price, request.type, request.sha256, task.completed_at))
 
     def _is_expired(self, task: Task) -> bool:
         now = self.settings.clock.monotonic()
@@ -284,15 +284,15 @@ class TaskStore:
             task.picture = None
 
     async def _render(self, task: Task, ending: EndIn | NeverEnd | None) -> _RenderResult:
-        order, clock = task.request, self.settings.clock
-        source = order.upload.path if order.upload else self.folder / f"{task.id}.source"
-        began = downloaded = clock.monotonic()
+        request, clock = task.request, self.settings.clock
+        source = request.upload.path if request.upload else self.folder / f"{task.id}.source"
+        started_at = downloaded = clock.monotonic()
         picture, state, detail = None, SUCCEEDED, None
         try:
-            if order.url is not None:
-                await self._fetch_source(order.url, source)
+            if request.url is not None:
+                await self._fetch_source(request.url, source)
                 downloaded = clock.monotonic()
-            make = partial(self._make_image, source, self.folder / f"{task.id}.result", order.type)
+            make = partial(self._make_image, source, self.folder / f"{task.id}.result", request.type)
             picture = await asyncio.get_running_loop().run_in_executor(self._threads, make)
         except (FetchError, EnhanceError) as error:
             state, detail = error.state, error.message
@@ -300,7 +300,7 @@ class TaskStore:
             source.unlink(missing_ok=True)
         if isinstance(ending, EndIn):
             state, detail = ending.state, ending.detail
-        return _RenderResult(clock.monotonic(), picture, state, detail, downloaded - began)
+        return _RenderResult(clock.monotonic(), picture, state, detail, downloaded - started_at)
 
     def _make_image(self, source: Path, target: Path, type: int) -> StoredImage:
         settings = self.settings

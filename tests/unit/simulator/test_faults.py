@@ -285,7 +285,7 @@ async def test_a_request_that_is_turned_away_does_not_use_up_what_waits_behind(c
 @pytest.mark.parametrize(
     ("on", "do", "more", "match"),
     [
-        ("upload", Reset(), {}, "no such operation"),
+        ("upload", Reset(), {}, "unknown operation"),
         ("create", Reset(at="head"), {"sha256": "ab"}, "not known at its head"),
         ("query", NeverEnd(), {}, "only for creates"),
     ],
