@@ -129,7 +129,7 @@ async def test_the_status_shows_queue_credits_and_all_troubles(
 
 
 @pytest.mark.parametrize("service_manager", ["path"], indirect=True)
-async def test_a_stuck_step_stops_watchdog_pings_until_it_turns_again(
+async def test_a_stuck_step_stops_watchdog_pings_until_it_continues(
     harness: Harness, service_manager: FakeServiceManager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with running_daemon(harness, service_manager, monkeypatch) as daemon:
@@ -144,7 +144,7 @@ async def test_a_stuck_step_stops_watchdog_pings_until_it_turns_again(
 
 
 @pytest.mark.parametrize("service_manager", ["path"], indirect=True)
-async def test_every_step_that_moves_jobs_has_a_heartbeat(
+async def test_every_pipeline_step_has_a_heartbeat(
     harness: Harness, service_manager: FakeServiceManager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A step without a heartbeat could hang without the watchdog noticing."""

@@ -130,7 +130,7 @@ async def test_a_rejected_file_that_is_repaired_is_accepted(harness: Harness) ->
 
 
 @pytest.mark.parametrize("spoilt", [HTML_PAGE, TruncateBody(keep=500), Reply(200, b"")], ids=["html", "cut", "empty"])
-async def test_a_result_that_is_no_image_is_asked_for_again_and_never_delivered(
+async def test_a_result_that_is_no_image_is_downloaded_again_and_never_delivered(
     harness: Harness, spoilt: Reply
 ) -> None:
     harness.simulator.script.add(Fault("download", spoilt, times=2))

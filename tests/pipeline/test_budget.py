@@ -139,7 +139,7 @@ async def test_approve_of_an_unknown_rule_is_wrong_usage(harness: Harness) -> No
     assert "its rules are scans" in output.stderr
 
 
-async def test_approve_accepts_that_a_folder_is_made_anew(harness: Harness) -> None:
+async def test_approve_accepts_a_folder_that_was_created_again(harness: Harness) -> None:
     harness.drop_file("a.jpg", seed=1)
     await harness.run_once()
     (harness.outbox / "a.jpg").unlink()
@@ -152,7 +152,7 @@ async def test_approve_accepts_that_a_folder_is_made_anew(harness: Harness) -> N
     assert harness.results() == {"b.jpg"}
 
 
-async def test_nothing_is_bought_without_room_for_it(harness: Harness) -> None:
+async def test_nothing_is_paid_for_without_disk_space_for_the_result(harness: Harness) -> None:
     harness.top_level = {"min_free": "1000000GiB"}
     harness.drop_file("a.jpg")
     assert await harness.run_once() == 1
@@ -182,7 +182,7 @@ def test_the_monthly_budget_counts_earlier_days(tmp_path: Path) -> None:
     journal.close()
 
 
-async def test_spend_tells_credits_by_day_month_and_rule(harness: Harness) -> None:
+async def test_spend_lists_credits_by_day_month_and_rule(harness: Harness) -> None:
     harness.more_rules = [{"name": "cheap", "inbox": "cheap", "type": 1}]
     harness.drop_file("a.jpg", seed=1)
     harness.drop_file("c.jpg", seed=2, inbox="cheap")

@@ -81,7 +81,7 @@ async def test_a_failed_download_is_repeated_with_a_fresh_url(harness: Harness, 
 
 
 @pytest.mark.parametrize(("charging", "state"), [("at-most-once", State.HELD), ("at-least-once", State.DONE)])
-async def test_an_expired_paid_result_is_held_or_bought_again_by_charging(
+async def test_an_expired_paid_result_is_held_or_paid_again_depending_on_charging(
     harness: Harness, charging: str, state: State
 ) -> None:
     harness.top_level = {"charging": charging}

@@ -55,7 +55,7 @@ def restore_nas(harness: Harness) -> None:
     (harness.root / "unmounted").rename(harness.root / "nas")
 
 
-async def test_nothing_is_bought_while_the_outbox_cannot_be_used(harness: Harness) -> None:
+async def test_nothing_is_paid_for_while_the_outbox_cannot_be_used(harness: Harness) -> None:
     harness.rule = {"outbox": "nas/outbox"}
     harness.drop_file("a.jpg")
     assert await harness.run_once() == 1
@@ -102,9 +102,7 @@ async def test_a_name_that_is_taken_by_a_folder_is_numbered(harness: Harness) ->
 
 
 @pytest.mark.parametrize("obstacle", ["a file", "a link"])
-async def test_nothing_is_bought_while_something_stands_in_the_place_of_a_subfolder(
-    obstacle: str, harness: Harness
-) -> None:
+async def test_nothing_is_paid_for_while_a_file_blocks_a_subfolder(obstacle: str, harness: Harness) -> None:
     harness.outbox.mkdir()
     create_obstacle(harness.outbox / "sub", obstacle)
     harness.drop_file("sub/a.jpg", seed=1)
@@ -242,7 +240,7 @@ async def test_an_unmovable_original_leaves_the_job_done_and_is_moved_later(harn
     assert harness.count_creates() == 1
 
 
-async def test_an_original_that_cannot_be_deleted_is_told_of_and_deleted_later(harness: Harness) -> None:
+async def test_an_original_that_cannot_be_deleted_is_reported_and_deleted_later(harness: Harness) -> None:
     harness.rule = {"on_success": "delete"}
     source = harness.drop_file("box/a.jpg")
     with make_immutable(source.parent):

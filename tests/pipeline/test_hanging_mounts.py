@@ -118,7 +118,7 @@ async def test_moving_a_rule_off_a_hanging_outbox_needs_a_restart(
     assert harness.results() == {"a.jpg"}
 
 
-async def test_files_on_a_hanging_mount_are_logged_once_and_judged_later(
+async def test_files_on_a_hanging_mount_are_logged_once_and_validated_later(
     harness: Harness, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (harness.root / "nas" / "in").mkdir(parents=True)

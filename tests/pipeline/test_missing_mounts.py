@@ -36,7 +36,7 @@ async def deliver_then_unmount(harness: Harness, nas: Path) -> None:
     assert await harness.run_once() == 1
 
 
-async def test_an_unmounted_outbox_gets_no_writes_and_nothing_is_bought(harness: Harness, nas: Path) -> None:
+async def test_an_unmounted_outbox_gets_no_writes_and_nothing_is_paid_for(harness: Harness, nas: Path) -> None:
     await deliver_then_unmount(harness, nas)
     assert list(nas.iterdir()) == []
     assert harness.count_creates() == 1

@@ -40,7 +40,7 @@ async def test_a_copy_goes_on_as_soon_as_the_one_before_it_is_done(
     assert (harness.count_creates(), len(harness.results())) == (1, 5)
 
 
-async def test_a_copy_is_bought_when_the_first_result_is_gone(harness: Harness) -> None:
+async def test_a_copy_is_submitted_when_the_first_result_is_gone(harness: Harness) -> None:
     data = make_image("jpeg")
     harness.may_be_paid_twice.add(harness.dropped[harness.drop_file("a.jpg", data)])
     await harness.run_once()
@@ -93,7 +93,7 @@ async def test_an_own_result_dropped_into_an_inbox_is_not_sent(harness: Harness)
     assert harness.count_creates() == 1
 
 
-async def test_a_renamed_rule_does_not_buy_its_inbox_again(harness: Harness) -> None:
+async def test_a_renamed_rule_does_not_pay_for_its_inbox_again(harness: Harness) -> None:
     harness.drop_file("a.jpg")
     await harness.run_once()
     harness.rule = {"name": "renamed"}
@@ -101,7 +101,7 @@ async def test_a_renamed_rule_does_not_buy_its_inbox_again(harness: Harness) -> 
     assert harness.count_creates() == 1
 
 
-async def test_links_from_an_inbox_to_results_or_originals_buy_nothing(harness: Harness) -> None:
+async def test_links_from_an_inbox_to_results_or_originals_cost_nothing(harness: Harness) -> None:
     harness.rule = {"follow_symlinks": True, "on_success": "move", "archive": "archive"}
     (harness.root / "archive").mkdir()
     harness.outbox.mkdir()
@@ -138,7 +138,7 @@ async def test_retry_asks_for_the_old_task_first_and_pays_only_if_it_is_gone(har
     assert harness.count_creates() == 3
 
 
-async def test_retry_delivers_what_lies_in_the_spool_at_no_cost(harness: Harness) -> None:
+async def test_retry_delivers_a_result_in_the_spool_at_no_cost(harness: Harness) -> None:
     harness.outbox.mkdir()
     harness.outbox.joinpath("sub").symlink_to("/nowhere")
     harness.drop_file("sub/a.jpg")
@@ -151,7 +151,7 @@ async def test_retry_delivers_what_lies_in_the_spool_at_no_cost(harness: Harness
     assert harness.count_creates() == 1
 
 
-async def test_a_rejected_file_is_looked_at_again_on_retry(harness: Harness) -> None:
+async def test_a_rejected_file_is_validated_again_on_retry(harness: Harness) -> None:
     harness.api = {"max_side": 32}
     harness.drop_file("a.jpg")
     assert await harness.run_once() == 1
@@ -209,7 +209,7 @@ async def test_a_running_daemon_takes_a_retried_job_at_once(harness: Harness) ->
     assert await process.stop() == 0
 
 
-async def test_a_task_that_fails_after_it_had_succeeded_is_not_bought_again(harness: Harness) -> None:
+async def test_a_task_that_fails_after_it_had_succeeded_is_not_paid_again(harness: Harness) -> None:
     harness.simulator.script.add(Fault("download", Reply(404)))
     failed = Rewrite(lambda data: {**data, "state": -2, "image": None} if data.get("state") == 1 else data)
     queries = [request for request in harness.simulator.requests if request.operation == "query"]

@@ -110,7 +110,7 @@ async def test_years_of_pruning_never_pay_for_an_image_twice(tmp_path: Path) -> 
         assert count_history_lines(harness) < 2 * len(harness.jobs()) + 20
 
 
-async def test_show_says_that_the_history_of_an_old_job_has_gone_and_what_it_cost(tmp_path: Path) -> None:
+async def test_show_of_a_pruned_job_says_that_its_history_is_gone_and_what_it_cost(tmp_path: Path) -> None:
     async with Simulator(FAST_SETTINGS) as simulator:
         harness = Harness(tmp_path, simulator, top_level={"keep": "32d"})
         harness.drop_file("a.jpg")

@@ -50,7 +50,7 @@ async def test_every_picture_comes_out_enlarged_and_belongs_to_its_source(
     assert harness.count_creates() == len(sources)
 
 
-async def test_a_second_run_buys_nothing(harness: Harness) -> None:
+async def test_a_second_run_pays_for_nothing(harness: Harness) -> None:
     for number, kind in enumerate(BASIC_KINDS):
         harness.drop_file(file_name(kind), seed=number)
     assert await harness.run_once() == 0
@@ -58,7 +58,7 @@ async def test_a_second_run_buys_nothing(harness: Harness) -> None:
     assert harness.count_creates() == len(BASIC_KINDS)
 
 
-async def test_a_touched_file_is_not_bought_again(harness: Harness) -> None:
+async def test_a_touched_file_is_not_paid_again(harness: Harness) -> None:
     path = harness.drop_file("a.jpg")
     await harness.run_once()
     path.touch()

@@ -106,7 +106,7 @@ async def test_a_rule_of_a_lower_priority_gets_a_turn_each_ten_minutes(harness: 
 
 
 @pytest.mark.parametrize(("priority", "per_day"), [(0, 43), (0, 203), (2, 33), (-2, 40)])
-async def test_each_rule_buys_as_many_images_as_the_plan_predicted(
+async def test_each_rule_submits_as_many_images_as_the_plan_predicted(
     harness: Harness, context: StepContext, priority: int, per_day: int
 ) -> None:
     harness.top_level, harness.rule = {"budget": {"per_day": per_day}}, {"priority": priority}

@@ -57,7 +57,7 @@ async def test_plan_exits_1_and_names_an_inbox_that_is_away(
     assert "inbox" in output["rules"][0]["away"]
 
 
-async def test_why_tells_of_jobs_and_their_results(harness: Harness, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_why_explains_jobs_and_their_results(harness: Harness, capsys: pytest.CaptureFixture[str]) -> None:
     source = harness.drop_file("a.jpg")
     await harness.run_once()
     code, output = run_command(harness, capsys, "why", str(source))
@@ -79,7 +79,7 @@ async def test_why_names_the_pattern_that_ignores_a_file(
     assert says in output["reason"]
 
 
-async def test_why_exits_1_for_what_nobody_knows(
+async def test_why_exits_1_for_an_unknown_path(
     harness: Harness, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     for path in (harness.inbox / "none.jpg", tmp_path / "elsewhere.jpg"):
@@ -145,7 +145,7 @@ async def test_a_queued_job_is_counted_by_the_current_content_of_its_file(
     assert get_plan_row(output, "images", "rejected", "credits") == (2, 1, 10)
 
 
-async def test_plan_judges_a_fresh_file_by_its_arrival_time(
+async def test_plan_checks_a_fresh_file_by_its_arrival_time(
     harness: Harness, capsys: pytest.CaptureFixture[str]
 ) -> None:
     harness.rule = {"settle": "5m"}

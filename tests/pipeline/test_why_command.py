@@ -112,9 +112,7 @@ async def test_an_inbox_that_is_a_link_is_known_by_both_of_its_names(harness: Ha
         assert why_command.run_json(inbox / "notes.txt")["code"] == 1
 
 
-async def test_a_file_that_changed_since_its_job_is_said_to_become_a_new_job(
-    harness: Harness, why_command: WhyCommand
-) -> None:
+async def test_why_says_that_a_changed_file_becomes_a_new_job(harness: Harness, why_command: WhyCommand) -> None:
     with open_journal(harness) as journal:
         job = queue_job(harness, journal, "a.jpg")
         queue_job(harness, journal, "touched.jpg", seed=1)
@@ -134,7 +132,7 @@ async def test_a_file_that_changed_since_its_job_is_said_to_become_a_new_job(
     assert "the file itself is gone" in why_command.run_json(job.source)["reason"]
 
 
-async def test_a_queued_job_tells_all_that_it_waits_for(harness: Harness, why_command: WhyCommand) -> None:
+async def test_why_lists_all_that_a_queued_job_waits_for(harness: Harness, why_command: WhyCommand) -> None:
     harness.top_level = {"budget": {"per_day": 7, "burst": {"images": 1, "per": "10m"}}}
     with open_journal(harness) as journal:
         job = queue_job(harness, journal, "a.jpg")
@@ -159,7 +157,7 @@ async def test_a_queued_job_tells_all_that_it_waits_for(harness: Harness, why_co
 
 
 @pytest.mark.parametrize("case", ["away", "moved", "no parent", "full"])
-async def test_a_queued_job_tells_of_trouble_with_its_outbox_without_making_it(
+async def test_why_reports_outbox_problems_without_creating_the_outbox(
     harness: Harness, why_command: WhyCommand, case: str
 ) -> None:
     says = {"away": "is away", "moved": "it is on the", "no parent": "is not there", "full": "min_free is"}[case]
@@ -212,7 +210,7 @@ def make_pending(journal: Journal, job: Job) -> Job:
     return journal.transition(job, State.PENDING, "taken", task_id="t-1")
 
 
-async def test_no_end_time_is_shown_for_a_task_nobody_polls(harness: Harness, why_command: WhyCommand) -> None:
+async def test_no_end_time_is_shown_for_a_task_that_is_not_polled(harness: Harness, why_command: WhyCommand) -> None:
     with open_journal(harness) as journal:
         job = make_pending(journal, queue_job(harness, journal, "a.jpg"))
 
@@ -244,9 +242,7 @@ async def test_a_waiting_delivery_shows_what_it_waits_for(harness: Harness, why_
     assert output["advice"]
 
 
-async def test_a_job_that_ended_badly_tells_what_retry_would_do_and_cost(
-    harness: Harness, why_command: WhyCommand
-) -> None:
+async def test_why_says_what_retry_of_a_failed_job_would_do_and_cost(harness: Harness, why_command: WhyCommand) -> None:
     with open_journal(harness) as journal:
         first = hold_job(journal, queue_job(harness, journal, "held.jpg"))
         asked_for = hold_job(journal, queue_job(harness, journal, "task.jpg", seed=1), task="t1")
@@ -429,9 +425,7 @@ async def test_relative_paths_dots_and_slashes_resolve_as_in_the_system(
     assert why_command.run_json(job.source)["job"] == job.id
 
 
-async def test_a_file_without_a_job_tells_its_price_and_when_it_is_taken(
-    harness: Harness, why_command: WhyCommand
-) -> None:
+async def test_why_gives_the_price_and_time_of_a_file_without_a_job(harness: Harness, why_command: WhyCommand) -> None:
     path = harness.drop_file("a.jpg")
     output = why_command.run_json(path)
     assert output["reason"] == "it has no job yet; it costs 5 credits (there is no journal yet: nothing has run)"
@@ -462,7 +456,7 @@ async def test_a_file_without_a_job_tells_its_price_and_when_it_is_taken(
     assert "not whole" in why_command.run_json(cut)["reason"]
 
 
-async def test_an_inbox_on_a_mount_that_is_away_is_said_to_be(harness: Harness, why_command: WhyCommand) -> None:
+async def test_why_says_that_an_inbox_is_on_a_missing_mount(harness: Harness, why_command: WhyCommand) -> None:
     path = harness.drop_file("a.jpg")
     with open_journal(harness) as journal:
         journal.save_folder(harness.inbox, Mount("/gone", "nfs4"))
@@ -482,7 +476,7 @@ async def test_an_inbox_on_a_mount_that_is_away_is_said_to_be(harness: Harness, 
 
 
 @as_root
-async def test_a_folder_that_may_not_be_read_is_said_to_be_so(harness: Harness, why_command: WhyCommand) -> None:
+async def test_why_says_that_a_folder_may_not_be_read(harness: Harness, why_command: WhyCommand) -> None:
     harness.drop_file("sub/a.jpg")
     with open_journal(harness):
         pass

@@ -18,7 +18,7 @@ def test_a_busy_journal_is_a_journal_error_and_all_errors_are_one_kind() -> None
     assert {UsageError, JournalError, ConfigError} == set(WatchdError.__subclasses__())
 
 
-def test_an_error_says_what_and_may_say_what_to_do() -> None:
+def test_an_error_has_a_message_and_maybe_a_hint() -> None:
     error = ConfigError("no key", hint="set api.key_file")
     assert (str(error), error.message, error.hint) == ("no key", "no key", "set api.key_file")
     assert ConfigError("no key").hint is None

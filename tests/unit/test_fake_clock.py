@@ -20,7 +20,7 @@ async def test_sleepers_wake_in_the_order_in_which_they_are_due() -> None:
     assert woken == pytest.approx([0, 1, 2, 3, 5, 10, 86_400])
 
 
-async def test_a_sleeper_that_gives_up_holds_back_nobody() -> None:
+async def test_a_cancelled_sleeper_delays_no_other() -> None:
     clock = FakeClock()
     given_up = asyncio.create_task(clock.sleep(1))
     await asyncio.sleep(0)

@@ -8,7 +8,7 @@ from picwish_watchd.job import ALLOWED_TRANSITIONS, UNFINISHED, UNSUCCESSFUL, Er
 from tests.unit.journal.job_factory import new_job, path_to_state
 
 
-def test_every_state_has_its_row_of_legal_moves() -> None:
+def test_every_state_has_its_row_of_legal_transitions() -> None:
     assert set(ALLOWED_TRANSITIONS) == set(State)
     assert all(following <= set(State) for following in ALLOWED_TRANSITIONS.values())
 
@@ -17,7 +17,7 @@ def test_a_state_is_unfinished_or_done_or_ended_badly() -> None:
     assert [*UNFINISHED, State.DONE, *UNSUCCESSFUL] == list(State)
 
 
-def test_done_is_for_ever_and_no_state_follows_itself() -> None:
+def test_done_is_final_and_no_state_follows_itself() -> None:
     assert ALLOWED_TRANSITIONS[State.DONE] == frozenset()
     assert all(state not in following for state, following in ALLOWED_TRANSITIONS.items())
 

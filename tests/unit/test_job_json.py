@@ -116,7 +116,7 @@ def test_a_line_of_history_is_plain() -> None:
     }
 
 
-def test_a_sidecar_is_the_same_object_in_a_file_for_people() -> None:
+def test_a_sidecar_is_the_same_object_as_indented_text() -> None:
     text = render_sidecar(JOB)
     assert json.loads(text) == json.loads(json.dumps(job_to_dict(JOB)))
     assert text.endswith("}\n")

@@ -61,7 +61,7 @@ def export_csv(config: Path, *arguments: str) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(run_command(config, "export", "--csv", *arguments), newline="")))
 
 
-def test_the_spending_adds_up_to_what_spend_tells(config: Path) -> None:
+def test_the_exported_spending_equals_the_sum_of_spend(config: Path) -> None:
     rows = export_json(config, "--what", "spend")
     spend = json.loads(run_command(config, "spend", "--json"))
     assert sum(row["credits"] for row in rows) == spend["credits"] == 19
@@ -140,7 +140,7 @@ def test_since_and_until_are_local_days_and_both_are_included(config: Path) -> N
         (("--since", "2026-02-02", "--until", "2026-02-01"), "--until 2026-02-01 is before --since 2026-02-02"),
     ],
 )
-def test_what_is_no_day_or_no_time_is_told(
+def test_an_invalid_day_or_time_is_reported(
     config: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], complaint: str
 ) -> None:
     assert main(["export", "--csv", *arguments, "-c", str(config)]) == 2

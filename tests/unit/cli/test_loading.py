@@ -67,12 +67,12 @@ def status_harness(tmp_path: Path) -> Iterator[StatusHarness]:
     harness.journal.close()
 
 
-def test_the_running_daemon_is_believed_about_the_file_that_it_read(status_harness: StatusHarness) -> None:
+def test_the_running_daemons_summary_is_used_for_the_file_that_it_read(status_harness: StatusHarness) -> None:
     assert status_harness.load_summary().qps == _DAEMON_QPS
     assert [rule.name for rule in status_harness.load_summary().rules] == ["scans"]
 
 
-def test_a_file_that_changed_by_one_byte_is_judged_anew(status_harness: StatusHarness) -> None:
+def test_a_file_that_changed_by_one_byte_is_loaded_again(status_harness: StatusHarness) -> None:
     status_harness.file.write_text(_CONFIG_TEXT + "\n")
     assert status_harness.load_summary().qps == 3
     status_harness.file.write_text(_CONFIG_TEXT.replace("qps: 3", "qps: 0"))
@@ -82,19 +82,19 @@ def test_a_file_that_changed_by_one_byte_is_judged_anew(status_harness: StatusHa
     assert status_harness.load_summary().qps == _DAEMON_QPS
 
 
-def test_the_same_bytes_at_another_place_are_judged_anew(status_harness: StatusHarness) -> None:
+def test_the_same_bytes_at_another_path_are_loaded_again(status_harness: StatusHarness) -> None:
     copy = status_harness.file.with_name("copy.yaml")
     copy.write_bytes(status_harness.file.read_bytes())
     assert status_harness.load_summary(copy).qps == 3
 
 
-def test_without_a_running_daemon_the_file_is_judged(status_harness: StatusHarness) -> None:
+def test_without_a_running_daemon_the_file_is_loaded(status_harness: StatusHarness) -> None:
     status_harness.lock.release()
     assert status_harness.load_summary().qps == 3
 
 
 @pytest.mark.parametrize("changed", [{"pid": 1}, {"version": "0.0.9"}, {"config": None}])
-def test_the_report_of_another_daemon_or_version_is_not_believed(
+def test_the_report_of_another_daemon_or_version_is_not_used(
     status_harness: StatusHarness, changed: dict[str, Any]
 ) -> None:
     status_harness.publish_report(**changed)
@@ -132,7 +132,7 @@ def test_the_published_summary_is_that_of_the_configuration(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("inbox", ["~/in", '"${NAS}/in"', '"\\x7e/in"', '"\\x24{NAS}/in"'])
-def test_a_file_that_says_something_else_elsewhere_is_not_told(tmp_path: Path, inbox: str) -> None:
+def test_a_file_with_other_meaning_elsewhere_has_no_summary(tmp_path: Path, inbox: str) -> None:
     file = tmp_path / "watchd.yaml"
     file.write_text(f"rules:\n  - {{name: a, inbox: {inbox}, outbox: out}}\n")
     assert load_config(file, {"HOME": "/home/ada", "NAS": "/srv/nas"}).summary_to_json() is None
@@ -169,7 +169,7 @@ def test_an_unguessable_journal_path_is_found_by_parsing_the_file(status_harness
     assert status_harness.load_summary().qps == 3
 
 
-def test_a_daemon_that_is_only_mentioned_in_the_file_is_not_asked(status_harness: StatusHarness) -> None:
+def test_a_daemon_that_is_only_mentioned_in_the_file_is_not_used(status_harness: StatusHarness) -> None:
     status_harness.file.write_text(f"# journal: {status_harness.path}\n" + _CONFIG_TEXT.replace("state/", "elsewhere/"))
     assert status_harness.load_summary().qps == 3
 
@@ -209,7 +209,7 @@ def test_a_file_that_cannot_be_read_is_refused_as_ever(status_harness: StatusHar
         status_harness.load_summary()
 
 
-def test_why_a_reload_was_refused_is_told_whoever_is_believed(
+def test_the_reason_of_a_refused_reload_is_reported_with_either_source(
     status_harness: StatusHarness, capsys: pytest.CaptureFixture[str]
 ) -> None:
     status_harness.publish_report(refused="reload refused, the old configuration is in force (no API key)")

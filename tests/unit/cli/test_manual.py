@@ -29,7 +29,7 @@ def run_command(capsys: pytest.CaptureFixture[str], *command: str) -> str:
 
 
 @pytest.mark.parametrize("command", [["manual"], *(["completion", shell] for shell in SHELLS)], ids=" ".join)
-def test_every_command_and_option_is_told_of(capsys: pytest.CaptureFixture[str], command: list[str]) -> None:
+def test_every_command_and_option_is_in_the_manual(capsys: pytest.CaptureFixture[str], command: list[str]) -> None:
     text = run_command(capsys, *command).replace("\\-", "-")
     missing = [word for word in list_command_line_words() if word not in text and word.removeprefix("--") not in text]
     assert not missing

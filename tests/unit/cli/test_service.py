@@ -107,7 +107,7 @@ def test_a_journal_elsewhere_and_homes_are_opened_as_far_as_needed(
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd on this machine")
-def test_what_metrics_and_notifications_need_is_seen_and_told(
+def test_the_needs_of_metrics_and_notifications_are_detected_and_printed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     notify = [
@@ -137,7 +137,7 @@ def test_what_is_installed_is_sound_and_exposes_little(tmp_path: Path, capsys: p
     check_unit(tmp_path / "odd.one.service")
 
 
-def test_install_repeats_itself_and_uninstall_removes_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_install_can_be_repeated_and_uninstall_removes_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config, unit = configure(tmp_path), tmp_path / "picwish-watchd.service"
     place = ("--unit-dir", str(tmp_path))
     shown = run_service(capsys, "show", "-c", str(config))
@@ -149,7 +149,7 @@ def test_install_repeats_itself_and_uninstall_removes_it(tmp_path: Path, capsys:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["watchd.yaml"]
 
 
-def test_a_dry_run_tells_everything_and_changes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_dry_run_prints_everything_and_changes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config, place = configure(tmp_path), ("--unit-dir", str(tmp_path), "--dry-run")
     assert run_service(capsys, "install", "-c", str(config), *place) == run_service(capsys, "show", "-c", str(config))
     assert [path.name for path in tmp_path.iterdir()] == ["watchd.yaml"]
@@ -220,7 +220,7 @@ def test_an_impossible_request_is_refused_with_a_message(
 
 
 @pytest.mark.skipif(Path("/run/systemd/system").is_dir(), reason="systemd runs this machine")
-def test_without_systemd_it_says_what_to_do_instead(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_systemd_it_prints_an_alternative(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["service", "install", "-c", str(configure(tmp_path))]) == 2
     assert "picwish-watchd run" in capsys.readouterr().err
 

@@ -41,7 +41,7 @@ def test_each_word_goes_out_as_systemd_reads_it(notify_socket: tuple[socket.sock
     assert received_messages(channel) == ["READY=1", "WATCHDOG=1", "STATUS=3 queued", "STOPPING=1"]
 
 
-def test_reloading_says_when_by_the_monotonic_clock(notify_socket: tuple[socket.socket, str]) -> None:
+def test_reloading_carries_the_monotonic_time(notify_socket: tuple[socket.socket, str]) -> None:
     channel, address = notify_socket
     ServiceManager({"NOTIFY_SOCKET": address}).notify_reloading()
     [message] = received_messages(channel)
@@ -58,7 +58,7 @@ def test_a_status_is_sent_only_when_it_has_changed(notify_socket: tuple[socket.s
     assert received_messages(channel) == ["STATUS=idle", "STATUS=1 queued", "STATUS=idle"]
 
 
-def test_a_listener_that_reads_nothing_blocks_nobody(notify_socket: tuple[socket.socket, str]) -> None:
+def test_a_listener_that_reads_nothing_does_not_block_the_daemon(notify_socket: tuple[socket.socket, str]) -> None:
     channel, address = notify_socket
     manager = ServiceManager({"NOTIFY_SOCKET": address})
     for _ in range(1000):
@@ -67,7 +67,7 @@ def test_a_listener_that_reads_nothing_blocks_nobody(notify_socket: tuple[socket
 
 
 @pytest.mark.parametrize("address", ["", "/nowhere/notify", "@picwish-nobody", "vsock:2:1234", "relative"])
-def test_where_nobody_listens_nothing_happens(address: str) -> None:
+def test_without_a_listener_nothing_happens(address: str) -> None:
     manager = ServiceManager({"NOTIFY_SOCKET": address})
     manager.notify_ready()
     manager.send_status("idle")

@@ -161,7 +161,7 @@ def test_a_file_or_a_dangling_link_where_the_outbox_should_be_is_not_an_outbox(t
         pass
 
 
-def test_missing_subfolders_are_made_whatever_the_umask(tmp_path: Path) -> None:
+def test_missing_subfolders_are_created_with_any_umask(tmp_path: Path) -> None:
     umask = os.umask(0o077)
     try:
         with open_folder(tmp_path, ("a", "b"), 0o644) as folder:
@@ -201,7 +201,7 @@ def test_neither_an_error_nor_ctrl_c_leaves_a_part_file(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == []
 
 
-def test_a_part_has_its_mode_whatever_the_umask_and_its_time_if_given(tmp_path: Path) -> None:
+def test_a_part_has_its_mode_with_any_umask_and_its_time_if_given(tmp_path: Path) -> None:
     with open_directory(tmp_path) as folder:
         name, _ = write_part(folder, [b"x", b""], tag="7", mode=0o666, mtime_ns=5_000_000_000)
     status = (tmp_path / name).stat()
@@ -238,7 +238,7 @@ def test_a_subfolder_that_somebody_else_makes_at_the_same_moment_is_used(
 
 
 @pytest.mark.parametrize(("number", "refused"), [(errno.EPERM, False), (errno.EIO, True)])
-def test_a_file_system_without_modes_is_fine_and_a_broken_one_is_told(
+def test_a_file_system_without_modes_is_fine_and_a_broken_one_is_reported(
     number: int, refused: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fail_next_call(monkeypatch, "fchmod", number)

@@ -100,7 +100,7 @@ def test_a_folder_bound_onto_itself_belongs_to_the_mount_below(tmp_path: Path, m
     assert mounts.canonical_mount_of(Path("/mnt/data/a")) == Mount("/mnt/data", "ext4")
 
 
-def test_separately_mounted_folders_of_one_nfs_server_are_told_apart(
+def test_separately_mounted_folders_of_one_nfs_server_are_distinguished(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Folders on one disk of the server have the same device, and the kernel reports "/" as the root of each."""
@@ -129,12 +129,12 @@ def test_separately_mounted_folders_of_one_nfs_server_are_told_apart(
         ("/var/lib/docker/overlay2/0/merged", "/srv/nas/in", False),
     ],
 )
-def test_a_mount_concerns_what_lies_at_its_point_above_and_below(point: str, path: str, concerned: bool) -> None:
+def test_a_mount_concerns_its_mount_point_and_folders_above_and_below(point: str, path: str, concerned: bool) -> None:
     assert mounts.is_path_affected([point, "/elsewhere"], path) is concerned
     assert not mounts.is_path_affected([], path)
 
 
-def test_changes_are_told_by_their_points_and_once(tmp_path: Path) -> None:
+def test_changes_are_reported_once_by_their_mount_points(tmp_path: Path) -> None:
     with temporary_mount(tmp_path / "nas") as nas:
         changes = mounts.MountWatcher()
         assert changes.poll_changed_points() == frozenset()

@@ -226,7 +226,7 @@ def test_an_old_os2_bmp_passes() -> None:
     assert isinstance(check_completeness(head + bytes(35), "bmp"), StructureDefect)
 
 
-def test_a_compressed_bmp_ends_where_it_says() -> None:
+def test_a_compressed_bmp_ends_where_its_header_says() -> None:
     assert check_completeness(
         bmp_file(4, 3, bits=8, compression=1, image_size=10) + bytes(10), "bmp"
     ) == ImageStructure(4, 3)
@@ -307,7 +307,7 @@ def test_a_tiff_without_strip_lengths_passes_if_there_is_only_one() -> None:
     ("entry", "name"),
     [((50706, 1, 4, 0x401), "a camera raw file (DNG)"), ((262, SHORT, 1, 32803), "a camera raw file")],
 )
-def test_a_camera_raw_file_in_tiff_form_is_told_apart(entry: Entry, name: str) -> None:
+def test_a_camera_raw_file_in_tiff_form_is_recognized(entry: Entry, name: str) -> None:
     assert check_completeness(tiff_file([*IMAGE_ENTRIES, entry]), "tiff") == ImageStructure(4, 3, name)
 
 

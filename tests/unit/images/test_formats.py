@@ -67,7 +67,7 @@ def test_a_hole_full_of_zeros_is_waited_for_and_a_text_is_not() -> None:
         (b"", None),
     ],
 )
-def test_texts_are_told_apart(head: bytes, name: str | None) -> None:
+def test_text_formats_are_distinguished(head: bytes, name: str | None) -> None:
     assert describe_text(head) == name
 
 

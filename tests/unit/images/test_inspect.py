@@ -213,7 +213,7 @@ def test_what_is_no_file_is_named_and_never_opened(tmp_path: Path) -> None:
     assert inspect_result(tmp_path / "folder.jpg") == "the result is a folder"
 
 
-def test_links_are_followed_when_told(tmp_path: Path) -> None:
+def test_links_are_followed_when_configured(tmp_path: Path) -> None:
     data = make_image()
     link = tmp_path / "link.jpg"
     link.symlink_to(write_file(tmp_path, data))
@@ -235,7 +235,7 @@ def test_a_name_that_the_system_refuses_is_unreadable(tmp_path: Path) -> None:
 
 
 @needs_sysfs
-def test_a_file_that_cannot_be_read_says_nothing_about_the_image() -> None:
+def test_an_unreadable_file_gives_no_verdict_about_the_image() -> None:
     assert inspect_image(UNREADABLE, LIMITS) == Unreadable("Invalid argument")
     assert read_verified(UNREADABLE, "", 4096) == Unreadable("Invalid argument")
     with pytest.raises(OSError, match="Invalid argument"):
@@ -247,7 +247,7 @@ def test_odd_names_are_shown_as_text(tmp_path: Path) -> None:
     assert inspect_error(write_file(tmp_path, b"hello", name))[1] == "caf\\xe9\\n.jpg is a text, not an image"
 
 
-def test_only_the_bytes_that_were_judged_are_read_for_sending(tmp_path: Path) -> None:
+def test_only_the_validated_bytes_are_read_for_sending(tmp_path: Path) -> None:
     data = make_image("bmp", 700, 700)
     path, digest = write_file(tmp_path, data), sha256(data).hexdigest()
     content = read_verified(path, digest, len(data))
@@ -306,7 +306,7 @@ def test_a_file_that_shrinks_while_it_is_read_is_not_sent(tmp_path: Path, monkey
     assert read_verified(path, sha256(data).hexdigest(), len(data)) == Changed()
 
 
-def test_a_file_that_changes_while_it_is_judged_is_not_judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_changes_during_validation_gets_no_verdict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_file(tmp_path, make_image())
     run_before_call(monkeypatch, "pread", lambda: path.write_bytes(b"something else"))
     assert inspect_image(path, LIMITS) == Changed()

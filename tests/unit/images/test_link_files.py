@@ -121,7 +121,7 @@ def test_a_large_file_is_not_parsed(tmp_path: Path) -> None:
     assert inspect_link_error(path) == "product.url has 65,580 bytes; a link file has at most 65,536"
 
 
-def test_pipes_links_and_missing_files_are_told_apart(tmp_path: Path) -> None:
+def test_pipes_links_and_missing_files_are_distinguished(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.url")
     link = tmp_path / "link.url"
     link.symlink_to(write_file(tmp_path, shortcut(URL)))

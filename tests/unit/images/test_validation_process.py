@@ -145,9 +145,7 @@ def test_long_batches_are_answered_in_parts(
     assert parts == [1] * 5
 
 
-def test_a_process_that_is_killed_costs_no_answer_and_is_begun_anew(
-    tmp_path: Path, validator: ValidationProcess
-) -> None:
+def test_a_killed_process_is_restarted_and_loses_no_verdict(tmp_path: Path, validator: ValidationProcess) -> None:
     question = whole_image_question(tmp_path)
     before = validator.validate_batch([question])
     first = only_validation_pid()
@@ -164,7 +162,7 @@ def test_a_process_killed_while_idle_blames_no_later_file(tmp_path: Path, valida
 
 
 @pytest.mark.parametrize("death", ["os.abort()", "bytearray(2**40)", "os.kill(os.getpid(), 9)"])
-def test_a_file_that_crashes_the_decoder_is_corrupt_and_the_next_is_judged(
+def test_a_file_that_crashes_the_decoder_is_corrupt_and_the_next_is_validated(
     tmp_path: Path, validator: ValidationProcess, monkeypatch: pytest.MonkeyPatch, death: str
 ) -> None:
     install_sitecustomize(tmp_path, monkeypatch, patched_decoder(death))
@@ -185,7 +183,7 @@ def test_an_endless_decoder_is_killed(
 
 
 @pytest.mark.parametrize("signal_name", ["SIGTERM", "close"])
-def test_a_process_that_is_stopped_says_nothing_about_the_file(
+def test_a_stopped_process_gives_no_verdict_about_the_file(
     tmp_path: Path, validator: ValidationProcess, monkeypatch: pytest.MonkeyPatch, signal_name: str
 ) -> None:
     started = tmp_path / "begun"
@@ -292,7 +290,7 @@ def test_a_name_means_the_same_file_to_a_process_of_another_locale(
     assert only_validation_pid()
 
 
-def test_a_process_of_another_version_is_not_asked(
+def test_a_process_of_another_version_is_not_used(
     tmp_path: Path, validator: ValidationProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The package was updated while the daemon runs."""
@@ -344,7 +342,7 @@ def test_without_a_process_the_thread_validates_itself(
         IMPORT_PROCESS + "validation_process._pack = lambda answer: ['Incomplete', {}, ['Stamp', 0, 0, 0]]",
     ],
 )
-def test_a_process_with_garbled_output_is_not_believed(
+def test_garbled_output_of_the_process_is_ignored(
     tmp_path: Path, validator: ValidationProcess, monkeypatch: pytest.MonkeyPatch, code: str
 ) -> None:
     install_sitecustomize(tmp_path, monkeypatch, code)

@@ -42,7 +42,7 @@ def write_file(path: Path, content: bytes = b"picture") -> Path:
     return path
 
 
-def test_a_new_file_is_seen_once_with_its_stamp(inbox: Path) -> None:
+def test_a_new_file_is_reported_once_with_its_stamp(inbox: Path) -> None:
     status = write_file(inbox / "sub" / "a.jpg").stat()
     walk = make_walker(inbox)
     sightings = walk.scan()
@@ -52,7 +52,7 @@ def test_a_new_file_is_seen_once_with_its_stamp(inbox: Path) -> None:
     assert walk_names(walk, full=True) == []
 
 
-def test_a_replaced_file_is_seen_by_a_quick_walk(inbox: Path) -> None:
+def test_a_replaced_file_is_reported_by_a_quick_scan(inbox: Path) -> None:
     write_file(inbox / "a.jpg")
     walk = make_walker(inbox)
     walk_names(walk)
@@ -77,7 +77,7 @@ def test_files_missed_while_the_inbox_was_away_do_not_count_as_gone(
     assert walk_names(walk) == news
 
 
-def test_no_link_to_a_file_or_a_folder_leads_to_where_results_lie(inbox: Path, tmp_path: Path) -> None:
+def test_no_link_to_a_file_or_a_folder_leads_to_results(inbox: Path, tmp_path: Path) -> None:
     """Results would be taken for originals. A folder whose name only begins alike is not such a folder."""
     outbox = tmp_path / "outbox"
     write_file(outbox / "sub" / "ours.jpg")
@@ -94,7 +94,7 @@ def test_no_link_to_a_file_or_a_folder_leads_to_where_results_lie(inbox: Path, t
     assert walk_names(walk) == ["other.jpg", "others/theirs.jpg"]
 
 
-def test_a_file_changed_in_place_is_seen_only_by_a_full_walk(inbox: Path) -> None:
+def test_a_file_changed_in_place_is_reported_only_by_a_full_scan(inbox: Path) -> None:
     for name in ("a.jpg", "b.jpg"):
         write_file(inbox / name)
     walk = make_walker(inbox)
@@ -107,7 +107,7 @@ def test_a_file_changed_in_place_is_seen_only_by_a_full_walk(inbox: Path) -> Non
     assert walk_names(walk, full=True) == []
 
 
-def test_a_file_that_went_and_came_back_is_seen_again(inbox: Path) -> None:
+def test_a_file_that_was_removed_and_returned_is_reported_again(inbox: Path) -> None:
     write_file(inbox / "a.jpg")
     walk = make_walker(inbox)
     walk_names(walk)
@@ -128,7 +128,7 @@ def test_a_file_replaced_by_a_dangling_link_is_forgotten(inbox: Path) -> None:
     assert walk_names(walk) == ["a.jpg"]
 
 
-def test_what_the_journal_knows_is_not_seen_until_it_changes(inbox: Path) -> None:
+def test_a_file_known_to_the_journal_is_not_reported_until_it_changes(inbox: Path) -> None:
     status = write_file(inbox / "a.jpg").stat()
     write_file(inbox / "b.jpg")
     walk = make_walker(inbox)
@@ -161,7 +161,7 @@ def test_a_file_that_was_forgotten_is_news(inbox: Path) -> None:
         "a.filepart",
     ],
 )
-def test_junk_is_never_seen_whatever_include_says(inbox: Path, name: str) -> None:
+def test_junk_is_never_reported_with_any_include(inbox: Path, name: str) -> None:
     write_file(inbox / name)
     write_file(inbox / "a.jpg")
     assert walk_names(make_walker(inbox, NameFilter(["*"], []))) == ["a.jpg"]
@@ -201,7 +201,7 @@ def test_without_recursion_folders_are_not_entered(inbox: Path) -> None:
     assert walk_names(make_walker(inbox, recursive=False)) == ["a.jpg"]
 
 
-def test_a_folder_named_like_a_picture_is_seen_once_and_entered(inbox: Path) -> None:
+def test_a_folder_named_like_an_image_is_reported_once_and_entered(inbox: Path) -> None:
     write_file(inbox / "x.jpg" / "a.jpg")
     walk = make_walker(inbox)
     assert walk_names(walk) == ["x.jpg", "x.jpg/a.jpg"]
@@ -209,14 +209,14 @@ def test_a_folder_named_like_a_picture_is_seen_once_and_entered(inbox: Path) -> 
     assert walk_names(walk, full=True) == ["x.jpg/b.jpg"]
 
 
-def test_names_that_no_text_holds_are_seen(inbox: Path) -> None:
+def test_names_that_are_not_utf8_are_reported(inbox: Path) -> None:
     names = [os.fsdecode(raw) for raw in (b"caf\xe9.jpg", b"new\nline.jpg", b"\xff.PNG", "日本.jpg".encode())]
     for name in names:
         write_file(inbox / name)
     assert walk_names(make_walker(inbox)) == sorted(names)
 
 
-def test_pipes_sockets_and_links_are_seen_as_what_they_are_and_not_opened(inbox: Path) -> None:
+def test_pipes_sockets_and_links_are_reported_as_such_and_not_opened(inbox: Path) -> None:
     os.mkfifo(inbox / "pipe.jpg")
     write_file(inbox.parent / "a.jpg")
     (inbox / "link.jpg").symlink_to("../a.jpg")
@@ -228,7 +228,7 @@ def test_pipes_sockets_and_links_are_seen_as_what_they_are_and_not_opened(inbox:
     assert inodes == {name: os.lstat(inbox / name).st_ino for name in ("pipe.jpg", "link.jpg", "s.jpg")}
 
 
-def test_links_are_followed_when_told(inbox: Path) -> None:
+def test_links_are_followed_when_configured(inbox: Path) -> None:
     target = write_file(inbox.parent / "elsewhere" / "a.jpg")
     (inbox / "folder").symlink_to("../elsewhere")
     (inbox / "file.jpg").symlink_to("../elsewhere/a.jpg")
@@ -289,7 +289,7 @@ def test_a_link_into_a_folder_that_is_left_out_is_entered(inbox: Path) -> None:
     assert walk_names(make_walker(inbox, follow=True)) == ["shown/a.jpg"]
 
 
-def test_an_inbox_that_is_itself_a_link_is_walked(inbox: Path) -> None:
+def test_an_inbox_that_is_itself_a_link_is_scanned(inbox: Path) -> None:
     write_file(inbox / "a.jpg")
     (inbox.parent / "link").symlink_to("inbox")
     assert walk_names(make_walker(inbox.parent / "link")) == ["a.jpg"]
@@ -367,7 +367,7 @@ def test_a_file_with_a_too_long_path_is_not_silently_missed(inbox: Path) -> None
     assert walk.unreadable_folders == (above,)
 
 
-def test_a_folder_that_vanishes_during_the_walk_is_passed_over(inbox: Path) -> None:
+def test_a_folder_that_vanishes_during_the_scan_is_skipped(inbox: Path) -> None:
     write_file(inbox / "a.jpg")
     write_file(inbox / "sub" / "b.jpg")
     sightings = make_walker(inbox).scan()
@@ -438,11 +438,11 @@ def full_walk_pattern(seconds: float, every: float, *, listening: bool) -> list[
     return full_scans
 
 
-def test_without_inotify_each_walk_is_full_within_five_percent_of_time() -> None:
+def test_without_inotify_each_scan_is_full_within_five_percent_of_time() -> None:
     assert full_walk_pattern(0.1, 10, listening=False) == [True] * 21
     assert full_walk_pattern(0.6, 10, listening=False) == [walk % 2 == 0 for walk in range(21)]
     assert full_walk_pattern(9.0, 10, listening=False) == [walk % 18 == 0 for walk in range(21)]
 
 
-def test_with_inotify_each_tenth_walk_is_full() -> None:
+def test_with_inotify_each_tenth_scan_is_full() -> None:
     assert full_walk_pattern(0.1, 60, listening=True) == [walk % 10 == 0 for walk in range(21)]

@@ -24,7 +24,7 @@ def test_a_file_is_due_once_it_has_stood_still() -> None:
     assert A in settling
 
 
-def test_a_change_begins_the_wait_anew_and_the_same_stamp_does_not() -> None:
+def test_a_change_restarts_the_wait_and_the_same_stamp_does_not() -> None:
     settling = SettleTracker(2, 600)
     settling.record_sighting(A, ONE, 10)
     assert not settling.record_sighting(A, ONE, 11)
@@ -33,7 +33,7 @@ def test_a_change_begins_the_wait_anew_and_the_same_stamp_does_not() -> None:
     assert settling.pop_ready(13.5) == [ReadyFile(A, TWO, decode=False)]
 
 
-def test_a_file_that_changed_while_it_was_looked_at_comes_back() -> None:
+def test_a_file_that_changed_during_validation_becomes_due_again() -> None:
     settling = SettleTracker(2, 600)
     settling.record_sighting(A, ONE, 0)
     settling.pop_ready(2)
@@ -86,7 +86,7 @@ def test_a_forgotten_file_is_not_due_and_may_come_again() -> None:
     assert settling.pop_ready(102) == [ReadyFile(A, ONE, decode=False)]
 
 
-def test_only_what_was_looked_at_is_forgotten() -> None:
+def test_only_a_validated_file_is_forgotten() -> None:
     settling = SettleTracker(2, 600)
     settling.record_sighting(A, ONE, 0)
     settling.pop_ready(2)

@@ -112,7 +112,7 @@ def _observer_threads() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if type(thread).__module__.startswith("watchdog")]
 
 
-def test_the_first_walk_finds_what_lies_there_already_and_not_what_is_known(inbox: Path, start_watcher: Start) -> None:
+def test_the_first_scan_reports_existing_files_but_no_known_ones(inbox: Path, start_watcher: Start) -> None:
     (inbox / "a.jpg").touch()
     (inbox / "b.jpg").touch()
     status = (inbox / "b.jpg").stat()
@@ -123,9 +123,7 @@ def test_the_first_walk_finds_what_lies_there_already_and_not_what_is_known(inbo
     assert walked.seconds > 0
 
 
-def test_what_one_walk_finds_is_reported_by_age_whatever_order_the_folder_has(
-    inbox: Path, start_watcher: Start
-) -> None:
+def test_one_scans_files_are_reported_by_age_in_any_folder_order(inbox: Path, start_watcher: Start) -> None:
     names = [f"{number * 17 % 40}.jpg" for number in range(40)]
     for number, name in enumerate(names):
         (inbox / name).touch()
@@ -182,7 +180,7 @@ def test_an_inbox_that_is_missing_at_the_start_is_taken_up_when_it_comes(inbox: 
     assert watched.wait_for_walk().unavailable is None
 
 
-def test_an_inbox_deleted_and_made_anew_is_watched_again(inbox: Path, start_watcher: Start) -> None:
+def test_an_inbox_deleted_and_created_again_is_watched_again(inbox: Path, start_watcher: Start) -> None:
     watched = start_watcher(rescan_interval=0.1)
     watched.wait_for_walk()
     shutil.rmtree(inbox)
@@ -196,7 +194,7 @@ def test_an_inbox_deleted_and_made_anew_is_watched_again(inbox: Path, start_watc
     watched.wait_for_files("b.jpg")
 
 
-def test_a_replaced_inbox_is_observed_again_after_one_walk(inbox: Path, start_watcher: Start) -> None:
+def test_a_replaced_inbox_is_observed_again_after_one_scan(inbox: Path, start_watcher: Start) -> None:
     watched = start_watcher()
     watched.wait_for_walk()
     os.rename(inbox, inbox.parent / "elsewhere")
@@ -218,7 +216,7 @@ def test_an_inbox_that_is_a_link_is_observed(inbox: Path, start_watcher: Start) 
     watched.wait_for_files("a.jpg")
 
 
-def test_an_observer_whose_thread_has_died_is_replaced_at_the_next_walk(inbox: Path, start_watcher: Start) -> None:
+def test_an_observer_whose_thread_has_died_is_replaced_at_the_next_scan(inbox: Path, start_watcher: Start) -> None:
     watched = start_watcher()
     watched.wait_for_walk()
     dead = [thread for thread in _observer_threads() if isinstance(thread, BaseObserver)]
@@ -231,7 +229,7 @@ def test_an_observer_whose_thread_has_died_is_replaced_at_the_next_walk(inbox: P
     assert not set(dead) & set(_observer_threads())
 
 
-def test_a_hint_triggers_a_full_walk_at_once(inbox: Path, start_watcher: Start) -> None:
+def test_a_hint_triggers_a_full_scan_at_once(inbox: Path, start_watcher: Start) -> None:
     for name in ("a.jpg", "b.jpg"):
         (inbox / name).write_bytes(b"picture")
     watched = start_watcher(use_events=False)
@@ -250,7 +248,7 @@ def test_a_hint_triggers_a_full_walk_at_once(inbox: Path, start_watcher: Start) 
     assert watched.wait_for_files("a.jpg") == ["a.jpg"]
 
 
-def test_a_forgotten_file_is_reported_anew(inbox: Path, start_watcher: Start) -> None:
+def test_a_forgotten_file_is_reported_again(inbox: Path, start_watcher: Start) -> None:
     (inbox / "a.jpg").touch()
     watched = start_watcher(use_events=False)
     watched.wait_for_files("a.jpg")
@@ -260,7 +258,7 @@ def test_a_forgotten_file_is_reported_anew(inbox: Path, start_watcher: Start) ->
     watched.wait_for_files("a.jpg")
 
 
-def test_too_many_hints_trigger_a_full_walk(inbox: Path, start_watcher: Start) -> None:
+def test_too_many_hints_trigger_a_full_scan(inbox: Path, start_watcher: Start) -> None:
     (inbox / "a.jpg").touch()
     watched = start_watcher(use_events=False)
     watched.wait_for_files("a.jpg")
@@ -296,7 +294,7 @@ def test_a_flood_pauses_the_observer_and_loses_no_change(inbox: Path, start_watc
     watched.wait_for_files("a.jpg")
 
 
-def test_lost_inotify_events_trigger_a_full_walk(inbox: Path, start_watcher: Start) -> None:
+def test_lost_inotify_events_trigger_a_full_scan(inbox: Path, start_watcher: Start) -> None:
     (inbox / "a.jpg").touch()
     watched = start_watcher(use_events=False)
     watched.wait_for_files("a.jpg")

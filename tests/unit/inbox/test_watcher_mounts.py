@@ -53,7 +53,7 @@ class MountWatcherProbe:
 
 
 @pytest.mark.parametrize("event", ["unmounted", "mounted over"])
-def test_a_mount_lost_during_a_walk_forgets_no_file(
+def test_a_mount_lost_during_a_scan_forgets_no_file(
     nas: Path, tmp_path: Path, event: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("a.jpg", "b.jpg"):

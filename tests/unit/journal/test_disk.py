@@ -89,7 +89,7 @@ def test_a_folder_that_the_user_may_not_enter_is_reported(journal: Journal, jour
 
 
 @as_root
-def test_a_user_who_may_only_read_sees_the_journal_beside_the_daemon(journal: Journal, journal_path: Path) -> None:
+def test_a_user_with_read_access_reads_the_journal_beside_the_daemon(journal: Journal, journal_path: Path) -> None:
     for folder in journal_path.parents[:2]:
         os.chmod(folder, 0o755)
     add_job(journal)
@@ -97,7 +97,7 @@ def test_a_user_who_may_only_read_sees_the_journal_beside_the_daemon(journal: Jo
 
 
 @as_root
-def test_a_user_who_may_only_read_sees_the_journal_of_an_ended_daemon(journal_path: Path, clock: FakeClock) -> None:
+def test_a_user_with_read_access_reads_the_journal_of_an_ended_daemon(journal_path: Path, clock: FakeClock) -> None:
     journal = Journal.open_for_writing(journal_path, clock)
     add_job(journal)
     journal.close()
@@ -115,7 +115,7 @@ def test_a_file_that_the_user_may_not_read_is_reported(journal: Journal, journal
 
 
 @as_root
-def test_a_user_who_may_only_read_sees_what_a_killed_daemon_had_committed(journal: Journal, journal_path: Path) -> None:
+def test_a_user_with_read_access_reads_what_a_killed_daemon_had_committed(journal: Journal, journal_path: Path) -> None:
     add_job(journal)
     killed = journal_path.with_name("killed.db")
     for suffix in ("", "-wal", "-shm"):

@@ -78,7 +78,7 @@ def test_credits_count_from_the_moment_of_submission(journal: Journal, clock: Fa
     assert journal.credits_since(midnight + 0.001) == 0
 
 
-def test_a_monthly_sum_asked_after_the_daily_one_has_both_parts(journal: Journal, clock: FakeClock) -> None:
+def test_a_monthly_sum_computed_after_the_daily_one_has_both_parts(journal: Journal, clock: FakeClock) -> None:
     month = clock.now()
     submit_job(journal)
     clock.advance(86_400)

@@ -150,7 +150,9 @@ def test_an_empty_journal_is_not_taken_for_a_new_one(journal_path: Path, clock: 
     assert journal_path.stat().st_size == 0
 
 
-def test_a_journal_that_lost_its_file_but_not_its_wal_is_not_made_anew(journal_path: Path, clock: FakeClock) -> None:
+def test_a_journal_that_lost_its_file_but_not_its_wal_is_not_created_again(
+    journal_path: Path, clock: FakeClock
+) -> None:
     journal_path.parent.mkdir()
     journal_path.with_name("journal.db-wal").write_bytes(b"what was committed last")
     with pytest.raises(JournalError, match="is gone, but its companion"):
@@ -335,7 +337,7 @@ def test_a_journal_that_lost_its_last_events_is_refused(journal_path: Path, cloc
     Journal.open_for_writing(journal_path, clock).close()
 
 
-def test_a_lost_journal_is_created_anew_only_after_its_lock_file_is_removed(
+def test_a_lost_journal_is_created_again_only_after_its_lock_file_is_removed(
     journal_path: Path, clock: FakeClock
 ) -> None:
     create_journal(journal_path, clock, 3)

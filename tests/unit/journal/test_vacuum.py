@@ -27,7 +27,7 @@ def fill_with_free_pages(path: Path, clock: FakeClock, number: int = 200) -> Non
     journal.close()
 
 
-def test_the_file_gets_smaller_and_says_the_same(journal_path: Path, clock: FakeClock) -> None:
+def test_the_file_gets_smaller_and_keeps_its_content(journal_path: Path, clock: FakeClock) -> None:
     fill_with_free_pages(journal_path, clock)
     journal = Journal.open_for_writing(journal_path, clock)
     content = query_everything(journal)

@@ -235,7 +235,7 @@ def test_an_unusable_address_is_reported_with_what_to_do(status_probe: StatusPro
     assert "no such address, or not yet" in caught.value.hint
 
 
-def test_silent_clients_keep_nobody_out(server: MetricsServer) -> None:
+def test_silent_clients_do_not_lock_out_others(server: MetricsServer) -> None:
     idle = [socket.create_connection(("127.0.0.1", server.bound_address.port)) for _ in range(30)]
     try:
         for sock in idle:

@@ -256,7 +256,7 @@ async def test_the_budget_is_reported_at_80_and_100_per_cent_and_again_tomorrow(
     assert webhook_receiver.accepted_requests()[1]["percent"] == 100
 
 
-async def test_the_digest_comes_once_a_day_and_only_if_there_is_something_to_tell(
+async def test_the_digest_is_sent_once_a_day_and_only_with_content(
     harness: Harness, webhook_receiver: WebhookReceiver
 ) -> None:
     with WebhookReceiver() as always:
@@ -314,7 +314,7 @@ async def test_the_digest_comes_once_on_a_day_that_skips_or_repeats_its_hour(
     assert counts[-1] == 1
 
 
-async def test_a_digest_that_was_missed_is_made_up_for_once_and_tells_of_all_days(
+async def test_a_missed_digest_is_sent_once_and_covers_all_days(
     harness: Harness, webhook_receiver: WebhookReceiver
 ) -> None:
     clock = FakeClock(time.mktime((2027, 3, 1, 12, 0, 0, 0, 0, -1)))
@@ -331,7 +331,7 @@ async def test_a_digest_that_was_missed_is_made_up_for_once_and_tells_of_all_day
     assert "Since 2027-03-01 12:00: 1 held." in message["text"]
 
 
-async def test_a_flood_of_images_that_end_badly_is_one_message_and_holds_nobody_up(
+async def test_a_flood_of_failed_images_is_one_message_and_delays_no_image(
     harness: Harness, webhook_receiver: WebhookReceiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("picwish_watchd.notify.dispatcher._BATCH_SIZE", 200)
@@ -551,7 +551,7 @@ def state_file_text(**more: object) -> str:
         ),
     ],
 )
-async def test_a_file_that_cannot_be_read_begins_anew(
+async def test_an_unreadable_state_file_is_replaced(
     harness: Harness, webhook_receiver: WebhookReceiver, content: str
 ) -> None:
     config = configure_notifiers(harness, webhook_config(webhook_receiver))

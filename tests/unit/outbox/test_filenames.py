@@ -95,7 +95,7 @@ def test_a_template_that_the_configuration_should_have_refused_is_a_bug(template
         build_output_name(template)
 
 
-def test_what_the_server_says_cannot_make_folders_or_dots() -> None:
+def test_values_from_the_server_cannot_create_folders_or_dots() -> None:
     assert build_output_name("{task_id}.{ext}", task_id="../../etc/passwd\0\n") == "etcpasswd.jpg"
     assert build_output_name("{task_id}.{ext}", task_id="") == "_.jpg"
     assert build_output_name("{task_id}.{ext}", task_id=None) == "_.jpg"
@@ -179,7 +179,7 @@ def test_long_names_that_differ_at_their_end_have_sidecars_of_their_own() -> Non
     assert len({sidecar_name(name, ".json") for name in names}) == 2
 
 
-def test_a_name_is_shown_without_anything_that_moves_a_cursor() -> None:
+def test_a_name_is_shown_without_control_characters() -> None:
     assert printable_path("größe.jpg") == "größe.jpg"
     assert printable_path(Path(os.fsdecode(b"a\xff"))) == "a\\xff"
     assert printable_path("a\n\x1b[2J\u202e") == "a\\n\\x1b[2J\\u202e"

@@ -57,7 +57,7 @@ def archive_original(source: Path, root: Path, accepted: AcceptedMount) -> objec
 
 @pytest.mark.parametrize("write", [publish_spooled, publish_sidecar, archive_original])
 @pytest.mark.parametrize("event", ["unmounted", "mounted over"])
-def test_nothing_is_written_to_another_mount_than_the_one_that_was_looked_at(
+def test_nothing_is_written_to_another_mount_than_the_checked_one(
     nas: Path, tmp_path: Path, write: Write, event: str
 ) -> None:
     source = tmp_path / "source.jpg"

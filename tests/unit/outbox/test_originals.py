@@ -181,7 +181,7 @@ def test_an_original_is_deleted_once(source: Path) -> None:
     assert list_files(source.parent) == []
 
 
-def test_what_may_not_be_deleted_is_told() -> None:
+def test_an_original_that_may_not_be_deleted_is_reported() -> None:
     path = Path("/proc/self/limits")
     assert isinstance(delete_original(path, read_stamp(path), None), DisposalFailed)
     long = Path("/" + "x" * 300)
@@ -241,7 +241,9 @@ def test_a_file_that_vanishes_before_it_is_deleted_is_gone(source: Path, monkeyp
     assert delete_original(source, read_stamp(source), DIGEST) == Missing()
 
 
-def test_an_archive_full_of_that_name_is_told(source: Path, archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_archive_without_a_free_name_is_reported(
+    source: Path, archive: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(originals, "_NUMBERS_MAX", 2)
     (archive / "a/cat.jpg").mkdir(parents=True)
     (archive / "a/cat-1.jpg").mkdir()

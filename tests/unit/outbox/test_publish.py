@@ -76,7 +76,7 @@ def test_a_name_that_is_taken_is_left_alone(spooled: Path, outbox: Path) -> None
     assert list_tree(outbox) == ["cat.jpg"]
 
 
-def test_replacing_is_done_when_told_and_never_to_a_folder(spooled: Path, outbox: Path) -> None:
+def test_an_existing_file_is_replaced_on_request_and_a_folder_never(spooled: Path, outbox: Path) -> None:
     (outbox / "cat.jpg").write_text("older")
     (outbox / "dog.jpg").mkdir()
     assert publish_spooled(spooled, outbox, replace=True) == Published(outbox / "cat.jpg")
@@ -119,7 +119,7 @@ def test_a_spool_that_cannot_be_read_is_not_blamed_on_the_outbox(outbox: Path) -
     assert list_tree(outbox) == []
 
 
-def test_a_spool_that_cannot_be_opened_is_told(outbox: Path, tmp_path: Path) -> None:
+def test_a_spool_that_cannot_be_opened_is_reported(outbox: Path, tmp_path: Path) -> None:
     path = tmp_path / ("x" * 300)
     assert publish_spooled(path, outbox) == SpoolDamaged(f"{path}: File name too long")
 
@@ -135,7 +135,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(folder)], check=True)
 
 
-def test_a_full_disk_is_told_and_holds_no_half_result(spooled: Path, small_disk: Path) -> None:
+def test_a_full_disk_is_reported_and_keeps_no_partial_result(spooled: Path, small_disk: Path) -> None:
     assert publish_spooled(spooled, small_disk, "a/cat.jpg") == NoSpace("No space left on device")
     assert list_tree(small_disk) == ["a"]
 
@@ -149,7 +149,7 @@ def test_a_sidecar_replaces_an_older_one_and_holds_any_text(outbox: Path) -> Non
     assert list_tree(outbox) == ["a", "a/cat.jpg.error.json"]
 
 
-def test_a_sidecar_that_cannot_be_written_is_told(outbox: Path) -> None:
+def test_a_sidecar_that_cannot_be_written_is_reported(outbox: Path) -> None:
     (outbox / "cat.jpg.json").mkdir()
     assert write_sidecar(outbox, PurePath("cat.jpg"), ".json", "{}", mode=0o644, tag="7") == NameTaken()
     assert write_sidecar(outbox / "away", PurePath("cat.jpg"), ".json", "{}", mode=0o644, tag="7") == FolderUnavailable(

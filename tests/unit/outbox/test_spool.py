@@ -67,5 +67,5 @@ def test_a_sweep_leaves_what_is_wanted_and_what_is_not_ours(spool: Spool) -> Non
     assert sorted(os.listdir(spool.folder)) == ["7.result", "70.result", "README"]
 
 
-def test_free_room_is_told_in_bytes(spool: Spool) -> None:
+def test_free_space_is_in_bytes(spool: Spool) -> None:
     assert spool.free_space() > 1 << 20

@@ -123,7 +123,7 @@ async def test_the_deadline_never_interrupts_the_hook(tmp_path: Path) -> None:
     assert isinstance(outcome, Accepted)
 
 
-async def test_a_connection_that_the_server_closed_before_its_turn_is_not_used(tmp_path: Path) -> None:
+async def test_a_connection_that_the_server_closed_while_waiting_is_not_used(tmp_path: Path) -> None:
     witness, closed = CreateHooks(), asyncio.Event()
 
     async def tired(connection: RawConnection) -> None:
@@ -147,7 +147,7 @@ async def test_a_connection_that_the_server_closed_before_its_turn_is_not_used(t
         assert (len(server.connections), witness.calls) == (4, ["started", "sent"])
 
 
-async def test_what_is_raised_before_its_turn_comes_out_unchanged_and_nothing_is_sent(tmp_path: Path) -> None:
+async def test_an_error_before_the_permit_is_passed_on_and_nothing_is_sent(tmp_path: Path) -> None:
     witness = CreateHooks()
 
     async def never() -> None:
@@ -176,7 +176,7 @@ async def test_an_unknown_host_means_that_nothing_was_sent(tmp_path: Path) -> No
         assert isinstance(await create_task(picwish, tmp_path), NotSent)
 
 
-async def test_a_host_name_that_cannot_be_looked_up_means_that_nothing_was_sent(tmp_path: Path) -> None:
+async def test_an_unknown_host_name_means_that_nothing_was_sent(tmp_path: Path) -> None:
     async with make_client("https://" + "a" * 64 + ".com") as picwish:
         assert isinstance(await create_task(picwish, tmp_path), NotSent)
 
@@ -407,12 +407,12 @@ async def test_each_code_has_its_meaning_with_and_without_json(tmp_path: Path, c
     )
 
 
-async def test_too_many_requests_are_busy_with_the_pause_that_is_asked_for(tmp_path: Path) -> None:
+async def test_a_429_is_busy_with_the_requested_pause(tmp_path: Path) -> None:
     outcome = await create_with_reply(tmp_path, http_response(code=429, headers={"Retry-After": "7"}))
     assert outcome == NotAccepted(outcome.reason, 7.0, rate_limited=True)  # type: ignore[attr-defined]  # checked by ==
 
 
-async def test_a_413_tells_the_size_that_was_sent(tmp_path: Path) -> None:
+async def test_a_413_reports_the_size_that_was_sent(tmp_path: Path) -> None:
     outcome = await create_with_reply(tmp_path, http_response(code=413), size=2_500_000)
     assert isinstance(outcome, Refused)
     assert outcome.problem.code is ErrorCode.PAYLOAD_TOO_LARGE
@@ -465,7 +465,7 @@ async def test_an_answer_that_breaks_off_before_the_task_id_is_in_doubt(tmp_path
         assert isinstance(await create_with_reply(tmp_path, whole[:size]), InDoubt)
 
 
-async def test_a_5xx_that_names_its_task_can_be_asked_about(tmp_path: Path) -> None:
+async def test_a_5xx_that_names_its_task_can_be_queried(tmp_path: Path) -> None:
     outcome = await create_with_reply(tmp_path, http_response(ACCEPTED_ANSWER, code=500))
     assert isinstance(outcome, Accepted)
 
@@ -536,7 +536,7 @@ async def test_a_synchronous_answer_with_an_address_is_finished(tmp_path: Path) 
     assert "s3" not in repr(outcome)
 
 
-async def test_a_synchronous_answer_with_a_picture_stands_in_the_sink(tmp_path: Path) -> None:
+async def test_the_image_of_a_synchronous_response_is_in_the_sink(tmp_path: Path) -> None:
     (tmp_path / "sink").write_bytes(b"older and longer" * 100_000)
     outcome = await create_with_reply(
         tmp_path, http_response(task_envelope(image=base64.b64encode(PICTURE).decode())), sync=1, return_type=2
@@ -556,15 +556,13 @@ async def test_finished_without_task_id_but_with_a_picture_is_finished(tmp_path:
 
 
 @pytest.mark.parametrize("image", [None, "", "!!! not base64 !!!", "ftp://example.com/x.jpg", "http://x\ud800"])
-async def test_finished_without_a_usable_picture_is_asked_about_by_its_task_id(
-    tmp_path: Path, image: str | None
-) -> None:
+async def test_a_finished_task_without_a_usable_image_is_queried_by_its_id(tmp_path: Path, image: str | None) -> None:
     outcome = await create_with_reply(tmp_path, http_response(task_envelope(image=image)), sync=1, return_type=2)
     assert isinstance(outcome, Accepted)
     assert not (tmp_path / "sink").exists()
 
 
-async def test_a_result_that_cannot_be_stored_is_asked_about_by_its_task_id(tmp_path: Path) -> None:
+async def test_a_result_that_cannot_be_stored_is_queried_by_its_task_id(tmp_path: Path) -> None:
     picture = base64.b64encode(PICTURE).decode()
     reply = http_response(task_envelope(image=picture))
     assert isinstance(await create_with_reply(tmp_path / "missing", reply, sync=1, return_type=2), Accepted)
@@ -574,7 +572,7 @@ async def test_a_result_that_cannot_be_stored_is_asked_about_by_its_task_id(tmp_
     assert "No such file" in outcome.reason
 
 
-async def test_a_task_that_failed_at_once_is_told_with_its_state(tmp_path: Path) -> None:
+async def test_a_task_that_failed_at_once_is_returned_with_its_state(tmp_path: Path) -> None:
     outcome = await create_with_reply(tmp_path, http_response(task_envelope(-7, state_detail="broken")), sync=1)
     assert isinstance(outcome, TaskFailed)
     assert (outcome.task_id, outcome.state, outcome.is_retryable) == (TASK_ID, -7, False)

@@ -30,7 +30,7 @@ async def download_with_reply(tmp_path: Path, reply: bytes, **options: Any) -> o
         return await picwish.download(server.url + SIGNED, sink=tmp_path / "sink")
 
 
-async def test_a_result_stands_in_a_fresh_file_and_the_key_is_never_sent(tmp_path: Path) -> None:
+async def test_a_result_is_in_a_new_file_and_the_key_is_never_sent(tmp_path: Path) -> None:
     (tmp_path / "sink").write_bytes(b"older" * 1_000_000)
     (tmp_path / "sink").chmod(0o666)
     async with RawServer(reply_with(http_response(PICTURE))) as server, make_client(server.url) as picwish:
@@ -42,7 +42,7 @@ async def test_a_result_stands_in_a_fresh_file_and_the_key_is_never_sent(tmp_pat
     assert b"x-api-key" not in server.received.lower()
 
 
-async def test_the_signed_address_is_asked_for_as_it_stands(tmp_path: Path) -> None:
+async def test_the_signed_url_is_requested_unchanged(tmp_path: Path) -> None:
     async with RawServer(reply_with(http_response(PICTURE))) as server, make_client(server.url) as picwish:
         await picwish.download(server.url + SIGNED, sink=tmp_path / "sink")
     assert server.received.startswith(f"GET {SIGNED} HTTP/1.1\r\n".encode())
@@ -106,7 +106,7 @@ async def test_a_definite_4xx_is_dead(tmp_path: Path, code: int) -> None:
 
 
 @pytest.mark.parametrize("code", [408, 429, 500, 502, 503, 504, 204, 206, 302])
-async def test_everything_else_is_tried_again_after_the_pause_that_is_asked_for(tmp_path: Path, code: int) -> None:
+async def test_every_other_error_is_retried_after_the_requested_pause(tmp_path: Path, code: int) -> None:
     outcome = await download_with_reply(tmp_path, http_response(code=code, headers={"Retry-After": "9"}))
     assert outcome == Unavailable(outcome.reason, 9.0)  # type: ignore[attr-defined]  # checked by ==
 
@@ -130,7 +130,7 @@ async def test_a_text_or_nothing_is_not_a_result(tmp_path: Path, body: bytes, co
 
 
 @pytest.mark.parametrize("content_type", ["text/plain", "application/json", "", "application/octet-stream"])
-async def test_a_picture_is_known_by_its_bytes_whatever_the_server_calls_it(tmp_path: Path, content_type: str) -> None:
+async def test_an_image_is_recognized_by_its_bytes_with_any_content_type(tmp_path: Path, content_type: str) -> None:
     reply = http_response(PICTURE, headers={"Content-Type": content_type})
     assert isinstance(await download_with_reply(tmp_path, reply), Downloaded)
 
@@ -205,7 +205,7 @@ async def test_a_result_that_cannot_be_stored_is_this_machines_fault(tmp_path: P
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-async def test_a_full_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_full_disk_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("picwish_watchd.picwish.sink._create_file", lambda path: io.FileIO("/dev/full", "w"))
     outcome = await download_with_reply(tmp_path, http_response(PICTURE))
     assert isinstance(outcome, NotStored)

@@ -45,7 +45,7 @@ def test_every_error_of_httpx_that_is_no_bug_is_caught() -> None:
 
 @pytest.mark.parametrize("kind", list(TRANSPORT_FAULTS))
 @pytest.mark.parametrize("phase", list(UploadPhase))
-def test_a_post_that_breaks_is_judged_by_how_far_it_got(kind: type[Exception], phase: UploadPhase) -> None:
+def test_a_broken_post_is_mapped_by_its_progress(kind: type[Exception], phase: UploadPhase) -> None:
     expected = {UploadPhase.NOT_STARTED: NotSent, UploadPhase.INCOMPLETE: NotAccepted, UploadPhase.SENT: InDoubt}[phase]
     outcome = map_create_error(phase, make_error(kind))
     assert isinstance(outcome, expected)

@@ -96,7 +96,7 @@ async def test_success_gives_the_address(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("prefix", ["", "data:image/png;base64,", "data:image/png;charset=utf-8;BASE64, "])
-async def test_a_base64_result_stands_in_the_sink(tmp_path: Path, prefix: str) -> None:
+async def test_a_base64_result_is_in_the_sink(tmp_path: Path, prefix: str) -> None:
     outcome = await query_with_reply(
         tmp_path, http_response(task_envelope(image=prefix + base64.b64encode(PICTURE).decode()))
     )
@@ -105,7 +105,7 @@ async def test_a_base64_result_stands_in_the_sink(tmp_path: Path, prefix: str) -
     assert (tmp_path / "sink").read_bytes() == PICTURE
 
 
-async def test_a_compressed_base64_result_stands_in_the_sink(tmp_path: Path) -> None:
+async def test_a_compressed_base64_result_is_in_the_sink(tmp_path: Path) -> None:
     packed = gzip.compress(json.dumps(task_envelope(image=base64.b64encode(PICTURE).decode())).encode())
     outcome = await query_with_reply(tmp_path, http_response(packed, headers={"Content-Encoding": "gzip"}))
     assert isinstance(outcome, Succeeded)
@@ -115,7 +115,7 @@ async def test_a_compressed_base64_result_stands_in_the_sink(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     "image", [None, "", 7, "%%%", "oss://bucket/x.jpg", "A" * 4001, "!" + "A" * 200_000, "data:image/png,raw"]
 )
-async def test_success_without_a_usable_picture_says_why(tmp_path: Path, image: object) -> None:
+async def test_a_success_without_a_usable_image_has_a_reason(tmp_path: Path, image: object) -> None:
     outcome = await query_with_reply(tmp_path, http_response(task_envelope(image=image)))
     assert isinstance(outcome, Succeeded)
     assert (outcome.image_url, outcome.spooled_bytes) == (None, None)
@@ -131,7 +131,7 @@ async def test_base64_that_is_damaged_late_leaves_no_file(tmp_path: Path) -> Non
     assert not (tmp_path / "sink").exists()
 
 
-async def test_base64_that_breaks_off_is_asked_for_again(tmp_path: Path) -> None:
+async def test_truncated_base64_is_queried_again(tmp_path: Path) -> None:
     reply = http_response(task_envelope(image=base64.b64encode(PICTURE * 4).decode()))
     assert isinstance(await query_with_reply(tmp_path, reply[:-1000]), Unavailable)
     assert not (tmp_path / "sink").exists()
@@ -211,7 +211,7 @@ async def test_each_code_has_its_meaning_with_and_without_json(tmp_path: Path, c
 
 
 @pytest.mark.parametrize("code", [429, 503, 500])
-async def test_the_pause_that_is_asked_for_is_told(tmp_path: Path, code: int) -> None:
+async def test_the_requested_pause_is_returned(tmp_path: Path, code: int) -> None:
     outcome = await query_with_reply(tmp_path, http_response(code=code, headers={"Retry-After": "3"}))
     assert isinstance(outcome, RateLimited | Unavailable)
     assert outcome.retry_after == 3.0
@@ -221,16 +221,16 @@ async def test_the_pause_that_is_asked_for_is_told(tmp_path: Path, code: int) ->
     "body",
     ["<html>all is well</html>", "", "[1]", "nothing", '{"status": 200}', '{"data": {"state": null}}', '{"data": [}'],
 )
-async def test_what_says_nothing_about_the_task_is_asked_again(tmp_path: Path, body: str) -> None:
+async def test_a_response_without_the_task_is_queried_again(tmp_path: Path, body: str) -> None:
     assert isinstance(await query_with_reply(tmp_path, http_response(body)), Unavailable)
 
 
-async def test_an_answer_about_another_task_is_not_believed(tmp_path: Path) -> None:
+async def test_a_response_about_another_task_is_ignored(tmp_path: Path) -> None:
     body: dict[str, object] = {"status": 200, "data": {"task_id": "other", "state": 1, "image": "https://x.example/"}}
     assert isinstance(await query_with_reply(tmp_path, http_response(body)), Unavailable)
 
 
-async def test_every_end_of_the_connection_is_asked_again(tmp_path: Path) -> None:
+async def test_every_broken_connection_is_queried_again(tmp_path: Path) -> None:
     async def reset(connection: RawConnection) -> None:
         connection.reset()
 
@@ -324,7 +324,7 @@ async def test_cancelling_a_query_leaves_no_file(tmp_path: Path) -> None:
         (http_response("<html>Log in to the hotel's network</html>"), Unavailable),
     ],
 )
-async def test_a_probe_tells_whether_api_and_key_are_well(reply: bytes, kind: type) -> None:
+async def test_a_probe_reports_whether_api_and_key_work(reply: bytes, kind: type) -> None:
     async with RawServer(reply_with(reply)) as server, make_client(server.url) as picwish:
         assert isinstance(await picwish.probe(), kind)
 
@@ -366,7 +366,7 @@ async def test_http_is_taken_for_any_host_if_the_user_insists() -> None:
 
 
 @pytest.mark.parametrize("key", ["", "two words", "line\n", "schlüssel"])
-def test_a_key_that_is_not_fit_for_a_header_is_refused_without_being_told(key: str) -> None:
+def test_a_key_that_is_no_valid_header_is_refused_and_not_quoted(key: str) -> None:
     with pytest.raises(ValueError) as refused:
         PicwishClient(base_url="https://x.example", key=key, timeout=1.0)
     assert not key or key not in str(refused.value)

@@ -99,11 +99,11 @@ def test_milliseconds_are_seconds_and_zero_is_not_yet() -> None:
         (1.5, None),
     ],
 )
-def test_a_task_id_is_what_can_be_asked_for(given_id: object, expected: str | None) -> None:
+def test_a_task_id_must_be_usable_in_a_query(given_id: object, expected: str | None) -> None:
     assert parse_task_id(given_id) == expected
 
 
-def test_states_are_repeated_or_not_as_the_contract_says() -> None:
+def test_failed_states_are_retried_or_not_as_the_contract_says() -> None:
     again = {state for state, meaning in TASK_STATES.items() if meaning.category is StateCategory.FAILED_RETRYABLE}
     hopeless = {state for state, meaning in TASK_STATES.items() if meaning.category is StateCategory.FAILED_PERMANENT}
     assert again == {-1, -2, -3, -8, -9, -13, -15}
@@ -119,7 +119,7 @@ def test_every_state_has_a_meaning(state: int) -> None:
 
 
 @pytest.mark.parametrize("state", sorted(s for s in TASK_STATES if s < 0))
-def test_a_failed_state_is_told_with_its_number_and_its_sentence(state: int) -> None:
+def test_a_failed_state_is_described_by_number_and_sentence(state: int) -> None:
     outcome = map_query_response(ApiResponse(200, envelope=make_envelope(state=state)), TASK_ID)
     assert isinstance(outcome, TaskFailed)
     assert outcome.problem.code is ErrorCode.TASK_FAILED
@@ -157,7 +157,7 @@ def test_every_pair_of_codes_has_an_outcome(code: int) -> None:
         (429, 200, NotAccepted),
     ],
 )
-def test_the_worse_of_two_codes_is_believed_of_a_create(code: int, status: int, kind: type) -> None:
+def test_the_worse_of_two_codes_counts_for_a_create(code: int, status: int, kind: type) -> None:
     assert isinstance(map_create_response(ApiResponse(code, envelope=make_envelope(status))), kind)
 
 
@@ -177,7 +177,7 @@ def test_a_query_does_not_end_a_job_on_a_doubtful_code(code: int, status: int, k
     assert isinstance(map_query_response(ApiResponse(code, envelope=make_envelope(status)), TASK_ID), kind)
 
 
-def test_whatever_the_codes_say_a_task_id_ends_the_doubt() -> None:
+def test_a_task_id_ends_the_doubt_with_any_codes() -> None:
     for code, status in [(200, 500), (500, 200), (502, None), (200, 0), (200, 10014)]:
         outcome = map_create_response(ApiResponse(code, envelope=make_envelope(status, task_id=TASK_ID)))
         assert isinstance(outcome, Accepted)

@@ -137,7 +137,7 @@ def test_base64_is_decoded_as_the_standard_library_does(
 
 @settings(max_examples=100, deadline=None)
 @given(text=st.text("AB+/-_= \n!é", max_size=20).map(str.encode))
-def test_base64_is_told_from_what_is_none(text: bytes) -> None:
+def test_invalid_base64_is_recognized(text: bytes) -> None:
     letters = b"".join(text.split()).replace(b"-", b"+").replace(b"_", b"/")
     valid = re.fullmatch(rb"(?:[A-Z+/]{4})*(?:[A-Z+/]{2}={0,2}|[A-Z+/]{3}=?)?", letters)
     decoder = Base64Decoder()

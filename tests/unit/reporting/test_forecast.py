@@ -56,7 +56,7 @@ def test_blocked_images_get_no_promise_but_pending_ones_do() -> None:
 @pytest.mark.parametrize(
     ("seconds", "words"), [(0, "10 s"), (44, "40 s"), (100, "2 min"), (7100, "118 min"), (12_000, "3 h 20 min")]
 )
-def test_times_are_told_as_exactly_as_they_are_known(seconds: float, words: str) -> None:
+def test_times_are_formatted_as_precisely_as_they_are_known(seconds: float, words: str) -> None:
     assert format_remaining(seconds) == words
 
 
@@ -119,13 +119,13 @@ def test_an_empty_journal_has_nothing_to_say(forecast_harness: ForecastHarness) 
     assert forecast_harness.make_forecast("the daemon does not run").render() == ""
 
 
-def test_a_closed_gate_is_told_instead_of_a_time(forecast_harness: ForecastHarness) -> None:
+def test_a_closed_gate_is_reported_instead_of_a_time(forecast_harness: ForecastHarness) -> None:
     forecast_harness.queue_images("hd", 1)
     text = forecast_harness.make_forecast("the key is refused").render()
     assert text == "1 image, at most 4 credits; no end can be predicted, it waits: the key is refused"
 
 
-def test_a_budget_that_does_not_reach_is_told_instead_of_a_time(forecast_harness: ForecastHarness) -> None:
+def test_an_insufficient_budget_is_reported_instead_of_a_time(forecast_harness: ForecastHarness) -> None:
     forecast_harness.queue_images("hd", 10)
     assert forecast_harness.make_forecast(budget={"per_day": 40}).seconds is not None
     short = forecast_harness.make_forecast(budget={"per_day": 39, "per_month": 100})
@@ -142,7 +142,7 @@ def test_a_flood_is_no_part_of_the_promise(forecast_harness: ForecastHarness) ->
     assert ahead.waits_for == ("50 images (250 credits) wait for `picwish-watchd approve ultra`",)
 
 
-def test_a_rule_whose_outbox_is_away_is_told_instead_of_a_time(forecast_harness: ForecastHarness) -> None:
+def test_an_unavailable_outbox_is_reported_instead_of_a_time(forecast_harness: ForecastHarness) -> None:
     forecast_harness.queue_images("hd", 30)
     forecast_harness.journal.postpone_jobs("hd", State.QUEUED, "the outbox is away", forecast_harness.clock.now() + 30)
     ahead = forecast_harness.make_forecast()
@@ -153,7 +153,7 @@ def test_a_rule_whose_outbox_is_away_is_told_instead_of_a_time(forecast_harness:
     assert forecast_harness.make_forecast().seconds is not None
 
 
-def test_an_outbox_that_is_away_is_told_beside_a_flood(forecast_harness: ForecastHarness) -> None:
+def test_an_unavailable_outbox_is_reported_beside_a_flood(forecast_harness: ForecastHarness) -> None:
     forecast_harness.queue_images("hd", 5)
     forecast_harness.queue_images("hd", 20, flood=True)
     forecast_harness.journal.postpone_jobs("hd", State.QUEUED, "the outbox is away", forecast_harness.clock.now() + 30)
@@ -162,7 +162,7 @@ def test_an_outbox_that_is_away_is_told_beside_a_flood(forecast_harness: Forecas
     assert (ahead.seconds, ahead.waits_for) == (None, ("hd: the outbox is away", flood))
 
 
-def test_results_that_cannot_be_delivered_are_told_and_stop_no_other_image(forecast_harness: ForecastHarness) -> None:
+def test_undeliverable_results_are_reported_and_stop_no_other_image(forecast_harness: ForecastHarness) -> None:
     forecast_harness.queue_images("hd", 3)
     submit_images(forecast_harness, 3, 1, to=State.DELIVERING)
     assert forecast_harness.make_forecast().render() == ""

@@ -62,7 +62,7 @@ async def test_a_small_image_does_not_overtake_a_large_one_that_waits() -> None:
     assert (large.done(), small.done()) == (True, True)
 
 
-async def test_whoever_waits_behind_one_that_gave_up_is_granted_at_once_if_it_fits() -> None:
+async def test_a_waiter_behind_a_cancelled_one_is_granted_at_once_if_it_fits() -> None:
     budget = MemoryBudget(TOTAL)
     await request_lease(budget, 60)
     _, large = await request_lease(budget, 90)

@@ -57,7 +57,7 @@ class DownloadCrowd:
             await asyncio.sleep(0)
 
 
-async def test_four_at_a_time_in_the_order_of_asking() -> None:
+async def test_four_at_a_time_in_the_order_of_their_requests() -> None:
     downloads = DownloadCrowd(7)
     await downloads.advance(0)
     assert downloads.running == [0, 1, 2, 3]
@@ -95,7 +95,7 @@ async def test_in_flight_tasks_start_few_and_grow_as_results_arrive() -> None:
     assert slots.max_in_flight(64) > 4000
 
 
-async def test_no_more_is_bought_than_can_be_downloaded_in_twenty_minutes() -> None:
+async def test_no_more_is_paid_for_than_can_be_downloaded_in_twenty_minutes() -> None:
     downloads = DownloadCrowd(40)
     for _ in range(1000):
         downloads.places.record_result()

@@ -26,7 +26,7 @@ def lognormal_samples(middle: float, spread: float, number: int, seed: int = 3) 
     return [chance.lognormvariate(math.log(middle), spread) for _ in range(number)]
 
 
-def test_before_anything_is_learnt_a_task_takes_about_eight_seconds() -> None:
+def test_without_observations_a_task_is_assumed_to_take_about_eight_seconds() -> None:
     model = DurationModel()
     assert model.quantile(0.5) == pytest.approx(8.0)
     assert 12 < model.quantile(0.99) < 20
@@ -43,7 +43,7 @@ def test_untrained_polling_starts_early_and_backs_off() -> None:
 
 @pytest.mark.parametrize("middle", [0.4, 3.0, 8.0, 25.0, 300.0])
 @pytest.mark.parametrize("spread", [0.15, 0.3, 0.8])
-def test_the_median_and_the_long_tail_are_learnt(middle: float, spread: float) -> None:
+def test_the_median_and_the_long_tail_are_learned(middle: float, spread: float) -> None:
     model = DurationModel()
     durations = lognormal_samples(middle, spread, 200)
     for seconds in durations:
@@ -149,7 +149,7 @@ def test_a_slow_service_costs_little_more_queries_and_a_fast_one_little_latency(
     assert late < 0.11
 
 
-def test_a_slow_spell_is_learnt_from_eight_tasks_and_so_is_its_end() -> None:
+def test_a_slow_period_and_its_end_are_each_learned_from_eight_tasks() -> None:
     model = DurationModel(lognormal_samples(8, 0.3, 200))
     floods, _ = simulate_cost(model, lognormal_samples(80, 0.3, 50, seed=5))
     # The task takes ten times as long; one query a second would be 84.
@@ -164,7 +164,7 @@ def test_a_slow_spell_is_learnt_from_eight_tasks_and_so_is_its_end() -> None:
     assert model.quantile(0.99) < 8 * 3
 
 
-def test_after_the_first_task_none_is_asked_for_in_the_first_seconds_any_more() -> None:
+def test_after_the_first_task_none_is_queried_in_the_first_seconds() -> None:
     model = DurationModel()
     model.observe(8.0)
     assert model.next_poll_age(0.0) == 4.0
@@ -213,7 +213,7 @@ def test_a_model_fed_with_its_own_guesses_stays_unchanged() -> None:
 
 @pytest.mark.untraced
 @given(ANY_HISTORY, ANY_SECONDS, ANY_SECONDS)
-def test_the_longer_ago_a_task_was_asked_for_the_likelier_it_is_done(
+def test_the_longer_ago_a_task_was_queried_the_likelier_it_is_done(
     history: list[float], one: float, other: float
 ) -> None:
     model = DurationModel(history)
@@ -221,7 +221,7 @@ def test_the_longer_ago_a_task_was_asked_for_the_likelier_it_is_done(
     assert 0 <= model.probability_done(1.0, 1.0 + young) <= model.probability_done(1.0, 1.0 + old) <= 1
 
 
-def test_what_picwish_says_is_believed_as_far_as_it_agrees_with_what_was_seen() -> None:
+def test_reported_times_are_used_as_far_as_they_agree_with_observations() -> None:
     assert DurationModel().estimate_duration(6.0, 20.0, 8.25) == 8.25
     assert 7.0 <= DurationModel().estimate_duration(0.0, 20.0, 8.0) <= 9.0
     assert DurationModel().estimate_duration(6.0, 8.0, 8.25) == 8.0, "its clock ran before ours, by what the line takes"
@@ -229,7 +229,7 @@ def test_what_picwish_says_is_believed_as_far_as_it_agrees_with_what_was_seen() 
         assert 6.0 <= DurationModel().estimate_duration(6.0, 8.0, nonsense) <= 8.0
 
 
-def test_picwish_is_not_believed_in_a_backlog_once_it_was_seen_to_be_wrong() -> None:
+def test_wrong_reported_times_are_ignored_in_a_backlog() -> None:
     """Such a service reports the end as the time of creation, for a task that is queried once it may have ended."""
     model = DurationModel()
     model.observe(model.estimate_duration(6.0, 8.0, 0.0))
@@ -239,7 +239,7 @@ def test_picwish_is_not_believed_in_a_backlog_once_it_was_seen_to_be_wrong() -> 
     assert max_useful_pending(2, model.p99) >= 24
 
 
-def test_picwish_is_believed_again_after_some_tasks_of_which_it_was_right() -> None:
+def test_reported_times_are_used_again_after_some_correct_ones() -> None:
     model = DurationModel()
     model.estimate_duration(6.0, 8.0, 7200.0)
     for _ in range(3):
@@ -247,13 +247,13 @@ def test_picwish_is_believed_again_after_some_tasks_of_which_it_was_right() -> N
     assert model.estimate_duration(5.0, 20.0, 8.25) == 8.25
 
 
-def test_where_a_clock_was_set_back_nothing_odd_is_learnt() -> None:
+def test_a_clock_that_was_set_back_leads_to_no_odd_durations() -> None:
     assert DurationModel().estimate_duration(0.0, 0.0, None) == pytest.approx(8.0)
     assert DurationModel().estimate_duration(0.0, 0.0, 8.0) == pytest.approx(8.0)
 
 
 @given(ANY_HISTORY, ANY_SECONDS, ANY_SECONDS, st.none() | st.floats(-1e9, 1e9))
-def test_a_learnt_duration_never_contradicts_what_was_seen(
+def test_a_learned_duration_never_contradicts_the_observations(
     history: list[float], one: float, other: float, reported: float | None
 ) -> None:
     low, high = sorted((one, other))

@@ -40,7 +40,7 @@ def test_the_earliest_task_is_polled_once_it_is_due() -> None:
     assert poll_queue.pop(25.0, even_probability) is late
 
 
-def test_a_task_that_is_being_asked_for_is_not_due_until_it_is_scheduled_again() -> None:
+def test_a_task_that_is_being_queried_is_not_due_until_it_is_scheduled_again() -> None:
     poll_queue = PollQueue()
     task = track_task(poll_queue, 1, 10.0)
     assert poll_queue.pop(10.0, even_probability) is task
@@ -64,7 +64,7 @@ def test_a_job_with_another_task_leaves_nothing_of_the_last_one() -> None:
     assert not poll_queue.has_expiring_tasks(9999.0)
 
 
-def test_a_task_scheduled_anew_is_due_at_its_last_time_only() -> None:
+def test_a_rescheduled_task_is_due_at_its_last_time_only() -> None:
     poll_queue = PollQueue()
     task = track_task(poll_queue, 1, 10.0)
     poll_queue.schedule(task, 5.0)
@@ -123,7 +123,7 @@ def test_a_failed_poll_does_not_fall_behind_younger_due_tasks() -> None:
     assert poll_queue.pop(now + 2, even_probability) is old
 
 
-def test_a_task_that_was_seen_unfinished_has_an_hour_from_then_on() -> None:
+def test_a_task_found_unfinished_has_an_hour_from_then_on() -> None:
     poll_queue = PollQueue()
     task = track_task(poll_queue, 1, due=10.0)
     assert poll_queue.pop(3000.0, even_probability) is task

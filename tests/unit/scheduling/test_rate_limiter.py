@@ -183,7 +183,7 @@ def test_a_damaged_or_unwritable_request_log_stops_no_request(tmp_path: Path, co
         run_with_limiter(2, hurry, FakeClock(), tmp_path / name)
 
 
-def test_the_most_urgent_goes_first_and_equals_in_the_order_of_asking() -> None:
+def test_the_most_urgent_goes_first_and_equals_in_the_order_of_their_requests() -> None:
     order: list[tuple[RequestKind, int]] = []
 
     async def send(limiter: RateLimiter, kind: RequestKind, number: int) -> None:

@@ -109,7 +109,7 @@ async def test_the_result_is_the_enlarged_source(client: SimulatorClient) -> Non
     assert data["image_size_kb"] == round(len(result) / 1024, 2)
 
 
-async def test_return_type_2_gives_the_picture_itself(client: SimulatorClient) -> None:
+async def test_return_type_2_returns_the_image_itself(client: SimulatorClient) -> None:
     data = await client.create_finished(return_type="2")
     with Image.open(io.BytesIO(base64.b64decode(data["image"], validate=True))) as image:
         assert image.size == (96, 64)
@@ -136,7 +136,7 @@ async def test_a_success_costs_5_or_4_credits_by_type(client: SimulatorClient, t
     assert client.simulator.credits_used == price
 
 
-async def test_a_success_is_charged_though_nobody_asks(client: SimulatorClient, clock: ManualClock) -> None:
+async def test_a_success_is_charged_without_any_query(client: SimulatorClient, clock: ManualClock) -> None:
     await client.create_task()
     await client.simulator.wait_until_rendered()
     assert client.simulator.credits_used == 0
@@ -203,7 +203,7 @@ async def test_nothing_is_left_on_disk_of_what_was_refused(client: SimulatorClie
     assert list(client.simulator._dispatcher.task_store.folder.iterdir()) == []
 
 
-async def test_a_file_over_the_limit_is_413_whether_or_not_its_length_is_told(client: SimulatorClient) -> None:
+async def test_a_file_over_the_limit_is_413_with_or_without_a_content_length(client: SimulatorClient) -> None:
     change_settings(client, max_bytes=1000)
     assert (await client.create(b"x" * 1000)).status_code == 200
     assert (await client.create(b"x" * 1001)).status_code == 413
@@ -275,7 +275,7 @@ async def test_a_finished_task_is_forgotten_after_its_retention(client: Simulato
     assert len(client.simulator.ledger) == 1
 
 
-async def test_results_that_nobody_asks_for_are_removed_too(client: SimulatorClient, clock: ManualClock) -> None:
+async def test_results_that_are_never_queried_are_removed_too(client: SimulatorClient, clock: ManualClock) -> None:
     await client.create_finished()
     clock.at += 4000
     await client.create_task()

@@ -159,7 +159,7 @@ def test_damaged_pictures_of_any_kind_are_refused_or_made_never_worse(tmp_path: 
     assert set(states) <= {-5, -7}
 
 
-def test_inspect_tells_what_a_file_is(tmp_path: Path) -> None:
+def test_inspect_reports_format_and_size(tmp_path: Path) -> None:
     source = tmp_path / "source"
     for kind, format in (("JPEG", "jpg"), ("BMP", "bmp"), ("TIFF", "tiff"), ("WEBP", "webp"), ("PNG", "png")):
         source.write_bytes(make_quartered_image(kind))

@@ -78,7 +78,7 @@ async def test_a_gateway_error_after_the_work_leaves_a_task_that_is_charged(
     assert await count_charges(client, clock) == 1
 
 
-async def test_a_scripted_status_has_the_envelope_unless_told_otherwise(client: SimulatorClient) -> None:
+async def test_a_scripted_status_has_the_envelope_by_default(client: SimulatorClient) -> None:
     client.simulator.script.add(
         Fault("create", Reply(503, headers={"Retry-After": "7"}, at="head")),
         Fault("create", HTML_PAGE),
@@ -132,9 +132,7 @@ async def test_a_drip_takes_its_time_and_then_normal_service_returns(
 
 
 @pytest.mark.parametrize(("state", "detail"), [(-8, "too slow"), (-1, None), (-99, None)])
-async def test_a_task_can_be_made_to_end_badly_and_costs_nothing(
-    client: SimulatorClient, state: int, detail: str | None
-) -> None:
+async def test_a_scripted_task_failure_costs_nothing(client: SimulatorClient, state: int, detail: str | None) -> None:
     client.simulator.script.add(Fault("create", EndIn(state, detail)))
     data = await client.create_finished()
     assert data["state"] == state
@@ -234,7 +232,7 @@ async def test_refuse_closes_both_ports_until_repair(client: SimulatorClient) ->
     assert (await client.http.get(url)).status_code == 200
 
 
-async def test_a_fault_happens_as_often_as_told_and_earlier_ones_first(client: SimulatorClient) -> None:
+async def test_a_fault_happens_as_often_as_requested_and_earlier_ones_first(client: SimulatorClient) -> None:
     client.simulator.script.add(
         Fault("create", Reply(500), times=2), Fault("create", Reply(502)), Fault("create", Reply(504), times=0)
     )
@@ -267,7 +265,7 @@ async def test_a_fault_may_wait_for_one_image_in_all_its_requests(client: Simula
     assert (await client.http.get((await client.query_data(bad))["image"])).status_code == 503
 
 
-async def test_a_fault_may_wait_for_what_a_test_says(client: SimulatorClient) -> None:
+async def test_a_fault_may_depend_on_a_condition(client: SimulatorClient) -> None:
     client.simulator.script.add(Fault("create", Reply(500), when=lambda request: request.fields.get("type") == "1"))
     assert (await client.create(type="0")).status_code == 200
     assert (await client.create(type="1")).status_code == 500

@@ -125,7 +125,9 @@ async def test_a_requests_moment_is_that_of_its_first_byte(client: SimulatorClie
     assert client.simulator.requests[0].received_at == began
 
 
-async def test_only_so_many_requests_are_remembered(client: SimulatorClient, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_number_of_remembered_requests_is_limited(
+    client: SimulatorClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(dispatch, "MAX_RECORDED_REQUESTS", 10)
     for number in range(12):
         await client.query(str(number))

@@ -96,7 +96,7 @@ async def test_a_silent_server_is_given_up_after_the_documented_time(
         "http://127.0.0.1:1/refused.jpg",
     ],
 )
-async def test_nothing_outside_this_machine_is_ever_asked(client: SimulatorClient, url: str) -> None:
+async def test_no_request_ever_leaves_this_machine(client: SimulatorClient, url: str) -> None:
     assert (await client.create_finished(image_url=url))["state"] == -3
 
 

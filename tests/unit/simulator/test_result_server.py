@@ -39,7 +39,9 @@ async def test_head_gives_the_length_and_no_body(client: SimulatorClient) -> Non
     ("header", "start", "end"),
     [("bytes=10-19", 10, 20), ("bytes=100-", 100, None), ("bytes=-7", -7, None), ("bytes=5-9999999", 5, None)],
 )
-async def test_a_range_is_served_as_asked(client: SimulatorClient, header: str, start: int, end: int | None) -> None:
+async def test_a_range_request_gets_that_range(
+    client: SimulatorClient, header: str, start: int, end: int | None
+) -> None:
     url = (await client.create_finished())["image"]
     whole = (await client.http.get(url)).content
     answer = await client.http.get(url, headers={"Range": header})

@@ -77,7 +77,7 @@ async def test_the_ledger_can_be_read_after_the_end() -> None:
     assert sim.credits_used == 5
 
 
-async def test_a_taken_port_is_told_and_nothing_is_left_open(simulator: Simulator, temp_folder: Path) -> None:
+async def test_a_port_in_use_is_reported_and_nothing_is_left_open(simulator: Simulator, temp_folder: Path) -> None:
     other = Simulator()
     with pytest.raises(OSError, match="in use"):
         await other.start(port_of(simulator.url))
