@@ -26,7 +26,7 @@ _MIN_LEVELS = {
     "PIL": logging.INFO,
     "watchdog": logging.INFO,
     "asyncio": logging.INFO,
-    # apprise logs URLs with their passwords. So do urllib3 and requests, which only apprise uses.
+    # The library apprise logs URLs with their passwords. So do urllib3 and requests, which only apprise uses.
     "apprise": logging.CRITICAL,
     "urllib3": logging.CRITICAL,
     "requests": logging.CRITICAL,
@@ -150,6 +150,7 @@ class _ValueSanitizer:
     allows_unicode: bool
 
     def sanitize_value(self, value: object) -> Any:
+        """Return ``value`` as a JSON type; unknown types become text."""
         # The most frequent types first.
         if isinstance(value, str | PurePath):
             return self.sanitize_text(str(value))
@@ -164,6 +165,7 @@ class _ValueSanitizer:
         return self.sanitize_text(_describe_exception(value) if isinstance(value, BaseException) else str(value))
 
     def sanitize_text(self, text: str) -> str:
+        """Return ``text`` without secrets, with control characters and what the stream cannot encode escaped."""
         text = redact(text)
         if text.isprintable() and (self.allows_unicode or text.isascii()):
             return text

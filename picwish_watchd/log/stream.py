@@ -87,7 +87,7 @@ class LogStream:
             time.sleep(_BATCH_DELAY)
 
     def _write_directly(self, text: str) -> None:
-        # A closed or broken stream has nobody left to report to.
+        # If the stream is closed or broken, there is no other place to report it.
         with suppress(OSError, ValueError):
             self.target.write(text)
             self.target.flush()

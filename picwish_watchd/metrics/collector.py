@@ -100,11 +100,11 @@ def _iter_loop_metrics(loop_state: LoopState) -> Iterator[Metric]:
         closed.add_metric((code.value,), loop_state.gate_closure is not None and loop_state.gate_closure.code is code)
     yield closed
     watched = GaugeMetricFamily(f"{_PREFIX}inbox_watched", "1 if the inbox is watched.", labels=("rule",))
-    away = GaugeMetricFamily(f"{_PREFIX}inbox_away", "1 if the inbox cannot be scanned.", labels=("rule",))
+    unavailable = GaugeMetricFamily(f"{_PREFIX}inbox_away", "1 if the inbox cannot be scanned.", labels=("rule",))
     for inbox in loop_state.inboxes:
         watched.add_metric((inbox.rule,), inbox.is_watching)
-        away.add_metric((inbox.rule,), inbox.unavailable is not None)
-    yield from (watched, away)
+        unavailable.add_metric((inbox.rule,), inbox.unavailable is not None)
+    yield from (watched, unavailable)
 
 
 def _iter_job_metrics(figures: JournalFigures, rules: set[str], now: float) -> Iterator[Metric]:

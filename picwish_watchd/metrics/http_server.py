@@ -139,7 +139,7 @@ class MetricsServer:
         )
         self._thread.start()
         host, port = self._server.server_address[:2]
-        #: the address with the real port, also if the configured port is 0
+        #: The address with the real port, also if the configured port is 0.
         self.bound_address = ListenAddress(str(host), int(port))
         _log.info("http.listening", address=str(self.bound_address), token=token is not None)
 
@@ -194,12 +194,13 @@ class _WsgiServer(ThreadingMixIn, WSGIServer):
         self.metrics_app = application
 
     def server_bind(self) -> None:
-        # HTTPServer's own method would ask DNS for this machine's name.
+        """Bind the socket. HTTPServer's own method would ask DNS for this machine's name."""
         TCPServer.server_bind(self)
         self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
         self.setup_environ()
 
     def get_request(self) -> Any:
+        """Accept a connection."""
         try:
             return super().get_request()
         except OSError:
@@ -208,6 +209,7 @@ class _WsgiServer(ThreadingMixIn, WSGIServer):
             raise
 
     def process_request(self, request: Any, client_address: Any) -> None:
+        """Serve a connection in a thread; cut the oldest if there are too many, and refuse it if there still are."""
         with self._lock:
             active = [each for each in self._opened_at if each not in self._aborted]
             crowded = len(self._opened_at) >= 2 * _MAX_CONNECTIONS
@@ -221,12 +223,14 @@ class _WsgiServer(ThreadingMixIn, WSGIServer):
             super().process_request(request, client_address)
 
     def shutdown_request(self, request: Any) -> None:
+        """Close a connection and stop counting it."""
         with self._lock:
             self._opened_at.pop(request, None)
             self._aborted.discard(request)
         super().shutdown_request(request)
 
     def service_actions(self) -> None:
+        """Cut the connections that are open for too long. socketserver calls it several times a second."""
         limit = time.monotonic() - _CONNECTION_TIMEOUT
         with self._lock:
             overdue = [each for each, since in self._opened_at.items() if since < limit and each not in self._aborted]

@@ -12,30 +12,30 @@ from picwish_watchd.pipeline.inboxes import Inboxes
 
 @dataclass(frozen=True, slots=True)
 class InboxState:
-    """The inbox of a rule."""
+    """The state of the inbox of a rule."""
 
     rule: str
     is_watching: bool
-    #: why it cannot be scanned
+    #: Why it cannot be scanned; None if it can.
     unavailable: str | None
-    #: whether the thread that watches it runs
+    #: Whether the thread that watches it runs.
     is_alive: bool
 
 
 @dataclass(frozen=True, slots=True)
 class LoopState:
-    """The daemon at a moment."""
+    """The state of the daemon at one moment."""
 
-    #: monotonic seconds
+    #: Monotonic seconds.
     captured_at: float
     config: Config
-    #: the journal that is open, even if the configuration names another one since
+    #: The journal that is open. The configuration may name another one since.
     journal: Path
     stopping: bool
-    #: why nothing is submitted
+    #: Why nothing is submitted; None while the gate is open.
     gate_closure: GateClosure | None
     inboxes: tuple[InboxState, ...]
-    #: loops that missed their heartbeat
+    #: Loops that missed their heartbeat.
     overdue_loops: tuple[str, ...] = ()
 
 

@@ -18,11 +18,11 @@ class KnownOutbox:
     """An outbox and what the journal knows about it."""
 
     folder: Path
-    #: it was written to before
+    #: Whether it was written to before.
     is_known: bool
-    #: the mount that it was last accepted on
+    #: The mount that it was last accepted on.
     accepted: AcceptedMount
-    #: bytes
+    #: Bytes that must be free.
     min_free: int
 
 
@@ -63,6 +63,7 @@ class _ProbeThread(threading.Thread):
         self._outbox = outbox
 
     def run(self) -> None:
+        """Check the outbox and set ``reason``."""
         try:
             self.reason = _why_unusable(self._outbox)
         except OSError as error:

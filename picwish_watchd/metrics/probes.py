@@ -25,9 +25,9 @@ class JournalFigures:
     """What the journal counts. Times are Unix seconds."""
 
     totals: JournalTotals
-    #: by rule: when its oldest queued job was admitted
+    #: By rule: when its oldest queued job was admitted.
     oldest_queued: Mapping[str, float]
-    #: by rule: number of images that wait for `approve`
+    #: By rule: number of images that wait for `approve`.
     flood_counts: Mapping[str, int]
 
 
@@ -35,12 +35,12 @@ class JournalFigures:
 class HealthFindings:
     """What the journal and the folders show about whether work can continue."""
 
-    #: why the journal does not answer; the other facts except ``spool_error`` are not known then
+    #: Why the journal does not answer; except ``spool_error``, the other facts are not known then.
     journal_error: str | None
-    #: why not even the cheapest image can be paid for
+    #: Why not even the cheapest image can be paid for.
     budget_shortage: str | None
     flood_counts: Mapping[str, int]
-    #: by rule: why nothing can be put into its outbox
+    #: By rule: why nothing can be put into its outbox.
     outbox_errors: Mapping[str, str]
     spool_error: str | None
 
@@ -53,9 +53,9 @@ class StatusProbe:
         self._counters = counters
         self._outbox_probe = OutboxProbe()
         self._last_totals: JournalTotals | None = None
-        #: Unix seconds
+        #: Unix seconds.
         self.started_at = clock.now()
-        #: set by the event loop; None until it runs
+        #: Set by the event loop; None until it runs.
         self.loop_state: LoopState | None = None
 
     def counter_snapshot(self) -> CounterSnapshot:

@@ -33,10 +33,10 @@ class Sweeper:
             return
         self._due_at[folder] = now + _SWEEP_INTERVAL
         accepted = self._context.accepted_mount(rule.name, folder)
-        swept = await self._context.executor.run(WorkerKey.outbox(rule.name), _sweep_folder, folder, accepted)
-        if swept is None:
+        result = await self._context.executor.run(WorkerKey.outbox(rule.name), _sweep_folder, folder, accepted)
+        if result is None:
             del self._due_at[folder]
-        elif swept:
+        elif result:
             self._due_at[folder] = math.inf
 
 

@@ -168,6 +168,7 @@ class _Worker:
         return self._thread is not None
 
     def close(self) -> None:
+        """Cancel the calls that have not started, and let the thread end after the current one."""
         with suppress(Empty):
             while (call := self.calls.get_nowait()) is not None:
                 call[1]()

@@ -1,8 +1,14 @@
 """A stand-in for PicWish: the documented API over real HTTP on loopback, with images that are really enlarged.
 
-The demo, ``simulate`` and the tests use it. The path of a request: ``http_connection`` (HTTP/1.1) -> ``dispatch``
-(records it and applies the faults of ``faults``) -> ``api`` (key, ``rate_window``, ``multipart``) -> ``tasks``
-(``image_fetch``, ``enhance``, the ledger of charges) -> ``result_server`` (the download, on a port of its own).
+The demo, ``simulate`` and the tests use it. ``server`` has the two ports. A request passes these modules:
+
+1. ``http_connection`` reads it and writes the response (HTTP/1.1).
+2. ``dispatch`` records it and applies the ``faults`` that the test has added.
+3. ``api`` checks the key, the rate (``rate_window``) and the form (``multipart``), and creates or queries a task.
+4. ``tasks`` keeps the tasks and charges; it uses ``image_fetch``, ``enhance`` and the records of ``ledger``.
+5. ``result_server`` serves the download, on a port of its own.
+
+``settings`` has the limits and times, and ``samples`` draws the demo's images.
 
     async with Simulator(Settings(qps=None)) as sim:
         sim.script.add(Fault("create", Reset(at="work")))  # accepted, then lost

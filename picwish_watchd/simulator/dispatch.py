@@ -63,7 +63,7 @@ class RequestDispatcher:
         self.requests: list[RecordedRequest] = []
         self.task_store = TaskStore(settings)
         self.rate_window = RateWindow()
-        #: whether every request is answered with 500
+        #: Whether every request is answered with 500.
         self.is_broken = False
         self._counts: Counter[Operation] = Counter()
         self._on_refuse = refuse

@@ -65,11 +65,11 @@ class StoredImage:
     """An image in a file."""
 
     path: Path
-    #: pixels
+    #: Pixels.
     width: int
-    #: pixels
+    #: Pixels.
     height: int
-    #: bytes
+    #: Bytes.
     size: int
     #: "jpg", "png" or "webp"; from `read_image_info` also "bmp" or "tiff"
     format: str

@@ -165,9 +165,9 @@ class Fault:
     on: Operation
     do: Action
     times: int = 1
-    #: only the n-th request of that operation since the simulator started, counted from 1
+    #: Only the n-th request of that operation since the simulator started, counted from 1.
     nth: int | None = None
-    #: only requests for this image (or image_url)
+    #: Only requests for this image (or image_url).
     sha256: str | None = None
     when: Callable[[RecordedRequest], bool] | None = None
 

@@ -32,9 +32,9 @@ class RequestHead:
     method: str
     path: str
     query: str
-    #: names in lower case
+    #: Names are in lower case.
     headers: Mapping[str, str]
-    #: monotonic seconds of the clock at its first byte
+    #: Monotonic seconds of the clock at its first byte.
     received_at: float
 
 
@@ -67,9 +67,9 @@ class HttpConnection:
         self._clock = clock
         self._http = h11.Connection(h11.SERVER)
         self._method = ""
-        #: bytes that are still sent before the connection is cut; None for no limit
+        #: Bytes that are still sent before the connection is cut; None for no limit.
         self.bytes_until_cut: int | None = None
-        #: bytes a second; None for full speed
+        #: Bytes a second; None for full speed.
         self.bytes_per_second: float | None = None
 
     async def read_head(self) -> RequestHead | None:
@@ -198,7 +198,7 @@ class Listener:
         self._server: asyncio.Server | None = None
         self._connections: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
         self._reserved_socket: socket.socket | None = None
-        #: kept after ``close``, for the next ``open``
+        #: Kept after `close` for the next `open`; 0 before the first.
         self.port = 0
 
     async def open(self, port: int = 0) -> None:

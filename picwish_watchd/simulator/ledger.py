@@ -15,7 +15,7 @@ class LedgerEntry:
     #: 5 for type 0, 4 for type 1 (API document, guideline 4)
     credits: int
     type: int
-    #: hexadecimal; of the uploaded bytes, or of the image_url
+    #: Hexadecimal; of the uploaded bytes, or of the image_url.
     sha256: str
     #: Unix seconds
     charged_at: float
@@ -27,20 +27,20 @@ class RecordedRequest:
 
     operation: Operation
     method: str
-    #: without the query string
+    #: Without the query string.
     path: str
-    #: the clock's monotonic seconds when its first byte was read
+    #: The clock's monotonic seconds when its first byte was read.
     received_at: float
-    #: whether it had an X-API-KEY header, with any value
+    #: Whether it had an X-API-KEY header, with any value.
     has_key: bool
-    #: names in lower case; the key's value is not kept
+    #: Names in lower case; the key's value is not kept.
     headers: Mapping[str, str]
-    #: of the response; None as long as there is none
+    #: HTTP status of the response; None until there is one.
     status: int | None = None
-    #: of the form of a create, without the image
+    #: Text fields of a create's form, without the image.
     fields: Mapping[str, str] = field(default_factory=dict)
-    #: of the upload or the image_url; for a query or download, that of the task
+    #: Hexadecimal hash of the upload or the image_url; for a query or download, that of its task.
     sha256: str | None = None
-    #: bytes of the upload
+    #: Bytes of the upload.
     size: int | None = None
     task_id: str | None = None

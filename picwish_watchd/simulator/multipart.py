@@ -33,9 +33,9 @@ class UploadedImage:
     """The image of a form, in a file of the simulator."""
 
     path: Path
-    #: bytes
+    #: Bytes.
     size: int
-    #: hexadecimal
+    #: Hexadecimal.
     sha256: str
 
 

@@ -18,31 +18,31 @@ class Settings:
     their times.
     """
 
-    #: requests a second, creates and queries together (PicWish's status page: 2); None for no limit
+    #: Requests a second, creates and queries together (PicWish's status page: 2); None for no limit.
     qps: float | None = 2
-    #: the only key that is accepted; None for any that is not empty
+    #: The only key that is accepted; None for any that is not empty.
     key: str | None = None
     #: (median, sigma) of a lognormal distribution, or a function that returns the next time
     processing: ProcessingTime = (3.0, 0.3)
-    #: of the random numbers for ``processing``
+    #: Seed of the random numbers for ``processing``.
     seed: int = 0
-    #: factor for processing times, and for nothing else
+    #: Factor for processing times, and for nothing else.
     time_scale: float = 1.0
-    #: seconds for which a result URL is valid (API document, guideline 1)
+    #: Seconds for which a result URL is valid (API document, guideline 1).
     url_lifetime: float = 3600.0
-    #: seconds from a task's end until it is forgotten (PicWish: up to 1 hour)
+    #: Seconds from a task's end until it is forgotten (PicWish: up to 1 hour).
     retention: float = 3600.0
-    #: largest image (API document: 30MB); larger ones are answered with 413
+    #: Bytes of the largest image (API document: 30MB); larger ones are answered with 413.
     max_bytes: int = 31_457_280
-    #: longest side of an image (API document); longer ones end the task in state -5
+    #: Longest side of an image (API document); longer ones end the task in state -5.
     max_side: int = 4096
-    #: seconds before each response of the API
+    #: Seconds before each response of the API.
     latency: float = 0.0
-    #: longest side of the result divided by that of the source; the result stays within 8192 pixels
+    #: Longest side of the result divided by that of the source; the result stays within 8192 pixels.
     enlarge: float = 2.0
     #: "echo" returns the upload itself, for benchmarks
     enhance: Literal["real", "echo"] = "real"
-    #: credits that the key may use in all; None for no limit
+    #: Credits that the key may use in all; None for no limit.
     balance: int | None = None
     clock: Clock = field(default_factory=Clock)
 

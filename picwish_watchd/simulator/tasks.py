@@ -48,7 +48,7 @@ STATE_DETAILS: Mapping[int, str] = {
 #: Shares of the processing time after which a task is no longer queued, and no longer prepared (our own choice).
 _QUEUED_SHARE, _PREPARED_SHARE = 0.05, 0.15
 _WORKERS = 2
-#: Seconds between checks for tasks that nobody queries, to end and forget them.
+#: Seconds between checks for tasks that no client queries, to end and forget them.
 _SETTLE_INTERVAL = 1.0
 #: Seconds. Shorter sleeps may be lost in the rounding of a clock.
 _MIN_SLEEP = 0.001
@@ -71,7 +71,7 @@ class TaskRequest:
     return_type: int
     upload: UploadedImage | None
     url: str | None
-    #: hexadecimal; of the upload, or of the URL
+    #: Hexadecimal; of the upload, or of the URL.
     sha256: str
 
 
@@ -83,15 +83,15 @@ class Task:
     request: TaskRequest
     created_at: float
     started_at: float
-    #: infinity for a task that never ends
+    #: Infinity for a task that never ends.
     due_at: float
-    #: valid once ``ended_at`` is set; before that see `TaskStore.state_and_progress`
+    #: Valid once ``ended_at`` is set; before that see `TaskStore.state_and_progress`.
     state: int = QUEUED
     detail: str = ""
     ended_at: float | None = None
-    #: seconds
+    #: Seconds.
     download_time: float = 0.0
-    #: the result of a successful task, until it is forgotten
+    #: The result of a successful task, until it is forgotten.
     picture: StoredImage | None = None
     is_forgotten: bool = False
 
@@ -129,7 +129,7 @@ class TaskStore:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.tasks: dict[str, Task] = {}
-        #: a stand-in for the internet: image_url -> the bytes at it
+        #: A stand-in for the internet: image_url -> the bytes at it.
         self.remote_images: dict[str, bytes] = {}
         self._ledger: list[LedgerEntry] = []
         self._unfinished: dict[str, tuple[Task, asyncio.Task[_RenderResult]]] = {}

@@ -322,8 +322,8 @@ async def test_latency_comes_before_each_answer(client: SimulatorClient, clock: 
 
 async def test_processing_times_follow_the_law_and_repeat_with_the_seed(clock: ManualClock) -> None:
     def times(settings: Settings) -> list[float]:
-        workshop = TaskStore(settings)
-        return [workshop._draw_processing_time() for _ in range(400)]
+        store = TaskStore(settings)
+        return [store._draw_processing_time() for _ in range(400)]
 
     first = times(Settings(processing=(8.0, 0.3), seed=1))
     assert first == times(Settings(processing=(8.0, 0.3), seed=1))
