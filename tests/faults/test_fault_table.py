@@ -324,15 +324,15 @@ async def _post_once(harness: Harness) -> Job:
     request_timeouts = RequestTimeouts(create_silence=0.25, sync_create_silence=0.25)
     async with open_step_context(config, timeout=0.25, request_timeouts=request_timeouts) as context:
         context.journal.add_jobs([new])
-        pacer = RateLimiter(config.api.qps, context.clock)
-        gate = Gate(context, rate_limiter=pacer)
-        collect = Collect(context, gate=gate, rate_limiter=pacer)
-        submit = make_submit(context, gate, pacer, collect)
-        granting = asyncio.create_task(pacer.run())
+        rate_limiter = RateLimiter(config.api.qps, context.clock)
+        gate = Gate(context, rate_limiter=rate_limiter)
+        collect = Collect(context, gate=gate, rate_limiter=rate_limiter)
+        submit = make_submit(context, gate, rate_limiter, collect)
+        permits = asyncio.create_task(rate_limiter.run())
         job = submit.choose_job()
         assert job is not None
         await submit.submit(job)
-        granting.cancel()
+        permits.cancel()
     return harness.job("a.jpg")
 
 

@@ -172,7 +172,7 @@ async def test_a_journal_damaged_while_the_daemon_runs_pays_nothing_twice(
     code = await process.wait_for_exit() if process.child.poll() is not None else await process.stop()
     assert code in (0, 74), read_stderr(process)
     posts = damaged_harness.count_creates()
-    assert len(logged_events(process, "task.accepted")) == posts, "whatever was bought is at least in the log"
+    assert len(logged_events(process, "task.accepted")) == posts, "each paid image is at least in the log"
     again = start_daemon(damaged_harness, "--once")
     assert await again.wait_for_exit() == 74
     assert "picwish-watchd: the journal" in read_stderr(again)

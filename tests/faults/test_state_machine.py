@@ -109,11 +109,11 @@ class ProgramRun:
         self.context = StepContext(config=config, journal=self.journal, spool=spool, clock=clock, client=self.client)
         self.rule = config.rules[0]
         self.journal.save_rule_settings(self.rule.name, self.rule.to_json())
-        self.pacer = pacer = RateLimiter(config.api.qps, clock)
-        self.pacing = asyncio.get_running_loop().create_task(pacer.run())
-        self.gate = Gate(self.context, rate_limiter=pacer)
-        self.collect = Collect(self.context, gate=self.gate, rate_limiter=pacer)
-        self.submit = make_submit(self.context, self.gate, pacer, self.collect)
+        self.rate_limiter = rate_limiter = RateLimiter(config.api.qps, clock)
+        self.permits = asyncio.get_running_loop().create_task(rate_limiter.run())
+        self.gate = Gate(self.context, rate_limiter=rate_limiter)
+        self.collect = Collect(self.context, gate=self.gate, rate_limiter=rate_limiter)
+        self.submit = make_submit(self.context, self.gate, rate_limiter, self.collect)
         self.intake = Intake(self.context, self.rule)
         self.deliver = Deliver(self.context)
         self.dispose = Dispose(self.context, rescan_source=lambda _job: None)
@@ -121,7 +121,7 @@ class ProgramRun:
 
     async def crash(self) -> None:
         """Drop the program's memory and leave the files as they are, with the WAL beside the journal."""
-        self.pacing.cancel()
+        self.permits.cancel()
         await self.client.aclose()
         self.context.close()
         path = self.journal.path
@@ -144,7 +144,7 @@ class PipelineMachine(RuleBasedStateMachine):
         self.clock = FakeClock()
         # PicWish's own clock, which only the rule `let_tasks_progress` advances.
         self.service = FakeClock()
-        self.sim = Simulator(Settings(qps=None, processing=(1.0, 0.0), enlarge=1.5, clock=self.service))
+        self.simulator = Simulator(Settings(qps=None, processing=(1.0, 0.0), enlarge=1.5, clock=self.service))
         self.allowed: Counter[str] = Counter()
         # File name -> SHA-256.
         self.names: dict[str, str] = {}
@@ -152,9 +152,9 @@ class PipelineMachine(RuleBasedStateMachine):
     @initialize(seed=st.integers(0, 2**16))
     def create_harness(self, seed: int) -> None:
         self.chance = random.Random(seed)
-        self.runner.run(self.sim.start())
+        self.runner.run(self.simulator.start())
         root = Path(self.folder.name)
-        self.harness = Harness(root, self.sim)
+        self.harness = Harness(root, self.simulator)
         self.harness.rule = {"on_success": "move", "archive": "archive", "on_failure": "move", "failed": "failed"}
         self.harness.top_level = {"min_free": 1, "max_attempts": 2}
         self.current_run()
@@ -165,8 +165,8 @@ class PipelineMachine(RuleBasedStateMachine):
                 self.finish_and_check()
         finally:
             if hasattr(self, "life"):
-                self.runner.run(self.life.crash())
-            self.runner.run(self.sim.stop())
+                self.runner.run(self.program_run.crash())
+            self.runner.run(self.simulator.stop())
             self.runner.close()
             self.folder.cleanup()
 
@@ -209,7 +209,7 @@ class PipelineMachine(RuleBasedStateMachine):
     def deliver_next(self, crash_point: int) -> None:
         self.run_step(self._deliver, crash_point)
 
-    @precondition(lambda self: self.life.journal.count_waiting_originals() > 0)
+    @precondition(lambda self: self.program_run.journal.count_waiting_originals() > 0)
     @rule(crash_point=st.sampled_from(CRASH_POINTS))
     def dispose_next(self, crash_point: int) -> None:
         self.run_step(self._dispose, crash_point)
@@ -222,18 +222,18 @@ class PipelineMachine(RuleBasedStateMachine):
 
     def let_tasks_progress(self, seconds: float) -> None:
         """Let PicWish process its tasks."""
-        self.runner.run(self.sim.wait_until_rendered())
+        self.runner.run(self.simulator.wait_until_rendered())
         self.service.advance(seconds)
 
     @precondition(lambda self: self.away_outbox.exists() or (self.outbox.exists() and self.has_jobs(State.DELIVERING)))
     @rule()
     def mount_or_unmount(self) -> None:
-        here, there = (self.outbox, self.away_outbox) if self.outbox.exists() else (self.away_outbox, self.outbox)
-        here.rename(there)
+        current, target = (self.outbox, self.away_outbox) if self.outbox.exists() else (self.away_outbox, self.outbox)
+        current.rename(target)
 
     @rule()
     def crash(self) -> None:
-        self.runner.run(self.life.crash())
+        self.runner.run(self.program_run.crash())
         self.current_run()
 
     @precondition(lambda self: self.has_jobs(*UNSUCCESSFUL))
@@ -241,7 +241,7 @@ class PipelineMachine(RuleBasedStateMachine):
     def retry_job(self, index: int) -> None:
         jobs = self.jobs(*UNSUCCESSFUL)
         job = jobs[index % len(jobs)]
-        for one in retry_jobs(self.life.journal, self.life.context.spool, [job]):
+        for one in retry_jobs(self.program_run.journal, self.program_run.context.spool, [job]):
             if one.action in (RetryAction.SUBMIT, RetryAction.QUERY):
                 assert one.job.sha256 is not None
                 self.allowed[one.job.sha256] += 1
@@ -250,7 +250,7 @@ class PipelineMachine(RuleBasedStateMachine):
 
     @invariant()
     def no_picture_is_paid_twice_unless_a_person_said_so(self) -> None:
-        paid = Counter(charge.sha256 for charge in self.sim.ledger)
+        paid = Counter(charge.sha256 for charge in self.simulator.ledger)
         for sha, times in paid.items():
             assert times <= 1 + self.allowed[sha], f"paid {times} times"
 
@@ -258,13 +258,13 @@ class PipelineMachine(RuleBasedStateMachine):
     def the_ledger_knows_every_credit(self) -> None:
         if not hasattr(self, "life"):
             return
-        rows = list(self.life.journal.iter_spending())
+        rows = list(self.program_run.journal.iter_spending())
         assert all(row.credits > 0 for row in rows)
         known = sum(row.credits for row in rows)
         spent = sum(job.credits for job in self.jobs())
         doubtful = sum(job.credits_in_doubt for job in self.jobs())
         assert doubtful == sum(row.credits for row in rows if row.is_in_doubt)
-        assert 0 <= spent <= self.sim.credits_used <= known
+        assert 0 <= spent <= self.simulator.credits_used <= known
 
     @invariant()
     def every_original_is_in_exactly_one_place(self) -> None:
@@ -277,7 +277,7 @@ class PipelineMachine(RuleBasedStateMachine):
     @invariant()
     def every_move_was_legal(self) -> None:
         for job in self.jobs():
-            states = [event.state for event in self.life.journal.history(job.id)]
+            states = [event.state for event in self.program_run.journal.history(job.id)]
             assert states[0] is State.QUEUED
             assert states[-1] is job.state
             for before, after in pairwise(states):
@@ -307,7 +307,7 @@ class PipelineMachine(RuleBasedStateMachine):
         return self.harness.root / "away"
 
     def jobs(self, *states: State) -> list[Job]:
-        return self.life.journal.jobs(states=states, oldest_first=True) if hasattr(self, "life") else []
+        return self.program_run.journal.jobs(states=states, oldest_first=True) if hasattr(self, "life") else []
 
     def has_jobs(self, *states: State) -> bool:
         return bool(self.jobs(*states))
@@ -315,7 +315,7 @@ class PipelineMachine(RuleBasedStateMachine):
     def add_fault(self, operation: str, action: Action | None) -> None:
         if action is not None:
             when = None if operation != "query" else _is_task_request
-            self.sim.script.add(Fault(operation, action, when=when))  # type: ignore[arg-type] # one of its words
+            self.simulator.script.add(Fault(operation, action, when=when))  # type: ignore[arg-type] # one of its words
 
     def run_step(self, step: Callable[[], Awaitable[None]], crash_point: int = 0) -> None:
         """Run one step, which may crash the program."""
@@ -323,71 +323,77 @@ class PipelineMachine(RuleBasedStateMachine):
         async def taken() -> None:
             await step()
 
-        self.life.journal.crash_point = crash_point
+        self.program_run.journal.crash_point = crash_point
         try:
             self.runner.run(taken())
         except SimulatedCrashError:
             self.crash()
-        self.life.journal.crash_point = 0
-        self.sim.script.clear()
+        self.program_run.journal.crash_point = 0
+        self.simulator.script.clear()
 
     def current_run(self) -> None:
         async def born() -> ProgramRun:
             return ProgramRun(self.harness, self.clock)
 
-        self.life = self.runner.run(born())
+        self.program_run = self.runner.run(born())
         keep = {job.id for job in self.jobs(State.DELIVERING, State.HELD, State.FAILED) if job.result is not None}
-        assert {path.name for path in self.life.context.spool.folder.iterdir()} <= {f"{id}.result" for id in keep}
+        assert {path.name for path in self.program_run.context.spool.folder.iterdir()} <= {
+            f"{id}.result" for id in keep
+        }
         assert not self.has_jobs(State.SUBMITTING, State.FETCHING)
 
     async def _take_in(self) -> None:
-        known = dict(self.life.journal.known_files(self.life.rule.name))
+        known = dict(self.program_run.journal.known_files(self.program_run.rule.name))
         files = {path.name: stamp_of(path.stat()) for path in self.harness.inbox.iterdir()}
-        self.life.intake.record_sightings(
+        self.program_run.intake.record_sightings(
             [FileSeen(name, stamp) for name, stamp in files.items() if known.get(name) != stamp]
         )
-        await self.life.intake.process_due_files()
+        await self.program_run.intake.process_due_files()
 
     async def _submit(self) -> None:
-        life = self.life
+        run = self.program_run
         self.clock.advance(400)
-        if not life.gate.can_submit():
-            await life.gate.probe()
-        job = life.submit.choose_job()
+        if not run.gate.can_submit():
+            await run.gate.probe()
+        job = run.submit.choose_job()
         if job is not None:
-            life.gate.begin_attempt(job.id)
-            await life.submit.submit(job)
+            run.gate.begin_attempt(job.id)
+            await run.submit.submit(job)
 
     async def _query(self) -> None:
         self.clock.advance(60)
-        self.life.collect.adopt_running_tasks()
-        job = self.life.collect.choose_due_task()
+        self.program_run.collect.adopt_running_tasks()
+        job = self.program_run.collect.choose_due_task()
         if job is not None:
-            await self.life.collect.query_task(job, await self.life.pacer.acquire(RequestKind.QUERY))
+            await self.program_run.collect.query_task(
+                job, await self.program_run.rate_limiter.acquire(RequestKind.QUERY)
+            )
 
     async def _deliver(self) -> None:
         self.clock.advance(20)
-        job = self.life.journal.next_ready_job(self.life.rule.name, self.clock.now(), state=State.DELIVERING)
+        job = self.program_run.journal.next_ready_job(
+            self.program_run.rule.name, self.clock.now(), state=State.DELIVERING
+        )
         if job is not None:
-            await self.life.deliver.deliver(job)
+            await self.program_run.deliver.deliver(job)
 
     async def _dispose(self) -> None:
         self.clock.advance(100)
-        job = self.life.journal.next_waiting_original(self.life.rule.name, self.clock.now())
+        job = self.program_run.journal.next_waiting_original(self.program_run.rule.name, self.clock.now())
         if job is not None:
-            await self.life.dispose.dispose(job)
+            await self.program_run.dispose.dispose(job)
 
     def finish_and_check(self) -> None:
         """Finish all jobs, with some more crashes, and check the laws."""
         if self.away_outbox.exists():
             self.mount_or_unmount()
         self.run_step(self._take_in)
-        for left in reversed(range(60)):
+        for attempts_left in reversed(range(60)):
             if not self.has_jobs(*UNFINISHED):
                 break
             for step in (self._submit, self._query, self._deliver, self._dispose):
                 self.let_tasks_progress(2.0)
-                self.run_step(step, self.chance.choice(CRASH_POINTS) if left > 50 else 0)
+                self.run_step(step, self.chance.choice(CRASH_POINTS) if attempts_left > 50 else 0)
         assert not self.has_jobs(*UNFINISHED), self.jobs(*UNFINISHED)
         assert {str(job.relative) for job in self.jobs()} == set(self.names)
         assert set(self.outbox.rglob("*.*")) == {job.output for job in self.jobs(State.DONE)}

@@ -12,7 +12,7 @@ async def test_an_unavailable_archive_is_tried_once_for_all_waiting_originals(ha
         harness.drop_file(f"{number}.jpg", seed=number)
     await harness.run_once()
     assert {job.original for job in harness.jobs()} == {OriginalStatus.WAITING}
-    assert sum(job.note is not None for job in harness.jobs()) == 1, "each of them was tried by itself"
+    assert sum(job.note is not None for job in harness.jobs()) == 1, "each of them was tried separately"
     (harness.root / "nas").mkdir()
     assert await harness.run_once() == 0
     assert {job.original for job in harness.jobs()} == {OriginalStatus.MOVED}

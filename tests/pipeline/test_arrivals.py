@@ -79,304 +79,304 @@ def run_command(*command: str | Path) -> None:
     subprocess.run(command, check=True, timeout=TIMEOUT)
 
 
-def cp(spot: ArrivalFolders) -> Iterator[None]:
-    run_command("cp", spot.make_image(spot.beside), spot.file)
+def cp(folders: ArrivalFolders) -> Iterator[None]:
+    run_command("cp", folders.make_image(folders.beside), folders.file)
     yield
 
 
-def cp_with_its_time(spot: ArrivalFolders) -> Iterator[None]:
-    ready = spot.make_image(spot.beside)
+def cp_with_its_time(folders: ArrivalFolders) -> Iterator[None]:
+    ready = folders.make_image(folders.beside)
     os.utime(ready, (1e9, 1e9))
-    run_command("cp", "-p", ready, spot.file)
+    run_command("cp", "-p", ready, folders.file)
     yield
 
 
-def mv(spot: ArrivalFolders) -> Iterator[None]:
-    run_command("mv", spot.make_image(spot.beside), spot.file)
+def mv(folders: ArrivalFolders) -> Iterator[None]:
+    run_command("mv", folders.make_image(folders.beside), folders.file)
     yield
 
 
-def mv_from_another_file_system(spot: ArrivalFolders) -> Iterator[None]:
-    run_command("mv", spot.make_image(spot.elsewhere), spot.file)
+def mv_from_another_file_system(folders: ArrivalFolders) -> Iterator[None]:
+    run_command("mv", folders.make_image(folders.elsewhere), folders.file)
     yield
 
 
-def ln(spot: ArrivalFolders) -> Iterator[None]:
-    run_command("ln", spot.make_image(spot.beside), spot.file)
+def ln(folders: ArrivalFolders) -> Iterator[None]:
+    run_command("ln", folders.make_image(folders.beside), folders.file)
     yield
 
 
-def ln_s(spot: ArrivalFolders) -> Iterator[None]:
-    run_command("ln", "-s", spot.make_image(spot.elsewhere), spot.file)
+def ln_s(folders: ArrivalFolders) -> Iterator[None]:
+    run_command("ln", "-s", folders.make_image(folders.elsewhere), folders.file)
     yield
 
 
-def ln_s_to_nothing(spot: ArrivalFolders) -> Iterator[None]:
-    run_command("ln", "-s", spot.elsewhere / "nothing", spot.file)
+def ln_s_to_nothing(folders: ArrivalFolders) -> Iterator[None]:
+    run_command("ln", "-s", folders.elsewhere / "nothing", folders.file)
     yield
 
 
-def ln_s_of_what_grows(spot: ArrivalFolders) -> Iterator[None]:
-    target = spot.elsewhere / "target.jpg"
-    target.write_bytes(spot.image_bytes[:3000])
-    spot.file.symlink_to(target)
+def ln_s_of_what_grows(folders: ArrivalFolders) -> Iterator[None]:
+    target = folders.elsewhere / "target.jpg"
+    target.write_bytes(folders.image_bytes[:3000])
+    folders.file.symlink_to(target)
     yield
     with target.open("ab") as file:
-        file.write(spot.image_bytes[3000:])
+        file.write(folders.image_bytes[3000:])
     yield
 
 
-def part_and_rename(spot: ArrivalFolders) -> Iterator[None]:
-    part = spot.file.with_name("scan.jpg.part")
-    part.write_bytes(spot.image_bytes[:3000])
+def part_and_rename(folders: ArrivalFolders) -> Iterator[None]:
+    part = folders.file.with_name("scan.jpg.part")
+    part.write_bytes(folders.image_bytes[:3000])
     yield
-    part.write_bytes(spot.image_bytes)
+    part.write_bytes(folders.image_bytes)
     yield
-    part.rename(spot.file)
+    part.rename(folders.file)
     yield
 
 
-def rsync(spot: ArrivalFolders) -> Iterator[None]:
-    part = spot.file.with_name(".scan.jpg.Xy12aB")
-    part.write_bytes(spot.image_bytes)
+def rsync(folders: ArrivalFolders) -> Iterator[None]:
+    part = folders.file.with_name(".scan.jpg.Xy12aB")
+    part.write_bytes(folders.image_bytes)
     yield
     os.utime(part, (1e9, 1e9))
-    part.rename(spot.file)
+    part.rename(folders.file)
     yield
 
 
-def four_appends_with_pauses(spot: ArrivalFolders) -> Iterator[None]:
-    step = len(spot.image_bytes) // 4 + 1
-    for start in range(0, len(spot.image_bytes), step):
-        with spot.file.open("ab") as file:
-            file.write(spot.image_bytes[start : start + step])
+def four_appends_with_pauses(folders: ArrivalFolders) -> Iterator[None]:
+    step = len(folders.image_bytes) // 4 + 1
+    for start in range(0, len(folders.image_bytes), step):
+        with folders.file.open("ab") as file:
+            file.write(folders.image_bytes[start : start + step])
         yield
 
 
-def writer_killed_half_way_then_rewritten(spot: ArrivalFolders) -> Iterator[None]:
-    ready = spot.make_image(spot.beside)
-    subprocess.run(["sh", "-c", 'head -c 3000 "$1" > "$2"; kill -9 $$', "sh", ready, spot.file], check=False)
-    assert spot.file.stat().st_size == 3000
+def writer_killed_half_way_then_rewritten(folders: ArrivalFolders) -> Iterator[None]:
+    ready = folders.make_image(folders.beside)
+    subprocess.run(["sh", "-c", 'head -c 3000 "$1" > "$2"; kill -9 $$', "sh", ready, folders.file], check=False)
+    assert folders.file.stat().st_size == 3000
     yield
     yield
-    run_command("cp", ready, spot.file)
+    run_command("cp", ready, folders.file)
     yield
 
 
-def writer_keeps_it_open(spot: ArrivalFolders) -> Iterator[None]:
-    with spot.file.open("wb", buffering=0) as file:
-        file.write(spot.image_bytes[:2000])
+def writer_keeps_it_open(folders: ArrivalFolders) -> Iterator[None]:
+    with folders.file.open("wb", buffering=0) as file:
+        file.write(folders.image_bytes[:2000])
         yield
-        file.write(spot.image_bytes[2000:])
+        file.write(folders.image_bytes[2000:])
         yield
         yield
 
 
-def touch_then_write(spot: ArrivalFolders) -> Iterator[None]:
-    spot.file.touch()
+def touch_then_write(folders: ArrivalFolders) -> Iterator[None]:
+    folders.file.touch()
     yield
     yield
-    spot.file.write_bytes(spot.image_bytes)
+    folders.file.write_bytes(folders.image_bytes)
     yield
 
 
-def o_tmpfile(spot: ArrivalFolders) -> Iterator[None]:
+def o_tmpfile(folders: ArrivalFolders) -> Iterator[None]:
     try:
-        fd = os.open(spot.inbox, os.O_TMPFILE | os.O_RDWR)
+        fd = os.open(folders.inbox, os.O_TMPFILE | os.O_RDWR)
     except OSError:
         # This system does not have the command.
-        yield from cp(spot)
+        yield from cp(folders)
         return
     try:
-        os.write(fd, spot.image_bytes)
+        os.write(fd, folders.image_bytes)
         yield
         # Python passes AT_SYMLINK_FOLLOW to linkat(2) only together with a directory descriptor.
         proc = os.open("/proc/self/fd", os.O_RDONLY | os.O_DIRECTORY)
-        os.link(str(fd), spot.file, src_dir_fd=proc, follow_symlinks=True)
+        os.link(str(fd), folders.file, src_dir_fd=proc, follow_symlinks=True)
         os.close(proc)
     finally:
         os.close(fd)
     yield
 
 
-def replaced_by_rename_before_it_stood_still(spot: ArrivalFolders) -> Iterator[None]:
-    spot.file.write_bytes(make_image("png", seed=spot.seed))
-    os.replace(spot.make_image(spot.beside), spot.file)
+def replaced_by_rename_before_it_stood_still(folders: ArrivalFolders) -> Iterator[None]:
+    folders.file.write_bytes(make_image("png", seed=folders.seed))
+    os.replace(folders.make_image(folders.beside), folders.file)
     yield
 
 
-def half_replaced_by_rename(spot: ArrivalFolders) -> Iterator[None]:
-    spot.file.write_bytes(spot.image_bytes[:3000])
+def half_replaced_by_rename(folders: ArrivalFolders) -> Iterator[None]:
+    folders.file.write_bytes(folders.image_bytes[:3000])
     yield
-    os.replace(spot.make_image(spot.beside), spot.file)
+    os.replace(folders.make_image(folders.beside), folders.file)
     yield
 
 
-def rename_exchange(spot: ArrivalFolders) -> Iterator[None]:
-    spot.file.write_bytes(spot.image_bytes[:3000])
+def rename_exchange(folders: ArrivalFolders) -> Iterator[None]:
+    folders.file.write_bytes(folders.image_bytes[:3000])
     yield
     libc = ctypes.CDLL(None, use_errno=True)
-    ready = os.fsencode(spot.make_image(spot.beside))
-    assert libc.renameat2(-100, ready, -100, os.fsencode(spot.file), 2) == 0, os.strerror(ctypes.get_errno())
+    ready = os.fsencode(folders.make_image(folders.beside))
+    assert libc.renameat2(-100, ready, -100, os.fsencode(folders.file), 2) == 0, os.strerror(ctypes.get_errno())
     yield
 
 
-def name_that_is_not_utf_8(spot: ArrivalFolders) -> Iterator[None]:
-    with open(os.fsencode(spot.inbox) + b"/caf\xe9.jpg", "wb") as file:
-        file.write(spot.image_bytes)
+def name_that_is_not_utf_8(folders: ArrivalFolders) -> Iterator[None]:
+    with open(os.fsencode(folders.inbox) + b"/caf\xe9.jpg", "wb") as file:
+        file.write(folders.image_bytes)
     yield
 
 
-def mv_of_a_tree(spot: ArrivalFolders) -> Iterator[None]:
-    run_command("mv", spot.make_tree(spot.beside), spot.inbox)
+def mv_of_a_tree(folders: ArrivalFolders) -> Iterator[None]:
+    run_command("mv", folders.make_tree(folders.beside), folders.inbox)
     yield
 
 
-def cp_r(spot: ArrivalFolders) -> Iterator[None]:
-    run_command("cp", "-r", spot.make_tree(spot.elsewhere), spot.inbox)
+def cp_r(folders: ArrivalFolders) -> Iterator[None]:
+    run_command("cp", "-r", folders.make_tree(folders.elsewhere), folders.inbox)
     yield
 
 
-def tar_x(spot: ArrivalFolders) -> Iterator[None]:
-    archive = spot.elsewhere / "tree.tar"
-    run_command("tar", "-cf", archive, "-C", spot.make_tree(spot.elsewhere).parent, "tree")
-    run_command("tar", "-xf", archive, "-C", spot.inbox)
+def tar_x(folders: ArrivalFolders) -> Iterator[None]:
+    archive = folders.elsewhere / "tree.tar"
+    run_command("tar", "-cf", archive, "-C", folders.make_tree(folders.elsewhere).parent, "tree")
+    run_command("tar", "-xf", archive, "-C", folders.inbox)
     yield
 
 
-def a_moved_tree_whose_file_is_not_whole_yet(spot: ArrivalFolders) -> Iterator[None]:
-    (spot.beside / "late").mkdir()
-    (spot.beside / "late" / "scan.jpg").write_bytes(spot.image_bytes[:3000])
-    (spot.beside / "late").rename(spot.inbox / "late")
+def a_moved_tree_whose_file_is_not_whole_yet(folders: ArrivalFolders) -> Iterator[None]:
+    (folders.beside / "late").mkdir()
+    (folders.beside / "late" / "scan.jpg").write_bytes(folders.image_bytes[:3000])
+    (folders.beside / "late").rename(folders.inbox / "late")
     yield
-    with (spot.inbox / "late" / "scan.jpg").open("ab") as file:
-        file.write(spot.image_bytes[3000:])
+    with (folders.inbox / "late" / "scan.jpg").open("ab") as file:
+        file.write(folders.image_bytes[3000:])
     yield
 
 
-def full_size_at_once_then_filled(spot: ArrivalFolders) -> Iterator[None]:
-    with spot.file.open("wb", buffering=0) as file:
-        file.truncate(len(spot.image_bytes))
+def full_size_at_once_then_filled(folders: ArrivalFolders) -> Iterator[None]:
+    with folders.file.open("wb", buffering=0) as file:
+        file.truncate(len(folders.image_bytes))
         yield
-        file.write(spot.image_bytes[:4096])
+        file.write(folders.image_bytes[:4096])
         yield
-        file.write(spot.image_bytes[4096:])
+        file.write(folders.image_bytes[4096:])
     yield
 
 
-def full_size_at_once_then_filled_from_its_end(spot: ArrivalFolders) -> Iterator[None]:
-    fd = os.open(spot.file, os.O_CREAT | os.O_RDWR)
-    os.ftruncate(fd, len(spot.image_bytes))
+def full_size_at_once_then_filled_from_its_end(folders: ArrivalFolders) -> Iterator[None]:
+    fd = os.open(folders.file, os.O_CREAT | os.O_RDWR)
+    os.ftruncate(fd, len(folders.image_bytes))
     yield
-    os.pwrite(fd, spot.image_bytes[4096:], 4096)
+    os.pwrite(fd, folders.image_bytes[4096:], 4096)
     yield
-    os.pwrite(fd, spot.image_bytes[:4096], 0)
+    os.pwrite(fd, folders.image_bytes[:4096], 0)
     os.close(fd)
     yield
 
 
-def picture_and_film_of_full_size_at_once(spot: ArrivalFolders) -> Iterator[None]:
+def picture_and_film_of_full_size_at_once(folders: ArrivalFolders) -> Iterator[None]:
     """A program copies a phone's image with a film appended, and sets the file's size beforehand."""
     film = os.urandom(100_000)
-    with spot.file.open("wb", buffering=0) as file:
-        file.truncate(len(spot.image_bytes + film))
-        file.write(spot.image_bytes)
+    with folders.file.open("wb", buffering=0) as file:
+        file.truncate(len(folders.image_bytes + film))
+        file.write(folders.image_bytes)
         yield
         file.write(film)
     yield
 
 
-def preallocated_then_filled(spot: ArrivalFolders) -> Iterator[None]:
-    fd = os.open(spot.file, os.O_CREAT | os.O_RDWR)
-    os.posix_fallocate(fd, 0, len(spot.image_bytes) + 20_000)
+def preallocated_then_filled(folders: ArrivalFolders) -> Iterator[None]:
+    fd = os.open(folders.file, os.O_CREAT | os.O_RDWR)
+    os.posix_fallocate(fd, 0, len(folders.image_bytes) + 20_000)
     yield
-    os.pwrite(fd, spot.image_bytes[:5000], 0)
+    os.pwrite(fd, folders.image_bytes[:5000], 0)
     yield
-    os.pwrite(fd, spot.image_bytes[5000:], 5000)
+    os.pwrite(fd, folders.image_bytes[5000:], 5000)
     yield
-    os.ftruncate(fd, len(spot.image_bytes))
+    os.ftruncate(fd, len(folders.image_bytes))
     os.close(fd)
     yield
 
 
-def zeros_that_fill_up_under_one_time(spot: ArrivalFolders) -> Iterator[None]:
-    fd = os.open(spot.file, os.O_CREAT | os.O_RDWR)
-    for start, end in ((0, 0), (0, 3000), (3000, len(spot.image_bytes))):
+def zeros_that_fill_up_under_one_time(folders: ArrivalFolders) -> Iterator[None]:
+    fd = os.open(folders.file, os.O_CREAT | os.O_RDWR)
+    for start, end in ((0, 0), (0, 3000), (3000, len(folders.image_bytes))):
         if not end:
-            os.pwrite(fd, bytes(len(spot.image_bytes)), 0)
-        os.pwrite(fd, spot.image_bytes[start:end], start)
+            os.pwrite(fd, bytes(len(folders.image_bytes)), 0)
+        os.pwrite(fd, folders.image_bytes[start:end], start)
         os.utime(fd, (1e9, 1e9))
         yield
     os.close(fd)
 
 
-def time_in_the_future(spot: ArrivalFolders) -> Iterator[None]:
-    spot.file.write_bytes(spot.image_bytes[:3000])
-    os.utime(spot.file, (time.time() + 1e8, time.time() + 1e8))
+def time_in_the_future(folders: ArrivalFolders) -> Iterator[None]:
+    folders.file.write_bytes(folders.image_bytes[:3000])
+    os.utime(folders.file, (time.time() + 1e8, time.time() + 1e8))
     yield
-    spot.file.write_bytes(spot.image_bytes)
-    os.utime(spot.file, (time.time() + 1e8, time.time() + 1e8))
+    folders.file.write_bytes(folders.image_bytes)
+    os.utime(folders.file, (time.time() + 1e8, time.time() + 1e8))
     yield
 
 
-def written_through_mmap(spot: ArrivalFolders) -> Iterator[None]:
-    with spot.file.open("w+b") as file:
-        file.truncate(len(spot.image_bytes))
-        with mmap.mmap(file.fileno(), len(spot.image_bytes)) as memory:
+def written_through_mmap(folders: ArrivalFolders) -> Iterator[None]:
+    with folders.file.open("w+b") as file:
+        file.truncate(len(folders.image_bytes))
+        with mmap.mmap(file.fileno(), len(folders.image_bytes)) as memory:
             yield
-            memory[:4096] = spot.image_bytes[:4096]
+            memory[:4096] = folders.image_bytes[:4096]
             yield
-            memory[4096:] = spot.image_bytes[4096:]
+            memory[4096:] = folders.image_bytes[4096:]
     yield
 
 
-def written_twice_in_place(spot: ArrivalFolders) -> Iterator[None]:
-    spot.file.write_bytes(spot.image_bytes + bytes(5000))
-    spot.file.write_bytes(spot.image_bytes)
+def written_twice_in_place(folders: ArrivalFolders) -> Iterator[None]:
+    folders.file.write_bytes(folders.image_bytes + bytes(5000))
+    folders.file.write_bytes(folders.image_bytes)
     yield
 
 
-def moved_on_within_the_inbox(spot: ArrivalFolders) -> Iterator[None]:
-    spot.file.write_bytes(spot.image_bytes[:3000])
+def moved_on_within_the_inbox(folders: ArrivalFolders) -> Iterator[None]:
+    folders.file.write_bytes(folders.image_bytes[:3000])
     yield
-    (spot.inbox / "sorted").mkdir()
-    spot.file.rename(spot.inbox / "sorted" / "scan.jpg")
+    (folders.inbox / "sorted").mkdir()
+    folders.file.rename(folders.inbox / "sorted" / "scan.jpg")
     yield
-    (spot.inbox / "sorted" / "scan.jpg").write_bytes(spot.image_bytes)
+    (folders.inbox / "sorted" / "scan.jpg").write_bytes(folders.image_bytes)
     yield
 
 
-def touched_again_and_again(spot: ArrivalFolders) -> Iterator[None]:
-    spot.file.write_bytes(spot.image_bytes)
+def touched_again_and_again(folders: ArrivalFolders) -> Iterator[None]:
+    folders.file.write_bytes(folders.image_bytes)
     for moment in (1e9, 1.1e9, 1.2e9):
         yield
-        os.utime(spot.file, (moment, moment))
+        os.utime(folders.file, (moment, moment))
     yield
 
 
-def gone_before_it_was_whole(spot: ArrivalFolders) -> Iterator[None]:
-    spot.file.write_bytes(spot.image_bytes[:3000])
+def gone_before_it_was_whole(folders: ArrivalFolders) -> Iterator[None]:
+    folders.file.write_bytes(folders.image_bytes[:3000])
     yield
-    spot.file.unlink()
+    folders.file.unlink()
     yield
 
 
-def never_given_its_name(spot: ArrivalFolders) -> Iterator[None]:
+def never_given_its_name(folders: ArrivalFolders) -> Iterator[None]:
     for name in (".scan.jpg", "scan.jpg.part", "scan.jpg.crdownload", "~$scan.jpg", "scan.jpg.filepart", "scan.jpg~"):
-        (spot.inbox / name).write_bytes(spot.image_bytes)
+        (folders.inbox / name).write_bytes(folders.image_bytes)
     yield
 
 
-def a_pipe(spot: ArrivalFolders) -> Iterator[None]:
-    os.mkfifo(spot.file)
+def a_pipe(folders: ArrivalFolders) -> Iterator[None]:
+    os.mkfifo(folders.file)
     yield
 
 
 @dataclass(frozen=True)
 class ArrivalCase:
-    way: ArrivalMethod
+    method: ArrivalMethod
     #: Number of jobs.
-    taken: int = 1
+    accepted: int = 1
     #: Number of jobs that are `rejected` with not_an_image.
     refused: int = 0
 
@@ -492,12 +492,12 @@ async def test_every_arrival_method_makes_exactly_one_job_of_the_whole_file(
         "observer": observer,
     }
     with tempfile.TemporaryDirectory(dir=find_other_file_system(harness.root)) as elsewhere:
-        spots = [make_arrival_folders(harness, Path(elsewhere), number, row) for number, row in enumerate(rows)]
+        case_folders = [make_arrival_folders(harness, Path(elsewhere), number, row) for number, row in enumerate(rows)]
         clock = FakeClock()
         async with open_step_context(harness.load_config(), clock) as context:
             inbox_harness = InboxHarness(context, clock)
             try:
-                arrivals = [row.way(spot) for row, spot in zip(rows, spots, strict=True)]
+                arrivals = [row.method(folders) for row, folders in zip(rows, case_folders, strict=True)]
                 while arrivals:
                     arrivals = [arrival for arrival in arrivals if next(arrival, arrival) is None]
                     await inbox_harness.scan_and_judge(SETTLE)
@@ -508,13 +508,14 @@ async def test_every_arrival_method_makes_exactly_one_job_of_the_whole_file(
             finally:
                 inbox_harness.close()
         mismatches = {
-            row.way.__name__: describe_mismatch(row, spot, jobs) for row, spot in zip(rows, spots, strict=True)
+            row.method.__name__: describe_mismatch(row, folders, jobs)
+            for row, folders in zip(rows, case_folders, strict=True)
         }
     assert {arrival: what for arrival, what in mismatches.items() if what} == {}
 
 
 def make_arrival_folders(harness: Harness, elsewhere: Path, number: int, row: ArrivalCase) -> ArrivalFolders:
-    name = row.way.__name__
+    name = row.method.__name__
     folders = (harness.inbox / name, harness.root / "beside" / name, elsewhere / name)
     for folder in folders:
         folder.mkdir(parents=True)
@@ -527,17 +528,17 @@ def find_other_file_system(root: Path) -> Path:
     return shm if shm.is_dir() and os.access(shm, os.W_OK) else root
 
 
-def describe_mismatch(row: ArrivalCase, spot: ArrivalFolders, jobs: list[Job]) -> object:
+def describe_mismatch(row: ArrivalCase, folders: ArrivalFolders, jobs: list[Job]) -> object:
     """Return how the outcome of a case differs from the required one, or an empty string."""
-    own = [job for job in jobs if job.source.is_relative_to(spot.inbox)]
+    own = [job for job in jobs if job.source.is_relative_to(folders.inbox)]
     queued = sorted((job.source, job.sha256) for job in own if job.state is State.QUEUED)
     refused = [job for job in own if job.problem and job.problem.code is ErrorCode.NOT_AN_IMAGE]
-    there = sorted(
+    existing = sorted(
         (path, hashlib.sha256(path.read_bytes()).hexdigest())
-        for path in spot.inbox.rglob("*.jpg")
+        for path in folders.inbox.rglob("*.jpg")
         if path.is_file() and not path.name.startswith((".", "~"))
     )
-    expected = there if row.taken else []
-    if (queued, len(refused), len(own)) == (expected, row.refused, row.taken + row.refused):
+    expected = existing if row.accepted else []
+    if (queued, len(refused), len(own)) == (expected, row.refused, row.accepted + row.refused):
         return None
-    return [(job.relative, job.state, job.problem, job.sha256) for job in own], there
+    return [(job.relative, job.state, job.problem, job.sha256) for job in own], existing

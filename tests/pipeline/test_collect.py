@@ -287,9 +287,9 @@ async def test_an_outage_while_tasks_are_pending_costs_nothing(harness: Harness)
 async def test_the_answer_is_kept_without_the_image(harness: Harness) -> None:
     harness.drop_file("a.jpg")
     await harness.run_once()
-    answer = json.loads(harness.job("a.jpg").answer or "")
-    assert answer["state"] == 1
-    assert "image" not in answer
+    response = json.loads(harness.job("a.jpg").answer or "")
+    assert response["state"] == 1
+    assert "image" not in response
 
 
 @pytest.mark.parametrize("reported", ["no times", "times", "texts"])

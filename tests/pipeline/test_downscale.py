@@ -116,20 +116,20 @@ async def test_downscaling_one_image_does_not_block_another_rule(harness: Harnes
         current = [context.journal.get(job.id) for job in jobs]
         return {job.state for job in current if job is not None}
 
-    pacer = RateLimiter(10, context.clock)
-    gate = Gate(context, rate_limiter=pacer)
-    collect = Collect(context, gate=gate, rate_limiter=pacer)
-    submit = make_submit(context, gate, pacer, collect, memory_bytes=64 * 2**20)
-    done = threading.Event()
-    context.executor.submit(WorkerKey.downscale(), done.wait)
-    pacing, submitting = asyncio.create_task(pacer.run()), asyncio.create_task(submit.run())
+    rate_limiter = RateLimiter(10, context.clock)
+    gate = Gate(context, rate_limiter=rate_limiter)
+    collect = Collect(context, gate=gate, rate_limiter=rate_limiter)
+    submit = make_submit(context, gate, rate_limiter, collect, memory_bytes=64 * 2**20)
+    finished = threading.Event()
+    context.executor.submit(WorkerKey.downscale(), finished.wait)
+    pacing, submitting = asyncio.create_task(rate_limiter.run()), asyncio.create_task(submit.run())
     try:
         await wait_until(lambda: states(small) == {State.PENDING})
         assert states(large) == {State.QUEUED}
-        done.set()
+        finished.set()
         await wait_until(lambda: states(large) == {State.PENDING})
     finally:
-        done.set()
+        finished.set()
         context.stopping = True
         context.wakeups.submit.notify()
         await submitting

@@ -130,20 +130,20 @@ async def test_files_on_a_hanging_mount_are_logged_once_and_validated_later(
     await wait_until(lambda: daemon.services.inboxes.settling_count)
     output: list[str] = []
 
-    def said(what: str) -> bool:
+    def was_logged(what: str) -> bool:
         output.extend(line for line in capsys.readouterr().out.splitlines() if "judging.waits" in line)
         return any(what in line for line in output)
 
     with hanging_mount(harness.root / "nas"):
         await wait_until(lambda: daemon.services.context.executor.has_running)
-        await wait_until(lambda: said("may be hung"))
+        await wait_until(lambda: was_logged("may be hung"))
         start = daemon.services.context.clock.monotonic()
         # The watchers are checked once a second.
         await wait_until(lambda: daemon.services.context.clock.monotonic() > start + 2)
     await wait_until(lambda: harness.jobs(State.DONE))
     daemon.stop()
     assert await running == 0
-    assert not said("anything else")
+    assert not was_logged("anything else")
     assert len(output) == 1
 
 
@@ -209,7 +209,7 @@ async def test_why_and_plan_answer_beside_a_hanging_mount(harness: Harness, caps
     harness.drop_file("copy.jpg", seed=0)
     file = str(harness.write_config())
 
-    def told(*command: str) -> tuple[int, str]:
+    def run_command(*command: str) -> tuple[int, str]:
         codes: list[int] = []
         asking = threading.Thread(target=lambda: codes.append(main([*command, "-c", file])), daemon=True)
         asking.start()
@@ -218,21 +218,21 @@ async def test_why_and_plan_answer_beside_a_hanging_mount(harness: Harness, caps
         return codes[0], capsys.readouterr().out
 
     with hanging_mount(nas):
-        code, text = told("why", str(nas / "in" / "b.jpg"))
+        code, text = run_command("why", str(nas / "in" / "b.jpg"))
         assert code == 0
         assert "it is done" in text
         assert f"the inbox {nas / 'in'}: it has not answered for 0.2 s" in text
-        code, text = told("why", str(nas / "in" / "never.jpg"))
+        code, text = run_command("why", str(nas / "in" / "never.jpg"))
         assert code == 1
         assert "it has not answered for 0.2 s; check the server that it is mounted from" in text
-        assert "it is done" in told("why", str(harness.inbox / "a.jpg"))[1]
+        assert "it is done" in run_command("why", str(harness.inbox / "a.jpg"))[1]
         assert (
             f"the outbox {nas / 'to'} cannot be used: it has not answered for 0.2 s"
-            in told("why", str(harness.inbox / "new.jpg"))[1]
+            in run_command("why", str(harness.inbox / "new.jpg"))[1]
         )
         first = harness.job("a.jpg").id
-        assert f"as a copy it gets the result of job {first}" in told("why", str(harness.inbox / "copy.jpg"))[1]
-        code, text = told("plan", "--json")
+        assert f"as a copy it gets the result of job {first}" in run_command("why", str(harness.inbox / "copy.jpg"))[1]
+        code, text = run_command("plan", "--json")
         assert code == 1
         rows = {row["rule"]: row for row in json.loads(text)["rules"]}
         assert "it has not answered for" in rows["from"]["away"]

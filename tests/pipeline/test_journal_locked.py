@@ -114,7 +114,7 @@ async def test_a_journal_outage_is_logged_once_and_so_is_its_end(
 ) -> None:
     tries, locked_within = list[int](), locks._try_lock
 
-    def counted(fd: int, seconds: float) -> bool:
+    def try_and_count(fd: int, seconds: float) -> bool:
         tries.append(fd)
         return locked_within(fd, seconds)
 
@@ -123,7 +123,7 @@ async def test_a_journal_outage_is_logged_once_and_so_is_its_end(
     await wait_until(lambda: '"watching": true' in harness.daemon_report())
     output = ""
     for number in range(2):
-        monkeypatch.setattr(locks, "_try_lock", counted)
+        monkeypatch.setattr(locks, "_try_lock", try_and_count)
         with lock_journal(harness):
             del tries[:]
             for name in range(3):

@@ -55,8 +55,8 @@ def create_obstacle(kind: str, place: Path) -> Iterator[Path]:
 def run_command(command: tuple[str, ...], file: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
     """Run a command and return its exit code and output; `run` configures logging, so it gets its own process."""
     if command[0] == "run":
-        done = fork_server.run_fork(*command, "-c", file, environ=dict(os.environ))
-        return done.returncode, done.stdout + done.stderr
+        process = fork_server.run_fork(*command, "-c", file, environ=dict(os.environ))
+        return process.returncode, process.stdout + process.stderr
     capsys.readouterr()
     code = main([*command, "-c", file])
     return code, "".join(capsys.readouterr())

@@ -76,13 +76,13 @@ async def test_skip_finds_a_result_spelled_in_another_case_before_it_pays(
 
 # As on vfat, NTFS and SMB servers.
 @pytest.mark.parametrize(
-    ("answer", "if_exists"),
+    ("error", "if_exists"),
     [("EINVAL", "overwrite"), ("ENOENT", "rename")],
 )
 async def test_a_name_the_share_refuses_is_replaced_in_outbox_and_archive(
-    answer: str, if_exists: str, tmp_path: Path, harness: Harness
+    error: str, if_exists: str, tmp_path: Path, harness: Harness
 ) -> None:
-    with mount_share(tmp_path, f"refuse={answer}") as mount:
+    with mount_share(tmp_path, f"refuse={error}") as mount:
         harness.rule = {
             "outbox": "share/outbox",
             "sidecar": True,

@@ -41,12 +41,12 @@ def fast_polling(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_a_run_notifies_of_held_and_rejected_images_before_it_ends(harness: Harness, tmp_path: Path) -> None:
     harness.rule = {"settle_timeout": "100ms"}
     harness.api = {"qps": 10}
-    tell = write_program(tmp_path, "open(FOLDER + '/told', 'a').write(os.environ['PICWISH_SUBJECT'] + '\\n')")
+    program = write_program(tmp_path, "open(FOLDER + '/subjects', 'a').write(os.environ['PICWISH_SUBJECT'] + '\\n')")
     with WebhookReceiver() as webhook, MailServer() as mail_server:
         mail = {"to": "email", "server": "127.0.0.1", "port": mail_server.port, "security": "none"}
         mail |= {"sender": "watchd@studio.example", "recipients": ["ada@studio.example"], "events": ["held"]}
         configure_notifiers(
-            harness, webhook_config(webhook), mail, {"to": "command", "run": [str(tell)], "events": ["rejected"]}
+            harness, webhook_config(webhook), mail, {"to": "command", "run": [str(program)], "events": ["rejected"]}
         )
         harness.simulator.script.add(Fault("create", Reset(at="work")))
         harness.drop_file("Müller\nBcc: eve@example.org.jpg", seed=1)
@@ -58,7 +58,7 @@ async def test_a_run_notifies_of_held_and_rejected_images_before_it_ends(harness
     assert mailed.message["Subject"].endswith("Müller\\nBcc: eve@example.org.jpg is held")
     assert mailed.message["Bcc"] is None
     assert "`picwish-watchd retry 1`" in mailed.message.get_content()
-    assert (tmp_path / "told").read_text() == "notes.jpg is rejected\n"
+    assert (tmp_path / "subjects").read_text() == "notes.jpg is rejected\n"
     waiting = json.loads(state_path(harness.journal).read_text())["waiting"]
     assert waiting == []
 

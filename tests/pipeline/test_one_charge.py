@@ -327,8 +327,8 @@ async def test_a_free_failure_after_a_paid_retry_is_counted_as_free(harness: Har
 
 @pytest.mark.parametrize("status", [401, 429, 503])
 async def test_an_answer_that_names_a_task_is_never_submitted_again(harness: Harness, status: int) -> None:
-    answer = Reply(status, b'{"status": %d, "message": "odd", "data": {"task_id": "t-1"}}' % status)
-    harness.simulator.script.add(Fault("create", answer))
+    reply = Reply(status, b'{"status": %d, "message": "odd", "data": {"task_id": "t-1"}}' % status)
+    harness.simulator.script.add(Fault("create", reply))
     harness.drop_file("a.jpg")
     assert await harness.run_once() == 1
     assert harness.count_creates() == 1

@@ -20,8 +20,8 @@ def test_a_job_named_twice_is_retried_once_and_that_is_fine(tmp_path: Path) -> N
     journal = Journal.open_for_writing(tmp_path / "journal.db", Clock())
     job = add_job_in_state(journal, State.FAILED)
     journal.close()
-    answer = run_retry(tmp_path, str(job.id), str(job.id))
-    assert (answer.returncode, answer.stderr) == (0, "")
+    output = run_retry(tmp_path, str(job.id), str(job.id))
+    assert (output.returncode, output.stderr) == (0, "")
 
 
 def test_copies_that_go_on_do_not_hide_a_named_job_with_nothing_to_retry(tmp_path: Path) -> None:
@@ -30,9 +30,9 @@ def test_copies_that_go_on_do_not_hide_a_named_job_with_nothing_to_retry(tmp_pat
     problem = Problem(ErrorCode.DUPLICATE_OF_HELD, "a copy")
     journal.transition(add_job(journal), State.HELD, "held with its first", problem=problem)
     journal.close()
-    answer = run_retry(tmp_path, str(first.id), str(done.id))
-    assert answer.returncode == 1
-    assert f"nothing to retry in job {done.id}" in answer.stderr
+    output = run_retry(tmp_path, str(first.id), str(done.id))
+    assert output.returncode == 1
+    assert f"nothing to retry in job {done.id}" in output.stderr
 
 
 def test_what_a_retry_may_cost_is_what_its_rule_costs_by_now(tmp_path: Path) -> None:

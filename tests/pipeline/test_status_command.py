@@ -28,8 +28,8 @@ sys.exit(code)"""
 async def _run_status(file: Path) -> tuple[str, bool]:
     """Run `status --json` and return its report and whether it loaded the configuration file itself."""
     command = [sys.executable, "-c", _RUN_PROGRAM, "status", "--json", "-c", str(file)]
-    done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, check=True)
-    return done.stdout, done.stderr.endswith("True\n")
+    process = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, check=True)
+    return process.stdout, process.stderr.endswith("True\n")
 
 
 async def test_status_agrees_whether_it_reads_the_daemon_or_the_file(harness: Harness) -> None:

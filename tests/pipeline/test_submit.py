@@ -53,10 +53,10 @@ async def context(harness: Harness) -> AsyncIterator[StepContext]:
 
 
 def submit_next(context: StepContext) -> tuple[Submit, Gate, RateLimiter]:
-    pacer = RateLimiter(context.config.api.qps, context.clock)
-    gate = Gate(context, rate_limiter=pacer)
-    collect = Collect(context, gate=gate, rate_limiter=pacer)
-    return make_submit(context, gate, pacer, collect), gate, pacer
+    rate_limiter = RateLimiter(context.config.api.qps, context.clock)
+    gate = Gate(context, rate_limiter=rate_limiter)
+    collect = Collect(context, gate=gate, rate_limiter=rate_limiter)
+    return make_submit(context, gate, rate_limiter, collect), gate, rate_limiter
 
 
 def queue_job(context: StepContext, rule: str, name: str) -> int:
@@ -154,17 +154,17 @@ async def test_an_image_waiting_for_its_permit_is_not_sent_once_the_gate_closes(
     verdict = validate_file(path, context.config.api, rule, final=True)
     assert isinstance(verdict, ValidImage)
     context.journal.add_jobs([build_new_job(rule, path, verdict.stamp, verdict)])
-    submit, gate, pacer = submit_next(context)
+    submit, gate, rate_limiter = submit_next(context)
     job = submit.choose_job()
     assert job is not None
     async with asyncio.TaskGroup() as group:
         sending = group.create_task(submit.submit(job))
-        await wait_until(lambda: pacer.overdue_seconds > 0)
+        await wait_until(lambda: rate_limiter.overdue_seconds > 0)
         if news == "the gate closes":
             gate.close(CloseReason.UNAUTHORIZED, "the key is refused")
         else:
             context.stopping = True
-        granting = group.create_task(pacer.run())
+        granting = group.create_task(rate_limiter.run())
         await sending
         granting.cancel()
     assert harness.job("a.jpg").state is State.QUEUED
@@ -172,10 +172,10 @@ async def test_an_image_waiting_for_its_permit_is_not_sent_once_the_gate_closes(
 
 
 async def test_no_image_is_prepared_while_a_paid_result_is_urgent(context: StepContext) -> None:
-    pacer = RateLimiter(context.config.api.qps, context.clock)
-    gate = Gate(context, rate_limiter=pacer)
-    collect = Collect(context, gate=gate, rate_limiter=pacer)
-    submit = make_submit(context, gate, pacer, collect)
+    rate_limiter = RateLimiter(context.config.api.qps, context.clock)
+    gate = Gate(context, rate_limiter=rate_limiter)
+    collect = Collect(context, gate=gate, rate_limiter=rate_limiter)
+    submit = make_submit(context, gate, rate_limiter, collect)
     queue_job(context, "scans", "a.jpg")
     job = submit.choose_job()
     assert job is not None
@@ -198,11 +198,11 @@ async def test_few_images_are_sent_while_picwish_does_not_answer(harness: Harnes
             stamp, sha256 = stamp_of(name.stat()), harness.dropped[name]
             context.journal.add_jobs([NewJob("scans", name, Path(name.name), stamp, sha256=sha256, format="jpeg")])
         # The request rate is not tested here, so it need not slow the test down.
-        pacer = RateLimiter(500, context.clock)
-        gate = Gate(context, rate_limiter=pacer)
-        collect = Collect(context, gate=gate, rate_limiter=pacer)
-        submit = make_submit(context, gate, pacer, collect)
-        tasks = [asyncio.create_task(pacer.run()), asyncio.create_task(submit.run())]
+        rate_limiter = RateLimiter(500, context.clock)
+        gate = Gate(context, rate_limiter=rate_limiter)
+        collect = Collect(context, gate=gate, rate_limiter=rate_limiter)
+        submit = make_submit(context, gate, rate_limiter, collect)
+        tasks = [asyncio.create_task(rate_limiter.run()), asyncio.create_task(submit.run())]
         await wait_until(lambda: harness.count_creates() == sent)
         await asyncio.sleep(0.3)
         assert harness.count_creates() == sent

@@ -490,13 +490,13 @@ async def test_why_says_that_a_folder_may_not_be_read(harness: Harness, why_comm
         each.chmod(0o644)
     os.seteuid(65534)
     try:
-        answers = [
+        outputs = [
             main(["why", str(path), "-c", str(file)]) for path in (harness.inbox / "sub", harness.inbox / "sub/a.jpg")
         ]
     finally:
         os.seteuid(0)
     out = why_command.capsys.readouterr().out
-    assert answers == [0, 0]
+    assert outputs == [0, 0]
     assert out.count("it cannot be read: Permission denied") == 2
 
 

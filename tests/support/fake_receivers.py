@@ -237,7 +237,7 @@ class _SmtpSession:
 
 def write_program(folder: Path, body: str) -> Path:
     """Write an executable Python program with this body, in which FOLDER is ``folder``."""
-    path = folder / "tell"
+    path = folder / "program"
     path.write_text(f"#!{sys.executable} -S\nimport os, sys, time\nFOLDER = {str(folder)!r}\n{body}")
     path.chmod(0o755)
     return path

@@ -204,9 +204,9 @@ def _run_in_fork(request: ForkRequest, streams: list[int]) -> None:
     """Run the program in the fork as a new interpreter would."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    for here, there in zip(streams, (1, 2), strict=True):
-        os.dup2(here, there)
-        os.close(here)
+    for source, target in zip(streams, (1, 2), strict=True):
+        os.dup2(source, target)
+        os.close(source)
     os.chdir(request.folder)
     os.environ.clear()
     os.environ.update(request.environ)

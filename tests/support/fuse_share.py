@@ -78,14 +78,14 @@ class ShareServer:
             # FORGET and INTERRUPT have no reply.
             if opcode in (2, 36, 42):
                 continue
-            code, answer = 0, b""
+            code, reply = 0, b""
             try:
                 if method is None:
                     raise OSError(errno.ENOSYS, "")
-                answer = method(self, node, body)
+                reply = method(self, node, body)
             except OSError as error:
                 code = error.errno or errno.EIO
-            os.write(fuse, struct.pack("<IiQ", 16 + len(answer), -code, unique) + answer)
+            os.write(fuse, struct.pack("<IiQ", 16 + len(reply), -code, unique) + reply)
 
     def _init(self, _node: int, body: bytes) -> bytes:
         readahead = struct.unpack_from("<I", body, 8)[0]
@@ -179,7 +179,7 @@ class ShareServer:
 
     def _readdir(self, node: int, body: bytes) -> bytes:
         _, offset, size = struct.unpack_from("<QQI", body)
-        answer = b""
+        reply = b""
         for number, name in enumerate(sorted(os.listdir(self._paths[node])), 1):
             if number <= offset:
                 continue
@@ -188,10 +188,10 @@ class ShareServer:
             kind = 0 if self._untyped else status.st_mode >> 12
             entry = struct.pack("<QQII", status.st_ino, number, len(raw), kind) + raw
             entry += bytes(-len(entry) % 8)
-            if len(answer) + len(entry) > size:
+            if len(reply) + len(entry) > size:
                 break
-            answer += entry
-        return answer
+            reply += entry
+        return reply
 
     def _release(self, _node: int, body: bytes) -> bytes:
         os.close(struct.unpack_from("<Q", body)[0])

@@ -30,14 +30,14 @@ NAS = "/srv/nas"
 #: A command for `notify:` that writes down its user and permissions.
 NOTIFY_SCRIPT = f"""\
 #!/bin/sh
-exec >{NAS}/in/.told 2>/dev/null
+exec >{NAS}/in/.output 2>/dev/null
 id -un
-test -n "$PICWISH_SUBJECT" && test -z "$CREDENTIALS_DIRECTORY" && echo told
+test -n "$PICWISH_SUBJECT" && test -z "$CREDENTIALS_DIRECTORY" && echo subject
 touch /etc/nope && echo writes-etc || echo no-etc
-chown root {NAS}/in/.told && echo chowns || echo no-chown
+chown root {NAS}/in/.output && echo chowns || echo no-chown
 grep -q 'NoNewPrivs:.1' /proc/self/status && echo no-new-privileges
 """
-CONFINED_OUTPUT = ["picwish", "told", "no-etc", "no-chown", "no-new-privileges"]
+CONFINED_OUTPUT = ["picwish", "subject", "no-etc", "no-chown", "no-new-privileges"]
 #: Shorter times for a unit that takes minutes as shipped.
 QUICK_DROP_IN = "[Unit]\nStartLimitIntervalSec=60\n[Service]\nRestartSec=1\nWatchdogSec=6\n"
 #: A program that mounts a file system at its argument and answers nothing until it is killed.
@@ -247,13 +247,13 @@ class SystemdChecks:
             files = ("http.token", "hook.url")
             lines = "".join(f"LoadCredential={name}:/etc/picwish-watchd/{name}\n" for name in files)
             machine.write_file(dropin, f"[Service]\n{lines}")
-            machine.write_file("/usr/local/bin/tell", NOTIFY_SCRIPT, mode="0755")
+            machine.write_file("/usr/local/bin/notify-script", NOTIFY_SCRIPT, mode="0755")
             self._configure(
                 top={
                     "http": {"listen": f"127.0.0.1:{port}", "token_file": "http.token"},
                     "notify": [
                         {"to": "webhook", "url_file": "hook.url"},
-                        {"to": "command", "run": ["/usr/local/bin/tell"]},
+                        {"to": "command", "run": ["/usr/local/bin/notify-script"]},
                     ],
                 }
             )
@@ -271,15 +271,15 @@ class SystemdChecks:
             began = time.monotonic()
             machine.run("systemctl", "stop", UNIT)
             self.check(
-                f"what happened is told by a stop, which takes {time.monotonic() - began:.1f} s",
+                f"a stop sends the notification and takes {time.monotonic() - began:.1f} s",
                 webhook.subjects()[1:] == ["notes.jpg is refused"],
                 webhook.requests,
             )
-            output = machine.run_script(f"cat {NAS}/in/.told", check=False)
+            output = machine.run_script(f"cat {NAS}/in/.output", check=False)
             self.check("a command runs, as confined as the daemon", output.split() == CONFINED_OUTPUT, output)
             log = self.read_log(lines=10_000)
             self.check("neither secret is in the log", TOKEN not in log and "very-secret" not in log)
-        machine.run_script(f"rm {dropin} {NAS}/in/.told {NAS}/in/notes.jpg; systemctl daemon-reload")
+        machine.run_script(f"rm {dropin} {NAS}/in/.output {NAS}/in/notes.jpg; systemctl daemon-reload")
         self._configure()
 
     def check_late_mount(self) -> None:
@@ -299,7 +299,7 @@ class SystemdChecks:
         machine.run(PROGRAM, "approve", "scans", "-c", CONFIG, check=False)
         self.drop_image("late.jpg")
         output = self.wait_until(lambda: self.count_done() >= before + 1, seconds=30)
-        self.check("the NAS comes, and it goes on by itself", output, (self.status_text(), self.read_log()))
+        self.check("the NAS appears, and the daemon continues", output, (self.status_text(), self.read_log()))
         machine.run("systemctl", "stop", UNIT)
 
     def check_wrong_configuration(self) -> None:

@@ -83,10 +83,12 @@ class Machine:
         """Run a command in the container and return its standard output and standard error."""
         enter = ["nsenter", f"--target={self._leader}", "-m", "-u", "-i", "-n", "-p", "-C", "-r", "-w"]
         plain = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8", "SYSTEMD_COLORS": "0"}
-        done = subprocess.run([*enter, *words], input=data, stdout=-1, stderr=subprocess.STDOUT, env=plain, check=False)
-        text = done.stdout.decode("utf-8", "replace")
-        if check and done.returncode:
-            raise SystemExit(f"{' '.join(words)}: {done.returncode}\n{text}")
+        process = subprocess.run(
+            [*enter, *words], input=data, stdout=-1, stderr=subprocess.STDOUT, env=plain, check=False
+        )
+        text = process.stdout.decode("utf-8", "replace")
+        if check and process.returncode:
+            raise SystemExit(f"{' '.join(words)}: {process.returncode}\n{text}")
         return text
 
     def run_script(self, script: str, *, check: bool = True) -> str:

@@ -140,11 +140,11 @@ def test_what_is_installed_is_sound_and_exposes_little(tmp_path: Path, capsys: p
 def test_install_can_be_repeated_and_uninstall_removes_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config, unit = configure(tmp_path), tmp_path / "picwish-watchd.service"
     place = ("--unit-dir", str(tmp_path))
-    shown = run_service(capsys, "show", "-c", str(config))
+    shown_unit = run_service(capsys, "show", "-c", str(config))
     for _ in range(2):
         assert str(unit) in run_service(capsys, "install", "-c", str(config), *place)
-        assert unit.read_text() == shown
-    assert is_own_unit(shown)
+        assert unit.read_text() == shown_unit
+    assert is_own_unit(shown_unit)
     assert str(unit) in run_service(capsys, "uninstall", *place)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["watchd.yaml"]
 

@@ -49,8 +49,8 @@ def test_the_first_source_that_is_there_wins(load_text: Callable[..., Config], k
 
 def test_without_a_key_the_error_lists_its_sources(load_text: Callable[..., Config]) -> None:
     message = read_key_error(load_text(RULES))
-    for way in ("no API key", "credential picwish_api_key", "PICWISH_API_KEY", "api.key_file"):
-        assert way in message
+    for source in ("no API key", "credential picwish_api_key", "PICWISH_API_KEY", "api.key_file"):
+        assert source in message
 
 
 @pytest.mark.parametrize(("content", "key"), [("k3y", "k3y"), ("k3y\n", "k3y"), ("k3y\r\n\n", "k3y"), ("!~", "!~")])

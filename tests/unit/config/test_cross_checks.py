@@ -12,10 +12,10 @@ from tests.support.fuse_share import mount_share
 from tests.support.mounts import temporary_mount
 
 
-def rules_yaml(*given: str) -> str:
+def rules_yaml(*rules: str) -> str:
     """Return rules r0, r1, ... on lines 2, 3, ..., each given as ``inbox outbox [KEY=VALUE ...]``."""
     lines = ["rules:"]
-    for index, text in enumerate(given):
+    for index, text in enumerate(rules):
         inbox, outbox, *more = text.split()
         keys = ", ".join(["", *(pair.replace("=", ": ") for pair in more)])
         lines.append(f"- {{name: r{index}, inbox: {inbox}, outbox: {outbox}{keys}}}")

@@ -33,10 +33,10 @@ def load_http(loaded: Callable[..., Config], text: str) -> Http:
 def test_an_address_of_this_machine_needs_no_token(
     load_text: Callable[..., Config], written: str, address: ListenAddress, shown: str
 ) -> None:
-    found = load_http(load_text, f"{{listen: {written}}}")
-    assert (found.listen, found.token_file) == (address, None)
-    assert str(found.listen) == shown
-    assert found.token_secret is None
+    http = load_http(load_text, f"{{listen: {written}}}")
+    assert (http.listen, http.token_file) == (address, None)
+    assert str(http.listen) == shown
+    assert http.token_secret is None
 
 
 @pytest.mark.parametrize("written", ["0.0.0.0:9107", '"[::]:9107"', "192.168.1.5:80", '"[fe80::1]:9107"'])
@@ -106,13 +106,13 @@ def test_without_the_library_the_error_says_how_to_install_it(
 def test_a_token_file_is_validated_like_the_key_file(
     load_text: Callable[..., Config], tmp_path: Path, content: str | None, mode: int, expected: str
 ) -> None:
-    found = load_http(load_text, "{listen: 0.0.0.0:9107, token_file: t}")
+    http = load_http(load_text, "{listen: 0.0.0.0:9107, token_file: t}")
     if content is not None:
         (tmp_path / "t").write_text(content)
         (tmp_path / "t").chmod(mode)
-    assert found.token_secret is not None
+    assert http.token_secret is not None
     with pytest.raises(ConfigError, match=expected) as caught:
-        found.token_secret.read_secret()
+        http.token_secret.read_secret()
     assert caught.value.message.startswith(f"the token file {tmp_path}/t")
     assert caught.value.hint
     assert "s3cret" not in caught.value.message + caught.value.hint

@@ -175,8 +175,8 @@ def test_defaults_hold_for_all_rules_and_rules_win(load_text: Callable[..., Conf
 
 def config_with_key(key: str, written: str) -> str:
     """Return a configuration with one key of its only rule, on line 5, set to this text."""
-    given = {"name": "scans", "inbox": "/in", "outbox": "/out"}
-    lines = [f"  {k}: {v}" for k, v in given.items() if k != key]
+    settings = {"name": "scans", "inbox": "/in", "outbox": "/out"}
+    lines = [f"  {k}: {v}" for k, v in settings.items() if k != key]
     return "\n".join(["rules:", "-", *lines, *[""] * (3 - len(lines)), f"  {key}: {written}\n"])
 
 
@@ -342,10 +342,10 @@ FAULTS = [
 def test_a_fault_outside_the_rules_is_reported_once_with_its_line(
     config_errors: Callable[..., list[str]], text: str, line: int, expected: str
 ) -> None:
-    found = config_errors(text + "\nrules:\n- {name: scans, inbox: /in, outbox: /out}\n")
-    assert "s3cret" not in "".join(found)
-    assert any(fault.startswith(f"{line}: {expected}") for fault in found), found
-    assert len(found) == 1 or "charging" in text
+    faults = config_errors(text + "\nrules:\n- {name: scans, inbox: /in, outbox: /out}\n")
+    assert "s3cret" not in "".join(faults)
+    assert any(fault.startswith(f"{line}: {expected}") for fault in faults), faults
+    assert len(faults) == 1 or "charging" in text
 
 
 @pytest.mark.parametrize("text", ["journal: /j.db\n", "rules:\n", "rules: []\n", "rules: {}\n", "rules: scans\n"])
@@ -366,11 +366,11 @@ def test_a_rule_that_is_no_mapping_is_a_fault_and_the_others_are_validated(
 
 
 def test_all_faults_are_reported_at_once_sorted_by_line(config_errors: Callable[..., list[str]]) -> None:
-    found = config_errors(
+    faults = config_errors(
         "log: {level: x}\nrules:\n- name: a\n  inbox: /a\n  setle: 2s\n  type: 9\n"
         "- name: a\n  inbox: /a/b\n  outbox: /a/c\napi:\n  qps: -1\n  base_url: http://nas\njournal: /a/j\n"
     )
-    assert [fault.split(": found")[0] for fault in found] == [
+    assert [fault.split(": found")[0] for fault in faults] == [
         "1: log.level",
         "3: rules[0].outbox",
         "5: rules[0].setle",

@@ -20,13 +20,13 @@ def test_each_kind_is_read_with_its_defaults(load_text: Callable[..., Config], t
         "- {to: command, run: [./tell, --urgent], events: [held], digest_at: 7:05}\n"
         "- {to: email, server: smtp.example.org, sender: a@example.org, recipients: [b@example.org]}\n"
     )
-    hook, command, mail = load_text(text + RULES, {"TOKEN": "s3cret"}).notify
-    assert isinstance(hook, Webhook)
+    webhook, command, mail = load_text(text + RULES, {"TOKEN": "s3cret"}).notify
+    assert isinstance(webhook, Webhook)
     assert isinstance(command, Command)
     assert isinstance(mail, Email)
-    assert hook.read_url() == "https://hooks.example.org/s3cret?a=b"
-    assert "s3cret" not in repr(hook) + str(hook) + hook.label
-    assert (hook.events, hook.at_most, hook.digest_at) == (tuple(NotificationEvent), 20, "08:00")
+    assert webhook.read_url() == "https://hooks.example.org/s3cret?a=b"
+    assert "s3cret" not in repr(webhook) + str(webhook) + webhook.label
+    assert (webhook.events, webhook.at_most, webhook.digest_at) == (tuple(NotificationEvent), 20, "08:00")
     assert (command.run, command.events, command.digest_at) == (
         (f"{tmp_path}/tell", "--urgent"),
         (NotificationEvent.HELD,),
@@ -63,10 +63,10 @@ def test_each_kind_is_read_with_its_defaults(load_text: Callable[..., Config], t
 def test_faults_are_reported_with_their_line_and_without_secrets(
     config_errors: Callable[..., list[str]], entry: str, expected: str
 ) -> None:
-    found = config_errors(f"notify:\n- {entry}\n{RULES}")
-    assert any(expected in fault and fault.startswith("2: ") for fault in found), found
+    faults = config_errors(f"notify:\n- {entry}\n{RULES}")
+    assert any(expected in fault and fault.startswith("2: ") for fault in faults), faults
     if "run:" not in entry:
-        assert not any("s3cret" in fault for fault in found)
+        assert not any("s3cret" in fault for fault in faults)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "'::1'"])
@@ -107,13 +107,13 @@ def test_a_url_in_a_file_is_validated_like_one_in_the_configuration(
 ) -> None:
     (tmp_path / "hook.url").write_text(content)
     (tmp_path / "hook.url").chmod(0o600)
-    [hook] = load_text(f"notify:\n- {{to: webhook, url_file: hook.url}}\n{RULES}").notify
-    assert isinstance(hook, Webhook)
-    assert hook.label == "webhook hook.url"
+    [webhook] = load_text(f"notify:\n- {{to: webhook, url_file: hook.url}}\n{RULES}").notify
+    assert isinstance(webhook, Webhook)
+    assert webhook.label == "webhook hook.url"
     if expected is None:
-        assert hook.read_url() == content.rstrip()
+        assert webhook.read_url() == content.rstrip()
     else:
         with pytest.raises(ConfigError, match=expected) as caught:
-            hook.read_url()
+            webhook.read_url()
         assert "s3cret" not in f"{caught.value.message} {caught.value.hint}"
     assert not content or redact(f"it said {content.strip()}") == "it said ***"

@@ -17,17 +17,17 @@ def make_secret_file(path: Path, text: str, mode: int = 0o600) -> SecretFile:
     return SecretFile(path, "password_file", "the password file", "put the password alone into it")
 
 
-@pytest.mark.parametrize("fate", ["missing", "a folder", "a pipe", "open to others", "large"])
-def test_a_file_that_is_not_private_is_refused_with_a_hint(tmp_path: Path, fate: str) -> None:
+@pytest.mark.parametrize("kind", ["missing", "a folder", "a pipe", "open to others", "large"])
+def test_a_file_that_is_not_private_is_refused_with_a_hint(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "p"
     file = make_secret_file(
-        path, "s3cret" * (1000 if fate == "large" else 1), 0o644 if fate == "open to others" else 0o600
+        path, "s3cret" * (1000 if kind == "large" else 1), 0o644 if kind == "open to others" else 0o600
     )
-    if fate in ("missing", "a folder", "a pipe"):
+    if kind in ("missing", "a folder", "a pipe"):
         path.unlink()
-    if fate == "a folder":
+    if kind == "a folder":
         path.mkdir(mode=0o700)
-    if fate == "a pipe":
+    if kind == "a pipe":
         os.mkfifo(path, 0o600)
     with pytest.raises(ConfigError) as caught:
         file.read({})

@@ -112,10 +112,10 @@ def test_separately_mounted_folders_of_one_nfs_server_are_distinguished(
         "23 20 0:50 / /mnt/all rw - nfs4 [fe80::1]:/volume1 rw\n"
     )
     monkeypatch.setattr(mounts, "MOUNTINFO", file)
-    lies = mounts.device_locations(["/mnt/in", "/mnt/out", "/mnt/all/my scans/in", "/mnt/all"])
-    assert not mounts.has_overlap(lies["/mnt/in"], lies["/mnt/out"])
-    assert lies["/mnt/in"] == lies["/mnt/all/my scans/in"]
-    assert mounts.has_overlap(lies["/mnt/in"], lies["/mnt/all"])
+    locations = mounts.device_locations(["/mnt/in", "/mnt/out", "/mnt/all/my scans/in", "/mnt/all"])
+    assert not mounts.has_overlap(locations["/mnt/in"], locations["/mnt/out"])
+    assert locations["/mnt/in"] == locations["/mnt/all/my scans/in"]
+    assert mounts.has_overlap(locations["/mnt/in"], locations["/mnt/all"])
 
 
 @pytest.mark.parametrize(

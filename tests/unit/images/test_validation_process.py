@@ -128,9 +128,9 @@ def questions_of_every_kind(folder: Path) -> list[ValidationRequest]:
 
 def test_it_answers_what_a_thread_would_answer(tmp_path: Path, validator: ValidationProcess) -> None:
     questions = questions_of_every_kind(tmp_path)
-    answers = validator.validate_batch(questions)
-    assert answers == validate_requests(questions)
-    assert len({type(answer) for answer in answers}) >= 6
+    verdicts = validator.validate_batch(questions)
+    assert verdicts == validate_requests(questions)
+    assert len({type(verdict) for verdict in verdicts}) >= 6
     assert only_validation_pid()
 
 
@@ -192,8 +192,8 @@ def test_a_stopped_process_gives_no_verdict_about_the_file(
         monkeypatch,
         patched_decoder(f"import pathlib, time; pathlib.Path({str(started)!r}).touch(); time.sleep(60)"),
     )
-    answers: list[object] = []
-    asking = threading.Thread(target=lambda: answers.append(validator.validate_final(cut_image_question(tmp_path))))
+    verdicts: list[object] = []
+    asking = threading.Thread(target=lambda: verdicts.append(validator.validate_final(cut_image_question(tmp_path))))
     asking.start()
     wait_until(started.exists)
     if signal_name == "close":
@@ -201,8 +201,8 @@ def test_a_stopped_process_gives_no_verdict_about_the_file(
     else:
         os.kill(only_validation_pid(), signal.SIGTERM)
     asking.join(10)
-    [answer] = answers
-    assert isinstance(answer, Incomplete)
+    [verdict] = verdicts
+    assert isinstance(verdict, Incomplete)
 
 
 def test_a_frozen_process_is_replaced_and_blames_no_file(
@@ -225,18 +225,18 @@ def test_a_hanging_process_blocks_only_its_own_caller(tmp_path: Path, validator:
     question, doubtful = whole_image_question(tmp_path), cut_image_question(tmp_path)
     validator.validate_batch([question])
     os.kill(only_validation_pid(), signal.SIGSTOP)
-    answers: list[object] = []
-    asking = threading.Thread(target=lambda: answers.extend(validator.validate_batch([question])))
+    verdicts: list[object] = []
+    asking = threading.Thread(target=lambda: verdicts.extend(validator.validate_batch([question])))
     asking.start()
     wait_until(lambda: validator.is_busy)
     assert isinstance(validator.validate_batch([question])[0], ValidImage)
     for _ in range(3):
         assert isinstance(validator.validate_final(doubtful), Rejected)
-    assert not answers
+    assert not verdicts
     assert len(validation_pids()) == 2, "one for those that do not hang, not one for each of their files"
     validator.close()
     asking.join(10)
-    assert isinstance(answers[0], ValidImage)
+    assert isinstance(verdicts[0], ValidImage)
     assert not validation_pids()
 
 

@@ -48,26 +48,26 @@ class WatcherProbe:
         self.watcher = Watcher(Inbox(**{**usual, **settings}), known, self._report)
         self.watcher.start()
 
-    def _report(self, rule: str, news: list[FileSeen] | ScanReport) -> None:
+    def _report(self, rule: str, report: list[FileSeen] | ScanReport) -> None:
         assert rule == "scans"
         assert threading.current_thread() is self.watcher
-        self.reports.put(news)
+        self.reports.put(report)
         self.gate.wait(DEADLINE)
 
     def wait_for_files(self, *names: str) -> list[str]:
         """Wait until all these names were reported; return all reported names."""
         found: list[str] = []
         while not set(names) <= set(found):
-            news = self._next_report()
-            if not isinstance(news, ScanReport):
-                found += [sighting.relative for sighting in news]
+            report = self._next_report()
+            if not isinstance(report, ScanReport):
+                found += [sighting.relative for sighting in report]
         return found
 
     def wait_for_walk(self) -> ScanReport:
         """Wait for the end of the next scan."""
-        while not isinstance(news := self._next_report(), ScanReport):
+        while not isinstance(report := self._next_report(), ScanReport):
             pass
-        return news
+        return report
 
     def wait_until_idle(self) -> None:
         """Wait until all requested scans have ended."""
@@ -335,8 +335,8 @@ def test_many_files_come_in_batches(inbox: Path, start_watcher: Start) -> None:
         (inbox / f"{number}.jpg").touch()
     watched = start_watcher(use_events=False)
     sizes = []
-    while not isinstance(news := watched.reports.get(timeout=DEADLINE), ScanReport):
-        sizes.append(len(news))
+    while not isinstance(report := watched.reports.get(timeout=DEADLINE), ScanReport):
+        sizes.append(len(report))
     assert sizes == [500, 500, 201]
 
 

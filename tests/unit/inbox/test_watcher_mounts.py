@@ -32,9 +32,9 @@ class MountWatcherProbe:
     """A watcher that scans on request, or with ``native`` on kernel events, and its reports."""
 
     def __init__(self, inbox: Path, *, native: bool = False) -> None:
-        self.news: queue.Queue[list[FileSeen] | ScanReport] = queue.Queue()
+        self.reports: queue.Queue[list[FileSeen] | ScanReport] = queue.Queue()
         settings = Inbox("scans", inbox, NameFilter(["*.jpg"], []), True, False, native, 600.0)
-        self.watcher = Watcher(settings, [], lambda _rule, news: self.news.put(news), canonical_mount_of(inbox))
+        self.watcher = Watcher(settings, [], lambda _rule, report: self.reports.put(report), canonical_mount_of(inbox))
 
     def walk(self) -> tuple[list[str], str | None]:
         """Return what a scan reports and why it failed; the first one starts without a request."""
@@ -47,9 +47,9 @@ class MountWatcherProbe:
     def wait_for_walk(self) -> tuple[list[str], str | None]:
         """Return the report of a scan that has already started."""
         names: list[str] = []
-        while not isinstance(news := self.news.get(timeout=TIMEOUT), ScanReport):
-            names += [sighting.relative for sighting in news]
-        return sorted(names), news.unavailable
+        while not isinstance(report := self.reports.get(timeout=TIMEOUT), ScanReport):
+            names += [sighting.relative for sighting in report]
+        return sorted(names), report.unavailable
 
 
 @pytest.mark.parametrize("event", ["unmounted", "mounted over"])

@@ -63,19 +63,19 @@ def test_a_kill_at_any_statement_keeps_state_history_and_ledger_consistent(
 def test_a_kill_during_creation_leaves_no_half_made_journal(journal_path: Path, clock: FakeClock) -> None:
     base = journal_path.parents[1]
     child_processes.run_child("crash_in_creation", base)
-    left = []
+    exists = []
     for folder in sorted(base.iterdir()):
         journal_file = folder / "state" / "journal.db"
         if journal_file.exists():
             reader = JournalReader.open(journal_file)
             assert len(reader.jobs()) in {0, 3}
             reader.close()
-        left.append(journal_file.exists())
+        exists.append(journal_file.exists())
         journal = Journal.open_for_writing(journal_file, clock)
         assert len(journal.jobs()) in {0, 3}
         assert len(journal.jobs()) == journal.last_event_id()
         journal.transition(add_job(journal), State.HELD, "it works", charge=ChargeState.DOUBTFUL)
         journal.close()
         assert not journal_file.with_name("journal.db.new").exists()
-    assert left == sorted(left)
-    assert set(left) == {False, True}
+    assert exists == sorted(exists)
+    assert set(exists) == {False, True}

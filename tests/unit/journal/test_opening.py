@@ -64,14 +64,14 @@ def test_commits_are_synced_so_that_a_power_cut_loses_none(journal: Journal, jou
 def test_a_power_cut_may_lose_queued_jobs_and_the_journal_still_opens(journal_path: Path, clock: FakeClock) -> None:
     journal = Journal.open_for_writing(journal_path, clock)
     sent = journal.transition(add_job(journal, "sent.jpg"), State.SUBMITTING, "sending it", reserve=5)
-    left = journal_path.with_name("left.db")
-    shutil.copyfile(journal_path, left)
-    shutil.copyfile(f"{journal_path}-wal", f"{left}-wal")
+    copy = journal_path.with_name("left.db")
+    shutil.copyfile(journal_path, copy)
+    shutil.copyfile(f"{journal_path}-wal", f"{copy}-wal")
     add_job(journal, "waits.jpg")
     # The system may have written it to the disk already.
-    shutil.copyfile(f"{journal_path}.write", f"{left}.write")
+    shutil.copyfile(f"{journal_path}.write", f"{copy}.write")
     journal.close()
-    after = Journal.open_for_writing(left, clock)
+    after = Journal.open_for_writing(copy, clock)
     assert after.jobs() == [sent]
     after.close()
 

@@ -94,9 +94,9 @@ def test_an_original_that_was_moved_is_found_by_its_new_place_for_ever(journal: 
     job = journal.update(job, "something that came later", note=None)
     clock.advance(1000 * DAY)
     prune_all(journal, clock.now())
-    found = journal.find_job_by_message("the original was moved to /archive/a.jpg")
-    assert found is not None
-    assert found.id == job.id
+    match = journal.find_job_by_message("the original was moved to /archive/a.jpg")
+    assert match is not None
+    assert match.id == job.id
 
 
 def test_the_newest_event_is_never_pruned_so_loss_is_still_detected(

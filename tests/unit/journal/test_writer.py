@@ -158,8 +158,8 @@ def test_postponing_a_rule_keeps_a_longer_pause_unless_a_clock_jumped(journal: J
         job = add_job(journal, name)
         journal.update(job, not_before=None if pause is None else clock.now() + pause)
     journal.postpone_jobs("scans", State.QUEUED, "the outbox is away", clock.now() + 30)
-    left = [round((job.not_before or 0) - clock.now()) for job in journal.jobs(oldest_first=True)]
-    assert left == [30, 250, 30, 30]
+    remaining = [round((job.not_before or 0) - clock.now()) for job in journal.jobs(oldest_first=True)]
+    assert remaining == [30, 250, 30, 30]
     assert journal.next_ready_job("scans", clock.now()) is None
 
 

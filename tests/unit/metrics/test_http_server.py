@@ -139,7 +139,7 @@ def test_each_query_of_the_dashboard_names_a_metric_that_exists(
     full.loop_state = status_probe.loop_state
     busy = MetricsServer(LOOPBACK, full, None)
     try:
-        there = {name for name, *_ in get_page(busy, "/metrics").samples}
+        existing = {name for name, *_ in get_page(busy, "/metrics").samples}
     finally:
         busy.close()
     text = importlib.resources.files("picwish_watchd.metrics").joinpath("grafana-dashboard.json").read_text("utf-8")
@@ -147,7 +147,7 @@ def test_each_query_of_the_dashboard_names_a_metric_that_exists(
     queries = [target["expr"] for panel in board["panels"] for target in panel["targets"]]
     assert len(queries) > 20
     assert all(re.search(r"picwish_watchd_\w+", query) for query in queries)
-    assert set(re.findall(r"picwish_watchd_\w+", text)) <= there
+    assert set(re.findall(r"picwish_watchd_\w+", text)) <= existing
 
 
 @pytest.mark.parametrize("version", ["abc", "1.x", "", "1..0", "-1"])

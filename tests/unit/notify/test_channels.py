@@ -219,14 +219,14 @@ def test_a_server_without_starttls_gets_neither_password_nor_mail(tmp_path: Path
 def test_a_command_gets_json_a_few_variables_and_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("PICWISH_API_KEY", "NOTIFY_SOCKET", "CREDENTIALS_DIRECTORY", "MY_SECRET"):
         monkeypatch.setenv(name, "secret")
-    tell = write_program(
+    program = write_program(
         tmp_path,
         "import json\n"
         "received = {'stdin': json.load(sys.stdin), 'env': dict(os.environ), 'args': sys.argv[1:],"
         " 'group': os.getpgid(0) == os.getpid()}\n"
         "open(FOLDER + '/heard', 'w').write(json.dumps(received))",
     )
-    assert send_message(command_channel(tell, "--urgent", "$HOME; echo *"), MESSAGE) == MessageSent()
+    assert send_message(command_channel(program, "--urgent", "$HOME; echo *"), MESSAGE) == MessageSent()
     received = json.loads((tmp_path / "heard").read_text())
     assert received["args"] == ["--urgent", "$HOME; echo *"]
     assert received["group"] is True
@@ -242,14 +242,14 @@ def test_a_command_gets_json_a_few_variables_and_no_secret(tmp_path: Path, monke
 
 
 def test_a_command_that_hangs_is_killed_with_all_that_it_started(tmp_path: Path) -> None:
-    tell = write_program(
+    program = write_program(
         tmp_path,
         "child = os.fork()\n"
         "if child: open(FOLDER + '/child', 'w').write(str(child))\n"
         "while True: os.write(1, b'noise' * 10000) if child else time.sleep(60)",
     )
     began = time.monotonic()
-    outcome = send_message(command_channel(tell, timeout=0.5), MESSAGE)
+    outcome = send_message(command_channel(program, timeout=0.5), MESSAGE)
     assert time.monotonic() - began < 4
     assert "did not end within 0.5 s and was killed" in failure_reason(outcome)
     child = int((tmp_path / "child").read_text())
@@ -261,15 +261,15 @@ def test_a_command_that_hangs_is_killed_with_all_that_it_started(tmp_path: Path)
 
 
 def test_no_command_outlives_the_daemon(tmp_path: Path) -> None:
-    tell = write_program(tmp_path, "open(FOLDER + '/pid', 'w').write(str(os.getpid()))\ntime.sleep(60)")
+    program = write_program(tmp_path, "open(FOLDER + '/pid', 'w').write(str(os.getpid()))\ntime.sleep(60)")
     with ThreadPoolExecutor(1) as thread:
-        telling = thread.submit(send_message, command_channel(tell, timeout=60), MESSAGE)
+        sending = thread.submit(send_message, command_channel(program, timeout=60), MESSAGE)
         for _ in range(500):
             if (tmp_path / "pid").exists() and (tmp_path / "pid").read_text():
                 break
             time.sleep(0.02)
         kill_running_commands()
-        assert "was killed by signal 9" in failure_reason(telling.result(10))
+        assert "was killed by signal 9" in failure_reason(sending.result(10))
     assert not is_alive(int((tmp_path / "pid").read_text()))
 
 

@@ -128,8 +128,8 @@ def test_a_spool_that_cannot_be_opened_is_reported(outbox: Path, tmp_path: Path)
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     folder = tmp_path / "small"
     folder.mkdir()
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)], capture_output=True)
-    if done.returncode != 0:
+    process = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)], capture_output=True)
+    if process.returncode != 0:
         pytest.skip("may not mount")
     yield folder
     subprocess.run(["umount", str(folder)], check=True)
@@ -172,19 +172,19 @@ def test_a_result_that_cannot_be_read_is_not_taken_for_missing() -> None:
     assert existing_sha256(UNREADABLE) == FolderUnavailable("Invalid argument")
 
 
-@pytest.mark.parametrize("there", ["cat.jpg", "cat.JPEG", "cat.png", "cat.tiff"])
-def test_an_image_of_that_name_is_found_under_any_image_extension(there: str, outbox: Path) -> None:
+@pytest.mark.parametrize("existing", ["cat.jpg", "cat.JPEG", "cat.png", "cat.tiff"])
+def test_an_image_of_that_name_is_found_under_any_image_extension(existing: str, outbox: Path) -> None:
     names = [PurePath("a") / f"cat.{each}" for each in ("jpg", "png", "webp", "bmp", "tif")]
     assert find_existing_image(outbox, names) is None
     (outbox / "a").mkdir()
     assert find_existing_image(outbox, names) is None
-    (outbox / "a" / there).write_text("")
-    assert find_existing_image(outbox, names) == outbox / "a" / there
+    (outbox / "a" / existing).write_text("")
+    assert find_existing_image(outbox, names) == outbox / "a" / existing
 
 
-@pytest.mark.parametrize("there", ["cat.gif", "cat.jpg.json", "cats.jpg", "cat", "Cat.jpg"])
-def test_other_files_are_not_taken_for_an_image_of_that_name(there: str, outbox: Path) -> None:
-    (outbox / there).write_text("")
+@pytest.mark.parametrize("existing", ["cat.gif", "cat.jpg.json", "cats.jpg", "cat", "Cat.jpg"])
+def test_other_files_are_not_taken_for_an_image_of_that_name(existing: str, outbox: Path) -> None:
+    (outbox / existing).write_text("")
     (outbox / "cat.png").mkdir()
     assert find_existing_image(outbox, [PurePath("cat.jpg"), PurePath("cat.png")]) is None
 

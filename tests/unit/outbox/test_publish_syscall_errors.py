@@ -60,16 +60,16 @@ def test_any_refused_syscall_clobbers_nothing_and_leaves_no_part_file(name_taken
             (outbox / "sub" / "a.jpg").write_bytes(b"older")
         orders.append(PublishOrder(str(spooled), str(outbox), "sub/a.jpg", DIGEST, replace, faults))
     command = (sys.executable, "-m", "tests.support.seccomp_publish")
-    done = subprocess.run(command, input=dump_orders(orders), capture_output=True, text=True, check=True, timeout=60)
+    process = subprocess.run(command, input=dump_orders(orders), capture_output=True, text=True, check=True, timeout=60)
     wrong = [
-        (case[0], answer, odd)
-        for case, order, answer in zip(list_cases(), orders, done.stdout.split(), strict=True)
-        if (odd := describe_mismatch(case, Path(order.outbox) / "sub", answer, name_taken=name_taken))
+        (case[0], outcome, mismatch)
+        for case, order, outcome in zip(list_cases(), orders, process.stdout.split(), strict=True)
+        if (mismatch := describe_mismatch(case, Path(order.outbox) / "sub", outcome, name_taken=name_taken))
     ]
     assert wrong == []
 
 
-def describe_mismatch(case: RefusalCase, folder: Path, answer: str, *, name_taken: bool) -> str | None:
+def describe_mismatch(case: RefusalCase, folder: Path, outcome: str, *, name_taken: bool) -> str | None:
     """Return what is wrong after one order, or an empty string."""
     _, faults, replace, expected = case
     content = (folder / "a.jpg").read_bytes() if (folder / "a.jpg").exists() else None
@@ -78,10 +78,10 @@ def describe_mismatch(case: RefusalCase, folder: Path, answer: str, *, name_take
         return f"litter: {parts}"
     if not replace and name_taken and "mkdirat" not in faults:
         allowed = {"NameTaken"} if expected == DONE else {"NameTaken", expected}
-        return None if content == b"older" and answer in allowed else "clobbered, or a wrong answer"
+        return None if content == b"older" and outcome in allowed else "clobbered, or a wrong answer"
     if content != (DATA if expected == DONE else b"older" if replace else None):
         return f"wrong content: {content[:9] if content else content!r}"
-    return None if answer == expected else f"{expected} was expected"
+    return None if outcome == expected else f"{expected} was expected"
 
 
 @pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")
@@ -103,10 +103,12 @@ def test_a_failed_folder_sync_leaves_a_whole_recognisable_result(error: str, tmp
         "-m",
         "tests.support.seccomp_publish",
     )
-    done = subprocess.run(command, input=dump_orders([order]), capture_output=True, text=True, check=False, timeout=60)
+    process = subprocess.run(
+        command, input=dump_orders([order]), capture_output=True, text=True, check=False, timeout=60
+    )
     if not (tmp_path / "trace").exists() or "INJECTED" not in (tmp_path / "trace").read_text():
-        pytest.skip(f"may not trace: {done.stderr}")
-    assert done.stdout.split() == [AWAY if error == "EIO" else ROOM]
+        pytest.skip(f"may not trace: {process.stderr}")
+    assert process.stdout.split() == [AWAY if error == "EIO" else ROOM]
     assert os.listdir(outbox) == ["a.jpg"]
     assert ensure_durable(outbox / "a.jpg", DIGEST) is True
 
@@ -122,8 +124,8 @@ def test_an_existing_result_counts_only_once_its_name_is_synced(tmp_path: Path) 
         "install_filter({'fsync': errno.EIO}); print(type(ensure_durable(Path(sys.argv[1]), sys.argv[2])).__name__)"
     )
     command = (sys.executable, "-c", script, there, DIGEST)
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
-    assert done.stdout.strip() == AWAY
+    process = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    assert process.stdout.strip() == AWAY
 
 
 def test_a_folder_from_which_nothing_is_removed_gets_a_result_once(tmp_path: Path) -> None:

@@ -59,8 +59,8 @@ def make_envelope(status: int | None = 200, **data: object) -> Envelope:
 
 
 def test_every_field_of_the_document_is_read_and_written() -> None:
-    answer = parse_task_info(FULL_TASK)
-    assert json.loads(answer.to_json()) == FULL_TASK
+    task = parse_task_info(FULL_TASK)
+    assert json.loads(task.to_json()) == FULL_TASK
     assert set(TaskInfo.__dataclass_fields__) == set(FULL_TASK)
 
 
@@ -79,8 +79,8 @@ def test_no_answer_is_too_strange_to_be_read(data: dict[str, object]) -> None:
 
 
 def test_milliseconds_are_seconds_and_zero_is_not_yet() -> None:
-    answer = parse_task_info({"created_at": 1700000000500, "processed_at": 0, "completed_at": "0"})
-    assert (answer.created_at, answer.processed_at, answer.completed_at) == (1700000000.5, None, None)
+    task = parse_task_info({"created_at": 1700000000500, "processed_at": 0, "completed_at": "0"})
+    assert (task.created_at, task.processed_at, task.completed_at) == (1700000000.5, None, None)
 
 
 @pytest.mark.parametrize(

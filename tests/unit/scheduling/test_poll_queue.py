@@ -186,9 +186,9 @@ def test_tasks_come_in_the_order_of_their_last_times_and_each_once(
             poll_queue.schedule(task, due)
     for number in dropped:
         poll_queue.drop(number)
-    left = {number: due for number, due in plan if number not in dropped}
+    expected = {number: due for number, due in plan if number not in dropped}
     popped = []
     while (task := poll_queue.pop(100.0, even_probability)) is not None:
         popped.append(task.id)
-    assert sorted(popped) == sorted(left)
-    assert [left[number] for number in popped] == sorted(left.values())
+    assert sorted(popped) == sorted(expected)
+    assert [expected[number] for number in popped] == sorted(expected.values())

@@ -51,16 +51,16 @@ def simulate(arrivals: list[float], *, seed: int = 1, max_pending: int = 32, tra
             task = TrackedTask(len(waits), 0, "scans", born_at=now)
             ends[task.id] = now + chance.lognormvariate(math.log(MEDIAN), SIGMA)
             poll_queue.track(task, now + model.next_poll_age(0.0))
-        elif asked := poll_queue.pop(now, partial(estimate_done, model, now)):
+        elif polled := poll_queue.pop(now, partial(estimate_done, model, now)):
             queries += 1
-            if (end := ends[asked.id]) <= now:
+            if (end := ends[polled.id]) <= now:
                 late.append(now - end)
-                model.observe(end - asked.born_at)
-                poll_queue.drop(asked.id)
-                del ends[asked.id]
+                model.observe(end - polled.born_at)
+                poll_queue.drop(polled.id)
+                del ends[polled.id]
             else:
-                asked.last_open_age = now - asked.born_at
-                poll_queue.schedule(asked, asked.born_at + model.next_poll_age(asked.last_open_age))
+                polled.last_open_age = now - polled.born_at
+                poll_queue.schedule(polled, polled.born_at + model.next_poll_age(polled.last_open_age))
         else:
             slot_used = False
         pause = poll_queue.seconds_until_due(now)

@@ -144,19 +144,19 @@ def test_a_queue_gets_nearly_all_permits_that_the_rate_allows(qps: float, late: 
 
 @pytest.mark.parametrize("qps", [0.2, 2.0, 10.0])
 def test_no_second_holds_more_than_qps_across_a_kill_and_a_quick_start(tmp_path: Path, qps: float) -> None:
-    clock, left = FakeClock(), []
+    clock, sent_at = FakeClock(), []
 
     async def hurry(limiter: RateLimiter, clock: FakeClock) -> None:
         for _ in range(max(3, int(qps))):
             await send_request(limiter)
-            left.append(clock.monotonic())
+            sent_at.append(clock.monotonic())
 
     for _ in range(4):
         run_with_limiter(qps, hurry, clock, tmp_path / "journal.db")
         clock.advance(0.05)
         clock.jump(-3600)
     most = max(1, int(qps))
-    assert all(later - earlier > most / qps for earlier, later in zip(left, left[most:], strict=False))
+    assert all(later - earlier > most / qps for earlier, later in zip(sent_at, sent_at[most:], strict=False))
 
 
 def test_requests_before_boot_or_long_ago_delay_nothing(tmp_path: Path) -> None:
@@ -436,8 +436,8 @@ def test_an_unused_permit_goes_to_the_next_waiter_at_once() -> None:
     run_with_limiter(2, decline, FakeClock())
 
 
-@pytest.mark.parametrize("turns", range(6))
-def test_a_permit_granted_to_a_cancelled_waiter_is_released(turns: int) -> None:
+@pytest.mark.parametrize("rounds", range(6))
+def test_a_permit_granted_to_a_cancelled_waiter_is_released(rounds: int) -> None:
     async def cancel(limiter: RateLimiter, clock: FakeClock) -> None:
         async def hesitate() -> None:
             slot = await limiter.acquire(RequestKind.CREATE)
@@ -447,7 +447,7 @@ def test_a_permit_granted_to_a_cancelled_waiter_is_released(turns: int) -> None:
                 slot.release()
 
         impatient = asyncio.create_task(hesitate())
-        for _ in range(turns):
+        for _ in range(rounds):
             await asyncio.sleep(0)
         impatient.cancel()
         await asyncio.wait([impatient])

@@ -44,12 +44,12 @@ def change_settings(call: SimulatorClient, **settings: object) -> None:
 
 
 async def test_a_create_is_answered_with_a_task_id_in_the_documented_envelope(client: SimulatorClient) -> None:
-    answer = await client.create()
-    assert answer.status_code == 200
-    assert answer.json().keys() == {"status", "message", "data"}
-    assert answer.json()["status"] == 200
-    assert answer.json()["message"] == "success"
-    assert answer.json()["data"].keys() == {"task_id"}
+    response = await client.create()
+    assert response.status_code == 200
+    assert response.json().keys() == {"status", "message", "data"}
+    assert response.json()["status"] == 200
+    assert response.json()["message"] == "success"
+    assert response.json()["data"].keys() == {"task_id"}
 
 
 async def test_a_task_goes_from_queued_over_preparing_and_processing_to_success(
@@ -118,8 +118,8 @@ async def test_return_type_2_returns_the_image_itself(client: SimulatorClient) -
 
 async def test_sync_1_answers_with_the_finished_task(client: SimulatorClient, clock: ManualClock) -> None:
     began = clock.at
-    answer = await client.create(sync="1")
-    data = answer.json()["data"]
+    response = await client.create(sync="1")
+    data = response.json()["data"]
     assert clock.at == pytest.approx(began + 10, abs=0.01)
     assert (data["state"], data["progress"]) == (1, 100)
     assert (await client.http.get(data["image"])).status_code == 200
@@ -176,14 +176,14 @@ async def test_a_decompression_bomb_ends_its_task_as_too_large(client: Simulator
     ids=lambda fields: str(fields),
 )
 async def test_a_wrong_parameter_is_refused_by_name(client: SimulatorClient, fields: dict[str, Any]) -> None:
-    answer = await client.create(**fields)
-    assert answer.status_code == answer.json()["status"] == 400
-    assert next(iter(fields)) in answer.json()["message"]
+    response = await client.create(**fields)
+    assert response.status_code == response.json()["status"] == 400
+    assert next(iter(fields)) in response.json()["message"]
     assert client.simulator.tasks == {}
 
 
 async def test_neither_file_nor_url_is_refused(client: SimulatorClient) -> None:
-    for answer in (
+    for response in (
         await client.http.post(client.simulator.url + TASKS_PATH, headers=KEY_HEADERS, data={"type": "0"}),
         await client.http.post(
             client.simulator.url + TASKS_PATH, headers=KEY_HEADERS, files={"image_file": ("a.jpg", b"")}
@@ -193,7 +193,7 @@ async def test_neither_file_nor_url_is_refused(client: SimulatorClient) -> None:
         ),
         await client.http.post(client.simulator.url + TASKS_PATH, headers=KEY_HEADERS),
     ):
-        assert answer.status_code == 400
+        assert response.status_code == 400
     assert client.simulator.tasks == {}
 
 
@@ -225,8 +225,8 @@ async def test_a_missing_or_wrong_key_is_401_for_creates_and_queries(
 ) -> None:
     change_settings(client, key="secret")
     task_id = await client.create_task()
-    for answer in (await client.create(headers=headers), await client.query(task_id, headers=headers)):
-        assert answer.status_code == answer.json()["status"] == 401
+    for response in (await client.create(headers=headers), await client.query(task_id, headers=headers)):
+        assert response.status_code == response.json()["status"] == 401
     assert len(client.simulator.tasks) == 1
 
 
@@ -245,8 +245,8 @@ async def test_creates_and_queries_share_one_rate_and_refusals_do_not_count(
     assert (await client.query(task_id)).status_code == 200
     clock.at += 0.999
     assert (await client.query(task_id)).status_code == 429
-    answer = await client.create()
-    assert answer.status_code == answer.json()["status"] == 429
+    response = await client.create()
+    assert response.status_code == response.json()["status"] == 429
     clock.at += 0.002
     assert (await client.create()).status_code == 200
     assert [request.status for request in client.simulator.requests] == [200, 200, 429, 429, 200]

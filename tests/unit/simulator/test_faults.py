@@ -123,9 +123,9 @@ async def test_a_drip_takes_its_time_and_then_normal_service_returns(
     task_id = await client.create_task()
     client.simulator.script.add(Fault("query", Drip(rate=100)))
     began = clock.at
-    answer = await client.query(task_id)
-    assert answer.json()["data"]["task_id"] == task_id
-    assert clock.at - began > len(answer.content) / 100
+    response = await client.query(task_id)
+    assert response.json()["data"]["task_id"] == task_id
+    assert clock.at - began > len(response.content) / 100
     began = clock.at
     await client.query(task_id)
     assert clock.at == began
@@ -194,8 +194,8 @@ async def test_data_can_come_with_strings_for_numbers_or_nulls_or_without_the_im
 
 async def test_a_rewrite_leaves_errors_alone(client: SimulatorClient) -> None:
     client.simulator.script.add(Fault("query", drop_fields("task_id")))
-    answer = await client.query("nobody")
-    assert (answer.status_code, answer.json()["status"]) == (404, 404)
+    response = await client.query("nobody")
+    assert (response.status_code, response.json()["status"]) == (404, 404)
 
 
 async def test_a_result_can_be_wrong_in_every_way(client: SimulatorClient) -> None:

@@ -13,15 +13,15 @@ async def exchange_bytes(call: SimulatorClient, data: bytes, *, more: bytes = b"
     """Send bytes, wait for the first response, send more, and read until the connection ends."""
     reader, writer = await asyncio.open_connection("127.0.0.1", int(call.simulator.url.rpartition(":")[2]))
     writer.write(data)
-    answer = await reader.readuntil(b"\r\n\r\n") if more else b""
+    response = await reader.readuntil(b"\r\n\r\n") if more else b""
     writer.write(more)
     if not more:
         writer.write_eof()
     async with asyncio.timeout(5):
-        answer += await reader.read()
+        response += await reader.read()
     writer.close()
     await writer.wait_closed()
-    return answer
+    return response
 
 
 def post_request(body: bytes, *headers: str, key: str = "X-API-KEY: k") -> bytes:
@@ -38,30 +38,30 @@ MULTIPART = "Content-Type: multipart/form-data; boundary=B"
 
 
 async def test_a_connection_serves_many_requests_even_sent_at_once(client: SimulatorClient) -> None:
-    answer = await exchange_bytes(client, (post_request(FORM, MULTIPART) + FORM) * 3)
-    assert answer.count(b"HTTP/1.1 200 ") == 3
+    response = await exchange_bytes(client, (post_request(FORM, MULTIPART) + FORM) * 3)
+    assert response.count(b"HTTP/1.1 200 ") == 3
     assert len(client.simulator.tasks) == 3
 
 
 async def test_connection_close_is_obeyed(client: SimulatorClient) -> None:
-    answer = await exchange_bytes(
+    response = await exchange_bytes(
         client, post_request(FORM, MULTIPART, "Connection: close") + FORM + post_request(FORM, MULTIPART)
     )
-    assert answer.count(b"HTTP/1.1 ") == 1
+    assert response.count(b"HTTP/1.1 ") == 1
 
 
 async def test_a_client_that_expects_100_continue_gets_it(client: SimulatorClient) -> None:
     head = post_request(FORM, MULTIPART, "Expect: 100-continue", "Connection: close")
-    answer = await exchange_bytes(client, head, more=FORM)
-    assert answer.startswith(b"HTTP/1.1 100 ")
-    assert b"HTTP/1.1 200 " in answer
+    response = await exchange_bytes(client, head, more=FORM)
+    assert response.startswith(b"HTTP/1.1 100 ")
+    assert b"HTTP/1.1 200 " in response
 
 
 async def test_a_client_that_expects_100_continue_is_refused_before_it_sends(client: SimulatorClient) -> None:
     client.simulator.settings = replace(client.simulator.settings, key="other")
-    answer = await exchange_bytes(client, post_request(FORM, MULTIPART, "Expect: 100-continue"))
-    assert answer.startswith(b"HTTP/1.1 401 ")
-    assert b"connection: close" in answer.lower()
+    response = await exchange_bytes(client, post_request(FORM, MULTIPART, "Expect: 100-continue"))
+    assert response.startswith(b"HTTP/1.1 401 ")
+    assert b"connection: close" in response.lower()
 
 
 @pytest.mark.parametrize(("settings", "status"), [({"key": "other"}, 401), ({"qps": 0.001}, 429), ({}, 413)])
@@ -70,9 +70,9 @@ async def test_an_early_answer_reaches_a_client_that_is_still_sending(
 ) -> None:
     client.simulator.settings = replace(client.simulator.settings, **settings)  # type: ignore[arg-type]
     await client.query("first")
-    answer = await client.create(b"x" * 33_000_000)
-    assert answer.status_code == status
-    assert answer.headers["connection"] == "close"
+    response = await client.create(b"x" * 33_000_000)
+    assert response.status_code == status
+    assert response.headers["connection"] == "close"
     assert client.simulator.tasks == {}
 
 
@@ -136,9 +136,9 @@ async def test_the_number_of_remembered_requests_is_limited(
 
 
 async def test_a_client_that_never_reads_does_not_keep_the_simulator_from_stopping(clock: ManualClock) -> None:
-    async with Simulator(Settings(qps=None, enhance="echo", clock=clock)) as sim:
-        sim.script.add(Fault("download", Hang(), times=0))
-        call = SimulatorClient(sim, None)  # type: ignore[arg-type]
+    async with Simulator(Settings(qps=None, enhance="echo", clock=clock)) as simulator:
+        simulator.script.add(Fault("download", Hang(), times=0))
+        call = SimulatorClient(simulator, None)  # type: ignore[arg-type]
         form = FORM.replace(b"\r\n--B--", bytes(20_000_000) + b"\r\n--B--")
         form = form.replace(b"--B--", b'--B\r\nContent-Disposition: form-data; name="return_type"\r\n\r\n2\r\n--B--')
         form = form.replace(b"--B--", b'--B\r\nContent-Disposition: form-data; name="sync"\r\n\r\n1\r\n--B--')

@@ -18,7 +18,7 @@ async def web_server() -> AsyncIterator[str]:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         path = (await reader.readuntil(b"\r\n\r\n")).split(b" ")[1]
         body = make_quartered_image()
-        answers = {
+        handlers = {
             b"/picture?a=%20b": b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body,
             b"/chunked": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n"
             % (len(body), body),
@@ -29,7 +29,7 @@ async def web_server() -> AsyncIterator[str]:
         }
         if path == b"/silence":
             await reader.read()
-        writer.write(answers.get(path, b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"))
+        writer.write(handlers.get(path, b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"))
         writer.close()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
@@ -47,12 +47,12 @@ async def test_a_loopback_url_is_truly_downloaded(client: SimulatorClient, web_s
 
 
 async def test_an_urlencoded_create_is_taken(client: SimulatorClient, web_server: str) -> None:
-    answer = await client.http.post(
+    response = await client.http.post(
         client.simulator.url + TASKS_PATH,
         headers={"X-API-KEY": "k"},
         data={"image_url": web_server + "/chunked", "sync": "1"},
     )
-    assert answer.json()["data"]["state"] == 1
+    assert response.json()["data"]["state"] == 1
 
 
 async def test_the_file_wins_over_the_url(client: SimulatorClient) -> None:
@@ -119,6 +119,6 @@ async def test_a_test_may_say_what_the_internet_holds(client: SimulatorClient) -
 async def test_a_url_that_is_too_long_not_encoded_or_of_another_scheme_is_400(
     client: SimulatorClient, url: str
 ) -> None:
-    answer = await client.create(image_url=url)
-    assert answer.status_code == 400
-    assert "image_url" in answer.json()["message"]
+    response = await client.create(image_url=url)
+    assert response.status_code == 400
+    assert "image_url" in response.json()["message"]

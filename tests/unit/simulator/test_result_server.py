@@ -10,12 +10,12 @@ from tests.unit.simulator.simulator_client import KEY_HEADERS, ManualClock, Simu
 
 async def test_a_result_is_handed_out_without_a_key_from_another_port(client: SimulatorClient) -> None:
     data = await client.create_finished()
-    answer = await client.http.get(data["image"])
+    response = await client.http.get(data["image"])
     assert data["image"].startswith(client.simulator.results_url + "/")
     assert client.simulator.results_url != client.simulator.url
-    assert answer.headers["content-type"] == "image/jpeg"
-    assert answer.headers["etag"]
-    assert len(answer.content) == int(answer.headers["content-length"])
+    assert response.headers["content-type"] == "image/jpeg"
+    assert response.headers["etag"]
+    assert len(response.content) == int(response.headers["content-length"])
     request = client.simulator.requests[-1]
     assert (request.operation, request.task_id, request.has_key) == ("download", data["task_id"], False)
 
@@ -28,10 +28,10 @@ async def test_a_key_that_comes_with_a_download_is_noticed(client: SimulatorClie
 
 async def test_head_gives_the_length_and_no_body(client: SimulatorClient) -> None:
     data = await client.create_finished()
-    answer = await client.http.head(data["image"])
-    assert answer.status_code == 200
-    assert round(int(answer.headers["content-length"]) / 1024, 2) == data["image_size_kb"]
-    assert answer.content == b""
+    response = await client.http.head(data["image"])
+    assert response.status_code == 200
+    assert round(int(response.headers["content-length"]) / 1024, 2) == data["image_size_kb"]
+    assert response.content == b""
     assert (await client.http.get(data["image"])).status_code == 200
 
 
@@ -44,11 +44,11 @@ async def test_a_range_request_gets_that_range(
 ) -> None:
     url = (await client.create_finished())["image"]
     whole = (await client.http.get(url)).content
-    answer = await client.http.get(url, headers={"Range": header})
-    assert answer.status_code == 206
-    assert answer.content == whole[start:end]
+    response = await client.http.get(url, headers={"Range": header})
+    assert response.status_code == 206
+    assert response.content == whole[start:end]
     first = start % len(whole)
-    assert answer.headers["content-range"] == f"bytes {first}-{first + len(answer.content) - 1}/{len(whole)}"
+    assert response.headers["content-range"] == f"bytes {first}-{first + len(response.content) - 1}/{len(whole)}"
 
 
 async def test_a_range_behind_the_end_is_416_and_a_strange_one_is_ignored(client: SimulatorClient) -> None:
@@ -86,9 +86,9 @@ async def test_a_url_that_was_tampered_with_is_refused(client: SimulatorClient) 
         client.simulator.results_url + "/results/%C3%A9.jpg?Expires=soon",
         client.simulator.results_url + "/etc/passwd",
     ):
-        answer = await client.http.get(url)
-        assert answer.status_code == 403, url
-        assert "<Code>SignatureDoesNotMatch</Code>" in answer.text
+        response = await client.http.get(url)
+        assert response.status_code == 403, url
+        assert "<Code>SignatureDoesNotMatch</Code>" in response.text
     assert (await client.http.post(data["image"])).status_code == 405
 
 

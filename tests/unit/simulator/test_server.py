@@ -33,17 +33,17 @@ async def test_it_listens_on_loopback_only(simulator: Simulator) -> None:
 
 async def test_stopping_breaks_what_hangs_within_a_second_and_leaves_nothing(temp_folder: Path) -> None:
     async with httpx.AsyncClient(trust_env=False, verify=False) as http:
-        sim = Simulator(Settings(qps=None))
-        await sim.start()
-        call = SimulatorClient(sim, http)
-        sim.script.add(Fault("query", Hang()))
+        simulator = Simulator(Settings(qps=None))
+        await simulator.start()
+        call = SimulatorClient(simulator, http)
+        simulator.script.add(Fault("query", Hang()))
         waiting = [asyncio.create_task(call.query("x")), asyncio.create_task(call.create(sync="1"))]
         await call.create(make_quartered_image("PNG", (3000, 2000)))
-        while len(sim.tasks) < 2 or len(sim.requests) < 3:
+        while len(simulator.tasks) < 2 or len(simulator.requests) < 3:
             await asyncio.sleep(0.01)
         assert list(temp_folder.iterdir())
         began = asyncio.get_running_loop().time()
-        await sim.stop()
+        await simulator.stop()
         assert asyncio.get_running_loop().time() - began < 1
         for request in waiting:
             with pytest.raises(httpx.HTTPError):
@@ -51,17 +51,17 @@ async def test_stopping_breaks_what_hangs_within_a_second_and_leaves_nothing(tem
         with pytest.raises(httpx.ConnectError):
             await call.query("x")
         assert list(temp_folder.iterdir()) == []
-        assert len(sim.tasks) == 2
-        assert sim.ledger == []
+        assert len(simulator.tasks) == 2
+        assert simulator.ledger == []
 
 
 @pytest.mark.untraced
 async def test_a_picture_that_is_being_made_when_it_stops_leaves_nothing_either(temp_folder: Path) -> None:
     async with httpx.AsyncClient(trust_env=False, verify=False) as http:
         for number in range(20):
-            async with Simulator(Settings(qps=None)) as sim:
-                await SimulatorClient(sim, http).create(make_quartered_image(size=(40 + number * 40, 300)))
-                await SimulatorClient(sim, http).query("x")
+            async with Simulator(Settings(qps=None)) as simulator:
+                await SimulatorClient(simulator, http).create(make_quartered_image(size=(40 + number * 40, 300)))
+                await SimulatorClient(simulator, http).query("x")
     for thread in threading.enumerate():
         if thread.name.startswith("picwish-simulator"):
             thread.join()
@@ -70,11 +70,11 @@ async def test_a_picture_that_is_being_made_when_it_stops_leaves_nothing_either(
 
 async def test_the_ledger_can_be_read_after_the_end() -> None:
     async with (
-        Simulator(Settings(processing=(0.0, 0.0))) as sim,
+        Simulator(Settings(processing=(0.0, 0.0))) as simulator,
         httpx.AsyncClient(trust_env=False, verify=False) as http,
     ):
-        assert (await SimulatorClient(sim, http).create(sync="1")).json()["data"]["state"] == 1
-    assert sim.credits_used == 5
+        assert (await SimulatorClient(simulator, http).create(sync="1")).json()["data"]["state"] == 1
+    assert simulator.credits_used == 5
 
 
 async def test_a_port_in_use_is_reported_and_nothing_is_left_open(simulator: Simulator, temp_folder: Path) -> None:
@@ -85,11 +85,11 @@ async def test_a_port_in_use_is_reported_and_nothing_is_left_open(simulator: Sim
 
 
 async def test_stopping_twice_or_unstarted_is_fine() -> None:
-    sim = Simulator()
-    await sim.stop()
-    await sim.start()
-    await sim.stop()
-    await sim.stop()
+    simulator = Simulator()
+    await simulator.stop()
+    await simulator.start()
+    await simulator.stop()
+    await simulator.stop()
 
 
 async def test_settings_can_be_changed_while_it_runs(simulator: Simulator, client: SimulatorClient) -> None:
@@ -114,15 +114,15 @@ async def test_serve_announces_its_address_and_runs_until_cancelled() -> None:
 async def test_after_a_restart_the_ports_are_the_same_and_the_old_tasks_unknown(
     simulator: Simulator, client: SimulatorClient, clock: ManualClock
 ) -> None:
-    done = await client.create_finished()
+    finished = await client.create_finished()
     under_way = await client.create_task()
     urls = simulator.url, simulator.results_url
     await simulator.stop()
     await simulator.start()
     assert (simulator.url, simulator.results_url) == urls
     clock.at += 100
-    for task_id in (done["task_id"], under_way):
+    for task_id in (finished["task_id"], under_way):
         assert (await client.query(task_id)).status_code == 404
-    assert (await client.http.get(done["image"])).status_code == 404
+    assert (await client.http.get(finished["image"])).status_code == 404
     assert (await client.create_finished())["state"] == 1
     assert simulator.credits_used == 10
