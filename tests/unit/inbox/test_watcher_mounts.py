@@ -86,7 +86,7 @@ def test_an_inbox_on_another_mount_is_walked_on_request_without_spinning(nas: Pa
         _, away = watched.walk()
         assert away is not None
         with pytest.raises(queue.Empty):
-            watched.news.get(timeout=0.3)
+            watched.reports.get(timeout=0.3)
     finally:
         watched.watcher.stop()
         watched.watcher.join(TIMEOUT)
