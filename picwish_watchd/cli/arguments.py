@@ -121,7 +121,7 @@ def _add_export_arguments(parser: argparse.ArgumentParser) -> None:
     form.add_argument("--csv", action="store_true", help=csv_text)
     form.add_argument("--json", action="store_true", help="one JSON object a line")
     parser.add_argument("--what", choices=["jobs", "spend"], default="jobs", help="default: jobs")
-    since_text = "the first day, such as 2026-01-01: when a job was found, or for spend when it was submitted"
+    since_text = "the first day, such as 2026-01-01; counts when a job was found, for spend when it was submitted"
     parser.add_argument("--since", metavar="DATE", help=since_text)
     parser.add_argument("--until", metavar="DATE", help="the last day, included; days are in local time")
     parser.add_argument("--rule", metavar="NAME", help="only rows of this rule")

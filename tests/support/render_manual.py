@@ -22,21 +22,23 @@ _EXTRA_SECTIONS = r"""
 .SH FILES
 .TP
 .I ./picwish-watchd.yaml, $XDG_CONFIG_HOME/picwish-watchd/config.yaml, /etc/picwish-watchd/config.yaml
-The configuration, unless
+The configuration file, unless
 .B \-c
 or
 .B $PICWISH_WATCHD_CONFIG
-names another.
+names another one. The first that exists is used.
 .TP
 .I /var/lib/picwish-watchd/journal.db
-Queue, history and ledger, unless the configuration says otherwise. Never delete it: it is the memory of what was paid.
+The journal (queue, history and ledger), unless the configuration names another file. Never delete it: it knows which
+images were paid for.
 .SH SIGNALS
 .TP
 .B SIGTERM, SIGINT
-Nothing new is begun, running requests get 30 seconds to end. The second one ends at once.
+The daemon starts nothing new, lets open requests end for at most 30 seconds, and exits.
+A second signal ends it at once.
 .TP
 .B SIGHUP
-Configuration and key are read again; a faulty configuration changes nothing.
+The daemon reads configuration and key again. A faulty configuration changes nothing.
 """
 
 

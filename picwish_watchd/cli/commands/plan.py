@@ -74,7 +74,7 @@ def _describe_budget(config: Config, budget: BudgetPlan) -> str:
 
 
 def _print_plan(rules: list[RulePlan]) -> None:
-    headings = ("RULE", "IMAGES", "COPIES", "REJECTED", "NOT WHOLE", "CREDITS", "BESIDES")
+    headings = ("RULE", "IMAGES", "COPIES", "REJECTED", "NOT WHOLE", "CREDITS", "OTHER")
     rows = [
         (rule.rule, rule.images, rule.copies, rule.rejected, rule.not_whole, rule.credits, _describe_extras(rule))
         for rule in rules

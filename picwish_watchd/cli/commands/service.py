@@ -180,7 +180,7 @@ def _collect_notes(config: Config, unit: SystemdUnit) -> Iterator[str]:
     for path in (Path(sys.base_prefix), Path(_own_program()[0]), config.path, *_notifier_programs(config)):
         obstacle = _find_inaccessible(path, unit)
         if obstacle is not None:
-            yield f"the user {unit.user} cannot reach {path}: {obstacle} is closed to others"
+            yield f"the user {unit.user} cannot reach {path}: {obstacle} is missing, or closed to others"
     for file in config.secret_files():
         if _find_inaccessible(file.path, unit) is not None:
             yield (

@@ -106,7 +106,7 @@ complete -c picwish-watchd -n '_shtab_picwish_watchd_using export' -s c -l confi
 complete -c picwish-watchd -n '_shtab_picwish_watchd_using export' -l csv -d 'CSV as RFC 4180 defines it, with a header; text that looks like a formula gets an apostrophe'
 complete -c picwish-watchd -n '_shtab_picwish_watchd_using export' -l json -d 'one JSON object a line'
 complete -c picwish-watchd -n '_shtab_picwish_watchd_using export' -l what -xka "jobs spend" -d 'default: jobs'
-complete -c picwish-watchd -n '_shtab_picwish_watchd_using export' -l since -x -d 'the first day, such as 2026-01-01: when a job was found, or for spend when it was submitted'
+complete -c picwish-watchd -n '_shtab_picwish_watchd_using export' -l since -x -d 'the first day, such as 2026-01-01; counts when a job was found, for spend when it was submitted'
 complete -c picwish-watchd -n '_shtab_picwish_watchd_using export' -l until -x -d 'the last day, included; days are in local time'
 complete -c picwish-watchd -n '_shtab_picwish_watchd_using export' -l rule -x -d 'only rows of this rule'
 complete -c picwish-watchd -n '_shtab_picwish_watchd_using; and test $_shtab_picwish_watchd_npos -eq 0' -a vacuum -d 'Shrink the journal'"'"'s file after old histories were removed; the daemon must not run.'

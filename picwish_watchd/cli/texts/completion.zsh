@@ -80,7 +80,7 @@ _shtab_picwish_watchd_export_options=(
   "--csv[CSV as RFC 4180 defines it, with a header\; text that looks like a formula gets an apostrophe]"
   "--json[one JSON object a line]"
   "--what[default\: jobs]:what:(jobs spend)"
-  "--since[the first day, such as 2026-01-01\: when a job was found, or for spend when it was submitted]:DATE:"
+  "--since[the first day, such as 2026-01-01\; counts when a job was found, for spend when it was submitted]:DATE:"
   "--until[the last day, included\; days are in local time]:DATE:"
   "--rule[only rows of this rule]:NAME:"
 )
