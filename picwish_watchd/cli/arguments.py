@@ -33,7 +33,7 @@ class Command(NamedTuple):
     The module ``picwish_watchd.cli.commands.NAME`` runs it: ``run(args)`` returns the exit code.
     """
 
-    #: one line that begins with a verb in lower case and has no full stop
+    #: One line that begins with a verb in lower case and has no full stop.
     help: str
     add_arguments: Callable[[argparse.ArgumentParser], None]
 

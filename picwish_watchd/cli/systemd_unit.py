@@ -61,16 +61,16 @@ class SystemdUnit:
     key: str | None = "/etc/picwish-watchd/api.key"
     user: str = "picwish"
     group: str = "picwish"
-    #: folder of the journal below /var/lib; None if the journal is elsewhere
+    #: Folder of the journal below /var/lib; None if the journal is elsewhere.
     state: str | None = "picwish-watchd"
     writable_paths: tuple[str, ...] = ("-/srv/nas",)
     writable_note: str = (
         "ONE common parent of all inboxes, outboxes and archives: two entries would be two mounts, and renames\n"
         "# between them fail. A folder that appears after the start of the service is writable only if it is a mount."
     )
-    #: ``writable_paths`` as plain paths, for people
+    #: ``writable_paths`` as plain paths, for people.
     folders: tuple[Path, ...] = ()
-    #: ``key`` as a plain path, for people
+    #: ``key`` as a plain path, for people.
     key_file: Path | None = None
     hides_home: bool = True
     hides_tmp: bool = True

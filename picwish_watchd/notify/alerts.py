@@ -59,10 +59,10 @@ class Alert:
 
     key: str
     event: NotificationEvent
-    #: begins with a small letter where it can continue a sentence
+    #: Begins with a small letter where it can continue a sentence.
     subject: str
     text: str
-    #: subject of the message at its end, such as "PicWish answers again"
+    #: Subject of the message at its end, such as "PicWish answers again".
     recovery_text: str
     facts: dict[str, object] = field(default_factory=dict)
 

@@ -27,18 +27,18 @@ class Message:
     # For the state file: a message with a key that this version does not know is not read.
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
 
-    #: the same at each try, so that a receiver can recognise repetitions
+    #: The same at each try, so that a receiver can recognise repetitions.
     id: str
-    #: a `NotificationEvent`, or "test", or "summary" for several messages in one
+    #: A `NotificationEvent`, or "test", or "summary" for several messages in one.
     event: str
-    #: Unix seconds
+    #: Unix seconds.
     at: float
-    #: one line
+    #: One line.
     subject: str
     text: str
-    #: details for scripts, as plain values
+    #: Details for scripts, as plain values.
     facts: Mapping[str, object] = field(default_factory=dict)
-    #: whether it reports the end of a problem
+    #: Whether it reports the end of a problem.
     over: bool = False
 
     def build_payload(self) -> dict[str, object]:
@@ -70,9 +70,9 @@ class SendFailed:
     """The message was not delivered, or it is unknown whether it was. ``reason`` contains no secret."""
 
     reason: str
-    #: another try may succeed
+    #: Another try may succeed.
     is_retryable: bool
-    #: the other side surely did not receive it; if not, many tries could repeat the message to a person
+    #: The other side surely did not receive it; if not, many tries could repeat the message to a person.
     not_accepted: bool = False
 
 

@@ -30,11 +30,11 @@ class FailureGroup:
     __pydantic_config__ = _NO_OTHER_KEYS
 
     since: float
-    #: first and last line of history
+    #: First and last line of history.
     first: int
     last: int
     count: int = 0
-    #: the first jobs: job, rule, file, message
+    #: The first jobs: job, rule, file, message.
     some: list[dict[str, object]] = field(default_factory=list)
 
 
@@ -45,11 +45,11 @@ class AlertState:
     __pydantic_config__ = _NO_OTHER_KEYS
 
     since: float
-    #: whether it was reported
+    #: Whether it was reported.
     told: bool = False
-    #: since when it is not seen any more
+    #: Since when it is not seen any more.
     gone: float | None = None
-    #: subject of the message at its end
+    #: Subject of the message at its end.
     over: str = ""
     event: str = ""
 
@@ -60,11 +60,11 @@ class DigestState:
 
     __pydantic_config__ = _NO_OTHER_KEYS
 
-    #: local date
+    #: Local date.
     day: str
-    #: Unix seconds
+    #: Unix seconds.
     at: float
-    #: the last line of history that it covered
+    #: The last line of history that it covered.
     event: int
 
 
@@ -80,17 +80,17 @@ class QueuedMessage:
 class NotifyState:
     """Everything in the state file. A file that lacks one of these keys is not read."""
 
-    #: the history is reported or grouped up to this line
+    #: The history is reported or grouped up to this line.
     event: int
-    #: by state and error code, such as "held/submit_outcome_unknown"
+    #: By state and error code, such as "held/submit_outcome_unknown".
     groups: dict[str, FailureGroup]
-    #: when each group or alert was reported, within the last hour
+    #: When each group or alert was reported, within the last hour.
     told: dict[str, float]
-    #: alerts by key
+    #: Alerts by key.
     open: dict[str, AlertState]
-    #: "day" or "month" -> period, limit and per cent of the budget that were reported last
+    #: "day" or "month" -> period, limit and per cent of the budget that were reported last.
     spent: dict[str, str]
-    #: by time of day
+    #: By time of day.
     digests: dict[str, DigestState]
     waiting: list[QueuedMessage]
 
