@@ -28,8 +28,10 @@ from picwish_watchd.pipeline.prepare import Prepare
 from picwish_watchd.pipeline.submit import Submit
 from picwish_watchd.reporting.status_report import ReportPublisher
 from picwish_watchd.runtime.memory_budget import MemoryBudget
+from picwish_watchd.scheduling.download_slots import DownloadSlots
 from picwish_watchd.scheduling.rate_limiter import RateLimiter
 from picwish_watchd.scheduling.request_log import RequestLog
+from picwish_watchd.scheduling.task_tracker import TaskTracker
 
 #: Bytes of images that may be in memory at once.
 _UPLOAD_MEMORY = 64 * 2**20
@@ -127,14 +129,22 @@ def _build_context(config: Config, key: str, clock: Clock, journal: Journal) -> 
 
 
 def _build_steps(context: StepContext, gate: Gate, inboxes: Inboxes, rate_limiter: RateLimiter) -> Steps:
-    collect = Collect(context, gate=gate, rate_limiter=rate_limiter)
+    download_slots = DownloadSlots(context.clock)
+    tracker = TaskTracker(
+        context.journal,
+        context.clock,
+        lambda: context.config,
+        download_slots=download_slots,
+        wakeup=context.wakeups.collect,
+    )
+    collect = Collect(context, gate=gate, rate_limiter=rate_limiter, tracker=tracker, download_slots=download_slots)
     submit = Submit(
         context,
         gate=gate,
         rate_limiter=rate_limiter,
         memory_budget=MemoryBudget(_UPLOAD_MEMORY),
         prepare=Prepare(context, rescan_source=inboxes.rescan_source),
-        tracker=collect,
+        tracker=tracker,
         handle_result=collect.handle_task_success,
     )
     dispose = Dispose(context, rescan_source=inboxes.rescan_source)

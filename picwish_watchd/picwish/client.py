@@ -79,12 +79,10 @@ class PicwishClient:
             allow_insecure: the key may go over the network without encryption.
             request_timeouts: the other limits of time.
             max_result: the largest result that is accepted, in bytes.
-            on_request_done: called after each request with its kind (create, query, probe, download) and the code
-                that decided (of HTTP, or PicWish's ``status`` where that is graver), or with a word if there was no
-                response.
+            on_request_done: called after each request with its kind (create, query, probe, download) and the decisive
+                code (of HTTP, or PicWish's ``status`` if that is graver), or a word if there was no response.
 
-        Raises:
-            ValueError: the address must not receive the key, or the key cannot be a header's value.
+        Raises ValueError if the address must not receive the key, or the key cannot be a header's value.
         """
         self._base_url = validate_base_url(base_url, allow_insecure=allow_insecure)
         self._key = validate_key(key)
@@ -116,24 +114,19 @@ class PicwishClient:
         on_body_sent: Callable[[], None],
         before_send: Callable[[], Awaitable[None]] | None = None,
     ) -> CreateOutcome:
-        """Send one paid POST, once, over a connection of its own.
-
-        The overall deadline begins when ``on_send_start`` has returned, so that it never interrupts that.
+        """Send one paid POST, once, over a connection of its own. The deadline begins after ``on_send_start``.
 
         Args:
-            request: what is requested. At the end of the upload, before ``on_body_sent``, the client drops the image
-                and releases it if it is a memoryview.
-            sink: the file for a base64 result (sync=1, return_type=2); it has the result if and only if the outcome
-                has ``spooled_bytes``.
-            on_send_start: awaited once, when the connection (with TLS) is open and before the first byte leaves.
-                What it raises is raised here unchanged, and nothing was sent.
+            request: its image is dropped, and released if it is a memoryview, before ``on_body_sent`` is called.
+            sink: the file for a base64 result, which it has if and only if the outcome has ``spooled_bytes``.
+            on_send_start: awaited once, when the connection (with TLS) is open and before the first byte leaves. An
+                error of it is raised here unchanged, and nothing was sent.
             on_body_sent: called at most once, when the whole body was handed over; it must not raise.
-            before_send: awaited before ``on_send_start``; it may take as long as it likes. If the server has closed
-                the connection meanwhile, it is replaced, once, and this is awaited again.
+            before_send: awaited before ``on_send_start``, without a time limit. A connection that the server has
+                closed meanwhile is replaced, once, and this is awaited again.
         """
         body = MultipartBody(request, on_body_sent)
-        timeouts = self._request_timeouts
-        silence = max(self._timeout, timeouts.sync_create_silence if request.sync else timeouts.create_silence)
+        silence = self._create_silence(request)
         # From here on only the body holds the image.
         del request
         hook = SendHook(before_send, on_send_start, body, self._post_deadline)
@@ -144,8 +137,9 @@ class PicwishClient:
                 body.release_image()
             response = await incoming.finish(error)
             if response is None:
-                self._on_request_done("create", error_mapping.error_label(_require_error(error)))
-                return error_mapping.map_create_error(body.phase, _require_error(error))
+                error = _require_error(error)
+                self._on_request_done("create", error_mapping.error_label(error))
+                return error_mapping.map_create_error(body.phase, error)
             self._on_request_done("create", response_mapping.create_code_label(response))
             outcome = response_mapping.map_create_response(response, size=body.image_size)
             if isinstance(outcome, Finished) and outcome.spooled_bytes is not None:
@@ -227,6 +221,11 @@ class PicwishClient:
             content=body,
             extensions={"timeout": self._httpcore_timeouts(silence), "trace": hook.trace},
         )
+
+    def _create_silence(self, request: CreateRequest) -> float:
+        """Return how long (seconds) the server may be silent after a POST."""
+        timeouts = self._request_timeouts
+        return max(self._timeout, timeouts.sync_create_silence if request.sync else timeouts.create_silence)
 
     async def _post(self, request: httpx.Request, incoming: IncomingResponse, hook: SendHook) -> Exception | None:
         """Send a POST; return the error that broke it, or None. Raise what the caller's callbacks raised."""

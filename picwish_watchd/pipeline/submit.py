@@ -24,13 +24,14 @@ from picwish_watchd.pipeline.context import StepContext
 from picwish_watchd.pipeline.error_boundary import job_error_boundary
 from picwish_watchd.pipeline.gate import Gate
 from picwish_watchd.pipeline.prepare import Prepare
-from picwish_watchd.pipeline.submit_outcomes import ResultHandler, SubmitOutcomes, TrackedTasks
+from picwish_watchd.pipeline.submit_outcomes import ResultHandler, SubmitOutcomes
 from picwish_watchd.pricing import PRICES
 from picwish_watchd.runtime.memory_budget import MemoryBudget, MemoryLease
 from picwish_watchd.runtime.worker_key import WorkerKey
 from picwish_watchd.scheduling.credit_budget import CreditBudget
 from picwish_watchd.scheduling.fair_scheduler import FairScheduler
 from picwish_watchd.scheduling.rate_limiter import Permit, RateLimiter, RequestKind
+from picwish_watchd.scheduling.task_tracker import TaskTracker
 
 # Seconds that a connection may wait for its permit: a server may close an idle one.
 _PERMIT_TIMEOUT = 5.0
@@ -61,7 +62,7 @@ class Submit:
         rate_limiter: RateLimiter,
         memory_budget: MemoryBudget,
         prepare: Prepare,
-        tracker: TrackedTasks,
+        tracker: TaskTracker,
         handle_result: ResultHandler,
     ) -> None:
         self._context = context

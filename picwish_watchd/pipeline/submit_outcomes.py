@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Protocol, assert_never
+from typing import assert_never
 
 import structlog
 
@@ -25,6 +25,7 @@ from picwish_watchd.pipeline.context import StepContext
 from picwish_watchd.pipeline.gate import CloseReason, Gate
 from picwish_watchd.pipeline.transitions import handle_task_failure, mark_failed, mark_in_doubt
 from picwish_watchd.scheduling.rate_limiter import RateLimiter
+from picwish_watchd.scheduling.task_tracker import TaskTracker
 
 _log = structlog.get_logger()
 
@@ -35,22 +36,9 @@ _BUSY_DELAY_MAX = 10.0
 # Seconds between two tries to write an outcome into a journal that is locked or whose disk is full.
 _JOURNAL_RETRY_DELAY = 1.0
 
-#: Brings home the result of a task that is done: the `pending` job, PicWish's answer, the URL of the image, and the
-#: path of the image where the answer itself held it.
+#: Stores the result of a task that is done. It takes the `pending` job, PicWish's fields of the task, the URL of the
+#: image, and the path of the image if the response itself contained it.
 ResultHandler = Callable[[Job, TaskInfo, str | None, Path | None], Awaitable[None]]
-
-
-class TrackedTasks(Protocol):
-    """The tasks at PicWish, as submitting needs to know them."""
-
-    def pending_limit(self) -> int:
-        """Return the number of tasks that may be at PicWish at once."""
-
-    def has_expiring_tasks(self) -> bool:
-        """Return whether a result may be lost unless it is queried before anything else."""
-
-    def track_new_task(self, job: Job) -> None:
-        """Begin to query the task that was just created for ``job``."""
 
 
 class SubmitOutcomes:
@@ -62,7 +50,7 @@ class SubmitOutcomes:
         *,
         gate: Gate,
         rate_limiter: RateLimiter,
-        tracker: TrackedTasks,
+        tracker: TaskTracker,
         handle_result: ResultHandler,
     ) -> None:
         self._context = context

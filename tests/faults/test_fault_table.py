@@ -17,7 +17,6 @@ from picwish_watchd.daemon.daemon import Daemon
 from picwish_watchd.fs.safe_open import stamp_of
 from picwish_watchd.job import UNFINISHED, ErrorCode, Job, NewJob, State
 from picwish_watchd.picwish import RequestTimeouts
-from picwish_watchd.pipeline.collect import Collect
 from picwish_watchd.pipeline.gate import Gate
 from picwish_watchd.scheduling.rate_limiter import RateLimiter
 from picwish_watchd.simulator import (
@@ -36,10 +35,10 @@ from picwish_watchd.simulator import (
 )
 from picwish_watchd.simulator.faults import Action, Stage
 from picwish_watchd.simulator.ledger import Operation
+from tests.support.api_steps import make_api_steps
 from tests.support.harness import FAST_SETTINGS, KEY, Harness
 from tests.support.sample_images import draw_image, encode_image, make_image
 from tests.support.step_context import open_step_context
-from tests.support.submit_step import make_submit
 
 pytestmark = pytest.mark.untraced
 
@@ -326,8 +325,7 @@ async def _post_once(harness: Harness) -> Job:
         context.journal.add_jobs([new])
         rate_limiter = RateLimiter(config.api.qps, context.clock)
         gate = Gate(context, rate_limiter=rate_limiter)
-        collect = Collect(context, gate=gate, rate_limiter=rate_limiter)
-        submit = make_submit(context, gate, rate_limiter, collect)
+        submit = make_api_steps(context, gate, rate_limiter).submit
         permits = asyncio.create_task(rate_limiter.run())
         job = submit.choose_job()
         assert job is not None

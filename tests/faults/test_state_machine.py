@@ -31,7 +31,6 @@ from picwish_watchd.job import ALLOWED_TRANSITIONS, UNFINISHED, UNSUCCESSFUL, Jo
 from picwish_watchd.journal.writer import Journal
 from picwish_watchd.outbox.spool import Spool, spool_folder
 from picwish_watchd.picwish import PicwishClient
-from picwish_watchd.pipeline.collect import Collect
 from picwish_watchd.pipeline.context import StepContext
 from picwish_watchd.pipeline.deliver import Deliver
 from picwish_watchd.pipeline.dispose import Dispose
@@ -42,10 +41,10 @@ from picwish_watchd.pipeline.retry import RetryAction, retry_jobs
 from picwish_watchd.scheduling.rate_limiter import RateLimiter, RequestKind
 from picwish_watchd.simulator import CutResponse, EndIn, Fault, Reply, Reset, Settings, Simulator, TruncateBody
 from picwish_watchd.simulator.faults import Action
+from tests.support.api_steps import make_api_steps
 from tests.support.fake_clock import FakeClock
 from tests.support.harness import KEY, Harness
 from tests.support.sample_images import make_image
-from tests.support.submit_step import make_submit
 
 pytestmark = pytest.mark.untraced
 
@@ -112,8 +111,8 @@ class ProgramRun:
         self.rate_limiter = rate_limiter = RateLimiter(config.api.qps, clock)
         self.permits = asyncio.get_running_loop().create_task(rate_limiter.run())
         self.gate = Gate(self.context, rate_limiter=rate_limiter)
-        self.collect = Collect(self.context, gate=self.gate, rate_limiter=rate_limiter)
-        self.submit = make_submit(self.context, self.gate, rate_limiter, self.collect)
+        steps = make_api_steps(self.context, self.gate, rate_limiter)
+        self.submit, self.collect, self.tracker = steps.submit, steps.collect, steps.tracker
         self.intake = Intake(self.context, self.rule)
         self.deliver = Deliver(self.context)
         self.dispose = Dispose(self.context, rescan_source=lambda _job: None)
@@ -362,8 +361,8 @@ class PipelineMachine(RuleBasedStateMachine):
 
     async def _query(self) -> None:
         self.clock.advance(60)
-        self.program_run.collect.adopt_running_tasks()
-        job = self.program_run.collect.choose_due_task()
+        self.program_run.tracker.adopt_running_tasks()
+        job = self.program_run.tracker.choose_due_task()
         if job is not None:
             await self.program_run.collect.query_task(
                 job, await self.program_run.rate_limiter.acquire(RequestKind.QUERY)

@@ -122,7 +122,7 @@ async def test_task_timeout_holds_however_rarely_a_task_is_polled(harness: Harne
     harness.simulator.script.add(Fault("create", NeverEnd()))
     async with track_tasks(harness) as start:
         job = await start.create_pending_task("a.jpg")
-        start.collect.track_new_task(job)
+        start.tracker.track_new_task(job)
         await start.advance(7150)
         assert start.reload(job).state is State.PENDING
         await start.advance(60)
@@ -136,7 +136,7 @@ async def test_an_outage_does_not_count_towards_task_timeout(harness: Harness) -
     harness.simulator.script.add(Fault("create", NeverEnd()))
     async with track_tasks(harness) as start:
         job = await start.create_pending_task("a.jpg")
-        start.collect.track_new_task(job)
+        start.tracker.track_new_task(job)
         await start.advance(60)
         start.clock.advance(3600)
         assert await start.query_next()
@@ -148,7 +148,7 @@ async def test_a_service_that_knows_nothing_for_two_minutes_loses_no_task(harnes
     harness.simulator.script.add(Fault("query", Reply(404), times=3))
     async with track_tasks(harness) as start:
         job = await start.create_pending_task("a.jpg")
-        start.collect.track_new_task(job)
+        start.tracker.track_new_task(job)
         await wait_until(lambda: harness.simulator.credits_used == 5)
         began = start.clock.monotonic()
         while start.reload(job).state is State.PENDING:
@@ -164,7 +164,7 @@ async def test_only_404s_in_a_row_say_that_a_task_is_gone(harness: Harness) -> N
     harness.simulator.script.add(Fault("query", Reply(404), times=99, when=lambda _seen: next(numbers) % 4 != 0))
     async with track_tasks(harness) as start:
         job = await start.create_pending_task("a.jpg")
-        start.collect.track_new_task(job)
+        start.tracker.track_new_task(job)
         while start.reload(job).state is State.PENDING and len(harness.simulator.requests) < 16:
             await start.advance(30)
         assert start.reload(job).state is State.PENDING
@@ -174,7 +174,7 @@ async def test_tasks_pending_during_suspend_are_polled_before_new_tasks(harness:
     harness.api = {"qps": 2}
     async with track_tasks(harness) as start:
         job = await start.create_pending_task("a.jpg")
-        start.collect.track_new_task(job)
+        start.tracker.track_new_task(job)
         await wait_until(lambda: harness.simulator.credits_used == 5)
         created: list[float] = []
 
@@ -199,7 +199,7 @@ async def test_an_offline_start_with_a_fast_clock_gives_up_no_task(harness: Harn
     harness.simulator.break_down(refuse=True)
     async with track_tasks(harness) as start:
         start.clock.jump(3 * 3600)
-        start.collect.adopt_running_tasks()
+        start.tracker.adopt_running_tasks()
         await start.advance(600)
         assert start.reload(job).state is State.PENDING
         await harness.simulator.repair()
@@ -213,7 +213,7 @@ async def test_a_task_unreachable_long_past_its_retention_is_given_up(harness: H
     harness.simulator.break_down(refuse=True)
     async with track_tasks(harness) as start:
         start.clock.jump(3 * 3600)
-        start.collect.adopt_running_tasks()
+        start.tracker.adopt_running_tasks()
         await start.advance(1000)
         problem = start.reload(job).problem
         assert problem is not None
@@ -224,13 +224,13 @@ async def test_a_high_priority_task_is_polled_before_many_overdue_ones(harness: 
     harness.more_rules = [{"name": "urgent", "inbox": "urgent", "priority": 5}]
     async with track_tasks(harness) as start:
         for number in range(20):
-            start.collect.track_new_task(await start.create_pending_task(f"{number}.jpg"))
+            start.tracker.track_new_task(await start.create_pending_task(f"{number}.jpg"))
         start.clock.advance(60)
         urgent = await start.create_pending_task("u.jpg", rule="urgent")
-        start.collect.track_new_task(urgent)
+        start.tracker.track_new_task(urgent)
         start.clock.advance(9)
         queried = []
-        while (job := start.collect.choose_due_task()) is not None:
+        while (job := start.tracker.choose_due_task()) is not None:
             queried.append(job.rule)
         assert queried.index("urgent") < 2
         assert len(queried) == 21
@@ -239,13 +239,13 @@ async def test_a_high_priority_task_is_polled_before_many_overdue_ones(harness: 
 async def test_a_large_max_pending_is_reached_only_as_results_arrive(harness: Harness) -> None:
     harness.api = {"qps": 2, "max_pending": 5000}
     async with track_tasks(harness) as start:
-        assert start.collect.pending_limit() == 64
+        assert start.tracker.pending_limit() == 64
         job = await start.create_pending_task("a.jpg")
-        start.collect.track_new_task(job)
+        start.tracker.track_new_task(job)
         await wait_until(lambda: harness.simulator.credits_used == 5)
         await start.advance(20)
         assert start.reload(job).state is State.DELIVERING
-        assert start.collect.pending_limit() > 64
+        assert start.tracker.pending_limit() > 64
 
 
 @pytest.mark.parametrize(("sync", "most"), [(0, 32), (1, 4)])
@@ -256,7 +256,7 @@ async def test_quick_tasks_lower_max_pending_only_with_sync(harness: Harness, sy
     assert await harness.run_once() == 0
     harness.api, harness.rule = {"qps": 2}, {"sync": sync}
     async with track_tasks(harness) as start:
-        assert start.collect.pending_limit() == most
+        assert start.tracker.pending_limit() == most
 
 
 async def test_an_interrupted_download_is_begun_again_at_the_next_start(harness: Harness) -> None:

@@ -13,15 +13,14 @@ from picwish_watchd.cli.main import main
 from picwish_watchd.images.inspect import ValidImage
 from picwish_watchd.job import ErrorCode, Job, SentImage, State
 from picwish_watchd.pipeline.admission import build_new_job, validate_file
-from picwish_watchd.pipeline.collect import Collect
 from picwish_watchd.pipeline.context import StepContext
 from picwish_watchd.pipeline.gate import Gate
 from picwish_watchd.runtime.worker_key import WorkerKey
 from picwish_watchd.scheduling.rate_limiter import RateLimiter
+from tests.support.api_steps import make_api_steps, make_prepare
 from tests.support.harness import Harness, wait_until
 from tests.support.sample_images import make_image
 from tests.support.step_context import open_step_context
-from tests.support.submit_step import make_prepare, make_submit
 
 SMALL = {"max_side": 200}
 
@@ -118,8 +117,7 @@ async def test_downscaling_one_image_does_not_block_another_rule(harness: Harnes
 
     rate_limiter = RateLimiter(10, context.clock)
     gate = Gate(context, rate_limiter=rate_limiter)
-    collect = Collect(context, gate=gate, rate_limiter=rate_limiter)
-    submit = make_submit(context, gate, rate_limiter, collect, memory_bytes=64 * 2**20)
+    submit = make_api_steps(context, gate, rate_limiter, memory_bytes=64 * 2**20).submit
     finished = threading.Event()
     context.executor.submit(WorkerKey.downscale(), finished.wait)
     pacing, submitting = asyncio.create_task(rate_limiter.run()), asyncio.create_task(submit.run())

@@ -18,7 +18,6 @@ from picwish_watchd.images.inspect import ValidImage
 from picwish_watchd.job import ErrorCode, NewJob, Problem, Stamp, State
 from picwish_watchd.journal.reader import JournalReader
 from picwish_watchd.pipeline.admission import build_new_job, validate_file
-from picwish_watchd.pipeline.collect import Collect
 from picwish_watchd.pipeline.context import StepContext
 from picwish_watchd.pipeline.gate import CloseReason, Gate
 from picwish_watchd.pipeline.submit import Submit
@@ -39,10 +38,10 @@ from picwish_watchd.simulator import (
     redirect,
 )
 from picwish_watchd.simulator.faults import Action
+from tests.support.api_steps import make_api_steps
 from tests.support.fake_clock import FakeClock
 from tests.support.harness import KEY, DaemonProcess, Harness, wait_until
 from tests.support.step_context import open_step_context
-from tests.support.submit_step import make_submit
 
 
 @pytest.fixture
@@ -55,8 +54,7 @@ async def context(harness: Harness) -> AsyncIterator[StepContext]:
 def submit_next(context: StepContext) -> tuple[Submit, Gate, RateLimiter]:
     rate_limiter = RateLimiter(context.config.api.qps, context.clock)
     gate = Gate(context, rate_limiter=rate_limiter)
-    collect = Collect(context, gate=gate, rate_limiter=rate_limiter)
-    return make_submit(context, gate, rate_limiter, collect), gate, rate_limiter
+    return make_api_steps(context, gate, rate_limiter).submit, gate, rate_limiter
 
 
 def queue_job(context: StepContext, rule: str, name: str) -> int:
@@ -174,17 +172,17 @@ async def test_an_image_waiting_for_its_permit_is_not_sent_once_the_gate_closes(
 async def test_no_image_is_prepared_while_a_paid_result_is_urgent(context: StepContext) -> None:
     rate_limiter = RateLimiter(context.config.api.qps, context.clock)
     gate = Gate(context, rate_limiter=rate_limiter)
-    collect = Collect(context, gate=gate, rate_limiter=rate_limiter)
-    submit = make_submit(context, gate, rate_limiter, collect)
+    steps = make_api_steps(context, gate, rate_limiter)
+    submit, tracker = steps.submit, steps.tracker
     queue_job(context, "scans", "a.jpg")
     job = submit.choose_job()
     assert job is not None
     job = context.journal.transition(job, State.SUBMITTING, "intent", submitted_at=context.clock.now() - 100)
     context.journal.transition(job, State.PENDING, "taken", task_id="of an earlier run")
     queue_job(context, "scans", "b.jpg")
-    collect.adopt_running_tasks()
+    tracker.adopt_running_tasks()
     assert submit.choose_job() is None
-    assert collect.choose_due_task() is not None, "it is being asked for"
+    assert tracker.choose_due_task() is not None, "it is being asked for"
     assert submit.choose_job() is not None
 
 
@@ -200,8 +198,7 @@ async def test_few_images_are_sent_while_picwish_does_not_answer(harness: Harnes
         # The request rate is not tested here, so it need not slow the test down.
         rate_limiter = RateLimiter(500, context.clock)
         gate = Gate(context, rate_limiter=rate_limiter)
-        collect = Collect(context, gate=gate, rate_limiter=rate_limiter)
-        submit = make_submit(context, gate, rate_limiter, collect)
+        submit = make_api_steps(context, gate, rate_limiter).submit
         tasks = [asyncio.create_task(rate_limiter.run()), asyncio.create_task(submit.run())]
         await wait_until(lambda: harness.count_creates() == sent)
         await asyncio.sleep(0.3)

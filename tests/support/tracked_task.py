@@ -8,10 +8,10 @@ from pathlib import Path
 
 from picwish_watchd.job import Job, NewJob, Stamp, State
 from picwish_watchd.picwish import Accepted
-from picwish_watchd.pipeline.collect import Collect
 from picwish_watchd.pipeline.context import StepContext
 from picwish_watchd.pipeline.gate import Gate
 from picwish_watchd.scheduling.rate_limiter import RateLimiter, RequestKind
+from tests.support.api_steps import make_api_steps
 from tests.support.fake_clock import FakeClock
 from tests.support.harness import Harness
 from tests.support.picwish_client import CreateHooks, create_task
@@ -27,9 +27,9 @@ class TaskTracking:
     def __init__(self, harness: Harness, context: StepContext, clock: FakeClock) -> None:
         self.clock = clock
         self.rate_limiter = RateLimiter(context.config.api.qps, clock)
-        self.collect = Collect(
-            context, gate=Gate(context, rate_limiter=self.rate_limiter), rate_limiter=self.rate_limiter
-        )
+        gate = Gate(context, rate_limiter=self.rate_limiter)
+        steps = make_api_steps(context, gate, self.rate_limiter)
+        self.collect, self.tracker = steps.collect, steps.tracker
         self._harness = harness
         self._context = context
 
@@ -46,7 +46,7 @@ class TaskTracking:
 
     async def query_next(self) -> bool:
         """One query and what follows from it, if a task is due."""
-        job = self.collect.choose_due_task()
+        job = self.tracker.choose_due_task()
         if job is not None:
             await self.collect.query_task(job, await self.rate_limiter.acquire(RequestKind.QUERY))
         return job is not None
