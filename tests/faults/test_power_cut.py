@@ -93,8 +93,8 @@ class CrashDisk:
 @contextmanager
 def crash_disk(root: Path) -> Iterator[CrashDisk]:
     """Yield a disk that is unmounted at the end. Skip the test where mounting is refused."""
-    (root / "house").mkdir()
-    disk = CrashDisk(root / "images", root / "house" / "disk")
+    (root / "harness").mkdir()
+    disk = CrashDisk(root / "images", root / "harness" / "disk")
     if os.geteuid() != 0 or not shutil.which("mkfs.ext4") or not shutil.which("mount"):
         pytest.skip("a power cut needs root, mkfs.ext4 and mount")
     disk.make()
@@ -123,7 +123,7 @@ class DiskHarness(Harness):
 
 @dataclass
 class CommittedState:
-    """What the journal had committed before the power cut."""
+    """The journal's committed state before a power cut."""
 
     jobs: list[Job] = field(default_factory=list)
     histories: dict[int, list[str]] = field(default_factory=dict)

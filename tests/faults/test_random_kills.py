@@ -20,9 +20,8 @@ from tests.support.harness import DaemonProcess, Harness
 
 pytestmark = pytest.mark.untraced
 
-#: Longer than any process lives before its kill. But the last one is not killed, and would wait two minutes for the
-#: answer to a POST: giving up early only makes doubt (see `picwish_watchd.picwish.client.Patience`).
-# seconds
+#: Seconds. This exceeds the life of any process that is killed. The last process is not killed and would wait two
+#: minutes for the response to a POST; giving up early only leaves doubt (see `picwish_watchd.picwish.RequestTimeouts`).
 _HANG_SECONDS = 10.0
 _SETTINGS = Settings(qps=None, processing=(0.15, 0.5), latency=0.004, enhance="echo")
 

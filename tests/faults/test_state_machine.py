@@ -314,7 +314,7 @@ class PipelineMachine(RuleBasedStateMachine):
     def add_fault(self, operation: str, action: Action | None) -> None:
         if action is not None:
             when = None if operation != "query" else _is_task_request
-            self.simulator.script.add(Fault(operation, action, when=when))  # type: ignore[arg-type] # one of its words
+            self.simulator.script.add(Fault(operation, action, when=when))  # type: ignore[arg-type]
 
     def run_step(self, step: Callable[[], Awaitable[None]], crash_point: int = 0) -> None:
         """Run one step, which may crash the program."""

@@ -297,7 +297,7 @@ async def test_a_bug_in_one_job_parks_that_job_only(harness: Harness, monkeypatc
     def stumble(job: object, *args: object) -> object:
         if str(getattr(job, "relative", "")) == "bad.jpg":
             raise ZeroDivisionError("a bug")
-        return real(job, *args)  # type: ignore[arg-type] # handed through
+        return real(job, *args)  # type: ignore[arg-type]
 
     monkeypatch.setattr(deliver, "result_name", stumble)
     harness.drop_file("bad.jpg", seed=1)

@@ -36,16 +36,16 @@ class MonitoredDaemon:
 
     def __init__(self, harness: Harness, http: dict[str, Any]) -> None:
         self.port = free_port()
-        self.house = harness
+        self.harness = harness
         self.configure_http(**http)
         self.daemon = Daemon(harness.load_config(), KEY, reload=self._load)
 
     def configure_http(self, port: int = 0, **http: Any) -> None:
         """Set the `http` section of the configuration."""
-        self.house.top_level["http"] = {"listen": f"127.0.0.1:{port or self.port}", **http}
+        self.harness.top_level["http"] = {"listen": f"127.0.0.1:{port or self.port}", **http}
 
     def _load(self) -> tuple[Config, str]:
-        return load_config(self.house.write_config(), {}), KEY
+        return load_config(self.harness.write_config(), {}), KEY
 
     async def get(self, path: str, *, port: int = 0, **headers: str) -> HttpReply:
         return await asyncio.to_thread(get, port or self.port, path, **headers)

@@ -29,18 +29,18 @@ class WhyCommand:
     """The `why` command as a user runs it."""
 
     def __init__(self, harness: Harness, capsys: pytest.CaptureFixture[str]) -> None:
-        self.house, self.capsys = harness, capsys
+        self.harness, self.capsys = harness, capsys
 
     def run_json(self, path: Path | str) -> dict[str, Any]:
-        code, out = self._run("why", "--json", "-c", str(self.house.write_config()), "--", os.fspath(path))
+        code, out = self.run("why", "--json", "-c", str(self.harness.write_config()), "--", os.fspath(path))
         report: dict[str, Any] = json.loads(out)
-        assert self.house.simulator.requests == [] or self.house.jobs()
+        assert self.harness.simulator.requests == [] or self.harness.jobs()
         return {**report, "code": code, "advice": report["advice"] or ""}
 
     def run_text(self, path: Path | str) -> str:
-        return self._run("why", "-c", str(self.house.write_config()), "--", os.fspath(path))[1]
+        return self.run("why", "-c", str(self.harness.write_config()), "--", os.fspath(path))[1]
 
-    def _run(self, *words: str) -> tuple[int, str]:
+    def run(self, *words: str) -> tuple[int, str]:
         self.capsys.readouterr()
         code = main(words)
         return code, self.capsys.readouterr().out
@@ -215,7 +215,7 @@ async def test_no_end_time_is_shown_for_a_task_that_is_not_polled(harness: Harne
         job = make_pending(journal, queue_job(harness, journal, "a.jpg"))
 
     def end() -> Any:
-        return json.loads(why_command._run("status", "--json", "-c", str(harness.write_config()))[1])["forecast"]["end"]
+        return json.loads(why_command.run("status", "--json", "-c", str(harness.write_config()))[1])["forecast"]["end"]
 
     assert end() is None
     with publish_daemon_report(harness):

@@ -1,4 +1,4 @@
-"""`Collect` with a real journal, a real client and a clock that is turned by hand, and nothing that runs beside it."""
+"""A `Collect` step with a real journal, a real client and a fake clock, and nothing running beside it."""
 
 import asyncio
 import itertools
@@ -22,7 +22,7 @@ _seeds = itertools.count()
 
 
 class TaskTracking:
-    """One start of the program, as far as it follows tasks. Made by `following`."""
+    """The parts of one run of the program that follow tasks; `track_tasks` creates it."""
 
     def __init__(self, harness: Harness, context: StepContext, clock: FakeClock) -> None:
         self.clock = clock
@@ -34,7 +34,7 @@ class TaskTracking:
         self._context = context
 
     async def create_pending_task(self, name: str, *, rule: str = "scans") -> Job:
-        """A task that PicWish has just taken."""
+        """Submit an image and return its pending job."""
         journal, data = self._context.journal, make_image(seed=next(_seeds))
         new = NewJob(rule, Path("/in") / name, Path(name), Stamp(1, 1, 1), sha256=f"{rule} {name}", format="jpeg")
         outcome = await create_task(self._context.client, self._harness.root, witness=CreateHooks(), image=data)
@@ -45,14 +45,14 @@ class TaskTracking:
         return journal.transition(job, State.PENDING, "taken", task_id=outcome.task_id)
 
     async def query_next(self) -> bool:
-        """One query and what follows from it, if a task is due."""
+        """Query one task and handle the response if a task is due; return whether one was."""
         job = self.tracker.choose_due_task()
         if job is not None:
             await self.collect.query_task(job, await self.rate_limiter.acquire(RequestKind.QUERY))
         return job is not None
 
     async def advance(self, seconds: float, *, step: float = 5.0) -> None:
-        """So long, in steps; what is due is asked for."""
+        """Advance the clock in steps and query every task that is due."""
         until = self.clock.monotonic() + seconds
         while self.clock.monotonic() < until:
             self.clock.advance(step)
@@ -60,7 +60,7 @@ class TaskTracking:
                 pass
 
     def reload(self, job: Job) -> Job:
-        """The same job as it is now."""
+        """Return the current job of this id."""
         now = self._context.journal.get(job.id)
         assert now is not None
         return now
@@ -68,7 +68,7 @@ class TaskTracking:
 
 @asynccontextmanager
 async def track_tasks(harness: Harness) -> AsyncIterator[TaskTracking]:
-    """From a start to its end."""
+    """Run a program's task tracking during the block, from its start."""
     clock = FakeClock()
     async with open_step_context(harness.load_config(), clock) as context:
         tracking = TaskTracking(harness, context, clock)

@@ -42,9 +42,9 @@ def test_failed_jobs_can_be_retried_and_rejected_ones_only_from_the_start() -> N
 
 def test_the_table_and_the_values_cannot_be_changed() -> None:
     with pytest.raises(TypeError):
-        ALLOWED_TRANSITIONS[State.DONE] = frozenset()  # type: ignore[index]  # that is what must fail
+        ALLOWED_TRANSITIONS[State.DONE] = frozenset()  # type: ignore[index]
     with pytest.raises(dataclasses.FrozenInstanceError):
-        new_job().rule = "other"  # type: ignore[misc]  # that is what must fail
+        new_job().rule = "other"  # type: ignore[misc]
 
 
 def test_words_that_users_scripts_compare_are_spelled_alike() -> None:

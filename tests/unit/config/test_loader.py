@@ -158,7 +158,7 @@ def test_an_inline_key_and_plain_http_warn(load_text: Callable[..., Config], tmp
 def test_a_configuration_is_frozen(load_text: Callable[..., Config]) -> None:
     config = load_text(MINIMAL)
     with pytest.raises(ValueError, match="frozen"):
-        config.rules[0].name = "other"  # type: ignore[misc]  # the point of the test
+        config.rules[0].name = "other"  # type: ignore[misc]
     assert hash(config) == hash(load_text(MINIMAL))
 
 

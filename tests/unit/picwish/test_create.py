@@ -409,7 +409,7 @@ async def test_each_code_has_its_meaning_with_and_without_json(tmp_path: Path, c
 
 async def test_a_429_is_busy_with_the_requested_pause(tmp_path: Path) -> None:
     outcome = await create_with_reply(tmp_path, http_response(code=429, headers={"Retry-After": "7"}))
-    assert outcome == NotAccepted(outcome.reason, 7.0, rate_limited=True)  # type: ignore[attr-defined]  # checked by ==
+    assert outcome == NotAccepted(outcome.reason, 7.0, rate_limited=True)  # type: ignore[attr-defined]
 
 
 async def test_a_413_reports_the_size_that_was_sent(tmp_path: Path) -> None:

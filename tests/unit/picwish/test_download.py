@@ -108,7 +108,7 @@ async def test_a_definite_4xx_is_dead(tmp_path: Path, code: int) -> None:
 @pytest.mark.parametrize("code", [408, 429, 500, 502, 503, 504, 204, 206, 302])
 async def test_every_other_error_is_retried_after_the_requested_pause(tmp_path: Path, code: int) -> None:
     outcome = await download_with_reply(tmp_path, http_response(code=code, headers={"Retry-After": "9"}))
-    assert outcome == Unavailable(outcome.reason, 9.0)  # type: ignore[attr-defined]  # checked by ==
+    assert outcome == Unavailable(outcome.reason, 9.0)  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(

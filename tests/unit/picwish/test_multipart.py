@@ -28,7 +28,7 @@ def test_the_body_is_the_form_in_small_pieces_of_the_announced_length(image: byt
     assert body.image_size == len(image)
     assert max(map(len, parts)) <= max(CHUNK_SIZE, len(parts[0]))
     form = message_from_bytes(f"Content-Type: {body.content_type}\r\n\r\n".encode() + whole)
-    fields = {p.get_param("name", header="content-disposition"): p.get_payload(decode=True) for p in form.get_payload()}  # type: ignore[union-attr]  # a multipart message holds messages
+    fields = {p.get_param("name", header="content-disposition"): p.get_payload(decode=True) for p in form.get_payload()}  # type: ignore[union-attr]
     assert (fields["type"], fields["return_type"], fields["sync"]) == (b"1", b"1", b"0")
     assert image in whole
 
@@ -72,7 +72,7 @@ def test_a_memoryview_of_any_shape_is_counted_in_bytes() -> None:
 )
 def test_a_request_that_cannot_be_sent_is_refused_when_it_is_made(wrong: dict[str, object]) -> None:
     with pytest.raises(ValueError):
-        CreateRequest(**wrong)  # type: ignore[arg-type]  # wrong on purpose
+        CreateRequest(**wrong)  # type: ignore[arg-type]
 
 
 def test_a_request_does_not_print_its_picture_or_address() -> None:

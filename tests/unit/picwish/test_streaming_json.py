@@ -110,7 +110,7 @@ def test_anything_at_all_is_read_or_called_garbled(text: bytes, cuts: list[int])
             reader, _ = read_in_pieces(start + text, cuts)
             reader.finish()
         except MalformedResponseError as error:
-            assert str(error)  # noqa: PT017 - either way is fine
+            assert str(error)  # noqa: PT017
 
 
 @pytest.mark.untraced
