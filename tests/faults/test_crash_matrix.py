@@ -115,7 +115,7 @@ async def test_a_crash_during_crash_recovery_pays_once_and_loses_nothing(tmp_pat
     pairs = [(first, chance.randrange(1, 30 - first // 2)) for first in firsts for _ in range(3)]
     todo = [(scenarios[n % len(scenarios)], pair) for n, pair in enumerate(pairs)]
     crashed = await _run_in_batches(todo)
-    assert sum(all(each) for each in crashed) > len(crashed) / 3, "too few of them died twice"
+    assert sum(all(each) for each in crashed) > len(crashed) / 3, "too few runs crashed twice"
 
 
 async def _run_in_batches(todo: Iterable[tuple[CrashScenario, tuple[int, int]]]) -> list[list[bool]]:

@@ -178,7 +178,7 @@ async def cut_power(harness: Harness, disk: CrashDisk, pause: float) -> None:
         with suppress(subprocess.TimeoutExpired):
             process.child.wait(10)
     disk.restore_snapshot()
-    assert not (disk.mount_point / _UNSYNCED_FILE).exists(), "this was no power cut: what nobody synced is there"
+    assert not (disk.mount_point / _UNSYNCED_FILE).exists(), "this was no power cut: data that was not synced exists"
     before.assert_kept_in(CommittedState.read(harness.journal))
 
 

@@ -114,7 +114,7 @@ async def test_a_task_that_never_ends_is_held_after_its_time(harness: Harness) -
     job = harness.job("a.jpg")
     assert job.problem is not None
     assert (job.state, job.problem.code) == (State.HELD, ErrorCode.TASK_TIMEOUT)
-    assert (job.credits, job.credits_in_doubt) == (0, 5), "it may still end, and then it is paid"
+    assert (job.credits, job.credits_in_doubt) == (0, 5), "the task may still end, and then it is paid"
 
 
 async def test_task_timeout_holds_however_rarely_a_task_is_polled(harness: Harness) -> None:

@@ -25,7 +25,7 @@ from tests.support.step_context import open_step_context
 def make_immutable(path: Path) -> Iterator[None]:
     """Set the immutable attribute (chattr +i): not even root can create or remove a file in the folder."""
     if shutil.which("chattr") is None or subprocess.run(["chattr", "+i", path], check=False).returncode != 0:
-        pytest.skip("this file system, or this user, knows no chattr +i")
+        pytest.skip("chattr +i is not possible with this file system or user")
     try:
         yield
     finally:
@@ -113,7 +113,7 @@ async def test_nothing_is_paid_for_while_a_file_blocks_a_subfolder(obstacle: str
     assert job.note == (
         f"{harness.outbox}/sub is where a folder for results must be; rename or remove it, then the job continues"
     )
-    assert harness.count_creates() == 1, "the other one goes on"
+    assert harness.count_creates() == 1, "the other rule continues"
     harness.outbox.joinpath("sub").unlink()
     assert await harness.run_once() == 0
     assert harness.results() == {"b.jpg", "sub/a.jpg"}

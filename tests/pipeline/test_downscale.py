@@ -69,7 +69,7 @@ async def test_a_downscaled_copy_is_kept_for_retries_and_removed_at_the_end(
     second = await prepare.read_upload(job, rule)
     assert first is not None
     assert second == first
-    assert spooled_downscales(context) == downscales, "it was not made again"
+    assert spooled_downscales(context) == downscales, "it was not downscaled again"
     context.journal.transition(job, State.SUBMITTING, "sending", reserve=5)
     prepare.release_cached(job.id)
     assert spooled_downscales(context) == {}
@@ -96,7 +96,7 @@ async def test_few_downscaled_copies_are_spooled_and_damaged_ones_remade(
     uploads = [await prepare.read_upload(job, rule) for job in jobs]
     assert sorted(spooled_downscales(context)) == [f"{job.id}.fitted.part" for job in jobs[2:]]
     os.truncate(context.spool.folder / f"{jobs[5].id}.fitted.part", 9)
-    assert await prepare.read_upload(jobs[5], rule) is None, "it is tried again after a pause"
+    assert await prepare.read_upload(jobs[5], rule) is None, "the job is tried again after a pause"
     assert [await prepare.read_upload(jobs[number], rule) for number in (0, 5)] == [uploads[0], uploads[5]]
 
 
@@ -147,7 +147,7 @@ async def test_an_image_that_is_too_large_is_made_smaller_and_its_original_stays
     assert job.sent == SentImage("png", 200, 160, job.sent.size)
     assert job.result is not None
     assert (job.result.width, job.result.height) == (400, 320)
-    assert harness.count_creates() == 2, "the copy is the same picture"
+    assert harness.count_creates() == 2, "the copy is the same image"
     assert harness.job("fits.jpg").sent is None
     assert copy.exists()
     sidecar = json.loads((harness.outbox / "a.png.json").read_text())

@@ -22,7 +22,7 @@ def _short_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_a_file_that_came_back_is_not_moved_for_its_earlier_job(harness: Harness) -> None:
     harness.rule = {"on_failure": "move", "failed": "nas/failed", "outbox": "away/outbox"}
     source = harness.drop_file("a.jpg")
-    assert await harness.run_once() == 1, "the outbox is away"
+    assert await harness.run_once() == 1, "the outbox is unavailable"
     source.rename(harness.root / "kept.jpg")
     (harness.root / "away").mkdir()
     assert await harness.run_once() == 1

@@ -63,7 +63,7 @@ async def test_a_reload_while_one_image_tries_is_followed_by_a_probe(harness: Ha
         gate.probe_now()
         await wait_until(lambda: blocked_reason(gate) is CloseReason.UNAUTHORIZED)
     assert count_queries(harness) == before + 1
-    assert gate.is_admitted(1), "what has begun is not called back"
+    assert gate.is_admitted(1), "a request in progress is not cancelled"
 
 
 async def test_a_trial_that_was_never_sent_is_followed_by_a_probe(harness: Harness, gate: Gate) -> None:
@@ -72,7 +72,7 @@ async def test_a_trial_that_was_never_sent_is_followed_by_a_probe(harness: Harne
     assert gate.can_submit()
     gate.begin_attempt(1)
     gate.end_attempt(1)
-    assert not gate.can_submit(), "nobody knows by now whether PicWish answers"
+    assert not gate.can_submit(), "it is unknown by now whether PicWish responds"
     before = count_queries(harness)
     async with running_gate(gate):
         await wait_until(gate.can_submit, 0.9)

@@ -30,7 +30,7 @@ async def test_an_image_that_grows_while_queued_is_paid_once_in_its_final_form(
     monkeypatch.setattr(prepare, "_RETRY_DELAY", 0.1)
     harness.rule = {"outbox": "nas/outbox"}
     source = harness.drop_file("a.jpg", seed=1)
-    assert await harness.run_once() == 1, "the outbox is away"
+    assert await harness.run_once() == 1, "the outbox is unavailable"
     with source.open("ab") as file:
         file.write(make_image("jpeg", seed=2))
     (harness.root / "nas").mkdir()

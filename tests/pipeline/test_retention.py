@@ -99,7 +99,7 @@ async def test_years_of_pruning_never_pay_for_an_image_twice(tmp_path: Path) -> 
             name.rename(harness.inbox / next(names))
             harness.dropped.pop(name, None)
             await drain_days_later(harness, days)
-            assert read_spending(harness) == ledger, "what was known was bought"
+            assert read_spending(harness) == ledger, "a known image was paid again"
             contents.append(make_image("jpeg", seed=10 + len(contents)))
             harness.drop_file(next(names), contents[-1])
             await drain_days_later(harness, days)

@@ -182,7 +182,7 @@ async def test_no_image_is_prepared_while_a_paid_result_is_urgent(context: StepC
     queue_job(context, "scans", "b.jpg")
     tracker.adopt_running_tasks()
     assert submit.choose_job() is None
-    assert tracker.choose_due_task() is not None, "it is being asked for"
+    assert tracker.choose_due_task() is not None, "the task is being queried"
     assert submit.choose_job() is not None
 
 
@@ -273,7 +273,7 @@ async def test_a_503_with_retry_after_is_obeyed(harness: Harness) -> None:
     assert await daemon == 0
     refused, *others = [request.received_at for request in harness.simulator.requests if request.operation == "create"]
     assert len(others) == 2
-    assert min(others) - refused >= 2.0, "no other image may try before, either"
+    assert min(others) - refused >= 2.0, "no other image is sent before, either"
 
 
 async def test_a_dead_api_leaves_the_jobs_queued_and_is_probed_with_free_queries(harness: Harness) -> None:

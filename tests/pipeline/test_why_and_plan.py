@@ -103,7 +103,7 @@ async def test_plan_does_not_count_what_if_exists_skip_leaves_alone(
     harness.top_level = {"budget": {"per_day": 1}}
     await harness.run_once()
     _, output = run_command(harness, capsys, "plan")
-    assert get_plan_row(output, "images", "skipped", "credits") == (1, 1, 5), "the same of queued jobs"
+    assert get_plan_row(output, "images", "skipped", "credits") == (1, 1, 5), "queued jobs are counted in the same way"
 
 
 async def test_every_copy_of_a_held_image_is_held_and_costs_nothing(

@@ -353,7 +353,9 @@ async def test_links_into_our_own_folders_are_never_taken(harness: Harness, why_
     assert "back to a folder above it" in why_command.run_json(harness.inbox / "loop/a.jpg")["reason"]
     harness.drop_file("c.jpg", seed=3, inbox=".")
     (harness.inbox / "up").symlink_to(harness.root)
-    assert "it costs 5 credits" in why_command.run_json(harness.inbox / "up/c.jpg")["reason"], "as the walk takes it"
+    assert "it costs 5 credits" in why_command.run_json(harness.inbox / "up/c.jpg")["reason"], (
+        "the path as the scanner reports it"
+    )
     harness.drop_file("sub/b.jpg")
     (harness.inbox / "beside").symlink_to("sub")
     assert (

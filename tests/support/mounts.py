@@ -80,7 +80,7 @@ def small_disk(folder: Path) -> Iterator[Path]:
 def frozen_disk(disk: Path) -> Iterator[threading.Event]:
     """Freeze a disk with fsfreeze(8), so that writers wait. After 5 s the event is set and the disk is thawed."""
     if not run_succeeds("fsfreeze", "-f", disk):
-        pytest.skip("this disk, or this user, knows no fsfreeze")
+        pytest.skip("fsfreeze is not possible with this disk or user")
     timed_out = threading.Event()
 
     def thaw() -> None:

@@ -105,7 +105,7 @@ class SystemdChecks:
         )
         file = f"/etc/systemd/system/{UNIT}.service"
         output = machine.run("systemd-analyze", "verify", "--man=no", file, check=False)
-        self.check("systemd-analyze verify says nothing", output == "", output)
+        self.check("systemd-analyze verify finds no problem", output == "", output)
         machine.write_file(f"{file}.d/quick.conf", QUICK_DROP_IN)
         machine.run("systemctl", "daemon-reload")
         output = machine.run("systemd-analyze", "security", "--threshold=20", UNIT, check=False).splitlines()[-1]
@@ -123,7 +123,7 @@ class SystemdChecks:
         self.drop_image("Reise 2019/zwei.png", kind="png")
         self.drop_image("large.jpg", width=5000, height=300)
         self.check(
-            "images are processed, one made smaller before",
+            "images are processed, one of them downscaled",
             self.wait_until(lambda: self.count_done() == 3),
             self.read_log(),
         )
@@ -166,15 +166,17 @@ class SystemdChecks:
         )
         self.drop_image("still.jpg")
         good = self.wait_until(lambda: "still.jpg" in machine.run("ls", f"{NAS}/archive"))
-        self.check("... and the old configuration goes on", good, self.read_log())
+        self.check("... and the old configuration stays in force", good, self.read_log())
         self._configure(more={"name": "more", "inbox": f"{NAS}/more"})
         machine.run_script(f"mkdir {NAS}/more; chown anna:nas {NAS}/more; chmod 2775 {NAS}/more")
         machine.run("systemctl", "reload", UNIT)
         self.drop_image("b.jpg", inbox="more")
         self.check(
-            "a good reload takes a new rule", self.wait_until(lambda: self.count_done() == 5) and self.main_pid() == pid
+            "a good reload adds a new rule", self.wait_until(lambda: self.count_done() == 5) and self.main_pid() == pid
         )
-        self.check("... and the status forgets the refusal", "refused" not in self.status_text(), self.status_text())
+        self.check(
+            "... and the status no longer has the refusal", "refused" not in self.status_text(), self.status_text()
+        )
 
     def check_watchdog(self) -> None:
         self._slow_down()
@@ -215,7 +217,7 @@ class SystemdChecks:
         time.sleep(15)
         self.drop_image("beside.jpg")
         good = self.wait_until(lambda: self.count_done() == before + 1) and self.main_pid() == pid
-        self.check("an inbox that hangs starves neither the watchdog nor the other inbox", good, self.read_log())
+        self.check("a hanging inbox blocks neither the watchdog nor the other inbox", good, self.read_log())
         began = time.monotonic()
         machine.run("systemctl", "restart", UNIT, check=False)
         self.drop_image("after.jpg")
@@ -261,7 +263,7 @@ class SystemdChecks:
             machine.run("systemctl", "start", UNIT)
             bearer = f"Bearer {TOKEN}"
             healthy = self.wait_until(lambda: get(port, "/healthz", Authorization=bearer).status == 200)
-            self.check("/healthz answers 200 to who bears the token", healthy, self.read_log())
+            self.check("/healthz answers 200 to a client with the token", healthy, self.read_log())
             self.check("... and 401 to others", get(port, "/healthz").status == 401)
             self.check("/metrics is served", "picwish_watchd_jobs" in get(port, "/metrics", Authorization=bearer).body)
             output = machine.run(PROGRAM, "notify", "test", "--to", "1", "-c", CONFIG, check=False)
@@ -321,7 +323,11 @@ class SystemdChecks:
         machine.run_script(f"systemctl daemon-reload; systemctl reset-failed {UNIT}")
         machine.run("systemctl", "start", UNIT, check=False)
         good = self.wait_until(lambda: self._unit_properties("ActiveState")["ActiveState"] == "failed", seconds=20)
-        self.check("what dies at every start is left after five", good, self._unit_properties("Result", "NRestarts"))
+        self.check(
+            "a program that dies at every start is started five times",
+            good,
+            self._unit_properties("Result", "NRestarts"),
+        )
         machine.run_script(
             f"rm /etc/systemd/system/{UNIT}.service.d/z.conf; systemctl daemon-reload; systemctl reset-failed {UNIT}"
         )

@@ -101,7 +101,7 @@ def test_csv_of_jobs_has_every_fact_but_the_answer_in_a_column_of_its_own(config
 def test_csv_is_rfc_4180_in_utf_8_and_runs_nothing_in_a_spreadsheet(config: Path) -> None:
     text = run_command(config, "export", "--csv")
     assert text.startswith("id,rule,state,source,")
-    assert text.count("\r\n") == text.count("\n") == 6, "a name's line break breaks no line"
+    assert text.count("\r\n") == text.count("\n") == 6, "a line break in a name does not split the row"
     _, strange, held, *_ = export_csv(config)
     assert strange["source"] == "/inbox/caf\\xe9\\n.jpg"
     assert held["error_message"] == '\'=HYPERLINK("http://evil"), "quoted"'

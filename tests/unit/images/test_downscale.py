@@ -105,7 +105,7 @@ def test_a_rotated_image_looks_the_same_after_downscaling(tmp_path: Path) -> Non
         assert image.size == (40, 60)
         assert image.getexif().get(274, 1) == 1
         grey = image.convert("L").tobytes()
-        assert grey[5 * 40 + 20] < 20, "the top is what was left"
+        assert grey[5 * 40 + 20] < 20, "the top was the left side"
         assert grey[55 * 40 + 20] > 235
 
 

@@ -112,7 +112,7 @@ def test_a_file_of_its_full_size_is_waited_for_until_all_of_it_is_written(kind: 
         assert not isinstance(inspect_image(path, LIMITS), ValidImage), written
     write_preallocated(path, data, [(0, end)])
     verdict = inspect_image(path, LIMITS)
-    assert isinstance(verdict, Incomplete), "what comes behind the picture would make another content of it"
+    assert isinstance(verdict, Incomplete), "bytes after the image would change its content"
     assert verdict.reason == "scan.jpg is not whole: not all of it is written yet"
     assert isinstance(inspect_image(path, LIMITS, decode=True), ValidImage)
     path.write_bytes(data)

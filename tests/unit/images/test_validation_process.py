@@ -233,7 +233,7 @@ def test_a_hanging_process_blocks_only_its_own_caller(tmp_path: Path, validator:
     for _ in range(3):
         assert isinstance(validator.validate_final(doubtful), Rejected)
     assert not verdicts
-    assert len(validation_pids()) == 2, "one for those that do not hang, not one for each of their files"
+    assert len(validation_pids()) == 2, "one process for all files that do not hang"
     validator.close()
     asking.join(10)
     assert isinstance(verdicts[0], ValidImage)

@@ -120,7 +120,7 @@ def test_a_failed_job_can_be_retried_after_its_history_has_gone(journal: Journal
     assert prune_all(journal, clock.now()) == 2
     again = journal.transition(get_job(journal, job.id), State.QUEUED, "retry", problem=None, completed_at=None)
     clock.advance(1000 * DAY)
-    assert prune_all(journal, clock.now()) == 0, "it is on its way again"
+    assert prune_all(journal, clock.now()) == 0, "the job is in progress again"
     assert [event.state for event in journal.history(again.id)] == ["failed", "queued"]
 
 

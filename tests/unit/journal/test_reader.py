@@ -272,7 +272,7 @@ def test_waiting_duplicates_are_not_counted_as_postponed(journal: Journal, clock
     journal.update(copies[0], note="it cannot be read", not_before=clock.now() + 30)
     assert journal.count_waiting_duplicates() == 1
     journal.postpone_jobs("scans", State.QUEUED, "the outbox is away", clock.now() + 30)
-    assert journal.count_waiting_duplicates() == 0, "all of them are tried in vain"
+    assert journal.count_waiting_duplicates() == 0, "all of them are tried without success"
 
 
 QUESTIONS: dict[str, Callable[[Journal, float], object]] = {

@@ -172,7 +172,7 @@ def test_a_postponed_rule_waits_as_a_whole_with_later_jobs(journal: Journal, clo
     assert journal.next_ready_job("scans", clock.now() + 29) is None
     assert journal.rules_with_ready_jobs(State.QUEUED, clock.now() + 29) == ["other"]
     assert journal.next_ready_job("other", clock.now()) == other
-    assert journal.count_blocked(State.QUEUED) == writer.MAX_NOTED_JOBS + 3, "but for what a flood holds"
+    assert journal.count_blocked(State.QUEUED) == writer.MAX_NOTED_JOBS + 3, "except for jobs held by a flood"
     assert get_job(journal, held.id).note is None
     first = journal.next_ready_job("scans", clock.now() + 31)
     assert first is not None
@@ -201,7 +201,7 @@ def test_a_payment_is_synced_even_after_unsynced_writes(journal: Journal) -> Non
     with suppress(sqlite3.DatabaseError):
         journal.transition(job, State.SUBMITTING, "sending")
     if get_job(journal, job.id).state is State.QUEUED:
-        assert refused, "a payment that could not be synced was not made"
+        assert refused, "a payment that was not synced did not happen"
         journal.transition(job, State.SUBMITTING, "sending")
     assert journal._connection.execute("PRAGMA synchronous").fetchone()[0] == 2
 
@@ -214,7 +214,7 @@ def test_jobs_of_a_content_in_flight_wait_whether_earlier_or_later(
     copy = add_job(journal)
     assert journal.next_ready_job("scans", clock.now()) == copy
     journal.transition(failed, State.QUEUED, "retry")
-    assert journal.next_ready_job("scans", clock.now(), [copy.id]) is None, "it is on its way to the first byte"
+    assert journal.next_ready_job("scans", clock.now(), [copy.id]) is None, "the connection is being made"
     for step in path_to_state(state):
         copy = journal.transition(copy, step, "on its way")
         assert journal.next_ready_job("scans", clock.now()) is None

@@ -426,7 +426,7 @@ async def test_after_a_restart_an_alert_clears_only_when_proved(
         await active.run_check(after=300)
         await active.run_check(after=300)
         await active.wait_until_idle()
-        assert len(webhook_receiver.requests) == 1, "a gate that nobody has tried is no proof"
+        assert len(webhook_receiver.requests) == 1, "an untried gate proves nothing"
         [job] = active.add_jobs("a.jpg")
         active.journal.transition(job, State.DELIVERING, "its result is here")
         await active.run_check()
@@ -460,7 +460,7 @@ async def test_a_message_that_never_goes_is_dropped_with_one_line_in_the_log(
             await active.run_check(at_once=True)
             await wait_until(lambda: any(line["event"] == "notify.failed" for line in logs))
             await active.run_check()
-        assert len(broken.requests) == tries, "a message that may have arrived is not repeated again and again"
+        assert len(broken.requests) == tries, "a message that may have arrived is not repeated for ever"
     failed = [line for line in logs if line["event"].startswith("notify.") and line["log_level"] != "debug"]
     assert [line["event"] for line in failed] == ["notify.failed"]
     assert "very-secret" not in str(logs)
@@ -515,7 +515,7 @@ async def test_a_reload_changes_channels_and_keeps_messages_of_those_that_stay(
             active.context.config = configure_notifiers(harness, webhook_config(webhook_receiver))
             await active.run_check(at_once=True)
             await active.wait_until_idle()
-        assert webhook_receiver.subjects() == ["a.jpg is held"], "what was before is no news"
+        assert webhook_receiver.subjects() == ["a.jpg is held"], "earlier events are not reported"
 
 
 async def test_without_notifiers_nothing_is_stored_or_checked(harness: Harness) -> None:

@@ -39,7 +39,7 @@ def inbox(tmp_path: Path) -> Path:
 def set_attribute(path: Path, attribute: str) -> Iterator[None]:
     """Set an attribute with chattr(1): "i" forbids all changes, "a" forbids removals, even for root."""
     if not run_succeeds("chattr", f"+{attribute}", path):
-        pytest.skip("this file system, or this user, knows no chattr")
+        pytest.skip("chattr is not possible with this file system or user")
     try:
         yield
     finally:

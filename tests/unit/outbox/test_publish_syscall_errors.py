@@ -134,7 +134,7 @@ def test_a_folder_from_which_nothing_is_removed_gets_a_result_once(tmp_path: Pat
     spooled.write_bytes(DATA)
     outbox.mkdir()
     if shutil.which("chattr") is None or subprocess.run(["chattr", "+a", outbox], check=False).returncode != 0:
-        pytest.skip("this file system, or this user, knows no chattr +a")
+        pytest.skip("chattr +a is not possible with this file system or user")
     try:
         outcome = publish_result(spooled, outbox, PurePath("a.jpg"), mode=0o640, replace=False, tag="7", sha256=DIGEST)
     finally:

@@ -85,4 +85,4 @@ def test_a_result_that_was_changed_is_followed_by_nobody(journal: Journal, rule:
     assert find_first_job(journal, CONTENT, rule) == get_job(journal, delivered.id)
     (tmp_path / "a").write_bytes(b"another one")
     assert find_first_job(journal, CONTENT, rule) is None
-    assert find_first_job(journal, CONTENT, rule, unresponsive_paths=[tmp_path]) is not None, "it cannot be read"
+    assert find_first_job(journal, CONTENT, rule, unresponsive_paths=[tmp_path]) is not None, "the file cannot be read"

@@ -148,7 +148,7 @@ def test_an_unavailable_outbox_is_reported_instead_of_a_time(forecast_harness: F
     ahead = forecast_harness.make_forecast()
     assert (ahead.seconds, ahead.waits_for) == (None, ("hd: the outbox is away",))
     forecast_harness.clock.advance(30.5)
-    assert forecast_harness.make_forecast().seconds is None, "it is just being tried again"
+    assert forecast_harness.make_forecast().seconds is None, "the job is just being tried again"
     forecast_harness.clock.advance(5)
     assert forecast_harness.make_forecast().seconds is not None
 
@@ -218,7 +218,7 @@ def test_a_slow_connection_is_not_promised_faster(forecast_harness: ForecastHarn
     submit_images(forecast_harness, 19, 10)
     assert forecast_harness.make_forecast().per_hour > 3000
     submit_images(forecast_harness, 1, 8 * 3600)
-    assert forecast_harness.make_forecast().per_hour == pytest.approx(360), "the night is no part of the pace"
+    assert forecast_harness.make_forecast().per_hour == pytest.approx(360), "the night does not count for the pace"
     submit_images(forecast_harness, 20, 0.5)
     assert forecast_harness.make_forecast().per_hour > 3000
 

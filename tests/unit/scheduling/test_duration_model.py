@@ -224,7 +224,7 @@ def test_the_longer_ago_a_task_was_queried_the_likelier_it_is_done(
 def test_reported_times_are_used_as_far_as_they_agree_with_observations() -> None:
     assert DurationModel().estimate_duration(6.0, 20.0, 8.25) == 8.25
     assert 7.0 <= DurationModel().estimate_duration(0.0, 20.0, 8.0) <= 9.0
-    assert DurationModel().estimate_duration(6.0, 8.0, 8.25) == 8.0, "its clock ran before ours, by what the line takes"
+    assert DurationModel().estimate_duration(6.0, 8.0, 8.25) == 8.0, "PicWish's clock is ahead by the network's delay"
     for nonsense in (None, -7200.0, 7200.0, 0.0):
         assert 6.0 <= DurationModel().estimate_duration(6.0, 8.0, nonsense) <= 8.0
 

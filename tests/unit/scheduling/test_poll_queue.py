@@ -152,7 +152,7 @@ def test_after_an_outage_5000_tasks_are_polled_in_time_if_possible() -> None:
     ages = [3000.0 + age for age in sent]
     too_late = sum(age > 3600 for age in ages)
     in_time = len(ages) - too_late
-    assert count_late_polls(ages) <= too_late + in_time * 0.15, "those that are too late make few others too late"
+    assert count_late_polls(ages) <= too_late + in_time * 0.15, "late tasks make few others late"
 
 
 def test_a_higher_priority_task_is_polled_first_once_it_is_probably_done() -> None:
@@ -164,7 +164,7 @@ def test_a_higher_priority_task_is_polled_first_once_it_is_probably_done() -> No
     def rank(rule: str) -> int:
         return 5 if rule == "urgent" else 0
 
-    assert poll_queue.find_priority_task(49.0, even_probability, rank) is not None, "of the others one"
+    assert poll_queue.find_priority_task(49.0, even_probability, rank) is not None, "one of the others"
     assert poll_queue.find_priority_task(50.0, even_probability, rank) == (5, urgent)
     assert poll_queue.find_priority_task(50.0, lambda task: 0.4 if task is urgent else 1.0, rank) is None
     assert poll_queue.pop(50.0, even_probability, prefer=urgent) is urgent
