@@ -22,7 +22,7 @@ def measure(args: argparse.Namespace) -> Iterator[Figure]:
         yield Figure(f"the {kind}", len(picture) / 1e6, "MB")
         daemon, child, seconds = _measure_peaks(picture, kind.lower())
         yield Figure(f"{kind}: peak of the daemon", daemon, "MB", 150)
-        yield Figure(f"{kind}: peak of the process that makes it smaller", child, "MB")
+        yield Figure(f"{kind}: peak of the downscaling process", child, "MB")
         yield Figure(f"{kind}: time of that process", seconds, "s")
 
 
@@ -37,7 +37,7 @@ def _measure_peaks(picture: bytes, suffix: str) -> tuple[float, float, float]:
                 while not here.count_results():
                     now = time.monotonic()
                     if now > until:
-                        raise BenchmarkError("the picture was not delivered")
+                        raise BenchmarkError("the image was not delivered")
                     for pid in _child_pids(daemon.pid):
                         # The process has just ended.
                         with suppress(OSError, BenchmarkError):
@@ -46,7 +46,7 @@ def _measure_peaks(picture: bytes, suffix: str) -> tuple[float, float, float]:
                 peak = peak_memory(daemon.pid)
         (job,) = here.load_finished_jobs()
         if job.sent is None or max(job.sent.width, job.sent.height) > 4096:
-            raise BenchmarkError("what was sent had not been made smaller")
+            raise BenchmarkError("the image was sent without being downscaled")
     return peak, child, ended - began
 
 

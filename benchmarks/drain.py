@@ -26,11 +26,13 @@ def measure(args: argparse.Namespace) -> Iterator[Figure]:
     paced = simulator.rate_limited_requests()
     yield Figure("from the process's start to its end", spent.seconds, "s", 1.3 * ideal)
     yield Figure("from the first POST to the last result", last - first, "s", 1.3 * ideal)
-    yield Figure("the same / (2 requests an image / QPS)", (last - first) / ideal, "", 1.3)
-    yield Figure("CPU of the daemon an image", spent.cpu / args.pictures * 1000, "ms")
-    yield Figure("requests an image", len(paced) / args.pictures, "")
-    yield Figure("answers 429", sum(request.status == 429 for request in paced), "")
-    yield Figure("bytes an image", len(make_unique(jpeg, 0)), "B")
+    yield Figure(
+        "from the first POST to the last result / (2 requests per image / QPS)", (last - first) / ideal, "", 1.3
+    )
+    yield Figure("CPU of the daemon per image", spent.cpu / args.pictures * 1000, "ms")
+    yield Figure("requests per image", len(paced) / args.pictures, "")
+    yield Figure("429 responses", sum(request.status == 429 for request in paced), "")
+    yield Figure("bytes per image", len(make_unique(jpeg, 0)), "B")
 
 
 if __name__ == "__main__":

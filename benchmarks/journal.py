@@ -38,7 +38,7 @@ def measure(args: argparse.Namespace) -> Iterator[Figure]:
                 ready = statistics.median(_measure_start(here, killed=killed) for _ in range(_STARTS))
                 goal = None if lying else 1.0
                 yield Figure(f"start to READY=1, originals {where}, after {end}", ready, "s")
-                yield Figure("  of it beyond interpreter and imports", ready - imports, "s", goal)
+                yield Figure("  without interpreter and imports", ready - imports, "s", goal)
 
 
 def _measure_commits(number: int) -> Iterator[Figure]:
@@ -64,7 +64,9 @@ def _measure_commits(number: int) -> Iterator[Figure]:
         journal.close()
     yield Figure("synced commits a second", number / spent, "/s")
     yield Figure("intent and acceptance of a submission, median", statistics.median(pairs), "ms", 2.0)
-    yield Figure("the same, p95", statistics.quantiles(pairs, n=20, method="inclusive")[-1], "ms")
+    yield Figure(
+        "intent and acceptance of a submission, p95", statistics.quantiles(pairs, n=20, method="inclusive")[-1], "ms"
+    )
 
 
 def _new_job(here: Workspace, name: str, stamp: Stamp) -> NewJob:

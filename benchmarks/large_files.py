@@ -42,13 +42,13 @@ class _TransferUsage:
 def measure(args: argparse.Namespace) -> Iterator[Figure]:
     """Measure the daemon, which checks, hashes, journals and syncs what it transfers, and curl, which only moves it."""
     jpeg = noise_jpeg(3200, 3200, quality=95)
-    yield Figure("a picture", len(jpeg) / 1e6, "MB")
+    yield Figure("one image", len(jpeg) / 1e6, "MB")
     for return_type, way in ((1, "by URL"), (2, "as base64")):
         usage = _measure_daemon(jpeg, args.pictures, return_type)
         yield Figure(f"{way}: peak memory of the daemon", usage.peak, "MB", 150.0)
-        yield Figure(f"{way}: of it idle", usage.idle, "MB")
+        yield Figure(f"{way}: memory when idle", usage.idle, "MB")
         yield Figure(f"{way}: time", usage.seconds, "s")
-        yield Figure(f"{way}: CPU of the daemon a picture", usage.cpu / args.pictures * 1000, "ms")
+        yield Figure(f"{way}: CPU of the daemon per image", usage.cpu / args.pictures * 1000, "ms")
         for at_once in (1, 4) if args.curl else ():
             seconds = _measure_curl(jpeg, args.pictures, return_type, at_once)
             yield Figure(f"{way}: curl, {at_once} at once", seconds, "s")
@@ -98,7 +98,7 @@ def _measure_curl(jpeg: bytes, pictures: int, return_type: int, at_once: int) ->
         sizes = [os.stat(here.outbox / name).st_size for name in os.listdir(here.outbox)]
         if sizes != [len(make_unique(jpeg, 0))] * pictures:
             raise BenchmarkError(
-                f"curl brought {len(sizes)} of {pictures} pictures, or none that are whole: {process.stderr[-300:]}"
+                f"curl transferred {len(sizes)} of {pictures} images, or incomplete ones: {process.stderr[-300:]}"
             )
     return seconds
 

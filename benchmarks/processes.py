@@ -74,7 +74,7 @@ class SimulatorProcess:
         for request in self.requests:
             if request.operation == "create" and request.status == 200:
                 if request.sha256 is None or request.sha256 in creates:
-                    raise BenchmarkError(f"picture {request.sha256} was paid twice")
+                    raise BenchmarkError(f"image {request.sha256} was paid twice")
                 creates[request.sha256] = request
         return creates
 
@@ -199,7 +199,7 @@ def wait_until(condition: Callable[[], bool], process: "subprocess.Popen[bytes]"
     until = time.monotonic() + _TIMEOUT
     while not condition():
         if time.monotonic() > until or process.poll() is not None:
-            raise BenchmarkError("the daemon did not do what was waited for")
+            raise BenchmarkError("the daemon did not reach the awaited state")
         time.sleep(every)
 
 

@@ -102,7 +102,7 @@ def collect_outcome(here: Workspace, simulator: SimulatorProcess) -> BatchOutcom
     accepted = Counter(request.sha256 for request in creates if request.status == 200)
     results = [here.outbox / name for name in os.listdir(here.outbox) if not name.startswith(".")]
     if not results or not creates:
-        raise BenchmarkError(f"a client brought nothing: {(here.folder / 'client.log').read_text()[-300:]}")
+        raise BenchmarkError(f"a client delivered nothing: {(here.folder / 'client.log').read_text()[-300:]}")
     dropped = {_hash_file(here.inbox / name) for name in os.listdir(here.inbox)}
     last = max(to_monotonic(result.stat().st_mtime) for result in results)
     return BatchOutcome(

@@ -82,7 +82,7 @@ def median_of(runs: Sequence[Sequence[Figure]]) -> list[Figure]:
     if len(runs) == 1:
         return list(runs[0])
     if len({tuple(figure.name for figure in run) for run in runs}) != 1:
-        raise BenchmarkError("no two runs measured the same")
+        raise BenchmarkError("the runs measured different figures")
     medians = []
     for same in zip(*runs, strict=True):
         values = [figure.value for figure in same]

@@ -15,7 +15,7 @@ from picwish_watchd.inbox.scanner import InboxUnavailable, Scanner
 _INCLUDE = ("*.jpg", "*.jpeg", "*.bmp", "*.png", "*.webp", "*.tif", "*.tiff")
 _FILES_PER_FOLDER = 1000
 # Number of scans, of which the median counts.
-_WALKS = 7
+_SCANS = 7
 
 
 def measure(args: argparse.Namespace) -> Iterator[Figure]:
@@ -25,22 +25,22 @@ def measure(args: argparse.Namespace) -> Iterator[Figure]:
             path = Path(folder) / f"{number // _FILES_PER_FOLDER:03d}" / f"{number}.jpg"
             path.parent.mkdir(exist_ok=True)
             path.touch()
-        walker = Scanner(folder, NameFilter(_INCLUDE, ()), recursive=True, follow_symlinks=False)
-        yield Figure("the first walk, all names new", _time_walk(walker, args.files), "s")
+        scanner = Scanner(folder, NameFilter(_INCLUDE, ()), recursive=True, follow_symlinks=False)
+        yield Figure("the first scan, all names new", _time_scan(scanner, args.files), "s")
         yield Figure(
-            "a walk, all names known", statistics.median(_time_walk(walker, 0) for _ in range(_WALKS)), "s", 0.15
+            "a scan, all names known", statistics.median(_time_scan(scanner, 0) for _ in range(_SCANS)), "s", 0.15
         )
 
 
-def _time_walk(walker: Scanner, expected: int) -> float:
+def _time_scan(scanner: Scanner, expected: int) -> float:
     began = time.process_time()
-    sightings = walker.scan()
+    sightings = scanner.scan()
     if isinstance(sightings, InboxUnavailable):
         raise BenchmarkError(sightings.reason)
     file_count = len(list(sightings))
     spent = time.process_time() - began
     if file_count != expected:
-        raise BenchmarkError(f"a walk found {file_count} files, not {expected}")
+        raise BenchmarkError(f"a scan found {file_count} files, not {expected}")
     return spent
 
 

@@ -28,7 +28,7 @@ def measure(args: argparse.Namespace) -> Iterator[Figure]:
         with here.running_daemon("benchmarks.loop_probe") as daemon:
             yield from _measure_scrapes(here, daemon, address, args.scrapes)
         late = json.loads(here.read_output())["long"]
-        yield Figure("turns of the event loop that came over 50 ms late, start included", len(late), "")
+        yield Figure("turns of the event loop over 50 ms late, including the start", len(late), "")
 
 
 def _measure_scrapes(here: Workspace, daemon: "subprocess.Popen[bytes]", address: str, number: int) -> Iterator[Figure]:
@@ -52,7 +52,7 @@ def _measure_scrapes(here: Workspace, daemon: "subprocess.Popen[bytes]", address
 def _summarize(name: str, times: list[float]) -> Iterator[Figure]:
     goal = None if "old" in name else 50.0
     yield Figure(f"{name}, median", statistics.median(times), "ms", goal)
-    yield Figure("  the same, p95", statistics.quantiles(times, n=20, method="inclusive")[-1], "ms")
+    yield Figure(f"{name}, p95", statistics.quantiles(times, n=20, method="inclusive")[-1], "ms")
 
 
 def _timed_get(daemon: "subprocess.Popen[bytes]", address: str, path: str) -> float:
@@ -61,7 +61,7 @@ def _timed_get(daemon: "subprocess.Popen[bytes]", address: str, path: str) -> fl
         with urllib.request.urlopen(f"http://{address}{path}", timeout=30) as answer:
             answer.read()
     except urllib.error.URLError as error:
-        raise BenchmarkError(f"pid {daemon.pid} did not answer well: {error}") from error
+        raise BenchmarkError(f"pid {daemon.pid} answered with an error: {error}") from error
     return (time.perf_counter() - began) * 1000
 
 

@@ -63,9 +63,9 @@ def measure(args: argparse.Namespace) -> Iterator[Figure]:
     paced = simulator.rate_limited_requests()
     yield Figure("images a second", (samples[-1].done - samples[0].done) / (samples[-1].at - samples[0].at), "/s")
     yield Figure("peak memory", peak, "MB", 150.0)
-    yield Figure("requests an image", len(paced) / args.pictures, "", 2.05, 2.0)
-    yield Figure("answers 429", sum(request.status == 429 for request in paced), "", 0)
-    yield Figure("synced commits an image", loop_stats["commits"] / args.pictures, "")
+    yield Figure("requests per image", len(paced) / args.pictures, "", 2.05, 2.0)
+    yield Figure("429 responses", sum(request.status == 429 for request in paced), "", 0)
+    yield Figure("synced commits per image", loop_stats["commits"] / args.pictures, "")
     yield Figure("most work of the event loop in one turn, after the start", loop_stats["work"] * 1000, "ms", 50.0)
     yield Figure("longest standstill of the event loop", loop_stats["longest"] * 1000, "ms")
     yield Figure("standstills over 50 ms", len(loop_stats["long"]), "")
@@ -81,7 +81,7 @@ def _feed_images(here: Workspace, daemon: "subprocess.Popen[bytes]", pictures: i
         last_result_at = now if done > last else last_result_at
         last = done
         if daemon.poll() is not None or now - last_result_at > _STALL_TIMEOUT:
-            raise BenchmarkError(f"after {done} pictures the daemon brought no more")
+            raise BenchmarkError(f"after {done} images the daemon delivered no more")
         while dropped < min(pictures, done + _IN_FLIGHT) and dropped - done + _BATCH <= _IN_FLIGHT:
             dropped = _drop_images(here, jpeg, dropped, min(pictures, dropped + _BATCH))
         if done >= due:
@@ -105,12 +105,12 @@ def _measure_drift(samples: list[Sample]) -> Iterator[Figure]:
     pictures = samples[-1].done
     warm = [sample for sample in samples if sample.done >= pictures * _WARM_UP_SHARE]
     slope, _ = statistics.linear_regression([s.done / 1000 for s in warm], [s.memory for s in warm])
-    yield Figure("memory gained in 1,000 images, after the first tenth", slope, "MB", 1.0)
+    yield Figure("memory growth in 1,000 images, after the first tenth", slope, "MB", 1.0)
     yield Figure("memory at the end", samples[-1].memory, "MB")
     quarters = [_cpu_per_image(samples, pictures * n / 4, pictures * (n + 1) / 4) for n in range(4)]
     for n, cpu in enumerate(quarters):
-        yield Figure(f"CPU an image, quarter {n + 1}", cpu * 1000, "ms")
-    yield Figure("CPU an image, quarter 4 / quarter 2", quarters[3] / quarters[1], "", 1.1)
+        yield Figure(f"CPU per image, quarter {n + 1}", cpu * 1000, "ms")
+    yield Figure("CPU per image, quarter 4 / quarter 2", quarters[3] / quarters[1], "", 1.1)
 
 
 def _cpu_per_image(samples: list[Sample], begin: float, end: float) -> float:

@@ -67,15 +67,15 @@ def _summarize(who: str, workload: _Workload, outcome: BatchOutcome, goal: float
     a_picture = 1 if workload.sync else 2
     yield Figure(f"{who}: first POST to last result", outcome.seconds, "s")
     yield Figure(
-        f"{who}: the same / ({formula})",
+        f"{who}: first POST to last result / ({formula})",
         outcome.seconds / workload.ideal_seconds,
         "",
         goal,
         workload.lower_bound if own else None,
     )
     requests = outcome.requests / workload.pictures
-    yield Figure(f"{who}: requests an image", requests, "", a_picture * 1.025 if own else None, a_picture)
-    yield Figure(f"{who}: answers 429", outcome.refused, "", 0 if own else None, 0)
+    yield Figure(f"{who}: requests per image", requests, "", a_picture * 1.025 if own else None, a_picture)
+    yield Figure(f"{who}: 429 responses", outcome.refused, "", 0 if own else None, 0)
     yield Figure(f"{who}: images lost", outcome.lost, "", 0 if own else None)
     yield Figure(f"{who}: images paid twice", outcome.paid_twice, "", 0 if own else None)
 
@@ -93,7 +93,7 @@ def _run_daemon(workload: _Workload) -> BatchOutcome:
         jobs = here.load_finished_jobs()
         outcome = collect_outcome(here, simulator)
     if outcome.paid_twice:
-        raise BenchmarkError(f"{outcome.paid_twice} pictures were paid twice")
+        raise BenchmarkError(f"{outcome.paid_twice} images were paid twice")
     first = min(request.at for request in simulator.accepted_creates().values())
     last = max(to_monotonic(job.completed_at or 0.0) for job in jobs)
     return BatchOutcome(last - first, outcome.requests, outcome.refused, outcome.lost, outcome.paid_twice)

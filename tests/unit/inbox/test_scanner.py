@@ -23,15 +23,15 @@ def inbox(tmp_path: Path) -> Path:
     return folder
 
 
-def make_walker(
+def make_scanner(
     inbox: Path, names: NameFilter = IMAGE_FILTER, *, recursive: bool = True, follow: bool = False
 ) -> Scanner:
     return Scanner(str(inbox), names, recursive=recursive, follow_symlinks=follow)
 
 
-def walk_names(walker: Scanner, *touched: str, full: bool = False) -> list[str]:
+def scan_names(scanner: Scanner, *touched: str, full: bool = False) -> list[str]:
     """Return the sorted names that one scan reports."""
-    files = walker.scan(touched, full=full)
+    files = scanner.scan(touched, full=full)
     assert not isinstance(files, InboxUnavailable)
     return sorted(sighting.relative for sighting in files)
 
@@ -44,37 +44,37 @@ def write_file(path: Path, content: bytes = b"picture") -> Path:
 
 def test_a_new_file_is_reported_once_with_its_stamp(inbox: Path) -> None:
     status = write_file(inbox / "sub" / "a.jpg").stat()
-    walk = make_walker(inbox)
-    sightings = walk.scan()
+    scanner = make_scanner(inbox)
+    sightings = scanner.scan()
     assert not isinstance(sightings, InboxUnavailable)
     assert list(sightings) == [FileSeen("sub/a.jpg", Stamp(status.st_ino, 7, status.st_mtime_ns))]
-    assert walk_names(walk) == []
-    assert walk_names(walk, full=True) == []
+    assert scan_names(scanner) == []
+    assert scan_names(scanner, full=True) == []
 
 
 def test_a_replaced_file_is_reported_by_a_quick_scan(inbox: Path) -> None:
     write_file(inbox / "a.jpg")
-    walk = make_walker(inbox)
-    walk_names(walk)
+    scanner = make_scanner(inbox)
+    scan_names(scanner)
     write_file(inbox / "b.part", b"picture")
     os.replace(inbox / "b.part", inbox / "a.jpg")
-    assert walk_names(walk) == ["a.jpg"]
+    assert scan_names(scanner) == ["a.jpg"]
 
 
-@pytest.mark.parametrize(("intact", "news"), [(True, ["a.jpg"]), (False, [])])
+@pytest.mark.parametrize(("intact", "reported"), [(True, ["a.jpg"]), (False, [])])
 def test_files_missed_while_the_inbox_was_away_do_not_count_as_gone(
-    inbox: Path, tmp_path: Path, intact: bool, news: list[str]
+    inbox: Path, tmp_path: Path, intact: bool, reported: list[str]
 ) -> None:
     """Otherwise all files would be read and validated again when the mount is back."""
     write_file(inbox / "a.jpg")
-    walk = make_walker(inbox)
-    walk_names(walk)
+    scanner = make_scanner(inbox)
+    scan_names(scanner)
     os.rename(inbox / "a.jpg", tmp_path / "a.jpg")
-    files = walk.scan(intact=lambda: intact)
+    files = scanner.scan(intact=lambda: intact)
     assert not isinstance(files, InboxUnavailable)
     assert list(files) == []
     os.rename(tmp_path / "a.jpg", inbox / "a.jpg")
-    assert walk_names(walk) == news
+    assert scan_names(scanner) == reported
 
 
 def test_no_link_to_a_file_or_a_folder_leads_to_results(inbox: Path, tmp_path: Path) -> None:
@@ -90,59 +90,61 @@ def test_no_link_to_a_file_or_a_folder_leads_to_results(inbox: Path, tmp_path: P
         ("others", tmp_path / "outbox2"),
     ):
         (inbox / name).symlink_to(target)
-    walk = Scanner(str(inbox), IMAGE_FILTER, recursive=True, follow_symlinks=True, forbidden=[str(outbox)])
-    assert walk_names(walk) == ["other.jpg", "others/theirs.jpg"]
+    scanner = Scanner(str(inbox), IMAGE_FILTER, recursive=True, follow_symlinks=True, forbidden=[str(outbox)])
+    assert scan_names(scanner) == ["other.jpg", "others/theirs.jpg"]
 
 
 def test_a_file_changed_in_place_is_reported_only_by_a_full_scan(inbox: Path) -> None:
     for name in ("a.jpg", "b.jpg"):
         write_file(inbox / name)
-    walk = make_walker(inbox)
-    walk_names(walk)
+    scanner = make_scanner(inbox)
+    scan_names(scanner)
     for name in ("a.jpg", "b.jpg"):
         write_file(inbox / name, b"another picture")
-    assert walk_names(walk) == []
-    assert walk_names(walk, "a.jpg") == ["a.jpg"]
-    assert walk_names(walk, full=True) == ["b.jpg"]
-    assert walk_names(walk, full=True) == []
+    assert scan_names(scanner) == []
+    assert scan_names(scanner, "a.jpg") == ["a.jpg"]
+    assert scan_names(scanner, full=True) == ["b.jpg"]
+    assert scan_names(scanner, full=True) == []
 
 
 def test_a_file_that_was_removed_and_returned_is_reported_again(inbox: Path) -> None:
     write_file(inbox / "a.jpg")
-    walk = make_walker(inbox)
-    walk_names(walk)
+    scanner = make_scanner(inbox)
+    scan_names(scanner)
     os.rename(inbox / "a.jpg", inbox.parent / "a.jpg")
-    assert walk_names(walk) == []
+    assert scan_names(scanner) == []
     os.rename(inbox.parent / "a.jpg", inbox / "a.jpg")
-    assert walk_names(walk) == ["a.jpg"]
+    assert scan_names(scanner) == ["a.jpg"]
 
 
 def test_a_file_replaced_by_a_dangling_link_is_forgotten(inbox: Path) -> None:
     write_file(inbox / "a.jpg")
-    walk = make_walker(inbox, follow=True)
-    walk_names(walk)
+    scanner = make_scanner(inbox, follow=True)
+    scan_names(scanner)
     os.rename(inbox / "a.jpg", inbox.parent / "a.jpg")
     (inbox / "dangling.jpg").symlink_to("nowhere")
-    assert walk_names(walk) == []
+    assert scan_names(scanner) == []
     os.rename(inbox.parent / "a.jpg", inbox / "a.jpg")
-    assert walk_names(walk) == ["a.jpg"]
+    assert scan_names(scanner) == ["a.jpg"]
 
 
 def test_a_file_known_to_the_journal_is_not_reported_until_it_changes(inbox: Path) -> None:
     status = write_file(inbox / "a.jpg").stat()
     write_file(inbox / "b.jpg")
-    walk = make_walker(inbox)
-    walk.load_known([("a.jpg", Stamp(status.st_ino, status.st_size, status.st_mtime_ns)), ("gone.jpg", Stamp(1, 2, 3))])
-    assert walk_names(walk, full=True) == ["b.jpg"]
+    scanner = make_scanner(inbox)
+    scanner.load_known(
+        [("a.jpg", Stamp(status.st_ino, status.st_size, status.st_mtime_ns)), ("gone.jpg", Stamp(1, 2, 3))]
+    )
+    assert scan_names(scanner, full=True) == ["b.jpg"]
 
 
 def test_a_file_that_was_forgotten_is_news(inbox: Path) -> None:
     write_file(inbox / "a.jpg")
-    walk = make_walker(inbox)
-    walk_names(walk)
-    walk.forget_file("a.jpg")
-    walk.forget_file("never-known.jpg")
-    assert walk_names(walk) == ["a.jpg"]
+    scanner = make_scanner(inbox)
+    scan_names(scanner)
+    scanner.forget_file("a.jpg")
+    scanner.forget_file("never-known.jpg")
+    assert scan_names(scanner) == ["a.jpg"]
 
 
 @pytest.mark.parametrize(
@@ -164,21 +166,21 @@ def test_a_file_that_was_forgotten_is_news(inbox: Path) -> None:
 def test_junk_is_never_reported_with_any_include(inbox: Path, name: str) -> None:
     write_file(inbox / name)
     write_file(inbox / "a.jpg")
-    assert walk_names(make_walker(inbox, NameFilter(["*"], []))) == ["a.jpg"]
+    assert scan_names(make_scanner(inbox, NameFilter(["*"], []))) == ["a.jpg"]
 
 
 @pytest.mark.parametrize("folder", ["@eaDir", "#recycle", "$RECYCLE.BIN", ".git", "__MACOSX", "lost+found", "x.tmp"])
 def test_junk_folders_are_not_entered(inbox: Path, folder: str) -> None:
     write_file(inbox / folder / "a.jpg")
     write_file(inbox / "deep" / folder.upper() / "a.jpg")
-    assert walk_names(make_walker(inbox)) == []
+    assert scan_names(make_scanner(inbox)) == []
     assert any(folder.lower() == pattern.lower() for pattern in JUNK_PATTERNS) or folder[0] == "." or folder == "x.tmp"
 
 
 def test_globs_know_no_case_and_one_with_a_slash_sees_the_path(inbox: Path) -> None:
     for name in ("A.JPG", "b.Png", "c.gif", "raw/D.jpg", "Raw/drafts/e.jpg", "web/f.jpg", "web/raw.jpg"):
         write_file(inbox / name)
-    assert walk_names(make_walker(inbox)) == [
+    assert scan_names(make_scanner(inbox)) == [
         "A.JPG",
         "Raw/drafts/e.jpg",
         "b.Png",
@@ -187,33 +189,33 @@ def test_globs_know_no_case_and_one_with_a_slash_sees_the_path(inbox: Path) -> N
         "web/raw.jpg",
     ]
     no_raw = NameFilter(["*.jpg", "*.png"], ["RAW"])
-    assert walk_names(make_walker(inbox, no_raw)) == ["A.JPG", "b.Png", "web/f.jpg", "web/raw.jpg"]
+    assert scan_names(make_scanner(inbox, no_raw)) == ["A.JPG", "b.Png", "web/f.jpg", "web/raw.jpg"]
     no_drafts = NameFilter(["*.jpg"], ["raw/drafts"])
-    assert walk_names(make_walker(inbox, no_drafts)) == ["A.JPG", "raw/D.jpg", "web/f.jpg", "web/raw.jpg"]
+    assert scan_names(make_scanner(inbox, no_drafts)) == ["A.JPG", "raw/D.jpg", "web/f.jpg", "web/raw.jpg"]
     web_only = NameFilter(["WEB/*.jpg"], ["web/raw*"])
-    assert walk_names(make_walker(inbox, web_only)) == ["web/f.jpg"]
-    assert walk_names(make_walker(inbox, NameFilter([], []))) == []
+    assert scan_names(make_scanner(inbox, web_only)) == ["web/f.jpg"]
+    assert scan_names(make_scanner(inbox, NameFilter([], []))) == []
 
 
 def test_without_recursion_folders_are_not_entered(inbox: Path) -> None:
     write_file(inbox / "a.jpg")
     write_file(inbox / "sub" / "b.jpg")
-    assert walk_names(make_walker(inbox, recursive=False)) == ["a.jpg"]
+    assert scan_names(make_scanner(inbox, recursive=False)) == ["a.jpg"]
 
 
 def test_a_folder_named_like_an_image_is_reported_once_and_entered(inbox: Path) -> None:
     write_file(inbox / "x.jpg" / "a.jpg")
-    walk = make_walker(inbox)
-    assert walk_names(walk) == ["x.jpg", "x.jpg/a.jpg"]
+    scanner = make_scanner(inbox)
+    assert scan_names(scanner) == ["x.jpg", "x.jpg/a.jpg"]
     write_file(inbox / "x.jpg" / "b.jpg")
-    assert walk_names(walk, full=True) == ["x.jpg/b.jpg"]
+    assert scan_names(scanner, full=True) == ["x.jpg/b.jpg"]
 
 
 def test_names_that_are_not_utf8_are_reported(inbox: Path) -> None:
     names = [os.fsdecode(raw) for raw in (b"caf\xe9.jpg", b"new\nline.jpg", b"\xff.PNG", "日本.jpg".encode())]
     for name in names:
         write_file(inbox / name)
-    assert walk_names(make_walker(inbox)) == sorted(names)
+    assert scan_names(make_scanner(inbox)) == sorted(names)
 
 
 def test_pipes_sockets_and_links_are_reported_as_such_and_not_opened(inbox: Path) -> None:
@@ -222,7 +224,7 @@ def test_pipes_sockets_and_links_are_reported_as_such_and_not_opened(inbox: Path
     (inbox / "link.jpg").symlink_to("../a.jpg")
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(inbox / "s.jpg"))
-    sightings = make_walker(inbox).scan()
+    sightings = make_scanner(inbox).scan()
     assert not isinstance(sightings, InboxUnavailable)
     inodes = {sighting.relative: sighting.stamp.inode for sighting in sightings}
     assert inodes == {name: os.lstat(inbox / name).st_ino for name in ("pipe.jpg", "link.jpg", "s.jpg")}
@@ -232,12 +234,12 @@ def test_links_are_followed_when_configured(inbox: Path) -> None:
     target = write_file(inbox.parent / "elsewhere" / "a.jpg")
     (inbox / "folder").symlink_to("../elsewhere")
     (inbox / "file.jpg").symlink_to("../elsewhere/a.jpg")
-    assert walk_names(make_walker(inbox)) == ["file.jpg"]
-    walk = make_walker(inbox, follow=True)
-    assert walk_names(walk) == ["file.jpg", "folder/a.jpg"]
-    assert walk_names(walk) == []
+    assert scan_names(make_scanner(inbox)) == ["file.jpg"]
+    scanner = make_scanner(inbox, follow=True)
+    assert scan_names(scanner) == ["file.jpg", "folder/a.jpg"]
+    assert scan_names(scanner) == []
     target.write_bytes(b"another picture")
-    assert walk_names(walk, full=True) == ["file.jpg", "folder/a.jpg"]
+    assert scan_names(scanner, full=True) == ["file.jpg", "folder/a.jpg"]
 
 
 def test_circular_links_are_not_followed_twice(inbox: Path) -> None:
@@ -246,7 +248,7 @@ def test_circular_links_are_not_followed_twice(inbox: Path) -> None:
     (inbox / "sub" / "up").symlink_to("..")
     (inbox / "sub" / "same").symlink_to("../sub")
     (inbox / "self").symlink_to("self")
-    assert walk_names(make_walker(inbox, follow=True)) == ["sub/a.jpg"]
+    assert scan_names(make_scanner(inbox, follow=True)) == ["sub/a.jpg"]
 
 
 def test_folders_linked_to_one_another_are_each_walked_once(inbox: Path) -> None:
@@ -256,11 +258,11 @@ def test_folders_linked_to_one_another_are_each_walked_once(inbox: Path) -> None
         write_file(inbox / name / "a.jpg")
         for other in names:
             (inbox / name / f"0-to-{other}").symlink_to(f"../{other}")
-    linked = make_walker(inbox, follow=True)
-    assert walk_names(linked) == [f"{name}/a.jpg" for name in names]
+    linked = make_scanner(inbox, follow=True)
+    assert scan_names(linked) == [f"{name}/a.jpg" for name in names]
     assert linked.folder_count == 10
     assert len(linked.repeated_links) == 81
-    assert walk_names(linked) == []
+    assert scan_names(linked) == []
 
 
 def test_an_outside_folder_is_always_walked_by_the_same_link(inbox: Path) -> None:
@@ -268,11 +270,11 @@ def test_an_outside_folder_is_always_walked_by_the_same_link(inbox: Path) -> Non
     for name in ("c", "a", "b"):
         (inbox / name).symlink_to("../elsewhere")
     (inbox / "d").symlink_to("../elsewhere/sub")
-    linked = make_walker(inbox, follow=True)
-    assert walk_names(linked) == ["a/sub/a.jpg"]
+    linked = make_scanner(inbox, follow=True)
+    assert scan_names(linked) == ["a/sub/a.jpg"]
     assert sorted(linked.repeated_links) == ["b", "c", "d"]
     write_file(inbox.parent / "elsewhere" / "b.jpg")
-    assert walk_names(linked) == ["a/b.jpg"]
+    assert scan_names(linked) == ["a/b.jpg"]
 
 
 def test_share_folders_with_equal_inodes_are_all_walked(tmp_path: Path) -> None:
@@ -280,33 +282,33 @@ def test_share_folders_with_equal_inodes_are_all_walked(tmp_path: Path) -> None:
         for name in ("scans", "photos"):
             write_file(disks.enter_context(temporary_mount(tmp_path / "share-backing" / name)) / "a.jpg")
         assert os.path.samefile(share / "scans", share / "photos")
-        assert walk_names(make_walker(share, follow=True)) == ["photos/a.jpg", "scans/a.jpg"]
+        assert scan_names(make_scanner(share, follow=True)) == ["photos/a.jpg", "scans/a.jpg"]
 
 
 def test_a_link_into_a_folder_that_is_left_out_is_entered(inbox: Path) -> None:
     write_file(inbox / ".hidden" / "a.jpg")
     (inbox / "shown").symlink_to(".hidden")
-    assert walk_names(make_walker(inbox, follow=True)) == ["shown/a.jpg"]
+    assert scan_names(make_scanner(inbox, follow=True)) == ["shown/a.jpg"]
 
 
 def test_an_inbox_that_is_itself_a_link_is_scanned(inbox: Path) -> None:
     write_file(inbox / "a.jpg")
     (inbox.parent / "link").symlink_to("inbox")
-    assert walk_names(make_walker(inbox.parent / "link")) == ["a.jpg"]
+    assert scan_names(make_scanner(inbox.parent / "link")) == ["a.jpg"]
 
 
 @pytest.mark.parametrize("follow", [False, True])
 def test_a_missing_inbox_is_away_and_taken_up_when_it_comes(inbox: Path, follow: bool) -> None:
     write_file(inbox / "a.jpg")
-    walk = make_walker(inbox, follow=follow)
-    walk_names(walk)
+    scanner = make_scanner(inbox, follow=follow)
+    scan_names(scanner)
     os.rename(inbox, inbox.parent / "elsewhere")
-    assert walk.scan() == InboxUnavailable(f"{inbox}: No such file or directory")
+    assert scanner.scan() == InboxUnavailable(f"{inbox}: No such file or directory")
     inbox.write_text("a file", "utf-8")
-    assert walk.scan() == InboxUnavailable(f"{inbox}: Not a directory")
+    assert scanner.scan() == InboxUnavailable(f"{inbox}: Not a directory")
     inbox.unlink()
     os.rename(inbox.parent / "elsewhere", inbox)
-    assert walk_names(walk) == []
+    assert scan_names(scanner) == []
 
 
 class FailingScandir:
@@ -330,8 +332,8 @@ def test_a_subfolder_that_cannot_be_read_keeps_what_is_known_of_it(
 ) -> None:
     for name in ("a.jpg", "sub/b.jpg", "sub/deep/c.jpg"):
         write_file(inbox / name)
-    walk = make_walker(inbox)
-    walk_names(walk)
+    scanner = make_scanner(inbox)
+    scan_names(scanner)
     real_open, scandir = os.open, os.scandir
 
     def failing(folder: int) -> object:
@@ -345,9 +347,9 @@ def test_a_subfolder_that_cannot_be_read_keeps_what_is_known_of_it(
     with monkeypatch.context() as failure:
         failure.setattr(os, *(("scandir", failing) if when == "read" else ("open", refused)))
         os.unlink(inbox / "a.jpg")
-        assert walk_names(walk) == []
+        assert scan_names(scanner) == []
     write_file(inbox / "a.jpg")
-    assert walk_names(walk) == ["a.jpg"]
+    assert scan_names(scanner) == ["a.jpg"]
 
 
 def test_a_file_with_a_too_long_path_is_not_silently_missed(inbox: Path) -> None:
@@ -362,15 +364,15 @@ def test_a_file_with_a_too_long_path_is_not_silently_missed(inbox: Path) -> None
     for name in ("a.jpg", f"{'b' * 200}.jpg", f"{'c' * 200}.jpg"):
         os.close(os.open(name, os.O_CREAT | os.O_WRONLY, dir_fd=folder))
     os.close(folder)
-    walk = make_walker(inbox)
-    assert walk_names(walk) == [f"{above}a.jpg"]
-    assert walk.unreadable_folders == (above,)
+    scanner = make_scanner(inbox)
+    assert scan_names(scanner) == [f"{above}a.jpg"]
+    assert scanner.unreadable_folders == (above,)
 
 
 def test_a_folder_that_vanishes_during_the_scan_is_skipped(inbox: Path) -> None:
     write_file(inbox / "a.jpg")
     write_file(inbox / "sub" / "b.jpg")
-    sightings = make_walker(inbox).scan()
+    sightings = make_scanner(inbox).scan()
     assert not isinstance(sightings, InboxUnavailable)
     names = [next(sightings).relative]
     os.unlink(inbox / "sub" / "b.jpg")
@@ -384,52 +386,52 @@ def test_many_known_files_are_walked_in_no_time(inbox: Path) -> None:
         (inbox / str(folder)).mkdir()
         for number in range(250):
             os.close(os.open(inbox / str(folder) / f"{number}.jpg", os.O_CREAT | os.O_WRONLY))
-    walk = make_walker(inbox)
-    assert len(walk_names(walk)) == 5000
-    assert walk_names(walk) == []
+    scanner = make_scanner(inbox)
+    assert len(scan_names(scanner)) == 5000
+    assert scan_names(scanner) == []
 
 
 def test_a_folder_with_a_known_files_name_and_inode_is_entered(inbox: Path) -> None:
     write_file(inbox / "a.jpg" / "b.jpg")
-    walk = make_walker(inbox)
-    walk.load_known([("a.jpg", Stamp((inbox / "a.jpg").stat().st_ino, 7, 1))])
-    assert "a.jpg/b.jpg" in walk_names(walk)
+    scanner = make_scanner(inbox)
+    scanner.load_known([("a.jpg", Stamp((inbox / "a.jpg").stat().st_ino, 7, 1))])
+    assert "a.jpg/b.jpg" in scan_names(scanner)
 
 
 def test_a_known_file_now_excluded_is_not_reported_even_if_it_changes(inbox: Path) -> None:
     status = write_file(inbox / "a.tif").stat()
-    walk = make_walker(inbox)
-    walk.load_known([("a.tif", Stamp(status.st_ino, 7, status.st_mtime_ns))])
-    assert walk_names(walk) == walk_names(walk, full=True) == []
+    scanner = make_scanner(inbox)
+    scanner.load_known([("a.tif", Stamp(status.st_ino, 7, status.st_mtime_ns))])
+    assert scan_names(scanner) == scan_names(scanner, full=True) == []
     write_file(inbox / "b.part")
     os.replace(inbox / "b.part", inbox / "a.tif")
-    assert walk_names(walk, "a.tif") == []
+    assert scan_names(scanner, "a.tif") == []
 
 
 def test_removed_files_are_forgotten_though_as_many_arrived(inbox: Path) -> None:
     for name in ("a.jpg", "b.jpg"):
         write_file(inbox / name)
-    walk = make_walker(inbox)
-    walk_names(walk)
+    scanner = make_scanner(inbox)
+    scan_names(scanner)
     inode = (inbox / "a.jpg").stat().st_ino
     (inbox / "a.jpg").rename(inbox / "c.jpg")
-    assert walk_names(walk) == ["c.jpg"]
+    assert scan_names(scanner) == ["c.jpg"]
     (inbox / "c.jpg").rename(inbox / "a.jpg")
     assert (inbox / "a.jpg").stat().st_ino == inode
-    assert walk_names(walk) == ["a.jpg"]
+    assert scan_names(scanner) == ["a.jpg"]
 
 
 @pytest.mark.parametrize("full", [False, True])
 def test_an_unreadable_known_file_hides_no_later_file(tmp_path: Path, full: bool) -> None:
     with mount_share(tmp_path, "untyped", "ill=b.jpg") as inbox:
         inodes = [write_file(tmp_path / "share-backing" / name).stat().st_ino for name in ("a.jpg", "b.jpg", "c.jpg")]
-        walk = make_walker(inbox)
-        walk.load_known([("b.jpg", Stamp(inodes[1], 7, 1))])
-        assert walk_names(walk, full=full) == ["a.jpg", "c.jpg"]
-        assert walk.unreadable_folders == (("",) if full else ())
+        scanner = make_scanner(inbox)
+        scanner.load_known([("b.jpg", Stamp(inodes[1], 7, 1))])
+        assert scan_names(scanner, full=full) == ["a.jpg", "c.jpg"]
+        assert scanner.unreadable_folders == (("",) if full else ())
 
 
-def full_walk_pattern(seconds: float, every: float, *, listening: bool) -> list[bool]:
+def full_scan_pattern(seconds: float, every: float, *, listening: bool) -> list[bool]:
     """Return which of 21 scans, one every ``every`` seconds, are full if a full one takes ``seconds``."""
     looks, full_scans = FullScanTimer(every), []
     for _ in range(21):
@@ -439,10 +441,10 @@ def full_walk_pattern(seconds: float, every: float, *, listening: bool) -> list[
 
 
 def test_without_inotify_each_scan_is_full_within_five_percent_of_time() -> None:
-    assert full_walk_pattern(0.1, 10, listening=False) == [True] * 21
-    assert full_walk_pattern(0.6, 10, listening=False) == [walk % 2 == 0 for walk in range(21)]
-    assert full_walk_pattern(9.0, 10, listening=False) == [walk % 18 == 0 for walk in range(21)]
+    assert full_scan_pattern(0.1, 10, listening=False) == [True] * 21
+    assert full_scan_pattern(0.6, 10, listening=False) == [scan % 2 == 0 for scan in range(21)]
+    assert full_scan_pattern(9.0, 10, listening=False) == [scan % 18 == 0 for scan in range(21)]
 
 
 def test_with_inotify_each_tenth_scan_is_full() -> None:
-    assert full_walk_pattern(0.1, 60, listening=True) == [walk % 10 == 0 for walk in range(21)]
+    assert full_scan_pattern(0.1, 60, listening=True) == [scan % 10 == 0 for scan in range(21)]

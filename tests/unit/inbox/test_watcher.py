@@ -63,7 +63,7 @@ class WatcherProbe:
                 found += [sighting.relative for sighting in report]
         return found
 
-    def wait_for_walk(self) -> ScanReport:
+    def wait_for_scan(self) -> ScanReport:
         """Wait for the end of the next scan."""
         while not isinstance(report := self._next_report(), ScanReport):
             pass
@@ -75,7 +75,7 @@ class WatcherProbe:
         (self.watcher.inbox.path / marker).touch()
         self.watcher.request_scan()
         self.wait_for_files(marker)
-        self.wait_for_walk()
+        self.wait_for_scan()
 
     def _next_report(self) -> list[FileSeen] | ScanReport:
         return self.reports.get(timeout=DEADLINE)
@@ -118,9 +118,9 @@ def test_the_first_scan_reports_existing_files_but_no_known_ones(inbox: Path, st
     status = (inbox / "b.jpg").stat()
     watched = start_watcher(known=[("b.jpg", Stamp(status.st_ino, 0, status.st_mtime_ns))])
     assert watched.wait_for_files("a.jpg") == ["a.jpg"]
-    walked = watched.wait_for_walk()
-    assert (walked.rule, walked.unavailable, walked.warning) == ("scans", None, None)
-    assert walked.seconds > 0
+    scan = watched.wait_for_scan()
+    assert (scan.rule, scan.unavailable, scan.warning) == ("scans", None, None)
+    assert scan.seconds > 0
 
 
 def test_one_scans_files_are_reported_by_age_in_any_folder_order(inbox: Path, start_watcher: Start) -> None:
@@ -136,7 +136,7 @@ def test_one_scans_files_are_reported_by_age_in_any_folder_order(inbox: Path, st
 
 def test_a_file_is_reported_when_it_is_written_or_moved_in(inbox: Path, start_watcher: Start) -> None:
     watched = start_watcher()
-    watched.wait_for_walk()
+    watched.wait_for_scan()
     (inbox / "new.jpg").write_bytes(b"picture")
     watched.wait_for_files("new.jpg")
     (inbox.parent / "moved.jpg").write_bytes(b"picture")
@@ -151,7 +151,7 @@ def test_a_file_changed_in_place_is_reported_again(inbox: Path, start_watcher: S
     (inbox / "a.jpg").write_bytes(b"picture")
     watched = start_watcher()
     watched.wait_for_files("a.jpg")
-    watched.wait_for_walk()
+    watched.wait_for_scan()
     (inbox / "a.jpg").write_bytes(b"another picture")
     assert set(watched.wait_for_files("a.jpg")) == {"a.jpg"}
 
@@ -162,7 +162,7 @@ def test_whole_trees_are_reported_however_they_come(inbox: Path, start_watcher: 
         (inbox.parent / "tree" / name).parent.mkdir(parents=True, exist_ok=True)
         (inbox.parent / "tree" / name).touch()
     watched = start_watcher(rescan_interval=1.0)
-    watched.wait_for_walk()
+    watched.wait_for_scan()
     subprocess.run(["cp", "-r", inbox.parent / "tree", inbox / "copied"], check=True)
     os.rename(inbox.parent / "tree", inbox / "moved")
     watched.wait_for_files(*(f"{tree}/{name}" for tree in ("copied", "moved") for name in names))
@@ -173,30 +173,30 @@ def test_whole_trees_are_reported_however_they_come(inbox: Path, start_watcher: 
 def test_an_inbox_that_is_missing_at_the_start_is_taken_up_when_it_comes(inbox: Path, start_watcher: Start) -> None:
     inbox.rmdir()
     watched = start_watcher(rescan_interval=0.05)
-    assert watched.wait_for_walk().unavailable == f"{inbox}: No such file or directory"
+    assert watched.wait_for_scan().unavailable == f"{inbox}: No such file or directory"
     inbox.mkdir()
     (inbox / "a.jpg").touch()
     watched.wait_for_files("a.jpg")
-    assert watched.wait_for_walk().unavailable is None
+    assert watched.wait_for_scan().unavailable is None
 
 
 def test_an_inbox_deleted_and_created_again_is_watched_again(inbox: Path, start_watcher: Start) -> None:
     watched = start_watcher(rescan_interval=0.1)
-    watched.wait_for_walk()
+    watched.wait_for_scan()
     shutil.rmtree(inbox)
-    while watched.wait_for_walk().unavailable is None:
+    while watched.wait_for_scan().unavailable is None:
         pass
     inbox.mkdir()
     (inbox / "a.jpg").touch()
     watched.wait_for_files("a.jpg")
-    watched.wait_for_walk()
+    watched.wait_for_scan()
     (inbox / "b.jpg").touch()
     watched.wait_for_files("b.jpg")
 
 
 def test_a_replaced_inbox_is_observed_again_after_one_scan(inbox: Path, start_watcher: Start) -> None:
     watched = start_watcher()
-    watched.wait_for_walk()
+    watched.wait_for_scan()
     os.rename(inbox, inbox.parent / "elsewhere")
     inbox.mkdir()
     watched.wait_until_idle()
@@ -207,10 +207,10 @@ def test_a_replaced_inbox_is_observed_again_after_one_scan(inbox: Path, start_wa
 def test_an_inbox_that_is_a_link_is_observed(inbox: Path, start_watcher: Start) -> None:
     (inbox.parent / "link").symlink_to("inbox")
     watched = start_watcher(inbox.parent / "link")
-    watched.wait_for_walk()
+    watched.wait_for_scan()
     (inbox / "a.jpg").write_bytes(b"picture")
     watched.wait_for_files("a.jpg")
-    watched.wait_for_walk()
+    watched.wait_for_scan()
     watched.wait_until_idle()
     (inbox / "a.jpg").write_bytes(b"another picture")
     watched.wait_for_files("a.jpg")
@@ -218,7 +218,7 @@ def test_an_inbox_that_is_a_link_is_observed(inbox: Path, start_watcher: Start) 
 
 def test_an_observer_whose_thread_has_died_is_replaced_at_the_next_scan(inbox: Path, start_watcher: Start) -> None:
     watched = start_watcher()
-    watched.wait_for_walk()
+    watched.wait_for_scan()
     dead = [thread for thread in _observer_threads() if isinstance(thread, BaseObserver)]
     for observer in dead:
         observer.stop()
@@ -234,7 +234,7 @@ def test_a_hint_triggers_a_full_scan_at_once(inbox: Path, start_watcher: Start) 
         (inbox / name).write_bytes(b"picture")
     watched = start_watcher(use_events=False)
     watched.wait_for_files("a.jpg", "b.jpg")
-    watched.wait_for_walk()
+    watched.wait_for_scan()
     for name in ("a.jpg", "b.jpg"):
         (inbox / name).write_bytes(b"another picture")
     watched.watcher.request_scan(str(inbox / "a.jpg"))
@@ -252,7 +252,7 @@ def test_a_forgotten_file_is_reported_again(inbox: Path, start_watcher: Start) -
     (inbox / "a.jpg").touch()
     watched = start_watcher(use_events=False)
     watched.wait_for_files("a.jpg")
-    watched.wait_for_walk()
+    watched.wait_for_scan()
     watched.watcher.forget_file("a.jpg")
     watched.watcher.request_scan("a.jpg")
     watched.wait_for_files("a.jpg")
@@ -262,10 +262,10 @@ def test_too_many_hints_trigger_a_full_scan(inbox: Path, start_watcher: Start) -
     (inbox / "a.jpg").touch()
     watched = start_watcher(use_events=False)
     watched.wait_for_files("a.jpg")
-    watched.wait_for_walk()
+    watched.wait_for_scan()
     watched.gate.clear()
     watched.watcher.request_scan("other.jpg")
-    watched.wait_for_walk()
+    watched.wait_for_scan()
     (inbox / "a.jpg").write_bytes(b"changed in place")
     for number in range(10_001):
         watched.watcher.request_scan(f"other-{number}.jpg")
@@ -277,19 +277,19 @@ def test_a_flood_pauses_the_observer_and_loses_no_change(inbox: Path, start_watc
     (inbox / "a.jpg").touch()
     watched = start_watcher()
     watched.wait_for_files("a.jpg")
-    watched.wait_for_walk()
+    watched.wait_for_scan()
     watched.gate.clear()
     watched.watcher.request_scan("other.jpg")
-    watched.wait_for_walk()
+    watched.wait_for_scan()
     for number in range(1_000):
         watched.watcher.request_scan(f"other-{number}.jpg")
     watched.gate.set()
-    watched.wait_for_walk()
+    watched.wait_for_scan()
     assert _observer_threads() == []
     (inbox / "a.jpg").write_bytes(b"changed in place, and known")
     watched.wait_for_files("a.jpg")
     assert _observer_threads()
-    watched.wait_for_walk()
+    watched.wait_for_scan()
     (inbox / "a.jpg").write_bytes(b"changed in place once more, and heard")
     watched.wait_for_files("a.jpg")
 
@@ -298,7 +298,7 @@ def test_lost_inotify_events_trigger_a_full_scan(inbox: Path, start_watcher: Sta
     (inbox / "a.jpg").touch()
     watched = start_watcher(use_events=False)
     watched.wait_for_files("a.jpg")
-    watched.wait_for_walk()
+    watched.wait_for_scan()
     (inbox / "a.jpg").write_bytes(b"changed in place")
     OVERFLOW.warning("Inotify queue overflowed; filesystem events were lost")
     watched.wait_for_files("a.jpg")
@@ -307,7 +307,7 @@ def test_lost_inotify_events_trigger_a_full_scan(inbox: Path, start_watcher: Sta
 def test_a_late_event_after_the_observer_ended_is_no_error(
     inbox: Path, start_watcher: Start, caplog: pytest.LogCaptureFixture
 ) -> None:
-    start_watcher().wait_for_walk()
+    start_watcher().wait_for_scan()
     emitters = logging.getLogger("watchdog.observers.inotify")
     emitters.error("InotifyEmitter.queue_events() called when the thread is inactive")
     emitters.error("Unable to rebuild recursive inotify watches below %r", inbox)
@@ -321,7 +321,7 @@ def test_a_network_folder_is_polled_and_not_observed(
     table.write_text(f"1 0 8:1 / / rw - ext4 a rw\n2 1 0:5 / {tmp_path} rw - nfs4 b rw\n", "utf-8")
     monkeypatch.setattr(mounts, "MOUNTINFO", table)
     watched = start_watcher(use_events=None, rescan_interval=0.05)
-    watched.wait_for_walk()
+    watched.wait_for_scan()
     (inbox / "a.jpg").touch()
     watched.wait_for_files("a.jpg")
     assert _observer_threads() == []
@@ -342,7 +342,7 @@ def test_many_files_come_in_batches(inbox: Path, start_watcher: Start) -> None:
 
 def test_stop_ends_the_thread_and_all_that_it_started(inbox: Path, start_watcher: Start) -> None:
     watched = start_watcher()
-    watched.wait_for_walk()
+    watched.wait_for_scan()
     assert _observer_threads() != []
     assert OVERFLOW.handlers
     watched.watcher.stop()

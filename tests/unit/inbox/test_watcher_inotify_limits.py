@@ -59,9 +59,9 @@ def watch_with_few_watches(limit: str, granted: str, folder: str) -> None:
     watcher = Watcher(inbox, [], lambda _rule, report: reports.put(report))
     watcher.start()
     for _ in range(6):
-        walked = reports.get(timeout=20)
-        assert isinstance(walked, ScanReport)
-        print(walked.warning)
+        scan = reports.get(timeout=20)
+        assert isinstance(scan, ScanReport)
+        print(scan.warning)
     Path(folder, "a.jpg").touch()
     while isinstance(report := reports.get(timeout=20), ScanReport):
         pass

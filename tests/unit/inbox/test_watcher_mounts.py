@@ -36,15 +36,15 @@ class MountWatcherProbe:
         settings = Inbox("scans", inbox, NameFilter(["*.jpg"], []), True, False, native, 600.0)
         self.watcher = Watcher(settings, [], lambda _rule, report: self.reports.put(report), canonical_mount_of(inbox))
 
-    def walk(self) -> tuple[list[str], str | None]:
+    def scan(self) -> tuple[list[str], str | None]:
         """Return what a scan reports and why it failed; the first one starts without a request."""
         if self.watcher.is_alive():
             self.watcher.rescan_after_mount_change()
         else:
             self.watcher.start()
-        return self.wait_for_walk()
+        return self.wait_for_scan()
 
-    def wait_for_walk(self) -> tuple[list[str], str | None]:
+    def wait_for_scan(self) -> tuple[list[str], str | None]:
         """Return the report of a scan that has already started."""
         names: list[str] = []
         while not isinstance(report := self.reports.get(timeout=TIMEOUT), ScanReport):
@@ -60,10 +60,10 @@ def test_a_mount_lost_during_a_scan_forgets_no_file(
         (nas / name).write_bytes(b"picture")
     watched = MountWatcherProbe(nas)
     try:
-        assert watched.walk() == (["a.jpg", "b.jpg"], None)
+        assert watched.scan() == (["a.jpg", "b.jpg"], None)
         with monkeypatch.context() as race:
             run_before_call(race, "open", lambda: unmount(nas) if event == "unmounted" else mount(nas))
-            names, away = watched.walk()
+            names, away = watched.scan()
         assert names == []
         assert away is not None
         assert "mount that again" in away
@@ -72,7 +72,7 @@ def test_a_mount_lost_during_a_scan_forgets_no_file(
         else:
             unmount(nas)
         (nas / "c.jpg").write_bytes(b"picture")
-        assert watched.walk() == (["c.jpg"], None)
+        assert watched.scan() == (["c.jpg"], None)
     finally:
         watched.watcher.stop()
         watched.watcher.join(TIMEOUT)
@@ -81,9 +81,9 @@ def test_a_mount_lost_during_a_scan_forgets_no_file(
 def test_an_inbox_on_another_mount_is_walked_on_request_without_spinning(nas: Path) -> None:
     watched = MountWatcherProbe(nas)
     try:
-        assert watched.walk() == ([], None)
+        assert watched.scan() == ([], None)
         unmount(nas)
-        _, away = watched.walk()
+        _, away = watched.scan()
         assert away is not None
         with pytest.raises(queue.Empty):
             watched.reports.get(timeout=0.3)
@@ -97,12 +97,12 @@ def test_a_remounted_inbox_is_observed_again(nas: Path) -> None:
     mount(nas)
     watched = MountWatcherProbe(nas, native=True)
     try:
-        assert watched.walk() == ([], None)
+        assert watched.scan() == ([], None)
         unmount(nas)
         mount(nas)
-        assert watched.walk() == ([], None)
+        assert watched.scan() == ([], None)
         (nas / "a.jpg").write_bytes(b"picture")
-        assert watched.wait_for_walk() == (["a.jpg"], None)
+        assert watched.wait_for_scan() == (["a.jpg"], None)
     finally:
         watched.watcher.stop()
         watched.watcher.join(TIMEOUT)
