@@ -1,7 +1,6 @@
 """Each kind of channel: what it sends, how it reports a failure, and what it keeps secret."""
 
 import json
-import os
 import socket
 import ssl
 import sys
@@ -323,10 +322,9 @@ def test_the_failure_of_a_command_is_reported(tmp_path: Path) -> None:
     missing = send_message(command_channel(tmp_path / "nothing"), MESSAGE)
     assert "nothing cannot be run: No such file" in failure_reason(missing)
     assert not may_retry(missing)
-    os.chmod(write_program(tmp_path, ""), 0o644)
-    assert "cannot be run: Permission denied" in failure_reason(
-        send_message(command_channel(tmp_path / "tell"), MESSAGE)
-    )
+    program = write_program(tmp_path, "")
+    program.chmod(0o644)
+    assert "cannot be run: Permission denied" in failure_reason(send_message(command_channel(program), MESSAGE))
 
 
 def test_an_apprise_that_was_uninstalled_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
