@@ -95,7 +95,9 @@ class Daemon:
             )
             context = services.context
             self._exit_code = 1 if once else 0
-            drain = self._drain = Drain(context, gate=services.gate, inboxes=services.inboxes)
+            drain = self._drain = Drain(
+                context.journal, self._clock, lambda: context.config, gate=services.gate, inboxes=services.inboxes
+            )
             recover(context)
             _log.info("daemon.started", version=__version__, pid=os.getpid(), rules=len(self._config.rules))
             try:
@@ -141,6 +143,7 @@ class Daemon:
         """Run all loops until `stop`, then let the running requests end."""
         context, steps = services.context, services.steps
         monitor = Monitor(services, self._service_manager, self._clock)
+        pruner = JournalPruner(context.journal, self._clock, lambda: context.config)
         watchdog = Watchdog(context, services.inboxes, services.rate_limiter, self._service_manager)
         loops = [
             services.rate_limiter.run(),
@@ -148,7 +151,7 @@ class Daemon:
             services.gate.probe(),
             monitor.run(),
             watchdog.run(),
-            self._run_until_drained(services, drain) if once else JournalPruner(context).run(),
+            self._run_until_drained(services, drain, pruner) if once else pruner.run(),
             services.dispatcher.run(),
         ]
         async with asyncio.TaskGroup() as group:
@@ -185,9 +188,9 @@ class Daemon:
         for task in (aborted, ended, *workers):
             task.cancel()
 
-    async def _run_until_drained(self, services: Services, drain: Drain) -> None:
+    async def _run_until_drained(self, services: Services, drain: Drain, pruner: JournalPruner) -> None:
         await drain.run()
-        await JournalPruner(services.context).prune(at_most=_PRUNE_SECONDS)
+        await pruner.prune(at_most=_PRUNE_SECONDS)
         self._exit_code = drain.compute_exit_code()
         self.progress()
         self._last_forecast = drain.forecast(services.rate_limiter.rate, afresh=True)

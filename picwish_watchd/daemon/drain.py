@@ -1,11 +1,14 @@
 """``run --once``: find out when all work is done, or when the rest needs a person."""
 
 from collections import Counter
+from collections.abc import Callable
 
 import structlog
 
+from picwish_watchd.clock import Clock
+from picwish_watchd.config.model import Config
 from picwish_watchd.job import UNSUCCESSFUL, Job
-from picwish_watchd.pipeline.context import StepContext
+from picwish_watchd.journal.writer import Journal
 from picwish_watchd.pipeline.gate import CloseReason, Gate, GateClosure
 from picwish_watchd.pipeline.inboxes import Inboxes
 from picwish_watchd.reporting.forecast import Forecast, build_forecast
@@ -26,11 +29,16 @@ _GIVE_UP_AFTER = 300.0
 class Drain:
     """Follows one run of ``run --once``. Make it before the run changes anything in the journal."""
 
-    def __init__(self, context: StepContext, *, gate: Gate, inboxes: Inboxes) -> None:
-        self._context = context
+    def __init__(
+        self, journal: Journal, clock: Clock, current_config: Callable[[], Config], *, gate: Gate, inboxes: Inboxes
+    ) -> None:
+        """``current_config`` returns the configuration in force, which a reload replaces."""
+        self._journal = journal
+        self._clock = clock
+        self._current_config = current_config
         self._gate = gate
         self._inboxes = inboxes
-        self._start_event = context.journal.last_event_id()
+        self._start_event = journal.last_event_id()
         self._forecast: Forecast | None = None
         self._forecast_at = 0.0
         # Why nothing was submitted at the time of the forecast.
@@ -38,7 +46,7 @@ class Drain:
 
     async def run(self) -> None:
         """Return when all work is done, or when all that remains needs a person."""
-        clock = self._context.clock
+        clock = self._clock
         deadline = clock.monotonic() + _GIVE_UP_AFTER
         while True:
             await clock.sleep(_CHECK_INTERVAL)
@@ -54,15 +62,14 @@ class Drain:
 
     def counts_by_state(self) -> Counter[State]:
         """Return the number of jobs by state: all unfinished jobs, and those that ended in this run."""
-        return Counter(self._context.journal.counts_since(self._start_event))
+        return Counter(self._journal.counts_since(self._start_event))
 
     def forecast(self, rate: float, *, afresh: bool = False) -> Forecast:
         """Return the forecast of the remaining work at ``rate`` requests a second.
 
         The last forecast is returned unless it is 2 s old, the gate opened or closed since, or ``afresh`` is true.
         """
-        context, closure = self._context, self._gate.why_not_submitting
-        now = context.clock.monotonic()
+        closure, now = self._gate.why_not_submitting, self._clock.monotonic()
         images = 0 if self._forecast is None else self._forecast.images
         afresh |= closure != self._forecast_closure or now - self._forecast_at >= (
             _FORECAST_INTERVAL if images else _FIRST_FORECAST_INTERVAL
@@ -70,10 +77,10 @@ class Drain:
         if self._forecast is None or afresh:
             self._forecast_at, self._forecast_closure = now, closure
             self._forecast = build_forecast(
-                context.config.summary(),
-                context.journal,
-                context.clock.now(),
-                counts=context.journal.counts_by_rule(),
+                self._current_config().summary(),
+                self._journal,
+                self._clock.now(),
+                counts=self._journal.counts_by_rule(),
                 rate=rate,
                 stopped=None if closure is None else closure.message,
                 collecting=self._gate.closure is None,
@@ -82,7 +89,7 @@ class Drain:
 
     def list_finished_jobs(self) -> list[Job]:
         """Return the jobs that were completed in this run, oldest first."""
-        return self._context.journal.jobs_changed_since(self._start_event, (State.DONE,))
+        return self._journal.jobs_changed_since(self._start_event, (State.DONE,))
 
     def compute_exit_code(self) -> int:
         """Return 0 if all images are done; else log the reason and return 1.
@@ -100,7 +107,7 @@ class Drain:
             _log.error(
                 "run.unread", number=unreadable, reason="files or folders could not be read; see the warnings above"
             )
-        unsuccessful = self._context.journal.jobs_changed_since(self._start_event, UNSUCCESSFUL)
+        unsuccessful = self._journal.jobs_changed_since(self._start_event, UNSUCCESSFUL)
         return 1 if unsuccessful or remaining or unavailable or unreadable else 0
 
     def _is_intake_idle(self) -> bool:
@@ -112,12 +119,12 @@ class Drain:
 
     def _is_disposal_done(self) -> bool:
         """Return whether every original that should be moved was tried, or another one for the same folder."""
-        return self._context.journal.count_waiting_originals(self._context.clock.now()) == 0
+        return self._journal.count_waiting_originals(self._clock.now()) == 0
 
     def _count_remaining(self) -> int:
         """Return the number of unfinished jobs, without queued ones whose rule is no longer in the configuration."""
-        journal = self._context.journal
-        names = {rule.name for rule in self._context.config.rules}
+        journal = self._journal
+        names = {rule.name for rule in self._current_config().rules}
         counts = journal.counts_by_rule()
         orphans = sum(states.get(State.QUEUED, 0) for name, states in counts.items() if name not in names)
         return journal.count_unfinished() - orphans
@@ -125,13 +132,13 @@ class Drain:
     def _is_stuck(self, *, timed_out: bool) -> bool:
         """Return whether all remaining jobs need a person. ``timed_out``: the gate was closed for too long."""
         totals: Counter[State] = Counter()
-        for states in self._context.journal.counts_by_rule().values():
+        for states in self._journal.counts_by_rule().values():
             totals.update(states)
         at_picwish = sum(totals[state] for state in AT_PICWISH)
         if at_picwish:
             return timed_out
         delivering = totals[State.DELIVERING]
-        if delivering != self._context.journal.count_blocked(State.DELIVERING):
+        if delivering != self._journal.count_blocked(State.DELIVERING):
             return False
         closure = self._gate.closure
         gate_needs_person = closure is not None and (timed_out or closure.code is CloseReason.UNAUTHORIZED)
@@ -143,7 +150,7 @@ class Drain:
 
     def _has_only_waiting_jobs(self, queued: int, delivering: int) -> bool:
         """Return whether each queued job was tried in vain, is held by the burst limit, or is a copy of such a job."""
-        journal = self._context.journal
+        journal = self._journal
         waiting = journal.count_blocked(State.QUEUED) + sum(journal.flood_counts().values())
         if waiting < queued and waiting + delivering > 0:
             waiting += journal.count_waiting_duplicates()

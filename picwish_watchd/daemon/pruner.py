@@ -1,9 +1,13 @@
 """Remove job histories older than ``keep`` from the journal, once a day, in batches short enough to disturb nothing."""
 
+from collections.abc import Callable
+
 import structlog
 
+from picwish_watchd.clock import Clock
+from picwish_watchd.config.model import Config
 from picwish_watchd.errors import JournalTemporaryError
-from picwish_watchd.pipeline.context import StepContext
+from picwish_watchd.journal.writer import Journal
 from picwish_watchd.state import AT_PICWISH, State
 
 _log = structlog.get_logger()
@@ -25,26 +29,28 @@ _BUSY_STATES = (*AT_PICWISH, State.DELIVERING)
 class JournalPruner:
     """Keeps the journal small. Charges, and the hashes by which a known image is recognised, are never removed."""
 
-    def __init__(self, context: StepContext) -> None:
-        self._context = context
+    def __init__(self, journal: Journal, clock: Clock, current_config: Callable[[], Config]) -> None:
+        """``current_config`` returns the configuration in force, which a reload replaces."""
+        self._journal = journal
+        self._clock = clock
+        self._current_config = current_config
 
     async def run(self) -> None:
         """Prune once a day until cancelled."""
-        clock = self._context.clock
-        await clock.sleep(_START_DELAY)
+        await self._clock.sleep(_START_DELAY)
         while True:
             await self.prune()
-            await clock.sleep(_DAY)
+            await self._clock.sleep(_DAY)
 
     async def prune(self, *, at_most: float | None = None) -> None:
         """Remove all histories older than ``keep``.
 
         With ``at_most``, remove what is possible in that many seconds, without pauses, even while images are under way.
         """
-        keep = self._context.config.keep
+        keep = self._current_config().keep
         if keep is None:
             return
-        clock, journal = self._context.clock, self._context.journal
+        clock = self._clock
         cutoff, started_at = clock.now() - keep, clock.monotonic()
         last_event_id, removed = 0, 0
         while at_most is None or clock.monotonic() < started_at + at_most:
@@ -53,7 +59,7 @@ class JournalPruner:
                 continue
             batch_started_at = clock.monotonic()
             try:
-                batch = journal.prune_batch(cutoff, last_event_id)
+                batch = self._journal.prune_batch(cutoff, last_event_id)
             except JournalTemporaryError as error:
                 _log.warning("journal.not_pruned", reason=error.message)
                 break
@@ -65,4 +71,4 @@ class JournalPruner:
             _log.info("journal.pruned", lines=removed)
 
     def _is_busy(self) -> bool:
-        return self._context.journal.counts_by_state(_BUSY_STATES).total() > 0
+        return self._journal.counts_by_state(_BUSY_STATES).total() > 0

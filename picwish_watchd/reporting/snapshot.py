@@ -49,11 +49,11 @@ class Snapshot:
     unresponsive_paths: frozenset[Path]
 
     @classmethod
-    def capture(cls, config: Config, journal: JournalReader, now: float, asked: Path) -> Self:
-        """Capture the state now. ``asked`` is a path that is looked at besides the folders of the rules."""
+    def capture(cls, config: Config, journal: JournalReader, now: float, path: Path) -> Self:
+        """Capture the state now. It covers ``path`` and the folders of the rules: which of them do not answer."""
         pid = DaemonLock(config.journal).owner_pid()
         folders = find_unresponsive_paths(
-            [asked, *(folder for rule in config.rules for folder in rule.folders().values())]
+            [path, *(folder for rule in config.rules for folder in rule.folders().values())]
         )
         return cls(config, journal, now, pid, read_daemon_report(pid, journal.daemon_report()), folders)
 

@@ -36,7 +36,7 @@ async def context(tmp_path: Path) -> AsyncIterator[StepContext]:
 @asynccontextmanager
 async def running_pruner(context: StepContext) -> AsyncIterator[None]:
     """Run the pruner during the block."""
-    running = asyncio.create_task(JournalPruner(context).run())
+    running = asyncio.create_task(JournalPruner(context.journal, context.clock, lambda: context.config).run())
     try:
         yield
     finally:
