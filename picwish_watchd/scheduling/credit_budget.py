@@ -1,4 +1,4 @@
-"""The budget: how much may still be spent today and this month. Exact, for the price is known before."""
+"""The budget: what may still be spent today and this month. It is exact, because prices are known in advance."""
 
 from typing import Protocol
 
@@ -8,9 +8,9 @@ from picwish_watchd.wording import pluralize
 
 
 class CreditLimits(Protocol):
-    """Credits that may be spent, by local day and month; None: no limit.
+    """The credits that may be spent per local day and month; None means no limit.
 
-    The section `budget` of the configuration is one, and so is the configuration's summary, which `status` has.
+    The section `budget` of the configuration has this form, and so has the configuration's summary for `status`.
     """
 
     @property
@@ -23,38 +23,38 @@ class CreditLimits(Protocol):
 
 
 class CreditBudget:
-    """A budget at a moment (Unix seconds). Pending and doubtful submissions count as spent, on the day of sending."""
+    """The budget at one moment. Pending and doubtful submissions count as spent, on the day they were sent."""
 
     def __init__(self, budget: CreditLimits, now: float) -> None:
+        """Take the day and the month from ``now``, in Unix seconds."""
         self.budget = budget
         self.now = now
 
     def limits(self) -> list[tuple[float, int]]:
-        """Each limit as (from this moment on, credits at most)."""
-        return [(moment, most) for moment, most in self._period_limits() if most is not None]
+        """Return each limit as the start of its period (Unix seconds) and the credits allowed since then."""
+        return [(start, limit) for start, limit in self._period_limits() if limit is not None]
 
     def remaining(self, journal: StatusReader) -> tuple[int | None, int | None]:
-        """Credits that may still be spent (today, this month); None where there is no limit."""
+        """Return the credits that may still be spent today and this month; None where there is no limit."""
         day, month = (
-            None if most is None else max(0, most - journal.credits_since(moment))
-            for moment, most in self._period_limits()
+            None if limit is None else max(0, limit - journal.credits_since(start))
+            for start, limit in self._period_limits()
         )
         return day, month
 
     def why_exceeded(self, journal: StatusReader, price: int) -> str | None:
-        """Why ``price`` credits cannot be spent now, or None."""
-        for (moment, most), name in zip(self.limits(), self._limit_names(), strict=True):
-            spent = journal.credits_since(moment)
-            if spent + price > most:
-                turn = "at midnight" if name == "day" else "on the first of next month"
-                limit = f"the budget of {pluralize(most, 'credit')} a {name}"
-                return f"{limit} is reached ({spent} spent or reserved); it goes on {turn}"
+        """Return why ``price`` credits cannot be spent now, or None if they can."""
+        for (start, limit), name in zip(self.limits(), self._limit_names(), strict=True):
+            spent = journal.credits_since(start)
+            if spent + price > limit:
+                end = "at midnight" if name == "day" else "on the first of next month"
+                budget = f"the budget of {pluralize(limit, 'credit')} a {name}"
+                return f"{budget} is reached ({spent} spent or reserved); submitting continues {end}"
         return None
 
     def _period_limits(self) -> tuple[tuple[float, int | None], tuple[float, int | None]]:
         return (day_start(self.now), self.budget.per_day), (month_start(self.now), self.budget.per_month)
 
     def _limit_names(self) -> list[str]:
-        return [
-            name for name, most in (("day", self.budget.per_day), ("month", self.budget.per_month)) if most is not None
-        ]
+        limits = (("day", self.budget.per_day), ("month", self.budget.per_month))
+        return [name for name, limit in limits if limit is not None]

@@ -1,4 +1,4 @@
-"""Places for downloads: few at a time, and a slow one gives its place to the next; and how much the line can bring."""
+"""Slots for downloads: few at a time, without a slow download holding up the others; and what the line can download."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -6,26 +6,27 @@ from contextlib import asynccontextmanager
 
 from picwish_watchd.clock import Clock
 
+# Downloads at once that are not slow.
 _MAX_QUICK = 4
-# on a narrow line more would only share it, until none is done in its time
+# Downloads at once, slow ones included. On a narrow line more would share it until none ends in time.
 _MAX_TOTAL = 12
-# seconds
+# Seconds after which a download counts as slow.
 _SLOW_AFTER = 10.0
-# seconds in which the line is to bring all that lies at PicWish: it lies there for one hour
+# Seconds in which the line should bring all results at PicWish, which keeps each for one hour.
 _COLLECT_SECONDS = 1200.0
-# downloads, until another pace of the line is believed
+# Downloads over which the average of their pace extends.
 _SMOOTHING = 8
-# what each download that need not wait leaves of that: the line may be a better one by now
+# Factor on that average for each download that need not wait: the line may have become faster.
 _DECAY = 0.9
-# tasks more at once, for each result that has come home
+# Additional tasks at once for each result that was downloaded.
 _GROWTH_PER_RESULT = 4
 
 
 class DownloadSlots:
-    """Granted in the order of asking.
+    """The slots for downloads, granted in the order of request.
 
-    What takes longer than `_SLOW` goes on beside the next one: a server that drips must not hold up results that live
-    one hour, and were paid.
+    A download that takes longer than `_SLOW_AFTER` gives up its slot and continues beside the next one: a server that
+    sends slowly must not hold up paid results that are kept for one hour only.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -33,15 +34,15 @@ class DownloadSlots:
         self._quick_slots = asyncio.Semaphore(_MAX_QUICK)
         self._total_slots = asyncio.Semaphore(_MAX_TOTAL)
         self._waiting_count = 0
-        # when the last one was over while others waited
+        # When the last download ended while others waited, in monotonic seconds.
         self._last_end_at: float | None = None
-        # seconds between the ends of two, while others wait
+        # Average seconds between the ends of two downloads while others wait.
         self._seconds_per_download = 0.0
         self._result_count = 0
 
     @asynccontextmanager
     async def acquire(self) -> AsyncIterator[None]:
-        """Waits for a place, and holds it until the block ends."""
+        """Wait for a slot and hold it until the block ends, or until the download is slow."""
         async with self._reserve_slot():
             slow = asyncio.create_task(self._release_when_slow())
             try:
@@ -53,15 +54,16 @@ class DownloadSlots:
                 self._record_end()
 
     def record_result(self) -> None:
-        """A result has come home, by whatever way."""
+        """Record that a result is on this machine, whether it was downloaded or came in a response."""
         self._result_count += 1
 
-    def max_in_flight(self, first: int) -> int:
-        """How many tasks may be at PicWish at once, so that the line brings their results within their hour.
+    def max_in_flight(self, initial: int) -> int:
+        """Return how many tasks may be at PicWish so that the line can download their results within their hour.
 
-        ``first`` of them before any has come: how much the line can bring is only known from what it brought.
+        ``initial`` is the limit before any result has come. It grows with each result, because what the line can
+        download is known only from what it has downloaded.
         """
-        grown = first + _GROWTH_PER_RESULT * self._result_count
+        grown = initial + _GROWTH_PER_RESULT * self._result_count
         return min(grown, max(_MAX_QUICK, int(_COLLECT_SECONDS / max(self._seconds_per_download, 1e-3))))
 
     @asynccontextmanager

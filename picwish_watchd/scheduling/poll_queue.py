@@ -1,4 +1,4 @@
-"""Which task to ask for next, and when. Pure: times are given, in monotonic seconds."""
+"""Order the queries: which task is queried next, and when. All times are given, in seconds of one clock."""
 
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Callable, Iterable
@@ -6,138 +6,141 @@ from dataclasses import dataclass
 from heapq import merge
 from itertools import islice
 
-# of the tasks that are due so many, those that were due first, are compared
+# How many due tasks are compared, beginning with those that were due first.
 _CANDIDATE_COUNT = 16
-# a task of a higher priority goes before the others once it is as likely done as not
+# A task of a higher priority goes before the others if it is done with at least this probability.
 _MIN_PROBABILITY = 0.5
 
-#: Results live one hour (API document). What may lie there for so long (seconds) is asked for before all else ...
+#: PicWish keeps results for one hour (API document). A result that may exist for this long (seconds) is queried before
+#: everything else, the oldest first.
 EXPIRING_AFTER = 45 * 60.0
-_TOO_LATE_AFTER = (
-    59 * 60.0
-    # ... the oldest first, but for those that are too late: they would make all behind them too late
-)
+# Seconds. Older results are probably too late. They come after the other expiring ones, which they would delay.
+_TOO_LATE_AFTER = 59 * 60.0
 
 
 @dataclass(slots=True)
 class TrackedTask:
-    """What this process knows of a task beyond the journal. ``born`` is monotonic, the ages are seconds since then."""
+    """What this process knows of a task beyond the journal. Ages are seconds since ``born_at``."""
 
     id: int
     type: int
     rule: str
+    #: When it was submitted, in seconds since boot.
     born_at: float
-    #: the age at which it was last seen unfinished
+    #: The age at which PicWish last said that it is not done.
     last_open_age: float = 0.0
-    #: the age of its last answer
+    #: The age at which PicWish last answered about it.
     last_answer_age: float = 0.0
-    #: the age at which the next one was to come
+    #: The age at which the next answer was expected.
     expected_answer_age: float = 0.0
-    #: the age at which its result was made, as far as that can be known
+    #: The age at which its result was made, as far as that is known.
     result_age: float | None = None
-    #: seconds in which PicWish answered, for task_timeout
+    #: Seconds in which PicWish answered, which count towards `task_timeout`.
     answered_seconds: float = 0.0
-    #: 404s in a row
+    #: Number of 404s in a row.
     not_found_count: int = 0
-    #: failed queries and downloads in a row
+    #: Number of failed queries and downloads in a row.
     failure_count: int = 0
+    #: Number of results that could not be downloaded or used.
     bad_result_count: int = 0
-    is_inherited: bool = (
-        #: of an earlier run, and not heard of in this one: paid work goes before anything is bought
-        False
-    )
-    #: when it is to be asked for; None while it is being asked
+    #: Whether it is of an earlier run and PicWish has not answered about it in this one. Such paid tasks are queried
+    #: before anything new is bought.
+    is_inherited: bool = False
+    #: When it is to be queried; None while a query is running.
     due_at: float | None = None
 
     @property
     def earliest_result_at(self) -> float:
-        """From when on its result may lie there."""
+        """The earliest time at which its result may have been made."""
         return self.born_at + self.last_open_age
 
 
 class PollQueue:
-    """Tasks by the moment when they are due, and those that are due by what presses. Sorted lists: 10,000 are few."""
+    """Tasks by the time when they are due, and due tasks by their urgency. Sorted lists suffice for 10,000 tasks."""
 
     def __init__(self) -> None:
         self._tasks: dict[int, TrackedTask] = {}
-        # Pairs of due time and id.
+        # Tasks that were not due at the last look, as pairs of due time and id.
         self._scheduled: list[tuple[float, int]] = []
-        # by rule: (due, id)
+        # Due tasks by rule, as pairs of due time and id.
         self._due_by_rule: dict[str, list[tuple[float, int]]] = {}
-        # (since, id) of all that are due
+        # Due tasks as pairs of the earliest time of their result and id.
         self._due_by_age: list[tuple[float, int]] = []
-        # the same, of those that are inherited
+        # Due tasks that are inherited, as pairs of the earliest time of their result and id.
         self._inherited_due: list[tuple[float, int]] = []
 
     def __contains__(self, job_id: object) -> bool:
         return job_id in self._tasks
 
     def get(self, job_id: int) -> TrackedTask | None:
-        """What is known of a task."""
+        """Return the task of a job, or None if it is not tracked."""
         return self._tasks.get(job_id)
 
     def track(self, task: TrackedTask, due: float) -> None:
-        """Takes a task up, in the place of an earlier one of the same job."""
+        """Add a task that is due at ``due``; it replaces an earlier task of the same job."""
         self.drop(task.id)
         self._tasks[task.id] = task
         self.schedule(task, due)
 
     def schedule(self, task: TrackedTask, due: float) -> None:
-        """(Re)sets when a task is due."""
+        """Set when a task is due; a task that was dropped is ignored."""
         self._remove_from_lists(task)
         if task.id in self._tasks:
             task.due_at = due
             insort(self._scheduled, (due, task.id))
 
     def drop(self, job_id: int) -> None:
-        """Forgets a task."""
+        """Remove the task of a job, if there is one."""
         if job_id in self._tasks:
             self._remove_from_lists(self._tasks[job_id])
             del self._tasks[job_id]
 
     def seconds_until_due(self, now: float) -> float | None:
-        """Seconds until the next task is due, at least 0; None without one."""
+        """Return the seconds until the next task is due, at least 0, or None without a task."""
         self._promote_due(now)
         if self._due_by_age:
             return 0.0
         return self._scheduled[0][0] - now if self._scheduled else None
 
     def has_expiring_tasks(self, now: float) -> bool:
-        """Whether a task is due whose hour is running out, or may be: nobody has asked for it since the start."""
+        """Return whether a task is due whose result may expire soon: an old one, or one not queried since the start."""
         self._promote_due(now)
         return self._find_urgent(now) is not None
 
     def find_priority_task(
-        self, now: float, likely: Callable[[TrackedTask], float], rank: Callable[[str], int]
+        self, now: float, probability: Callable[[TrackedTask], float], priority: Callable[[str], int]
     ) -> tuple[int, TrackedTask] | None:
-        """Of the rules with a task that is due, the highest priority by ``rank`` and its task to ask for.
+        """Return the highest priority among the rules with a due task, and its task that is most likely done.
 
-        None unless it is worth it: a query too early costs the others a request.
+        ``probability`` returns how likely (0 to 1) a task is done, ``priority`` the priority of a rule. Return None if
+        no such task is likely to be done, because a query too early costs the others a request.
         """
         self._promote_due(now)
         if not self._due_by_rule:
             return None
-        highest = max(map(rank, self._due_by_rule))
-        best = self._most_likely_done((rule for rule in self._due_by_rule if rank(rule) == highest), likely)
-        return (highest, best) if best is not None and likely(best) >= _MIN_PROBABILITY else None
+        highest = max(map(priority, self._due_by_rule))
+        best = self._most_likely_done((rule for rule in self._due_by_rule if priority(rule) == highest), probability)
+        return (highest, best) if best is not None and probability(best) >= _MIN_PROBABILITY else None
 
     def pop(
-        self, now: float, likely: Callable[[TrackedTask], float], prefer: TrackedTask | None = None
+        self, now: float, probability: Callable[[TrackedTask], float], preferred: TrackedTask | None = None
     ) -> TrackedTask | None:
-        """The task to ask for now, if one is due; it is not due again before it is scheduled again.
+        """Remove the task to query now from the due tasks and return it, or None if none is due.
 
-        Of several, one whose hour is running out or may be, else ``prefer``, else of those that were due
-        first the one that is done by what ``likely`` (0 to 1) says.
+        First comes a task whose result may expire soon, then ``preferred``, then the one with the highest
+        ``probability`` among those that were due first. It is not due again until it is scheduled.
         """
         self._promote_due(now)
-        task = self._find_urgent(now) or prefer or self._most_likely_done(self._due_by_rule, likely)
+        task = self._find_urgent(now) or preferred or self._most_likely_done(self._due_by_rule, probability)
         if task is not None:
             self._remove_from_lists(task)
         return task
 
-    def _most_likely_done(self, rules: Iterable[str], likely: Callable[[TrackedTask], float]) -> TrackedTask | None:
+    def _most_likely_done(
+        self, rules: Iterable[str], probability: Callable[[TrackedTask], float]
+    ) -> TrackedTask | None:
         first = islice(merge(*(self._due_by_rule[rule] for rule in rules)), _CANDIDATE_COUNT)
-        return max((self._tasks[job_id] for _, job_id in first), key=likely, default=None)
+        return max((self._tasks[job_id] for _, job_id in first), key=probability, default=None)
 
     def _find_urgent(self, now: float) -> TrackedTask | None:
         in_time = bisect_left(self._due_by_age, (now - _TOO_LATE_AFTER,))
@@ -148,7 +151,7 @@ class PollQueue:
         return self._tasks[self._inherited_due[0][1]] if self._inherited_due else None
 
     def _promote_due(self, now: float) -> None:
-        """What has become due by now."""
+        """Move the tasks that are due at ``now`` to the lists of due tasks."""
         number = bisect_right(self._scheduled, now, key=lambda entry: entry[0])
         for due, job_id in self._scheduled[:number]:
             task = self._tasks[job_id]
@@ -172,6 +175,6 @@ class PollQueue:
 
 
 def _remove_sorted(entries: list[tuple[float, int]], entry: tuple[float, int]) -> None:
-    place = bisect_left(entries, entry)
-    if place < len(entries) and entries[place] == entry:
-        del entries[place]
+    index = bisect_left(entries, entry)
+    if index < len(entries) and entries[index] == entry:
+        del entries[index]

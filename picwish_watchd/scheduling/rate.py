@@ -1,27 +1,29 @@
-"""The rate at which requests are asked of PicWish: its beat, and how it comes back after a 429."""
+"""The rate of requests to PicWish: the interval between them, and the recovery after a 429."""
 
-#: Exactly 1/QPS let three requests into one second by the jitter of timers and lines. With 2 to 2.5 % more one may be
-#: 20 ms faster on its way than the one that it must not meet; as much again would cost a batch as much.
-#: the beat of slots, in 1/rate
+#: The interval between permits, in units of 1/rate. At exactly 1/rate, the jitter of timers and lines would let three
+#: requests into one second at ``qps: 2``. With 2.5 % more, a request may travel 20 ms faster than the one whose second
+#: it must not enter. Another 2.5 % would cost a batch as much in throughput.
 INTERVAL_MARGIN = 1.025
-#: the rate after a 429, of what it was
+#: The rate after a 429, as a share of the rate before it.
 THROTTLE_FACTOR = 0.7
-# of QPS, a second, up to nearly the rate that was too much
+
+# Recovery in shares of QPS per second, up to `_CAUTIOUS_SHARE` of the rate that was too high.
 _RECOVERY_PER_SECOND = 0.01
 _CAUTIOUS_SHARE = 0.97
-# of QPS, times the seconds squared: from there on carefully at first, then ever bolder
+# Recovery beyond that, in shares of QPS times seconds squared: slow at first, then faster and faster.
 _CAUTIOUS_ACCELERATION = 3e-5
 
 
 def max_per_second(qps: float) -> int:
-    """So many requests never exceed ``qps`` in any second; below 1, in 1/``qps`` seconds. Not 3 for 2.7."""
+    """Return how many requests never exceed ``qps`` in any second (below 1: in any 1/``qps`` seconds); 2 for 2.7."""
     return max(1, int(qps))
 
 
 def recovered_rate(qps: float, lowered: float, seconds: float) -> float:
-    """The rate (requests a second), so many seconds after a 429 had it lowered; never above ``qps``.
+    """Return the rate (requests a second) ``seconds`` after a 429 lowered it to ``lowered``; at most ``qps``.
 
-    It stays for a while just below what was too much: a jittery line, or another program, will hardly have changed.
+    It stays for a while just below the rate that was too high: the cause, a line with jitter or another program with
+    the same key, has probably not gone.
     """
     nearly = lowered / THROTTLE_FACTOR * _CAUTIOUS_SHARE
     reached = (nearly - lowered) / (qps * _RECOVERY_PER_SECOND)

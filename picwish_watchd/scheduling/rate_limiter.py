@@ -1,4 +1,4 @@
-"""The one place where requests are spent: PicWish counts creates and queries of a key together."""
+"""Grant permits for requests. It is the only place that does, because PicWish counts creates and queries together."""
 
 import asyncio
 import heapq
@@ -12,81 +12,80 @@ from picwish_watchd.clock import Clock
 from picwish_watchd.scheduling.rate import INTERVAL_MARGIN, THROTTLE_FACTOR, max_per_second, recovered_rate
 from picwish_watchd.scheduling.request_log import RequestLog
 
-# seconds in which never more than QPS requests leave; the rest of the margin makes up for late timers
+# Seconds in which never more than QPS requests leave. The 2 % above one second make up for late timers.
 _WINDOW = 1.02
-# how late a slot may be for the next ones to catch up, in seconds; or a quarter of the beat
+# Seconds by which a permit may be late so that the next ones catch up; or a quarter of the interval if that is more.
 _CATCH_UP_MAX = 0.05
-# of QPS
+# The lowest rate after 429s, as a share of QPS.
 _MIN_RATE_SHARE = 0.1
-# seconds without a request after a 429 that names no Retry-After
+# Seconds without a request after a 429 without Retry-After.
 _DEFAULT_PENALTY = 1.0
+# Seconds. A longer Retry-After is cut to this.
 _PENALTY_MAX = 300.0
-_THROTTLE_DEDUP_SECONDS = (
-    # 429s within so many seconds are one lesson: they answer requests that left before it was learnt
-    1.0
-)
-# seconds after which a new rate is looked at
+# Seconds in which several 429s count as one: they answer requests that left before the rate was lowered.
+_THROTTLE_DEDUP_SECONDS = 1.0
+# Seconds after which the rate is looked at again, because it may have recovered.
 _MAX_SLEEP = 1.0
-# seconds in which a request must have left or failed: connections are given up sooner
+# Seconds in which a request must have left or failed; connections are given up earlier.
 _SEND_TIMEOUT = 60.0
 
 
 class RequestKind(IntEnum):
-    """Who goes first when a slot is free."""
+    """The kinds of requests; a lower value goes first."""
 
-    #: is PicWish back? Seldom, and who asks for thousands of old tasks must not keep the gate closed
+    #: A query whether PicWish works again. It is rare, and queries of thousands of old tasks must not delay it.
     PROBE = 0
-    #: a query for a task whose hour is running out
+    #: A query of a task whose result may expire soon.
     EXPIRING = 1
-    #: a new task: while images wait, nothing is won by asking early
+    #: A new task. While images wait, nothing is gained by querying tasks early.
     CREATE = 2
-    #: is it done?
+    #: A query whether a task is done.
     QUERY = 3
 
 
 class _QueueKey(NamedTuple):
-    """The place of one that waits; the lowest goes first."""
+    """The position in the queue of a request that waits; the lowest goes first."""
 
-    #: of a query with a priority that of a create
+    #: The kind; a query with a priority ranks as a create.
     rank: RequestKind
-    #: the higher the lower
+    #: The negative priority.
     priority: float
     kind: RequestKind
     sequence: int
 
 
 class Permit:
-    """Leave for one request.
+    """The permission to send one request.
 
-    PicWish counts when a request comes, and a connection may have to be made first. So until `left` is called the slot
-    counts as if the request were just leaving.
+    PicWish counts a request when it arrives, and a connection may have to be made before. So until `mark_sent` is
+    called, the permit counts as if its request were just leaving.
     """
 
-    __slots__ = ("_pacer", "beats")
+    __slots__ = ("_rate_limiter", "due_times")
 
-    def __init__(self, pacer: "RateLimiter", beats: tuple[float, float]) -> None:
-        """``beats`` are the pacer's: as it was, and as this slot made it."""
-        self._pacer = pacer
-        self.beats = beats
+    def __init__(self, rate_limiter: "RateLimiter", due_times: tuple[float, float]) -> None:
+        """``due_times`` are the times (monotonic seconds) at which the permit before and this one were due."""
+        self._rate_limiter = rate_limiter
+        self.due_times = due_times
 
     def mark_sent(self) -> None:
-        """The first byte leaves at this moment. To be called once, more does no harm."""
-        self._pacer._close_permit(self, left=True)
+        """Record that the first byte leaves now. Further calls have no effect."""
+        self._rate_limiter._close_permit(self, sent=True)
 
     def release(self) -> None:
-        """The request has ended. One that never left gives its slot back."""
-        self._pacer._close_permit(self, left=False)
+        """Record that the request has ended. A permit whose request never left can be granted again."""
+        self._rate_limiter._close_permit(self, sent=False)
 
 
 class RateLimiter:
-    """Grants slots for requests, the most urgent first, never more than ``qps`` in any second.
+    """A source of permits for requests, the most urgent first, and never more than ``qps`` in any second.
 
-    Slots keep a beat of a little more than 1/rate; what a late timer loses the next ones catch up, as far as no second
-    then holds more than ``qps``.
+    Permits are due at intervals of a little more than 1/rate. If a timer is late, the next permits catch up as far as
+    no second then has more than ``qps``.
     """
 
-    def __init__(self, qps: float, clock: Clock, departures: RequestLog | None = None) -> None:
-        """``departures``: of the requests of earlier runs, which count as well."""
+    def __init__(self, qps: float, clock: Clock, request_log: RequestLog | None = None) -> None:
+        """Count the requests of earlier runs as well, which are in ``request_log``."""
         self._qps = qps
         self._clock = clock
         self._sequence = count()
@@ -94,31 +93,29 @@ class RateLimiter:
         self._waiter_added = asyncio.Event()
         self._permit_closed = asyncio.Event()
         self._paused_until = -math.inf
-        self._request_log = departures
-        earlier = [] if departures is None else departures.recent_ages()
-        # of the last requests, when
-        self._sent_times = deque(clock.monotonic() - ago for ago in earlier)
-        # when the last slot was due
+        self._request_log = request_log
+        ages = [] if request_log is None else request_log.recent_ages()
+        # When the last requests left, in monotonic seconds.
+        self._sent_times = deque(clock.monotonic() - age for age in ages)
+        # When the last permit was due.
         self._last_due_at = self._sent_times[-1] if self._sent_times else -math.inf
-        # granted, and not known to have left
+        # Permits whose requests have not left yet.
         self._unsent_permits: set[Permit] = set()
-        # the rate, and when it was so
+        # The rate after the last 429, and when that was.
         self._throttled_rate = (qps, -math.inf)
-        # when the loop is to turn, as long as somebody waits
+        # When the loop must look again while requests wait.
         self._next_turn_at = 0.0
-        self._query_goes_next = (
-            # after a 429 a query goes before the creates: refused creates must not starve them
-            False
-        )
+        # Whether a query goes before the creates. After a 429 one does, so that refused creates do not starve queries.
+        self._query_goes_next = False
 
-    async def acquire(self, urgency: RequestKind, priority: int | None = None) -> Permit:
-        """Waits for a slot. Cancelled while waiting, nothing is spent.
+    async def acquire(self, kind: RequestKind, priority: int | None = None) -> Permit:
+        """Wait for a permit. If the wait is cancelled, no permit is used up.
 
-        Creates of a higher ``priority`` go first, and so does a query that has one, before creates of a lower one.
+        Creates of a higher ``priority`` go first. A query with a priority also goes before creates of a lower one.
         """
         granted: asyncio.Future[Permit] = asyncio.get_running_loop().create_future()
-        rank = urgency if priority is None else min(urgency, RequestKind.CREATE)
-        heapq.heappush(self._waiters, (_QueueKey(rank, -(priority or 0), urgency, next(self._sequence)), granted))
+        rank = kind if priority is None else min(kind, RequestKind.CREATE)
+        heapq.heappush(self._waiters, (_QueueKey(rank, -(priority or 0), kind, next(self._sequence)), granted))
         if not self._waiter_added.is_set():
             self._next_turn_at = self._clock.monotonic()
             self._waiter_added.set()
@@ -130,16 +127,16 @@ class RateLimiter:
             raise
 
     def throttle(self, retry_after: float | None) -> None:
-        """PicWish said 429: no request for a while (seconds), and fewer afterwards; the rate creeps back."""
+        """Handle a 429: pause for ``retry_after`` seconds (None: 1 s) and lower the rate, which recovers slowly."""
         now = self._clock.monotonic()
         if now - self._throttled_rate[1] >= _THROTTLE_DEDUP_SECONDS:
             self._throttled_rate = (max(self._qps * _MIN_RATE_SHARE, self.rate * THROTTLE_FACTOR), now)
         self._query_goes_next = True
-        rest = _DEFAULT_PENALTY if retry_after is None else retry_after
-        self._paused_until = max(self._paused_until, now + min(rest, _PENALTY_MAX))
+        pause = _DEFAULT_PENALTY if retry_after is None else retry_after
+        self._paused_until = max(self._paused_until, now + min(pause, _PENALTY_MAX))
 
     def set_qps(self, qps: float) -> None:
-        """Another configuration is in force. What a 429 has taught is forgotten only where the rate is another one."""
+        """Use the rate of a new configuration. The effect of a 429 is dropped only if the rate differs."""
         if qps == self._qps:
             return
         self._qps = qps
@@ -147,31 +144,31 @@ class RateLimiter:
 
     @property
     def rate(self) -> float:
-        """Requests a second that are asked of PicWish at present."""
+        """The requests per second at present."""
         rate, since = self._throttled_rate
         return recovered_rate(self._qps, rate, self._clock.monotonic() - since)
 
     @property
     def last_throttle(self) -> tuple[float, float] | None:
-        """The rate after the last 429, and how many seconds ago that was; None once it has crept back."""
+        """The rate after the last 429 and how many seconds ago that was, or None once the rate has recovered."""
         rate, since = self._throttled_rate
         return (rate, self._clock.monotonic() - since) if self.rate < self._qps else None
 
     @property
     def seconds_until_permit(self) -> float:
-        """Seconds until the next slot can be granted at the earliest, at least 0."""
+        """The seconds until the next permit can be granted at the earliest, at least 0."""
         pause = self._compute_delay()
         return max(0.0, pause) if math.isfinite(pause) else 0.0
 
     @property
     def overdue_seconds(self) -> float:
-        """Seconds for which somebody has been waiting for a slot that could be granted, and was not; else 0."""
+        """The seconds for which a permit could have been granted to a waiting request and was not, else 0."""
         if all(granted.done() for _, granted in self._waiters):
             return 0.0
         return max(0.0, self._clock.monotonic() - self._next_turn_at)
 
     async def run(self) -> None:
-        """Grants slots until cancelled."""
+        """Grant permits until cancelled."""
         while True:
             await self._waiter_added.wait()
             self._drop_cancelled()
@@ -187,12 +184,12 @@ class RateLimiter:
                 await self._clock.sleep(min(pause, _MAX_SLEEP))
             else:
                 self._next_waiter().set_result(self._grant_permit())
-                # whoever has no use for it after all gives it back now, and nothing is lost
+                # A waiter that no longer needs the permit releases it now, before the next delay is computed.
                 await asyncio.sleep(0)
 
     def _next_waiter(self) -> asyncio.Future[Permit]:
         queries = [
-            (turn, granted) for turn, granted in self._waiters if turn.kind is RequestKind.QUERY and not granted.done()
+            (key, granted) for key, granted in self._waiters if key.kind is RequestKind.QUERY and not granted.done()
         ]
         if self._query_goes_next and queries:
             self._query_goes_next = False
@@ -207,12 +204,12 @@ class RateLimiter:
             heapq.heappop(self._waiters)
 
     def _compute_delay(self) -> float:
-        """Seconds until the next slot; infinite while as many requests as a second may hold are just leaving."""
-        now, most = self._clock.monotonic(), max_per_second(self._qps)
+        """Return the seconds until the next permit; infinite while ``qps`` granted requests have not left yet."""
+        now = self._clock.monotonic()
         window = _WINDOW / min(1.0, self._qps)
         while self._sent_times and self._sent_times[0] <= now - window:
             self._sent_times.popleft()
-        room = most - len(self._unsent_permits)
+        room = max_per_second(self._qps) - len(self._unsent_permits)
         if room <= 0:
             return math.inf
         full = self._sent_times[-room] + window - now if len(self._sent_times) >= room else 0.0
@@ -221,21 +218,21 @@ class RateLimiter:
     def _grant_permit(self) -> Permit:
         now, interval = self._clock.monotonic(), INTERVAL_MARGIN / self.rate
         due = self._last_due_at + interval
-        # after a rest nothing is caught up
-        beat = due if now - due <= max(_CATCH_UP_MAX, interval / 4) else now
-        slot = Permit(self, (self._last_due_at, beat))
-        self._unsent_permits.add(slot)
-        self._last_due_at = beat
-        return slot
+        # After an idle time nothing is caught up.
+        next_due = due if now - due <= max(_CATCH_UP_MAX, interval / 4) else now
+        permit = Permit(self, (self._last_due_at, next_due))
+        self._unsent_permits.add(permit)
+        self._last_due_at = next_due
+        return permit
 
-    def _close_permit(self, slot: Permit, *, left: bool) -> None:
-        if slot not in self._unsent_permits:
+    def _close_permit(self, permit: Permit, *, sent: bool) -> None:
+        if permit not in self._unsent_permits:
             return
-        self._unsent_permits.remove(slot)
-        if left:
+        self._unsent_permits.remove(permit)
+        if sent:
             self._sent_times.append(self._clock.monotonic())
             if self._request_log is not None:
                 self._request_log.append()
-        elif slot.beats[1] == self._last_due_at:
-            self._last_due_at = slot.beats[0]
+        elif permit.due_times[1] == self._last_due_at:
+            self._last_due_at = permit.due_times[0]
         self._permit_closed.set()

@@ -1,4 +1,4 @@
-"""When requests left, beside the journal: the second that PicWish counts outlives the process that filled it."""
+"""Keep the times of the last requests beside the journal, because PicWish's second may span two runs of the daemon."""
 
 import os
 from contextlib import suppress
@@ -6,21 +6,22 @@ from pathlib import Path
 
 from picwish_watchd.clock import Clock
 
-# moments: the highest `qps`
+# Times that are kept: as many as the highest `qps`.
 _CAPACITY = 1000
-# bytes of a line
+# Bytes of a line.
 _LINE_LENGTH = 21
 
 
 class RequestLog:
-    """The moments at which the last requests left, kept from one run to the next.
+    """The times at which the last requests left, kept from one run to the next.
 
-    A ring of lines in ``JOURNAL.rate``, in seconds since the machine's start. It is not synced: after a power cut it
-    tells nothing that matters. A file that cannot be used is no reason to stop: then nobody knows of other runs.
+    ``JOURNAL.rate`` holds them as a ring of lines, in seconds since the machine's start. It is not synced, because
+    after a power cut these times no longer matter. A file that cannot be used is ignored; then earlier runs are
+    unknown.
     """
 
     def __init__(self, journal: Path, clock: Clock) -> None:
-        """Opens the file, and makes it where there is none; whoever calls holds the daemon's lock."""
+        """Open the file, and create it if it is missing. The caller must hold the daemon's lock."""
         self.path = journal.with_name(journal.name + ".rate")
         self._clock = clock
         self._fd: int | None = None
@@ -29,18 +30,18 @@ class RequestLog:
             self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
 
     def recent_ages(self) -> list[float]:
-        """How many seconds ago the last requests left, the longest ago first; those of an earlier boot left out."""
-        moments: list[float] = []
+        """Return how many seconds ago the last requests left, the earliest first, without those before this boot."""
+        times: list[float] = []
         if self._fd is not None:
             with suppress(OSError, ValueError):
-                moments = [float(line) for line in os.pread(self._fd, _CAPACITY * _LINE_LENGTH, 0).split()]
-        if moments:
-            self._next_index = moments.index(max(moments)) + 1
+                times = [float(line) for line in os.pread(self._fd, _CAPACITY * _LINE_LENGTH, 0).split()]
+        if times:
+            self._next_index = times.index(max(times)) + 1
         now = self._clock.since_boot()
-        return sorted((now - moment for moment in moments if moment <= now), reverse=True)
+        return sorted((now - time for time in times if time <= now), reverse=True)
 
     def append(self) -> None:
-        """A request leaves at this moment."""
+        """Record that a request leaves now."""
         if self._fd is not None:
             line = f"{self._clock.since_boot():0{_LINE_LENGTH - 1}.6f}\n".encode()
             with suppress(OSError):
@@ -48,7 +49,7 @@ class RequestLog:
             self._next_index += 1
 
     def close(self) -> None:
-        """Closes the file; more than once does no harm."""
+        """Close the file. Further calls have no effect."""
         if self._fd is not None:
             os.close(self._fd)
             self._fd = None

@@ -147,7 +147,8 @@ async def test_why_lists_all_that_a_queued_job_waits_for(harness: Harness, why_c
             hold_job(journal, queue_job(harness, journal, "c.jpg", seed=2))
         output = why_command.run_json(job.source)
         assert (
-            "the budget of 7 credits a day is reached (5 spent or reserved); it goes on at midnight" in output["reason"]
+            "the budget of 7 credits a day is reached (5 spent or reserved); submitting continues at midnight"
+            in output["reason"]
         )
         assert "budget" in output["advice"]
     with publish_daemon_report(harness, blocked={"code": "api_down", "message": "PicWish does not answer: refused"}):

@@ -167,7 +167,7 @@ def test_a_higher_priority_task_is_polled_first_once_it_is_probably_done() -> No
     assert poll_queue.find_priority_task(49.0, even_probability, rank) is not None, "one of the others"
     assert poll_queue.find_priority_task(50.0, even_probability, rank) == (5, urgent)
     assert poll_queue.find_priority_task(50.0, lambda task: 0.4 if task is urgent else 1.0, rank) is None
-    assert poll_queue.pop(50.0, even_probability, prefer=urgent) is urgent
+    assert poll_queue.pop(50.0, even_probability, preferred=urgent) is urgent
     assert poll_queue.find_priority_task(0.5, even_probability, rank) is not None
     assert PollQueue().find_priority_task(50.0, even_probability, rank) is None
 
