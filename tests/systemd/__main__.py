@@ -274,7 +274,7 @@ class SystemdChecks:
             machine.run("systemctl", "stop", UNIT)
             self.check(
                 f"a stop sends the notification and takes {time.monotonic() - began:.1f} s",
-                webhook.subjects()[1:] == ["notes.jpg is refused"],
+                webhook.subjects()[1:] == ["notes.jpg is rejected"],
                 webhook.requests,
             )
             output = machine.run_script(f"cat {NAS}/in/.output", check=False)
