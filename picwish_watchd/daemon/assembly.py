@@ -86,7 +86,7 @@ async def build_services(
     context = _build_context(config, key, clock, journal)
     stack.callback(context.close)
     gate = Gate(context, rate_limiter=rate_limiter, on_change=changes.notify)
-    inboxes = Inboxes(context, changed=changes.notify)
+    inboxes = Inboxes(context, on_change=changes.notify)
     overdue_loops = partial(list_overdue_loops, context.heartbeat, rate_limiter)
     exporter = Exporter(context, gate, inboxes, overdue_loops=overdue_loops)
     services = Services(

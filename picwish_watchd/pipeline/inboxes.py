@@ -69,13 +69,13 @@ class ActiveInbox:
 class Inboxes:
     """All rules that are in force.
 
-    ``changed`` is called when an inbox becomes available or unavailable, was scanned for the first time, or is
+    ``on_change`` is called when an inbox becomes available or unavailable, was scanned for the first time, or is
     observed in another way.
     """
 
-    def __init__(self, context: StepContext, *, changed: Callable[[], None]) -> None:
+    def __init__(self, context: StepContext, *, on_change: Callable[[], None]) -> None:
         self._context = context
-        self._on_change = changed
+        self._on_change = on_change
         self._active: dict[str, ActiveInbox] = {}
 
     def open(self, rule: Rule, group: asyncio.TaskGroup) -> None:

@@ -33,7 +33,7 @@ class DispatcherHarness:
         self.context, self.clock = context, clock
         self.journal = context.journal
         self.gate = Gate(context, rate_limiter=RateLimiter(2, clock))
-        self.inboxes = Inboxes(context, changed=lambda: None)
+        self.inboxes = Inboxes(context, on_change=lambda: None)
         self.dispatcher = NotificationDispatcher(context, self.gate, self.inboxes)
 
     def add_jobs(self, *names: str, problem: Problem | None = None) -> list[Job]:
