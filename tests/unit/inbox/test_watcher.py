@@ -239,10 +239,7 @@ def test_a_hint_triggers_a_full_scan_at_once(inbox: Path, start_watcher: Start) 
         (inbox / name).write_bytes(b"another picture")
     watched.watcher.request_scan(str(inbox / "a.jpg"))
     # Without events the whole folder is scanned.
-    assert sorted(watched.wait_for_files("a.jpg", "b.jpg")) == [
-        "a.jpg",
-        "b.jpg",
-    ]
+    assert sorted(watched.wait_for_files("a.jpg", "b.jpg")) == ["a.jpg", "b.jpg"]
     (inbox / "a.jpg").write_bytes(b"a third picture, longer")
     watched.watcher.request_scan("a.jpg")
     assert watched.wait_for_files("a.jpg") == ["a.jpg"]

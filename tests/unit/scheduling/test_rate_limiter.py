@@ -67,10 +67,7 @@ async def acquire_many(limiter: RateLimiter, clock: FakeClock, number: int) -> l
 WAITERS = st.lists(
     st.tuples(
         st.floats(0, 3),
-        st.tuples(
-            st.sampled_from(RequestKind),
-            st.none() | st.integers(-1, 1),
-        ),
+        st.tuples(st.sampled_from(RequestKind), st.none() | st.integers(-1, 1)),
         st.none() | st.floats(0, 2),
         st.none() | st.sampled_from([None, 0.0, 0.5, 2.0]).map(lambda seconds: (seconds,)),
         st.none() | st.floats(0, 1.5),
