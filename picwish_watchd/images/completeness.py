@@ -38,10 +38,10 @@ class StructureDefect:
     is_truncated: bool
 
 
-def check_structure(file: OpenFile, format: Format) -> ImageStructure | StructureDefect:
-    """Check the structure of an image that `detect_format` took for ``format``. Raises only OSError."""
+def check_structure(file: OpenFile, image_format: Format) -> ImageStructure | StructureDefect:
+    """Check the structure of an image that `detect_format` took for ``image_format``. Raises only OSError."""
     try:
-        match format:
+        match image_format:
             case Format.JPEG:
                 return ImageStructure(*_check_jpeg(file))
             case Format.PNG:

@@ -38,17 +38,17 @@ _ENCODER = json.JSONEncoder(ensure_ascii=False)
 _LEADING_KEYS = ("timestamp", "level", "event")
 
 
-def configure_logging(level: str, format: str, stream: TextIO) -> None:
+def configure_logging(level: str, log_format: str, stream: TextIO) -> None:
     """Send all logging to ``stream``. A second call replaces the first.
 
-    ``level`` is debug, info, warning or error. ``format`` is console, json, or auto: console if ``stream`` is a
+    ``level`` is debug, info, warning or error. ``log_format`` is console, json, or auto: console if ``stream`` is a
     terminal. Each event has ``event``, ``level`` and ``timestamp`` (ISO 8601, UTC). Control characters and undecodable
     bytes in values are escaped, and secrets are redacted. An exception becomes the field ``error``, and at level debug
     also the field ``traceback``. JSON lines to systemd's journal carry their priority. If the stream is closed, broken
     or not read, lines are lost and nothing else happens (`LogStream`).
     """
     terminal = _is_terminal(stream)
-    console = format == "console" or (format == "auto" and terminal)
+    console = log_format == "console" or (log_format == "auto" and terminal)
     leading: list[Processor] = [
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),

@@ -271,7 +271,7 @@ class _RequestHandler(WSGIRequestHandler):
                 response.request_handler = self  # type: ignore[attr-defined]
                 response.run(cast("_WsgiServer", self.server).metrics_app)
 
-    def log_message(self, format: str, *args: Any) -> None:
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
         """Do nothing: requests are not logged."""
 
 

@@ -26,9 +26,9 @@ def render_output_name(
     template: str,
     *,
     relative: Path,
-    format: Format,
+    image_format: Format,
     rule: str,
-    type: int,
+    task_type: int,
     task_id: str | None,
     job_id: int,
     width: int,
@@ -38,8 +38,9 @@ def render_output_name(
     """Return the path of a result below its outbox, including the source's subfolder.
 
     ``template`` is the rule's `filename` (contract: fields stem, ext, name, rule, type, task_id, job_id, width, height,
-    date, time; "/" makes folders); ``relative`` is the source's path below the inbox; ``format`` and the pixels are the
-    result's; ``now`` is local time. Raises ValueError for a template that the configuration should have refused.
+    date, time; "/" makes folders). ``relative`` is the source's path below the inbox. ``image_format``, ``width`` and
+    ``height`` are the result's. ``now`` is local time. Raises ValueError for a template that the configuration should
+    have refused.
 
     The name always ends in an extension that fits the format; if the template gives none, or a wrong one, it is added
     ("cat.jpg.png"). In a component that is empty or begins with a dot, "_" takes its place. A component of more than
@@ -47,10 +48,10 @@ def render_output_name(
     """
     fields = {
         "stem": relative.stem,
-        "ext": _choose_extension(relative, format),
+        "ext": _choose_extension(relative, image_format),
         "name": relative.name,
         "rule": rule,
-        "type": str(type),
+        "type": str(task_type),
         "task_id": _sanitize_word(task_id or ""),
         "job_id": str(job_id),
         "width": str(width),
@@ -58,16 +59,16 @@ def render_output_name(
         "date": now.strftime("%Y-%m-%d"),
         "time": now.strftime("%H%M%S"),
     }
-    return _render_template(template, fields, relative.parent, format)
+    return _render_template(template, fields, relative.parent, image_format)
 
 
-def _render_template(template: str, fields: dict[str, str], subfolder: Path, format: Format) -> PurePath:
+def _render_template(template: str, fields: dict[str, str], subfolder: Path, image_format: Format) -> PurePath:
     folders = [part for part in subfolder.parts if part != "."]
     if subfolder.is_absolute() or ".." in folders:
         raise ValueError(f"not a path below an inbox: {subfolder}")
     *above, last = [_render_part(part, fields) for part in template.split("/")]
     last = _sanitize_part(last)
-    if not format.allows_suffix(PurePath(last).suffix):
+    if not image_format.allows_suffix(PurePath(last).suffix):
         last = _sanitize_part(f"{last}.{fields['ext']}")
     return PurePath(*folders, *(_sanitize_part(part) for part in above), last)
 
@@ -109,9 +110,9 @@ def _make_part_portable(part: str) -> str:
     return _FORBIDDEN_CHARACTERS.sub("_", _truncate_stem(part.removesuffix(suffix), suffix, _PORTABLE_CUT))
 
 
-def _choose_extension(relative: Path, format: Format) -> str:
+def _choose_extension(relative: Path, image_format: Format) -> str:
     own = relative.suffix.removeprefix(".")
-    return own if format.allows_suffix(own) else format.extension
+    return own if image_format.allows_suffix(own) else image_format.extension
 
 
 def _render_part(part: str, fields: dict[str, str]) -> str:

@@ -22,9 +22,9 @@ def result_name(job: Job | NewJob, rule: Rule, kind: Format, width: int, height:
     return render_output_name(
         rule.filename,
         relative=job.relative,
-        format=kind,
+        image_format=kind,
         rule=rule.name,
-        type=job.type,
+        task_type=job.type,
         task_id=job.task_id if isinstance(job, Job) else None,
         job_id=job.id if isinstance(job, Job) else 0,
         width=width,

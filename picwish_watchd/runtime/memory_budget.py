@@ -19,7 +19,8 @@ class MemoryBudget:
         """Return a lease of 0 bytes; `MemoryLease.acquire` fills it."""
         return MemoryLease(self)
 
-    async def _acquire(self, size: int) -> None:
+    async def reserve(self, size: int) -> None:
+        """Wait until ``size`` bytes are free, and reserve them; to be called by `MemoryLease`."""
         if not self._waiters and self._has_room(size):
             self._used += size
             return
@@ -29,10 +30,11 @@ class MemoryBudget:
             await granted
         except asyncio.CancelledError:
             # Release even if nothing was granted: a smaller request behind this one may fit now.
-            self._release(size if granted.done() and not granted.cancelled() else 0)
+            self.give_back(size if granted.done() and not granted.cancelled() else 0)
             raise
 
-    def _release(self, size: int) -> None:
+    def give_back(self, size: int) -> None:
+        """Give ``size`` bytes back, and grant what fits now; to be called by `MemoryLease`."""
         self._used -= size
         while self._waiters:
             wanted, granted = self._waiters[0]
@@ -56,11 +58,11 @@ class MemoryLease:
 
     async def acquire(self, size: int) -> None:
         """Wait until ``size`` bytes are free, and reserve them."""
-        await self._budget._acquire(size)
+        await self._budget.reserve(size)
         self._size = size
 
     def release(self) -> None:
         """Give the bytes back. A second call does nothing."""
         size, self._size = self._size, 0
         if size:
-            self._budget._release(size)
+            self._budget.give_back(size)

@@ -70,11 +70,11 @@ class Permit:
 
     def mark_sent(self) -> None:
         """Record that the first byte leaves now. Further calls have no effect."""
-        self._rate_limiter._close_permit(self, sent=True)
+        self._rate_limiter.close_permit(self, sent=True)
 
     def release(self) -> None:
         """Record that the request has ended. A permit whose request never left can be granted again."""
-        self._rate_limiter._close_permit(self, sent=False)
+        self._rate_limiter.close_permit(self, sent=False)
 
 
 class RateLimiter:
@@ -187,6 +187,19 @@ class RateLimiter:
                 # A waiter that no longer needs the permit releases it now, before the next delay is computed.
                 await asyncio.sleep(0)
 
+    def close_permit(self, permit: Permit, *, sent: bool) -> None:
+        """Count the request as sent, or take its permit back; a permit is closed only once."""
+        if permit not in self._unsent_permits:
+            return
+        self._unsent_permits.remove(permit)
+        if sent:
+            self._sent_times.append(self._clock.monotonic())
+            if self._request_log is not None:
+                self._request_log.append()
+        elif permit.due_times[1] == self._last_due_at:
+            self._last_due_at = permit.due_times[0]
+        self._permit_closed.set()
+
     def _next_waiter(self) -> asyncio.Future[Permit]:
         queries = [
             (key, granted) for key, granted in self._waiters if key.kind is RequestKind.QUERY and not granted.done()
@@ -224,15 +237,3 @@ class RateLimiter:
         self._unsent_permits.add(permit)
         self._last_due_at = next_due
         return permit
-
-    def _close_permit(self, permit: Permit, *, sent: bool) -> None:
-        if permit not in self._unsent_permits:
-            return
-        self._unsent_permits.remove(permit)
-        if sent:
-            self._sent_times.append(self._clock.monotonic())
-            if self._request_log is not None:
-                self._request_log.append()
-        elif permit.due_times[1] == self._last_due_at:
-            self._last_due_at = permit.due_times[0]
-        self._permit_closed.set()

@@ -161,12 +161,12 @@ def parse_task_request(form: Form) -> TaskRequest:
 
     Raises `EarlyResponse` 400, which names the wrong parameter.
     """
-    type, sync, return_type = (
+    task_type, sync, return_type = (
         _parse_choice(form, name, allowed)
         for name, allowed in (("type", ("0", "1")), ("sync", ("0", "1")), ("return_type", ("1", "2")))
     )
     if form.upload is not None:
-        return TaskRequest(type, sync, return_type, form.upload, None, form.upload.sha256)
+        return TaskRequest(task_type, sync, return_type, form.upload, None, form.upload.sha256)
     url = form.fields.get("image_url", "")
     if not url:
         raise build_error(400, "image_file or image_url is required")
@@ -176,7 +176,7 @@ def parse_task_request(form: Form) -> TaskRequest:
         raise build_error(400, "image_url is not percent-encoded")
     if url.partition("://")[0].lower() not in _SCHEMES:
         raise build_error(400, f"image_url must be one of {', '.join(_SCHEMES)}")
-    return TaskRequest(type, sync, return_type, None, url, hashlib.sha256(url.encode()).hexdigest())
+    return TaskRequest(task_type, sync, return_type, None, url, hashlib.sha256(url.encode()).hexdigest())
 
 
 def _parse_choice(form: Form, name: str, allowed: tuple[str, ...]) -> int:

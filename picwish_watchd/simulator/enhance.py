@@ -81,7 +81,7 @@ def read_image_info(source: Path, max_side: int) -> StoredImage:
         return StoredImage(source, image.width, image.height, source.stat().st_size, _SUFFIX[_require_format(image)])
 
 
-def enhance_image(source: Path, target: Path, *, enlarge: float, max_side: int, type: int) -> StoredImage:
+def enhance_image(source: Path, target: Path, *, enlarge: float, max_side: int, task_type: int) -> StoredImage:
     """Write the enlarged and sharpened image to ``target``. Blocks for seconds. Raises `EnhanceError`.
 
     The longest side becomes ``enlarge`` times as long, but at most 8192 pixels. Type 0 (Ultra HD) is sharpened more
@@ -91,8 +91,8 @@ def enhance_image(source: Path, target: Path, *, enlarge: float, max_side: int, 
         factor = max(1.0, min(enlarge, MAX_RESULT_SIDE / max(image.size)))
         if image.width * image.height * factor**2 > _LARGE_PIXELS:
             with _large_image_lock:
-                return _write_enhanced(image, target, factor, type)
-        return _write_enhanced(image, target, factor, type)
+                return _write_enhanced(image, target, factor, task_type)
+        return _write_enhanced(image, target, factor, task_type)
 
 
 def _open(source: Path, max_side: int) -> Image.Image:
@@ -114,14 +114,14 @@ def _require_format(image: Image.Image) -> str:
     return image.format
 
 
-def _write_enhanced(image: Image.Image, target: Path, factor: float, type: int) -> StoredImage:
+def _write_enhanced(image: Image.Image, target: Path, factor: float, task_type: int) -> StoredImage:
     kind = _RESULT_FORMAT[_require_format(image)]
     try:
         upright = _to_eight_bit(ImageOps.exif_transpose(image))
     except _DECODE_ERRORS as error:
         raise EnhanceError(-7, "the image data is damaged or incomplete") from error
     size = (max(1, round(upright.width * factor)), max(1, round(upright.height * factor)))
-    result = _sharpen(upright.resize(size, Image.Resampling.LANCZOS), percent=60 if type else 120)
+    result = _sharpen(upright.resize(size, Image.Resampling.LANCZOS), percent=60 if task_type else 120)
     if kind == "JPEG" and result.mode != "L":
         result = result.convert("RGB")
     profile = image.info.get("icc_profile") if image.mode in ("RGB", "RGBA") else None

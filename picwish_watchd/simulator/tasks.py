@@ -169,13 +169,13 @@ class TaskStore:
         self.end_due_tasks()
         return self._ledger
 
-    def can_pay(self, type: int) -> bool:
+    def can_pay(self, task_type: int) -> bool:
         """Return whether the balance covers one more task of this type; unfinished tasks count as paid."""
         if self.settings.balance is None:
             return True
         spent = sum(charge.credits for charge in self.ledger)
         reserved = sum(CREDITS_BY_TYPE[task.request.type] for task, _ in self._unfinished.values())
-        return spent + reserved + CREDITS_BY_TYPE[type] <= self.settings.balance
+        return spent + reserved + CREDITS_BY_TYPE[task_type] <= self.settings.balance
 
     def add_task(self, request: TaskRequest, ending: EndIn | NeverEnd | None = None) -> Task:
         """Create a task and start to render its result; the file of the upload belongs to the store from now on."""
@@ -302,11 +302,11 @@ class TaskStore:
             state, detail = ending.state, ending.detail
         return _RenderResult(clock.monotonic(), picture, state, detail, downloaded - started_at)
 
-    def _make_image(self, source: Path, target: Path, type: int) -> StoredImage:
+    def _make_image(self, source: Path, target: Path, task_type: int) -> StoredImage:
         settings = self.settings
         if settings.enhance == "echo":
             return read_image_info(source, settings.max_side)
-        return enhance_image(source, target, enlarge=settings.enlarge, max_side=settings.max_side, type=type)
+        return enhance_image(source, target, enlarge=settings.enlarge, max_side=settings.max_side, task_type=task_type)
 
     async def _fetch_source(self, url: str, target: Path) -> None:
         if (data := self.remote_images.get(url)) is None:

@@ -19,9 +19,9 @@ NOW = datetime(2026, 11, 5, 9, 8, 7)  # noqa: DTZ001
 
 def build_output_name(template: str, relative: str = "cat.jpg", **facts: Any) -> str:
     arguments: dict[str, Any] = {
-        "format": Format.JPEG,
+        "image_format": Format.JPEG,
         "rule": "scans",
-        "type": 1,
+        "task_type": 1,
         "task_id": "ab-12",
         "job_id": 7,
         "width": 2048,
@@ -47,7 +47,7 @@ def test_every_field_is_filled_in(template: str, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("relative", "format", "name"),
+    ("relative", "image_format", "name"),
     [
         ("photo.JPEG", Format.JPEG, "photo.JPEG"),
         ("photo.jpg", Format.PNG, "photo.png"),
@@ -59,12 +59,12 @@ def test_every_field_is_filled_in(template: str, name: str) -> None:
         ("v1.2.final.jpg", Format.JPEG, "v1.2.final.jpg"),
     ],
 )
-def test_the_extension_is_the_originals_spelling_where_it_fits(relative: str, format: Format, name: str) -> None:
-    assert build_output_name("{stem}.{ext}", relative, format=format) == name
+def test_the_extension_is_the_originals_spelling_where_it_fits(relative: str, image_format: Format, name: str) -> None:
+    assert build_output_name("{stem}.{ext}", relative, image_format=image_format) == name
 
 
 @pytest.mark.parametrize(
-    ("template", "format", "name"),
+    ("template", "image_format", "name"),
     [
         ("{stem}", Format.JPEG, "cat.jpg"),
         ("{name}", Format.PNG, "cat.jpg.png"),
@@ -74,9 +74,9 @@ def test_the_extension_is_the_originals_spelling_where_it_fits(relative: str, fo
     ],
 )
 def test_an_extension_that_fits_is_added_where_the_template_gives_none(
-    template: str, format: Format, name: str
+    template: str, image_format: Format, name: str
 ) -> None:
-    assert build_output_name(template, format=format) == name
+    assert build_output_name(template, image_format=image_format) == name
 
 
 def test_the_outbox_mirrors_the_inboxs_subfolders() -> None:
@@ -126,7 +126,7 @@ def test_a_long_name_keeps_its_extension_and_its_characters_whole() -> None:
     assert name == "ü" * 125 + ".jpeg"
     assert build_output_name("{stem}{stem}.{ext}", "ü" * 100 + ".jpg") == "ü" * 125 + ".jpg"
     assert build_output_name("{stem}-{stem}.{ext}", "x" * 200 + ".jpg") == "x" * 200 + "-" + "x" * 50 + ".jpg"
-    assert len(build_output_name("{stem}.{ext}", "a." + "b" * 200 + ".png", format=Format.JPEG)) == 206
+    assert len(build_output_name("{stem}.{ext}", "a." + "b" * 200 + ".png", image_format=Format.JPEG)) == 206
 
 
 def test_names_that_are_not_utf8_keep_their_bytes() -> None:
@@ -146,10 +146,12 @@ def test_names_that_are_not_utf8_keep_their_bytes() -> None:
     st.sampled_from(list(Format)),
     st.integers(1, 9999),
 )
-def test_every_name_is_one_that_a_file_system_takes(raw: bytes, template: str, format: Format, number: int) -> None:
-    name = PurePath(build_output_name(template, os.fsdecode(raw), format=format))
+def test_every_name_is_one_that_a_file_system_takes(
+    raw: bytes, template: str, image_format: Format, number: int
+) -> None:
+    name = PurePath(build_output_name(template, os.fsdecode(raw), image_format=image_format))
     assert not name.is_absolute()
-    assert format.allows_suffix(name.suffix)
+    assert image_format.allows_suffix(name.suffix)
     for each in (name, add_number(name, number), sidecar_name(name, ".error.json")):
         for part in each.parts:
             assert 0 < len(os.fsencode(part)) <= NAME_MAX
@@ -157,7 +159,7 @@ def test_every_name_is_one_that_a_file_system_takes(raw: bytes, template: str, f
             assert "\0" not in part
     plain = make_portable(name)
     assert make_portable(plain) == plain
-    assert format.allows_suffix(plain.suffix)
+    assert image_format.allows_suffix(plain.suffix)
     assert not set('<>:"|?*\\') & set("".join(plain.parts))
     assert all(len(part.encode()) <= 143 for part in plain.parts)
 

@@ -34,12 +34,12 @@ class DownloadCrowd:
 
     def __init__(self, number: int) -> None:
         self.clock = ManualMonotonicClock()
-        self.places = DownloadSlots(self.clock)
+        self.slots = DownloadSlots(self.clock)
         self.running: list[int] = []
         self._tasks = [asyncio.create_task(self._hold(each)) for each in range(number)]
 
     async def _hold(self, number: int) -> None:
-        async with self.places.acquire():
+        async with self.slots.acquire():
             self.running.append(number)
             try:
                 await asyncio.Event().wait()
@@ -98,12 +98,12 @@ async def test_in_flight_tasks_start_few_and_grow_as_results_arrive() -> None:
 async def test_no_more_is_paid_for_than_can_be_downloaded_in_twenty_minutes() -> None:
     downloads = DownloadCrowd(40)
     for _ in range(1000):
-        downloads.places.record_result()
+        downloads.slots.record_result()
     for number in range(30):
         await downloads.advance(15)
         await downloads.end(number)
     # Four a minute.
-    assert 60 <= downloads.places.max_in_flight(64) <= 100
+    assert 60 <= downloads.slots.max_in_flight(64) <= 100
     await downloads.end(*range(40))
 
 
@@ -112,11 +112,11 @@ async def test_a_connection_that_improved_is_trusted_again() -> None:
     for number in range(40):
         await downloads.advance(100)
         await downloads.end(number)
-    assert downloads.places.max_in_flight(500) < 20
+    assert downloads.slots.max_in_flight(500) < 20
     for _ in range(50):
-        async with downloads.places.acquire():
+        async with downloads.slots.acquire():
             await downloads.advance(1)
-    assert downloads.places.max_in_flight(500) == 500
+    assert downloads.slots.max_in_flight(500) == 500
 
 
 async def test_a_cancelled_waiter_takes_no_slot() -> None:
@@ -126,4 +126,4 @@ async def test_a_cancelled_waiter_takes_no_slot() -> None:
     await downloads.end(*range(4))
     async with AsyncExitStack() as stack, asyncio.timeout(5):
         for _ in range(4):
-            await stack.enter_async_context(downloads.places.acquire())
+            await stack.enter_async_context(downloads.slots.acquire())

@@ -32,10 +32,10 @@ def run_with_limiter(
     journal: Path | None = None,
 ) -> None:
     """Run ``act`` beside a rate limiter with this journal, in a moment of real time."""
-    departures = None if journal is None else RequestLog(journal, clock)
+    request_log = None if journal is None else RequestLog(journal, clock)
 
     async def both() -> None:
-        limiter = RateLimiter(qps, clock, departures)
+        limiter = RateLimiter(qps, clock, request_log)
         running = asyncio.create_task(limiter.run())
         await act(limiter, clock)
         running.cancel()
@@ -43,8 +43,8 @@ def run_with_limiter(
             await running
 
     asyncio.run(both())
-    if departures is not None:
-        departures.close()
+    if request_log is not None:
+        request_log.close()
 
 
 async def send_request(limiter: RateLimiter, kind: RequestKind = RequestKind.CREATE) -> None:

@@ -20,7 +20,7 @@ def enhance_bytes(tmp_path: Path, data: bytes, **options: float) -> tuple[Stored
         tmp_path / "result",
         enlarge=options.get("enlarge", 2.0),
         max_side=int(options.get("max_side", 4096)),
-        type=int(options.get("type", 0)),
+        task_type=int(options.get("type", 0)),
     )
     assert result.size == result.path.stat().st_size
     with Image.open(result.path) as image:
@@ -135,7 +135,7 @@ def test_large_pictures_are_made_one_at_a_time(tmp_path: Path, monkeypatch: pyte
 def test_a_folder_that_is_gone_is_minus_2(tmp_path: Path) -> None:
     (tmp_path / "source").write_bytes(make_quartered_image())
     with pytest.raises(EnhanceError) as caught:
-        enhance_image(tmp_path / "source", tmp_path / "gone" / "result", enlarge=2, max_side=4096, type=0)
+        enhance_image(tmp_path / "source", tmp_path / "gone" / "result", enlarge=2, max_side=4096, task_type=0)
     assert caught.value.state == -2
 
 
