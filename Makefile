@@ -11,7 +11,7 @@ check:    ## format, lint, types and all tests, with coverage (about six minutes
 test:     ## all tests, without coverage
 	$(PYTHON) -m pytest -q -n 4 --dist worksteal
 fast:     ## the unit tests and the rules of the house
-	$(PYTHON) -m pytest -q -n 4 tests/unit tests/test_architecture.py tests/test_examples.py
+	$(PYTHON) -m pytest -q -n 4 tests/unit tests/test_*.py
 fmt:      ## format and fix what can be fixed automatically
 	$(PYTHON) -m ruff check --fix . && $(PYTHON) -m ruff format .
 types:    ## type check

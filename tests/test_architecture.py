@@ -205,15 +205,6 @@ def test_type_hints_of_public_names_can_be_resolved(path: Path) -> None:
     assert unresolved == []
 
 
-@pytest.mark.parametrize("path", FILES, ids=relative_name)
-def test_packages_stay_small(path: Path) -> None:
-    text = path.read_text()
-    assert text.count("\n") <= 400, f"{path} is too long"
-    for node in ast.walk(parse_file(path)):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            assert (node.end_lineno or 0) - node.lineno < 52, f"{path}: {node.name} is too long"
-
-
 def test_no_module_has_a_meaningless_name() -> None:
     assert not {path.stem for path in FILES} & FORBIDDEN_NAMES
 

@@ -24,6 +24,7 @@ from picwish_watchd.config.loader import load_config
 from picwish_watchd.config.notifiers import NOTIFIER_TYPES, Notifier
 from picwish_watchd.config.schema import Api, Budget, Burst, General, Http, Log, Rule
 from picwish_watchd.job import UNSUCCESSFUL, ErrorCode, OriginalStatus
+from picwish_watchd.state import ALLOWED_TRANSITIONS, State
 from tests.support import fork_server
 from tests.support.systemd_units import check_unit
 
@@ -391,3 +392,11 @@ def test_every_hook_before_a_commit_runs_a_tool_of_the_development_environment()
         program, option, module, *_ = hook["entry"].split()
         assert (program, option) == (".venv/bin/python", "-m")
         assert importlib.util.find_spec(module) is not None
+
+
+def test_every_transition_in_the_document_on_architecture_is_allowed() -> None:
+    table = section((ROOT / "docs/architecture.md").read_text(), "## States of a job")
+    rows = [[re.findall(r"`([a-z]+)`", cell) for cell in line.split("|")[1:3]] for line in table.splitlines()]
+    moves = {(before, after) for row in rows if len(row) == 2 for before in row[0] for after in row[1]}
+    assert len(moves) > 25
+    assert [move for move in moves if State(move[1]) not in ALLOWED_TRANSITIONS[State(move[0])]] == []

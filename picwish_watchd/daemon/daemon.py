@@ -193,7 +193,7 @@ class Daemon:
         await pruner.prune(at_most=_PRUNE_SECONDS)
         self._exit_code = drain.compute_exit_code()
         self.progress()
-        self._last_forecast = drain.forecast(services.rate_limiter.rate, afresh=True)
+        self._last_forecast = drain.forecast(services.rate_limiter.rate, refresh=True)
         self.stop()
 
     def _handle_signals(self) -> None:

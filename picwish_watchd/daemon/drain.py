@@ -64,17 +64,17 @@ class Drain:
         """Return the number of jobs by state: all unfinished jobs, and those that ended in this run."""
         return Counter(self._journal.counts_since(self._start_event))
 
-    def forecast(self, rate: float, *, afresh: bool = False) -> Forecast:
+    def forecast(self, rate: float, *, refresh: bool = False) -> Forecast:
         """Return the forecast of the remaining work at ``rate`` requests a second.
 
-        The last forecast is returned unless it is 2 s old, the gate opened or closed since, or ``afresh`` is true.
+        The last forecast is returned unless it is 2 s old, the gate opened or closed since, or ``refresh`` is true.
         """
         closure, now = self._gate.why_not_submitting, self._clock.monotonic()
         images = 0 if self._forecast is None else self._forecast.images
-        afresh |= closure != self._forecast_closure or now - self._forecast_at >= (
+        refresh |= closure != self._forecast_closure or now - self._forecast_at >= (
             _FORECAST_INTERVAL if images else _FIRST_FORECAST_INTERVAL
         )
-        if self._forecast is None or afresh:
+        if self._forecast is None or refresh:
             self._forecast_at, self._forecast_closure = now, closure
             self._forecast = build_forecast(
                 self._current_config().summary(),

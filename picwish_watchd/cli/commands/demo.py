@@ -36,7 +36,7 @@ def run(_args: argparse.Namespace) -> int:
     pictures = draw_samples(inbox)
     print(
         f"Drew {len(pictures)} small pictures into {inbox}\n"
-        "A simulator stands in for PicWish on this machine: no key, no cost.",
+        "A simulator replaces PicWish on this machine: no key, no cost.",
         file=sys.stderr,
         flush=True,
     )

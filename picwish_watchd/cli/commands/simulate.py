@@ -12,7 +12,7 @@ from picwish_watchd.simulator import Settings, run_simulator
 def run(args: argparse.Namespace) -> int:
     """Serve until interrupted. The URL is the only line on stdout."""
     print(
-        "A simulator stands in for PicWish on this machine. It accepts any key, costs\n"
+        "A simulator replaces PicWish on this machine. It accepts any key, costs\n"
         "nothing, and really enlarges images. Set `api.base_url` to the address below.\n"
         "Ctrl-C stops it.",
         file=sys.stderr,
