@@ -60,8 +60,8 @@ class JournalReader(StatusReader):
         rows = self.fetch_rows("SELECT at, state, message FROM event WHERE job = ? ORDER BY id", (job_id,))
         return [event_from_row(row) for row in rows]
 
-    def find_jobs_by_content(self, sha256: str, rule: str, model: int, *, settled: bool = False) -> list[Job]:
-        """Return the jobs of one content, rule and ``type`` that a copy may follow, newest first.
+    def find_jobs_by_content(self, sha256: str, rule: str, task_type: int, *, settled: bool = False) -> list[Job]:
+        """Return the jobs of one content, rule and task type that a copy may follow, newest first.
 
         Jobs that have a result and are `done` come before the others. ``settled``: only `done` and `held` ones.
         """
@@ -70,7 +70,7 @@ class JournalReader(StatusReader):
         rows = self.fetch_rows(
             f"{SELECT_JOB} WHERE sha256 = ? AND rule = ? AND type = ? AND state NOT IN ('rejected', 'failed') {only}"
             " AND (state <> 'done' OR result IS NOT NULL) ORDER BY state <> 'done', id DESC",
-            (sha256, rule, model),
+            (sha256, rule, task_type),
         )
         return [job_from_row(row) for row in rows]
 

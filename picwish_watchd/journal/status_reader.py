@@ -178,11 +178,11 @@ class StatusReader:
             self._flood_cache = version, counts
         return dict(counts)
 
-    def recent_task_durations(self, model: int, limit: int) -> list[float]:
-        """Return how many seconds PicWish worked on each of the last ``limit`` tasks of a ``type``, newest first."""
+    def recent_task_durations(self, task_type: int, limit: int) -> list[float]:
+        """Return how many seconds PicWish worked on each of the last ``limit`` tasks of a type, newest first."""
         rows = self.fetch_rows(
             "SELECT task_seconds FROM job WHERE type = ? AND task_seconds IS NOT NULL ORDER BY id DESC LIMIT ?",
-            (model, limit),
+            (task_type, limit),
         )
         return [row[0] for row in rows]
 

@@ -47,9 +47,9 @@ class CreditBudget:
         for (start, limit), name in zip(self.limits(), self._limit_names(), strict=True):
             spent = journal.credits_since(start)
             if spent + price > limit:
-                end = "at midnight" if name == "day" else "on the first of next month"
+                renewal = "at midnight" if name == "day" else "on the first of next month"
                 budget = f"the budget of {pluralize(limit, 'credit')} a {name}"
-                return f"{budget} is reached ({spent} spent or reserved); submitting continues {end}"
+                return f"{budget} is reached ({spent} spent or reserved); submitting continues {renewal}"
         return None
 
     def _period_limits(self) -> tuple[tuple[float, int | None], tuple[float, int | None]]:

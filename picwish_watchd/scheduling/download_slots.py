@@ -1,4 +1,7 @@
-"""Slots for downloads: few at a time, without a slow download holding up the others; and what the line can download."""
+"""Slots for downloads: few at a time, and a slow download does not hold up the others.
+
+The pace of the downloads shows how many results the connection can bring in time.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -8,15 +11,15 @@ from picwish_watchd.clock import Clock
 
 # Downloads at once that are not slow.
 _MAX_QUICK = 4
-# Downloads at once, slow ones included. On a narrow line more would share it until none ends in time.
+# Downloads at once, slow ones included. On a slow connection more would share it until none ends in time.
 _MAX_TOTAL = 12
 # Seconds after which a download counts as slow.
 _SLOW_AFTER = 10.0
-# Seconds in which the line should bring all results at PicWish, which keeps each for one hour.
+# Seconds in which the connection should bring all results at PicWish, which keeps each for one hour.
 _COLLECT_SECONDS = 1200.0
 # Downloads over which the average of their pace extends.
 _SMOOTHING = 8
-# Factor on that average for each download that need not wait: the line may have become faster.
+# Factor on that average for each download that need not wait: the connection may have become faster.
 _DECAY = 0.9
 # Additional tasks at once for each result that was downloaded.
 _GROWTH_PER_RESULT = 4
@@ -58,9 +61,9 @@ class DownloadSlots:
         self._result_count += 1
 
     def max_in_flight(self, initial: int) -> int:
-        """Return how many tasks may be at PicWish so that the line can download their results within their hour.
+        """Return how many tasks may be at PicWish so that the connection can download their results within their hour.
 
-        ``initial`` is the limit before any result has come. It grows with each result, because what the line can
+        ``initial`` is the limit before any result has come. It grows with each result, because what the connection can
         download is known only from what it has downloaded.
         """
         grown = initial + _GROWTH_PER_RESULT * self._result_count
@@ -86,9 +89,9 @@ class DownloadSlots:
             self._total_slots.release()
 
     def _record_end(self) -> None:
-        last, self._last_end_at = self._last_end_at, self._clock.monotonic() if self._waiting_count else None
-        if last is not None and self._last_end_at is not None:
-            self._seconds_per_download += (self._last_end_at - last - self._seconds_per_download) / _SMOOTHING
+        previous, self._last_end_at = self._last_end_at, self._clock.monotonic() if self._waiting_count else None
+        if previous is not None and self._last_end_at is not None:
+            self._seconds_per_download += (self._last_end_at - previous - self._seconds_per_download) / _SMOOTHING
 
     async def _release_when_slow(self) -> None:
         await self._clock.sleep(_SLOW_AFTER)

@@ -77,7 +77,7 @@ _PRIOR_P99 = _PRIOR_MEDIAN * math.exp(_PRIOR_SIGMA * normal_quantile(0.99))
 
 
 class DurationModel:
-    """The distribution of the durations of one ``type``. All times are in seconds since submission."""
+    """The distribution of the durations of one task type. All times are in seconds since submission."""
 
     def __init__(self, newest_first: Iterable[float] = ()) -> None:
         """Learn from earlier durations, of which the newest is first."""
@@ -115,8 +115,8 @@ class DurationModel:
                 self._proofs_needed = _PROOFS_TO_TRUST
             elif self._proofs_needed == 0:
                 # A whole number may have been cut off.
-                coarse = _CLOCK_TOLERANCE if reported.is_integer() else 0.0
-                low, high = max(open_at, reported - coarse), min(done_at, reported + coarse)
+                rounding = _CLOCK_TOLERANCE if reported.is_integer() else 0.0
+                low, high = max(open_at, reported - rounding), min(done_at, reported + rounding)
                 return self.spread_within(low, high) if low < high else min(max(open_at, reported), done_at)
             elif open_at > 0:
                 self._proofs_needed -= 1
@@ -173,14 +173,14 @@ class DurationModel:
         median = math.exp(self._mu)
         step = math.sqrt(2 * _QUERY_COST / math.sqrt(_PRIOR_MEDIAN * median))
         ages, density = _poll_density(round(self._sigma, 2))
-        following = _interpolate(_interpolate(open_at / median, ages, density) + step, density, ages) * median
+        next_age = _interpolate(_interpolate(open_at / median, ages, density) + step, density, ages) * median
         if open_at > self.quantile(0.99):
-            following = max(following, open_at * _TAIL_GROWTH)
-        following = max(following, open_at * 1.001 + 0.001)
+            next_age = max(next_age, open_at * _TAIL_GROWTH)
+        next_age = max(next_age, open_at * 1.001 + 0.001)
         if len(self._durations) >= _MIN_SAMPLES:
-            return following
+            return next_age
         first = max(_FIRST_POLL_AGE, min(self._durations, default=0.0) / 2)
-        return min(following, max(first, open_at * 1.4))
+        return min(next_age, max(first, open_at * 1.4))
 
     def _fit(self) -> None:
         """Set the parameters: the mean and the standard deviation of the logarithm of the durations."""
@@ -200,16 +200,16 @@ def quartiles(values: list[float]) -> tuple[float, float, float]:
     ranked, parts = sorted(values), len(values) + 1
     quarters = []
     for quarter in (1, 2, 3):
-        at = min(max(1, quarter * parts // 4), len(ranked) - 1)
-        rest = quarter * parts - 4 * at
-        quarters.append((ranked[at - 1] * (4 - rest) + ranked[at] * rest) / 4)
+        upper = min(max(1, quarter * parts // 4), len(ranked) - 1)
+        rest = quarter * parts - 4 * upper
+        quarters.append((ranked[upper - 1] * (4 - rest) + ranked[upper] * rest) / 4)
     low, mid, high = quarters
     return low, mid, high
 
 
-def max_useful_pending(qps: float, longest: float) -> int:
-    """Return how many tasks at once keep ``qps`` requests busy, if 99 % of them end within ``longest`` seconds."""
-    return max(_MIN_PENDING, min(_MAX_PENDING, round(qps * min(longest, _COLLECT_SECONDS))))
+def max_useful_pending(qps: float, p99: float) -> int:
+    """Return how many tasks at once keep ``qps`` requests busy, if 99 % of them end within ``p99`` seconds."""
+    return max(_MIN_PENDING, min(_MAX_PENDING, round(qps * min(p99, _COLLECT_SECONDS))))
 
 
 def _survival(age: float, sigma: float) -> float:
@@ -226,13 +226,13 @@ def _poll_density(sigma: float) -> tuple[list[float], list[float]]:
     ages = [0.0] + [0.02 * 5000 ** (step / 120) for step in range(121)]
     density = [0.0]
     for earlier, later in pairwise(ages):
-        ended = math.log(_survival(earlier, sigma) / _survival(later, sigma))
-        density.append(density[-1] + math.sqrt(max(1e-9, ended) * (later - earlier)))
+        hazard = math.log(_survival(earlier, sigma) / _survival(later, sigma))
+        density.append(density[-1] + math.sqrt(max(1e-9, hazard) * (later - earlier)))
     return ages, density
 
 
-def _interpolate(at: float, known: list[float], wanted: list[float]) -> float:
-    """Interpolate linearly between two points; extrapolate beyond the last one."""
-    upper = min(max(1, bisect_right(known, at)), len(known) - 1)
-    part = (at - known[upper - 1]) / (known[upper] - known[upper - 1])
-    return wanted[upper - 1] + part * (wanted[upper] - wanted[upper - 1])
+def _interpolate(x: float, xs: list[float], ys: list[float]) -> float:
+    """Return the value at ``x``, linear between two points, and beyond the last one as between the last two."""
+    upper = min(max(1, bisect_right(xs, x)), len(xs) - 1)
+    part = (x - xs[upper - 1]) / (xs[upper] - xs[upper - 1])
+    return ys[upper - 1] + part * (ys[upper] - ys[upper - 1])

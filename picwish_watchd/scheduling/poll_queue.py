@@ -139,8 +139,8 @@ class PollQueue:
     def _most_likely_done(
         self, rules: Iterable[str], probability: Callable[[TrackedTask], float]
     ) -> TrackedTask | None:
-        first = islice(merge(*(self._due_by_rule[rule] for rule in rules)), _CANDIDATE_COUNT)
-        return max((self._tasks[job_id] for _, job_id in first), key=probability, default=None)
+        candidates = islice(merge(*(self._due_by_rule[rule] for rule in rules)), _CANDIDATE_COUNT)
+        return max((self._tasks[job_id] for _, job_id in candidates), key=probability, default=None)
 
     def _find_urgent(self, now: float) -> TrackedTask | None:
         in_time = bisect_left(self._due_by_age, (now - _TOO_LATE_AFTER,))
@@ -152,14 +152,14 @@ class PollQueue:
 
     def _promote_due(self, now: float) -> None:
         """Move the tasks that are due at ``now`` to the lists of due tasks."""
-        number = bisect_right(self._scheduled, now, key=lambda entry: entry[0])
-        for due, job_id in self._scheduled[:number]:
+        due_count = bisect_right(self._scheduled, now, key=lambda entry: entry[0])
+        for due, job_id in self._scheduled[:due_count]:
             task = self._tasks[job_id]
             insort(self._due_by_rule.setdefault(task.rule, []), (due, job_id))
             insort(self._due_by_age, (task.earliest_result_at, job_id))
             if task.is_inherited:
                 insort(self._inherited_due, (task.earliest_result_at, job_id))
-        del self._scheduled[:number]
+        del self._scheduled[:due_count]
 
     def _remove_from_lists(self, task: TrackedTask) -> None:
         if task.due_at is None:

@@ -86,7 +86,7 @@ class RequestDispatcher:
 
 
 class RequestHandling:
-    """One request on its way through the stages head, body and work (see ``faults``)."""
+    """One request on its way through the stages head, body and work (see `simulator.faults`)."""
 
     def __init__(
         self,
