@@ -70,7 +70,7 @@ def add_common_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of all benchmarks: ``--json`` and ``--repeat``."""
     parser.add_argument("--json", action="store_true", help="for scripts")
     parser.add_argument(
-        "--repeat", type=int, default=1, metavar="N", help="so many runs: the median of each figure, and its spread"
+        "--repeat", type=int, default=1, metavar="N", help="number of runs: report each figure's median and spread"
     )
 
 

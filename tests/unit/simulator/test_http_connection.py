@@ -115,7 +115,7 @@ async def test_a_requests_moment_is_that_of_its_first_byte(client: SimulatorClie
     reader, writer = await asyncio.open_connection("127.0.0.1", int(client.simulator.url.rpartition(":")[2]))
     whole = post_request(FORM, MULTIPART, "Connection: close") + FORM
     writer.write(whole[:1])
-    # The simulator's own clock stands still here, so only the connection is waited for.
+    # The simulator's own clock does not advance here, so only the connection is waited for.
     await asyncio.sleep(0.05)
     began = clock.monotonic()
     clock.at += 5
