@@ -4,7 +4,7 @@ import json
 from typing import get_args
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from picwish_watchd.job import ErrorCode
@@ -72,7 +72,9 @@ def test_numbers_as_strings_are_the_same() -> None:
 any_json = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.lists(st.integers(), max_size=1)
 
 
+# The first draw builds Hypothesis' table of Unicode characters, which takes long on a busy machine.
 @pytest.mark.untraced
+@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(st.dictionaries(st.sampled_from(sorted(FULL_TASK)), any_json, max_size=5))
 def test_no_answer_is_too_strange_to_be_read(data: dict[str, object]) -> None:
     json.loads(parse_task_info(data).to_json(), parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
