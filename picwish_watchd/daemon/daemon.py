@@ -77,7 +77,7 @@ class Daemon:
     @property
     def has_stuck_threads(self) -> bool:
         """Whether a thread is still busy after `run` has ended, for example on a mount that does not answer."""
-        return self.services.context.executor.has_running
+        return self.services.context.executor.has_unfinished_calls
 
     async def run(self, *, once: bool = False) -> int:
         """Serve until SIGTERM or SIGINT; with ``once``, until nothing is left to do. Return the exit code.

@@ -1,7 +1,7 @@
 """Validate files in a separate process.
 
-In a flood of files it uses another core while the daemon records earlier verdicts. It also decodes images whose
-structure leaves a doubt: untrusted bytes may crash a decoder, and the daemon then goes on.
+It runs on another core beside the daemon, which matters in a flood of files. It also decodes images whose structure is
+unclear: if untrusted bytes crash the decoder, the daemon continues.
 
 The two exchange lines of JSON, not pickles: an attacker who took over the process with a crafted image could otherwise
 take over the daemon, which has the API key. The answers are not trusted either: a job's bytes are hashed again before
@@ -39,7 +39,7 @@ _MAX_MEMORY = 2**31
 _MAX_CPU_SECONDS = 60
 #: Seconds until the next attempt after the process could not be started.
 _RESTART_DELAY = 60.0
-#: Seconds without an answer after which a process that is stopped (SIGSTOP) is ended.
+#: Seconds without an answer. A process that is stopped by SIGSTOP is ended then; one that only waits is not.
 _SILENCE_TIMEOUT = 60.0
 #: Exit codes of a process stopped together with the service: no fault of the image.
 _STOP_EXIT_CODES = {-signal.SIGTERM, -signal.SIGINT, -signal.SIGHUP}
@@ -73,7 +73,7 @@ class ValidationProcess:
     """
 
     def __init__(self, *, patience: float = 3.0) -> None:
-        """``patience``: seconds to wait for the request of another rule; after that its folder counts as hung."""
+        """``patience``: seconds that another rule's request may take before its folder counts as hung."""
         self._patience = patience
         self._request_lock = threading.Lock()
         # When the current request was made (monotonic seconds).
@@ -94,8 +94,8 @@ class ValidationProcess:
     def validate_batch(self, requests: Sequence[ValidationRequest]) -> list[ValidationResult]:
         """Return the verdicts of `validate_requests`, from the process or else from this thread.
 
-        This thread validates if the process is busy, cannot be started or crashed. Raises nothing. Only ``final``
-        requests are decoded, so no file can harm the thread: Python alone reads the structure.
+        This thread validates if the process is busy, cannot be started or crashed. Raises nothing. Pass no
+        ``final`` request: only those are decoded, and no decoder may run in this thread.
         """
         if self._request_lock.acquire(blocking=False):
             results = self._request(requests)
@@ -155,8 +155,8 @@ class ValidationProcess:
                 _kill_and_wait(process)
             finally:
                 self._request_lock.release()
-        # Otherwise the thread that made the request reaps the process. A process that waits in the kernel for a dead
-        # mount does not even die, and while a thread reads from its pipe, the pipe cannot be closed.
+        # If the lock is taken, the requesting thread reaps the process. It may not die while it waits for a dead mount,
+        # and its pipe cannot be closed while a thread reads from it.
 
     def _get_spare(self) -> "ValidationProcess":
         with self._start_lock:

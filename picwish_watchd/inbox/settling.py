@@ -1,7 +1,7 @@
 """Wait until a file has not changed for long enough to be validated. Does no input or output.
 
-The time counts from when the file was first seen with its present stamp (inode, size, modification time). Its
-modification time is not used for that: it may come from a server whose clock is wrong. Times are monotonic seconds.
+The wait starts when the file is first seen with its present stamp (inode, size, modification time). It does not start
+at the modification time, because the clock of a server may be wrong. Times are monotonic seconds.
 """
 
 import heapq
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from picwish_watchd.job import Stamp
 
-#: Seconds from the first check to the second, if `settle` is shorter.
+#: Shortest pause in seconds between the first two checks; `settle` if that is longer.
 _PAUSE_MIN = 0.5
 #: Seconds between two checks at most, unless `settle` is longer.
 _PAUSE_MAX = 60.0
@@ -17,7 +17,7 @@ _PAUSE_MAX = 60.0
 
 @dataclass(frozen=True, slots=True)
 class ReadyFile:
-    """A file to validate now, if it still has this stamp; otherwise pass the new one to `record_sighting`.
+    """A file to validate now. If its stamp has changed, pass the new one to `record_sighting` instead.
 
     ``decode`` is True once `settle_timeout` has passed since its last change: then a full decode decides.
     """
@@ -80,9 +80,9 @@ class SettleTracker:
         return ready
 
     def postpone(self, relative: str, now: float) -> None:
-        """Check a file again later that is incomplete or unreadable, after a pause that doubles up to a minute.
+        """Postpone a file that is incomplete or unreadable. The pause doubles, up to a minute.
 
-        One check always comes at `settle_timeout`. An unknown file is ignored.
+        No pause skips `settle_timeout`: a check is made then. An unknown file is ignored.
         """
         candidate = self._candidates.get(relative)
         if candidate is None:

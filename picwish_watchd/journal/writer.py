@@ -27,7 +27,7 @@ from picwish_watchd.journal.reader import JournalReader
 from picwish_watchd.journal.rows import JobChanges, changed_columns, escape_surrogates, job_from_row, stamp_columns
 from picwish_watchd.journal.sqlite_errors import sqlite_errors_as_journal_errors
 
-#: Jobs of a postponed group that get the reason as their note. Writing it to all of 50,000 would take too long.
+#: At most this many jobs of a postponed group get a note. Writing 50,000 would take too long.
 MAX_NOTED_JOBS = 100
 
 _POSTPONE_SQL = """UPDATE job SET note = :note,
@@ -131,8 +131,8 @@ class Journal(QueueReader):
     ) -> Job:
         """Change the state of a job, with its event and its credits in the same transaction, and return the new job.
 
-        ``reserve`` adds a row of that many credits to the ledger. If that would exceed one of ``limits``, each (start
-        in Unix seconds, credits at most since then), `BudgetReachedError` is raised and nothing changes. ``charge``
+        ``reserve`` adds a row of credits to the ledger. ``limits`` are pairs of a start (Unix seconds) and the most
+        credits since then: if one would be exceeded, nothing changes and `BudgetReachedError` is raised. ``charge``
         sets the state of the job's last row in the ledger. Raises ValueError for a transition that is not allowed, and
         `StaleJobError` if the job is in another state by now.
         """
@@ -142,18 +142,24 @@ class Journal(QueueReader):
         with self._transaction() as cursor:
             insert_event(cursor, job.id, at, to, message)
             if reserve is not None:
-                if any(self.credits_since(start) + reserve > most for start, most in limits):
-                    raise BudgetReachedError
-                cursor.execute(
-                    "INSERT INTO charge (job, rule, at, credits, state) VALUES (?, ?, ?, ?, 'reserved')",
-                    (job.id, job.rule, at, reserve),
-                )
-                self._credit_sums.add_submission(at, reserve)
+                self._reserve_credits(cursor, job, at, reserve, limits)
             if charge is not None:
                 self._update_charge(cursor, job, charge)
             moved = _update_row(cursor, job, {"state": to, **changed_columns(changes)})
         self._postponed_until.pop((job.state, job.rule), None)
         return moved
+
+    def _reserve_credits(
+        self, cursor: sqlite3.Cursor, job: Job, at: float, price: int, limits: Sequence[tuple[float, int]]
+    ) -> None:
+        """Enforce the budget in the transaction of the intent: reserve the price, or raise `BudgetReachedError`."""
+        if any(self.credits_since(start) + price > most for start, most in limits):
+            raise BudgetReachedError
+        cursor.execute(
+            "INSERT INTO charge (job, rule, at, credits, state) VALUES (?, ?, ?, ?, 'reserved')",
+            (job.id, job.rule, at, price),
+        )
+        self._credit_sums.add_submission(at, price)
 
     def update(self, job: Job, message: str | None = None, **changes: Unpack[JobChanges]) -> Job:
         """Change facts of a job that keeps its state, and return the new job; ``message`` adds an event."""
@@ -171,9 +177,8 @@ class Journal(QueueReader):
     def postpone_jobs(self, rule: str, state: State, note: str, until: float) -> None:
         """Try no job of ``rule`` in ``state`` before ``until`` (Unix seconds), as all wait for the same thing.
 
-        That ends when a job of the rule leaves the state, or with `end_pauses`. Only the first `MAX_NOTED_JOBS` of them
-        get ``note`` and a pause of their own, unless theirs is longer already (and was not set by a clock that was
-        ahead).
+        That ends when a job of the rule leaves the state, or with `end_pauses`. The first `MAX_NOTED_JOBS` of them get
+        ``note``. They also get the pause, unless theirs is longer and plausible: a clock may have been ahead.
         """
         with self._transaction() as cursor:
             cursor.execute(
@@ -191,7 +196,7 @@ class Journal(QueueReader):
         self._postponed_until[state, rule] = until
 
     def postpone_originals(self, job: Job, until: float) -> None:
-        """Try none of the originals of the rule of ``job`` that go to the same folder before ``until`` (Unix seconds).
+        """Until ``until`` (Unix seconds), try no original of the job's rule that goes to the same folder.
 
         The folder cannot be used. Originals of finished jobs go to one folder, those of failed and rejected jobs to
         another. `end_pauses` ends it.
@@ -238,7 +243,7 @@ class Journal(QueueReader):
             )
 
     def prune_batch(self, before: float, after: int = 0) -> PruneResult:
-        """Delete, of the next few events after event ``after``, those of jobs that ended before ``before``.
+        """Look at the next few events after ``after``, and delete those whose job ended before ``before``.
 
         ``before`` is in Unix seconds. A batch takes milliseconds, and a crash between two of them is harmless. See
         `picwish_watchd.journal.prune` for what is kept.

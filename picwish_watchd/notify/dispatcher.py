@@ -37,7 +37,7 @@ _BATCH_SIZE = 1000
 
 
 class NotificationDispatcher:
-    """Checks the journal, the gate and the folders once a second while there are notifiers.
+    """The loop that looks once a second for what to tell people, while there are notifiers.
 
     Messages and their recipients are saved beside the journal before they are sent. So a restart loses nothing and
     repeats only what was being sent at that moment, with the same id. If the file cannot be written, messages are sent
@@ -90,15 +90,15 @@ class NotificationDispatcher:
         for notifier_id in list(self._worker_tasks):
             self._stop_worker(notifier_id)
 
-    async def close(self, grace: float, at_once: asyncio.Event) -> None:
-        """Check a last time, and wait up to ``grace`` seconds for messages in progress; less if ``at_once`` is set.
+    async def close(self, grace: float, abort: asyncio.Event) -> None:
+        """Check a last time, and wait up to ``grace`` seconds for messages in progress; less if ``abort`` is set.
 
         Messages that are left are sent by the next run.
         """
         if self._state is None:
             return
         last = asyncio.create_task(self._send_last_messages())
-        hurried = asyncio.create_task(at_once.wait())
+        hurried = asyncio.create_task(abort.wait())
         await asyncio.wait([last, hurried], timeout=grace, return_when=asyncio.FIRST_COMPLETED)
         if last.done() and last.exception() is not None:
             reason = "the last messages are left for the next run"
@@ -131,7 +131,7 @@ class NotificationDispatcher:
                 await self._context.clock.sleep(_CHECK_INTERVAL)
 
     def dispatch_messages(self, *, at_once: bool = False) -> None:
-        """Check once: find what is due, save it and queue it. ``at_once``: do not wait for more failures to group."""
+        """Check once: find what is due, save it, queue it. With ``at_once``, send failures now, not in groups."""
         self._apply_notifiers(self._context.config.notify)
         state = self._state
         if state is None:
@@ -202,7 +202,7 @@ class NotificationDispatcher:
             self._state.waiting = [waiting for waiting in self._state.waiting if waiting.to]
 
     def _save_state(self, state: NotifyState) -> None:
-        """Save the state if it has changed; a higher line of history alone is no change."""
+        """Save the state if it has changed; a new position in the history alone is no change."""
         if state_file.dump_state(state) == self._saved_content:
             return
         state.event = self._last_seen_event

@@ -47,7 +47,7 @@ class NameTaken:
 
 @dataclass(frozen=True, slots=True)
 class ExistingFile:
-    """The file that has the name, or one that the file system takes for the same: A.JPG for a.jpg on many shares."""
+    """The file that was found under a name. On shares that ignore case, this may be A.JPG for a.jpg."""
 
     stamp: Stamp
     sha256: str
@@ -77,11 +77,11 @@ def publish_result(
 ) -> Published | NameTaken | FolderUnavailable | NoSpace | NameRefused | SpoolDamaged:
     """Copy ``spooled`` to ``name`` below ``outbox`` durably: write and sync a part, rename it, sync the folder.
 
-    The part has a dot-name that contains ``tag`` ([A-Za-z0-9_-]+), and must have the hash ``sha256``. Nothing is
+    The hidden part file has ``tag`` ([A-Za-z0-9_-]+) in its name, and must have the hash ``sha256``. Nothing is
     overwritten, except with ``replace`` a regular file. Missing subfolders are created, the outbox itself is not (see
     `ensure_root`). Below the outbox no symbolic link is followed. Nothing is written unless it is on the ``accepted``
-    mount (see `open_folder`). ``mode`` is that of the file; new folders get x wherever it has r. After any other
-    outcome than `Published` no part is left behind; only if syncing the folder failed can the final name exist already
+    mount (see `open_folder`). ``mode`` is that of the file; new folders get x wherever it has r. No part file
+    remains, whatever the outcome. If only the sync of the folder failed, the final name may exist all the same
     (`existing_sha256` recognises it).
     """
     try:
@@ -157,13 +157,13 @@ def find_same_file(path: Path, others: Collection[Path]) -> Path | None:
 
 
 def existing_sha256(path: Path) -> str | FolderUnavailable | None:
-    """Return the SHA-256 of the file at ``path``, which tells our own result after a crash; None without a file."""
+    """Return the SHA-256 of the file at ``path``, which identifies our result after a crash; None if there is none."""
     existing = inspect_existing(path, None)
     return existing.sha256 if isinstance(existing, ExistingFile) else existing
 
 
 def ensure_durable(path: Path, sha256: str) -> bool | FolderUnavailable:
-    """Return whether the file at ``path`` has that hash; if so, sync its name, which a crash may have prevented."""
+    """Return whether the file at ``path`` has that hash. If so, sync its folder: a crash may have come before that."""
     existing = existing_sha256(path)
     if isinstance(existing, FolderUnavailable):
         return existing
@@ -248,7 +248,7 @@ def _open_existing(path: Path) -> OpenFile | FolderUnavailable | None:
 
 
 def _classify_publish_error(error: OSError, outbox: Path, name: PurePath) -> FolderUnavailable | NoSpace | NameRefused:
-    """Return what an error means here: SMB servers answer "no such file" to a new name that they do not accept."""
+    """Classify an error. SMB servers report a new name that they refuse as "no such file"."""
     if error.errno == errno.ENOENT and make_portable(name) != name and os.path.isdir(outbox):
         return NameRefused(error.strerror or str(error))
     return classify_write_error(error)
@@ -270,14 +270,14 @@ def _iter_spool_blocks(spool: OpenFile) -> Iterator[bytes]:
 
 
 def _name_key(name: str) -> tuple[str, Format | None]:
-    """Return a key that is equal for names of one stem and one image format; other names differ from all others."""
+    """Return a key under which a.jpg and a.jpeg are equal. A name without an image suffix equals only itself."""
     stem, dot, suffix = name.rpartition(".")
     kind = Format.from_suffix(suffix) if dot else None
     return (stem, kind) if kind else (name, None)
 
 
 def _find_any_spelling(folder: Path, wanted: Collection[tuple[str, Format | None]]) -> str | None:
-    """Return a name that the file system accepts for a file which is there under another spelling, or None.
+    """Return a wanted name that opens an existing file, perhaps spelled differently on the disk; else None.
 
     A name that the file system refuses is looked for in its portable form, under which it would be delivered.
     """

@@ -17,11 +17,10 @@ from picwish_watchd.pipeline.journal_outage import JournalOutage
 from picwish_watchd.runtime.heartbeat import Heartbeat
 from picwish_watchd.runtime.keyed_executor import KeyedExecutor
 from picwish_watchd.runtime.wakeup import Wakeup
+from picwish_watchd.scheduling.backoff import backoff_delay
 
 #: Seconds that a step waits for a wake-up while no job is unfinished.
 _IDLE_TIMEOUT = 5.0
-#: Seconds; no backoff is longer.
-_BACKOFF_MAX = 300.0
 
 
 @dataclass(slots=True)
@@ -90,4 +89,4 @@ class StepContext:
 
     def backoff_delay(self, failures: int) -> float:
         """Return the pause (seconds) after ``failures``: `retry_backoff`, doubled at each, at most 5 min."""
-        return min(_BACKOFF_MAX, self.config.retry_backoff * 2.0 ** min(failures, 20))
+        return backoff_delay(self.config.retry_backoff, failures)

@@ -35,13 +35,13 @@ from picwish_watchd.scheduling.task_tracker import TaskTracker
 
 # Seconds that a connection may wait for its permit: a server may close an idle one.
 _PERMIT_TIMEOUT = 5.0
-# Credits that an image on its way to the first byte may cost.
+# Credits to assume for each image that is being prepared: nothing is reserved for it yet.
 _MAX_PRICE = max(PRICES.values())
 # Seconds of requests that are kept ready: to prepare one takes time, and a connection cannot wait for long.
 _PREPARED_SECONDS = 0.2
 # Seconds of requests that may be without an answer. If no answer ever comes, this many images are in doubt.
 _UNANSWERED_SECONDS = 5.0
-# POSTs that may be without an answer at any rate.
+# POSTs that may always be without an answer, even at a low QPS.
 _MIN_UNANSWERED = 4
 # Seconds between looks at the journal when no wake-up comes.
 _IDLE_SECONDS = 1.0
@@ -98,7 +98,10 @@ class Submit:
                 group.create_task(job_error_boundary(self._context, job.id, self.submit(job)))
 
     def choose_job(self) -> Job | None:
-        """Return the job whose turn it is, or None while none may be prepared."""
+        """Choose the next job and record its rule's turn; return None while none may be prepared.
+
+        A job whose folder hangs loses its place as the trial of the gate.
+        """
         stuck_rules = {rule for rule in self._preparing.values() if self._is_stuck(rule)}
         for job_id in (job_id for job_id, rule in self._preparing.items() if rule in stuck_rules):
             # Another job may be the trial that opens the gate.
@@ -147,7 +150,7 @@ class Submit:
         return None
 
     def _is_stuck(self, rule: str) -> bool:
-        """Return whether a folder of the rule does not respond: its images then take no other rule's turn."""
+        """Return whether a folder of the rule hangs. The rule's images then take no place from other rules."""
         return any(map(self._context.executor.is_stuck, WorkerKey.used_before_submission(rule)))
 
     async def submit(self, job: Job) -> None:

@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 #: Seconds after which a call counts as hung.
 STUCK_TIMEOUT = 5.0
-# Seconds until a thread that the system refused is requested again.
+# Seconds before the system is asked again for a thread that it refused.
 _RETRY_DELAY = 1.0
 # Seconds between two log lines about missing threads.
 _LOG_INTERVAL = 60.0
@@ -118,7 +118,7 @@ class KeyedExecutor:
         return 0.0 if started_at is None else time.monotonic() - started_at
 
     @property
-    def has_running(self) -> bool:
+    def has_unfinished_calls(self) -> bool:
         """Return whether a call is queued or running."""
         return self._running_count > 0
 
@@ -146,7 +146,7 @@ def create_loop_executor() -> ThreadPoolExecutor:
     return pool
 
 
-# How to run the call, and how to cancel it.
+# A queued call: the function that runs it, and the one that cancels it.
 _Call = tuple[Callable[[], object], Callable[[], object]]
 
 

@@ -12,9 +12,9 @@ from picwish_watchd.clock import Clock
 from picwish_watchd.scheduling.rate import INTERVAL_MARGIN, THROTTLE_FACTOR, max_per_second, recovered_rate
 from picwish_watchd.scheduling.request_log import RequestLog
 
-# Seconds in which never more than QPS requests leave. The 2 % above one second make up for late timers.
+# Length in seconds of the window that holds at most QPS requests. It is 2 % over a second, because timers are late.
 _WINDOW = 1.02
-# Seconds by which a permit may be late so that the next ones catch up; or a quarter of the interval if that is more.
+# Seconds. A permit no later than this (or a quarter of the interval, if longer) keeps the schedule: the next catch up.
 _CATCH_UP_MAX = 0.05
 # The lowest rate after 429s, as a share of QPS.
 _MIN_RATE_SHARE = 0.1
@@ -26,7 +26,7 @@ _PENALTY_MAX = 300.0
 _THROTTLE_DEDUP_SECONDS = 1.0
 # Seconds after which the rate is looked at again, because it may have recovered.
 _MAX_SLEEP = 1.0
-# Seconds in which a request must have left or failed; connections are given up earlier.
+# Seconds. If all granted requests are still unsent after this, the limiter is overdue. Connections give up earlier.
 _SEND_TIMEOUT = 60.0
 
 
@@ -57,8 +57,8 @@ class _QueueKey(NamedTuple):
 class Permit:
     """The permission to send one request.
 
-    PicWish counts a request when it arrives, and a connection may have to be made before. So until `mark_sent` is
-    called, the permit counts as if its request were just leaving.
+    PicWish counts a request when it arrives, which may be long after the permit was granted. Until `mark_sent`, the
+    permit counts as a request that leaves now.
     """
 
     __slots__ = ("_rate_limiter", "due_times")
@@ -80,8 +80,8 @@ class Permit:
 class RateLimiter:
     """A source of permits for requests, the most urgent first, and never more than ``qps`` in any second.
 
-    Permits are due at intervals of a little more than 1/rate. If a timer is late, the next permits catch up as far as
-    no second then has more than ``qps``.
+    Permits are due at intervals of a little more than 1/rate. If a timer is late, the next permits come
+    sooner, but no second gets more than ``qps``.
     """
 
     def __init__(self, qps: float, clock: Clock, request_log: RequestLog | None = None) -> None:
@@ -111,7 +111,7 @@ class RateLimiter:
     async def acquire(self, kind: RequestKind, priority: int | None = None) -> Permit:
         """Wait for a permit. If the wait is cancelled, no permit is used up.
 
-        Creates of a higher ``priority`` go first. A query with a priority also goes before creates of a lower one.
+        Creates of a higher ``priority`` go first. A query with a priority goes before creates of a lower one.
         """
         granted: asyncio.Future[Permit] = asyncio.get_running_loop().create_future()
         rank = kind if priority is None else min(kind, RequestKind.CREATE)
@@ -136,7 +136,7 @@ class RateLimiter:
         self._paused_until = max(self._paused_until, now + min(pause, _PENALTY_MAX))
 
     def set_qps(self, qps: float) -> None:
-        """Use the rate of a new configuration. The effect of a 429 is dropped only if the rate differs."""
+        """Use the rate of a new configuration. If it differs, forget an earlier 429; otherwise change nothing."""
         if qps == self._qps:
             return
         self._qps = qps

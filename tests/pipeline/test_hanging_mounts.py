@@ -82,7 +82,7 @@ async def test_a_rule_can_be_moved_off_a_hanging_inbox(harness: Harness) -> None
     harness.drop_file("a.jpg", inbox="nas/in")
     await wait_until(lambda: daemon.services.inboxes.settling_count)
     with hanging_mount(harness.root / "nas"):
-        await wait_until(lambda: daemon.services.context.executor.has_running)
+        await wait_until(lambda: daemon.services.context.executor.has_unfinished_calls)
         harness.rule = {"settle": "50ms"}
         harness.drop_file("b.jpg", seed=1)
         daemon.reload()
@@ -135,7 +135,7 @@ async def test_files_on_a_hanging_mount_are_logged_once_and_validated_later(
         return any(what in line for line in output)
 
     with hanging_mount(harness.root / "nas"):
-        await wait_until(lambda: daemon.services.context.executor.has_running)
+        await wait_until(lambda: daemon.services.context.executor.has_unfinished_calls)
         await wait_until(lambda: was_logged("may be hung"))
         start = daemon.services.context.clock.monotonic()
         # The watchers are checked once a second.

@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
         )
     code = 0 if all(isinstance(outcome, MessageSent) for outcome in outcomes.values()) else 1
     executor.close()
-    if executor.has_running:
+    if executor.has_unfinished_calls:
         # A thread waits for a server that hangs; the interpreter would wait for the thread.
         sys.stdout.flush()
         os._exit(code)

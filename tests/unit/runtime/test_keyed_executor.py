@@ -11,7 +11,7 @@ from picwish_watchd.runtime.worker_key import WorkerKey
 
 def has_running_calls(executor: KeyedExecutor) -> bool:
     """Return the current value; a property would be narrowed by the type checker."""
-    return executor.has_running
+    return executor.has_unfinished_calls
 
 
 async def test_an_executor_returns_or_raises_what_the_function_does() -> None:
