@@ -1,5 +1,6 @@
 """Build the parts of the daemon from a configuration, in the order in which they need each other."""
 
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from functools import partial
@@ -10,6 +11,7 @@ from picwish_watchd.counters import Counters
 from picwish_watchd.daemon.changes import Changes
 from picwish_watchd.daemon.watchdog import list_overdue_loops
 from picwish_watchd.fs.mounts import MountWatcher
+from picwish_watchd.job import Job
 from picwish_watchd.journal.connection import ensure_journal_folder
 from picwish_watchd.journal.integrity import check_local_filesystem, check_regular_file
 from picwish_watchd.journal.locks import DaemonLock
@@ -39,12 +41,13 @@ _UPLOAD_MEMORY = 64 * 2**20
 
 @dataclass(frozen=True, slots=True)
 class Steps:
-    """The loops that move jobs through the pipeline."""
+    """The loops that move jobs through the pipeline, and the tasks that submit and collect share."""
 
     submit: Submit
     collect: Collect
     deliver: Deliver
     dispose: Dispose
+    tracker: TaskTracker
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +97,7 @@ async def build_services(
         gate=gate,
         inboxes=inboxes,
         rate_limiter=rate_limiter,
-        steps=_build_steps(context, gate, inboxes, rate_limiter),
+        steps=build_steps(context, gate, rate_limiter, rescan_source=inboxes.rescan_source),
         mount_watcher=mount_watcher,
         report_publisher=ReportPublisher(
             journal, clock, lambda: context.config, gate=gate, inboxes=inboxes, rate_limiter=rate_limiter
@@ -128,7 +131,19 @@ def _build_context(config: Config, key: str, clock: Clock, journal: Journal) -> 
     return StepContext(config=config, journal=journal, spool=spool, clock=clock, client=client, counters=counters)
 
 
-def _build_steps(context: StepContext, gate: Gate, inboxes: Inboxes, rate_limiter: RateLimiter) -> Steps:
+def build_steps(
+    context: StepContext,
+    gate: Gate,
+    rate_limiter: RateLimiter,
+    *,
+    rescan_source: Callable[[Job], None],
+    upload_memory: int = _UPLOAD_MEMORY,
+) -> Steps:
+    """Build the steps and connect them to each other.
+
+    ``rescan_source`` makes the file at a job's source a candidate again. ``upload_memory`` are the bytes of images that
+    may be in memory at once.
+    """
     download_slots = DownloadSlots(context.clock)
     tracker = TaskTracker(
         context.journal,
@@ -142,13 +157,13 @@ def _build_steps(context: StepContext, gate: Gate, inboxes: Inboxes, rate_limite
         context,
         gate=gate,
         rate_limiter=rate_limiter,
-        memory_budget=MemoryBudget(_UPLOAD_MEMORY),
-        prepare=Prepare(context, rescan_source=inboxes.rescan_source),
+        memory_budget=MemoryBudget(upload_memory),
+        prepare=Prepare(context, rescan_source=rescan_source),
         tracker=tracker,
         handle_result=collect.handle_task_success,
     )
-    dispose = Dispose(context, rescan_source=inboxes.rescan_source)
-    return Steps(submit=submit, collect=collect, deliver=Deliver(context), dispose=dispose)
+    dispose = Dispose(context, rescan_source=rescan_source)
+    return Steps(submit=submit, collect=collect, deliver=Deliver(context), dispose=dispose, tracker=tracker)
 
 
 def connection_settings(config: Config) -> tuple[object, ...]:

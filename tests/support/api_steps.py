@@ -1,52 +1,22 @@
-"""The steps that speak with PicWish, wired to each other as the daemon does it."""
+"""The steps of the pipeline, wired to each other by the daemon's own assembly."""
 
-from dataclasses import dataclass
-
-from picwish_watchd.pipeline.collect import Collect
+from picwish_watchd.daemon.assembly import Steps, build_steps
+from picwish_watchd.job import Job
 from picwish_watchd.pipeline.context import StepContext
 from picwish_watchd.pipeline.gate import Gate
 from picwish_watchd.pipeline.prepare import Prepare
-from picwish_watchd.pipeline.submit import Submit
-from picwish_watchd.runtime.memory_budget import MemoryBudget
-from picwish_watchd.scheduling.download_slots import DownloadSlots
 from picwish_watchd.scheduling.rate_limiter import RateLimiter
-from picwish_watchd.scheduling.task_tracker import TaskTracker
 
 
-@dataclass(frozen=True)
-class ApiSteps:
-    """The two steps that send requests to PicWish, and the tasks that they share."""
-
-    submit: Submit
-    collect: Collect
-    tracker: TaskTracker
+def ignore_source(_job: Job) -> None:
+    """Rescan nothing: there are no inboxes."""
 
 
 def make_prepare(context: StepContext) -> Prepare:
     """Return a `Prepare` whose changed sources nobody rescans."""
-    return Prepare(context, rescan_source=lambda _job: None)
+    return Prepare(context, rescan_source=ignore_source)
 
 
-def make_api_steps(
-    context: StepContext, gate: Gate, rate_limiter: RateLimiter, *, memory_bytes: int = 10**6
-) -> ApiSteps:
+def make_api_steps(context: StepContext, gate: Gate, rate_limiter: RateLimiter, *, memory_bytes: int = 10**6) -> Steps:
     """Return the steps with ``memory_bytes`` for images on their way to PicWish."""
-    download_slots = DownloadSlots(context.clock)
-    tracker = TaskTracker(
-        context.journal,
-        context.clock,
-        lambda: context.config,
-        download_slots=download_slots,
-        wakeup=context.wakeups.collect,
-    )
-    collect = Collect(context, gate=gate, rate_limiter=rate_limiter, tracker=tracker, download_slots=download_slots)
-    submit = Submit(
-        context,
-        gate=gate,
-        rate_limiter=rate_limiter,
-        memory_budget=MemoryBudget(memory_bytes),
-        prepare=make_prepare(context),
-        tracker=tracker,
-        handle_result=collect.handle_task_success,
-    )
-    return ApiSteps(submit, collect, tracker)
+    return build_steps(context, gate, rate_limiter, rescan_source=ignore_source, upload_memory=memory_bytes)
